@@ -1,0 +1,317 @@
+//! The servers file: which servers there are, and how many ring points each has.
+//!
+//! One line per server, `<IPv4> <port> <ring points>`, as the original C system reads it, and
+//! lines that begin with `#` as comments. Whatever else a line holds is refused with file, line
+//! and reason; a cluster is never half configured.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use thiserror::Error;
+
+/// Most servers in one cluster.
+pub const SERVERS_MAX: usize = 4_096;
+
+/// Most ring points in one cluster, over all its servers.
+pub const RING_POINTS_MAX: u32 = 1 << 20;
+
+/// A server's number within its [`Cluster`]: its place in the servers file, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(pub u16);
+
+impl ServerId {
+    /// The place as an index into per-server tables.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// One storage process, known by its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Server {
+    /// Where it takes datagrams.
+    pub addr: SocketAddrV4,
+    /// How many positions it has on the ring, at least 1.
+    pub ring_points: u32,
+}
+
+/// A validated list of distinct servers, never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    servers: Vec<Server>,
+}
+
+/// Why a servers file was refused: `<file>:<line>: <reason>`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{file}:{line}: {reason}")]
+pub struct ClusterError {
+    /// The file's name as it was given.
+    pub file: String,
+    /// The offending line, from 1.
+    pub line: usize,
+    /// What is wrong with it, and what would be right.
+    pub reason: Reason,
+}
+
+/// What is wrong with a servers file.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "each variant's message is its documentation")]
+pub enum Reason {
+    #[error("expected three fields, <IPv4> <port> <ring points>, and found {found}")]
+    FieldCount { found: usize },
+    #[error("{field:?} is not an IPv4 address, such as 127.0.0.1")]
+    Address { field: String },
+    #[error("{field:?} is not a port; a port is a whole number from 1 to 65535")]
+    Port { field: String },
+    #[error(
+        "{field:?} is not a number of ring points; it is a whole number from 1 to {RING_POINTS_MAX}"
+    )]
+    RingPoints { field: String },
+    #[error("server {addr} is listed already, on line {first_line}")]
+    Duplicate {
+        addr: SocketAddrV4,
+        first_line: usize,
+    },
+    #[error("a cluster has at most {SERVERS_MAX} servers")]
+    TooManyServers,
+    #[error("a cluster has at most {RING_POINTS_MAX} ring points over all its servers")]
+    TooManyRingPoints,
+    #[error("no server is listed; each takes one line, <IPv4> <port> <ring points>")]
+    NoServer,
+}
+
+impl Cluster {
+    /// Reads a servers file. `file` is its name, used in errors alone.
+    pub fn parse(file: &str, text: &[u8]) -> Result<Self, ClusterError> {
+        let refuse = |line: usize, reason| ClusterError {
+            file: file.to_owned(),
+            line,
+            reason,
+        };
+        let mut listing = Listing::default();
+        let mut lines = 0;
+        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            lines = index + 1;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.starts_with(b"#") {
+                continue;
+            }
+            let fields: Vec<&[u8]> = line
+                .split(|byte| matches!(byte, b' ' | b'\t'))
+                .filter(|field| !field.is_empty())
+                .collect();
+            if fields.is_empty() {
+                continue;
+            }
+            parse_server(&fields)
+                .and_then(|server| listing.add(server, lines))
+                .map_err(|reason| refuse(lines, reason))?;
+        }
+        if listing.servers.is_empty() {
+            return Err(refuse(lines, Reason::NoServer));
+        }
+        Ok(Self {
+            servers: listing.servers,
+        })
+    }
+
+    /// Takes a list of servers that did not come from a file; the same rules hold.
+    pub fn from_servers(servers: &[Server]) -> Result<Self, Reason> {
+        let mut listing = Listing::default();
+        for (index, server) in servers.iter().enumerate() {
+            listing.add(*server, index + 1)?;
+        }
+        if listing.servers.is_empty() {
+            return Err(Reason::NoServer);
+        }
+        Ok(Self {
+            servers: listing.servers,
+        })
+    }
+
+    /// The servers, in the file's order: `servers()[id.index()]` is the server called `id`.
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// Every server with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (ServerId, Server)> + '_ {
+        (0..).map(ServerId).zip(self.servers.iter().copied())
+    }
+}
+
+impl fmt::Display for Cluster {
+    /// As a servers file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.servers.iter().try_for_each(|server| {
+            let (ip, port) = (server.addr.ip(), server.addr.port());
+            writeln!(f, "{ip} {port} {}", server.ring_points)
+        })
+    }
+}
+
+/// A cluster in the making: refuses duplicates and what exceeds the limits.
+#[derive(Default)]
+struct Listing {
+    servers: Vec<Server>,
+    first_lines: BTreeMap<SocketAddrV4, usize>,
+    ring_points: u32,
+}
+
+impl Listing {
+    fn add(&mut self, server: Server, line: usize) -> Result<(), Reason> {
+        if let Some(&first_line) = self.first_lines.get(&server.addr) {
+            let addr = server.addr;
+            return Err(Reason::Duplicate { addr, first_line });
+        }
+        if self.servers.len() == SERVERS_MAX {
+            return Err(Reason::TooManyServers);
+        }
+        self.ring_points = self.ring_points.saturating_add(server.ring_points);
+        if self.ring_points > RING_POINTS_MAX {
+            return Err(Reason::TooManyRingPoints);
+        }
+        self.first_lines.insert(server.addr, line);
+        self.servers.push(server);
+        Ok(())
+    }
+}
+
+fn parse_server(fields: &[&[u8]]) -> Result<Server, Reason> {
+    let &[ip, port, ring_points] = fields else {
+        let found = fields.len();
+        return Err(Reason::FieldCount { found });
+    };
+    let ip: Ipv4Addr = std::str::from_utf8(ip)
+        .ok()
+        .and_then(|ip| ip.parse().ok())
+        .ok_or_else(|| Reason::Address { field: show(ip) })?;
+    let port = whole_number(port)
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|&port| port > 0)
+        .ok_or_else(|| Reason::Port { field: show(port) })?;
+    let ring_points = whole_number(ring_points)
+        .filter(|points| (1..=RING_POINTS_MAX).contains(points))
+        .ok_or_else(|| Reason::RingPoints {
+            field: show(ring_points),
+        })?;
+    Ok(Server {
+        addr: SocketAddrV4::new(ip, port),
+        ring_points,
+    })
+}
+
+/// Decimal digits and nothing else: no sign, no blank. `str::parse` alone would let a `+` pass.
+fn whole_number(field: &[u8]) -> Option<u32> {
+    if !field.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn show(field: &[u8]) -> String {
+    String::from_utf8_lossy(field).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        Cluster::parse("servers.txt", text.as_bytes())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn blanks_tabs_comments_and_line_ends_are_understood() {
+        let text =
+            b"# three servers\r\n127.0.0.1 1234 1\r\n\n  \t\n10.0.0.1\t\t80  2\n8.8.8.8 \t65535 3";
+        let cluster = Cluster::parse("servers.txt", text).unwrap();
+        assert_eq!(
+            cluster.to_string(),
+            "127.0.0.1 1234 1\n10.0.0.1 80 2\n8.8.8.8 65535 3\n"
+        );
+        assert_eq!(
+            Cluster::parse("again", cluster.to_string().as_bytes()).as_ref(),
+            Ok(&cluster)
+        );
+        assert_eq!(Cluster::from_servers(cluster.servers()), Ok(cluster));
+    }
+
+    #[test]
+    fn every_malformed_line_is_refused_with_file_line_and_reason() {
+        for (line, reason) in [
+            ("127.0.001 1 1", r#""127.0.001" is not an IPv4 address"#),
+            ("256.0.0.1 1 1", r#""256.0.0.1" is not an IPv4 address"#),
+            ("127.0.0.01 1 1", r#""127.0.0.01" is not an IPv4 address"#),
+            ("localhost 1 1", r#""localhost" is not an IPv4 address"#),
+            ("::1 1 1", r#""::1" is not an IPv4 address"#),
+            ("127.0.0.1 1aa4 1", r#""1aa4" is not a port"#),
+            ("127.0.0.1 -1236 1", r#""-1236" is not a port"#),
+            ("127.0.0.1 +1236 1", r#""+1236" is not a port"#),
+            ("127.0.0.1 0 1", r#""0" is not a port"#),
+            ("127.0.0.1 65536 1", r#""65536" is not a port"#),
+            ("127.0.0.1 99999999999999 1", "is not a port"),
+            ("127.0.0.1 1236 0", r#""0" is not a number of ring points"#),
+            (
+                "127.0.0.1 1236 1.5",
+                r#""1.5" is not a number of ring points"#,
+            ),
+            ("127.0.0.1 1236 1048577", "is not a number of ring points"),
+            (
+                "127.0.0.1 1236",
+                "expected three fields, <IPv4> <port> <ring points>, and found 2",
+            ),
+            ("127.0.0.1", "and found 1"),
+            ("127.0.0.1 1236 1 1", "and found 4"),
+            ("127.0.0.1 1236 1 # no trailing comment", "and found 7"),
+            ("127.0.0.1\u{b}1236 1", "and found 2"),
+            (
+                "9.9.9.9 9 9",
+                "server 9.9.9.9:9 is listed already, on line 2",
+            ),
+        ] {
+            let refusal = refusal(&format!("# one\n9.9.9.9 9 1\n{line}\n1.1.1.1 1 1\n"));
+            assert!(
+                refusal.starts_with("servers.txt:3: ") && refusal.contains(reason),
+                "{line:?} was refused with {refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_refused_and_shown_safely() {
+        let error = Cluster::parse("f", b"127.0.0.\xff 1 1").unwrap_err();
+        assert_eq!(error.line, 1);
+        assert!(error.to_string().contains("is not an IPv4 address"));
+    }
+
+    #[test]
+    fn a_file_without_a_server_is_refused() {
+        for empty in ["", "\n", "# nobody\n\n"] {
+            assert!(refusal(empty).contains("no server is listed"), "{empty:?}");
+        }
+        assert_eq!(Cluster::from_servers(&[]), Err(Reason::NoServer));
+    }
+
+    #[test]
+    fn limits_on_servers_and_ring_points_hold() {
+        let half = RING_POINTS_MAX / 2;
+        let full = format!("1.1.1.1 1 {half}\n1.1.1.1 2 {half}\n");
+        assert!(Cluster::parse("f", full.as_bytes()).is_ok());
+        assert!(
+            refusal(&format!("{full}1.1.1.1 3 1\n"))
+                .starts_with("servers.txt:3: a cluster has at most 1048576 ring points")
+        );
+
+        let server = |port: u32| format!("1.1.1.1 {port} 1\n");
+        let most: String = (1..=SERVERS_MAX as u32).map(server).collect();
+        assert!(Cluster::parse("f", most.as_bytes()).is_ok());
+        assert!(
+            refusal(&(most + "2.2.2.2 1 1"))
+                .contains("servers.txt:4097: a cluster has at most 4096 servers")
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! What every part of dkvs must agree on, and every decision that needs no I/O.
+//!
+//! * [`kv`]: keys and values, length-checked once, at construction
+//! * [`cluster`]: the servers file and what it describes
+//! * [`ring`]: key to preference list
+//! * [`wire`]: the datagrams, byte for byte
+//! * [`quorum`]: one state machine per request
+//!
+//! This crate never does any I/O, never reads a clock and never draws a random number: time and
+//! randomness come in as arguments. The same code therefore runs behind sockets in production and
+//! as plain values in tests. `clippy.toml` beside this crate's manifest holds the ban.
+
+#![warn(missing_docs)]
+
+pub mod cluster;
+pub mod kv;
+pub mod quorum;
+pub mod ring;
+pub mod wire;

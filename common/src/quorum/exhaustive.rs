@@ -1,0 +1,390 @@
+//! The agreement machines against their specification, on every history up to a stated length.
+//!
+//! The specification does not count as the machines do: it looks at the words of the replicas
+//! and tries out everything the pending ones might still say. A verdict is due when the answer
+//! is the same whatever they say, and the two must agree after every single event.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::params::Quorum;
+use super::read::{Read, ReadOutcome, ReadReply};
+use super::tally::Recorded;
+use super::testing::start_of_time;
+use super::write::{Applied, Refusal, Write, WriteOutcome, WriteReply};
+use super::{Ask, Transmit};
+use crate::cluster::ServerId;
+use crate::kv::Value;
+use crate::ring::{Position, PreferenceList, RingPoint};
+
+const STRANGER: u16 = 77;
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+fn list(n: u8) -> PreferenceList {
+    (0..n)
+        .map(|server| RingPoint {
+            position: Position([server; 20]),
+            server: ServerId(u16::from(server) * 2),
+        })
+        .collect()
+}
+
+fn value(text: char) -> Value {
+    Value::new(text.to_string()).unwrap()
+}
+
+/// Every sequence of exactly `length` items drawn from `alphabet`. Its beginnings are the
+/// shorter sequences, so that checking after every event covers those as well.
+fn for_every_sequence<T: Copy>(alphabet: &[T], length: u32, mut check: impl FnMut(&[T])) {
+    let mut sequence = Vec::new();
+    for code in 0..alphabet.len().pow(length) {
+        sequence.clear();
+        let mut rest = code;
+        for _ in 0..length {
+            sequence.push(alphabet[rest % alphabet.len()]);
+            rest /= alphabet.len();
+        }
+        check(&sequence);
+    }
+}
+
+/// Sends everything at once, to each replica once.
+fn asked(mut poll_transmit: impl FnMut() -> Option<Transmit>, n: u8, ask: Ask) {
+    let asked: Vec<_> = std::iter::from_fn(&mut poll_transmit).collect();
+    let to_all: Vec<_> = list(n)
+        .iter()
+        .map(|point| Transmit {
+            to: point.server,
+            ask,
+        })
+        .collect();
+    assert_eq!(asked, to_all);
+    assert_eq!(poll_transmit(), None);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Said {
+    Value(char),
+    Absent,
+    Unreachable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event<W> {
+    /// A server, by its place in the list (or a stranger beyond it), has its word.
+    Word(u16, W),
+    /// The deadline.
+    Deadline,
+}
+
+/// What a read must have come to, given the words so far and the number of replicas that may
+/// still speak: by trying out everything those might say.
+fn read_specification(words: &[Said], pending: usize, r: usize) -> Option<&'static str> {
+    let holders = |words: &[Said], value| words.iter().filter(|said| **said == value).count();
+    let values = ['x', 'y', 'z'].map(Said::Value);
+    if values.iter().any(|value| holders(words, *value) >= r) {
+        return Some("found");
+    }
+    let possible = [
+        values[0],
+        values[1],
+        values[2],
+        Said::Absent,
+        Said::Unreachable,
+    ];
+    let (mut value_may_win, mut absent_may_win, mut enough_may_answer) = (false, false, false);
+    for_every_sequence(&possible, pending as u32, |rest| {
+        let end = [words, rest].concat();
+        value_may_win |= values.iter().any(|value| holders(&end, *value) >= r);
+        absent_may_win |= holders(&end, Said::Absent) >= r;
+        enough_may_answer |= end.len() - holders(&end, Said::Unreachable) >= r;
+    });
+    if value_may_win {
+        None
+    } else if holders(words, Said::Absent) >= r {
+        Some("absent")
+    } else if absent_may_win {
+        None
+    } else if enough_may_answer {
+        Some("disagree")
+    } else {
+        Some("unreachable")
+    }
+}
+
+fn name(outcome: &ReadOutcome) -> &'static str {
+    match outcome {
+        ReadOutcome::Found(_) => "found",
+        ReadOutcome::Absent => "absent",
+        ReadOutcome::Disagree => "disagree",
+        ReadOutcome::Unreachable => "unreachable",
+        ReadOutcome::TimedOut => "timed out",
+    }
+}
+
+fn check_read(n: u8, r: u8, start: Instant, events: &[Event<Said>]) {
+    let quorum = Quorum::new(n, r).unwrap();
+    let mut read = Read::new(list(n), quorum, start, start + TIMEOUT);
+    asked(|| read.poll_transmit(), n, Ask::Get);
+
+    let mut words: BTreeMap<u16, Said> = BTreeMap::new();
+    let mut expected: Option<&str> = None;
+    let mut winner = None;
+    let mut expired = false;
+    for event in events {
+        match *event {
+            Event::Word(place, said) => {
+                let from = ServerId(if place < u16::from(n) {
+                    place * 2
+                } else {
+                    STRANGER
+                });
+                let recorded = match said {
+                    Said::Value(text) => {
+                        read.handle_reply(from, ReadReply::Value(value(text)), start)
+                    }
+                    Said::Absent => read.handle_reply(from, ReadReply::Absent, start),
+                    Said::Unreachable => read.handle_unreachable(from, start),
+                };
+                let due = if place >= u16::from(n) {
+                    Recorded::Stranger
+                } else if expired || words.contains_key(&place) {
+                    Recorded::Repeated
+                } else {
+                    words.insert(place, said);
+                    Recorded::Counted
+                };
+                assert_eq!(recorded, due, "{events:?}");
+            }
+            Event::Deadline => {
+                read.handle_timeout(start + TIMEOUT - Duration::from_nanos(1));
+                read.handle_timeout(start + TIMEOUT);
+                expired = true;
+            }
+        }
+        let said: Vec<Said> = words.values().copied().collect();
+        let pending = if expired {
+            0
+        } else {
+            usize::from(n) - said.len()
+        };
+        if expected.is_none() {
+            expected = read_specification(&said, pending, usize::from(r));
+            if expired && expected == Some("unreachable") {
+                expected = Some("timed out");
+            }
+        }
+        assert_eq!(read.outcome().map(name), expected, "n={n} r={r} {events:?}");
+        if let Some(ReadOutcome::Found(value)) = read.outcome() {
+            let winner = winner.get_or_insert_with(|| value.clone());
+            assert_eq!(winner, value, "a verdict changed: {events:?}");
+            let holders = said
+                .iter()
+                .filter(|said| matches!(said, Said::Value(text) if *winner == self::value(*text)));
+            assert_eq!(read.agreeing(), holders.count());
+        }
+        assert_eq!(read.is_complete(), pending == 0);
+        assert_eq!(read.poll_timeout().is_none(), pending == 0);
+    }
+}
+
+fn check_every_read(n: u8, length: u32) {
+    let start = start_of_time();
+    let mut alphabet = vec![Event::Deadline];
+    for place in 0..=u16::from(n) {
+        for said in [
+            Said::Value('x'),
+            Said::Value('y'),
+            Said::Absent,
+            Said::Unreachable,
+        ] {
+            alphabet.push(Event::Word(place, said));
+        }
+    }
+    for r in 1..=n {
+        for_every_sequence(&alphabet, length, |events| check_read(n, r, start, events));
+    }
+}
+
+/// Orders, silences, repeats and strangers: all histories of up to 4 events for n = 1 to 3, so
+/// for n = 3 every one with a repeat, a stranger or the deadline among its words.
+#[test]
+fn reads_of_up_to_three_replicas_keep_to_the_specification() {
+    check_every_read(1, 4);
+    check_every_read(2, 4);
+    check_every_read(3, 4);
+}
+
+/// Every combination of words of four and of five replicas, in every order, for every r.
+#[test]
+fn reads_of_four_and_five_replicas_keep_to_the_specification_in_every_order() {
+    let start = start_of_time();
+    let said = [
+        Said::Value('x'),
+        Said::Value('y'),
+        Said::Absent,
+        Said::Unreachable,
+    ];
+    for n in [4u8, 5] {
+        for order in orders(n) {
+            // Words are given to the places of one order; all combinations of words make every
+            // order of the others the same history under another numbering of the replicas.
+            for_every_sequence(&said, u32::from(n), |words| {
+                let mut events: Vec<_> = order
+                    .iter()
+                    .zip(words)
+                    .map(|(place, said)| Event::Word(*place, *said))
+                    .collect();
+                for r in 1..=n {
+                    check_read(n, r, start, &events);
+                }
+                events[usize::from(n) - 1] = Event::Deadline;
+                check_read(n, n / 2 + 1, start, &events);
+            });
+        }
+    }
+}
+
+/// All orders of 4 places; a handful that differ in every place for 5.
+fn orders(n: u8) -> Vec<Vec<u16>> {
+    if n == 5 {
+        let rotate = |by: u16| (0..5).map(|place| (place * 2 + by) % 5).collect();
+        return vec![(0..5).collect(), (0..5).rev().collect(), rotate(1)];
+    }
+    let mut orders = Vec::new();
+    for_every_sequence(&[0, 1, 2, 3], 4, |order| {
+        if (0..4).all(|place| order.contains(&place)) {
+            orders.push(order.to_vec());
+        }
+    });
+    assert_eq!(orders.len(), 24);
+    orders
+}
+
+const STORED: WriteReply = WriteReply::Stored;
+const REFUSED: WriteReply = WriteReply::Refused(Refusal::Unstated);
+
+/// `None` stands for unreachable.
+type Confirmation = Option<WriteReply>;
+
+/// As [`read_specification`], for a write.
+fn write_specification(
+    words: &[Confirmation],
+    pending: usize,
+    w: usize,
+    expired: bool,
+) -> Option<WriteOutcome> {
+    let count = |words: &[Confirmation], word| words.iter().filter(|said| **said == word).count();
+    if count(words, Some(STORED)) >= w {
+        return Some(WriteOutcome::Committed);
+    }
+    let (mut may_commit, mut were_it_not_for_refusals) = (false, false);
+    for_every_sequence(
+        &[Some(STORED), Some(REFUSED), None],
+        pending as u32,
+        |rest| {
+            let end = [words, rest].concat();
+            may_commit |= count(&end, Some(STORED)) >= w;
+        },
+    );
+    were_it_not_for_refusals |= words.len() + pending - count(words, Some(REFUSED)) >= w;
+    if may_commit {
+        None
+    } else if !were_it_not_for_refusals && !expired {
+        Some(WriteOutcome::Refused)
+    } else {
+        Some(WriteOutcome::Unreachable)
+    }
+}
+
+fn check_write(n: u8, w: u8, start: Instant, events: &[Event<Confirmation>]) {
+    let quorum = Quorum::new(n, w).unwrap();
+    let mut write = Write::new(list(n), quorum, start, start + TIMEOUT);
+    asked(|| write.poll_transmit(), n, Ask::Put);
+
+    let mut words: BTreeMap<u16, Confirmation> = BTreeMap::new();
+    let mut expected = None;
+    let mut expired = false;
+    for event in events {
+        match *event {
+            Event::Word(place, word) => {
+                let from = ServerId(if place < u16::from(n) {
+                    place * 2
+                } else {
+                    STRANGER
+                });
+                let recorded = match word {
+                    Some(reply) => write.handle_reply(from, reply, start),
+                    None => write.handle_unreachable(from, start),
+                };
+                if recorded == Recorded::Counted {
+                    assert!(
+                        !expired && words.insert(place, word).is_none(),
+                        "{events:?}"
+                    );
+                } else {
+                    let known = expired || words.contains_key(&place);
+                    assert_eq!(recorded == Recorded::Stranger, place >= u16::from(n));
+                    assert!(known || place >= u16::from(n), "{events:?}");
+                }
+            }
+            Event::Deadline => {
+                write.handle_timeout(start + TIMEOUT - Duration::from_nanos(1));
+                write.handle_timeout(start + TIMEOUT);
+                expired = true;
+            }
+        }
+        let said: Vec<Confirmation> = words.values().copied().collect();
+        let pending = if expired {
+            0
+        } else {
+            usize::from(n) - said.len()
+        };
+        if expected.is_none() {
+            expected = write_specification(&said, pending, usize::from(w), expired);
+            if expired && expected != Some(WriteOutcome::Committed) {
+                expected = Some(WriteOutcome::TimedOut);
+            }
+        }
+        assert_eq!(write.outcome(), expected, "n={n} w={w} {events:?}");
+
+        let may_hold_it = said.len() < usize::from(n) || said.contains(&Some(STORED));
+        let applied = match (expected, may_hold_it) {
+            (Some(WriteOutcome::Committed), _) => Applied::Committed,
+            (_, true) => Applied::Unknown,
+            (_, false) => Applied::NotApplied,
+        };
+        assert_eq!(write.applied(), applied, "n={n} w={w} {events:?}");
+        let confirmed = said.iter().filter(|word| **word == Some(STORED)).count();
+        assert_eq!(write.confirmed(), confirmed);
+        assert_eq!(write.is_complete(), pending == 0);
+    }
+}
+
+/// All histories of up to 5 events (words, repeats, strangers, deadlines) for n = 1 and 2, of up
+/// to 4 for n = 3, and of 4 words in all orders for n = 4.
+#[test]
+fn writes_keep_to_the_specification() {
+    let start = start_of_time();
+    let words = [Some(STORED), Some(REFUSED), None];
+    for n in 1..=3u8 {
+        let mut alphabet = vec![Event::Deadline];
+        for place in 0..=u16::from(n) {
+            alphabet.extend(words.map(|word| Event::Word(place, word)));
+        }
+        for w in 1..=n {
+            let length = if n == 3 { 4 } else { 5 };
+            for_every_sequence(&alphabet, length, |events| check_write(n, w, start, events));
+        }
+    }
+    for order in orders(4) {
+        for_every_sequence(&words, 4, |words| {
+            let events: Vec<_> = order
+                .iter()
+                .zip(words)
+                .map(|(place, word)| Event::Word(*place, *word))
+                .collect();
+            (1..=4).for_each(|w| check_write(4, w, start, &events));
+        });
+    }
+}

@@ -1,0 +1,67 @@
+//! The dkvs storage server: keeps key-value pairs and answers datagrams.
+//!
+//! * [`store`]: the pairs, bounded in memory
+//! * [`service`]: one request in, one response out; no sockets
+//! * [`udp`]: sockets in, datagrams out
+//! * [`cli`]: the `dkvs-storage-node` program
+//!
+//! A [`StorageNode`] is the whole server as a value: the program runs one, and the gateway's
+//! embedded cluster runs several in one process, through the same sockets.
+
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, reason = "a test fails by panicking")
+)]
+
+pub mod cli;
+pub mod service;
+pub mod store;
+pub mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use service::Service;
+use store::MemoryStore;
+use udp::Worker;
+
+/// A storage server that has its sockets and waits to be run.
+pub struct StorageNode {
+    local_addr: SocketAddr,
+    service: Arc<Service>,
+    workers: Vec<Worker>,
+}
+
+impl StorageNode {
+    /// Binds `workers` sockets to one address, over one store. Port 0 lets the system pick.
+    ///
+    /// Datagrams that arrive from here on wait in the sockets until the workers run.
+    pub fn bind(addr: SocketAddr, workers: NonZeroUsize, store: MemoryStore) -> io::Result<Self> {
+        let service = Arc::new(Service::new(store));
+        let sockets = udp::bind(addr, workers)?;
+        let local_addr = sockets[0].local_addr()?;
+        let worker = |socket| Worker::new(socket, Arc::clone(&service));
+        Ok(Self {
+            local_addr,
+            workers: sockets.into_iter().map(worker).collect(),
+            service,
+        })
+    }
+
+    /// Where it takes datagrams.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The request handling that all workers share.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// The workers, each to be run on a runtime of its own or together on one.
+    pub fn into_workers(self) -> Vec<Worker> {
+        self.workers
+    }
+}

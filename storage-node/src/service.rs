@@ -1,0 +1,218 @@
+//! What a server answers: a request's bytes in, a response out. No sockets, no clock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::wire::v1::{self, GetReply, PutReply, Request};
+
+use crate::store::{Full, MemoryStore};
+
+/// The store, and how requests change and read it.
+pub struct Service {
+    store: MemoryStore,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+/// What a datagram gets.
+pub enum Response {
+    /// One datagram back.
+    Datagram(Bytes),
+    /// As many datagrams as the dump makes.
+    Dump(v1::Dump),
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Gets answered, with a value or without.
+    pub gets: Counter,
+    /// Puts stored.
+    pub puts: Counter,
+    /// Puts refused because the store is full.
+    pub puts_refused_full: Counter,
+    /// Dumps begun.
+    pub dumps: Counter,
+    /// Dumps dropped because too many were under way.
+    pub dumps_dropped: Counter,
+    /// Pairs left out of dumps because no datagram holds them.
+    pub dump_pairs_left_out: Counter,
+    /// Datagrams that were no request.
+    pub malformed: Counter,
+    /// Gets of values that DKVS/1 cannot carry, answered as unknown.
+    pub values_unrepresentable: Counter,
+    /// Datagrams that the system would not receive or send.
+    pub io_errors: Counter,
+}
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `more`.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Service {
+    /// Serves `store`.
+    pub fn new(store: MemoryStore) -> Self {
+        Self {
+            store,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The store, for statistics and for pairs that are there from the start.
+    pub fn store(&self) -> &MemoryStore {
+        &self.store
+    }
+
+    /// Answers one datagram of DKVS/1. Every datagram has an answer.
+    pub fn handle_v1(&self, datagram: Bytes) -> Response {
+        match Request::decode(datagram) {
+            Ok(Request::Get(key)) => Response::Datagram(self.get(&key).encode()),
+            Ok(Request::Put(key, value)) => Response::Datagram(self.put(&key, &value).encode()),
+            Ok(Request::Dump) => Response::Dump(self.dump()),
+            Err(malformed) => {
+                self.counters.malformed.add(1);
+                tracing::debug!(%malformed, "a datagram that is no request");
+                Response::Datagram(malformed.reply())
+            }
+        }
+    }
+
+    fn get(&self, key: &Key) -> GetReply {
+        self.counters.gets.add(1);
+        let Some(value) = self.store.get(key) else {
+            return GetReply::Unknown;
+        };
+        let (reply, unrepresentable) = GetReply::of_stored(value);
+        if let Some(reason) = unrepresentable {
+            self.counters.values_unrepresentable.add(1);
+            tracing::debug!(?key, %reason, "told as unknown");
+        }
+        reply
+    }
+
+    fn put(&self, key: &Key, value: &Value) -> PutReply {
+        match self.store.put(key, value) {
+            Ok(()) => {
+                self.counters.puts.add(1);
+                PutReply::Stored
+            }
+            Err(full @ Full { .. }) => {
+                self.counters.puts_refused_full.add(1);
+                tracing::debug!(?key, %full, "put refused");
+                PutReply::Failed
+            }
+        }
+    }
+
+    fn dump(&self) -> v1::Dump {
+        let dump = v1::dump(self.store.pairs());
+        self.counters.dumps.add(1);
+        self.counters
+            .dump_pairs_left_out
+            .add(dump.left_out() as u64);
+        dump
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
+    use serde::Deserialize;
+
+    fn service(bytes_max: usize) -> Service {
+        Service::new(MemoryStore::new(bytes_max))
+    }
+
+    fn replies(service: &Service, datagram: impl Into<Bytes>) -> Vec<Bytes> {
+        match service.handle_v1(datagram.into()) {
+            Response::Datagram(reply) => vec![reply],
+            Response::Dump(dump) => dump.collect(),
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct Vectors {
+        exchanges: Vec<Exchange>,
+    }
+
+    #[derive(Deserialize)]
+    struct Exchange {
+        name: String,
+        request: String,
+        reply: Option<Vec<String>>,
+        reply_pattern: Option<String>,
+    }
+
+    fn bytes_of_hex(hex: &str) -> Bytes {
+        (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
+            .collect()
+    }
+
+    fn sorted_lines(text: &str) -> Vec<&str> {
+        let mut lines: Vec<_> = text.lines().collect();
+        lines[1..].sort_unstable();
+        lines
+    }
+
+    #[test]
+    fn wire_v1_vectors_hold() {
+        let text = include_str!("../../common/tests/vectors/wire-v1.json");
+        let vectors: Vectors = serde_json::from_str(text).unwrap();
+        assert_eq!(vectors.exchanges.len(), 13);
+        let service = service(usize::MAX);
+        for exchange in vectors.exchanges {
+            let got = replies(&service, bytes_of_hex(&exchange.request));
+            if let Some(expected) = exchange.reply {
+                let expected: Vec<_> = expected.iter().map(|hex| bytes_of_hex(hex)).collect();
+                assert_eq!(got, expected, "{}", exchange.name);
+            }
+            if let Some(pattern) = exchange.reply_pattern {
+                let text = String::from_utf8(got.concat()).unwrap();
+                assert_eq!(
+                    sorted_lines(&text),
+                    sorted_lines(&pattern),
+                    "{}",
+                    exchange.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_store_refuses_puts_and_serves_gets() {
+        let service = service(crate::store::ENTRY_OVERHEAD_BYTES + 2);
+        assert_eq!(replies(&service, &b"a\x001"[..]), ["\0"]);
+        assert_eq!(replies(&service, &b"b\x002"[..]), [""]);
+        assert_eq!(replies(&service, &b"a"[..]), ["1"]);
+        assert_eq!(service.counters.puts_refused_full.count(), 1);
+    }
+
+    #[test]
+    fn a_value_that_the_protocol_cannot_carry_is_told_as_unknown_and_counted() {
+        let service = service(usize::MAX);
+        let key = Key::new("k").unwrap();
+        for value in [vec![0, 1], vec![b'v'; KEY_OR_VALUE_BYTES_MAX + 1]] {
+            service
+                .store()
+                .put(&key, &Value::new(value).unwrap())
+                .unwrap();
+            assert_eq!(replies(&service, "k"), ["\0"]);
+        }
+        assert_eq!(service.counters.values_unrepresentable.count(), 2);
+    }
+}
