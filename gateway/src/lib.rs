@@ -1,1 +1,19 @@
+//! The dkvs gateway: HTTP on one side, a cluster of storage servers on the other.
+//!
+//! * [`http`]: routes, parameters, JSON, problem documents, the serving of connections
+//! * [`coordinator`]: the requests in flight, and the sockets towards the servers
+//! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
+//! * [`config`], [`cli`]: the `dkvs-gateway` program
+//!
+//! A gateway keeps nothing that a request depends on: any number may run side by side.
 
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, reason = "a test fails by panicking")
+)]
+
+pub mod cli;
+pub mod config;
+pub mod coordinator;
+pub mod embedded;
+pub mod http;

@@ -22,6 +22,14 @@ pub enum QuorumError {
         /// How many servers there are.
         servers: usize,
     },
+    /// More confirmations (or agreeing replies) than there are servers.
+    #[error("{needed} replicas were to confirm or agree and the cluster has {servers} servers")]
+    NeededExceedsServers {
+        /// The w or r asked for.
+        needed: u8,
+        /// How many servers there are.
+        servers: usize,
+    },
     /// More confirmations (or agreeing replies) than replicas.
     #[error("{needed} of {n} replicas cannot confirm or agree")]
     NeededExceedsN {
@@ -51,18 +59,27 @@ impl Quorum {
     /// `servers` servers that keeps `replication` copies.
     ///
     /// Without n: the replication factor, or w (or r) where that is more. Without w (or r): a
-    /// majority of n.
+    /// majority of n. On failure, everything that is wrong.
     pub fn resolve(
         n: Option<u8>,
         needed: Option<u8>,
         servers: usize,
         replication: u8,
-    ) -> Result<Self, QuorumError> {
-        let n = n.unwrap_or_else(|| replication.max(needed.unwrap_or(0)));
-        if usize::from(n) > servers {
-            return Err(QuorumError::NExceedsServers { n, servers });
+    ) -> Result<Self, Vec<QuorumError>> {
+        let mut errors = Vec::new();
+        if let Some(n) = n.filter(|n| usize::from(*n) > servers) {
+            errors.push(QuorumError::NExceedsServers { n, servers });
         }
-        Self::new(n, needed.unwrap_or_else(|| majority(n)))
+        if let Some(needed) = needed.filter(|needed| usize::from(*needed) > servers) {
+            errors.push(QuorumError::NeededExceedsServers { needed, servers });
+        }
+        let n = n.unwrap_or_else(|| replication.max(needed.unwrap_or(0)));
+        match Self::new(n, needed.unwrap_or_else(|| majority(n))) {
+            Ok(quorum) if errors.is_empty() => return Ok(quorum),
+            Err(error) if errors.is_empty() => errors.push(error),
+            _ => {}
+        }
+        Err(errors)
     }
 
     /// How many replicas are asked.
@@ -100,24 +117,21 @@ mod tests {
     }
 
     #[test]
-    fn impossible_quorums_are_refused() {
+    fn impossible_quorums_are_refused_with_everything_that_is_wrong() {
         let resolve = |n, needed| Quorum::resolve(n, needed, 5, 3).unwrap_err();
-        let (n, servers) = (6, 5);
-        assert_eq!(
-            resolve(Some(6), None),
-            QuorumError::NExceedsServers { n, servers }
-        );
-        assert_eq!(
-            resolve(None, Some(6)),
-            QuorumError::NExceedsServers { n, servers }
-        );
+        let servers = 5;
+        let n_exceeds = QuorumError::NExceedsServers { n: 6, servers };
+        let needed_exceeds = QuorumError::NeededExceedsServers { needed: 7, servers };
+        assert_eq!(resolve(Some(6), None), [n_exceeds]);
+        assert_eq!(resolve(None, Some(7)), [needed_exceeds]);
+        assert_eq!(resolve(Some(6), Some(7)), [n_exceeds, needed_exceeds]);
         let (needed, n) = (3, 2);
         assert_eq!(
             resolve(Some(2), Some(3)),
-            QuorumError::NeededExceedsN { needed, n }
+            [QuorumError::NeededExceedsN { needed, n }]
         );
-        assert_eq!(resolve(Some(0), None), QuorumError::Zero);
-        assert_eq!(resolve(None, Some(0)), QuorumError::Zero);
+        assert_eq!(resolve(Some(0), None), [QuorumError::Zero]);
+        assert_eq!(resolve(None, Some(0)), [QuorumError::Zero]);
     }
 
     #[test]

@@ -1,0 +1,248 @@
+//! The `dkvs-gateway` program: settings, logs, workers, signals.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::num::NonZeroU8;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, bail, ensure};
+use clap::Parser;
+use dkvs_common::cluster::Cluster;
+use dkvs_storage_node::cli::shutdown_signal;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Flags, Servers, check_environment};
+use crate::coordinator::{Coordinator, Limits, Shared};
+use crate::embedded::EmbeddedCluster;
+use crate::http::App;
+use crate::http::serve::{self, Listener};
+
+/// File descriptors that are neither connections nor sockets towards servers.
+const DESCRIPTORS_RESERVED: usize = 64;
+
+/// Most sockets towards servers per worker, where the system allows as many.
+const SOCKETS_MAX: usize = 4_096;
+
+/// Runs the program to its end.
+pub fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let result = check_environment(std::env::vars_os().map(|(name, _)| name))
+        .and_then(|()| Config::new(flags))
+        .and_then(|config| run(&config));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dkvs-gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    start_log(&config.log)?;
+    let (cluster, _embedded) = match &config.servers {
+        Servers::File(path) => {
+            let name = path.display().to_string();
+            let text = fs::read(path).with_context(|| format!("cannot read {name}"))?;
+            (Cluster::parse(&name, &text)?, None)
+        }
+        Servers::Embedded(servers) => {
+            let embedded = EmbeddedCluster::start(*servers)?;
+            (embedded.cluster().clone(), Some(embedded))
+        }
+    };
+    let replication = replication(config.replication, &cluster)?;
+    let workers = config
+        .workers
+        .map_or_else(default_workers, |workers| workers.get());
+    let limits = Limits {
+        requests_max: config.max_in_flight,
+        sockets_max: sockets_max(workers, config.max_connections)?,
+    };
+
+    let listeners = serve::bind(config.listen, workers)
+        .with_context(|| format!("cannot take HTTP on {}", config.listen))?;
+    let listen = listeners[0].local_addr()?;
+    let shared = Arc::new(Shared::new(cluster));
+    let shutdown = CancellationToken::new();
+    let mut threads = Vec::new();
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let coordinator = Coordinator::new(Arc::clone(&shared), limits);
+        let app = App::new(coordinator, replication, config.timeout, shutdown.clone())?;
+        let connections_max = config.max_connections;
+        threads.push(spawn_worker(
+            number,
+            listener,
+            app,
+            connections_max,
+            &shutdown,
+        )?);
+    }
+    greet(config, listen, &shared, replication);
+    wait_for_signal(&shutdown)?;
+    for thread in threads {
+        match thread.join() {
+            Ok(result) => result.context("a worker failed")?,
+            Err(_) => bail!("a worker panicked"),
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_log(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| {
+        format!("`log` is {filter:?}, which is no filter such as info or debug")
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    Ok(())
+}
+
+fn replication(set: Option<NonZeroU8>, cluster: &Cluster) -> anyhow::Result<u8> {
+    let servers = cluster.servers().len();
+    let Some(replication) = set else {
+        return Ok(u8::try_from(servers.min(3)).expect("at most three"));
+    };
+    ensure!(
+        usize::from(replication.get()) <= servers,
+        "`replication` is {replication} and the cluster has {servers} servers; it is at most their number"
+    );
+    Ok(replication.get())
+}
+
+fn default_workers() -> usize {
+    if cfg!(target_os = "linux") {
+        thread::available_parallelism().map_or(1, |cores| cores.get())
+    } else {
+        1
+    }
+}
+
+/// How many sockets towards servers each worker may have, after raising the process's own limit
+/// on file descriptors as far as the system lets it.
+fn sockets_max(workers: usize, connections_max: usize) -> anyhow::Result<usize> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let descriptors = descriptors.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    let left =
+        descriptors.saturating_sub(DESCRIPTORS_RESERVED + workers * connections_max) / workers;
+    ensure!(
+        left >= 16,
+        "{descriptors} open files are too few for {workers} workers with {connections_max} \
+         connections each; raise the limit (ulimit -n) or lower --max-connections"
+    );
+    if left < SOCKETS_MAX {
+        tracing::warn!(
+            "only {left} sockets towards servers per worker: the process may open {descriptors} files"
+        );
+    }
+    Ok(left.min(SOCKETS_MAX))
+}
+
+type WorkerThread = JoinHandle<anyhow::Result<()>>;
+
+/// A thread with a runtime and a listener. The end of any worker, however it came, ends all.
+fn spawn_worker(
+    number: usize,
+    listener: Listener,
+    app: App,
+    connections_max: usize,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<WorkerThread> {
+    let shutdown = shutdown.clone();
+    let thread = thread::Builder::new().name(format!("worker-{number}"));
+    Ok(thread.spawn(move || {
+        let _ended = shutdown.clone().drop_guard();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(serve::run(listener, app, connections_max, shutdown))?;
+        Ok(())
+    })?)
+}
+
+/// Returns when the process is to end, with `shutdown` called. A second signal ends it at once.
+fn wait_for_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            signal = shutdown_signal() => {
+                let name = signal.context("cannot wait for signals")?;
+                tracing::info!("{name}: finishing what is in flight; once more to stop at once");
+            }
+            () = shutdown.cancelled() => {}
+        }
+        shutdown.cancel();
+        anyhow::Ok(())
+    })?;
+    thread::spawn(move || {
+        if let Ok(name) = runtime.block_on(shutdown_signal()) {
+            tracing::warn!("{name}: stopping at once");
+            std::process::exit(1);
+        }
+    });
+    Ok(())
+}
+
+/// Tells the person who started the gateway how to talk to it. Nobody may be reading.
+fn greet(config: &Config, listen: SocketAddr, shared: &Shared, replication: u8) {
+    let text = greeting(config, listen, shared, replication);
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::debug!(%error, "the greeting could not be printed");
+    }
+}
+
+fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u8) -> String {
+    let servers = shared.cluster.servers();
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!(
+        "dkvs gateway {version} on http://{listen}\n\n\
+         {} servers, each key on {replication} of them:\n",
+        servers.len()
+    );
+    for (server, share) in servers
+        .iter()
+        .zip(shared.ring.shares())
+        .take(GREETED_SERVERS_MAX)
+    {
+        let (addr, points) = (server.addr.to_string(), server.ring_points);
+        let percent = share * 100.0;
+        text += &format!("  {addr:<21}  {points:>4} ring points  {percent:5.1} % of the keys\n");
+    }
+    if servers.len() > GREETED_SERVERS_MAX {
+        text += &format!(
+            "  and {} more: see /ring\n",
+            servers.len() - GREETED_SERVERS_MAX
+        );
+    }
+    text += &format!(
+        "\nTry:\n  \
+         curl -X PUT --data-binary 'hello' 'http://{listen}/kv/greeting'\n  \
+         curl 'http://{listen}/kv/greeting'\n  \
+         curl 'http://{listen}/servers'\n"
+    );
+    if let Servers::Embedded(_) = config.servers {
+        text += "\nThe servers run inside this process, in memory: nothing is kept when it ends.\n\
+                 With --servers FILE the gateway uses a cluster of real ones.\n";
+    }
+    text
+}
+
+const GREETED_SERVERS_MAX: usize = 20;

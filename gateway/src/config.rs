@@ -1,0 +1,250 @@
+//! What the gateway is told: flags, then the environment, then a TOML file, then defaults.
+//!
+//! Each name exists once: `--max-in-flight`, `DKVS_MAX_IN_FLIGHT` and `max_in_flight`. A name
+//! that does not exist is refused wherever it stands.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::{CommandFactory, Parser};
+use serde::Deserialize;
+
+/// The longest a request may take, in milliseconds.
+pub const TIMEOUT_MS_MAX: u64 = 30_000;
+
+/// The dkvs gateway: a distributed key-value store over plain HTTP.
+///
+/// Without --servers it runs five storage servers inside itself, in memory.
+#[derive(Debug, Default, Parser)]
+#[command(name = "dkvs-gateway", version)]
+pub struct Flags {
+    /// The servers of the cluster, one a line: <IPv4> <port> <ring points>
+    #[arg(long, env = "DKVS_SERVERS", value_name = "FILE")]
+    servers: Option<PathBuf>,
+
+    /// Without --servers: how many servers to run inside the gateway [default: 5]
+    #[arg(long, env = "DKVS_EMBEDDED", value_name = "N")]
+    embedded: Option<NonZeroU8>,
+
+    /// Where to take HTTP [default: 127.0.0.1:8080]
+    #[arg(long, env = "DKVS_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+
+    /// How many servers keep each key [default: 3, or the number of servers if fewer]
+    #[arg(long, env = "DKVS_REPLICATION", value_name = "N")]
+    replication: Option<NonZeroU8>,
+
+    /// How long a request waits for its quorum unless it says otherwise, in milliseconds, at
+    /// most 30000 [default: 1000]
+    #[arg(long, env = "DKVS_TIMEOUT", value_name = "MS")]
+    timeout: Option<u64>,
+
+    /// Threads, each with a listener and sockets of its own [default: one per core]
+    #[arg(long, env = "DKVS_WORKERS", value_name = "N")]
+    workers: Option<NonZeroUsize>,
+
+    /// Most requests in flight per worker; past it, 503 [default: 1024]
+    #[arg(long, env = "DKVS_MAX_IN_FLIGHT", value_name = "N")]
+    max_in_flight: Option<NonZeroUsize>,
+
+    /// Most HTTP connections per worker; past it, 503 [default: 4096]
+    #[arg(long, env = "DKVS_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: Option<NonZeroUsize>,
+
+    /// Take HTTP from beyond this machine although nothing authenticates it
+    #[arg(long, env = "DKVS_INSECURE", num_args = 0..=1, default_missing_value = "true",
+          require_equals = true, value_name = "BOOL")]
+    insecure: Option<bool>,
+
+    /// What to log, as in `info` or `debug` [default: info]
+    #[arg(long, env = "DKVS_LOG", value_name = "FILTER")]
+    log: Option<String>,
+
+    /// A TOML file with any of these, under the same names with underscores
+    #[arg(long, env = "DKVS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The same in a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    servers: Option<PathBuf>,
+    embedded: Option<NonZeroU8>,
+    listen: Option<SocketAddr>,
+    replication: Option<NonZeroU8>,
+    timeout: Option<u64>,
+    workers: Option<NonZeroUsize>,
+    max_in_flight: Option<NonZeroUsize>,
+    max_connections: Option<NonZeroUsize>,
+    insecure: Option<bool>,
+    log: Option<String>,
+}
+
+/// Where the servers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Servers {
+    /// Listed in a file.
+    File(PathBuf),
+    /// So many inside the gateway.
+    Embedded(NonZeroU8),
+}
+
+/// Everything, decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where the servers are.
+    pub servers: Servers,
+    /// Where HTTP is taken.
+    pub listen: SocketAddr,
+    /// Copies of each key; none where the cluster's size decides.
+    pub replication: Option<NonZeroU8>,
+    /// How long a request waits unless it says otherwise.
+    pub timeout: Duration,
+    /// Threads; none for one per core.
+    pub workers: Option<NonZeroUsize>,
+    /// Requests in flight per worker.
+    pub max_in_flight: usize,
+    /// HTTP connections per worker.
+    pub max_connections: usize,
+    /// What to log.
+    pub log: String,
+}
+
+impl Config {
+    /// Decides, from the flags (which have taken in the environment) and the file they name.
+    pub fn new(flags: Flags) -> anyhow::Result<Self> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        let servers = match (
+            flags.servers.or(file.servers),
+            flags.embedded.or(file.embedded),
+        ) {
+            (Some(_), Some(_)) => bail!(
+                "both `servers` and `embedded` are set: the cluster is either listed in a file or \
+                 runs inside the gateway"
+            ),
+            (Some(path), None) => Servers::File(path),
+            (None, count) => {
+                Servers::Embedded(count.unwrap_or(const { NonZeroU8::new(5).unwrap() }))
+            }
+        };
+        let timeout = flags.timeout.or(file.timeout).unwrap_or(1_000);
+        ensure!(
+            (1..=TIMEOUT_MS_MAX).contains(&timeout),
+            "`timeout` is {timeout}; it is a whole number of milliseconds from 1 to {TIMEOUT_MS_MAX}"
+        );
+        let listen = flags.listen.or(file.listen);
+        let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
+        let insecure = flags.insecure.or(file.insecure).unwrap_or(false);
+        ensure!(
+            listen.ip().is_loopback() || insecure,
+            "{listen} can be reached from other machines, and anyone there could read and write \
+             every key; say --insecure if the network is yours alone, or listen on 127.0.0.1"
+        );
+        let or_default =
+            |set: Option<NonZeroUsize>, default| set.map_or(default, NonZeroUsize::get);
+        Ok(Self {
+            servers,
+            listen,
+            replication: flags.replication.or(file.replication),
+            timeout: Duration::from_millis(timeout),
+            workers: flags.workers.or(file.workers),
+            max_in_flight: or_default(flags.max_in_flight.or(file.max_in_flight), 1_024),
+            max_connections: or_default(flags.max_connections.or(file.max_connections), 4_096),
+            log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
+        })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is refused", path.display()))
+}
+
+/// Refuses names in the environment that look meant for the gateway and are not: a misspelt
+/// setting must not pass for none.
+pub fn check_environment(names: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    let command = Flags::command();
+    let known: Vec<_> = command
+        .get_arguments()
+        .filter_map(clap::Arg::get_env)
+        .collect();
+    for name in names {
+        let ours = name.as_encoded_bytes().starts_with(b"DKVS_");
+        ensure!(
+            !ours || known.contains(&name.as_os_str()),
+            "the environment sets {}, which the gateway does not know; see --help for the names",
+            name.display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(arguments: &[&str]) -> Flags {
+        Flags::parse_from([&["dkvs-gateway"], arguments].concat())
+    }
+
+    fn refusal(arguments: &[&str]) -> String {
+        format!("{:#}", Config::new(flags(arguments)).unwrap_err())
+    }
+
+    #[test]
+    fn defaults_are_an_embedded_cluster_on_loopback() {
+        let config = Config::new(flags(&[])).unwrap();
+        assert_eq!(
+            config.servers,
+            Servers::Embedded(NonZeroU8::new(5).unwrap())
+        );
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.timeout, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_contradiction_or_an_impossible_value_is_refused() {
+        assert!(refusal(&["--servers", "f", "--embedded", "3"]).contains("both `servers` and"));
+        assert!(refusal(&["--timeout", "0"]).contains("from 1 to 30000"));
+        assert!(refusal(&["--timeout", "30001"]).contains("from 1 to 30000"));
+        assert!(refusal(&["--listen", "0.0.0.0:80"]).contains("--insecure"));
+        assert!(Config::new(flags(&["--listen", "0.0.0.0:80", "--insecure"])).is_ok());
+        assert!(Flags::try_parse_from(["dkvs-gateway", "--replication", "0"]).is_err());
+        assert!(Flags::try_parse_from(["dkvs-gateway", "--replicas", "3"]).is_err());
+    }
+
+    #[test]
+    fn an_unknown_name_in_the_environment_is_refused() {
+        let check = |names: &[&str]| check_environment(names.iter().map(OsString::from));
+        assert!(check(&["PATH", "DKVS_LISTEN", "DKVS_MAX_IN_FLIGHT", "NOT_DKVS_X"]).is_ok());
+        let error = check(&["PATH", "DKVS_LISTENN"]).unwrap_err().to_string();
+        assert!(error.contains("DKVS_LISTENN"), "{error}");
+    }
+
+    #[test]
+    fn every_flag_has_a_name_in_the_environment_and_in_the_file() {
+        for argument in Flags::command().get_arguments() {
+            let name = argument.get_id().as_str();
+            if name == "config" || name == "help" || name == "version" {
+                continue;
+            }
+            assert_eq!(argument.get_long(), Some(&*name.replace('_', "-")));
+            let env = format!("DKVS_{}", name.to_uppercase());
+            assert_eq!(argument.get_env(), Some(env.as_ref()));
+            // A wrong type is refused as a wrong type: the name is known.
+            let error = toml::from_str::<File>(&format!("{name} = [1]")).unwrap_err();
+            assert!(!error.message().contains("unknown field"), "{error}");
+        }
+        assert!(toml::from_str::<File>("config = 'x'").is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! The ring, the servers, and the gateway's own health.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Response, Uri, header};
+use axum::response::IntoResponse;
+use dkvs_common::ring::Position;
+use serde::Serialize;
+
+use super::error::Problem;
+use super::kv::json;
+use super::report::{KeyText, micros};
+use super::{App, OPENAPI_YAML, params, path};
+
+/// How long a server may take to show that it can be reached.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[derive(Serialize)]
+struct RingBody {
+    epoch: u32,
+    replication: u8,
+    servers: Vec<RingServer>,
+    points: Vec<Point>,
+}
+
+#[derive(Serialize)]
+struct RingServer {
+    server: String,
+    ring_points: u32,
+    share: f64,
+}
+
+#[derive(Serialize)]
+struct Point {
+    position: String,
+    server: String,
+}
+
+pub(super) async fn ring(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    let shared = app.0.coordinator.shared();
+    let servers = shared.cluster.servers();
+    let ring_server = |(server, share): (&dkvs_common::cluster::Server, f64)| RingServer {
+        server: server.addr.to_string(),
+        ring_points: server.ring_points,
+        share,
+    };
+    let point = |point: &dkvs_common::ring::RingPoint| Point {
+        position: point.position.to_string(),
+        server: servers[point.server.index()].addr.to_string(),
+    };
+    Ok(json(&RingBody {
+        epoch: shared.ring.epoch(),
+        replication: app.0.replication,
+        servers: servers
+            .iter()
+            .zip(shared.ring.shares())
+            .map(ring_server)
+            .collect(),
+        points: shared.ring.points().iter().map(point).collect(),
+    }))
+}
+
+#[derive(Serialize)]
+struct PreferenceListBody<'a> {
+    #[serde(flatten)]
+    key: KeyText<'a>,
+    position: String,
+    replicas: Vec<PreferredServer>,
+}
+
+#[derive(Serialize)]
+struct PreferredServer {
+    server: String,
+    ring_point: String,
+}
+
+pub(super) async fn preference_list(
+    State(app): State<App>,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
+    let key = path::key(&uri, "/ring/")?;
+    let n = params::replicas(&app, &uri, &["n"])?;
+    let shared = app.0.coordinator.shared();
+    let position = Position::of_key(&key);
+    let replicas = shared.ring.preference_list(position, n);
+    let preferred = |point: &dkvs_common::ring::RingPoint| PreferredServer {
+        server: shared.cluster.servers()[point.server.index()]
+            .addr
+            .to_string(),
+        ring_point: point.position.to_string(),
+    };
+    Ok(json(&PreferenceListBody {
+        key: KeyText::new(&key),
+        position: position.to_string(),
+        replicas: replicas.iter().map(preferred).collect(),
+    }))
+}
+
+#[derive(Serialize)]
+struct ServersBody {
+    servers: Vec<ServerBody>,
+}
+
+#[derive(Serialize)]
+struct ServerBody {
+    server: String,
+    reachable: bool,
+    protocol: &'static str,
+    last_round_trip_us: Option<u64>,
+}
+
+pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    let coordinator = &app.0.coordinator;
+    let reachable = coordinator.probe(PROBE_TIMEOUT).await?;
+    let shared = coordinator.shared();
+    let servers = shared.cluster.iter().zip(reachable);
+    Ok(json(&ServersBody {
+        servers: servers
+            .map(|((id, server), reachable)| ServerBody {
+                server: server.addr.to_string(),
+                reachable,
+                protocol: "DKVS/1",
+                last_round_trip_us: shared.last_round_trip(id).map(micros),
+            })
+            .collect(),
+    }))
+}
+
+pub(super) async fn live(uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    Ok(json(&serde_json::json!({ "status": "alive" })))
+}
+
+pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    if app.0.draining.is_cancelled() {
+        return Err(Problem::not_ready(
+            "the gateway is ending; it finishes what is in flight".into(),
+        ));
+    }
+    let reachable = app.0.coordinator.probe(PROBE_TIMEOUT).await?;
+    let servers = reachable.len();
+    let reachable = reachable.into_iter().filter(|reachable| *reachable).count();
+    if reachable <= servers / 2 {
+        let detail =
+            format!("{reachable} of {servers} servers can be reached, which is no majority");
+        return Err(Problem::not_ready(detail));
+    }
+    let body = serde_json::json!({
+        "status": "ready",
+        "servers": servers,
+        "servers_reachable": reachable,
+    });
+    Ok(json(&body))
+}
+
+pub(super) async fn openapi_yaml(uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    let content_type = [(header::CONTENT_TYPE, "application/yaml")];
+    Ok((content_type, OPENAPI_YAML).into_response())
+}

@@ -1,0 +1,366 @@
+//! Failures as problem documents (RFC 9457), and the only place that names their status codes.
+//!
+//! One cause, one type: `urn:dkvs:problem:<name>`. The types are listed, with what a caller
+//! should do, in docs/problems.md.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use dkvs_common::kv::KeyError;
+use dkvs_common::wire::v1::Unrepresentable;
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+
+use super::params::InvalidParameter;
+use super::report::{ReadReport, WriteReport};
+use crate::coordinator::NotBegun;
+
+/// A failure on its way to the caller. The request's name is added when it leaves.
+#[derive(Debug, Clone)]
+pub struct Problem(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    status: StatusCode,
+    name: &'static str,
+    title: &'static str,
+    detail: String,
+    members: Map<String, Json>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        name: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self(Box::new(Inner {
+            status,
+            name,
+            title,
+            detail: detail.into(),
+            members: Map::new(),
+            headers: Vec::new(),
+        }))
+    }
+
+    /// Adds the members of a JSON object.
+    fn with(mut self, members: impl Serialize) -> Self {
+        if let Ok(Json::Object(mut members)) = serde_json::to_value(members) {
+            self.0.members.append(&mut members);
+        }
+        self
+    }
+
+    fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.0.headers.push((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    fn with_retry_after(self) -> Self {
+        self.with_header(header::RETRY_AFTER, "1")
+    }
+
+    pub(super) fn invalid_parameters(invalid: Vec<InvalidParameter>) -> Self {
+        let told: Vec<_> = invalid
+            .iter()
+            .map(|i| format!("{}: {}", i.name, i.reason))
+            .collect();
+        let invalid = serde_json::json!({ "invalid_parameters": invalid });
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-parameter",
+            "A parameter is not valid",
+            told.join("; "),
+        )
+        .with(invalid)
+    }
+
+    pub(super) fn bad_escape(offset: usize) -> Self {
+        Self::invalid_key(format!(
+            "the % at byte {offset} of the encoded key is not followed by two hexadecimal digits; \
+             a % in a key is written %25"
+        ))
+    }
+
+    fn invalid_key(detail: String) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-key",
+            "The key is not valid",
+            detail,
+        )
+    }
+
+    fn key_too_long(detail: String) -> Self {
+        let mut problem = Self::invalid_key(detail);
+        problem.0.status = StatusCode::URI_TOO_LONG;
+        problem
+    }
+
+    fn invalid_value(detail: String) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-value",
+            "The value cannot be stored",
+            detail,
+        )
+    }
+
+    pub(super) fn value_too_large(value_bytes_max: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "value-too-large",
+            "The value is too large",
+            format!("the value is longer than {value_bytes_max} bytes, which is what the servers' protocol, DKVS/1, carries"),
+        )
+        .with(serde_json::json!({ "value_bytes_max": value_bytes_max }))
+    }
+
+    pub(super) fn body_timeout(seconds: u64) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request-timeout",
+            "The body did not arrive in time",
+            format!(
+                "no more of the request's body arrived for {seconds} seconds; nothing was stored"
+            ),
+        )
+        .with_header(header::CONNECTION, "close")
+    }
+
+    pub(super) fn body_broken() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-body",
+            "The body could not be read",
+            "the request's body ended early or was not well-formed; nothing was stored",
+        )
+    }
+
+    pub(super) fn not_acceptable() -> Self {
+        Self::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "not-acceptable",
+            "No acceptable form",
+            "a value is given as application/json or as application/octet-stream, and Accept refuses both",
+        )
+    }
+
+    pub(super) fn no_such_path(path: &str) -> Self {
+        let shown: String = path.chars().take(100).collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-such-path",
+            "There is nothing at this path",
+            format!(
+                "there is nothing at {shown}; keys are at /kv/<key>, and /openapi.yaml lists all paths"
+            ),
+        )
+    }
+
+    pub(super) fn method_not_allowed(method: &Method) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "The path does not take this method",
+            format!("this path does not take {method}; the Allow header lists what it takes"),
+        )
+    }
+
+    pub(super) fn not_ready(detail: String) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not-ready",
+            "The gateway is not ready",
+            detail,
+        )
+        .with_retry_after()
+    }
+
+    pub(super) fn key_not_found(report: ReadReport) -> Self {
+        let (agreeing, n) = (report.quorum.agreeing, report.quorum.n);
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "key-not-found",
+            "There is no such key",
+            format!("{agreeing} of {n} replicas hold no value for this key"),
+        )
+        .with(report)
+    }
+
+    pub(super) fn replicas_disagree(report: ReadReport) -> Self {
+        let (n, r) = (report.quorum.n, report.quorum.r);
+        Self::new(
+            StatusCode::CONFLICT,
+            "replicas-disagree",
+            "The replicas do not agree",
+            format!(
+                "no {r} of {n} replicas agree on this key; a write may be under way or have failed \
+                 half way: read again, read with a smaller r, or write the value you want"
+            ),
+        )
+        .with(report)
+    }
+
+    pub(super) fn read_unreachable(report: ReadReport) -> Self {
+        let (n, r) = (report.quorum.n, report.quorum.r);
+        Self::quorum_unreachable(format!(
+            "so many of the {n} replicas cannot be reached that {r} can no longer answer"
+        ))
+        .with(report)
+    }
+
+    pub(super) fn read_timeout(report: ReadReport) -> Self {
+        let (n, r) = (report.quorum.n, report.quorum.r);
+        Self::timeout(format!("fewer than {r} of {n} replicas answered in time")).with(report)
+    }
+
+    pub(super) fn write_unreachable(report: WriteReport) -> Self {
+        let (n, w) = (report.quorum.n, report.quorum.w);
+        let what = report.what_became();
+        Self::quorum_unreachable(format!(
+            "so many of the {n} replicas cannot be reached that {w} can no longer confirm; {what}"
+        ))
+        .with(report)
+    }
+
+    pub(super) fn write_timeout(report: WriteReport) -> Self {
+        let (n, w) = (report.quorum.n, report.quorum.w);
+        let what = report.what_became();
+        Self::timeout(format!(
+            "fewer than {w} of {n} replicas confirmed in time; {what}"
+        ))
+        .with(report)
+    }
+
+    pub(super) fn storage_full(report: WriteReport) -> Self {
+        let (n, w) = (report.quorum.n, report.quorum.w);
+        let what = report.what_became();
+        Self::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "storage-full",
+            "The servers have no room",
+            format!(
+                "so many of the {n} replicas have no room that {w} can no longer confirm; {what}"
+            ),
+        )
+        .with(report)
+    }
+
+    fn quorum_unreachable(detail: String) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "quorum-unreachable",
+            "Too few replicas can be reached",
+            detail,
+        )
+        .with_retry_after()
+    }
+
+    fn timeout(detail: String) -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timeout",
+            "Too few replicas answered in time",
+            detail,
+        )
+    }
+
+    /// The response, with the request's name in it.
+    pub(super) fn into_named_response(self, request_id: &HeaderValue) -> Response<Body> {
+        let Inner {
+            status,
+            name,
+            title,
+            detail,
+            members,
+            headers,
+        } = *self.0;
+        let request_id = request_id.to_str().unwrap_or_default();
+        let mut document = serde_json::json!({
+            "type": format!("urn:dkvs:problem:{name}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": detail,
+            "instance": format!("urn:dkvs:request:{request_id}"),
+        });
+        if let Json::Object(document) = &mut document {
+            document.extend(members);
+        }
+        let mut response = Response::new(Body::from(format!("{document}\n")));
+        *response.status_mut() = status;
+        let content_type = HeaderValue::from_static("application/problem+json");
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().extend(headers);
+        response
+    }
+
+    #[cfg(test)]
+    pub(super) fn invalid_parameters_told(&self) -> Vec<InvalidParameter> {
+        let told = self.0.members["invalid_parameters"]
+            .as_array()
+            .unwrap()
+            .iter();
+        told.map(|told| InvalidParameter {
+            name: told["name"].as_str().unwrap().to_owned(),
+            reason: told["reason"].as_str().unwrap().to_owned(),
+        })
+        .collect()
+    }
+}
+
+impl WriteReport {
+    /// A sentence on the fate of the value.
+    fn what_became(&self) -> &'static str {
+        match self.outcome {
+            "not_applied" => "the value is on none of them",
+            _ => "the value may be on some of them and may surface later",
+        }
+    }
+}
+
+/// Leaves the document to be written when the request's name is known.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.0.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<KeyError> for Problem {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Empty => Self::invalid_key(format!("{error}; it is the path after /kv/")),
+            KeyError::TooLong { .. } => Self::key_too_long(error.to_string()),
+        }
+    }
+}
+
+impl From<NotBegun> for Problem {
+    fn from(error: NotBegun) -> Self {
+        match error {
+            NotBegun::Overloaded { .. } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "The gateway is overloaded",
+                format!("{error}; nothing was sent to any server"),
+            )
+            .with_retry_after(),
+            NotBegun::Unrepresentable(error) => match error {
+                Unrepresentable::KeyHasNul { .. } => Self::invalid_key(error.to_string()),
+                Unrepresentable::KeyTooLong { .. } => Self::key_too_long(error.to_string()),
+                Unrepresentable::ValueHasNul { .. } => Self::invalid_value(error.to_string()),
+                Unrepresentable::ValueTooLong { .. } => {
+                    Self::value_too_large(dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX)
+                }
+            },
+        }
+    }
+}

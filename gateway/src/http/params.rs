@@ -1,0 +1,303 @@
+//! Query parameters: read once, everything that is wrong with them told at once.
+
+use std::time::Duration;
+
+use axum::http::Uri;
+use dkvs_common::quorum::params::{Quorum, QuorumError};
+use serde::Serialize;
+
+use super::App;
+use super::error::Problem;
+use crate::config::TIMEOUT_MS_MAX;
+use crate::coordinator::Wait;
+
+/// A parameter that is refused, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct InvalidParameter {
+    /// Its name, as it was given.
+    pub name: String,
+    /// What is wrong, with the allowed range.
+    pub reason: String,
+}
+
+/// The parameters of a request, taken out one by one.
+pub(super) struct Query {
+    given: Vec<(String, String)>,
+    invalid: Vec<InvalidParameter>,
+}
+
+impl Query {
+    /// Those in `uri`, of which none may be missing from `known` or stand twice.
+    pub(super) fn new(uri: &Uri, known: &[&str]) -> Self {
+        let mut query = Self {
+            given: Vec::new(),
+            invalid: Vec::new(),
+        };
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            if !known.contains(&&*name) {
+                let reason = match known {
+                    [] => "there is no such parameter; this path takes none".into(),
+                    _ => format!(
+                        "there is no such parameter; this path takes {}",
+                        known.join(", ")
+                    ),
+                };
+                query.refuse(&name, reason);
+            } else if query.given.iter().any(|(given, _)| *given == name) {
+                query.refuse(&name, "it is given more than once");
+            } else {
+                query.given.push((name.into_owned(), value.into_owned()));
+            }
+        }
+        query
+    }
+
+    /// The end of it: fails if anything was refused.
+    pub(super) fn finish(self) -> Result<(), Problem> {
+        if self.invalid.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::invalid_parameters(self.invalid))
+        }
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        let mut given = self.given.iter();
+        given
+            .find(|(given, _)| given == name)
+            .map(|(_, value)| &**value)
+    }
+
+    fn refuse(&mut self, name: &str, reason: impl Into<String>) {
+        let (name, reason) = (name.to_owned(), reason.into());
+        // A repeated parameter may be wrong as well; once is enough.
+        if !self.invalid.iter().any(|invalid| invalid.name == name) {
+            self.invalid.push(InvalidParameter { name, reason });
+        }
+    }
+
+    /// A whole number in `1..=max`. `str::parse` alone would let a `+` pass.
+    fn number(&mut self, name: &str, max: u64) -> Option<u64> {
+        let text = self.value(name)?;
+        let number = text.parse::<u64>().ok().filter(|number| {
+            text.bytes().all(|byte| byte.is_ascii_digit()) && (1..=max).contains(number)
+        });
+        if number.is_none() {
+            self.refuse(name, format!("it is a whole number from 1 to {max}"));
+        }
+        number
+    }
+
+    fn count(&mut self, name: &str) -> Option<u8> {
+        let number = self.number(name, u8::MAX.into())?;
+        u8::try_from(number).ok()
+    }
+
+    /// n and w, or n and r, by the rules of the cluster. Some quorum comes back in any case;
+    /// [`Self::finish`] tells whether it is one that was asked for.
+    fn quorum(&mut self, app: &App, needed_name: &str) -> Quorum {
+        let servers = app.0.coordinator.shared().cluster.servers().len();
+        let (n, needed) = (self.count("n"), self.count(needed_name));
+        match Quorum::resolve(n, needed, servers, app.0.replication) {
+            Ok(quorum) => quorum,
+            Err(errors) => {
+                for error in errors {
+                    let (name, max) = match error {
+                        QuorumError::NExceedsServers { servers, .. } => ("n", servers),
+                        QuorumError::NeededExceedsServers { servers, .. } => (needed_name, servers),
+                        QuorumError::NeededExceedsN { n, .. } => (needed_name, n.into()),
+                        QuorumError::Zero => (needed_name, u8::MAX.into()),
+                    };
+                    let limit = if max == servers {
+                        "the number of servers"
+                    } else {
+                        "n"
+                    };
+                    self.refuse(
+                        name,
+                        format!("it is a whole number from 1 to {max}, {limit}"),
+                    );
+                }
+                Quorum::new(1, 1).expect("one of one is a quorum")
+            }
+        }
+    }
+
+    fn timeout(&mut self, app: &App) -> Duration {
+        let ms = self.number("timeout_ms", TIMEOUT_MS_MAX);
+        ms.map_or(app.0.timeout, Duration::from_millis)
+    }
+
+    fn wait(&mut self) -> Wait {
+        match self.value("wait") {
+            None | Some("quorum") => Wait::Quorum,
+            Some("all") => Wait::All,
+            Some(_) => {
+                self.refuse("wait", "it is quorum or all");
+                Wait::Quorum
+            }
+        }
+    }
+
+    fn consistency(&mut self) {
+        match self.value("consistency") {
+            None | Some("agreement") => {}
+            Some("linearizable") => self.refuse(
+                "consistency",
+                "the servers speak DKVS/1, which has no versions and so cannot give linearizable; \
+                 agreement is what they can give",
+            ),
+            Some(_) => self.refuse("consistency", "it is agreement or linearizable"),
+        }
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        match self.value(name) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => {
+                self.refuse(name, "it is true or false");
+                false
+            }
+        }
+    }
+}
+
+/// What a read or a write of a key was asked to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct KvParameters {
+    pub(super) quorum: Quorum,
+    pub(super) timeout: Duration,
+    pub(super) wait: Wait,
+    pub(super) raw: bool,
+}
+
+impl KvParameters {
+    /// `needed` is `w` or `r`.
+    pub(super) fn parse(
+        app: &App,
+        uri: &Uri,
+        known: &[&str],
+        needed: &str,
+    ) -> Result<Self, Problem> {
+        let mut query = Query::new(uri, known);
+        let parameters = Self {
+            quorum: query.quorum(app, needed),
+            timeout: query.timeout(app),
+            wait: query.wait(),
+            raw: query.flag("raw"),
+        };
+        query.consistency();
+        query.finish()?;
+        Ok(parameters)
+    }
+}
+
+/// The `n` of `/ring/{key}`.
+pub(super) fn replicas(app: &App, uri: &Uri, known: &[&str]) -> Result<usize, Problem> {
+    let mut query = Query::new(uri, known);
+    let quorum = query.quorum(app, "");
+    query.finish()?;
+    Ok(quorum.n().into())
+}
+
+/// For paths that take no parameters.
+pub(super) fn none(uri: &Uri) -> Result<(), Problem> {
+    Query::new(uri, &[]).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use dkvs_common::cluster::Cluster;
+    use tokio_util::sync::CancellationToken;
+
+    use crate::coordinator::{Coordinator, Limits, Shared};
+
+    /// Five servers, replication 3. No request is made.
+    fn app() -> App {
+        let text: String = (1..=5)
+            .map(|port| format!("127.0.0.1 {port} 1\n"))
+            .collect();
+        let cluster = Cluster::parse("test", text.as_bytes()).unwrap();
+        let limits = Limits {
+            requests_max: 1,
+            sockets_max: 1,
+        };
+        let coordinator = Coordinator::new(Arc::new(Shared::new(cluster)), limits);
+        let timeout = Duration::from_secs(1);
+        App::new(coordinator, 3, timeout, CancellationToken::new()).unwrap()
+    }
+
+    const KNOWN: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "raw"];
+
+    fn parse(query: &str) -> Result<KvParameters, Vec<(String, String)>> {
+        let uri: Uri = format!("/kv/k?{query}").parse().unwrap();
+        KvParameters::parse(&app(), &uri, KNOWN, "w").map_err(|problem| {
+            let invalid = problem.invalid_parameters_told();
+            invalid
+                .iter()
+                .map(|i| (i.name.clone(), i.reason.clone()))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn good_parameters_are_taken() {
+        let parameters =
+            parse("n=4&w=3&timeout_ms=30000&wait=all&consistency=agreement&raw=true").unwrap();
+        assert_eq!((parameters.quorum.n(), parameters.quorum.needed()), (4, 3));
+        assert_eq!(parameters.timeout, Duration::from_secs(30));
+        assert_eq!(parameters.wait, Wait::All);
+        assert!(parameters.raw);
+        let parameters = parse("").unwrap();
+        assert_eq!((parameters.quorum.n(), parameters.quorum.needed()), (3, 2));
+        assert_eq!(parameters.timeout, Duration::from_secs(1));
+        assert_eq!((parameters.wait, parameters.raw), (Wait::Quorum, false));
+    }
+
+    #[test]
+    fn each_bad_parameter_is_named_with_its_range() {
+        for (query, name, reason) in [
+            ("n=0", "n", "from 1 to 255"),
+            ("n=256", "n", "from 1 to 255"),
+            ("n=+3", "n", "from 1 to 255"),
+            ("n=3.0", "n", "from 1 to 255"),
+            ("n=", "n", "from 1 to 255"),
+            ("n", "n", "from 1 to 255"),
+            ("n=six", "n", "from 1 to 255"),
+            ("w=-1", "w", "from 1 to 255"),
+            ("n=6", "n", "from 1 to 5, the number of servers"),
+            ("w=6", "w", "from 1 to 5, the number of servers"),
+            ("n=2&w=3", "w", "from 1 to 2, n"),
+            ("n=2&n=2", "n", "more than once"),
+            ("r=1", "r", "no such parameter; this path takes n, w,"),
+            ("N=1", "N", "no such parameter"),
+            ("timeout_ms=0", "timeout_ms", "from 1 to 30000"),
+            ("timeout_ms=30001", "timeout_ms", "from 1 to 30000"),
+            ("wait=some", "wait", "quorum or all"),
+            ("raw=1", "raw", "true or false"),
+            (
+                "consistency=strong",
+                "consistency",
+                "agreement or linearizable",
+            ),
+            ("consistency=linearizable", "consistency", "DKVS/1"),
+        ] {
+            let invalid = parse(query).unwrap_err();
+            assert_eq!(invalid.len(), 1, "{query}: {invalid:?}");
+            assert_eq!(invalid[0].0, name, "{query}");
+            assert!(invalid[0].1.contains(reason), "{query}: {invalid:?}");
+        }
+    }
+
+    #[test]
+    fn all_bad_parameters_are_named_at_once() {
+        let invalid = parse("n=9&w=8&wait=x&timeout_ms=x&colour=red&colour=red").unwrap_err();
+        let mut names: Vec<_> = invalid.into_iter().map(|(name, _)| name).collect();
+        names.sort();
+        assert_eq!(names, ["colour", "n", "timeout_ms", "w", "wait"]);
+    }
+}

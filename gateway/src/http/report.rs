@@ -1,0 +1,194 @@
+//! What a request came to, as JSON: the same members in success and in problem documents.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use dkvs_common::cluster::Cluster;
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::quorum::read::{Read, Standing};
+use dkvs_common::quorum::tally::{Replica, Word};
+use dkvs_common::quorum::write::{Applied, Refusal, Write, WriteReply};
+use serde::Serialize;
+
+/// The level that DKVS/1 can give.
+pub(super) const AGREEMENT: &str = "agreement";
+
+/// A key: as text, or in base64 where it is no UTF-8.
+#[derive(Serialize)]
+pub(super) struct KeyText<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+}
+
+impl<'a> KeyText<'a> {
+    pub(super) fn new(key: &'a Key) -> Self {
+        let text = std::str::from_utf8(key.as_bytes()).ok();
+        Self {
+            key: text,
+            key_base64: text.is_none().then(|| STANDARD.encode(key.as_bytes())),
+        }
+    }
+}
+
+/// A value: as text, or in base64 where it is no UTF-8.
+#[derive(Serialize)]
+pub(super) struct ValueText<'a> {
+    value: std::borrow::Cow<'a, str>,
+    encoding: &'static str,
+    size: usize,
+}
+
+impl<'a> ValueText<'a> {
+    pub(super) fn new(value: &'a Value) -> Self {
+        let size = value.len();
+        match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => Self {
+                value: text.into(),
+                encoding: "utf-8",
+                size,
+            },
+            Err(_) => Self {
+                value: STANDARD.encode(value.as_bytes()).into(),
+                encoding: "base64",
+                size,
+            },
+        }
+    }
+}
+
+/// One replica of a request.
+#[derive(Serialize)]
+pub(super) struct ReplicaReport {
+    server: String,
+    ring_point: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    latency_us: Option<u64>,
+}
+
+impl ReplicaReport {
+    fn new<A>(cluster: &Cluster, replica: &Replica<A>, status: &'static str) -> Self {
+        Self {
+            server: cluster.servers()[replica.server.index()].addr.to_string(),
+            ring_point: replica.ring_point.to_string(),
+            status,
+            reason: None,
+            latency_us: replica.latency.map(micros),
+        }
+    }
+
+    /// An entry of the `Server-Timing` header; `number` is the replica's place, from 0.
+    pub(super) fn server_timing(&self, number: usize) -> String {
+        let (server, status) = (&self.server, self.status);
+        match self.latency_us {
+            Some(us) => {
+                let (ms, rest) = (us / 1_000, us % 1_000);
+                format!("replica{number};dur={ms}.{rest:03};desc=\"{server} {status}\"")
+            }
+            None => format!("replica{number};desc=\"{server} {status}\""),
+        }
+    }
+}
+
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[derive(Serialize)]
+pub(super) struct WriteQuorum {
+    pub(super) n: u8,
+    pub(super) w: u8,
+    confirmed: usize,
+}
+
+/// What a write came to.
+#[derive(Serialize)]
+pub(super) struct WriteReport {
+    pub(super) outcome: &'static str,
+    pub(super) consistency: &'static str,
+    pub(super) tag: Option<String>,
+    pub(super) quorum: WriteQuorum,
+    pub(super) replicas: Vec<ReplicaReport>,
+}
+
+impl WriteReport {
+    pub(super) fn new(cluster: &Cluster, write: &Write) -> Self {
+        let replica = |replica: &Replica<WriteReply>| {
+            let (status, reason) = match replica.word {
+                Word::Pending => ("pending", None),
+                Word::Answer(WriteReply::Stored) => ("stored", None),
+                Word::Answer(WriteReply::Refused(Refusal::Unstated)) => (
+                    "refused",
+                    Some("the server has no room, or another reason that DKVS/1 cannot tell"),
+                ),
+                Word::Unreachable => ("unreachable", None),
+                Word::TimedOut => ("timeout", None),
+            };
+            ReplicaReport {
+                reason,
+                ..ReplicaReport::new(cluster, replica, status)
+            }
+        };
+        Self {
+            outcome: match write.applied() {
+                Applied::Committed => "committed",
+                Applied::Unknown => "unknown",
+                Applied::NotApplied => "not_applied",
+            },
+            consistency: AGREEMENT,
+            tag: None,
+            quorum: WriteQuorum {
+                n: write.quorum().n(),
+                w: write.quorum().needed(),
+                confirmed: write.confirmed(),
+            },
+            replicas: write.replicas().iter().map(replica).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct ReadQuorum {
+    pub(super) n: u8,
+    pub(super) r: u8,
+    pub(super) agreeing: usize,
+}
+
+/// What a read came to, but for the value.
+#[derive(Serialize)]
+pub(super) struct ReadReport {
+    pub(super) consistency: &'static str,
+    pub(super) tag: Option<String>,
+    pub(super) quorum: ReadQuorum,
+    pub(super) replicas: Vec<ReplicaReport>,
+}
+
+impl ReadReport {
+    pub(super) fn new(cluster: &Cluster, read: &Read) -> Self {
+        let status = |standing| match standing {
+            Standing::Match => "match",
+            Standing::Differs => "differs",
+            Standing::Absent => "absent",
+            Standing::Pending => "pending",
+            Standing::Unreachable => "unreachable",
+            Standing::TimedOut => "timeout",
+        };
+        let replicas = read.replicas().iter();
+        Self {
+            consistency: AGREEMENT,
+            tag: None,
+            quorum: ReadQuorum {
+                n: read.quorum().n(),
+                r: read.quorum().needed(),
+                agreeing: read.agreeing(),
+            },
+            replicas: replicas
+                .map(|replica| ReplicaReport::new(cluster, replica, status(read.standing(replica))))
+                .collect(),
+        }
+    }
+}

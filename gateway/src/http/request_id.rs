@@ -1,0 +1,64 @@
+//! A name for every request, in `X-Request-Id`, in problem documents and in the log.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use axum::http::HeaderValue;
+
+/// Longest request id taken over from a caller, in bytes.
+const CALLERS_BYTES_MAX: usize = 64;
+
+pub(super) struct RequestIds {
+    prefix: u32,
+    next: AtomicU32,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            prefix: getrandom::u32()?,
+            next: AtomicU32::new(0),
+        })
+    }
+
+    /// The caller's own id if it is a plain one, else a new one.
+    pub(super) fn name(&self, callers: Option<&HeaderValue>) -> HeaderValue {
+        match callers {
+            Some(callers) if is_plain(callers.as_bytes()) => callers.clone(),
+            _ => {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                let id = format!("{:08x}{number:08x}", self.prefix);
+                HeaderValue::from_str(&id).expect("hexadecimal digits are a header value")
+            }
+        }
+    }
+}
+
+/// Whether an id may go into a header, a URN and a log line as it is.
+fn is_plain(id: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=CALLERS_BYTES_MAX).contains(&id.len()) && id.iter().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_id_is_kept_and_any_other_replaced() {
+        let ids = RequestIds::new().unwrap();
+        let kept = |id: &'static str| ids.name(Some(&HeaderValue::from_static(id))) == id;
+        assert!(kept("abc-123_4.5"));
+        assert!(!kept(""));
+        assert!(!kept("a b"));
+        assert!(!kept("a\"b"));
+        assert!(kept(concat!(
+            "0123456789012345678901234567890123456789",
+            "012345678901234567890123"
+        )));
+        assert!(!kept(concat!(
+            "0123456789012345678901234567890123456789",
+            "0123456789012345678901234"
+        )));
+        assert_ne!(ids.name(None), ids.name(None));
+    }
+}

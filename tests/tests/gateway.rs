@@ -1,0 +1,15 @@
+//! The gateway in front of real servers.
+
+use dkvs_tests::http::{client, get, put};
+use dkvs_tests::programs;
+
+#[tokio::test]
+async fn what_was_put_is_got() {
+    let cluster = programs!().cluster(3, &[]);
+    let client = client();
+    let put = put(&client, cluster.gateway.url("/kv/k"), "v").await;
+    assert_eq!(put.status, 200, "{put:?}");
+    let get = get(&client, cluster.gateway.url("/kv/k?wait=all")).await;
+    assert_eq!(get.json["value"], "v");
+    assert_eq!(get.statuses(), ["match"; 3]);
+}
