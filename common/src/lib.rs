@@ -15,5 +15,7 @@
 pub mod cluster;
 pub mod kv;
 pub mod quorum;
+pub mod record;
 pub mod ring;
+pub mod tag;
 pub mod wire;

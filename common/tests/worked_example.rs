@@ -1,6 +1,8 @@
 //! The worked example of the original system: five servers, nine ring points, N=4, W=3, R=2,
 //! one of the four down; then what the example does not show.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

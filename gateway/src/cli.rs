@@ -132,7 +132,7 @@ fn sockets_max(workers: usize, connections_max: usize) -> anyhow::Result<usize> 
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit on open files stays as it is");
     }
     let descriptors = getrlimit(Resource::Nofile).current;

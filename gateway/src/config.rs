@@ -23,7 +23,7 @@ pub const TIMEOUT_MS_MAX: u64 = 30_000;
 #[derive(Debug, Default, Parser)]
 #[command(name = "dkvs-gateway", version)]
 pub struct Flags {
-    /// The servers of the cluster, one a line: <IPv4> <port> <ring points>
+    /// The servers of the cluster, one a line: `<IPv4> <port> <ring points>`
     #[arg(long, env = "DKVS_SERVERS", value_name = "FILE")]
     servers: Option<PathBuf>,
 

@@ -14,7 +14,7 @@
 //!
 //! * [`params`]: n, w and r, checked
 //! * [`tally`]: who was asked and what each has said; each replica counts once, strangers never
-//! * [`read`], [`write`]: the agreement level, the original system's rule
+//! * [`mod@read`], [`mod@write`]: the agreement level, the original system's rule
 //!
 //! After the outcome a machine still takes replies, for the report on each replica. Nothing here
 //! knows HTTP or a wire format. The division of labour follows riak_kv's get and put cores.

@@ -4,3 +4,4 @@
 //! an allocation larger than the datagram itself.
 
 pub mod v1;
+pub mod v2;

@@ -1,0 +1,177 @@
+//! Tags: the versions of a value, totally ordered, unique per operation; and the clock that
+//! mints them.
+//!
+//! A tag's time is a hybrid logical clock (Kulkarni et al. 2014): wall-clock milliseconds where
+//! they advance, one more than whatever was seen where they do not. Two operations that mint the
+//! same time differ in `op`, which is unique per operation and not merely per gateway: a gateway
+//! that mints twice at one time must not make one write pass for the other.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The version of a value. Compared by time, then by operation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag {
+    /// 48 bits of milliseconds since 1970 and 16 bits of a counter, as a hybrid logical clock.
+    pub time: u64,
+    /// Unique per operation: 32 random bits per clock, and a counter.
+    pub op: u64,
+}
+
+impl Tag {
+    /// Smaller than any tag that is minted; stands for a key that was never written.
+    pub const ZERO: Self = Self { time: 0, op: 0 };
+}
+
+/// Bits of a time that count within a millisecond.
+const COUNTER_BITS: u32 = 16;
+
+impl fmt::Display for Tag {
+    /// Two groups of 16 hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}", self.time, self.op)
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tag({self})")
+    }
+}
+
+/// The text is no tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a tag is two groups of 16 lower-case hexadecimal digits with a dash between")]
+pub struct ParseTagError;
+
+impl FromStr for Tag {
+    type Err = ParseTagError;
+
+    fn from_str(text: &str) -> Result<Self, ParseTagError> {
+        let number = |digits: &str| {
+            let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            (digits.len() == 16 && digits.bytes().all(digit))
+                .then(|| u64::from_str_radix(digits, 16).ok())
+                .flatten()
+                .ok_or(ParseTagError)
+        };
+        let (time, op) = text.split_once('-').ok_or(ParseTagError)?;
+        Ok(Self {
+            time: number(time)?,
+            op: number(op)?,
+        })
+    }
+}
+
+/// Mints tags, each greater than all it minted or has seen.
+#[derive(Debug)]
+pub struct TagClock {
+    time: u64,
+    op: u64,
+}
+
+/// A tag was seen whose time is the greatest there is, so that none greater can be minted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("no tag is greater than {seen}")]
+pub struct Exhausted {
+    /// The tag that was seen.
+    pub seen: Tag,
+}
+
+impl TagClock {
+    /// A clock whose operations are told from those of other clocks by `random`.
+    pub fn new(random: u32) -> Self {
+        Self {
+            time: 0,
+            op: u64::from(random) << 32,
+        }
+    }
+
+    /// A tag greater than every tag minted so far and than `seen`. `unix_ms` is what the wall
+    /// clock shows; whatever it shows, the promise holds.
+    pub fn mint(&mut self, unix_ms: u64, seen: Tag) -> Result<Tag, Exhausted> {
+        let shown = unix_ms.min(u64::MAX >> COUNTER_BITS) << COUNTER_BITS;
+        let least = self.time.max(seen.time);
+        let least = least.checked_add(1).ok_or(Exhausted { seen })?;
+        self.time = shown.max(least);
+        // The counter may wrap: the time alone never repeats within one clock.
+        self.op = (self.op & !0xffff_ffff) | u64::from((self.op as u32).wrapping_add(1));
+        Ok(Tag {
+            time: self.time,
+            op: self.op,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn time_is_compared_before_operation() {
+        let tag = |time, op| Tag { time, op };
+        assert!(tag(1, 9) < tag(2, 0));
+        assert!(tag(2, 0) < tag(2, 1));
+        assert!(Tag::ZERO < tag(0, 1));
+    }
+
+    #[test]
+    fn text_survives_a_round_trip_and_nothing_else_is_a_tag() {
+        let text = "0192f0c4a1b20001-9f3c21d400000007";
+        assert_eq!(
+            text.parse::<Tag>().map(|tag| tag.to_string()),
+            Ok(text.into())
+        );
+        for text in [
+            "",
+            "-",
+            "0192f0c4a1b20001",
+            "0192f0c4a1b20001-9f3c21d40000007",
+            "0192F0c4a1b20001-9f3c21d400000007",
+            "+192f0c4a1b20001-9f3c21d400000007",
+            "0192f0c4a1b20001-9f3c21d400000007-",
+        ] {
+            assert_eq!(text.parse::<Tag>(), Err(ParseTagError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_greatest_time_exhausts_a_clock_and_harms_nothing() {
+        let mut clock = TagClock::new(7);
+        let first = clock.mint(1_000, Tag::ZERO).unwrap();
+        let seen = Tag {
+            time: u64::MAX,
+            op: 0,
+        };
+        assert_eq!(clock.mint(1_000, seen), Err(Exhausted { seen }));
+        assert!(clock.mint(1_000, Tag::ZERO).unwrap() > first);
+        assert!(TagClock::new(0).mint(u64::MAX, Tag::ZERO).is_ok());
+    }
+
+    #[test]
+    fn milliseconds_stand_in_the_upper_48_bits() {
+        let tag = TagClock::new(0x9f3c_21d4)
+            .mint(0x0192_f0c4_a1b2, Tag::ZERO)
+            .unwrap();
+        assert_eq!(tag.to_string(), "0192f0c4a1b20000-9f3c21d400000001");
+    }
+
+    proptest! {
+        #[test]
+        fn every_tag_is_greater_than_all_before_and_all_seen(
+            steps in prop::collection::vec((0u64..1 << 50, any::<u64>(), any::<u64>()), 1..50)
+        ) {
+            let mut clock = TagClock::new(1);
+            let mut last = Tag::ZERO;
+            for (unix_ms, time, op) in steps {
+                let seen = Tag { time: time >> 1, op };
+                let tag = clock.mint(unix_ms, seen).unwrap();
+                prop_assert!(tag > last && tag > seen);
+                last = tag;
+            }
+        }
+    }
+}

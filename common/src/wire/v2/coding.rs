@@ -1,0 +1,142 @@
+//! Numbers and byte strings, read from the front of a datagram and written to the end of one.
+
+use bytes::{Buf as _, Bytes};
+use thiserror::Error;
+
+use super::message::MessageError;
+use crate::kv::Key;
+use crate::record::ContentType;
+use crate::tag::Tag;
+
+/// A datagram ended too early, or went on too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the message is shorter than its fields say, or longer")]
+pub struct WrongLength;
+
+/// Takes fields off the front; what it gives out shares the datagram's memory.
+pub(super) struct Reader(Bytes);
+
+impl Reader {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn bytes(&mut self, length: usize) -> Result<Bytes, WrongLength> {
+        if length > self.0.len() {
+            return Err(WrongLength);
+        }
+        Ok(self.0.split_to(length))
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], WrongLength> {
+        let mut array = [0; N];
+        if self.0.len() < N {
+            return Err(WrongLength);
+        }
+        self.0.copy_to_slice(&mut array);
+        Ok(array)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, WrongLength> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, WrongLength> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, WrongLength> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, WrongLength> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// Everything that is left.
+    pub(super) fn rest(&mut self) -> Bytes {
+        self.0.split_off(0)
+    }
+
+    /// There must be nothing left.
+    pub(super) fn end(&self) -> Result<(), WrongLength> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(WrongLength)
+        }
+    }
+}
+
+/// Appends fields.
+pub(super) trait Put {
+    fn put_u8(&mut self, value: u8);
+    fn put_u16(&mut self, value: u16);
+    fn put_u32(&mut self, value: u32);
+    fn put_u64(&mut self, value: u64);
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Put for Vec<u8> {
+    fn put_u8(&mut self, value: u8) {
+        self.push(value);
+    }
+
+    fn put_u16(&mut self, value: u16) {
+        self.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn put_u32(&mut self, value: u32) {
+        self.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn put_u64(&mut self, value: u64) {
+        self.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+pub(super) fn read_key(body: &mut Reader) -> Result<Key, MessageError> {
+    let length = body.u16()?;
+    Key::new(body.bytes(length.into())?).map_err(|_| MessageError::Field)
+}
+
+pub(super) fn write_key(body: &mut Vec<u8>, key: &Key) {
+    // Keys are shorter than 2^16 bytes.
+    body.put_u16(key.as_bytes().len() as u16);
+    body.put(key.as_bytes());
+}
+
+pub(super) fn read_tag(body: &mut Reader) -> Result<Tag, WrongLength> {
+    Ok(Tag {
+        time: body.u64()?,
+        op: body.u64()?,
+    })
+}
+
+pub(super) fn write_tag(body: &mut Vec<u8>, tag: Tag) {
+    body.put_u64(tag.time);
+    body.put_u64(tag.op);
+}
+
+pub(super) fn read_content_type(body: &mut Reader) -> Result<ContentType, MessageError> {
+    let length = body.u8()?;
+    ContentType::new(body.bytes(length.into())?).map_err(|_| MessageError::Field)
+}
+
+pub(super) fn write_content_type(body: &mut Vec<u8>, content_type: &ContentType) {
+    // Content types are at most 255 bytes.
+    body.put_u8(content_type.as_bytes().len() as u8);
+    body.put(content_type.as_bytes());
+}
+
+pub(super) fn read_flag(body: &mut Reader) -> Result<bool, MessageError> {
+    match body.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(MessageError::Field),
+    }
+}

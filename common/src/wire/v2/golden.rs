@@ -1,0 +1,415 @@
+//! A datagram of every kind, in hexadecimal: what this layout is, whatever the code says.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::envelope::{self, Authentication, Builder, ClusterKey, Envelope, Proof, Sender};
+use super::message::{
+    MessageError, ReplyMessage, RequestId, RequestMessage, next_reply, next_request,
+};
+use super::reply::{Durability, Greeting, Reply};
+use super::request::Request;
+use crate::kv::{Key, Value};
+use crate::record::{Content, ContentType, Record};
+use crate::ring::Position;
+use crate::tag::Tag;
+
+const ID: RequestId = RequestId(0x0102_0304_0506_0708);
+const TAG: Tag = Tag {
+    time: 0x0192_f0c4_a1b2_0001,
+    op: 0x9f3c_21d4_0000_0007,
+};
+
+fn key() -> Key {
+    Key::new("key").unwrap()
+}
+
+fn content(content_type: &'static str, value: &'static str) -> Content {
+    Content::Value {
+        content_type: ContentType::new(content_type).unwrap(),
+        value: Value::new(value).unwrap(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn plain(sender: Sender, message: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let envelope = Envelope {
+        sender,
+        epoch: 0x0a0b_0c0d,
+        authentication: None,
+    };
+    let mut builder = Builder::new(envelope, 1_200);
+    assert!(builder.push(message));
+    builder.finish().into()
+}
+
+/// The messages of a datagram without what is around them.
+fn messages(datagram: &Bytes) -> Bytes {
+    envelope::open(datagram, Proof::Checksum).unwrap().1
+}
+
+const UPLOAD: u64 = 0x99;
+
+fn requests() -> Vec<Request> {
+    let record = |content| Record::new(&key(), TAG, content);
+    let from = Position([0x11; 20]);
+    vec![
+        Request::Greet {
+            datagram_bytes_max: 1_200,
+        },
+        Request::Ping,
+        Request::Get { key: key() },
+        Request::Tag { key: key() },
+        Request::Digest { key: key() },
+        Request::Put {
+            key: key(),
+            record: record(content("text/plain", "value")),
+        },
+        Request::Put {
+            key: key(),
+            record: record(Content::Tombstone),
+        },
+        Request::PutStaged {
+            key: key(),
+            tag: TAG,
+            content_type: ContentType::new("a/b").unwrap(),
+            upload: UPLOAD,
+            value_bytes: 5_000,
+            checksum: 0xdead_beef,
+        },
+        Request::Stage {
+            upload: UPLOAD,
+            value_bytes: 5_000,
+            offset: 1_024,
+            block_bytes: 1_024,
+            block: Bytes::from_static(b"block"),
+        },
+        Request::GetBlock {
+            key: key(),
+            tag: TAG,
+            offset: 1_024,
+            block_bytes: 1_024,
+        },
+        Request::List {
+            from,
+            after: None,
+            limit: 100,
+        },
+        Request::List {
+            from,
+            after: Some(key()),
+            limit: 100,
+        },
+        Request::Stats,
+    ]
+}
+
+/// Each reply with the operation that it answers.
+fn replies() -> Vec<(u8, Reply)> {
+    let (get, put) = (3, 6);
+    vec![
+        (
+            1,
+            Reply::Greeting(Greeting {
+                boot_id: 0xb007,
+                session: 0x5e55,
+                datagram_bytes_max: 1_200,
+                value_bytes_max: 1 << 20,
+                durability: Durability::Memory,
+            }),
+        ),
+        (2, Reply::Done),
+        (
+            get,
+            Reply::Record {
+                tag: TAG,
+                content_type: ContentType::new("text/plain").unwrap(),
+                value_bytes: 5,
+                checksum: 0xdead_beef,
+                block: Bytes::from_static(b"value"),
+            },
+        ),
+        (4, Reply::Tag { tag: TAG }),
+        (
+            5,
+            Reply::Digest {
+                tag: TAG,
+                value_bytes: 5,
+                checksum: 0xdead_beef,
+            },
+        ),
+        (put, Reply::Done),
+        (
+            8,
+            Reply::Staged {
+                base: 3,
+                bitmap: Bytes::from_static(&[0b110]),
+            },
+        ),
+        (
+            9,
+            Reply::Block {
+                offset: 1_024,
+                block: Bytes::from_static(b"block"),
+            },
+        ),
+        (
+            10,
+            Reply::Page {
+                more: true,
+                entries: vec![(key(), TAG, false), (key(), TAG, true)],
+            },
+        ),
+        (11, Reply::Stats(vec![(1, 1_000), (2, 7)])),
+        (get, Reply::Absent { tag: Tag::ZERO }),
+        (get, Reply::Absent { tag: TAG }),
+        (put, Reply::Superseded { tag: TAG }),
+        (
+            put,
+            Reply::TooLarge {
+                value_bytes_max: 1 << 20,
+            },
+        ),
+        (put, Reply::Full),
+        (put, Reply::ReadOnly),
+        (put, Reply::WrongEpoch { epoch: 0x0a0b_0c0d }),
+        (60, Reply::Unsupported),
+        (8, Reply::Busy),
+        (get, Reply::Corrupt),
+        (get, Reply::Internal),
+    ]
+}
+
+fn request_datagram(request: Request) -> Bytes {
+    let message = RequestMessage {
+        id: ID,
+        wait_ms: 1_000,
+        request,
+    };
+    plain(Sender::Client, |datagram| message.encode(datagram))
+}
+
+fn reply_datagram(operation: u8, reply: Reply) -> Bytes {
+    let message = ReplyMessage {
+        id: ID,
+        operation,
+        reply,
+    };
+    plain(Sender::Server, |datagram| message.encode(datagram))
+}
+
+#[test]
+fn every_request_has_its_golden_datagram() {
+    let golden: Vec<&str> = include_str!("../../../tests/vectors/wire-v2-requests.txt")
+        .lines()
+        .collect();
+    let requests = requests();
+    assert_eq!(golden.len(), requests.len());
+    for (request, golden) in requests.into_iter().zip(golden) {
+        let datagram = request_datagram(request.clone());
+        assert_eq!(hex(&datagram), golden, "{request:?}");
+        let mut messages = messages(&datagram);
+        let read = next_request(&mut messages).unwrap().unwrap().unwrap();
+        assert_eq!(
+            read,
+            RequestMessage {
+                id: ID,
+                wait_ms: 1_000,
+                request
+            }
+        );
+        assert_eq!(next_request(&mut messages), Ok(None));
+    }
+}
+
+#[test]
+fn every_reply_has_its_golden_datagram() {
+    let golden: Vec<&str> = include_str!("../../../tests/vectors/wire-v2-replies.txt")
+        .lines()
+        .collect();
+    let replies = replies();
+    assert_eq!(golden.len(), replies.len());
+    for ((operation, reply), golden) in replies.into_iter().zip(golden) {
+        let datagram = reply_datagram(operation, reply.clone());
+        assert_eq!(hex(&datagram), golden, "{reply:?}");
+        let mut messages = messages(&datagram);
+        let read = next_reply(&mut messages).unwrap().unwrap();
+        assert_eq!(
+            read,
+            ReplyMessage {
+                id: ID,
+                operation,
+                reply
+            }
+        );
+        assert_eq!(next_reply(&mut messages), Ok(None));
+    }
+}
+
+#[test]
+fn an_authenticated_datagram_is_golden_too() {
+    let authentication = Authentication {
+        key_id: 3,
+        session: 0x5e55,
+        sequence: 42,
+    };
+    let envelope = Envelope {
+        sender: Sender::Client,
+        epoch: 0x0a0b_0c0d,
+        authentication: Some(authentication),
+    };
+    let mut builder = Builder::new(envelope, 1_200);
+    let message = RequestMessage {
+        id: ID,
+        wait_ms: 1_000,
+        request: Request::Ping,
+    };
+    assert!(builder.push(|datagram| message.encode(datagram)));
+    let key: [u8; 32] = std::array::from_fn(|place| place as u8);
+    let client = "10.0.0.7:4100".parse().unwrap();
+    let datagram = builder.finish_with(&ClusterKey::new(&key), client);
+    let golden = include_str!("../../../tests/vectors/wire-v2-authenticated.txt");
+    assert_eq!(hex(&datagram), golden.trim_end());
+}
+
+#[test]
+fn a_greeting_is_as_long_as_its_answer() {
+    let (operation, answer) = replies().swap_remove(0);
+    let greeting = request_datagram(Request::Greet {
+        datagram_bytes_max: 1_200,
+    });
+    assert_eq!(greeting.len(), reply_datagram(operation, answer).len());
+}
+
+#[test]
+fn a_datagram_holds_many_messages_and_gives_them_in_order() {
+    let all = requests();
+    let datagram = plain(Sender::Client, |datagram| {
+        for (number, request) in (0..).zip(&all) {
+            let (id, request) = (RequestId(number), request.clone());
+            RequestMessage {
+                id,
+                wait_ms: 9,
+                request,
+            }
+            .encode(datagram);
+        }
+    });
+    let mut messages = messages(&datagram);
+    for (number, request) in (0..).zip(all) {
+        let read = next_request(&mut messages).unwrap().unwrap().unwrap();
+        let id = RequestId(number);
+        assert_eq!(
+            read,
+            RequestMessage {
+                id,
+                wait_ms: 9,
+                request
+            }
+        );
+    }
+    assert_eq!(next_request(&mut messages), Ok(None));
+}
+
+#[test]
+fn one_bad_request_is_told_and_the_next_one_is_read() {
+    let mut messages = Vec::new();
+    let ping = RequestMessage {
+        id: ID,
+        wait_ms: 1,
+        request: Request::Ping,
+    };
+    ping.encode(&mut messages);
+    messages[2] = 60;
+    ping.encode(&mut messages);
+    let mut messages = Bytes::from(messages);
+    let bad = next_request(&mut messages).unwrap().unwrap().unwrap_err();
+    assert_eq!((bad.id, bad.operation), (ID, 60));
+    assert_eq!(bad.error, MessageError::Operation { operation: 60 });
+    assert_eq!(next_request(&mut messages), Ok(Some(Ok(ping))));
+}
+
+#[test]
+fn every_shortened_and_every_lengthened_message_is_refused() {
+    for request in requests() {
+        let mut message = Vec::new();
+        RequestMessage {
+            id: ID,
+            wait_ms: 1,
+            request: request.clone(),
+        }
+        .encode(&mut message);
+        let takes_the_rest = matches!(request, Request::Stage { .. })
+            || matches!(&request, Request::Put { record, .. } if record.content != Content::Tombstone);
+        for length in 12..=message.len() + 1 {
+            let mut changed = message.clone();
+            changed.resize(length, 0);
+            changed[..2].copy_from_slice(&(length as u16).to_be_bytes());
+            let read = next_request(&mut changed.into()).unwrap().unwrap();
+            // A value or a block goes to the message's end, wherever that is; a shorter one
+            // than that has lost some other field.
+            let may_be_read = length == message.len() || takes_the_rest;
+            assert!(
+                may_be_read || read.is_err(),
+                "{request:?} with {length} bytes"
+            );
+        }
+        for short in 0..message.len() {
+            let cut = Bytes::copy_from_slice(&message[..short]);
+            let read = next_request(&mut cut.clone());
+            assert!(
+                read.is_err() || read == Ok(None) && cut.is_empty(),
+                "{request:?} cut at {short}"
+            );
+        }
+    }
+}
+
+/// Bytes that are a message often enough: a head with a length that fits, then anything.
+fn likely_message() -> impl Strategy<Value = Bytes> {
+    let body = prop::collection::vec(
+        prop_oneof![Just(0u8), Just(1u8), Just(3u8), any::<u8>()],
+        0..80,
+    );
+    (0u8..14, 0u8..12, body).prop_map(|(operation, status, body)| {
+        let mut message = (12 + body.len() as u16).to_be_bytes().to_vec();
+        message.extend([operation, status]);
+        message.extend([7; 8]);
+        message.extend(body);
+        message.into()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn decoding_is_total_and_what_it_takes_is_encoded_the_same(bytes in likely_message(), status: bool) {
+        let mut request = bytes.to_vec();
+        if status {
+            request[3] = 0;
+        }
+        let request = Bytes::from(request);
+        if let Ok(Some(Ok(message))) = next_request(&mut request.clone()) {
+            let mut again = Vec::new();
+            message.encode(&mut again);
+            prop_assert_eq!(Bytes::from(again), request);
+        }
+        if let Ok(Some(message)) = next_reply(&mut bytes.clone()) {
+            let mut again = Vec::new();
+            message.encode(&mut again);
+            prop_assert_eq!(Bytes::from(again), bytes);
+        }
+    }
+
+    #[test]
+    fn decoding_any_bytes_is_total(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let bytes = Bytes::from(bytes);
+        let _ = next_request(&mut bytes.clone());
+        let mut bytes = bytes;
+        let _ = next_reply(&mut bytes);
+    }
+}

@@ -1,0 +1,41 @@
+//! DKVS/2: many messages in an envelope that is checked as a whole.
+//!
+//! * [`envelope`]: magic, checksum or authentication, and the messages inside
+//! * [`message`]: the head that every message has
+//! * [`request`], [`reply`]: what is asked and answered
+//!
+//! All numbers are big-endian. A DKVS/2 datagram begins with NUL, which to a DKVS/1 server is a
+//! put with an empty key: it answers with an empty datagram and stores nothing. So both versions
+//! live on one port, and a client that gets an empty datagram has met a server of DKVS/1 only.
+//!
+//! The layout in full, with sizes and limits, is in `docs/protocol.md`; `golden.rs` beside this
+//! file holds a datagram of every kind in hexadecimal.
+
+mod coding;
+pub mod envelope;
+#[cfg(test)]
+mod golden;
+pub mod message;
+pub mod reply;
+pub mod request;
+
+/// What a DKVS/2 datagram begins with.
+pub const MAGIC: [u8; 4] = *b"\0DK2";
+
+/// The version of the layout that this module reads and writes.
+pub const VERSION: u8 = 2;
+
+/// Longest datagram by default, in bytes of UDP payload: below what any path of today's Internet
+/// fragments.
+pub const DATAGRAM_BYTES_DEFAULT: usize = 1_200;
+
+/// Longest datagram that a configuration may allow: what UDP over IPv4 carries.
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// Longest value by default, in bytes; the ceiling is [`crate::kv::VALUE_BYTES_MAX`].
+pub const VALUE_BYTES_DEFAULT: usize = 1 << 20;
+
+/// Whether a datagram is DKVS/2 at all; if not, it is DKVS/1.
+pub fn is_v2(datagram: &[u8]) -> bool {
+    datagram.starts_with(&MAGIC)
+}

@@ -1,0 +1,355 @@
+//! What a server answers, and how it is written.
+
+use bytes::Bytes;
+
+use super::coding::{
+    Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
+    write_key, write_tag,
+};
+use super::message::{MessageError, REPLY_HEAD_BYTES, operation};
+use crate::kv::Key;
+use crate::record::ContentType;
+use crate::tag::Tag;
+
+/// Most bytes of a [`Reply::Staged`] bitmap: 256 blocks.
+pub const BITMAP_BYTES_MAX: usize = 32;
+
+/// Bytes of a GET's reply beside the content type and the value.
+pub const RECORD_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 16 + 4 + 4 + 1;
+
+/// What a server answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To a greeting.
+    Greeting(Greeting),
+    /// To a ping, to a put that is stored: done.
+    Done,
+    /// To a get: the record, or its first block if it is too long for a datagram.
+    Record {
+        /// Which version.
+        tag: Tag,
+        /// The value's media type.
+        content_type: ContentType,
+        /// The value's whole length in bytes.
+        value_bytes: u32,
+        /// The record's checksum.
+        checksum: u32,
+        /// The value, or its beginning.
+        block: Bytes,
+    },
+    /// To a get of a block.
+    Block {
+        /// From where in the value.
+        offset: u32,
+        /// The bytes.
+        block: Bytes,
+    },
+    /// To a tag query.
+    Tag {
+        /// Which version the server holds.
+        tag: Tag,
+    },
+    /// To a digest get.
+    Digest {
+        /// Which version.
+        tag: Tag,
+        /// The value's length in bytes.
+        value_bytes: u32,
+        /// The record's checksum.
+        checksum: u32,
+    },
+    /// To a staged block: what has arrived of the upload.
+    Staged {
+        /// Every block before this one has.
+        base: u32,
+        /// Bit i of byte j, counted from the lowest: block `base` + 8 j + i has. At most
+        /// [`BITMAP_BYTES_MAX`] bytes, the last of them not 0.
+        bitmap: Bytes,
+    },
+    /// To a list: keys and tags in ring order.
+    Page {
+        /// Whether there are more after the last of these.
+        more: bool,
+        /// Each key with its tag, and whether it is a tombstone.
+        entries: Vec<(Key, Tag, bool)>,
+    },
+    /// To a statistics request: numbers by name.
+    Stats(Vec<(u8, u64)>),
+    /// There is no value; there may be a tombstone, whose tag this is, else [`Tag::ZERO`].
+    Absent {
+        /// The tombstone's.
+        tag: Tag,
+    },
+    /// A put's record is older than the one that the server holds, and keeps.
+    Superseded {
+        /// The tag of the one it holds.
+        tag: Tag,
+    },
+    /// The value is longer than the server takes.
+    TooLarge {
+        /// What it takes, in bytes.
+        value_bytes_max: u32,
+    },
+    /// The server has no room.
+    Full,
+    /// The server stores nothing any more.
+    ReadOnly,
+    /// The server belongs to another ring.
+    WrongEpoch {
+        /// That ring.
+        epoch: u32,
+    },
+    /// The operation is not known, or its body is not understood.
+    Unsupported,
+    /// Too much is under way; later it may work.
+    Busy,
+    /// The stored record does not match its checksum.
+    Corrupt,
+    /// Something went wrong in the server.
+    Internal,
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greeting {
+    /// Random, and another one after every start.
+    pub boot_id: u64,
+    /// The session that begins; 0 without authentication.
+    pub session: u64,
+    /// The longest datagram that the server takes.
+    pub datagram_bytes_max: u16,
+    /// The longest value that it takes.
+    pub value_bytes_max: u32,
+    /// What a confirmed put survives.
+    pub durability: Durability,
+}
+
+/// What a confirmed put survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Not the end of the server process.
+    Memory = 0,
+    /// The end of the process, not that of the machine.
+    Buffered = 1,
+    /// Power loss.
+    Fsync = 2,
+}
+
+/// The body of a greeting is as long as that of its answer.
+pub(super) const GREETING_BODY_BYTES: usize = 8 + 8 + 2 + 4 + 1;
+
+/// The statuses' bytes.
+mod status {
+    pub(super) const OK: u8 = 0;
+    pub(super) const ABSENT: u8 = 1;
+    pub(super) const SUPERSEDED: u8 = 2;
+    pub(super) const TOO_LARGE: u8 = 3;
+    pub(super) const FULL: u8 = 4;
+    pub(super) const READ_ONLY: u8 = 5;
+    pub(super) const WRONG_EPOCH: u8 = 6;
+    pub(super) const UNSUPPORTED: u8 = 7;
+    pub(super) const BUSY: u8 = 8;
+    pub(super) const CORRUPT: u8 = 9;
+    pub(super) const INTERNAL: u8 = 10;
+}
+
+impl Reply {
+    /// Its status' byte.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Greeting(_)
+            | Self::Done
+            | Self::Record { .. }
+            | Self::Block { .. }
+            | Self::Tag { .. }
+            | Self::Digest { .. }
+            | Self::Staged { .. }
+            | Self::Page { .. }
+            | Self::Stats(_) => status::OK,
+            Self::Absent { .. } => status::ABSENT,
+            Self::Superseded { .. } => status::SUPERSEDED,
+            Self::TooLarge { .. } => status::TOO_LARGE,
+            Self::Full => status::FULL,
+            Self::ReadOnly => status::READ_ONLY,
+            Self::WrongEpoch { .. } => status::WRONG_EPOCH,
+            Self::Unsupported => status::UNSUPPORTED,
+            Self::Busy => status::BUSY,
+            Self::Corrupt => status::CORRUPT,
+            Self::Internal => status::INTERNAL,
+        }
+    }
+
+    pub(super) fn decode(
+        operation: u8,
+        status: u8,
+        body: &mut Reader,
+    ) -> Result<Self, MessageError> {
+        Ok(match status {
+            status::OK => Self::decode_ok(operation, body)?,
+            status::ABSENT => Self::Absent {
+                tag: read_tag(body)?,
+            },
+            status::SUPERSEDED => Self::Superseded {
+                tag: read_tag(body)?,
+            },
+            status::TOO_LARGE => Self::TooLarge {
+                value_bytes_max: body.u32()?,
+            },
+            status::FULL => Self::Full,
+            status::READ_ONLY => Self::ReadOnly,
+            status::WRONG_EPOCH => Self::WrongEpoch { epoch: body.u32()? },
+            status::UNSUPPORTED => Self::Unsupported,
+            status::BUSY => Self::Busy,
+            status::CORRUPT => Self::Corrupt,
+            status::INTERNAL => Self::Internal,
+            status => return Err(MessageError::Status { operation, status }),
+        })
+    }
+
+    fn decode_ok(operation: u8, body: &mut Reader) -> Result<Self, MessageError> {
+        Ok(match operation {
+            operation::GREET => Self::Greeting(Greeting::decode(body)?),
+            operation::PING | operation::PUT | operation::PUT_STAGED => Self::Done,
+            operation::GET => Self::Record {
+                tag: read_tag(body)?,
+                value_bytes: body.u32()?,
+                checksum: body.u32()?,
+                content_type: read_content_type(body)?,
+                block: body.rest(),
+            },
+            operation::TAG => Self::Tag {
+                tag: read_tag(body)?,
+            },
+            operation::DIGEST => Self::Digest {
+                tag: read_tag(body)?,
+                value_bytes: body.u32()?,
+                checksum: body.u32()?,
+            },
+            operation::STAGE => Self::decode_staged(body)?,
+            operation::GET_BLOCK => Self::Block {
+                offset: body.u32()?,
+                block: body.rest(),
+            },
+            operation::LIST => Self::decode_page(body)?,
+            operation::STATS => Self::decode_stats(body)?,
+            operation => return Err(MessageError::Operation { operation }),
+        })
+    }
+
+    fn decode_staged(body: &mut Reader) -> Result<Self, MessageError> {
+        let base = body.u32()?;
+        let bitmap = body.rest();
+        if bitmap.len() > BITMAP_BYTES_MAX || bitmap.last() == Some(&0) {
+            return Err(MessageError::Field);
+        }
+        Ok(Self::Staged { base, bitmap })
+    }
+
+    fn decode_page(body: &mut Reader) -> Result<Self, MessageError> {
+        let more = read_flag(body)?;
+        let mut entries = Vec::new();
+        while body.end().is_err() {
+            entries.push((read_key(body)?, read_tag(body)?, read_flag(body)?));
+        }
+        Ok(Self::Page { more, entries })
+    }
+
+    fn decode_stats(body: &mut Reader) -> Result<Self, MessageError> {
+        let mut stats = Vec::new();
+        while body.end().is_err() {
+            stats.push((body.u8()?, body.u64()?));
+        }
+        Ok(Self::Stats(stats))
+    }
+
+    pub(super) fn encode_body(&self, body: &mut Vec<u8>) {
+        match self {
+            Self::Greeting(greeting) => greeting.encode(body),
+            Self::Record {
+                tag,
+                content_type,
+                value_bytes,
+                checksum,
+                block,
+            } => {
+                write_tag(body, *tag);
+                body.put_u32(*value_bytes);
+                body.put_u32(*checksum);
+                write_content_type(body, content_type);
+                body.put(block);
+            }
+            Self::Block { offset, block } => {
+                body.put_u32(*offset);
+                body.put(block);
+            }
+            Self::Tag { tag } | Self::Absent { tag } | Self::Superseded { tag } => {
+                write_tag(body, *tag);
+            }
+            Self::Digest {
+                tag,
+                value_bytes,
+                checksum,
+            } => {
+                write_tag(body, *tag);
+                body.put_u32(*value_bytes);
+                body.put_u32(*checksum);
+            }
+            Self::Staged { base, bitmap } => {
+                body.put_u32(*base);
+                body.put(bitmap);
+            }
+            Self::Page { more, entries } => {
+                body.put_u8((*more).into());
+                for (key, tag, is_tombstone) in entries {
+                    write_key(body, key);
+                    write_tag(body, *tag);
+                    body.put_u8((*is_tombstone).into());
+                }
+            }
+            Self::Stats(stats) => {
+                for (name, value) in stats {
+                    body.put_u8(*name);
+                    body.put_u64(*value);
+                }
+            }
+            Self::TooLarge {
+                value_bytes_max: number,
+            }
+            | Self::WrongEpoch { epoch: number } => {
+                body.put_u32(*number);
+            }
+            Self::Done
+            | Self::Full
+            | Self::ReadOnly
+            | Self::Unsupported
+            | Self::Busy
+            | Self::Corrupt
+            | Self::Internal => {}
+        }
+    }
+}
+
+impl Greeting {
+    fn decode(body: &mut Reader) -> Result<Self, MessageError> {
+        Ok(Self {
+            boot_id: body.u64()?,
+            session: body.u64()?,
+            datagram_bytes_max: body.u16()?,
+            value_bytes_max: body.u32()?,
+            durability: match body.u8()? {
+                0 => Durability::Memory,
+                1 => Durability::Buffered,
+                2 => Durability::Fsync,
+                _ => return Err(MessageError::Field),
+            },
+        })
+    }
+
+    fn encode(&self, body: &mut Vec<u8>) {
+        body.put_u64(self.boot_id);
+        body.put_u64(self.session);
+        body.put_u16(self.datagram_bytes_max);
+        body.put_u32(self.value_bytes_max);
+        body.put_u8(self.durability as u8);
+    }
+}

@@ -1,0 +1,278 @@
+//! What a client asks, and how it is written.
+
+use bytes::Bytes;
+
+use super::coding::{
+    Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
+    write_key, write_tag,
+};
+use super::message::{MessageError, operation};
+use super::reply::GREETING_BODY_BYTES;
+use crate::kv::{Key, Value};
+use crate::record::{Content, ContentType, Record};
+use crate::ring::Position;
+use crate::tag::Tag;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Who are you, and what do you take? Padded to the length of its answer, so that a server
+    /// never says more to a stranger than it was told.
+    Greet {
+        /// The longest datagram that the client takes.
+        datagram_bytes_max: u16,
+    },
+    /// Are you there?
+    Ping,
+    /// The record of a key.
+    Get {
+        /// Which key.
+        key: Key,
+    },
+    /// The tag of a key, without the value.
+    Tag {
+        /// Which key.
+        key: Key,
+    },
+    /// The tag, size and checksum of a key, without the value.
+    Digest {
+        /// Which key.
+        key: Key,
+    },
+    /// To store a record whose value is in this message.
+    Put {
+        /// Which key.
+        key: Key,
+        /// The record.
+        record: Record,
+    },
+    /// To store a record whose value was sent in blocks.
+    PutStaged {
+        /// Which key.
+        key: Key,
+        /// Which version.
+        tag: Tag,
+        /// The value's media type.
+        content_type: ContentType,
+        /// The upload that has the value.
+        upload: u64,
+        /// The value's length in bytes.
+        value_bytes: u32,
+        /// The record's checksum.
+        checksum: u32,
+    },
+    /// Part of a value to be stored later.
+    Stage {
+        /// The upload's number, chosen by the client.
+        upload: u64,
+        /// The value's length in bytes.
+        value_bytes: u32,
+        /// Where the block lies: a multiple of `block_bytes`.
+        offset: u32,
+        /// The length of every block but the last.
+        block_bytes: u16,
+        /// The block.
+        block: Bytes,
+    },
+    /// Part of the value of a version that is too long for one datagram.
+    GetBlock {
+        /// Which key.
+        key: Key,
+        /// Which version.
+        tag: Tag,
+        /// From where.
+        offset: u32,
+        /// How much.
+        block_bytes: u16,
+    },
+    /// A page of the keys that the server holds, in ring order.
+    List {
+        /// The key before which to begin is the first at or after this position...
+        from: Position,
+        /// ...but for this key and those before it at the very same position.
+        after: Option<Key>,
+        /// Most keys to tell.
+        limit: u16,
+    },
+    /// Counts and sizes.
+    Stats,
+}
+
+const KIND_VALUE: u8 = 0;
+const KIND_TOMBSTONE: u8 = 1;
+
+impl Request {
+    /// Its operation's byte.
+    pub fn operation(&self) -> u8 {
+        match self {
+            Self::Greet { .. } => operation::GREET,
+            Self::Ping => operation::PING,
+            Self::Get { .. } => operation::GET,
+            Self::Tag { .. } => operation::TAG,
+            Self::Digest { .. } => operation::DIGEST,
+            Self::Put { .. } => operation::PUT,
+            Self::PutStaged { .. } => operation::PUT_STAGED,
+            Self::Stage { .. } => operation::STAGE,
+            Self::GetBlock { .. } => operation::GET_BLOCK,
+            Self::List { .. } => operation::LIST,
+            Self::Stats => operation::STATS,
+        }
+    }
+
+    pub(super) fn decode(operation: u8, body: &mut Reader) -> Result<Self, MessageError> {
+        Ok(match operation {
+            operation::GREET => Self::decode_greet(body)?,
+            operation::PING => Self::Ping,
+            operation::GET => Self::Get {
+                key: read_key(body)?,
+            },
+            operation::TAG => Self::Tag {
+                key: read_key(body)?,
+            },
+            operation::DIGEST => Self::Digest {
+                key: read_key(body)?,
+            },
+            operation::PUT => Self::Put {
+                key: read_key(body)?,
+                record: read_record(body)?,
+            },
+            operation::PUT_STAGED => Self::PutStaged {
+                key: read_key(body)?,
+                tag: read_tag(body)?,
+                content_type: read_content_type(body)?,
+                upload: body.u64()?,
+                value_bytes: body.u32()?,
+                checksum: body.u32()?,
+            },
+            operation::STAGE => Self::Stage {
+                upload: body.u64()?,
+                value_bytes: body.u32()?,
+                offset: body.u32()?,
+                block_bytes: body.u16()?,
+                block: body.rest(),
+            },
+            operation::GET_BLOCK => Self::GetBlock {
+                key: read_key(body)?,
+                tag: read_tag(body)?,
+                offset: body.u32()?,
+                block_bytes: body.u16()?,
+            },
+            operation::LIST => Self::List {
+                from: Position(body.array()?),
+                limit: body.u16()?,
+                after: match read_flag(body)? {
+                    true => Some(read_key(body)?),
+                    false => None,
+                },
+            },
+            operation::STATS => Self::Stats,
+            operation => return Err(MessageError::Operation { operation }),
+        })
+    }
+
+    fn decode_greet(body: &mut Reader) -> Result<Self, MessageError> {
+        let datagram_bytes_max = body.u16()?;
+        let padding: [u8; GREETING_BODY_BYTES - 4] = body.array()?;
+        match padding.iter().all(|byte| *byte == 0) {
+            true => Ok(Self::Greet { datagram_bytes_max }),
+            false => Err(MessageError::Field),
+        }
+    }
+
+    pub(super) fn encode_body(&self, body: &mut Vec<u8>) {
+        match self {
+            Self::Greet { datagram_bytes_max } => {
+                body.put_u16(*datagram_bytes_max);
+                // With the two bytes that only a request has, as long as the answer.
+                body.put(&[0; GREETING_BODY_BYTES - 4]);
+            }
+            Self::Ping | Self::Stats => {}
+            Self::Get { key } | Self::Tag { key } | Self::Digest { key } => write_key(body, key),
+            Self::Put { key, record } => {
+                write_key(body, key);
+                write_record(body, record);
+            }
+            Self::PutStaged {
+                key,
+                tag,
+                content_type,
+                upload,
+                value_bytes,
+                checksum,
+            } => {
+                write_key(body, key);
+                write_tag(body, *tag);
+                write_content_type(body, content_type);
+                body.put_u64(*upload);
+                body.put_u32(*value_bytes);
+                body.put_u32(*checksum);
+            }
+            Self::Stage {
+                upload,
+                value_bytes,
+                offset,
+                block_bytes,
+                block,
+            } => {
+                body.put_u64(*upload);
+                body.put_u32(*value_bytes);
+                body.put_u32(*offset);
+                body.put_u16(*block_bytes);
+                body.put(block);
+            }
+            Self::GetBlock {
+                key,
+                tag,
+                offset,
+                block_bytes,
+            } => {
+                write_key(body, key);
+                write_tag(body, *tag);
+                body.put_u32(*offset);
+                body.put_u16(*block_bytes);
+            }
+            Self::List { from, after, limit } => {
+                body.put(&from.0);
+                body.put_u16(*limit);
+                body.put_u8(after.is_some().into());
+                if let Some(after) = after {
+                    write_key(body, after);
+                }
+            }
+        }
+    }
+}
+
+fn read_record(body: &mut Reader) -> Result<Record, MessageError> {
+    let tag = read_tag(body)?;
+    let checksum = body.u32()?;
+    let content = match body.u8()? {
+        KIND_VALUE => Content::Value {
+            content_type: read_content_type(body)?,
+            value: Value::new(body.rest()).map_err(|_| MessageError::Field)?,
+        },
+        KIND_TOMBSTONE => Content::Tombstone,
+        _ => return Err(MessageError::Field),
+    };
+    Ok(Record {
+        tag,
+        content,
+        checksum,
+    })
+}
+
+fn write_record(body: &mut Vec<u8>, record: &Record) {
+    write_tag(body, record.tag);
+    body.put_u32(record.checksum);
+    match &record.content {
+        Content::Value {
+            content_type,
+            value,
+        } => {
+            body.put_u8(KIND_VALUE);
+            write_content_type(body, content_type);
+            body.put(value.as_bytes());
+        }
+        Content::Tombstone => body.put_u8(KIND_TOMBSTONE),
+    }
+}
