@@ -21,8 +21,9 @@ use crate::embedded::EmbeddedCluster;
 use crate::http::App;
 use crate::http::serve::{self, Listener};
 
-/// File descriptors that are neither connections nor sockets towards servers.
-const DESCRIPTORS_RESERVED: usize = 64;
+/// File descriptors that are neither connections nor sockets towards servers: listeners, the
+/// runtimes' own, and an embedded cluster of 255 servers.
+const DESCRIPTORS_RESERVED: usize = 512;
 
 /// Most sockets towards servers per worker, where the system allows as many.
 const SOCKETS_MAX: usize = 4_096;
@@ -59,9 +60,10 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let workers = config
         .workers
         .map_or_else(default_workers, |workers| workers.get());
+    let allowed = descriptors(workers, config.max_connections)?;
     let limits = Limits {
         requests_max: config.max_in_flight,
-        sockets_max: sockets_max(workers, config.max_connections)?,
+        sockets_max: allowed.sockets_max,
     };
 
     let listeners = serve::bind(config.listen, workers)
@@ -73,7 +75,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     for (number, listener) in listeners.into_iter().enumerate() {
         let coordinator = Coordinator::new(Arc::clone(&shared), limits);
         let app = App::new(coordinator, replication, config.timeout, shutdown.clone())?;
-        let connections_max = config.max_connections;
+        let connections_max = allowed.connections_max;
         threads.push(spawn_worker(
             number,
             listener,
@@ -126,32 +128,46 @@ fn default_workers() -> usize {
     }
 }
 
-/// How many sockets towards servers each worker may have, after raising the process's own limit
-/// on file descriptors as far as the system lets it.
-fn sockets_max(workers: usize, connections_max: usize) -> anyhow::Result<usize> {
+/// How much each worker may have open.
+struct Descriptors {
+    connections_max: usize,
+    sockets_max: usize,
+}
+
+/// What the process's limit on open files allows each worker, after raising that limit as far as
+/// the system lets it: at most half of it for connections.
+fn descriptors(workers: usize, connections_max: usize) -> anyhow::Result<Descriptors> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit on open files stays as it is");
     }
-    let descriptors = getrlimit(Resource::Nofile).current;
-    let descriptors = descriptors.map_or(usize::MAX, |limit| {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
-    let left =
-        descriptors.saturating_sub(DESCRIPTORS_RESERVED + workers * connections_max) / workers;
+    let per_worker = files.saturating_sub(DESCRIPTORS_RESERVED) / workers;
+    let allowed = Descriptors {
+        connections_max: connections_max.min(per_worker / 2),
+        sockets_max: SOCKETS_MAX.min(per_worker / 2),
+    };
     ensure!(
-        left >= 16,
-        "{descriptors} open files are too few for {workers} workers with {connections_max} \
-         connections each; raise the limit (ulimit -n) or lower --max-connections"
+        per_worker >= 64,
+        "a process that may open {files} files is too small for {workers} workers; raise the limit \
+         (ulimit -n) or lower --workers"
     );
-    if left < SOCKETS_MAX {
+    if allowed.connections_max < connections_max || allowed.sockets_max < SOCKETS_MAX {
+        let Descriptors {
+            connections_max,
+            sockets_max,
+        } = allowed;
         tracing::warn!(
-            "only {left} sockets towards servers per worker: the process may open {descriptors} files"
+            "the process may open {files} files only: at most {connections_max} connections and \
+             {sockets_max} sockets towards servers per worker"
         );
     }
-    Ok(left.min(SOCKETS_MAX))
+    Ok(allowed)
 }
 
 type WorkerThread = JoinHandle<anyhow::Result<()>>;

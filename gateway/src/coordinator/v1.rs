@@ -11,10 +11,11 @@
 //!   (rested)          |
 //!                     | deadline       reply
 //!                     +---------> owed ---------> pooled
-//!                                   |  held too long, or its place is needed,
-//!                                   |  or what came was no reply
+//!                                   |  held too long, or its place is needed
 //!                                   +---------------------> closed, its port burned
 //! ```
+//!
+//! A datagram that is no reply to the question changes nothing: the true one may yet come.
 //!
 //! A network may also repeat a reply. The repeat would be taken for the reply to the socket's
 //! next question, so a socket rests before it is used again, and one on which anything arrived
@@ -23,7 +24,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,6 +38,7 @@ use dkvs_common::quorum::write::{Refusal, WriteReply};
 use dkvs_common::quorum::{Ask, Transmit};
 use dkvs_common::wire::v1::{DATAGRAM_BYTES_MAX, GetReply, IllFormedReply, PutReply};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
@@ -392,9 +394,9 @@ impl Exchange {
                     return Settled::Clean;
                 }
                 Err(error) => {
+                    // Whether the request arrived is not known, so nothing is said of it.
                     let addr = self.links.addr(self.server);
                     tracing::debug!(%addr, %error, "receiving failed");
-                    self.unreachable();
                     return Settled::Owing;
                 }
             }
@@ -402,15 +404,14 @@ impl Exchange {
     }
 
     async fn receive_datagram(&self, socket: &LinkSocket) -> io::Result<Bytes> {
-        loop {
-            socket.socket.readable().await?;
+        // An ICMP error makes the socket "erroneous", not readable: ask for both.
+        let interest = Interest::READABLE | Interest::ERROR;
+        let receive = || {
             let mut pools = self.links.pools();
-            match socket.socket.try_recv(&mut pools.buffer) {
-                Ok(length) => return Ok(Bytes::copy_from_slice(&pools.buffer[..length])),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
+            let length = (&*SockRef::from(&socket.socket)).read(&mut pools.buffer)?;
+            Ok(Bytes::copy_from_slice(&pools.buffer[..length]))
+        };
+        socket.socket.async_io(interest, receive).await
     }
 
     fn unreachable(&self) {

@@ -337,7 +337,7 @@ impl IntoResponse for Problem {
 impl From<KeyError> for Problem {
     fn from(error: KeyError) -> Self {
         match error {
-            KeyError::Empty => Self::invalid_key(format!("{error}; it is the path after /kv/")),
+            KeyError::Empty => Self::invalid_key(error.to_string()),
             KeyError::TooLong { .. } => Self::key_too_long(error.to_string()),
         }
     }

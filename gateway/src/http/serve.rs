@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderName, Request, Response};
+use axum::http::{HeaderName, Method, Request, Response, header};
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -122,25 +123,30 @@ pub async fn run(
     };
     let connections = TaskTracker::new();
     let refusals = TaskTracker::new();
+    let place = |stream| {
+        if connections.len() < connections_max {
+            connections.spawn(server.clone().serve(stream));
+        } else if refusals.len() < REFUSALS_MAX {
+            refusals.spawn(tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)));
+        }
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() < connections_max => {
-                connections.spawn(server.clone().serve(stream));
-            }
-            Ok((stream, _)) if refusals.len() < REFUSALS_MAX => {
-                refusals.spawn(tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)));
-            }
-            Ok(_) => {}
+            Ok((stream, _)) => place(stream),
             Err(error) => {
                 // Often the limit on open files. The connection waits in the backlog meanwhile.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+    // Whoever connected before the end is served: closing would cut off what is in the backlog.
+    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+        place(stream);
     }
     drop(listener);
     connections.close();
@@ -198,18 +204,21 @@ impl Server {
         let mut alarm = pin!(tokio::time::sleep_until(clock.deadline().into()));
         let mut cancelled = pin!(shutdown.cancelled());
         let mut draining = false;
+        // The connection is polled before it is told to end, so that a request which has arrived
+        // by then is still served.
         poll_fn(|context| {
-            if !draining && cancelled.as_mut().poll(context).is_ready() {
+            loop {
+                if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended with an error");
+                    }
+                    return Poll::Ready(());
+                }
+                if draining || cancelled.as_mut().poll(context).is_pending() {
+                    return poll_alarm(&clock, alarm.as_mut(), context);
+                }
                 draining = true;
                 connection.as_mut().graceful_shutdown();
-            }
-            match connection.as_mut().poll(context) {
-                Poll::Ready(Ok(())) => Poll::Ready(()),
-                Poll::Ready(Err(error)) => {
-                    tracing::debug!(%error, "a connection ended with an error");
-                    Poll::Ready(())
-                }
-                Poll::Pending => poll_alarm(&clock, alarm.as_mut(), context),
             }
         })
         .await;
@@ -370,24 +379,24 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         self.clock.enter(Phase::Handling);
         let request_ids = &self.server.app.0.request_ids;
         let request_id = request_ids.name(request.headers().get(X_REQUEST_ID));
-        let head = request.method() == axum::http::Method::HEAD;
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         let response = self.server.router.clone().call(request);
         let clock = self.clock.clone();
         Box::pin(async move {
             let mut response = response.await?;
             if let Some(problem) = response.extensions_mut().remove::<Problem>() {
                 // What the router itself has set stays: Allow, for one.
-                let set = std::mem::take(response.headers_mut());
+                let allow = response.headers_mut().remove(header::ALLOW);
                 response = problem.into_named_response(&request_id);
-                for (name, value) in set {
-                    if let Some(name) = name.filter(|name| *name == axum::http::header::ALLOW) {
-                        response.headers_mut().insert(name, value);
-                    }
+                if let Some(allow) = allow {
+                    response.headers_mut().insert(header::ALLOW, allow);
                 }
-                if head {
+                if method == Method::HEAD {
                     response = without_body(response);
                 }
             }
+            let status = response.status().as_u16();
+            tracing::debug!(?request_id, %method, ?uri, status, "answered");
             response.headers_mut().insert(X_REQUEST_ID, request_id);
             clock.enter(Phase::Idle);
             Ok(response)
@@ -400,7 +409,7 @@ fn without_body(mut response: Response<Body>) -> Response<Body> {
     if let Some(length) = http_body::Body::size_hint(response.body()).exact() {
         response
             .headers_mut()
-            .insert(axum::http::header::CONTENT_LENGTH, length.into());
+            .insert(header::CONTENT_LENGTH, length.into());
     }
     *response.body_mut() = Body::empty();
     response
