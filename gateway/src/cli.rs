@@ -11,7 +11,8 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use dkvs_common::cluster::Cluster;
-use dkvs_storage_node::cli::shutdown_signal;
+use dkvs_storage_node::cli::Signals;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -84,8 +85,14 @@ fn run(config: &Config) -> anyhow::Result<()> {
             &shutdown,
         )?);
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Before anyone is told that the gateway serves, and might tell it to end.
+    let signals = runtime.block_on(async { Signals::new() });
+    let signals = signals.context("cannot take over signals")?;
     greet(config, listen, &shared, replication);
-    wait_for_signal(&shutdown)?;
+    wait_for_signal(runtime, signals, &shutdown);
     for thread in threads {
         match thread.join() {
             Ok(result) => result.context("a worker failed")?,
@@ -193,28 +200,21 @@ fn spawn_worker(
 }
 
 /// Returns when the process is to end, with `shutdown` called. A second signal ends it at once.
-fn wait_for_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+fn wait_for_signal(runtime: Runtime, mut signals: Signals, shutdown: &CancellationToken) {
     runtime.block_on(async {
         tokio::select! {
-            signal = shutdown_signal() => {
-                let name = signal.context("cannot wait for signals")?;
+            name = signals.next() => {
                 tracing::info!("{name}: finishing what is in flight; once more to stop at once");
             }
             () = shutdown.cancelled() => {}
         }
         shutdown.cancel();
-        anyhow::Ok(())
-    })?;
-    thread::spawn(move || {
-        if let Ok(name) = runtime.block_on(shutdown_signal()) {
-            tracing::warn!("{name}: stopping at once");
-            std::process::exit(1);
-        }
     });
-    Ok(())
+    thread::spawn(move || {
+        let name = runtime.block_on(signals.next());
+        tracing::warn!("{name}: stopping at once");
+        std::process::exit(1);
+    });
 }
 
 /// Tells the person who started the gateway how to talk to it. Nobody may be reading.

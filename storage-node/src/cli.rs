@@ -114,6 +114,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let shutdown = CancellationToken::new();
     let service = node.service().clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Before anyone is told that the server serves, and might tell it to end.
+    let signals = runtime.block_on(async { Signals::new() });
+    let signals = signals.context("cannot take over signals")?;
     tracing::info!(
         addr = %node.local_addr(),
         workers,
@@ -122,7 +128,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "serving; pairs are in memory and end with this process"
     );
     let threads = spawn_workers(node, &shutdown)?;
-    wait_for_signal(&shutdown)?;
+    runtime.block_on(wait_for_signal(signals, &shutdown));
     for thread in threads {
         match thread.join() {
             Ok(result) => result.context("a worker failed")?,
@@ -163,37 +169,60 @@ fn spawn_workers(
 }
 
 /// Returns on SIGINT, on SIGTERM, or when a worker has ended, with `shutdown` called.
-fn wait_for_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        tokio::select! {
-            signal = shutdown_signal() => {
-                let name = signal.context("cannot wait for signals")?;
-                tracing::info!("{name}: stopping");
-            }
-            () = shutdown.cancelled() => {}
-        }
-        shutdown.cancel();
-        Ok(())
-    })
+async fn wait_for_signal(mut signals: Signals, shutdown: &CancellationToken) {
+    tokio::select! {
+        name = signals.next() => tracing::info!("{name}: stopping"),
+        () = shutdown.cancelled() => {}
+    }
+    shutdown.cancel();
 }
 
-/// Waits for the system's wish that the process end, and tells which one it was.
-pub async fn shutdown_signal() -> std::io::Result<&'static str> {
-    #[cfg(unix)]
-    {
+/// The system's wishes that the process end. From [`Signals::new`] on none is lost, and none
+/// ends the process by itself.
+#[cfg(unix)]
+pub struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// Takes over SIGINT and SIGTERM. Needs a runtime with I/O.
+    pub fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        Ok(tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
         })
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.map(|()| "ctrl-c")
+
+    /// Waits for the next one and tells which it was.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// As on Unix, for ctrl-c alone.
+#[cfg(not(unix))]
+pub struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    /// Takes over ctrl-c.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Waits for the next one and tells which it was.
+    pub async fn next(&mut self) -> &'static str {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "ctrl-c",
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 fn initial_pairs(arguments: &[OsString]) -> anyhow::Result<Vec<(Key, Value)>> {

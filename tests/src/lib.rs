@@ -1,5 +1,5 @@
-//! What the end-to-end tests are made of: real programs as processes, DKVS/1 by hand, and
-//! servers that misbehave.
+//! What the end-to-end tests are made of: real programs as processes, DKVS/1 by hand, HTTP as
+//! bytes, and servers that misbehave.
 //!
 //! No test uses a fixed port, waits for a fixed time, or depends on another. A process started
 //! here ends with the value that holds it.
@@ -7,7 +7,28 @@
 pub mod faulty;
 pub mod http;
 pub mod process;
+pub mod random;
 pub mod v1;
+
+use std::time::{Duration, Instant};
+
+/// Long enough for anything that a test waits for; reaching it is a failure, never a measure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Awaits what has to come to an end.
+pub async fn patiently<F: Future>(what: F) -> F::Output {
+    let awaited = tokio::time::timeout(PATIENCE, what).await;
+    awaited.unwrap_or_else(|_| panic!("not done within {PATIENCE:?}"))
+}
+
+/// Asks again and again until a condition holds.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !patiently(holds()).await {
+        assert!(begun.elapsed() < PATIENCE, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
 
 /// The programs under test; to be used in integration tests, where cargo tells the paths.
 #[macro_export]

@@ -2,17 +2,29 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-/// Long enough for anything that a test waits for; reaching it is a failure, never a measure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub use crate::PATIENCE;
+
+/// A loopback address that nobody else uses, where the system has so many of them. A server
+/// that is to be gone for a while, or to come back, has such a one: at 127.0.0.1 another test
+/// may get its port meanwhile.
+pub fn own_loopback() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    if !cfg!(target_os = "linux") {
+        return Ipv4Addr::LOCALHOST;
+    }
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) % 254 + 1;
+    Ipv4Addr::new(127, high, low, u8::try_from(number).expect("1 to 254"))
+}
 
 /// Where the programs are; see [`crate::programs`].
 #[derive(Debug, Clone, Copy)]
@@ -22,15 +34,15 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// A storage server on a port of 127.0.0.1 that the system picks.
+    /// A storage server at an address of its own, on a port that the system picks.
     pub fn node(&self, arguments: &[&str]) -> Node {
-        self.node_at("0", arguments)
+        self.node_at((own_loopback(), 0).into(), arguments)
     }
 
-    /// A storage server on a given port, for one that comes back.
-    pub fn node_at(&self, port: &str, arguments: &[&str]) -> Node {
-        let mut command = Command::new(self.storage_node);
-        command.args(["127.0.0.1", port]).args(arguments);
+    /// A storage server at a given address, for one that comes back.
+    pub fn node_at(&self, addr: SocketAddr, arguments: &[&str]) -> Node {
+        let mut command = self.node_command(addr);
+        command.args(arguments);
         let mut process = Process::spawn(command);
         let line = process.stderr_line_with("serving");
         let addr = line
@@ -43,17 +55,20 @@ impl Programs {
         }
     }
 
-    /// A gateway on a port of 127.0.0.1 that the system picks.
+    /// The storage server's command.
+    pub fn node_command(&self, addr: SocketAddr) -> Command {
+        let mut command = Command::new(self.storage_node);
+        command.args([addr.ip().to_string(), addr.port().to_string()]);
+        command
+    }
+
+    /// A gateway on a port of 127.0.0.1 that the system picks. Where neither a flag nor a request
+    /// says otherwise it waits for as long as it can, so that a busy machine fails no test.
     pub fn gateway(&self, arguments: &[&str]) -> Gateway {
         let mut command = self.gateway_command();
+        command.env("DKVS_TIMEOUT", "30000");
         command.args(["--listen", "127.0.0.1:0"]).args(arguments);
-        let mut process = Process::spawn(command);
-        let greeting = process.stdout_line_with("http://");
-        let (_, addr) = greeting.split_once("http://").unwrap();
-        Gateway {
-            addr: addr.trim().parse().unwrap(),
-            process,
-        }
+        Gateway::of(command)
     }
 
     /// The gateway's command, with an environment that sets nothing for it.
@@ -116,6 +131,17 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Runs a command that starts one.
+    pub fn of(command: Command) -> Self {
+        let mut process = Process::spawn(command);
+        let greeting = process.stdout_line_with("http://");
+        let (_, addr) = greeting.split_once("http://").unwrap();
+        Self {
+            addr: addr.trim().parse().unwrap(),
+            process,
+        }
+    }
+
     /// The URL of a path with its query.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
@@ -130,7 +156,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The server at an address.
+    /// The server at an address, which is in the cluster.
     pub fn node(&mut self, addr: SocketAddr) -> &mut Node {
         self.nodes
             .iter_mut()
@@ -177,7 +203,7 @@ impl Drop for ServersFile {
     }
 }
 
-/// A running program, killed when the value goes.
+/// A running program, killed when the value goes. That it panicked anywhere fails the test then.
 pub struct Process {
     child: Child,
     stdout: mpsc::Receiver<String>,
@@ -187,7 +213,7 @@ pub struct Process {
 }
 
 impl Process {
-    fn spawn(mut command: Command) -> Self {
+    pub fn spawn(mut command: Command) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -218,17 +244,39 @@ impl Process {
         self.stdout.iter().collect()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    fn pid(&self) -> Pid {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process id"), signal).expect("a process of ours takes signals");
+        pid.expect("a process id")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a process of ours takes signals");
+    }
+
+    /// Stops it, as a terminal's Ctrl-Z does. On return it stands still.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED)
+            .expect("a child of ours can be waited for")
+            .expect("a wait without NOHANG has a result");
+        assert!(status.stopped(), "stopped, not ended");
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// Sends a signal and waits for the end; how it ended, and how long that took.
     pub fn end_with(&mut self, signal: Signal) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         self.signal(signal);
-        let status = wait(&mut self.child).expect("a process that was told to end does");
-        (status, asked.elapsed())
+        (self.end(), asked.elapsed())
+    }
+
+    /// Waits for the end.
+    pub fn end(&mut self) -> ExitStatus {
+        wait(&mut self.child).expect("a process that was told to end does")
     }
 
     pub fn kill(&mut self) {
@@ -244,6 +292,12 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.log.extend(self.stderr.iter());
+        // A panic on a task is the log's alone to tell.
+        let panicked = self.log.iter().any(|line| line.contains("panicked at"));
+        if panicked && !std::thread::panicking() {
+            panic!("the program panicked: {:#?}", self.log);
+        }
     }
 }
 

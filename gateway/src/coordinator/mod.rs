@@ -31,7 +31,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub use ports::BurnedPorts;
-use table::{Finished, InFlight, RequestId, Table};
+use table::{Finished, Heard, InFlight, RequestId, Table};
 pub use v1::SOCKET_BUFFER_BYTES;
 
 /// When a request is answered.
@@ -226,7 +226,7 @@ impl Coordinator {
         Ok(self.finish(id, result, deadline).await)
     }
 
-    /// Enters a request and asks all its replicas. Either all are asked or none.
+    /// Enters a request and asks all its replicas, or fails and asks none.
     fn begin(
         &self,
         in_flight: InFlight,
@@ -240,7 +240,13 @@ impl Coordinator {
             .take(transmits)
             .inspect_err(|_| self.table.remove(id))?;
         for (transmit, socket) in transmits.iter().zip(sockets) {
-            self.links.ask(id, transmit.ask, socket, datagram, deadline);
+            match socket {
+                Some(socket) => self.links.ask(id, transmit.ask, socket, datagram, deadline),
+                None => {
+                    let now = Instant::now();
+                    self.table.handle(id, transmit.to, Heard::Unreachable, now);
+                }
+            }
         }
         Ok(id)
     }

@@ -1,29 +1,47 @@
 //! Ports that may still get a late reply.
 //!
 //! DKVS/1 has no request ids. A socket that was closed while a server owed it a reply leaves a
-//! port at which that reply may arrive any time later; if the system gave the port to a new
-//! socket towards the same server, the late reply would be taken for another request's. So such
-//! ports are burned for that server.
+//! port at which that reply may arrive any time later: a server that was stopped for an hour
+//! answers what it was asked before. If the system gave the port to a new socket towards the same
+//! server, the late reply would be taken for another request's. So such ports are burned for that
+//! server, until it has answered a question that was asked later.
+//!
+//! A server that owes too many replies is asked once a second only, until it answers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
 
-/// Most ports burned for one server in one generation. Two generations are kept, so a port stays
-/// burned until between one and two times as many others have been burned after it. It is well
+/// Burned ports of one server from which on it is asked once in [`TRICKLE`] only. It is well
 /// below the 28,232 ports that Linux hands out by default, so that a free one is soon found.
-const PORTS_PER_GENERATION: usize = 8_192;
+const PORTS_MAX: usize = 16_384;
+
+/// Most burned ports remembered for one server: an hour of trickle more.
+const PORTS_KEPT_MAX: usize = 20_000;
+
+/// Between two questions to a server that owes too many replies.
+const TRICKLE: Duration = Duration::from_secs(1);
+
+/// A server answers in the order in which it was asked, give or take this much: it may have
+/// several threads, and the network several paths.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// For each server, the ports not to be used towards it.
 pub struct BurnedPorts {
-    servers: Vec<Mutex<Generations>>,
+    servers: Vec<Mutex<Ledger>>,
 }
 
 #[derive(Default)]
-struct Generations {
-    young: HashSet<u16>,
-    old: HashSet<u16>,
+struct Ledger {
+    /// When the question was asked whose reply may still come to a port.
+    asked: HashMap<u16, Instant>,
+    /// The same ports, the first burned first.
+    order: VecDeque<u16>,
+    /// A question that was answered, by the time it was asked and the time of the answer.
+    answered: Option<(Instant, Instant)>,
+    trickled: Option<Instant>,
 }
 
 impl BurnedPorts {
@@ -34,24 +52,66 @@ impl BurnedPorts {
         }
     }
 
-    /// From now on, `port` may get a late reply from `server`.
-    pub fn burn(&self, server: ServerId, port: u16) {
-        let mut generations = self.generations(server);
-        if generations.young.len() == PORTS_PER_GENERATION {
-            generations.old = std::mem::take(&mut generations.young);
+    /// From now on, `port` may get a late reply from `server`, to a question asked at `asked`.
+    pub fn burn(&self, server: ServerId, port: u16, asked: Instant) {
+        let mut ledger = self.ledger(server);
+        if ledger.asked.insert(port, asked).is_none() {
+            ledger.order.push_back(port);
         }
-        generations.young.insert(port);
+        while ledger.order.len() > PORTS_KEPT_MAX
+            && let Some(oldest) = ledger.order.pop_front()
+        {
+            ledger.asked.remove(&oldest);
+        }
+    }
+
+    /// At `now`, `server` has answered a question asked at `asked`.
+    pub fn answered(&self, server: ServerId, asked: Instant, now: Instant) {
+        let mut ledger = self.ledger(server);
+        if !ledger.asked.is_empty() {
+            ledger.forget(now);
+            // The first answer counts, or one after the other would put off the forgetting.
+            ledger.answered.get_or_insert((asked, now));
+        }
+    }
+
+    /// Whether one more question may be asked of `server` on a new socket. A yes where it owes
+    /// too many replies is the only one in a while.
+    pub fn admits(&self, server: ServerId, now: Instant) -> bool {
+        let mut ledger = self.ledger(server);
+        ledger.forget(now);
+        let is_over = |trickled: Instant| now >= trickled + TRICKLE;
+        if ledger.asked.len() < PORTS_MAX {
+            return true;
+        }
+        let admitted = ledger.trickled.is_none_or(is_over);
+        if admitted {
+            ledger.trickled = Some(now);
+        }
+        admitted
     }
 
     /// Whether `port` may get a late reply from `server`.
     pub fn is_burned(&self, server: ServerId, port: u16) -> bool {
-        let generations = self.generations(server);
-        generations.young.contains(&port) || generations.old.contains(&port)
+        self.ledger(server).asked.contains_key(&port)
     }
 
-    fn generations(&self, server: ServerId) -> MutexGuard<'_, Generations> {
-        let generations = self.servers[server.index()].lock();
-        generations.unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self, server: ServerId) -> MutexGuard<'_, Ledger> {
+        let ledger = self.servers[server.index()].lock();
+        ledger.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ledger {
+    /// Forgets the questions that were asked well before one that was answered a while ago.
+    fn forget(&mut self, now: Instant) {
+        if let Some((later, at)) = self.answered
+            && now >= at + GRACE
+        {
+            self.answered = None;
+            self.asked.retain(|_, asked| *asked + GRACE > later);
+            self.order.retain(|port| self.asked.contains_key(port));
+        }
     }
 }
 
@@ -59,19 +119,55 @@ impl BurnedPorts {
 mod tests {
     use super::*;
 
+    const ONE: ServerId = ServerId(0);
+    const OTHER: ServerId = ServerId(1);
+
     #[test]
-    fn a_port_is_burned_for_its_server_alone_and_for_a_generation_at_least() {
+    fn a_port_is_burned_for_its_server_until_a_later_question_was_answered() {
         let ports = BurnedPorts::new(2);
-        let (one, other) = (ServerId(0), ServerId(1));
-        ports.burn(one, 7);
-        for port in 0..PORTS_PER_GENERATION {
-            ports.burn(one, 10_000 + port as u16);
-            assert!(ports.is_burned(one, 7));
+        let asked = Instant::now();
+        ports.burn(ONE, 7, asked);
+        assert!(ports.is_burned(ONE, 7));
+        assert!(!ports.is_burned(OTHER, 7));
+
+        // An answer to a question of the same time says nothing of this one.
+        ports.answered(ONE, asked, asked);
+        assert!(ports.admits(ONE, asked + GRACE) && ports.is_burned(ONE, 7));
+
+        let later = asked + GRACE;
+        ports.answered(ONE, later, later);
+        ports.answered(ONE, later, later + GRACE / 2);
+        assert!(ports.admits(ONE, later + GRACE / 2) && ports.is_burned(ONE, 7));
+        assert!(ports.admits(ONE, later + GRACE) && !ports.is_burned(ONE, 7));
+    }
+
+    #[test]
+    fn a_server_that_owes_too_many_replies_is_asked_once_a_second_until_it_answers() {
+        let ports = BurnedPorts::new(2);
+        let asked = Instant::now();
+        for port in 0..PORTS_MAX {
+            assert!(ports.admits(ONE, asked));
+            ports.burn(ONE, port as u16, asked);
         }
-        assert!(!ports.is_burned(other, 7));
-        for port in 0..PORTS_PER_GENERATION {
-            ports.burn(one, 20_000 + port as u16);
+        assert!(ports.admits(ONE, asked));
+        assert!(!ports.admits(ONE, asked + TRICKLE / 2));
+        assert!(ports.admits(ONE, asked + TRICKLE));
+        assert!(ports.admits(OTHER, asked + TRICKLE));
+
+        let later = asked + 2 * GRACE;
+        ports.answered(ONE, later, later);
+        assert!((0..3).all(|_| ports.admits(ONE, later + GRACE)));
+        assert!(!ports.is_burned(ONE, 0));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let ports = BurnedPorts::new(1);
+        let asked = Instant::now();
+        for port in 0..=PORTS_KEPT_MAX {
+            ports.burn(ONE, port as u16, asked);
         }
-        assert!(!ports.is_burned(one, 7));
+        assert!(!ports.is_burned(ONE, 0));
+        assert!(ports.is_burned(ONE, 1) && ports.is_burned(ONE, PORTS_KEPT_MAX as u16));
     }
 }

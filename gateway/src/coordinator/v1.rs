@@ -120,8 +120,9 @@ impl Links {
         }
     }
 
-    /// A socket for each of `transmits`, all or none.
-    pub(super) fn take(&self, transmits: &[Transmit]) -> Result<Vec<LinkSocket>, NotBegun> {
+    /// A socket for each of `transmits`, or none where the server owes so many replies that no
+    /// socket towards it is safe. Fails if there are no sockets at all to be had.
+    pub(super) fn take(&self, transmits: &[Transmit]) -> Result<Vec<Option<LinkSocket>>, NotBegun> {
         let mut sockets = Vec::with_capacity(transmits.len());
         for transmit in transmits {
             match self.take_one(transmit.to) {
@@ -138,12 +139,12 @@ impl Links {
     }
 
     /// Takes back sockets on which nothing was asked.
-    pub(super) fn give_back(&self, sockets: Vec<LinkSocket>) {
+    pub(super) fn give_back(&self, sockets: Vec<Option<LinkSocket>>) {
         let rested = Instant::now()
             .checked_sub(REST)
             .unwrap_or_else(Instant::now);
         let mut pools = self.pools();
-        for socket in sockets.into_iter().rev() {
+        for socket in sockets.into_iter().rev().flatten() {
             pools.idle[socket.server.index()].push_front((socket, rested));
         }
     }
@@ -175,7 +176,7 @@ impl Links {
         tokio::spawn(exchange.run(socket, sent));
     }
 
-    fn take_one(&self, server: ServerId) -> io::Result<LinkSocket> {
+    fn take_one(&self, server: ServerId) -> io::Result<Option<LinkSocket>> {
         let now = Instant::now();
         loop {
             let socket = {
@@ -189,18 +190,21 @@ impl Links {
                 }
             };
             match socket {
-                Some(socket) if is_silent(&socket.socket) => return Ok(socket),
+                Some(socket) if is_silent(&socket.socket) => return Ok(Some(socket)),
                 Some(socket) => {
                     let addr = self.addr(server);
                     tracing::warn!(%addr, "the server answered more often than it was asked");
-                    self.burn(socket);
+                    self.burn(socket, now);
                 }
-                None => return self.open(server),
+                None => return self.open(server, now),
             }
         }
     }
 
-    fn open(&self, server: ServerId) -> io::Result<LinkSocket> {
+    fn open(&self, server: ServerId, now: Instant) -> io::Result<Option<LinkSocket>> {
+        if !self.shared.burned_ports.admits(server, now) {
+            return Ok(None);
+        }
         self.make_room();
         let mut burned = Vec::new();
         while burned.len() < PORT_TRIES {
@@ -221,15 +225,12 @@ impl Links {
                 open: Arc::clone(&self.open),
             };
             if !self.shared.burned_ports.is_burned(server, port) {
-                return Ok(socket);
+                return Ok(Some(socket));
             }
             // Kept open while the search lasts, so that the system hands out another port.
             burned.push(socket);
         }
-        let addr = self.addr(server);
-        Err(io::Error::other(format!(
-            "{addr} may still answer at every port that was tried"
-        )))
+        Ok(None)
     }
 
     /// Where few more sockets may be opened, gives one up: the one whose reply is overdue the
@@ -268,8 +269,9 @@ impl Links {
     }
 
     /// Something may still arrive at the socket's port.
-    fn burn(&self, socket: LinkSocket) {
-        self.shared.burned_ports.burn(socket.server, socket.port);
+    fn burn(&self, socket: LinkSocket, asked: Instant) {
+        let ports = &self.shared.burned_ports;
+        ports.burn(socket.server, socket.port, asked);
     }
 
     fn addr(&self, server: ServerId) -> SocketAddr {
@@ -330,7 +332,7 @@ impl Exchange {
         };
         match settled {
             Settled::Clean => self.links.pool(socket),
-            Settled::Owing => self.links.burn(socket),
+            Settled::Owing => self.links.burn(socket, self.asked),
         }
     }
 
@@ -378,7 +380,10 @@ impl Exchange {
                     match decode(self.ask, datagram) {
                         Ok(heard) => {
                             let round_trip = now.saturating_duration_since(self.asked);
-                            self.links.shared.record_round_trip(self.server, round_trip);
+                            let shared = &self.links.shared;
+                            shared.record_round_trip(self.server, round_trip);
+                            let ports = &shared.burned_ports;
+                            ports.answered(self.server, self.asked, now);
                             self.links.table.handle(self.id, self.server, heard, now);
                             return Settled::Clean;
                         }

@@ -54,13 +54,11 @@ const REFUSALS_MAX: usize = 64;
 /// How long telling them may take.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\n\
-    retry-after: 1\r\n\
-    connection: close\r\n\
-    content-length: 182\r\n\r\n\
-    {\"type\":\"urn:dkvs:problem:overloaded\",\"title\":\"The gateway is overloaded\",\"status\":503,\
-    \"detail\":\"the gateway is overloaded: too many connections are open; nothing was sent to any server\"}\n";
+const REFUSAL_BODY: &str = concat!(
+    r#"{"type":"urn:dkvs:problem:overloaded","title":"The gateway is overloaded","status":503,"#,
+    r#""detail":"the gateway is overloaded: too many connections are open; nothing was sent to any server"}"#,
+    "\n"
+);
 
 /// A listening socket, not yet part of a runtime.
 pub struct Listener(std::net::TcpListener);
@@ -163,7 +161,12 @@ pub async fn run(
 /// Says that there is no place, and reads on until the caller closes: closing with unread bytes
 /// would take the answer back.
 async fn refuse(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(REFUSAL).await?;
+    let refusal = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{REFUSAL_BODY}",
+        REFUSAL_BODY.len()
+    );
+    stream.write_all(refusal.as_bytes()).await?;
     stream.shutdown().await?;
     let mut sink = [0; 1_024];
     while stream.read(&mut sink).await? > 0 {}
@@ -413,21 +416,4 @@ fn without_body(mut response: Response<Body>) -> Response<Body> {
     }
     *response.body_mut() = Body::empty();
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_canned_refusal_is_as_long_as_it_says() {
-        let text = std::str::from_utf8(REFUSAL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("content-length: {}", body.len())),
-            "{}",
-            body.len()
-        );
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
-    }
 }

@@ -1,4 +1,13 @@
-//! The gateway in front of real servers.
+//! The gateway in front of real servers, over real sockets.
+
+mod clients;
+mod connections;
+mod interop;
+mod keys;
+mod problems;
+mod quorums;
+mod values;
+mod worked_example;
 
 use dkvs_tests::http::{client, get, put};
 use dkvs_tests::programs;

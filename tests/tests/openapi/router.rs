@@ -1,0 +1,192 @@
+//! The paths, methods and parameters that a gateway takes: those of the file and no other.
+
+use std::collections::BTreeSet;
+
+use dkvs_tests::http::{self, Reply};
+use dkvs_tests::process::Gateway;
+use dkvs_tests::programs;
+use reqwest::{Client, Method};
+use serde_json::Value as Json;
+
+use crate::contract::{Contract, Operation, reference};
+
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE",
+];
+
+#[tokio::test]
+async fn a_path_takes_the_methods_that_are_declared_and_no_other() {
+    let contract = Contract::read();
+    let gateway = gateway();
+    let client = http::client();
+    http::put(&client, gateway.url("/kv/k"), "v").await;
+    let paths: BTreeSet<_> = contract.operations.iter().map(|it| &it.path).collect();
+    for path in paths {
+        let operations = contract.operations.iter().filter(|it| it.path == *path);
+        let mut declared: BTreeSet<_> = operations.map(|it| it.method.as_str()).collect();
+        if declared.contains("GET") {
+            declared.insert("HEAD");
+        }
+        for method in METHODS {
+            let url = gateway.url(&path.replace("{key}", "k"));
+            let request = client.request(method.parse().unwrap(), url);
+            let reply = http::send(request).await;
+            if declared.contains(method) {
+                assert_eq!(reply.status, 200, "{method} {path}: {reply:?}");
+            } else {
+                assert_eq!(reply.status, 405, "{method} {path}: {reply:?}");
+                let allowed: BTreeSet<_> = reply.header("allow").split(',').collect();
+                assert_eq!(allowed, declared, "{method} {path}");
+            }
+        }
+    }
+}
+
+/// Paths that are near to those of the file, or that it may have one day.
+const OTHER_PATHS: &[&str] = &[
+    "/",
+    "/kv",
+    "/KV/k",
+    "/v1/kv/k",
+    "//kv/k",
+    "/rings",
+    "/servers/",
+    "/livez/x",
+    "/metrics",
+    "/openapi.yml",
+    "/openapi.json",
+];
+
+#[tokio::test]
+async fn nothing_is_at_a_path_that_is_not_declared() {
+    let contract = Contract::read();
+    let gateway = gateway();
+    let client = http::client();
+    let declared: BTreeSet<_> = contract.operations.iter().map(|it| &*it.path).collect();
+    for path in OTHER_PATHS.iter().filter(|path| !declared.contains(**path)) {
+        for method in [Method::GET, Method::PUT, Method::DELETE] {
+            let reply = http::send(client.request(method, gateway.url(path))).await;
+            assert_eq!(reply.status, 404, "{path}: {reply:?}");
+            assert_eq!(reply.problem(), "no-such-path", "{path}");
+            let violations = contract.violations(&reference("Problem"), &reply.json);
+            assert_eq!(violations, [""; 0], "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_takes_every_value_that_its_schema_allows() {
+    let (gateway, client) = (gateway(), http::client());
+    for operation in &Contract::read().operations {
+        for parameter in &operation.parameters {
+            let name = parameter["name"].as_str().unwrap();
+            for value in allowed(&parameter["schema"]) {
+                let reply = ask(&client, &gateway, operation, name, &value).await;
+                // Three servers are fewer than the file can know of.
+                if ["n", "w", "r"].contains(&name) && value != "1" {
+                    let reason = refusal(&reply, name).expect("too many");
+                    assert!(reason.contains("the number of servers"), "{reason}");
+                } else {
+                    let id = &operation.id;
+                    assert_ne!(reply.status, 400, "{id} {name}={value}: {reply:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_takes_no_value_that_its_schema_does_not_allow() {
+    let (gateway, client) = (gateway(), http::client());
+    for operation in &Contract::read().operations {
+        for parameter in &operation.parameters {
+            let name = parameter["name"].as_str().unwrap();
+            for value in not_allowed(&parameter["schema"]) {
+                let reply = ask(&client, &gateway, operation, name, &value).await;
+                let reason = refusal(&reply, name);
+                let id = &operation.id;
+                let reason = reason.unwrap_or_else(|| panic!("{id} takes {name}={value}"));
+                // What the file says is the reason, and not what this cluster adds to it.
+                assert!(!reason.contains("the number of servers"), "{id}: {reason}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_of_another_operation_or_of_none_is_refused() {
+    let contract = Contract::read();
+    let (gateway, client) = (gateway(), http::client());
+    let operations = contract.operations.iter();
+    let declared = operations.flat_map(Operation::parameter_names);
+    let names: BTreeSet<_> = declared.chain(["colour", "N"]).collect();
+    for operation in &contract.operations {
+        let own: BTreeSet<_> = operation.parameter_names().collect();
+        for name in names.difference(&own) {
+            let reply = ask(&client, &gateway, operation, name, "1").await;
+            let reason = refusal(&reply, name);
+            let reason = reason.unwrap_or_else(|| panic!("{} takes {name}", operation.id));
+            assert!(reason.contains("there is no such parameter"), "{reason}");
+        }
+    }
+}
+
+fn gateway() -> Gateway {
+    programs!().gateway(&["--embedded", "3"])
+}
+
+/// The reply of an operation about the key `k` to one parameter. That to a HEAD does not say what
+/// is wrong; the one to a GET does, and comes back in its place.
+async fn ask(
+    client: &Client,
+    gateway: &Gateway,
+    operation: &Operation,
+    name: &str,
+    value: &str,
+) -> Reply {
+    let path = operation.path.replace("{key}", "k");
+    let url = gateway.url(&format!("{path}?{name}={value}"));
+    let reply = http::send(client.request(operation.method.clone(), &url)).await;
+    if operation.method != Method::HEAD {
+        return reply;
+    }
+    let get = http::get(client, url).await;
+    assert_eq!(get.status == 400, reply.status == 400, "{name}={value}");
+    get
+}
+
+/// Why a parameter was refused, if it was.
+fn refusal<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+    let refused = reply.json["invalid_parameters"].as_array()?;
+    assert_eq!(reply.status, 400, "{reply:?}");
+    let refused = refused.iter().find(|it| it["name"] == name)?;
+    refused["reason"].as_str()
+}
+
+/// Values that a parameter's schema allows: all words, or the least and the greatest number.
+fn allowed(schema: &Json) -> Vec<String> {
+    match (schema["type"].as_str(), schema["enum"].as_array()) {
+        (Some("string"), Some(words)) => texts(words.iter().map(|it| it.as_str().unwrap())),
+        (Some("boolean"), _) => texts(["true", "false"]),
+        (Some("integer"), _) => texts([&schema["minimum"], &schema["maximum"]]),
+        _ => panic!("no samples of {schema}"),
+    }
+}
+
+/// Values that it does not allow.
+fn not_allowed(schema: &Json) -> Vec<String> {
+    match (schema["type"].as_str(), schema["enum"][0].as_str()) {
+        (Some("string"), Some(word)) => texts(["", "some", &word.to_uppercase()]),
+        (Some("boolean"), _) => texts(["", "1", "True"]),
+        (Some("integer"), _) => {
+            let below = schema["minimum"].as_i64().unwrap() - 1;
+            let above = schema["maximum"].as_i64().unwrap() + 1;
+            texts([&below.to_string(), &above.to_string(), "", "x", "1.5"])
+        }
+        _ => panic!("no samples of {schema}"),
+    }
+}
+
+fn texts(values: impl IntoIterator<Item = impl ToString>) -> Vec<String> {
+    values.into_iter().map(|it| it.to_string()).collect()
+}
