@@ -5,6 +5,7 @@
 //! * [`ring`]: key to preference list
 //! * [`wire`]: the datagrams, byte for byte
 //! * [`quorum`]: one state machine per request
+//! * [`connection`]: the requests open towards one server, when to send them and when again
 //!
 //! This crate never does any I/O, never reads a clock and never draws a random number: time and
 //! randomness come in as arguments. The same code therefore runs behind sockets in production and
@@ -13,9 +14,25 @@
 #![warn(missing_docs)]
 
 pub mod cluster;
+pub mod connection;
 pub mod kv;
 pub mod quorum;
 pub mod record;
 pub mod ring;
 pub mod tag;
 pub mod wire;
+
+#[cfg(test)]
+mod testing {
+    //! A start for virtual time. Nothing depends on when it is.
+
+    use std::time::Instant;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant can be had in no other way"
+    )]
+    pub(crate) fn start_of_time() -> Instant {
+        Instant::now()
+    }
+}

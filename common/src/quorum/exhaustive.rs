@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::params::Quorum;
 use super::read::{Read, ReadOutcome, ReadReply};
 use super::tally::Recorded;
-use super::testing::start_of_time;
 use super::write::{Applied, Refusal, Write, WriteOutcome, WriteReply};
 use super::{Ask, Transmit};
 use crate::cluster::ServerId;
 use crate::kv::Value;
 use crate::ring::{Position, PreferenceList, RingPoint};
+use crate::testing::start_of_time;
 
 const STRANGER: u16 = 77;
 const TIMEOUT: Duration = Duration::from_secs(1);

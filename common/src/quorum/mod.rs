@@ -46,18 +46,3 @@ pub enum Ask {
 
 #[cfg(test)]
 mod exhaustive;
-
-#[cfg(test)]
-mod testing {
-    //! A start for virtual time. Nothing depends on when it is.
-
-    use std::time::Instant;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant can be had in no other way"
-    )]
-    pub(crate) fn start_of_time() -> Instant {
-        Instant::now()
-    }
-}

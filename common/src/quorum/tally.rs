@@ -118,8 +118,8 @@ impl<A> Tally<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quorum::testing::start_of_time;
     use crate::ring::RingPoint;
+    use crate::testing::start_of_time;
 
     const ASKED: [u16; 3] = [4, 2, 9];
 

@@ -1,0 +1,202 @@
+//! How many bytes may be on their way to a server, and how many of them for the second time.
+
+use std::time::{Duration, Instant};
+
+/// The window at the start, in bytes.
+pub const WINDOW_BYTES_INITIAL: usize = 64 << 10;
+
+/// The smallest window: a few datagrams of the default size.
+pub const WINDOW_BYTES_MIN: usize = 4 << 10;
+
+/// The largest: what a server's socket buffers when it is well set up.
+pub const WINDOW_BYTES_MAX: usize = 4 << 20;
+
+/// What the window grows by in a round trip in which it was used up and nothing was lost.
+const GROWTH_BYTES: usize = 1_200;
+
+/// A window in bytes that grows by a datagram a round trip and is halved by a loss (AIMD, as
+/// RFC 8085 asks of whatever is not TCP), at first doubling each round trip.
+#[derive(Debug, Clone)]
+pub struct Window {
+    bytes_max: usize,
+    in_flight: usize,
+    /// Below this the window doubles.
+    doubling_below: usize,
+    /// What has been answered and not yet become growth, in bytes times [`GROWTH_BYTES`].
+    credit: usize,
+    /// Losses until then belong to the one that halved the window last.
+    recovering_until: Option<Instant>,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            bytes_max: WINDOW_BYTES_INITIAL,
+            in_flight: 0,
+            doubling_below: WINDOW_BYTES_MAX,
+            credit: 0,
+            recovering_until: None,
+        }
+    }
+}
+
+impl Window {
+    /// Whether `bytes` more may be sent. A window that is empty takes anything.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.in_flight == 0 || self.in_flight + bytes <= self.bytes_max
+    }
+
+    /// Bytes sent and not yet answered or given up.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The most that may be in flight.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// `bytes` were sent.
+    pub fn sent(&mut self, bytes: usize) {
+        self.in_flight += bytes;
+    }
+
+    /// `bytes` were answered.
+    pub fn answered(&mut self, bytes: usize) {
+        // A window that was not used up has not been shown to hold.
+        if self.in_flight * 2 >= self.bytes_max {
+            let grown = if self.bytes_max < self.doubling_below {
+                bytes
+            } else {
+                self.credit += GROWTH_BYTES * bytes;
+                let grown = self.credit / self.bytes_max;
+                self.credit %= self.bytes_max;
+                grown
+            };
+            self.bytes_max = (self.bytes_max + grown).min(WINDOW_BYTES_MAX);
+        }
+        self.given_up(bytes);
+    }
+
+    /// `bytes` are not waited for any more.
+    pub fn given_up(&mut self, bytes: usize) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+    }
+
+    /// Something was not answered in time. Counts once in a round trip.
+    pub fn lost(&mut self, now: Instant, round_trip: Duration) {
+        if self.recovering_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.recovering_until = Some(now + round_trip);
+        self.bytes_max = (self.bytes_max / 2).max(WINDOW_BYTES_MIN);
+        self.doubling_below = self.bytes_max;
+    }
+}
+
+/// Allows one request in ten to be sent again, so that a slow cluster is not finished off by its
+/// clients.
+#[derive(Debug, Clone)]
+pub struct RetryBudget {
+    /// In tenths of a retransmission.
+    tenths: u32,
+}
+
+/// What a budget holds at most, and at first: retransmissions.
+const RETRIES_MAX: u32 = 20;
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self {
+            tenths: RETRIES_MAX * 10,
+        }
+    }
+}
+
+impl RetryBudget {
+    /// A request was sent for the first time.
+    pub fn earn(&mut self) {
+        self.tenths = (self.tenths + 1).min(RETRIES_MAX * 10);
+    }
+
+    /// Whether one more may be sent again; if so, it is paid for.
+    pub fn spend(&mut self) -> bool {
+        let can_pay = self.tenths >= 10;
+        if can_pay {
+            self.tenths -= 10;
+        }
+        can_pay
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start_of_time;
+
+    #[test]
+    fn a_window_takes_what_fits_and_anything_when_it_is_empty() {
+        let mut window = Window::default();
+        assert!(window.has_room(WINDOW_BYTES_INITIAL + 1));
+        window.sent(WINDOW_BYTES_INITIAL);
+        assert!(!window.has_room(1));
+        window.given_up(10);
+        assert!(window.has_room(10));
+        assert!(!window.has_room(11));
+    }
+
+    #[test]
+    fn a_window_in_use_doubles_until_a_loss_then_creeps() {
+        let mut window = Window::default();
+        let round = |window: &mut Window| {
+            let full = window.bytes_max();
+            window.sent(full);
+            for _ in 0..full / 1_024 {
+                window.answered(1_024);
+            }
+            window.bytes_max()
+        };
+        assert!(round(&mut window) > WINDOW_BYTES_INITIAL * 5 / 4);
+        let before = window.bytes_max();
+        window.lost(start_of_time(), Duration::from_millis(1));
+        let halved = window.bytes_max();
+        assert_eq!(halved, before / 2);
+        let crept = round(&mut window) - halved;
+        assert!(crept > 0 && crept <= GROWTH_BYTES, "{crept}");
+    }
+
+    #[test]
+    fn losses_of_one_round_trip_count_once_and_the_window_never_closes() {
+        let mut window = Window::default();
+        let (start, round_trip) = (start_of_time(), Duration::from_millis(10));
+        window.lost(start, round_trip);
+        window.lost(start + round_trip / 2, round_trip);
+        assert_eq!(window.bytes_max(), WINDOW_BYTES_INITIAL / 2);
+        for round in 1..100 {
+            window.lost(start + round_trip * round, round_trip);
+        }
+        assert_eq!(window.bytes_max(), WINDOW_BYTES_MIN);
+    }
+
+    #[test]
+    fn an_idle_window_does_not_grow() {
+        let mut window = Window::default();
+        for _ in 0..1_000 {
+            window.sent(100);
+            window.answered(100);
+        }
+        assert_eq!(window.bytes_max(), WINDOW_BYTES_INITIAL);
+    }
+
+    #[test]
+    fn one_request_in_ten_may_be_sent_again() {
+        let mut budget = RetryBudget::default();
+        assert!((0..RETRIES_MAX).all(|_| budget.spend()));
+        assert!(!budget.spend());
+        (0..9).for_each(|_| budget.earn());
+        assert!(!budget.spend());
+        budget.earn();
+        assert!(budget.spend());
+        assert!(!budget.spend());
+    }
+}
