@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, anyhow};
 use dkvs_common::cluster::{Cluster, Server};
 use dkvs_storage_node::StorageNode;
+use dkvs_storage_node::service::Config;
 use dkvs_storage_node::store::MemoryStore;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +29,15 @@ impl EmbeddedCluster {
     /// Starts `servers` servers, all on one thread of their own.
     pub fn start(servers: NonZeroU8) -> anyhow::Result<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let start = || -> anyhow::Result<StorageNode> {
+            let config = Config::new(getrandom::u64()?);
+            let store = MemoryStore::new(STORE_BYTES_MAX);
+            Ok(StorageNode::bind(addr, NonZeroUsize::MIN, store, config)?)
+        };
         let nodes: Vec<StorageNode> = (0..servers.get())
-            .map(|_| StorageNode::bind(addr, NonZeroUsize::MIN, MemoryStore::new(STORE_BYTES_MAX)))
+            .map(|_| start())
             .collect::<Result<_, _>>()
-            .context("cannot bind the embedded servers to loopback")?;
+            .context("cannot start the embedded servers")?;
         let server = |node: &StorageNode| match node.local_addr() {
             SocketAddr::V4(addr) => Ok(Server {
                 addr,

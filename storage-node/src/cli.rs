@@ -11,12 +11,14 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::tag::Tag;
 use dkvs_common::wire::v1;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::StorageNode;
-use crate::service::Service;
+use crate::service::{Config, Service};
 use crate::store::MemoryStore;
 use crate::udp::{SOCKET_BUFFER_BYTES, workers_default};
 
@@ -104,12 +106,24 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     let workers = arguments.workers.unwrap_or_else(workers_default);
     let store = MemoryStore::new(arguments.max_memory.0);
-    for (key, value) in initial_pairs(&arguments.pairs)? {
+    for (op, (key, value)) in (1..).zip(initial_pairs(&arguments.pairs)?) {
+        let content_type = ContentType::default();
+        // The smallest tags there are: whatever is written later is newer.
+        let tag = Tag { time: 0, op };
+        let record = Record::new(
+            &key,
+            tag,
+            Content::Value {
+                content_type,
+                value,
+            },
+        );
         store
-            .put(&key, &value)
+            .put(&key, &record)
             .context("the pairs on the command line do not fit")?;
     }
-    let node = StorageNode::bind(addr, workers, store)
+    let config = Config::new(getrandom::u64().context("the system has no random bytes")?);
+    let node = StorageNode::bind(addr, workers, store, config)
         .with_context(|| format!("cannot take datagrams on {addr}"))?;
 
     let shutdown = CancellationToken::new();

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use service::Service;
+use service::{Config, Service};
 use store::MemoryStore;
 use udp::Worker;
 
@@ -38,8 +38,13 @@ impl StorageNode {
     /// Binds `workers` sockets to one address, over one store. Port 0 lets the system pick.
     ///
     /// Datagrams that arrive from here on wait in the sockets until the workers run.
-    pub fn bind(addr: SocketAddr, workers: NonZeroUsize, store: MemoryStore) -> io::Result<Self> {
-        let service = Arc::new(Service::new(store));
+    pub fn bind(
+        addr: SocketAddr,
+        workers: NonZeroUsize,
+        store: MemoryStore,
+        config: Config,
+    ) -> io::Result<Self> {
+        let service = Arc::new(Service::new(store, config));
         let sockets = udp::bind(addr, workers)?;
         let local_addr = sockets[0].local_addr()?;
         let worker = |socket| Worker::new(socket, Arc::clone(&service));

@@ -5,10 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use dkvs_common::wire::v1;
+use dkvs_common::wire::{v1, v2};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
@@ -134,6 +134,15 @@ impl Port {
     }
 
     async fn answer(&self, datagram: Bytes, peer: SocketAddr, shutdown: &CancellationToken) {
+        if v2::is_v2(&datagram) {
+            let mut replies = Vec::new();
+            self.service
+                .handle_v2(&datagram, &mut |reply| replies.push(reply));
+            for reply in replies {
+                send(&self.socket, &self.service, &reply, peer).await;
+            }
+            return;
+        }
         if datagram.is_empty() {
             // Every pair is gathered for a dump, so the limit comes before the service.
             let Ok(permit) = Arc::clone(&self.dumps).try_acquire_owned() else {
@@ -141,7 +150,7 @@ impl Port {
                 tracing::warn!(%peer, "a dump was asked for and dropped: {DUMPS_AT_ONCE} are under way");
                 return;
             };
-            if let Response::Dump(dump) = self.service.handle_v1(datagram) {
+            if let Response::Dump(dump) = self.service.handle_v1(datagram, unix_ms()) {
                 let (socket, service) = (Arc::clone(&self.socket), Arc::clone(&self.service));
                 let shutdown = shutdown.clone();
                 tokio::spawn(async move {
@@ -152,7 +161,7 @@ impl Port {
             }
             return;
         }
-        if let Response::Datagram(reply) = self.service.handle_v1(datagram) {
+        if let Response::Datagram(reply) = self.service.handle_v1(datagram, unix_ms()) {
             send(&self.socket, &self.service, &reply, peer).await;
         }
     }
@@ -162,6 +171,14 @@ impl Port {
         tracing::warn!(%error, "receiving failed");
         tokio::time::sleep(ERROR_PAUSE).await;
     }
+}
+
+/// What the wall clock shows; before 1970 it shows nothing of use, and tags do not rely on it.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 async fn send_dump(socket: &UdpSocket, service: &Service, dump: v1::Dump, peer: SocketAddr) {

@@ -1,9 +1,12 @@
-//! Where a server keeps its pairs.
+//! Where a server keeps its records.
 //!
-//! The contract: a put that returned `Ok` is what every later get of the key sees, from any
-//! thread, until the next put; a put that returned an error changed nothing; gets never fail
-//! because the store is full.
+//! The contract: of all records put under a key, a store keeps the one with the greatest tag; a
+//! put that returned `Ok` is what every later read of the key sees, from any thread, until one
+//! with a greater tag; a put that returned an error changed nothing; reads never fail because the
+//! store is full.
 
 mod memory;
+mod packed;
 
-pub use memory::{ENTRY_OVERHEAD_BYTES, Full, MemoryStore};
+pub use memory::{ENTRY_OVERHEAD_BYTES, Full, MemoryStore, Put};
+pub use packed::Packed;

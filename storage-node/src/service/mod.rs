@@ -1,18 +1,64 @@
 //! What a server answers: a request's bytes in, a response out. No sockets, no clock.
 
+mod v2;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType};
+use dkvs_common::tag::TagClock;
 use dkvs_common::wire::v1::{self, GetReply, PutReply, Request};
+use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, VALUE_BYTES_DEFAULT};
 
 use crate::store::{Full, MemoryStore};
 
 /// The store, and how requests change and read it.
 pub struct Service {
     store: MemoryStore,
+    config: Config,
+    /// Mints the tags of what comes without one.
+    clock: Mutex<TagClock>,
     /// What happened so far.
     pub counters: Counters,
+}
+
+/// What a server is told about itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Random, and another one after every start.
+    pub boot_id: u64,
+    /// The longest DKVS/2 datagram to send, in bytes.
+    pub datagram_bytes_max: usize,
+    /// The longest value to store by DKVS/2, in bytes.
+    pub value_bytes_max: usize,
+    /// The ring that the server belongs to, if it knows: requests for another are refused.
+    pub epoch: Option<u32>,
+}
+
+impl Config {
+    /// The defaults.
+    pub fn new(boot_id: u64) -> Self {
+        Self {
+            boot_id,
+            datagram_bytes_max: DATAGRAM_BYTES_DEFAULT,
+            value_bytes_max: VALUE_BYTES_DEFAULT,
+            epoch: None,
+        }
+    }
+}
+
+/// The numbers that a server tells on request, each by its byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Statistic {
+    Keys = 1,
+    Bytes = 2,
+    Gets = 3,
+    Puts = 4,
+    PutsRefusedFull = 5,
+    Malformed = 6,
+    Damaged = 7,
 }
 
 /// What a datagram gets.
@@ -38,8 +84,10 @@ pub struct Counters {
     pub dumps_dropped: Counter,
     /// Pairs left out of dumps because no datagram holds them.
     pub dump_pairs_left_out: Counter,
-    /// Datagrams that were no request.
+    /// Datagrams or messages that were no request.
     pub malformed: Counter,
+    /// Datagrams and records that did not match their checksum.
+    pub damaged: Counter,
     /// Gets of values that DKVS/1 cannot carry, answered as unknown.
     pub values_unrepresentable: Counter,
     /// Datagrams that the system would not receive or send.
@@ -64,9 +112,12 @@ impl Counter {
 
 impl Service {
     /// Serves `store`.
-    pub fn new(store: MemoryStore) -> Self {
+    pub fn new(store: MemoryStore, config: Config) -> Self {
         Self {
             store,
+            config,
+            // The boot id is as random as the clock's operations have to be.
+            clock: Mutex::new(TagClock::new(config.boot_id as u32)),
             counters: Counters::default(),
         }
     }
@@ -76,11 +127,14 @@ impl Service {
         &self.store
     }
 
-    /// Answers one datagram of DKVS/1. Every datagram has an answer.
-    pub fn handle_v1(&self, datagram: Bytes) -> Response {
+    /// Answers one datagram of DKVS/1. Every datagram has an answer. `unix_ms` is what the wall
+    /// clock shows.
+    pub fn handle_v1(&self, datagram: Bytes, unix_ms: u64) -> Response {
         match Request::decode(datagram) {
             Ok(Request::Get(key)) => Response::Datagram(self.get(&key).encode()),
-            Ok(Request::Put(key, value)) => Response::Datagram(self.put(&key, &value).encode()),
+            Ok(Request::Put(key, value)) => {
+                Response::Datagram(self.put(&key, &value, unix_ms).encode())
+            }
             Ok(Request::Dump) => Response::Dump(self.dump()),
             Err(malformed) => {
                 self.counters.malformed.add(1);
@@ -92,7 +146,11 @@ impl Service {
 
     fn get(&self, key: &Key) -> GetReply {
         self.counters.gets.add(1);
-        let Some(value) = self.store.get(key) else {
+        let value = self.store.read(key, |held| {
+            let value = || Value::new(Bytes::copy_from_slice(held.value())).ok();
+            if held.is_tombstone() { None } else { value() }
+        });
+        let Some(value) = value.flatten() else {
             return GetReply::Unknown;
         };
         let (reply, unrepresentable) = GetReply::of_stored(value);
@@ -103,18 +161,35 @@ impl Service {
         reply
     }
 
-    fn put(&self, key: &Key, value: &Value) -> PutReply {
-        match self.store.put(key, value) {
-            Ok(()) => {
+    /// DKVS/1 has no tags: whatever comes last is the newest.
+    fn put(&self, key: &Key, value: &Value, unix_ms: u64) -> PutReply {
+        let content = Content::Value {
+            content_type: ContentType::default(),
+            value: value.clone(),
+        };
+        let mint = |held| {
+            let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+            clock.mint(unix_ms, held)
+        };
+        match self.store.put_next(key, &content, mint) {
+            Ok(Ok(())) => {
                 self.counters.puts.add(1);
                 PutReply::Stored
             }
-            Err(full @ Full { .. }) => {
-                self.counters.puts_refused_full.add(1);
-                tracing::debug!(?key, %full, "put refused");
+            Ok(Err(exhausted)) => {
+                tracing::warn!(?key, %exhausted, "put refused");
+                PutReply::Failed
+            }
+            Err(full) => {
+                self.refused_full(key, full);
                 PutReply::Failed
             }
         }
+    }
+
+    fn refused_full(&self, key: &Key, full: Full) {
+        self.counters.puts_refused_full.add(1);
+        tracing::debug!(?key, %full, "put refused");
     }
 
     fn dump(&self) -> v1::Dump {
@@ -134,11 +209,11 @@ mod tests {
     use serde::Deserialize;
 
     fn service(bytes_max: usize) -> Service {
-        Service::new(MemoryStore::new(bytes_max))
+        Service::new(MemoryStore::new(bytes_max), Config::new(1))
     }
 
     fn replies(service: &Service, datagram: impl Into<Bytes>) -> Vec<Bytes> {
-        match service.handle_v1(datagram.into()) {
+        match service.handle_v1(datagram.into(), 1_000) {
             Response::Datagram(reply) => vec![reply],
             Response::Dump(dump) => dump.collect(),
         }
@@ -171,7 +246,7 @@ mod tests {
 
     #[test]
     fn wire_v1_vectors_hold() {
-        let text = include_str!("../../common/tests/vectors/wire-v1.json");
+        let text = include_str!("../../../common/tests/vectors/wire-v1.json");
         let vectors: Vectors = serde_json::from_str(text).unwrap();
         assert_eq!(vectors.exchanges.len(), 13);
         let service = service(usize::MAX);
@@ -195,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_full_store_refuses_puts_and_serves_gets() {
-        let service = service(crate::store::ENTRY_OVERHEAD_BYTES + 2);
+        let service = service(crate::store::ENTRY_OVERHEAD_BYTES + 24 + 2);
         assert_eq!(replies(&service, &b"a\x001"[..]), ["\0"]);
         assert_eq!(replies(&service, &b"b\x002"[..]), [""]);
         assert_eq!(replies(&service, &b"a"[..]), ["1"]);
@@ -207,9 +282,16 @@ mod tests {
         let service = service(usize::MAX);
         let key = Key::new("k").unwrap();
         for value in [vec![0, 1], vec![b'v'; KEY_OR_VALUE_BYTES_MAX + 1]] {
+            let content = Content::Value {
+                content_type: ContentType::default(),
+                value: Value::new(value).unwrap(),
+            };
+            let mut clock = TagClock::new(2);
+            let mint = |held| clock.mint(2_000, held);
             service
                 .store()
-                .put(&key, &Value::new(value).unwrap())
+                .put_next(&key, &content, mint)
+                .unwrap()
                 .unwrap();
             assert_eq!(replies(&service, "k"), ["\0"]);
         }

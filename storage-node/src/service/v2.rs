@@ -1,0 +1,491 @@
+//! DKVS/2: a datagram of requests in, datagrams of replies out.
+
+use bytes::Bytes;
+use dkvs_common::kv::Key;
+use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
+use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
+use dkvs_common::wire::v2::reply::{Durability, Greeting, RECORD_HEAD_BYTES, Reply};
+use dkvs_common::wire::v2::request::Request;
+
+use super::{Service, Statistic};
+use crate::store::{Packed, Put};
+
+/// Replies in the making: as many to a datagram as it holds.
+struct Replies<'a> {
+    builder: Builder,
+    datagram_bytes_max: usize,
+    envelope: Envelope,
+    send: &'a mut dyn FnMut(Vec<u8>),
+}
+
+impl Replies<'_> {
+    fn push(&mut self, message: &ReplyMessage) {
+        if self.builder.push(|datagram| message.encode(datagram)) {
+            return;
+        }
+        self.flush();
+        if !self.builder.push(|datagram| message.encode(datagram)) {
+            // No reply of ours is longer than a datagram.
+            debug_assert!(
+                false,
+                "a reply to operation {} fits no datagram",
+                message.operation
+            );
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.builder.is_empty() {
+            let next = Builder::new(self.envelope, self.datagram_bytes_max);
+            (self.send)(std::mem::replace(&mut self.builder, next).finish());
+        }
+    }
+
+    /// The most bytes of a value that a reply with a record has room for.
+    fn block_bytes_max(&self, content_type: &[u8]) -> usize {
+        let overhead = PLAIN_BYTES + RECORD_HEAD_BYTES + content_type.len();
+        self.datagram_bytes_max.saturating_sub(overhead)
+    }
+}
+
+impl Service {
+    /// Answers a DKVS/2 datagram, its requests together, by calls of `send` with a datagram each.
+    /// One that is damaged, or does not come from a client, gets no answer.
+    pub fn handle_v2(&self, datagram: &Bytes, send: &mut dyn FnMut(Vec<u8>)) {
+        let (asked, mut messages) = match envelope::open(datagram, Proof::Checksum) {
+            Ok((envelope, messages)) if envelope.sender == Sender::Client => (envelope, messages),
+            _ => {
+                self.counters.damaged.add(1);
+                return;
+            }
+        };
+        let datagram_bytes_max = self.config.datagram_bytes_max;
+        let envelope = Envelope {
+            sender: Sender::Server,
+            epoch: self.config.epoch.unwrap_or(0),
+            authentication: None,
+        };
+        let builder = Builder::new(envelope, datagram_bytes_max);
+        let mut replies = Replies {
+            builder,
+            datagram_bytes_max,
+            envelope,
+            send,
+        };
+        loop {
+            match next_request(&mut messages) {
+                Ok(Some(Ok(request))) => self.serve(request, asked.epoch, &mut replies),
+                Ok(Some(Err(bad))) => {
+                    self.counters.malformed.add(1);
+                    tracing::debug!(error = %bad.error, "a request that is not understood");
+                    let (id, operation, reply) = (bad.id, bad.operation, Reply::Unsupported);
+                    replies.push(&ReplyMessage {
+                        id,
+                        operation,
+                        reply,
+                    });
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    self.counters.malformed.add(1);
+                    break;
+                }
+            }
+        }
+        replies.flush();
+    }
+
+    fn serve(&self, message: RequestMessage, epoch: u32, replies: &mut Replies<'_>) {
+        let (id, operation) = (message.id, message.request.operation());
+        let reply = match message.request {
+            Request::Greet { .. } => Reply::Greeting(self.greeting()),
+            Request::Ping => Reply::Done,
+            Request::Stats => Reply::Stats(self.statistics()),
+            _ if self.config.epoch.is_some_and(|ours| ours != epoch) => Reply::WrongEpoch {
+                epoch: self.config.epoch.unwrap_or(0),
+            },
+            Request::Get { key } => return self.serve_get(id, operation, &key, replies),
+            Request::Tag { key } => self.tag(&key),
+            Request::Digest { key } => self.digest(&key),
+            Request::Put { key, record } => self.put_record(&key, &record),
+            Request::GetBlock {
+                key,
+                tag,
+                offset,
+                block_bytes,
+            } => {
+                let block_bytes = usize::from(block_bytes).min(replies.block_bytes_max(&[]));
+                self.block(&key, tag, offset, block_bytes)
+            }
+            Request::Stage { .. } | Request::PutStaged { .. } | Request::List { .. } => {
+                Reply::Unsupported
+            }
+        };
+        replies.push(&ReplyMessage {
+            id,
+            operation,
+            reply,
+        });
+    }
+
+    fn greeting(&self) -> Greeting {
+        Greeting {
+            boot_id: self.config.boot_id,
+            session: 0,
+            datagram_bytes_max: u16::try_from(self.config.datagram_bytes_max).unwrap_or(u16::MAX),
+            value_bytes_max: u32::try_from(self.config.value_bytes_max).unwrap_or(u32::MAX),
+            durability: Durability::Memory,
+        }
+    }
+
+    fn serve_get(&self, id: RequestId, operation: u8, key: &Key, replies: &mut Replies<'_>) {
+        self.counters.gets.add(1);
+        let record = |held: &Packed| {
+            let block_bytes = replies.block_bytes_max(held.content_type());
+            let value = held.value();
+            let copy = Bytes::copy_from_slice;
+            Reply::Record {
+                tag: held.tag(),
+                content_type: ContentType::new(copy(held.content_type())).unwrap_or_default(),
+                value_bytes: value.len() as u32,
+                checksum: held.checksum(),
+                block: copy(&value[..value.len().min(block_bytes)]),
+            }
+        };
+        let reply = self.show(key, record);
+        replies.push(&ReplyMessage {
+            id,
+            operation,
+            reply,
+        });
+    }
+
+    fn tag(&self, key: &Key) -> Reply {
+        self.show(key, |held| Reply::Tag { tag: held.tag() })
+    }
+
+    fn digest(&self, key: &Key) -> Reply {
+        self.show(key, |held| Reply::Digest {
+            tag: held.tag(),
+            value_bytes: held.value().len() as u32,
+            checksum: held.checksum(),
+        })
+    }
+
+    fn block(&self, key: &Key, tag: Tag, offset: u32, block_bytes: usize) -> Reply {
+        self.show(key, |held| {
+            if held.tag() != tag {
+                return Reply::Superseded { tag: held.tag() };
+            }
+            let value = held.value();
+            let start = (offset as usize).min(value.len());
+            let end = start.saturating_add(block_bytes).min(value.len());
+            Reply::Block {
+                offset,
+                block: Bytes::copy_from_slice(&value[start..end]),
+            }
+        })
+    }
+
+    /// What `reply` makes of the key's value; a tombstone or nothing is absent.
+    fn show(&self, key: &Key, reply: impl FnOnce(&Packed) -> Reply) -> Reply {
+        let shown = self.store.read(key, |held| match held.is_tombstone() {
+            true => Reply::Absent { tag: held.tag() },
+            false => reply(held),
+        });
+        shown.unwrap_or(Reply::Absent { tag: Tag::ZERO })
+    }
+
+    fn put_record(&self, key: &Key, record: &Record) -> Reply {
+        let value_bytes = match &record.content {
+            Content::Value { value, .. } => value.len(),
+            Content::Tombstone => 0,
+        };
+        if value_bytes > self.config.value_bytes_max {
+            let value_bytes_max = u32::try_from(self.config.value_bytes_max).unwrap_or(u32::MAX);
+            return Reply::TooLarge { value_bytes_max };
+        }
+        if !record.is_sound(key) {
+            self.counters.damaged.add(1);
+            return Reply::Corrupt;
+        }
+        match self.store.put(key, record) {
+            Ok(Put::Stored) => {
+                self.counters.puts.add(1);
+                Reply::Done
+            }
+            Ok(Put::Superseded(tag)) => Reply::Superseded { tag },
+            Err(full) => {
+                self.refused_full(key, full);
+                Reply::Full
+            }
+        }
+    }
+
+    fn statistics(&self) -> Vec<(u8, u64)> {
+        let counters = &self.counters;
+        [
+            (Statistic::Keys, self.store.len() as u64),
+            (Statistic::Bytes, self.store.bytes() as u64),
+            (Statistic::Gets, counters.gets.count()),
+            (Statistic::Puts, counters.puts.count()),
+            (
+                Statistic::PutsRefusedFull,
+                counters.puts_refused_full.count(),
+            ),
+            (Statistic::Malformed, counters.malformed.count()),
+            (Statistic::Damaged, counters.damaged.count()),
+        ]
+        .map(|(name, value)| (name as u8, value))
+        .to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Config;
+    use crate::store::MemoryStore;
+    use dkvs_common::kv::Value;
+    use dkvs_common::wire::v2::message::next_reply;
+
+    fn service(bytes_max: usize) -> Service {
+        let config = Config {
+            boot_id: 77,
+            ..Config::new(1)
+        };
+        Service::new(MemoryStore::new(bytes_max), config)
+    }
+
+    fn key() -> Key {
+        Key::new("k").unwrap()
+    }
+
+    fn record(time: u64, value: Vec<u8>) -> Record {
+        let content = Content::Value {
+            content_type: ContentType::new("a/b").unwrap(),
+            value: Value::new(value).unwrap(),
+        };
+        Record::new(&key(), Tag { time, op: 1 }, content)
+    }
+
+    /// Sends requests in one datagram; the replies, and in how many datagrams they came.
+    fn ask(service: &Service, epoch: u32, requests: Vec<Request>) -> (Vec<Reply>, usize) {
+        let envelope = Envelope {
+            sender: Sender::Client,
+            epoch,
+            authentication: None,
+        };
+        let mut builder = Builder::new(envelope, 60_000);
+        for (number, request) in (0..).zip(requests) {
+            let message = RequestMessage {
+                id: RequestId(number),
+                wait_ms: 1_000,
+                request,
+            };
+            assert!(builder.push(|datagram| message.encode(datagram)));
+        }
+        let mut datagrams = Vec::new();
+        service.handle_v2(&builder.finish().into(), &mut |reply| {
+            datagrams.push(Bytes::from(reply));
+        });
+        let mut replies = Vec::new();
+        for datagram in &datagrams {
+            assert!(datagram.len() <= 1_200);
+            let (envelope, mut messages) = envelope::open(datagram, Proof::Checksum).unwrap();
+            assert_eq!(envelope.sender, Sender::Server);
+            while let Some(message) = next_reply(&mut messages).unwrap() {
+                assert_eq!(message.id, RequestId(replies.len() as u64));
+                replies.push(message.reply);
+            }
+        }
+        (replies, datagrams.len())
+    }
+
+    fn one(service: &Service, request: Request) -> Reply {
+        ask(service, 0, vec![request]).0.remove(0)
+    }
+
+    fn put(time: u64, value: &str) -> Request {
+        Request::Put {
+            key: key(),
+            record: record(time, value.into()),
+        }
+    }
+
+    #[test]
+    fn the_newest_record_is_kept_and_told_in_every_form() {
+        let service = service(usize::MAX);
+        assert_eq!(
+            one(&service, Request::Get { key: key() }),
+            Reply::Absent { tag: Tag::ZERO }
+        );
+        assert_eq!(one(&service, put(5, "five")), Reply::Done);
+        let tag = Tag { time: 5, op: 1 };
+        assert_eq!(one(&service, put(4, "four")), Reply::Superseded { tag });
+        assert_eq!(one(&service, put(5, "five")), Reply::Done);
+        let checksum = record(5, "five".into()).checksum;
+        let content_type = ContentType::new("a/b").unwrap();
+        let block = Bytes::from_static(b"five");
+        let whole = Reply::Record {
+            tag,
+            content_type,
+            value_bytes: 4,
+            checksum,
+            block,
+        };
+        assert_eq!(one(&service, Request::Get { key: key() }), whole);
+        assert_eq!(
+            one(&service, Request::Tag { key: key() }),
+            Reply::Tag { tag }
+        );
+        let digest = Reply::Digest {
+            tag,
+            value_bytes: 4,
+            checksum,
+        };
+        assert_eq!(one(&service, Request::Digest { key: key() }), digest);
+
+        let tombstone = Record::new(&key(), Tag { time: 6, op: 1 }, Content::Tombstone);
+        assert_eq!(
+            one(
+                &service,
+                Request::Put {
+                    key: key(),
+                    record: tombstone
+                }
+            ),
+            Reply::Done
+        );
+        let absent = Reply::Absent {
+            tag: Tag { time: 6, op: 1 },
+        };
+        for request in [
+            Request::Get { key: key() },
+            Request::Tag { key: key() },
+            Request::Digest { key: key() },
+        ] {
+            assert_eq!(one(&service, request), absent);
+        }
+    }
+
+    #[test]
+    fn requests_of_one_datagram_are_answered_in_one_where_they_fit() {
+        let service = service(usize::MAX);
+        let (replies, datagrams) = ask(
+            &service,
+            0,
+            vec![put(1, "v"), Request::Get { key: key() }, Request::Ping],
+        );
+        assert_eq!((replies.len(), datagrams), (3, 1));
+        let long = Request::Put {
+            key: key(),
+            record: record(2, vec![b'v'; 700]),
+        };
+        let gets = vec![Request::Get { key: key() }; 3];
+        let (replies, datagrams) = ask(&service, 0, [vec![long], gets].concat());
+        assert_eq!((replies.len(), datagrams), (4, 3));
+    }
+
+    #[test]
+    fn a_long_value_is_told_by_its_first_block_and_then_block_by_block() {
+        let service = service(usize::MAX);
+        let value: Vec<u8> = (0..20_000u32).map(|number| number as u8).collect();
+        let record = record(1, value.clone());
+        service.store().put(&key(), &record).unwrap();
+        let Reply::Record {
+            value_bytes: 20_000,
+            block,
+            ..
+        } = one(&service, Request::Get { key: key() })
+        else {
+            panic!("no record");
+        };
+        let mut got = block.to_vec();
+        assert!(got.len() > 1_000);
+        while got.len() < value.len() {
+            let request = Request::GetBlock {
+                key: key(),
+                tag: record.tag,
+                offset: got.len() as u32,
+                block_bytes: u16::MAX,
+            };
+            let Reply::Block { offset, block } = one(&service, request) else {
+                panic!("no block");
+            };
+            assert_eq!(offset as usize, got.len());
+            assert!(!block.is_empty());
+            got.extend_from_slice(&block);
+        }
+        assert_eq!(got, value);
+        let past_the_end = |offset, time| Request::GetBlock {
+            key: key(),
+            tag: Tag { time, op: 1 },
+            offset,
+            block_bytes: 9,
+        };
+        let nothing = Reply::Block {
+            offset: u32::MAX,
+            block: Bytes::new(),
+        };
+        assert_eq!(one(&service, past_the_end(u32::MAX, 1)), nothing);
+        assert_eq!(
+            one(&service, past_the_end(0, 2)),
+            Reply::Superseded { tag: record.tag }
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_refused_with_its_reason() {
+        let service = service(100);
+        assert_eq!(one(&service, put(1, &"v".repeat(100))), Reply::Full);
+        let mut damaged = record(1, b"v".to_vec());
+        damaged.checksum ^= 1;
+        assert_eq!(
+            one(
+                &service,
+                Request::Put {
+                    key: key(),
+                    record: damaged
+                }
+            ),
+            Reply::Corrupt
+        );
+        let service = Service::new(
+            MemoryStore::new(usize::MAX),
+            Config {
+                value_bytes_max: 10,
+                epoch: Some(7),
+                ..Config::new(1)
+            },
+        );
+        let (replies, _) = ask(&service, 7, vec![put(1, "12345678901")]);
+        assert_eq!(
+            replies,
+            [Reply::TooLarge {
+                value_bytes_max: 10
+            }]
+        );
+        let (replies, _) = ask(&service, 8, vec![put(1, "v"), Request::Ping]);
+        assert_eq!(replies, [Reply::WrongEpoch { epoch: 7 }, Reply::Done]);
+    }
+
+    #[test]
+    fn strangers_and_damaged_datagrams_get_nothing() {
+        let service = service(usize::MAX);
+        let silent = |datagram: Vec<u8>| {
+            service.handle_v2(&datagram.into(), &mut |_| panic!("an answer"));
+        };
+        let envelope = Envelope {
+            sender: Sender::Server,
+            epoch: 0,
+            authentication: None,
+        };
+        silent(Builder::new(envelope, 1_200).finish());
+        silent(b"\0DK2".to_vec());
+        silent(b"\0DK2\x02\0\0\0\0\0\0\0\0\0\0\0".to_vec());
+        assert_eq!(service.counters.damaged.count(), 3);
+    }
+}
