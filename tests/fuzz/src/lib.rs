@@ -1,0 +1,106 @@
+//! What must hold of the decoders for any bytes at all: they end, they do not panic, and what
+//! they take they write again as it was.
+//!
+//! Each check panics when something does not hold; `targets/` hands them to the fuzzer, and the
+//! test below replays the corpus that is kept.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use bytes::Bytes;
+use dkvs_common::wire::v1::{GetReply, PutReply, Request, encode_dump, encode_get, encode_put};
+use dkvs_common::wire::v2::envelope::{self, Builder, ClusterKey, Proof};
+use dkvs_common::wire::v2::message::{next_reply, next_request};
+
+/// DKVS/1, in both directions.
+pub fn v1(data: &[u8]) {
+    let datagram = Bytes::copy_from_slice(data);
+    match Request::decode(datagram.clone()) {
+        Ok(Request::Get(key)) => assert_eq!(encode_get(&key), Ok(datagram.clone())),
+        Ok(Request::Put(key, value)) => assert_eq!(encode_put(&key, &value), Ok(datagram.clone())),
+        Ok(Request::Dump) => assert_eq!(encode_dump(), datagram),
+        Err(malformed) => assert!(malformed.reply().len() <= datagram.len()),
+    }
+    if let Ok(reply) = GetReply::decode(datagram.clone()) {
+        assert_eq!(reply.encode(), datagram);
+    }
+    if let Ok(reply) = PutReply::decode(&datagram) {
+        assert_eq!(reply.encode(), datagram);
+    }
+}
+
+/// DKVS/2: the bytes as a datagram, and, since no fuzzer guesses a checksum, as the messages of
+/// one.
+pub fn v2(data: &[u8]) {
+    let datagram = Bytes::copy_from_slice(data);
+    let key = ClusterKey::new(&[7; 32]);
+    let client = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 4_000);
+    if let Ok((envelope, messages)) = envelope::open(&datagram, Proof::Checksum) {
+        let mut builder = Builder::new(envelope, datagram.len());
+        assert!(builder.push(|datagram| datagram.extend_from_slice(&messages)));
+        assert_eq!(builder.finish(), datagram);
+    }
+    // Nobody has told the fuzzer the key.
+    assert!(envelope::open(&datagram, Proof::Key { key: &key, client }).is_err());
+    requests(datagram.clone());
+    replies(datagram);
+}
+
+fn requests(mut messages: Bytes) {
+    loop {
+        let before = messages.clone();
+        match next_request(&mut messages) {
+            Ok(Some(Ok(message))) => {
+                let mut again = Vec::new();
+                message.encode(&mut again);
+                assert_eq!(again, before[..before.len() - messages.len()]);
+            }
+            Ok(Some(Err(_))) => assert!(messages.len() < before.len()),
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+fn replies(mut messages: Bytes) {
+    loop {
+        let before = messages.clone();
+        match next_reply(&mut messages) {
+            Ok(Some(message)) => {
+                let mut again = Vec::new();
+                message.encode(&mut again);
+                assert_eq!(again, before[..before.len() - messages.len()]);
+            }
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    fn replay(corpus: &str, check: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("corpus")
+            .join(corpus);
+        let mut replayed = 0;
+        for entry in fs::read_dir(folder).expect("the corpus") {
+            let path = entry.expect("a file of the corpus").path();
+            let data = fs::read(&path).expect("a file that can be read");
+            println!("{}", path.display());
+            check(&data);
+            replayed += 1;
+        }
+        assert!(replayed >= 10, "only {replayed} files in the corpus");
+    }
+
+    #[test]
+    fn the_kept_corpus_of_v1_holds() {
+        replay("v1", super::v1);
+    }
+
+    #[test]
+    fn the_kept_corpus_of_v2_holds() {
+        replay("v2", super::v2);
+    }
+}
