@@ -235,7 +235,7 @@ fn bad_arguments_are_refused_with_what_is_wrong() {
         (&["127.0.0.1", "0", &long, "v"], "32754 bytes"),
         (&["127.0.0.1", "0", "k", &long], "32754 bytes"),
         (
-            &["127.0.0.1", "0", "--max-memory", "100", "k", "v"],
+            &["127.0.0.1", "0", "--max-memory", "50", "k", "v"],
             "do not fit",
         ),
     ] {
