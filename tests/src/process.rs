@@ -244,6 +244,12 @@ impl Process {
         self.stdout.iter().collect()
     }
 
+    /// Everything that was looked at, and what is left on standard error after the end.
+    pub fn rest_of_stderr(&mut self) -> Vec<String> {
+        self.log.extend(self.stderr.iter());
+        self.log.clone()
+    }
+
     fn pid(&self) -> Pid {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         pid.expect("a process id")
@@ -292,9 +298,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.log.extend(self.stderr.iter());
         // A panic on a task is the log's alone to tell.
-        let panicked = self.log.iter().any(|line| line.contains("panicked at"));
+        let panicked = self
+            .rest_of_stderr()
+            .iter()
+            .any(|line| line.contains("panicked at"));
         if panicked && !std::thread::panicking() {
             panic!("the program panicked: {:#?}", self.log);
         }

@@ -149,3 +149,23 @@ async fn past_the_limit_a_connection_is_told_so_and_closed() {
     })
     .await;
 }
+
+/// The gateway gives each ten seconds, which is what this test takes.
+#[tokio::test]
+async fn a_body_that_stops_is_told_so_and_a_head_that_stops_is_cut_off() {
+    let cluster = PROGRAMS.cluster(3, &[]);
+    let mut body = Connection::open(cluster.gateway.addr).await;
+    body.send("PUT /kv/k HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nva")
+        .await;
+    let mut head = Connection::open(cluster.gateway.addr).await;
+    head.send("GET /kv/k HTTP/1.1\r\nho").await;
+    let (reply, cut_off) = patiently(async { tokio::join!(body.reply(), head.rest()) }).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.problem()),
+        (408, "request-timeout")
+    );
+    assert_eq!(reply.header("connection"), "close");
+    assert_eq!(cut_off, b"");
+    let get = get(&client(), cluster.gateway.url("/kv/k")).await;
+    assert_eq!(get.problem(), "key-not-found");
+}

@@ -85,6 +85,11 @@ async fn idle_connections_do_not_hold_up_the_end() {
     assert_eq!(unused.rest().await, b"");
     let status = cluster.gateway.process.end();
     assert!(status.success(), "{status:?}");
+    let log = cluster.gateway.process.rest_of_stderr().join("\n");
+    assert!(
+        log.contains("stopped") && !log.contains("still busy"),
+        "{log}"
+    );
 }
 
 #[tokio::test]
