@@ -25,13 +25,27 @@ const PREFIX: &str = "/kv/";
 /// How long the body of a request may make no progress.
 const BODY_PROGRESS: Duration = Duration::from_secs(10);
 
+/// For how long, and for how many bytes, a body is read on after it was refused.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 16 << 20;
+
 pub(super) async fn put(
     State(app): State<App>,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
-    let key = path::key(request.uri(), PREFIX)?;
-    let parameters = KvParameters::parse(&app, request.uri(), WRITE, "w")?;
-    let value = read_value(request, v1::KEY_OR_VALUE_BYTES_MAX).await?;
+    let (head, mut body) = request.into_parts();
+    let put = put_value(&app, &head.uri, &mut body).await;
+    // A caller who waits to be asked for the body is not asked for it any more.
+    if put.is_err() && !head.headers.contains_key(header::EXPECT) {
+        tokio::spawn(linger(body));
+    }
+    put
+}
+
+async fn put_value(app: &App, uri: &Uri, body: &mut Body) -> Result<Response<Body>, Problem> {
+    let key = path::key(uri, PREFIX)?;
+    let parameters = KvParameters::parse(app, uri, WRITE, "w")?;
+    let value = read_value(body, v1::KEY_OR_VALUE_BYTES_MAX).await?;
 
     let started = Instant::now();
     let KvParameters {
@@ -175,10 +189,9 @@ pub(super) fn json(document: &impl Serialize) -> Response<Body> {
 }
 
 /// The body, refused as soon as it is known to be longer than `value_bytes_max`.
-async fn read_value(request: Request, value_bytes_max: usize) -> Result<Value, Problem> {
+async fn read_value(body: &mut Body, value_bytes_max: usize) -> Result<Value, Problem> {
     let too_large = || Problem::value_too_large(value_bytes_max);
-    let mut body = request.into_body();
-    let announced = http_body::Body::size_hint(&body).lower();
+    let announced = http_body::Body::size_hint(body).lower();
     if announced > value_bytes_max as u64 {
         return Err(too_large());
     }
@@ -198,4 +211,20 @@ async fn read_value(request: Request, value_bytes_max: usize) -> Result<Value, P
         bytes.extend_from_slice(&frame);
     }
     Value::new(bytes.freeze()).map_err(|_| too_large())
+}
+
+/// Reads on in a body that was refused, for a while, so that the caller gets to read the answer:
+/// closing a connection with unread bytes would take the answer back.
+async fn linger(mut body: Body) {
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.into_data().map_or(0, |data| data.len());
+            if read > LINGER_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Past it the connection is closed.
+    let _ = tokio::time::timeout(LINGER, reading).await;
 }

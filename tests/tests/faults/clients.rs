@@ -7,15 +7,15 @@ use tokio::select;
 
 const PROGRAMS: Programs = programs!();
 
-/// Two requests where only one finds room. The connection of the one that is in flight comes
-/// back; the other was told that the gateway is overloaded.
-pub async fn in_flight(cluster: &Cluster, target: &str) -> Connection {
+/// Sends a request twice where only one finds room. The connection of the one that is in flight
+/// comes back; the other was told that the gateway is overloaded.
+pub async fn in_flight(cluster: &Cluster, request: Vec<u8>) -> Connection {
     let mut connections = [
         Connection::open(cluster.gateway.addr).await,
         Connection::open(cluster.gateway.addr).await,
     ];
     for connection in &mut connections {
-        connection.send(request("GET", target, None)).await;
+        connection.send(&request).await;
     }
     let [mut one, mut other] = connections;
     let (refused, taken): (Reply, _) = select! {
@@ -36,7 +36,7 @@ async fn a_client_that_goes_away_gives_up_its_place() {
     // Were each place held until the time-out of half a minute, this would take two.
     patiently(async {
         for _ in 0..4 {
-            drop(in_flight(&cluster, "/kv/k?timeout_ms=30000").await);
+            drop(in_flight(&cluster, request("GET", "/kv/k", None)).await);
             until("there is room", async || {
                 let url = cluster.gateway.url("/kv/k?timeout_ms=1");
                 get(&client, url).await.problem() == "timeout"
@@ -92,17 +92,7 @@ async fn a_write_goes_on_after_its_client_has_gone() {
     for node in &cluster.nodes {
         node.process.stop();
     }
-    // The overloaded reply tells that the first of them is on its way to the servers.
-    let mut connection = Connection::open(cluster.gateway.addr).await;
-    connection.send(request("PUT", "/kv/k", Some(b"v"))).await;
-    until("it is in flight", async || {
-        let url = cluster.gateway.url("/livez");
-        assert_eq!(get(&client, url).await.status, 200);
-        let probe = get(&client, cluster.gateway.url("/servers")).await;
-        probe.status == 503
-    })
-    .await;
-    drop(connection);
+    drop(in_flight(&cluster, request("PUT", "/kv/k", Some(b"v"))).await);
     for node in &cluster.nodes {
         node.process.go_on();
     }

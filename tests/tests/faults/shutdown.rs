@@ -40,7 +40,8 @@ async fn a_request_in_flight_gets_its_reply_before_the_gateway_ends() {
         for node in &cluster.nodes {
             node.process.stop();
         }
-        let mut connection = in_flight(&cluster, "/kv/k?timeout_ms=30000").await;
+        let mut connection =
+            in_flight(&cluster, request("GET", "/kv/k?timeout_ms=30000", None)).await;
         cluster.gateway.process.signal(signal);
         until("connections are refused", async || {
             refuses_connections(&cluster).await
@@ -65,7 +66,7 @@ async fn a_request_that_times_out_meanwhile_is_told_so() {
     for node in &cluster.nodes {
         node.process.stop();
     }
-    let mut connection = in_flight(&cluster, "/kv/k?timeout_ms=1500").await;
+    let mut connection = in_flight(&cluster, request("GET", "/kv/k?timeout_ms=5000", None)).await;
     cluster.gateway.process.signal(Signal::TERM);
     let reply = connection.reply().await;
     assert_eq!((reply.status.as_u16(), reply.problem()), (504, "timeout"));
@@ -98,7 +99,7 @@ async fn a_second_signal_ends_it_at_once() {
     for node in &cluster.nodes {
         node.process.stop();
     }
-    let mut connection = in_flight(&cluster, "/kv/k?timeout_ms=30000").await;
+    let mut connection = in_flight(&cluster, request("GET", "/kv/k?timeout_ms=30000", None)).await;
     cluster.gateway.process.signal(Signal::TERM);
     until("connections are refused", async || {
         refuses_connections(&cluster).await
