@@ -1,11 +1,26 @@
 //! The requests open towards one server.
 //!
+//! ```text
+//!               greeting answered            empty datagram
+//!   Unknown -------------------------> V2 -------------------> Unknown, greeted at once
+//!      |  ^                             |
+//!      |  +---- port unreachable -------+
+//!      |
+//!      +--- empty datagram ---> V1 --- greeting answered ---> V2
+//! ```
+//!
+//! Nothing but greetings is sent to a server that has not answered one: so no request reaches a
+//! server that cannot read it, and a request that ends before then was certainly never sent.
+//!
 //! Invariants: a request is open from [`Peer::request`] until its reply, its deadline,
-//! [`Peer::cancel`], or the server's turning out to speak DKVS/1 only, and each of these is told
-//! exactly once; a reply is taken at most once; what is in flight is never more than the window
-//! allows, but for a single datagram.
+//! [`Peer::cancel`], or the server's turning out to be unreachable or to speak DKVS/1 only, and
+//! all but a cancel are told exactly once; a reply is taken at most once; what is in flight is
+//! never more than the window allows, but for a single message.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,7 +28,10 @@ use thiserror::Error;
 
 use super::rtt::RoundTrip;
 use super::window::{RetryBudget, Window};
-use crate::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
+use crate::wire::v2::envelope::{
+    self, AUTHENTICATED_BYTES, Authentication, Builder, Envelope, PLAIN_BYTES, Proof, Sender,
+};
+use crate::wire::v2::keys::Keys;
 use crate::wire::v2::message::{REQUEST_HEAD_BYTES, RequestId, RequestMessage, next_reply};
 use crate::wire::v2::reply::{Greeting, Reply};
 use crate::wire::v2::request::Request;
@@ -25,13 +43,18 @@ pub const REQUESTS_MAX: usize = 16_384;
 /// version even, is noticed within a second.
 pub const GREETING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What is the same for all servers.
-#[derive(Debug, Clone, Copy)]
+/// For how long a server whose port was unreachable is taken to be so, without asking it again.
+pub const UNREACHABLE_REST: Duration = Duration::from_millis(10);
+
+/// What a client knows before it meets a server.
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// The longest datagram to send and to take, in bytes.
+    /// The longest datagram to send, in bytes.
     pub datagram_bytes_max: usize,
     /// The ring that this client belongs to.
     pub epoch: u32,
+    /// The cluster's keys, if it has any, and this client's address as the server sees it.
+    pub keys: Option<(Arc<Keys>, SocketAddrV4)>,
 }
 
 /// What a server turned out to be.
@@ -45,13 +68,13 @@ pub enum Speaks {
     V1,
 }
 
-/// Something that the caller has to know.
+/// Something that the caller has to know. A request is named by the token it was opened with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum Event<T> {
     /// A request was answered.
     Reply {
         /// Which one.
-        id: RequestId,
+        token: T,
         /// The answer.
         reply: Reply,
         /// From its first transmission until now.
@@ -60,12 +83,25 @@ pub enum Event {
     /// A request's deadline has passed.
     Expired {
         /// Which one.
-        id: RequestId,
+        token: T,
     },
-    /// The server speaks DKVS/1 only, so that this request is not going to be answered.
+    /// The server speaks DKVS/1 only, so that this request is not going to be answered. It
+    /// changed nothing there.
     NotV2 {
         /// Which one.
-        id: RequestId,
+        token: T,
+    },
+    /// Nothing listens at the server's port.
+    Unreachable {
+        /// Which request ends by that.
+        token: T,
+        /// Whether it was sent before, and so may have been carried out.
+        sent: bool,
+    },
+    /// The request is longer than the server turned out to take. It was not sent.
+    TooLong {
+        /// Which one.
+        token: T,
     },
     /// The server was started anew since it was last greeted: what it held in memory is gone.
     Restarted,
@@ -82,6 +118,8 @@ pub enum RequestError {
         message_bytes: usize,
         message_bytes_max: usize,
     },
+    #[error("nothing listens at the server's port")]
+    Unreachable,
 }
 
 /// Counts since the start.
@@ -101,41 +139,61 @@ pub struct Counters {
     pub damaged: u64,
 }
 
-/// One server, as a client sees it.
+/// One server, as a client sees it. `T` names a request to the caller.
 #[derive(Debug)]
-pub struct Peer {
+pub struct Peer<T> {
     config: Config,
     speaks: Speaks,
-    open: BTreeMap<RequestId, Open>,
+    open: BTreeMap<RequestId, Open<T>>,
     next_id: u64,
-    /// Requests to be sent, for the first time or again.
-    outbox: VecDeque<RequestId>,
-    events: VecDeque<Event>,
+    /// Requests to be sent again, and those to be sent for the first time.
+    again: VecDeque<RequestId>,
+    fresh: VecDeque<RequestId>,
+    events: VecDeque<Event<T>>,
+    /// When something is due for which request; those that were rescheduled or have ended are
+    /// skipped.
+    dues: BinaryHeap<Reverse<(Instant, RequestId)>>,
+    greeting: Greeted,
+    session: u64,
+    sequence: u64,
+    unreachable_until: Option<Instant>,
     round_trip: RoundTrip,
     window: Window,
     budget: RetryBudget,
-    /// No request is due before this.
-    next_due: Option<Instant>,
-    greeting: Option<RequestId>,
-    greet_at: Instant,
     random: u64,
     counters: Counters,
 }
 
 #[derive(Debug)]
-struct Open {
+struct Open<T> {
+    token: T,
     /// The encoded message; the bytes that say how long the client waits are written on sending.
     message: Vec<u8>,
+    /// What it takes of the window: its own bytes, or those of the reply if they are many more.
+    window_bytes: usize,
     deadline: Instant,
     transmissions: u32,
     first_sent: Instant,
-    /// When to send it again, or, while it is in the outbox, its deadline.
-    due: Instant,
+    /// Its place in [`Peer::dues`]; none while it has not been sent and was not held up.
+    due: Option<Instant>,
     /// Whether its bytes count in the window.
     in_flight: bool,
+    /// Nobody waits for the reply: it is not sent again.
+    is_abandoned: bool,
 }
 
-impl Peer {
+/// The greeting that is under way, if one is, and when the next one is due.
+#[derive(Debug)]
+struct Greeted {
+    under_way: Option<RequestId>,
+    transmissions: u32,
+    first_sent: Option<Instant>,
+    /// When to send it, for the first time or again; none if that is not due before it ends.
+    send_at: Option<Instant>,
+    ends: Instant,
+}
+
+impl<T: Copy> Peer<T> {
     /// A server of which nothing is known. `random` makes the request ids unguessable and
     /// spreads retransmissions; two peers must not be given the same.
     pub fn new(config: Config, random: u64, now: Instant) -> Self {
@@ -144,14 +202,23 @@ impl Peer {
             speaks: Speaks::Unknown,
             open: BTreeMap::new(),
             next_id: random,
-            outbox: VecDeque::new(),
+            again: VecDeque::new(),
+            fresh: VecDeque::new(),
             events: VecDeque::new(),
+            dues: BinaryHeap::new(),
+            greeting: Greeted {
+                under_way: None,
+                transmissions: 0,
+                first_sent: None,
+                send_at: None,
+                ends: now,
+            },
+            session: 0,
+            sequence: 0,
+            unreachable_until: None,
             round_trip: RoundTrip::default(),
             window: Window::default(),
             budget: RetryBudget::default(),
-            next_due: None,
-            greeting: None,
-            greet_at: now,
             random,
             counters: Counters::default(),
         }
@@ -167,6 +234,11 @@ impl Peer {
         self.round_trip.smoothed()
     }
 
+    /// How long to wait for a reply before asking again.
+    pub fn retransmission_timeout(&self) -> Duration {
+        self.round_trip.timeout()
+    }
+
     /// Counts since the start.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -179,50 +251,38 @@ impl Peer {
 
     /// The longest message, its head included, that fits a datagram to this server.
     pub fn message_bytes_max(&self) -> usize {
-        let theirs = match self.speaks {
-            Speaks::V2(greeting) => usize::from(greeting.datagram_bytes_max),
-            _ => usize::MAX,
-        };
-        self.config.datagram_bytes_max.min(theirs) - PLAIN_BYTES
+        self.datagram_bytes_max() - self.envelope_bytes()
     }
 
-    /// Opens a request. It is sent by the [`Self::poll_transmit`] that follows.
+    /// Takes other keys into use, from the next datagram on.
+    pub fn set_keys(&mut self, keys: Arc<Keys>) {
+        if let Some((held, _)) = &mut self.config.keys {
+            *held = keys;
+        }
+    }
+
+    /// Opens a request. It is sent by the [`Self::poll_transmit`] that follows, or, if the server
+    /// has not answered a greeting yet, once it has.
     pub fn request(
         &mut self,
         request: Request,
+        token: T,
         now: Instant,
         deadline: Instant,
     ) -> Result<RequestId, RequestError> {
+        if self.is_unreachable(now) {
+            return Err(RequestError::Unreachable);
+        }
         if self.open.len() >= REQUESTS_MAX {
             return Err(RequestError::TooMany);
         }
-        if self.greeting.is_none() && now >= self.greet_at {
-            self.greet(now);
-        }
-        self.enter(request, now, deadline)
-    }
-
-    /// Greets the server, whether or not there is anything to ask of it, unless a greeting is
-    /// under way.
-    pub fn greet(&mut self, now: Instant) {
-        if self.greeting.is_none() {
-            let datagram_bytes_max =
-                u16::try_from(self.config.datagram_bytes_max).unwrap_or(u16::MAX);
-            let deadline = now + GREETING_INTERVAL;
-            self.greet_at = deadline;
-            let greeting = self.enter(Request::Greet { datagram_bytes_max }, now, deadline);
-            self.greeting = greeting.ok();
-        }
-    }
-
-    fn enter(
-        &mut self,
-        request: Request,
-        now: Instant,
-        deadline: Instant,
-    ) -> Result<RequestId, RequestError> {
-        let id = RequestId(self.next_id);
-        let mut message = Vec::new();
+        self.greet_if_due(now);
+        let reply_bytes = match &request {
+            Request::GetBlock { block_bytes, .. } => usize::from(*block_bytes),
+            _ => 0,
+        };
+        let id = self.next_id();
+        let mut message = Vec::with_capacity(MESSAGE_BYTES_USUAL);
         RequestMessage {
             id,
             wait_ms: 0,
@@ -236,19 +296,51 @@ impl Peer {
                 message_bytes_max,
             });
         }
-        self.next_id = self.next_id.wrapping_add(1);
         let open = Open {
+            token,
+            window_bytes: message_bytes + reply_bytes,
             message,
             deadline,
             transmissions: 0,
             first_sent: now,
-            due: deadline,
+            due: None,
             in_flight: false,
+            is_abandoned: false,
         };
         self.open.insert(id, open);
-        self.outbox.push_back(id);
-        self.wake_by(deadline);
+        self.fresh.push_back(id);
         Ok(id)
+    }
+
+    /// Greets the server if it was not greeted for [`GREETING_INTERVAL`].
+    pub fn greet_if_due(&mut self, now: Instant) {
+        if now >= self.greeting.ends {
+            self.greet(now);
+        }
+    }
+
+    /// Greets the server, whether or not there is anything to ask of it.
+    pub fn greet(&mut self, now: Instant) {
+        self.greeting = Greeted {
+            under_way: Some(self.next_id()),
+            transmissions: 0,
+            first_sent: None,
+            send_at: Some(now),
+            ends: now + GREETING_INTERVAL,
+        };
+    }
+
+    /// Whether nothing listened at the server's port a moment ago.
+    pub(super) fn is_unreachable(&self, now: Instant) -> bool {
+        self.unreachable_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether there is nothing left to send, and room for `window_bytes` more.
+    pub(super) fn is_hungry(&self, window_bytes: usize) -> bool {
+        matches!(self.speaks, Speaks::V2(_))
+            && self.again.is_empty()
+            && self.fresh.is_empty()
+            && self.window.has_room(window_bytes)
     }
 
     /// Forgets a request: its reply, should it come, is a stray.
@@ -256,54 +348,144 @@ impl Peer {
         if let Some(open) = self.open.remove(&id)
             && open.in_flight
         {
-            self.window.given_up(open.message.len());
+            self.window.given_up(open.window_bytes);
         }
     }
 
-    /// The next datagram to send: as many of the waiting messages as it holds and the window
-    /// allows; none when there is nothing to send now.
+    /// Nobody waits for the reply any more: the request is not sent again. Its reply is still
+    /// told, should it come; its end otherwise is not.
+    pub fn abandon(&mut self, id: RequestId) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.is_abandoned = true;
+        }
+    }
+
+    /// The next datagram to send: a greeting, or as many of the waiting messages as it holds and
+    /// the window allows; none when there is nothing to send now.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let mut builder = None;
-        while let Some(id) = self.outbox.front().copied() {
+        if let Some(greeting) = self.poll_greeting(now) {
+            return Some(greeting);
+        }
+        if !matches!(self.speaks, Speaks::V2(_)) {
+            self.schedule_held_up();
+            return None;
+        }
+        let mut builder: Option<Builder> = None;
+        while let Some((id, is_again)) = self.next_to_send() {
+            let bytes_max = self.datagram_bytes_max();
             let Some(open) = self.open.get_mut(&id) else {
-                // Cancelled, answered or expired while it waited.
-                self.outbox.pop_front();
+                // Cancelled or answered while it waited.
+                self.sent_or_gone(is_again);
                 continue;
             };
-            if !self.window.has_room(open.message.len()) {
+            if open.is_abandoned && open.transmissions == 0 {
+                self.sent_or_gone(is_again);
+                self.open.remove(&id);
+                continue;
+            }
+            if !self.window.has_room(open.window_bytes) {
                 break;
             }
-            let (config, bytes_max) = (&self.config, self.config.datagram_bytes_max);
-            let builder = builder.get_or_insert_with(|| {
-                let envelope = Envelope {
-                    sender: Sender::Client,
-                    epoch: config.epoch,
-                    authentication: None,
-                };
-                Builder::new(envelope, bytes_max)
-            });
-            let wait = open.deadline.saturating_duration_since(now).as_millis();
-            let wait_ms = u16::try_from(wait).unwrap_or(u16::MAX);
-            open.message[REQUEST_HEAD_BYTES - 2..REQUEST_HEAD_BYTES]
-                .copy_from_slice(&wait_ms.to_be_bytes());
+            write_wait(&mut open.message, open.deadline, now);
+            let builder = match &mut builder {
+                Some(builder) => builder,
+                None => {
+                    self.sequence += 1;
+                    let envelope = envelope_of(&self.config, self.session, self.sequence);
+                    builder.insert(Builder::new(envelope, bytes_max))
+                }
+            };
             if !builder.push(|datagram| datagram.extend_from_slice(&open.message)) {
-                break;
+                if !builder.is_empty() {
+                    break;
+                }
+                // It was opened before the server told what it takes.
+                let token = open.token;
+                self.sent_or_gone(is_again);
+                self.open.remove(&id);
+                self.events.push_back(Event::TooLong { token });
+                continue;
             }
-            self.outbox.pop_front();
+            self.sent_or_gone(is_again);
             self.sent(id, now);
         }
-        let datagram = builder.filter(|builder| !builder.is_empty())?.finish();
-        self.counters.datagrams_sent += 1;
+        if builder.is_none() {
+            self.schedule_held_up();
+        }
+        let datagram = self.finish(builder.filter(|builder| !builder.is_empty())?);
         Some(datagram)
     }
 
+    fn next_to_send(&self) -> Option<(RequestId, bool)> {
+        let again = self.again.front().map(|id| (*id, true));
+        again.or_else(|| self.fresh.front().map(|id| (*id, false)))
+    }
+
+    fn sent_or_gone(&mut self, is_again: bool) {
+        if is_again {
+            self.again.pop_front();
+        } else {
+            self.fresh.pop_front();
+        }
+    }
+
+    /// What cannot be sent now may have to be told as expired. The newest are at the end, and
+    /// those before one that was scheduled were scheduled with it.
+    fn schedule_held_up(&mut self) {
+        for id in self.fresh.iter().rev() {
+            let Some(open) = self.open.get_mut(id) else {
+                continue;
+            };
+            if open.due.is_some() {
+                break;
+            }
+            open.due = Some(open.deadline);
+            self.dues.push(Reverse((open.deadline, *id)));
+        }
+    }
+
+    fn poll_greeting(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let id = self.greeting.under_way?;
+        self.greeting.send_at.filter(|at| *at <= now)?;
+        let datagram_bytes_max = u16::try_from(self.config.datagram_bytes_max).unwrap_or(u16::MAX);
+        let mut message = Vec::new();
+        RequestMessage {
+            id,
+            wait_ms: 0,
+            request: Request::Greet { datagram_bytes_max },
+        }
+        .encode(&mut message);
+        write_wait(&mut message, self.greeting.ends, now);
+        let envelope = envelope_of(&self.config, 0, 0);
+        let mut builder = Builder::new(envelope, self.datagram_bytes_max());
+        builder.push(|datagram| datagram.extend_from_slice(&message));
+
+        self.greeting.transmissions += 1;
+        self.greeting.first_sent.get_or_insert(now);
+        let random = self.random();
+        let wait = self
+            .round_trip
+            .backed_off(self.greeting.transmissions, random);
+        self.greeting.send_at = Some(now + wait).filter(|at| *at < self.greeting.ends);
+        Some(self.finish(builder))
+    }
+
+    fn finish(&mut self, builder: Builder) -> Vec<u8> {
+        self.counters.datagrams_sent += 1;
+        match &self.config.keys {
+            None => builder.finish(),
+            Some((keys, client)) => builder.finish_with(keys.sending().1, *client),
+        }
+    }
+
     fn sent(&mut self, id: RequestId, now: Instant) {
+        let random = self.random();
         let Some(open) = self.open.get_mut(&id) else {
             return;
         };
         open.transmissions += 1;
         open.in_flight = true;
-        self.window.sent(open.message.len());
+        self.window.sent(open.window_bytes);
         if open.transmissions == 1 {
             open.first_sent = now;
             self.counters.sent += 1;
@@ -311,26 +493,53 @@ impl Peer {
         } else {
             self.counters.sent_again += 1;
         }
-        // Numerical Recipes' generator: it need not be good, only different between peers.
+        let wait = self.round_trip.backed_off(open.transmissions, random);
+        let due = open.deadline.min(now + wait);
+        open.due = Some(due);
+        self.dues.push(Reverse((due, id)));
+    }
+
+    /// Numerical Recipes' generator: it need not be good, only different between peers.
+    fn random(&mut self) -> u8 {
         self.random = self
             .random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        let wait = self
-            .round_trip
-            .backed_off(open.transmissions, (self.random >> 56) as u8);
-        open.due = open.deadline.min(now + wait);
-        let due = open.due;
-        self.wake_by(due);
+        (self.random >> 56) as u8
+    }
+
+    fn next_id(&mut self) -> RequestId {
+        let id = RequestId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        id
+    }
+
+    fn datagram_bytes_max(&self) -> usize {
+        match self.speaks {
+            Speaks::V2(greeting) => usize::from(greeting.datagram_bytes_max)
+                .min(self.config.datagram_bytes_max)
+                .max(DATAGRAM_BYTES_MIN),
+            _ => self.config.datagram_bytes_max,
+        }
+    }
+
+    fn envelope_bytes(&self) -> usize {
+        match self.config.keys {
+            None => PLAIN_BYTES,
+            Some(_) => AUTHENTICATED_BYTES,
+        }
     }
 
     /// A datagram arrived from the server.
     pub fn handle_datagram(&mut self, datagram: &Bytes, now: Instant) {
-        if datagram.is_empty() {
-            self.handle_v1_answer(now);
-            return;
-        }
-        let mut messages = match envelope::open(datagram, Proof::Checksum) {
+        let opened = match &self.config.keys {
+            // An empty datagram is what a DKVS/1 server answers to anything of ours. Where there
+            // are keys it proves nothing.
+            None if datagram.is_empty() => return self.handle_v1_answer(now),
+            None => envelope::open(datagram, Proof::Checksum),
+            Some((keys, client)) => open_with(keys, *client, datagram),
+        };
+        let mut messages = match opened {
             Ok((envelope, messages)) if envelope.sender == Sender::Server => messages,
             _ => {
                 self.counters.damaged += 1;
@@ -350,6 +559,10 @@ impl Peer {
     }
 
     fn handle_reply(&mut self, id: RequestId, reply: Reply, now: Instant) {
+        if self.greeting.under_way == Some(id) {
+            self.handle_greeting_reply(&reply, now);
+            return;
+        }
         let Some(open) = self.open.remove(&id) else {
             self.counters.strays += 1;
             return;
@@ -359,91 +572,203 @@ impl Peer {
             self.round_trip.sample(after);
         }
         if open.in_flight {
-            self.window.answered(open.message.len());
+            self.window.answered(open.window_bytes);
         }
-        if self.greeting == Some(id) {
-            self.greeting = None;
-            if let Reply::Greeting(greeting) = reply {
-                self.handle_greeting(greeting);
-            }
-            return;
-        }
-        self.events.push_back(Event::Reply { id, reply, after });
+        let token = open.token;
+        self.events.push_back(Event::Reply {
+            token,
+            reply,
+            after,
+        });
     }
 
-    fn handle_greeting(&mut self, greeting: Greeting) {
+    fn handle_greeting_reply(&mut self, reply: &Reply, now: Instant) {
+        let Reply::Greeting(greeting) = reply else {
+            return;
+        };
+        if let (1, Some(sent)) = (self.greeting.transmissions, self.greeting.first_sent) {
+            self.round_trip.sample(now.saturating_duration_since(sent));
+        }
+        self.greeting.under_way = None;
+        self.greeting.send_at = None;
         if let Speaks::V2(before) = self.speaks
             && before.boot_id != greeting.boot_id
         {
             self.events.push_back(Event::Restarted);
         }
-        self.speaks = Speaks::V2(greeting);
+        // Sequences go on from session to session: each is greater than all before it.
+        self.session = greeting.session;
+        self.speaks = Speaks::V2(*greeting);
     }
 
-    /// An empty datagram is what a DKVS/1 server answers to anything of ours.
+    /// A server that spoke DKVS/2 is asked once more before it is believed: a damaged datagram of
+    /// ours may look like DKVS/1 to it.
     fn handle_v1_answer(&mut self, now: Instant) {
+        if let Speaks::V2(_) = self.speaks {
+            self.speaks = Speaks::Unknown;
+            self.take_back_unanswered();
+            self.greet(now);
+            return;
+        }
         self.speaks = Speaks::V1;
-        self.greet_at = now + GREETING_INTERVAL;
-        self.window = Window::default();
-        self.outbox.clear();
-        let greeting = self.greeting.take();
-        let given_back = std::mem::take(&mut self.open).into_keys();
-        let told = given_back.filter(|id| Some(*id) != greeting);
-        self.events.extend(told.map(|id| Event::NotV2 { id }));
+        self.greeting.under_way = None;
+        self.greeting.send_at = None;
+        for open in self.take_all() {
+            if !open.is_abandoned {
+                let token = open.token;
+                self.events.push_back(Event::NotV2 { token });
+            }
+        }
     }
 
-    /// When to call [`Self::handle_timeout`] next.
+    /// The system tells that nothing listens at the server's port.
+    pub fn handle_unreachable(&mut self, now: Instant) {
+        self.speaks = Speaks::Unknown;
+        self.greeting.under_way = None;
+        self.greeting.send_at = None;
+        self.greeting.ends = now;
+        self.unreachable_until = Some(now + UNREACHABLE_REST);
+        for open in self.take_all() {
+            if !open.is_abandoned {
+                self.events.push_back(Event::Unreachable {
+                    token: open.token,
+                    sent: open.transmissions > 0,
+                });
+            }
+        }
+    }
+
+    fn take_all(&mut self) -> Vec<Open<T>> {
+        self.window = Window::default();
+        self.again.clear();
+        self.fresh.clear();
+        self.dues.clear();
+        std::mem::take(&mut self.open).into_values().collect()
+    }
+
+    /// All that was sent is to be sent again, as soon as the server has answered a greeting.
+    fn take_back_unanswered(&mut self) {
+        self.window = Window::default();
+        for (id, open) in &mut self.open {
+            if open.in_flight {
+                open.in_flight = false;
+                open.due = Some(open.deadline);
+                self.dues.push(Reverse((open.deadline, *id)));
+                self.again.push_back(*id);
+            }
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`] next. Earlier than necessary, at times.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.next_due
+        let due = self.dues.peek().map(|Reverse((due, _))| *due);
+        let greeting = self.greeting.under_way.map(|_| {
+            let send_at = self.greeting.send_at;
+            send_at.unwrap_or(self.greeting.ends)
+        });
+        due.into_iter().chain(greeting).min()
     }
 
     /// Time has passed: requests past their deadline are told as expired, and those not answered
     /// in time are to be sent again, as far as the budget goes.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.next_due.is_none_or(|due| now < due) {
+        if self.greeting.under_way.is_some() && self.greeting.ends <= now {
+            self.greeting.under_way = None;
+            // As long as something waits for the answer, the question is repeated.
+            if !self.open.is_empty() {
+                self.greet(now);
+            }
+        }
+        while let Some(Reverse((due, id))) = self.dues.peek().copied()
+            && due <= now
+        {
+            self.dues.pop();
+            let Some(open) = self.open.get(&id) else {
+                continue;
+            };
+            if open.due == Some(due) {
+                self.handle_due(id, now);
+            }
+        }
+    }
+
+    fn handle_due(&mut self, id: RequestId, now: Instant) {
+        let Some(open) = self.open.get_mut(&id) else {
+            return;
+        };
+        let was_in_flight = std::mem::take(&mut open.in_flight);
+        let (deadline, is_abandoned, token) = (open.deadline, open.is_abandoned, open.token);
+        let timeout = self.round_trip.timeout();
+        if was_in_flight {
+            self.window.given_up(open.window_bytes);
+            self.window.lost(now, timeout);
+        }
+        if is_abandoned || deadline <= now {
+            self.open.remove(&id);
+            if !is_abandoned {
+                self.events.push_back(Event::Expired { token });
+            }
             return;
         }
-        let mut expired = Vec::new();
-        let mut next_due: Option<Instant> = None;
-        for (id, open) in &mut self.open {
-            if open.deadline <= now {
-                expired.push(*id);
-                continue;
-            }
-            if open.due <= now && open.in_flight {
-                self.window.given_up(open.message.len());
-                let round_trip = self.round_trip.timeout();
-                self.window.lost(now, round_trip);
-                open.in_flight = false;
-                if self.budget.spend() {
-                    self.outbox.push_back(*id);
-                    open.due = open.deadline;
-                } else {
-                    self.counters.over_budget += 1;
-                    open.in_flight = true;
-                    self.window.sent(open.message.len());
-                    open.due = open.deadline.min(now + round_trip);
-                }
-            }
-            next_due = Some(next_due.map_or(open.due, |next| next.min(open.due)));
-        }
-        self.next_due = next_due;
-        for id in expired {
-            self.cancel(id);
-            if self.greeting == Some(id) {
-                self.greeting = None;
-            } else {
-                self.events.push_back(Event::Expired { id });
-            }
+        if !was_in_flight {
+            // It waits to be sent.
+            open.due = Some(deadline);
+            self.dues.push(Reverse((deadline, id)));
+        } else if self.budget.spend() {
+            open.due = Some(deadline);
+            self.dues.push(Reverse((deadline, id)));
+            self.again.push_back(id);
+        } else {
+            self.counters.over_budget += 1;
+            open.in_flight = true;
+            self.window.sent(open.window_bytes);
+            let due = deadline.min(now + timeout);
+            open.due = Some(due);
+            self.dues.push(Reverse((due, id)));
         }
     }
 
     /// What has happened, in order.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<Event<T>> {
         self.events.pop_front()
     }
+}
 
-    fn wake_by(&mut self, due: Instant) {
-        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+/// What the message of a small pair takes.
+const MESSAGE_BYTES_USUAL: usize = 128;
+
+/// The shortest that a server may refuse to go beyond, in bytes.
+pub const DATAGRAM_BYTES_MIN: usize = 512;
+
+fn envelope_of(config: &Config, session: u64, sequence: u64) -> Envelope {
+    let authentication = config.keys.as_ref().map(|(keys, _)| Authentication {
+        key_id: keys.sending().0,
+        session,
+        sequence,
+    });
+    Envelope {
+        sender: Sender::Client,
+        epoch: config.epoch,
+        authentication,
     }
+}
+
+fn open_with(
+    keys: &Keys,
+    client: SocketAddrV4,
+    datagram: &Bytes,
+) -> Result<(Envelope, Bytes), envelope::EnvelopeError> {
+    let named = envelope::peek(datagram)?.authentication;
+    let named = named.ok_or(envelope::EnvelopeError::WrongProof)?;
+    let key = keys.find(named.key_id);
+    let key = key.ok_or(envelope::EnvelopeError::NotAuthentic)?;
+    envelope::open(datagram, Proof::Key { key, client })
+}
+
+/// Writes how long the client waits into a request, rounded up: with nothing left there would be
+/// no point in sending it.
+fn write_wait(message: &mut [u8], deadline: Instant, now: Instant) {
+    let left = deadline.saturating_duration_since(now).as_micros();
+    let wait_ms = u16::try_from(left.div_ceil(1_000)).unwrap_or(u16::MAX);
+    message[REQUEST_HEAD_BYTES - 2..REQUEST_HEAD_BYTES].copy_from_slice(&wait_ms.to_be_bytes());
 }

@@ -6,7 +6,7 @@ use super::coding::{
     Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
     write_key, write_tag,
 };
-use super::message::{MessageError, operation};
+use super::message::{MessageError, REQUEST_HEAD_BYTES, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
 use crate::record::{Content, ContentType, Record};
@@ -116,6 +116,18 @@ impl Request {
             Self::GetBlock { .. } => operation::GET_BLOCK,
             Self::List { .. } => operation::LIST,
             Self::Stats => operation::STATS,
+        }
+    }
+
+    /// How long the message of a put of this record is, in bytes.
+    pub fn put_bytes(key: &Key, record: &Record) -> usize {
+        let head = REQUEST_HEAD_BYTES + 2 + key.as_bytes().len() + 16 + 4 + 1;
+        match &record.content {
+            Content::Value {
+                content_type,
+                value,
+            } => head + 1 + content_type.as_bytes().len() + value.len(),
+            Content::Tombstone => head,
         }
     }
 

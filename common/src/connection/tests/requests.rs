@@ -1,0 +1,386 @@
+//! Requests of one message: batching, retransmission, deadlines, restarts, versions, limits.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::link::{Event, Ticket};
+use super::super::peer::{
+    Config, GREETING_INTERVAL, REQUESTS_MAX, RequestError, Speaks, UNREACHABLE_REST,
+};
+use super::super::rtt::RTO_INITIAL;
+use super::{CLIENT, Faults, SECOND, Server, World, config, key};
+use crate::wire::v2::keys::Keys;
+use crate::wire::v2::reply::{Greeting, Reply};
+use crate::wire::v2::request::Request;
+
+#[test]
+fn everything_of_one_turn_goes_out_together_and_is_answered_together() {
+    let mut world = World::met(5);
+    let deadline = world.now + SECOND;
+    let sent = world.datagrams_sent;
+    world.put_all(0..10, deadline);
+    world.run(world.now + GREETING_INTERVAL / 2);
+    assert_eq!(world.replied(), (0..10).collect());
+    assert_eq!(world.datagrams_sent - sent, 1);
+    assert_eq!(world.link.counters().sent, 10);
+    assert_eq!(world.link.round_trip(), Some(Duration::from_micros(200)));
+    assert!(matches!(
+        world.link.speaks(),
+        Speaks::V2(Greeting { boot_id: 1, .. })
+    ));
+}
+
+#[test]
+fn what_does_not_fit_one_datagram_goes_into_the_next() {
+    let mut world = World::met(5);
+    let deadline = world.now + SECOND;
+    world.put_all(0..100, deadline);
+    world.run(deadline);
+    assert_eq!(world.replied(), (0..100).collect());
+    let datagrams = world.datagrams_sent;
+    assert!((5..20).contains(&datagrams), "{datagrams}");
+}
+
+#[test]
+fn nothing_but_greetings_goes_to_a_server_that_was_not_met() {
+    let mut world = World::new(5, Faults::ALL_LOST);
+    let start = world.now;
+    world.put(1, start + 3 * SECOND);
+    world.run(start + 2 * SECOND);
+    assert!(world.datagrams_sent >= 4, "greeted again and again");
+    assert_eq!(world.link.counters().sent, 0);
+    world.faults = Faults::default();
+    world.run(start + 3 * SECOND);
+    assert_eq!(world.replied(), BTreeSet::from([1]));
+}
+
+#[test]
+fn a_lost_request_is_sent_again_after_the_timeout_and_no_measurement_is_taken_of_it() {
+    let mut world = World::new(5, Faults::default());
+    let start = world.now;
+    world.link.greet_if_due(start);
+    world.run(start + SECOND / 4);
+    let measured = world.link.round_trip();
+    world.faults = Faults::ALL_LOST;
+    world.put(1, start + SECOND);
+    world.run(world.now + Duration::from_micros(100));
+    world.faults = Faults::default();
+    assert!(world.events.is_empty());
+    world.run(world.now + RTO_INITIAL);
+    assert_eq!(world.replied(), BTreeSet::from([1]));
+    assert_eq!(world.link.round_trip(), measured);
+    assert_eq!(world.link.counters().sent_again, 1);
+}
+
+#[test]
+fn a_silent_server_costs_a_few_retransmissions_and_every_request_expires_at_its_deadline() {
+    let mut world = World::met(5);
+    world.faults = Faults::ALL_LOST;
+    let start = world.now;
+    world.put_all(0..200, start + SECOND);
+    world.run(start + 2 * SECOND);
+    assert_eq!(world.events.len(), 200);
+    let mut expired = BTreeSet::new();
+    for (at, event) in &world.events {
+        assert_eq!(*at, start + SECOND);
+        match event {
+            Event::Expired { token } => assert!(expired.insert(*token)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let counters = world.link.counters();
+    assert!(
+        counters.sent_again <= 20 + counters.sent / 10,
+        "{counters:?}"
+    );
+    assert!(counters.over_budget > 0);
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_sent_again_and_its_end_is_not_told() {
+    let mut world = World::met(5);
+    world.faults = Faults::ALL_LOST;
+    let start = world.now;
+    let ticket = world.put(1, start + SECOND);
+    world.run(start);
+    world.link.abandon(ticket);
+    world.run(start + 2 * SECOND);
+    assert!(world.events.is_empty());
+    assert_eq!(world.link.counters().sent_again, 0);
+}
+
+#[test]
+fn a_reply_that_comes_twice_is_a_stray() {
+    let mut world = World::met(5);
+    world.faults.repeat = 1_000;
+    world.put(1, world.now + SECOND);
+    world.run(world.now + SECOND);
+    assert_eq!(world.events.len(), 1);
+    assert!(world.link.counters().strays > 0);
+}
+
+#[test]
+fn a_server_of_the_first_version_is_found_out_before_anything_else_is_sent() {
+    let mut world = World::new(5, Faults::default());
+    world.server.speaks_v1_only = true;
+    let start = world.now;
+    world.put_all(0..3, start + SECOND);
+    world.run(start + SECOND / 4);
+    let given_back: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
+    assert!(matches!(
+        given_back[..],
+        [
+            Event::NotV2 { token: 0 },
+            Event::NotV2 { token: 1 },
+            Event::NotV2 { token: 2 }
+        ]
+    ));
+    assert_eq!(world.link.speaks(), Speaks::V1);
+    assert_eq!(world.server.datagrams, 1, "the greeting");
+
+    world.server.speaks_v1_only = false;
+    world.now += GREETING_INTERVAL;
+    world.link.greet_if_due(world.now);
+    world.run(world.now + SECOND);
+    assert!(matches!(world.link.speaks(), Speaks::V2(_)));
+}
+
+#[test]
+fn one_empty_datagram_does_not_make_a_server_of_the_second_version_one_of_the_first() {
+    let mut world = World::met(5);
+    world.put(1, world.now + SECOND);
+    world.flush();
+    world.link.handle_datagram(&bytes::Bytes::new(), world.now);
+    world.run(world.now + SECOND);
+    assert!(matches!(world.link.speaks(), Speaks::V2(_)));
+    assert_eq!(world.replied(), BTreeSet::from([1]));
+    assert_eq!(world.events.len(), 1);
+}
+
+#[test]
+fn a_downgraded_server_gives_its_requests_back_within_two_round_trips() {
+    let mut world = World::met(5);
+    world.server.speaks_v1_only = true;
+    let start = world.now;
+    world.put(1, start + SECOND);
+    world.run(start + Duration::from_micros(450));
+    assert!(matches!(world.events[..], [(_, Event::NotV2 { token: 1 })]));
+}
+
+#[test]
+fn a_restart_is_noticed_by_the_boot_id_within_a_second_of_use() {
+    let mut world = World::met(5);
+    world.put(0, world.now + SECOND);
+    world.run(world.now + GREETING_INTERVAL);
+    world.server = Server::new(2);
+    world.events.clear();
+    let restarted = world.now;
+    while world
+        .events
+        .iter()
+        .all(|(_, event)| !matches!(event, Event::Restarted))
+    {
+        world.put(1, world.now + SECOND);
+        world.run(world.now + Duration::from_millis(50));
+        assert!(world.now < restarted + SECOND);
+    }
+}
+
+#[test]
+fn an_unreachable_port_ends_what_is_open_and_tells_what_was_sent() {
+    let mut world = World::met(5);
+    let deadline = world.now + SECOND;
+    world.put(1, deadline);
+    world.flush();
+    world.put(2, deadline);
+    world.link.handle_unreachable(world.now);
+    world.flush();
+    let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
+    assert!(matches!(
+        ends[..],
+        [
+            Event::Unreachable {
+                token: 1,
+                sent: true
+            },
+            Event::Unreachable {
+                token: 2,
+                sent: false
+            },
+        ]
+    ));
+    assert_eq!(world.link.speaks(), Speaks::Unknown);
+
+    let refused = world
+        .link
+        .ask(Request::Ping, 3, world.now, deadline)
+        .unwrap_err();
+    assert_eq!(refused, RequestError::Unreachable);
+    world.underway.clear();
+    world.run(world.now + UNREACHABLE_REST);
+    world.put(4, deadline);
+    world.run(world.now + SECOND / 4);
+    assert_eq!(world.replied(), BTreeSet::from([4]));
+}
+
+#[test]
+fn limits_on_requests_and_on_their_length_hold() {
+    let mut world = World::met(5);
+    let (now, deadline) = (world.now, world.now + SECOND);
+    let long = Request::Get {
+        key: crate::kv::Key::new(vec![b'k'; 1_200]).unwrap(),
+    };
+    let refused = world.link.ask(long, 0, now, deadline).unwrap_err();
+    assert!(matches!(
+        refused,
+        RequestError::TooLong {
+            message_bytes: 1_216,
+            message_bytes_max: 1_184
+        }
+    ));
+    let mut opened = 0;
+    let refused = loop {
+        match world.link.ask(Request::Ping, opened, now, deadline) {
+            Ok(_) => opened += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, RequestError::TooMany);
+    assert_eq!(opened as usize, REQUESTS_MAX);
+}
+
+#[test]
+fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
+    let mut world = World::new(5, Faults::default());
+    world.server.datagram_bytes_max = 512;
+    let long = Request::Get {
+        key: crate::kv::Key::new(vec![b'k'; 1_000]).unwrap(),
+    };
+    let deadline = world.now + SECOND;
+    world.link.ask(long, 1, world.now, deadline).unwrap();
+    world
+        .link
+        .ask(Request::Ping, 2, world.now, deadline)
+        .unwrap();
+    world.run(deadline);
+    let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
+    assert!(matches!(
+        ends[..],
+        [
+            Event::TooLong { token: 1 },
+            Event::Reply {
+                token: 2,
+                reply: Reply::Done,
+                ..
+            }
+        ]
+    ));
+}
+
+fn keys(text: &str) -> Arc<Keys> {
+    let lines = text.split_whitespace().map(|id| {
+        let digits = format!("{id:0>2}").repeat(32);
+        format!("{id} {digits}\n")
+    });
+    let text: String = lines.collect();
+    Arc::new(Keys::parse("test", text.as_bytes()).unwrap())
+}
+
+fn with_keys(text: &str) -> Config {
+    Config {
+        keys: Some((keys(text), CLIENT)),
+        ..config()
+    }
+}
+
+#[test]
+fn with_keys_everything_is_authenticated_and_rotation_loses_nothing() {
+    let mut world = World::with(with_keys("1"), 5, Faults::default());
+    world.server.keys = Some(keys("1"));
+    let mut number = 0;
+    let mut ask = |world: &mut World| {
+        world.put(number, world.now + SECOND);
+        world.run(world.now + Duration::from_millis(5));
+        assert_eq!(world.replied().len() as u64, number + 1);
+        number += 1;
+    };
+    ask(&mut world);
+    // The new key is made known to both, then used by both, then the old one is forgotten.
+    world.server.keys = Some(keys("1 2"));
+    ask(&mut world);
+    world.link.set_keys(keys("1 2"));
+    ask(&mut world);
+    world.link.set_keys(keys("2 1"));
+    ask(&mut world);
+    world.server.keys = Some(keys("2"));
+    ask(&mut world);
+    world.link.set_keys(keys("2"));
+    ask(&mut world);
+    assert_eq!(world.link.counters().damaged, 0);
+}
+
+#[test]
+fn with_keys_a_server_that_cannot_prove_itself_is_not_believed() {
+    for server_keys in [None, Some(keys("2"))] {
+        let mut world = World::with(with_keys("1"), 5, Faults::default());
+        world.server.speaks_v1_only = server_keys.is_none();
+        world.server.keys = server_keys;
+        world.put(1, world.now + SECOND);
+        world.run(world.now + 2 * SECOND);
+        assert!(matches!(
+            world.events[..],
+            [(_, Event::Expired { token: 1 })]
+        ));
+        assert_eq!(world.link.speaks(), Speaks::Unknown);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever the network does: every request ends once, in a reply or at its deadline; a
+    /// reply means that it was carried out; and with a network that heals all are answered.
+    #[test]
+    fn every_request_ends_exactly_once(
+        seed in 1u64..,
+        lose in 0u64..300,
+        repeat in 0u64..500,
+        damage in 0u64..100,
+        delay_us in 0u64..20_000,
+        requests in 1u64..300,
+    ) {
+        let mut world = World::new(seed, Faults { lose, repeat, damage, delay_us });
+        for number in 0..requests {
+            let deadline = world.now + Duration::from_millis(300);
+            let ticket = world.put(number, deadline);
+            prop_assert!(matches!(ticket, Ticket::Request(_)));
+            let pause = Duration::from_micros(world.random(3_000));
+            world.run(world.now + pause);
+        }
+        world.run(world.now + SECOND);
+        let mut ended = BTreeSet::new();
+        for (_, event) in &world.events {
+            match event {
+                Event::Reply { token, reply, .. } => {
+                    prop_assert!(ended.insert(*token));
+                    prop_assert_eq!(reply, &Reply::Done);
+                    prop_assert!(world.server.pairs.contains_key(&key(*token)));
+                }
+                Event::Expired { token } => prop_assert!(ended.insert(*token)),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+        prop_assert_eq!(ended, (0..requests).collect());
+        let counters = world.link.counters();
+        prop_assert!(counters.sent_again <= 20 + counters.sent / 10);
+
+        world.faults = Faults::default();
+        world.events.clear();
+        world.put_all(0..20, world.now + SECOND);
+        world.run(world.now + SECOND);
+        prop_assert_eq!(world.replied(), (0..20).collect());
+    }
+}
