@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::{Cluster, ServerId};
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::quorum::Version;
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::{Read, ReadOutcome, ReadReply, Standing};
 use dkvs_common::quorum::write::{Applied, Write, WriteOutcome, WriteReply};
@@ -52,7 +53,7 @@ impl Servers {
         while let Some(transmit) = write.poll_transmit() {
             if let Some(held) = self.live.get_mut(&transmit.to) {
                 *held = Some(Value::new(value.to_owned()).unwrap());
-                write.handle_reply(transmit.to, WriteReply::Stored, self.now);
+                write.handle_reply(transmit.to, 0, WriteReply::Stored, self.now);
             }
         }
         if let Some(deadline) = write.poll_timeout() {
@@ -66,7 +67,8 @@ impl Servers {
         let mut read = Read::new(self.replicas(), quorum, self.now, self.now + TIMEOUT);
         while let Some(transmit) = read.poll_transmit() {
             if let Some(held) = self.live.get(&transmit.to) {
-                let reply = held.clone().map_or(ReadReply::Absent, ReadReply::Value);
+                let value = |value| ReadReply::Value(value, Version::default());
+                let reply = held.clone().map_or(ReadReply::Absent(None), value);
                 read.handle_reply(transmit.to, reply, self.now);
             }
         }
@@ -78,7 +80,10 @@ impl Servers {
 }
 
 fn found(value: &str) -> Option<ReadOutcome> {
-    Some(ReadOutcome::Found(Value::new(value.to_owned()).unwrap()))
+    Some(ReadOutcome::Found(
+        Value::new(value.to_owned()).unwrap(),
+        Version::default(),
+    ))
 }
 
 fn standings(read: &Read) -> Vec<Standing> {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::params::Quorum;
 use super::read::{Read, ReadOutcome, ReadReply};
 use super::tally::Recorded;
-use super::write::{Applied, Refusal, Write, WriteOutcome, WriteReply};
-use super::{Ask, Transmit};
+use super::write::{Applied, Write, WriteOutcome, WriteReply};
+use super::{Ask, Refusal, Transmit, Version};
 use crate::cluster::ServerId;
 use crate::kv::Value;
 use crate::ring::{Position, PreferenceList, RingPoint};
@@ -31,6 +31,10 @@ fn list(n: u8) -> PreferenceList {
 
 fn value(text: char) -> Value {
     Value::new(text.to_string()).unwrap()
+}
+
+fn whole(text: char) -> ReadReply {
+    ReadReply::Value(value(text), Version::default())
 }
 
 /// Every sequence of exactly `length` items drawn from `alphabet`. Its beginnings are the
@@ -114,7 +118,7 @@ fn read_specification(words: &[Said], pending: usize, r: usize) -> Option<&'stat
 
 fn name(outcome: &ReadOutcome) -> &'static str {
     match outcome {
-        ReadOutcome::Found(_) => "found",
+        ReadOutcome::Found(..) => "found",
         ReadOutcome::Absent => "absent",
         ReadOutcome::Disagree => "disagree",
         ReadOutcome::Unreachable => "unreachable",
@@ -140,11 +144,9 @@ fn check_read(n: u8, r: u8, start: Instant, events: &[Event<Said>]) {
                     STRANGER
                 });
                 let recorded = match said {
-                    Said::Value(text) => {
-                        read.handle_reply(from, ReadReply::Value(value(text)), start)
-                    }
-                    Said::Absent => read.handle_reply(from, ReadReply::Absent, start),
-                    Said::Unreachable => read.handle_unreachable(from, start),
+                    Said::Value(text) => read.handle_reply(from, whole(text), start),
+                    Said::Absent => read.handle_reply(from, ReadReply::Absent(None), start),
+                    Said::Unreachable => read.handle_unreachable(from, false, start),
                 };
                 let due = if place >= u16::from(n) {
                     Recorded::Stranger
@@ -175,7 +177,7 @@ fn check_read(n: u8, r: u8, start: Instant, events: &[Event<Said>]) {
             }
         }
         assert_eq!(read.outcome().map(name), expected, "n={n} r={r} {events:?}");
-        if let Some(ReadOutcome::Found(value)) = read.outcome() {
+        if let Some(ReadOutcome::Found(value, _)) = read.outcome() {
             let winner = winner.get_or_insert_with(|| value.clone());
             assert_eq!(winner, value, "a verdict changed: {events:?}");
             let holders = said
@@ -314,8 +316,8 @@ fn check_write(n: u8, w: u8, start: Instant, events: &[Event<Confirmation>]) {
                     STRANGER
                 });
                 let recorded = match word {
-                    Some(reply) => write.handle_reply(from, reply, start),
-                    None => write.handle_unreachable(from, start),
+                    Some(reply) => write.handle_reply(from, 0, reply, start),
+                    None => write.handle_unreachable(from, 0, false, start),
                 };
                 if recorded == Recorded::Counted {
                     assert!(

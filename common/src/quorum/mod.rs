@@ -25,6 +25,48 @@ pub mod tally;
 pub mod write;
 
 use crate::cluster::ServerId;
+use crate::record::ContentType;
+use crate::tag::Tag;
+
+/// What a replica tells of a value beside its bytes. DKVS/1 tells nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Version {
+    /// Which version.
+    pub tag: Option<Tag>,
+    /// The value's media type.
+    pub content_type: ContentType,
+}
+
+/// Why a replica did not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It gave no reason: DKVS/1 has none. What a gateway sends is well-formed, so the server
+    /// has no room.
+    Unstated,
+    /// It has no room.
+    Full,
+    /// It stores nothing any more.
+    ReadOnly,
+    /// The value is longer than it takes.
+    TooLarge {
+        /// What it takes, in bytes.
+        value_bytes_max: u32,
+    },
+    /// Its protocol cannot carry the key or the value.
+    Unrepresentable,
+    /// Its protocol cannot delete.
+    NoDeletion,
+    /// It belongs to another ring.
+    WrongEpoch,
+    /// It does not know the operation.
+    Unsupported,
+    /// It has too much under way.
+    Busy,
+    /// The record was damaged, on its way or in the store.
+    Corrupt,
+    /// Something went wrong in the server.
+    Internal,
+}
 
 /// What a machine wants sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +77,12 @@ pub struct Transmit {
     pub ask: Ask,
 }
 
-/// What a replica is asked. Key and value are the request's own; a machine holds neither.
+/// What a replica is asked. Key and record are the request's own; a machine holds neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// The value it holds.
+    /// The record it holds.
     Get,
-    /// To store the value.
+    /// To store the record.
     Put,
 }
 

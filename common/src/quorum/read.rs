@@ -2,30 +2,41 @@
 //!
 //! Values are compared as bytes, and the first that r replicas hold wins. Replicas without the
 //! key agree with each other; "absent" wins once r said so and no value can reach r any more.
+//!
+//! A value that is too long for a datagram is told by its digest. Replicas that tell the same
+//! digest hold the same value, and once r do, the value is fetched from one of them, and from the
+//! next if that fails. Digests that differ may still stand for the same bytes, written twice; so
+//! when nothing else can decide, the values behind them are fetched and compared.
 
 use std::time::Instant;
 
 use super::params::Quorum;
 use super::tally::{Recorded, Replica, Tally, Word};
-use super::{Ask, Transmit};
+use super::{Ask, Refusal, Transmit, Version};
 use crate::cluster::ServerId;
+use crate::connection::fetch::Digest;
 use crate::kv::Value;
 use crate::ring::PreferenceList;
+use crate::tag::Tag;
 
 /// What a replica says to a get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadReply {
     /// It holds this value.
-    Value(Value),
-    /// It holds none.
-    Absent,
+    Value(Value, Version),
+    /// It holds a value that is too long for a datagram.
+    Digest(Digest),
+    /// It holds none; the tag is that of the tombstone, if there is one.
+    Absent(Option<Tag>),
+    /// It did not say.
+    Refused(Refusal),
 }
 
 /// How a read ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// At least r replicas hold this value.
-    Found(Value),
+    /// At least r replicas hold this value. The version is the newest that one of them told.
+    Found(Value, Version),
     /// At least r replicas hold none, and no value could have reached r.
     Absent,
     /// At least r replicas can answer or did, and no r of them agree.
@@ -45,9 +56,13 @@ pub enum Standing {
     Differs,
     /// It holds none.
     Absent,
+    /// It holds a tombstone.
+    Tombstone,
+    /// It did not say.
+    Refused(Refusal),
     /// It has not been heard of yet.
     Pending,
-    /// The request certainly did not reach it.
+    /// It cannot be reached.
     Unreachable,
     /// It was silent until the deadline.
     TimedOut,
@@ -57,8 +72,8 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Read {
     tally: Tally<Answer>,
-    /// The distinct values seen, in the order of their arrival, each with its replicas counted.
-    values: Vec<(Value, usize)>,
+    /// The distinct values seen, in the order of their arrival.
+    values: Vec<Held>,
     absent: usize,
     quorum: Quorum,
     deadline: Instant,
@@ -66,14 +81,68 @@ pub struct Read {
     outcome: Option<ReadOutcome>,
 }
 
-/// A [`ReadReply`] with the value replaced by its place in `values`, so that a value is
+/// A [`ReadReply`] with the value replaced by its place in [`Read::values`], so that a value is
 /// compared once, when it arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// It holds the value at this place among the distinct values seen.
-    Holds(usize),
-    /// It holds none.
-    Absent,
+    Holds(usize, Option<Tag>),
+    /// It holds none, or a tombstone with this tag.
+    Absent(Option<Tag>),
+    /// It did not say.
+    Refused(Refusal),
+}
+
+impl Answer {
+    /// The tag that the replica told.
+    pub fn tag(&self) -> Option<Tag> {
+        match self {
+            Self::Holds(_, tag) | Self::Absent(tag) => *tag,
+            Self::Refused(_) => None,
+        }
+    }
+}
+
+/// A value that some replicas hold.
+#[derive(Debug)]
+struct Held {
+    known: Known,
+    version: Version,
+    holders: Vec<ServerId>,
+    /// It turned out to be the value at this place.
+    same_as: Option<usize>,
+}
+
+#[derive(Debug)]
+enum Known {
+    Whole(Value),
+    Digest {
+        digest: Digest,
+        /// From whom it is being fetched.
+        from: Option<ServerId>,
+        failed: Vec<ServerId>,
+    },
+}
+
+impl Held {
+    fn value_bytes(&self) -> usize {
+        match &self.known {
+            Known::Whole(value) => value.len(),
+            Known::Digest { digest, .. } => digest.value_bytes as usize,
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.known, Known::Whole(_))
+    }
+
+    /// Whether its bytes are known or to be had, perhaps from one of the `pending` replicas.
+    fn can_be_had(&self, pending: usize) -> bool {
+        match &self.known {
+            Known::Whole(_) => true,
+            Known::Digest { failed, .. } => failed.len() < self.holders.len() + pending,
+        }
+    }
 }
 
 impl Read {
@@ -103,38 +172,147 @@ impl Read {
         Some(Transmit { to, ask })
     }
 
-    /// When to call [`Self::handle_timeout`], as long as any replica is pending.
+    /// The next value to fetch, and from whom. Its end is told by [`Self::handle_fetched`] or
+    /// [`Self::handle_fetch_failed`].
+    pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
+        if self.outcome.is_some() {
+            return None;
+        }
+        let wanted = self.wanted();
+        let held = self.values.iter_mut().enumerate();
+        for (_, held) in held.filter(|(place, _)| wanted.contains(place)) {
+            let holders = &held.holders;
+            let Known::Digest {
+                digest,
+                from: from @ None,
+                failed,
+            } = &mut held.known
+            else {
+                continue;
+            };
+            let next = holders.iter().find(|server| !failed.contains(server));
+            if let Some(next) = next {
+                *from = Some(*next);
+                return Some((*next, digest.clone()));
+            }
+        }
+        None
+    }
+
+    /// When to call [`Self::handle_timeout`], as long as any replica is pending or a value is
+    /// being fetched.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (self.tally.pending() > 0).then_some(self.deadline)
+        (!self.is_complete()).then_some(self.deadline)
     }
 
     /// `from` answered.
     pub fn handle_reply(&mut self, from: ServerId, reply: ReadReply, now: Instant) -> Recorded {
-        let (answer, value) = match reply {
-            ReadReply::Absent => (Answer::Absent, None),
-            ReadReply::Value(value) => {
-                let seen = self.values.iter().position(|(other, _)| *other == value);
-                let place = seen.unwrap_or(self.values.len());
-                (Answer::Holds(place), Some(value))
+        let answer = match &reply {
+            ReadReply::Absent(tag) => Answer::Absent(*tag),
+            ReadReply::Refused(refusal) => Answer::Refused(*refusal),
+            ReadReply::Value(value, version) => {
+                let seen = self.place_of(value);
+                Answer::Holds(seen.unwrap_or(self.values.len()), version.tag)
+            }
+            ReadReply::Digest(digest) => {
+                let same = |held: &Held| matches!(&held.known, Known::Digest { digest: other, .. } if other == digest);
+                let seen = self.values.iter().position(same);
+                Answer::Holds(seen.unwrap_or(self.values.len()), Some(digest.tag))
             }
         };
         let recorded = self.tally.record(from, Word::Answer(answer), now);
         if recorded == Recorded::Counted {
-            match (answer, value) {
-                (Answer::Holds(place), Some(value)) => match self.values.get_mut(place) {
-                    Some((_, holders)) => *holders += 1,
-                    None => self.values.push((value, 1)),
-                },
-                _ => self.absent += 1,
-            }
+            self.count(from, answer, reply);
             self.decide_once();
         }
         recorded
     }
 
-    /// The request to `to` certainly did not arrive.
-    pub fn handle_unreachable(&mut self, to: ServerId, now: Instant) -> Recorded {
-        let recorded = self.tally.record(to, Word::Unreachable, now);
+    fn count(&mut self, from: ServerId, answer: Answer, reply: ReadReply) {
+        let (known, version) = match reply {
+            ReadReply::Absent(_) => {
+                self.absent += 1;
+                return;
+            }
+            ReadReply::Refused(_) => return,
+            ReadReply::Value(value, version) => (Known::Whole(value), version),
+            ReadReply::Digest(digest) => {
+                let version = Version {
+                    tag: Some(digest.tag),
+                    content_type: digest.content_type.clone(),
+                };
+                let (from, failed) = (None, Vec::new());
+                let known = Known::Digest {
+                    digest,
+                    from,
+                    failed,
+                };
+                (known, version)
+            }
+        };
+        let Answer::Holds(place, _) = answer else {
+            return;
+        };
+        match self.values.get_mut(place) {
+            Some(held) => {
+                held.holders.push(from);
+                if version.tag > held.version.tag {
+                    held.version = version;
+                }
+            }
+            None => self.values.push(Held {
+                known,
+                version,
+                holders: vec![from],
+                same_as: None,
+            }),
+        }
+    }
+
+    /// The value behind a digest has arrived.
+    pub fn handle_fetched(&mut self, digest: &Digest, value: Value) {
+        let Some(place) = self.place_of_digest(digest) else {
+            return;
+        };
+        if let Some(same) = self.place_of(&value) {
+            let held = &mut self.values[place];
+            held.same_as = Some(same);
+            held.known = Known::Whole(value);
+            let holders = std::mem::take(&mut held.holders);
+            let version = held.version.clone();
+            let same = &mut self.values[same];
+            same.holders.extend(holders);
+            if version.tag > same.version.tag {
+                same.version = version;
+            }
+        } else {
+            self.values[place].known = Known::Whole(value);
+        }
+        self.decide_once();
+    }
+
+    /// The value behind a digest is not to be had from `server`.
+    pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
+        let Some(place) = self.place_of_digest(digest) else {
+            return;
+        };
+        if let Known::Digest { from, failed, .. } = &mut self.values[place].known
+            && *from == Some(server)
+        {
+            *from = None;
+            failed.push(server);
+        }
+        self.decide_once();
+    }
+
+    /// `to` cannot be reached; `sent` tells whether it may have been before.
+    pub fn handle_unreachable(&mut self, to: ServerId, sent: bool, now: Instant) -> Recorded {
+        let word = if sent {
+            Word::CutOff
+        } else {
+            Word::Unreachable
+        };
+        let recorded = self.tally.record(to, word, now);
         self.decide_once();
         recorded
     }
@@ -158,19 +336,33 @@ impl Read {
         self.outcome.as_ref()
     }
 
-    /// Whether every replica was heard out or has timed out.
+    /// Whether every replica was heard out or has timed out, and nothing is being fetched.
     pub fn is_complete(&self) -> bool {
-        self.tally.pending() == 0
+        self.tally.pending() == 0 && self.outcome.is_some()
     }
 
     /// How many replicas agree with the outcome so far; with no winner, how many stand behind
     /// the answer with the most replicas.
     pub fn agreeing(&self) -> usize {
         match &self.outcome {
-            Some(ReadOutcome::Found(winner)) => self.holders(winner),
+            Some(ReadOutcome::Found(winner, _)) => self
+                .place_of(winner)
+                .map_or(0, |place| self.values[place].holders.len()),
             Some(ReadOutcome::Absent) => self.absent,
-            _ => self.most_holders().max(self.absent),
+            _ => {
+                let holders = self.values.iter().map(|held| held.holders.len());
+                holders.max().unwrap_or(0).max(self.absent)
+            }
         }
+    }
+
+    /// The greatest tag of a tombstone that a replica told.
+    pub fn tombstone(&self) -> Option<Tag> {
+        let told = self.tally.answers().filter_map(|answer| match answer {
+            Answer::Absent(tag) => *tag,
+            _ => None,
+        });
+        told.max()
     }
 
     /// The n and r of the request.
@@ -187,11 +379,13 @@ impl Read {
     pub fn standing(&self, replica: &Replica<Answer>) -> Standing {
         match replica.word {
             Word::Pending => Standing::Pending,
-            Word::Unreachable => Standing::Unreachable,
+            Word::Unreachable | Word::CutOff => Standing::Unreachable,
             Word::TimedOut => Standing::TimedOut,
-            Word::Answer(Answer::Absent) => Standing::Absent,
-            Word::Answer(Answer::Holds(place)) => match &self.outcome {
-                Some(ReadOutcome::Found(winner)) if self.values[place].0 == *winner => {
+            Word::Answer(Answer::Absent(None)) => Standing::Absent,
+            Word::Answer(Answer::Absent(Some(_))) => Standing::Tombstone,
+            Word::Answer(Answer::Refused(refusal)) => Standing::Refused(refusal),
+            Word::Answer(Answer::Holds(place, _)) => match (&self.outcome, self.whole(place)) {
+                (Some(ReadOutcome::Found(winner, _)), Some(value)) if value == winner => {
                     Standing::Match
                 }
                 _ => Standing::Differs,
@@ -208,12 +402,20 @@ impl Read {
     fn decide(&self) -> Option<ReadOutcome> {
         let needed = usize::from(self.quorum.needed());
         let pending = self.tally.pending();
-        let holders = self.most_holders();
 
-        if let Some((value, _)) = self.most_held().filter(|_| holders >= needed) {
-            return Some(ReadOutcome::Found(value.clone()));
+        let winner = self
+            .values
+            .iter()
+            .find(|held| held.is_whole() && held.holders.len() >= needed);
+        if let Some(Held {
+            known: Known::Whole(value),
+            version,
+            ..
+        }) = winner
+        {
+            return Some(ReadOutcome::Found(value.clone(), version.clone()));
         }
-        if holders + pending >= needed {
+        if self.reach() + pending >= needed {
             return None;
         }
         if self.absent >= needed {
@@ -222,25 +424,230 @@ impl Read {
         if self.absent + pending >= needed {
             return None;
         }
-        let can_answer = self.tally.answers().count() + pending;
-        Some(if can_answer >= needed {
-            ReadOutcome::Disagree
-        } else {
-            ReadOutcome::Unreachable
-        })
+        let refused = |answer: &&Answer| matches!(answer, Answer::Refused(_));
+        let refused = self.tally.answers().filter(refused).count();
+        let can_answer = self.tally.answers().count() - refused + pending;
+        let is_lost = |held: &Held| !held.can_be_had(pending);
+        Some(
+            if can_answer >= needed && !self.values.iter().any(is_lost) {
+                ReadOutcome::Disagree
+            } else {
+                ReadOutcome::Unreachable
+            },
+        )
     }
 
-    /// The value that most replicas hold, and how many those are.
-    fn most_held(&self) -> Option<&(Value, usize)> {
-        self.values.iter().max_by_key(|(_, holders)| *holders)
+    /// The most replicas that may turn out to hold one value, of those that have answered.
+    fn reach(&self) -> usize {
+        let lengths = self.values.iter().map(Held::value_bytes);
+        lengths
+            .map(|length| self.reach_of(length))
+            .max()
+            .unwrap_or(0)
     }
 
-    fn most_holders(&self) -> usize {
-        self.most_held().map_or(0, |(_, holders)| *holders)
+    /// Values known by their digests alone may be equal to each other, and to one that is known.
+    fn reach_of(&self, value_bytes: usize) -> usize {
+        let (mut whole, mut digests) = (0, 0);
+        for held in self.open().filter(|held| held.value_bytes() == value_bytes) {
+            if held.is_whole() {
+                whole = held.holders.len().max(whole);
+            } else {
+                digests += held.holders.len();
+            }
+        }
+        whole + digests
     }
 
-    fn holders(&self, value: &Value) -> usize {
-        let seen = self.values.iter().find(|(seen, _)| seen == value);
-        seen.map_or(0, |(_, holders)| *holders)
+    /// The places of the values that have to be fetched for the read to be decided.
+    fn wanted(&self) -> Vec<usize> {
+        let needed = usize::from(self.quorum.needed());
+        let pending = self.tally.pending();
+        let places = 0..self.values.len();
+        let places = places.filter(|place| self.values[*place].can_be_had(pending));
+        let has_won = |place: &usize| self.values[*place].holders.len() >= needed;
+        if let Some(winner) = places.clone().find(has_won) {
+            return vec![winner];
+        }
+        if pending > 0 {
+            return Vec::new();
+        }
+        let of_use = |place: &usize| self.reach_of(self.values[*place].value_bytes()) >= needed;
+        places.filter(of_use).collect()
+    }
+
+    /// The values whose bytes are known or to be had.
+    fn open(&self) -> impl Iterator<Item = &Held> {
+        let pending = self.tally.pending();
+        self.values
+            .iter()
+            .filter(move |held| held.can_be_had(pending))
+    }
+
+    fn whole(&self, place: usize) -> Option<&Value> {
+        match &self.values.get(place)?.known {
+            Known::Whole(value) => Some(value),
+            Known::Digest { .. } => None,
+        }
+    }
+
+    fn place_of(&self, value: &Value) -> Option<usize> {
+        let same = |held: &Held| {
+            held.same_as.is_none() && matches!(&held.known, Known::Whole(other) if other == value)
+        };
+        self.values.iter().position(same)
+    }
+
+    fn place_of_digest(&self, digest: &Digest) -> Option<usize> {
+        let same = |held: &Held| matches!(&held.known, Known::Digest { digest: other, .. } if other == digest);
+        self.values.iter().position(same)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::record::ContentType;
+    use crate::ring::{Position, RingPoint};
+    use crate::testing::start_of_time;
+
+    const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];
+
+    fn read(r: u8) -> (Read, Instant) {
+        let now = start_of_time();
+        let point = |server| RingPoint {
+            position: Position([0; 20]),
+            server,
+        };
+        let quorum = Quorum::new(3, r).unwrap();
+        let list = SERVERS.map(point).to_vec();
+        (
+            Read::new(list, quorum, now, now + Duration::from_secs(1)),
+            now,
+        )
+    }
+
+    fn tag(time: u64) -> Tag {
+        Tag { time, op: 0 }
+    }
+
+    fn digest(time: u64) -> Digest {
+        Digest {
+            tag: tag(time),
+            content_type: ContentType::default(),
+            value_bytes: 4,
+            checksum: time as u32,
+        }
+    }
+
+    fn value(text: &str) -> Value {
+        Value::new(text.to_owned()).unwrap()
+    }
+
+    fn version(time: u64) -> Version {
+        Version {
+            tag: Some(tag(time)),
+            content_type: ContentType::default(),
+        }
+    }
+
+    #[test]
+    fn equal_digests_agree_and_the_value_is_fetched_from_one_holder_after_the_other() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
+        assert_eq!(read.poll_fetch(), None);
+        read.handle_reply(SERVERS[2], ReadReply::Digest(digest(1)), now);
+        assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
+        assert_eq!(read.poll_fetch(), None, "one fetch at a time");
+        read.handle_fetch_failed(&digest(1), SERVERS[0]);
+        assert_eq!(read.poll_fetch(), Some((SERVERS[2], digest(1))));
+        assert_eq!(read.outcome(), None);
+        read.handle_fetched(&digest(1), value("long"));
+        let found = ReadOutcome::Found(value("long"), version(1));
+        assert_eq!(read.outcome(), Some(&found));
+        assert_eq!(read.agreeing(), 2);
+        assert!(!read.is_complete());
+        read.handle_reply(SERVERS[1], ReadReply::Absent(None), now);
+        assert!(read.is_complete());
+    }
+
+    #[test]
+    fn a_value_that_none_of_its_holders_gives_is_unreachable_once_nobody_else_can_have_it() {
+        let (mut read, now) = read(2);
+        for server in [SERVERS[0], SERVERS[1]] {
+            read.handle_reply(server, ReadReply::Digest(digest(1)), now);
+        }
+        for server in [SERVERS[0], SERVERS[1]] {
+            assert_eq!(read.poll_fetch(), Some((server, digest(1))));
+            read.handle_fetch_failed(&digest(1), server);
+        }
+        assert_eq!(read.outcome(), None);
+        read.handle_unreachable(SERVERS[2], true, now);
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+    }
+
+    #[test]
+    fn the_same_bytes_under_different_tags_agree_once_they_are_compared() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
+        read.handle_reply(SERVERS[1], ReadReply::Digest(digest(2)), now);
+        assert_eq!(read.poll_fetch(), None, "the third may decide it");
+        read.handle_reply(SERVERS[2], ReadReply::Absent(None), now);
+        assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
+        assert_eq!(read.poll_fetch(), Some((SERVERS[1], digest(2))));
+        read.handle_fetched(&digest(1), value("same"));
+        assert_eq!(read.outcome(), None);
+        read.handle_fetched(&digest(2), value("same"));
+        let found = ReadOutcome::Found(value("same"), version(2));
+        assert_eq!(read.outcome(), Some(&found));
+        assert_eq!(read.agreeing(), 2);
+        let standings: Vec<_> = read.replicas().iter().map(|r| read.standing(r)).collect();
+        assert_eq!(
+            standings,
+            [Standing::Match, Standing::Match, Standing::Absent]
+        );
+    }
+
+    #[test]
+    fn different_bytes_behind_digests_disagree_once_they_are_compared() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
+        let whole = ReadReply::Value(value("this"), Version::default());
+        read.handle_reply(SERVERS[1], whole, now);
+        read.handle_reply(SERVERS[2], ReadReply::Absent(None), now);
+        assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
+        read.handle_fetched(&digest(1), value("that"));
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Disagree));
+    }
+
+    #[test]
+    fn the_deadline_ends_a_fetch() {
+        let (mut read, now) = read(1);
+        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
+        assert!(read.poll_fetch().is_some());
+        read.handle_timeout(read.poll_timeout().unwrap());
+        assert_eq!(read.outcome(), Some(&ReadOutcome::TimedOut));
+    }
+
+    #[test]
+    fn a_replica_that_refuses_counts_for_nothing_and_is_told() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], ReadReply::Refused(Refusal::Corrupt), now);
+        read.handle_reply(SERVERS[1], ReadReply::Absent(Some(tag(3))), now);
+        assert_eq!(read.outcome(), None);
+        read.handle_reply(SERVERS[2], ReadReply::Refused(Refusal::Busy), now);
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+        assert_eq!(read.tombstone(), Some(tag(3)));
+        let standings: Vec<_> = read.replicas().iter().map(|r| read.standing(r)).collect();
+        assert_eq!(
+            standings,
+            [
+                Standing::Refused(Refusal::Corrupt),
+                Standing::Tombstone,
+                Standing::Refused(Refusal::Busy)
+            ]
+        );
     }
 }

@@ -17,6 +17,8 @@ pub enum Word<A> {
     Answer(A),
     /// The request certainly did not reach it.
     Unreachable,
+    /// It can be reached no more, and whether the request reached it is not known.
+    CutOff,
     /// It was silent until the deadline.
     TimedOut,
 }
