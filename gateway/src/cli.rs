@@ -12,12 +12,14 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use dkvs_common::cluster::Cluster;
 use dkvs_storage_node::cli::Signals;
+use dkvs_storage_node::key_file;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Flags, Servers, check_environment};
-use crate::coordinator::{Coordinator, Limits, Shared};
+use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
 use crate::http::App;
 use crate::http::serve::{self, Listener};
@@ -28,6 +30,9 @@ const DESCRIPTORS_RESERVED: usize = 512;
 
 /// Most sockets towards servers per worker, where the system allows as many.
 const SOCKETS_MAX: usize = 4_096;
+
+/// Bytes of long values on their way, per worker.
+const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
@@ -62,9 +67,21 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .workers
         .map_or_else(default_workers, |workers| workers.get());
     let allowed = descriptors(workers, config.max_connections)?;
-    let limits = Limits {
-        requests_max: config.max_in_flight,
-        sockets_max: allowed.sockets_max,
+    let keys = match &config.key_file {
+        Some(path) => Some(watch::channel(Arc::new(key_file::load(path)?))),
+        None => None,
+    };
+    let settings = Settings {
+        protocol: config.protocol,
+        datagram_bytes_max: config.datagram_bytes_max,
+        value_bytes_max: config.value_bytes_max,
+        offload: config.udp_offload,
+        keys: keys.as_ref().map(|(_, receiver)| receiver.clone()),
+        limits: Limits {
+            requests_max: config.max_in_flight,
+            sockets_max: allowed.sockets_max,
+            value_bytes_in_flight_max: VALUE_BYTES_IN_FLIGHT_MAX.max(4 * config.value_bytes_max),
+        },
     };
 
     let listeners = serve::bind(config.listen, workers)
@@ -74,7 +91,8 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut threads = Vec::new();
     for (number, listener) in listeners.into_iter().enumerate() {
-        let coordinator = Coordinator::new(Arc::clone(&shared), limits);
+        let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());
+        let coordinator = coordinator.context("the system has no random bytes")?;
         let app = App::new(coordinator, replication, config.timeout, shutdown.clone())?;
         let connections_max = allowed.connections_max;
         threads.push(spawn_worker(

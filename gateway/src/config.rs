@@ -12,7 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{CommandFactory, Parser};
+use dkvs_common::connection::peer::DATAGRAM_BYTES_MIN;
+use dkvs_common::kv::VALUE_BYTES_MAX;
+use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX, VALUE_BYTES_DEFAULT};
 use serde::Deserialize;
+
+use crate::coordinator::Protocol;
 
 /// The longest a request may take, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 30_000;
@@ -56,6 +61,30 @@ pub struct Flags {
     #[arg(long, env = "DKVS_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<NonZeroUsize>,
 
+    /// Which protocol to speak to the servers: DKVS/2 where they do, or one of both only
+    /// [default: auto; v2 with a key file]
+    #[arg(long, env = "DKVS_PROTOCOL", value_name = "auto|v1|v2")]
+    protocol: Option<ProtocolName>,
+
+    /// The cluster's keys, one a line: `<id 1-255> <64 hexadecimal digits>`; the first is used for
+    /// sending. Read again on SIGHUP
+    #[arg(long, env = "DKVS_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
+    /// The longest datagram to send to the servers, in bytes, 512 to 65507; longer ones are faster
+    /// where the whole path takes them, as loopback and jumbo frames do
+    /// [default: 1200, or 65507 with an embedded cluster]
+    #[arg(long, env = "DKVS_MAX_DATAGRAM", value_name = "BYTES")]
+    max_datagram: Option<u16>,
+
+    /// The longest value to take, in bytes, at most 16777216 [default: 1048576]
+    #[arg(long, env = "DKVS_MAX_VALUE", value_name = "BYTES")]
+    max_value: Option<u32>,
+
+    /// Send and receive many datagrams by one system call, where the system can [default: true]
+    #[arg(long, env = "DKVS_UDP_OFFLOAD", value_name = "BOOL")]
+    udp_offload: Option<bool>,
+
     /// Take HTTP from beyond this machine although nothing authenticates it
     #[arg(long, env = "DKVS_INSECURE", num_args = 0..=1, default_missing_value = "true",
           require_equals = true, value_name = "BOOL")]
@@ -82,8 +111,22 @@ struct File {
     workers: Option<NonZeroUsize>,
     max_in_flight: Option<NonZeroUsize>,
     max_connections: Option<NonZeroUsize>,
+    protocol: Option<ProtocolName>,
+    key_file: Option<PathBuf>,
+    max_datagram: Option<u16>,
+    max_value: Option<u32>,
+    udp_offload: Option<bool>,
     insecure: Option<bool>,
     log: Option<String>,
+}
+
+/// [`Protocol`], as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ProtocolName {
+    Auto,
+    V1,
+    V2,
 }
 
 /// Where the servers are.
@@ -112,6 +155,16 @@ pub struct Config {
     pub max_in_flight: usize,
     /// HTTP connections per worker.
     pub max_connections: usize,
+    /// Which protocol to speak to the servers.
+    pub protocol: Protocol,
+    /// The cluster's keys.
+    pub key_file: Option<PathBuf>,
+    /// The longest DKVS/2 datagram to send, in bytes.
+    pub datagram_bytes_max: usize,
+    /// The longest value to take, in bytes.
+    pub value_bytes_max: usize,
+    /// Whether many datagrams go by one system call.
+    pub udp_offload: bool,
     /// What to log.
     pub log: String,
 }
@@ -149,6 +202,37 @@ impl Config {
             "{listen} can be reached from other machines, and anyone there could read and write \
              every key; say --insecure if the network is yours alone, or listen on 127.0.0.1"
         );
+        let key_file = flags.key_file.or(file.key_file);
+        let protocol = flags.protocol.or(file.protocol);
+        let protocol = match (protocol, &key_file) {
+            (Some(ProtocolName::V1), Some(_)) => bail!(
+                "`protocol` is v1 and a key file is given: DKVS/1 cannot prove anything; leave one \
+                 of them out"
+            ),
+            // An answer by DKVS/1 proves nothing either, so with keys it is not believed.
+            (Some(ProtocolName::V2), _) | (_, Some(_)) => Protocol::V2,
+            (Some(ProtocolName::V1), None) => Protocol::V1,
+            (Some(ProtocolName::Auto) | None, None) => Protocol::Auto,
+        };
+        let datagram_bytes_max = flags.max_datagram.or(file.max_datagram).map(usize::from);
+        let datagram_bytes_max = datagram_bytes_max.unwrap_or(match servers {
+            Servers::File(_) => DATAGRAM_BYTES_DEFAULT,
+            Servers::Embedded(_) => DATAGRAM_BYTES_MAX,
+        });
+        ensure!(
+            (DATAGRAM_BYTES_MIN..=DATAGRAM_BYTES_MAX).contains(&datagram_bytes_max),
+            "`max_datagram` is {datagram_bytes_max}; it is a number of bytes from \
+             {DATAGRAM_BYTES_MIN} to {DATAGRAM_BYTES_MAX}"
+        );
+        let value_bytes_max = flags
+            .max_value
+            .or(file.max_value)
+            .map(|bytes| bytes as usize);
+        let value_bytes_max = value_bytes_max.unwrap_or(VALUE_BYTES_DEFAULT);
+        ensure!(
+            value_bytes_max <= VALUE_BYTES_MAX,
+            "`max_value` is {value_bytes_max}; it is at most {VALUE_BYTES_MAX} bytes"
+        );
         let or_default =
             |set: Option<NonZeroUsize>, default| set.map_or(default, NonZeroUsize::get);
         Ok(Self {
@@ -159,6 +243,11 @@ impl Config {
             workers: flags.workers.or(file.workers),
             max_in_flight: or_default(flags.max_in_flight.or(file.max_in_flight), 1_024),
             max_connections: or_default(flags.max_connections.or(file.max_connections), 4_096),
+            protocol,
+            key_file,
+            datagram_bytes_max,
+            value_bytes_max,
+            udp_offload: flags.udp_offload.or(file.udp_offload).unwrap_or(true),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
         })
     }
@@ -219,8 +308,23 @@ mod tests {
         assert!(refusal(&["--timeout", "30001"]).contains("from 1 to 30000"));
         assert!(refusal(&["--listen", "0.0.0.0:80"]).contains("--insecure"));
         assert!(Config::new(flags(&["--listen", "0.0.0.0:80", "--insecure"])).is_ok());
+        assert!(refusal(&["--max-datagram", "511"]).contains("from 512 to 65507"));
+        assert!(refusal(&["--max-value", "16777217"]).contains("at most 16777216"));
+        assert!(refusal(&["--protocol", "v1", "--key-file", "f"]).contains("prove"));
         assert!(Flags::try_parse_from(["dkvs-gateway", "--replication", "0"]).is_err());
         assert!(Flags::try_parse_from(["dkvs-gateway", "--replicas", "3"]).is_err());
+    }
+
+    #[test]
+    fn with_keys_no_answer_by_the_first_version_is_believed() {
+        let protocol = |arguments: &[&str]| Config::new(flags(arguments)).unwrap().protocol;
+        assert_eq!(protocol(&[]), Protocol::Auto);
+        assert_eq!(protocol(&["--key-file", "f"]), Protocol::V2);
+        assert_eq!(
+            protocol(&["--protocol", "auto", "--key-file", "f"]),
+            Protocol::V2
+        );
+        assert_eq!(protocol(&["--protocol", "v1"]), Protocol::V1);
     }
 
     #[test]

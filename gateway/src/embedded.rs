@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, anyhow};
 use dkvs_common::cluster::{Cluster, Server};
+use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_storage_node::StorageNode;
 use dkvs_storage_node::service::Config;
 use dkvs_storage_node::store::MemoryStore;
@@ -30,7 +31,11 @@ impl EmbeddedCluster {
     pub fn start(servers: NonZeroU8) -> anyhow::Result<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let start = || -> anyhow::Result<StorageNode> {
-            let config = Config::new(getrandom::u64()?);
+            let config = Config {
+                // Loopback carries the longest there are.
+                datagram_bytes_max: DATAGRAM_BYTES_MAX,
+                ..Config::new(getrandom::u64()?)
+            };
             let store = MemoryStore::new(STORE_BYTES_MAX);
             Ok(StorageNode::bind(addr, NonZeroUsize::MIN, store, config)?)
         };

@@ -33,17 +33,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
+use dkvs_common::kv::Key;
 use dkvs_common::quorum::read::ReadReply;
-use dkvs_common::quorum::write::{Refusal, WriteReply};
-use dkvs_common::quorum::{Ask, Transmit};
-use dkvs_common::wire::v1::{DATAGRAM_BYTES_MAX, GetReply, IllFormedReply, PutReply};
+use dkvs_common::quorum::write::WriteReply;
+use dkvs_common::quorum::{Refusal, Version};
+use dkvs_common::record::Content;
+use dkvs_common::wire::v1::{self, DATAGRAM_BYTES_MAX, GetReply, IllFormedReply, PutReply};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
-use super::table::{Heard, RequestId, Table};
-use super::{NotBegun, Shared};
+use super::table::{Asked, Heard, Question, RequestId};
+use super::{Coordinator, NotBegun, PROBE_KEY, Shared};
 
 /// What each socket asks the system to buffer, in bytes: a few of the largest datagrams.
 pub const SOCKET_BUFFER_BYTES: usize = 256 << 10;
@@ -64,7 +66,6 @@ const PORT_TRIES: usize = 64;
 #[derive(Clone)]
 pub(super) struct Links {
     shared: Arc<Shared>,
-    table: Table,
     pools: Arc<Mutex<Pools>>,
     open: Arc<AtomicUsize>,
     sockets_max: usize,
@@ -103,11 +104,10 @@ enum Settled {
 }
 
 impl Links {
-    pub(super) fn new(shared: Arc<Shared>, table: Table, sockets_max: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, sockets_max: usize) -> Self {
         let servers = shared.cluster.servers().len();
         Self {
             shared,
-            table,
             pools: Arc::new(Mutex::new(Pools {
                 idle: (0..servers).map(|_| VecDeque::new()).collect(),
                 overdue: BTreeMap::new(),
@@ -120,12 +120,12 @@ impl Links {
         }
     }
 
-    /// A socket for each of `transmits`, or none where the server owes so many replies that no
+    /// A socket for each of `servers`, or none where the server owes so many replies that no
     /// socket towards it is safe. Fails if there are no sockets at all to be had.
-    pub(super) fn take(&self, transmits: &[Transmit]) -> Result<Vec<Option<LinkSocket>>, NotBegun> {
-        let mut sockets = Vec::with_capacity(transmits.len());
-        for transmit in transmits {
-            match self.take_one(transmit.to) {
+    pub(super) fn take(&self, servers: &[ServerId]) -> Result<Vec<Option<LinkSocket>>, NotBegun> {
+        let mut sockets = Vec::with_capacity(servers.len());
+        for server in servers {
+            match self.take_one(*server) {
                 Ok(socket) => sockets.push(socket),
                 Err(error) => {
                     self.give_back(sockets);
@@ -152,8 +152,8 @@ impl Links {
     /// Sends a question and sees to its reply, on a task of its own.
     pub(super) fn ask(
         &self,
-        id: RequestId,
-        ask: Ask,
+        coordinator: &Coordinator,
+        (id, asked): (RequestId, Asked),
         socket: LinkSocket,
         datagram: &[u8],
         deadline: Instant,
@@ -167,10 +167,11 @@ impl Links {
         };
         let exchange = Exchange {
             links: self.clone(),
+            coordinator: coordinator.clone(),
             id,
-            ask,
+            asked,
             server: socket.server,
-            asked: Instant::now(),
+            asked_at: Instant::now(),
             deadline,
         };
         tokio::spawn(exchange.run(socket, sent));
@@ -312,10 +313,11 @@ enum Sent {
 /// One question to one server.
 struct Exchange {
     links: Links,
+    coordinator: Coordinator,
     id: RequestId,
-    ask: Ask,
+    asked: Asked,
     server: ServerId,
-    asked: Instant,
+    asked_at: Instant,
     deadline: Instant,
 }
 
@@ -332,7 +334,7 @@ impl Exchange {
         };
         match settled {
             Settled::Clean => self.links.pool(socket),
-            Settled::Owing => self.links.burn(socket, self.asked),
+            Settled::Owing => self.links.burn(socket, self.asked_at),
         }
     }
 
@@ -377,14 +379,14 @@ impl Exchange {
             match self.receive_datagram(socket).await {
                 Ok(datagram) => {
                     let now = Instant::now();
-                    match decode(self.ask, datagram) {
+                    match decode(self.asked, datagram) {
                         Ok(heard) => {
-                            let round_trip = now.saturating_duration_since(self.asked);
+                            let round_trip = now.saturating_duration_since(self.asked_at);
                             let shared = &self.links.shared;
                             shared.record_round_trip(self.server, round_trip);
                             let ports = &shared.burned_ports;
-                            ports.answered(self.server, self.asked, now);
-                            self.links.table.handle(self.id, self.server, heard, now);
+                            ports.answered(self.server, self.asked_at, now);
+                            self.tell(heard, now);
                             return Settled::Clean;
                         }
                         Err(error) => {
@@ -419,21 +421,49 @@ impl Exchange {
         socket.socket.async_io(interest, receive).await
     }
 
+    /// The question did not arrive: every question has a socket for itself.
     fn unreachable(&self) {
-        let now = Instant::now();
-        self.links
-            .table
-            .handle(self.id, self.server, Heard::Unreachable, now);
+        self.tell(Heard::Unreachable { sent: false }, Instant::now());
+    }
+
+    fn tell(&self, heard: Heard, now: Instant) {
+        self.coordinator
+            .heard(self.id, self.server, self.asked, heard, now);
     }
 }
 
-fn decode(ask: Ask, datagram: Bytes) -> Result<Heard, IllFormedReply> {
-    Ok(match ask {
-        Ask::Get => Heard::Read(match GetReply::decode(datagram)? {
-            GetReply::Value(value) => ReadReply::Value(value),
-            GetReply::Unknown => ReadReply::Absent,
-        }),
-        Ask::Put => Heard::Write(match PutReply::decode(&datagram)? {
+/// Whether DKVS/1 can carry a key and, to write it, a content.
+pub(super) fn check(key: &Key, content: Option<&Content>) -> Result<(), NotBegun> {
+    v1::check_key(key)?;
+    match content {
+        None => Ok(()),
+        Some(Content::Value { value, .. }) => Ok(v1::check_value(value)?),
+        Some(Content::Tombstone) => Err(NotBegun::NoDeletion),
+    }
+}
+
+/// The datagram that asks a question.
+pub(super) fn encode(question: &Question) -> Result<Bytes, Refusal> {
+    let encoded = match question {
+        Question::Get { key } => v1::encode_get(key),
+        Question::Put { key, record } => match &record.content {
+            Content::Value { value, .. } => v1::encode_put(key, value),
+            Content::Tombstone => return Err(Refusal::NoDeletion),
+        },
+        Question::Status => Ok(Bytes::from_static(PROBE_KEY.as_bytes())),
+    };
+    encoded.map_err(|_| Refusal::Unrepresentable)
+}
+
+fn decode(asked: Asked, datagram: Bytes) -> Result<Heard, IllFormedReply> {
+    Ok(match asked {
+        Asked::Get | Asked::Fetch | Asked::Status => {
+            Heard::Read(match GetReply::decode(datagram)? {
+                GetReply::Value(value) => ReadReply::Value(value, Version::default()),
+                GetReply::Unknown => ReadReply::Absent(None),
+            })
+        }
+        Asked::Put { .. } => Heard::Write(match PutReply::decode(&datagram)? {
             PutReply::Stored => WriteReply::Stored,
             PutReply::Failed => WriteReply::Refused(Refusal::Unstated),
         }),

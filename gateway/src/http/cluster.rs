@@ -6,13 +6,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri, header};
 use axum::response::IntoResponse;
+use dkvs_common::connection::peer::Speaks;
 use dkvs_common::ring::Position;
+use dkvs_common::wire::v2::reply::Durability;
 use serde::Serialize;
 
 use super::error::Problem;
 use super::kv::json;
 use super::report::{KeyText, micros};
 use super::{App, OPENAPI_YAML, params, path};
+use crate::coordinator::ServerStatus;
 
 /// How long a server may take to show that it can be reached.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -104,30 +107,82 @@ struct ServersBody {
     servers: Vec<ServerBody>,
 }
 
+/// What is known of a server; what only DKVS/2 tells is null where the server does not speak it.
 #[derive(Serialize)]
 struct ServerBody {
     server: String,
     reachable: bool,
-    protocol: &'static str,
+    protocol: Option<&'static str>,
     last_round_trip_us: Option<u64>,
+    round_trip_us: Option<u64>,
+    boot_id: Option<String>,
+    durability: Option<&'static str>,
+    datagram_bytes_max: Option<u16>,
+    value_bytes_max: Option<u32>,
+    traffic: Option<TrafficBody>,
+}
+
+/// What one worker of this gateway has exchanged with a server.
+#[derive(Serialize)]
+struct TrafficBody {
+    requests: u64,
+    retransmissions: u64,
+    datagrams_sent: u64,
+    datagrams_received: u64,
+    dropped: u64,
 }
 
 pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
     params::none(&uri)?;
     let coordinator = &app.0.coordinator;
-    let reachable = coordinator.probe(PROBE_TIMEOUT).await?;
+    let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
     let shared = coordinator.shared();
-    let servers = shared.cluster.iter().zip(reachable);
+    let servers = shared.cluster.iter().zip(statuses);
     Ok(json(&ServersBody {
         servers: servers
-            .map(|((id, server), reachable)| ServerBody {
-                server: server.addr.to_string(),
-                reachable,
-                protocol: "DKVS/1",
-                last_round_trip_us: shared.last_round_trip(id).map(micros),
+            .map(|((id, server), status)| {
+                let last_round_trip = shared.last_round_trip(id);
+                server_body(server.addr.to_string(), last_round_trip, &status)
             })
             .collect(),
     }))
+}
+
+fn server_body(
+    server: String,
+    last_round_trip: Option<Duration>,
+    status: &ServerStatus,
+) -> ServerBody {
+    let greeting = match &status.speaks {
+        Speaks::V2(greeting) => Some(greeting),
+        Speaks::V1 | Speaks::Unknown => None,
+    };
+    ServerBody {
+        server,
+        reachable: status.is_reachable,
+        protocol: match status.speaks {
+            Speaks::Unknown => None,
+            Speaks::V1 => Some("DKVS/1"),
+            Speaks::V2(_) => Some("DKVS/2"),
+        },
+        last_round_trip_us: last_round_trip.map(micros),
+        round_trip_us: status.round_trip.map(micros),
+        boot_id: greeting.map(|greeting| format!("{:016x}", greeting.boot_id)),
+        durability: greeting.map(|greeting| match greeting.durability {
+            Durability::Memory => "memory",
+            Durability::Buffered => "buffered",
+            Durability::Fsync => "fsync",
+        }),
+        datagram_bytes_max: greeting.map(|greeting| greeting.datagram_bytes_max),
+        value_bytes_max: greeting.map(|greeting| greeting.value_bytes_max),
+        traffic: status.traffic.map(|traffic| TrafficBody {
+            requests: traffic.requests,
+            retransmissions: traffic.retransmissions,
+            datagrams_sent: traffic.datagrams_sent,
+            datagrams_received: traffic.datagrams_received,
+            dropped: traffic.dropped,
+        }),
+    }
 }
 
 pub(super) async fn live(uri: Uri) -> Result<Response<Body>, Problem> {
@@ -142,9 +197,9 @@ pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<B
             "the gateway is ending; it finishes what is in flight".into(),
         ));
     }
-    let reachable = app.0.coordinator.probe(PROBE_TIMEOUT).await?;
-    let servers = reachable.len();
-    let reachable = reachable.into_iter().filter(|reachable| *reachable).count();
+    let statuses = app.0.coordinator.probe(PROBE_TIMEOUT).await?;
+    let servers = statuses.len();
+    let reachable = statuses.iter().filter(|status| status.is_reachable).count();
     if reachable <= servers / 2 {
         let detail =
             format!("{reachable} of {servers} servers can be reached, which is no majority");

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use dkvs_common::kv::KeyError;
+use dkvs_common::quorum::Refusal;
 use dkvs_common::wire::v1::Unrepresentable;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -47,7 +48,7 @@ impl Problem {
     }
 
     /// Adds the members of a JSON object.
-    fn with(mut self, members: impl Serialize) -> Self {
+    pub(super) fn with(mut self, members: impl Serialize) -> Self {
         if let Ok(Json::Object(mut members)) = serde_json::to_value(members) {
             self.0.members.append(&mut members);
         }
@@ -100,7 +101,7 @@ impl Problem {
         problem
     }
 
-    fn invalid_value(detail: String) -> Self {
+    pub(super) fn invalid_value(detail: String) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
             "invalid-value",
@@ -114,7 +115,7 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE,
             "value-too-large",
             "The value is too large",
-            format!("the value is longer than {value_bytes_max} bytes, which is what the servers' protocol, DKVS/1, carries"),
+            format!("the value is longer than {value_bytes_max} bytes, which is the limit here"),
         )
         .with(serde_json::json!({ "value_bytes_max": value_bytes_max }))
     }
@@ -188,6 +189,7 @@ impl Problem {
             "There is no such key",
             format!("{agreeing} of {n} replicas hold no value for this key"),
         )
+        .with(serde_json::json!({ "deleted": report.tag.is_some() }))
         .with(report)
     }
 
@@ -236,7 +238,42 @@ impl Problem {
         .with(report)
     }
 
-    pub(super) fn storage_full(report: WriteReport) -> Self {
+    /// Too many replicas refused, most of them for this reason.
+    pub(super) fn write_refused(refusal: Refusal, report: WriteReport) -> Self {
+        match refusal {
+            Refusal::Full | Refusal::Unstated => Self::storage_full(report),
+            Refusal::TooLarge { value_bytes_max } => {
+                Self::value_too_large(value_bytes_max as usize).with(report)
+            }
+            Refusal::NoDeletion => Self::no_deletion().with(report),
+            _ => {
+                let (n, w) = (report.quorum.n, report.quorum.w);
+                let what = report.what_became();
+                Self::quorum_unreachable(format!(
+                    "so many of the {n} replicas refused that {w} can no longer confirm; their \
+                     reasons stand with each; {what}"
+                ))
+                .with(report)
+            }
+        }
+    }
+
+    pub(super) fn no_memory() -> Self {
+        Self::from(NotBegun::Overloaded {
+            what: "too many long values are on their way",
+        })
+    }
+
+    fn no_deletion() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "not-supported",
+            "The servers cannot do this",
+            "the servers speak DKVS/1, which cannot delete a key; they have to speak DKVS/2 for it",
+        )
+    }
+
+    fn storage_full(report: WriteReport) -> Self {
         let (n, w) = (report.quorum.n, report.quorum.w);
         let what = report.what_became();
         Self::new(
@@ -353,6 +390,8 @@ impl From<NotBegun> for Problem {
                 format!("{error}; nothing was sent to any server"),
             )
             .with_retry_after(),
+            NotBegun::NoDeletion => Self::no_deletion(),
+            NotBegun::KeyTooLong { .. } => Self::key_too_long(error.to_string()),
             NotBegun::Unrepresentable(error) => match error {
                 Unrepresentable::KeyHasNul { .. } => Self::invalid_key(error.to_string()),
                 Unrepresentable::KeyTooLong { .. } => Self::key_too_long(error.to_string()),

@@ -1,24 +1,28 @@
-//! PUT, GET and HEAD of /kv/{key}.
+//! PUT, GET, HEAD and DELETE of /kv/{key}.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header, request};
 use axum::response::IntoResponse;
 use bytes::{Bytes, BytesMut};
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::quorum::read::ReadOutcome;
+use dkvs_common::quorum::read::{ReadOutcome, Standing};
 use dkvs_common::quorum::write::WriteOutcome;
-use dkvs_common::wire::v1;
+use dkvs_common::quorum::{Refusal, Version};
+use dkvs_common::record::{Content, ContentType};
 use http_body_util::BodyExt as _;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::accept::{self, Form};
 use super::error::Problem;
 use super::params::KvParameters;
 use super::report::{KeyText, ReadReport, ValueText, WriteReport, micros};
 use super::{App, READ, WRITE, path};
+use crate::coordinator::Coordinator;
 
 const PREFIX: &str = "/kv/";
 
@@ -34,7 +38,7 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     let (head, mut body) = request.into_parts();
-    let put = put_value(&app, &head.uri, &mut body).await;
+    let put = put_value(&app, &head, &mut body).await;
     // A caller who waits to be asked for the body is not asked for it any more.
     if put.is_err() && !head.headers.contains_key(header::EXPECT) {
         tokio::spawn(linger(body));
@@ -42,37 +46,82 @@ pub(super) async fn put(
     put
 }
 
-async fn put_value(app: &App, uri: &Uri, body: &mut Body) -> Result<Response<Body>, Problem> {
-    let key = path::key(uri, PREFIX)?;
-    let parameters = KvParameters::parse(app, uri, WRITE, "w")?;
-    let value = read_value(body, v1::KEY_OR_VALUE_BYTES_MAX).await?;
+async fn put_value(
+    app: &App,
+    head: &request::Parts,
+    body: &mut Body,
+) -> Result<Response<Body>, Problem> {
+    let key = path::key(&head.uri, PREFIX)?;
+    let parameters = KvParameters::parse(app, &head.uri, WRITE, "w")?;
+    let content_type = content_type(&head.headers)?;
+    let coordinator = &app.0.coordinator;
+    let (value, _memory) = read_value(coordinator, body).await?;
+    let content = Content::Value {
+        content_type,
+        value,
+    };
+    write(app, &key, content, &parameters).await
+}
 
+pub(super) async fn delete(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+    let key = path::key(&uri, PREFIX)?;
+    let parameters = KvParameters::parse(&app, &uri, WRITE, "w")?;
+    write(&app, &key, Content::Tombstone, &parameters).await
+}
+
+async fn write(
+    app: &App,
+    key: &Key,
+    content: Content,
+    parameters: &KvParameters,
+) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
     let KvParameters {
         quorum,
         timeout,
         wait,
         ..
-    } = parameters;
+    } = *parameters;
     let coordinator = &app.0.coordinator;
-    let write = coordinator
-        .write(&key, &value, quorum, timeout, wait)
+    let written = coordinator
+        .write(key, content.clone(), quorum, timeout, wait)
         .await?;
-    let report = WriteReport::new(&coordinator.shared().cluster, &write);
-    match write.outcome() {
-        Some(WriteOutcome::Committed) => Ok(json(&PutBody {
-            key: KeyText::new(&key),
+    let report = WriteReport::new(&coordinator.shared().cluster, &written);
+    match written.write.outcome() {
+        Some(WriteOutcome::Committed) => Ok(json(&WriteBody {
+            key: KeyText::new(key),
             report,
             elapsed_us: micros(started.elapsed()),
         })),
-        Some(WriteOutcome::Refused) => Err(Problem::storage_full(report)),
+        Some(WriteOutcome::Refused) => Err(match most_common(written.write.refusals()) {
+            Some(Refusal::Unrepresentable) => {
+                Problem::from(coordinator.unrepresentable(key, Some(&content))).with(report)
+            }
+            Some(refusal) => Problem::write_refused(refusal, report),
+            None => Problem::write_unreachable(report),
+        }),
         Some(WriteOutcome::Unreachable) => Err(Problem::write_unreachable(report)),
         Some(WriteOutcome::TimedOut) | None => Err(Problem::write_timeout(report)),
     }
 }
 
+/// The reason that most replicas gave; the first of them among equals.
+fn most_common(refusals: impl Iterator<Item = Refusal>) -> Option<Refusal> {
+    let refusals: Vec<Refusal> = refusals.collect();
+    let count = |refusal: &&Refusal| refusals.iter().filter(|other| other == refusal).count();
+    // `max_by_key` takes the last among equals.
+    refusals.iter().rev().max_by_key(count).copied()
+}
+
+fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
+    let given = headers.get(header::CONTENT_TYPE);
+    let given = given.map_or(&[][..], HeaderValue::as_bytes);
+    ContentType::new(Bytes::copy_from_slice(given))
+        .map_err(|error| Problem::invalid_value(error.to_string()))
+}
+
 #[derive(Serialize)]
-struct PutBody<'a> {
+struct WriteBody<'a> {
     #[serde(flatten)]
     key: KeyText<'a>,
     #[serde(flatten)]
@@ -103,18 +152,33 @@ pub(super) async fn get(
     } = parameters;
     let coordinator = &app.0.coordinator;
     let read = coordinator.read(&key, quorum, timeout, wait).await?;
-    let report = ReadReport::new(&coordinator.shared().cluster, &read);
-    match read.outcome() {
-        Some(ReadOutcome::Found(value)) => {
+    let outcome = read.outcome();
+    let tag = match outcome {
+        Some(ReadOutcome::Found(_, version)) => version.tag,
+        Some(ReadOutcome::Absent) => read.tombstone(),
+        _ => None,
+    };
+    let report = ReadReport::new(&coordinator.shared().cluster, &read, tag);
+    match outcome {
+        Some(ReadOutcome::Found(value, version)) => {
             let elapsed_us = micros(started.elapsed());
             Ok(match form {
-                Form::Json => found_json(&key, value, report, elapsed_us),
-                Form::Raw => found_raw(value, &report),
+                Form::Json => found_json(&key, value, version, report, elapsed_us),
+                Form::Raw => found_raw(value, version, &report),
             })
         }
         Some(ReadOutcome::Absent) => Err(Problem::key_not_found(report)),
         Some(ReadOutcome::Disagree) => Err(Problem::replicas_disagree(report)),
-        Some(ReadOutcome::Unreachable) => Err(Problem::read_unreachable(report)),
+        Some(ReadOutcome::Unreachable) => {
+            let unrepresentable = Standing::Refused(Refusal::Unrepresentable);
+            let replicas = read.replicas().iter();
+            let mut standings = replicas.map(|replica| read.standing(replica));
+            Err(if standings.any(|standing| standing == unrepresentable) {
+                Problem::from(coordinator.unrepresentable(&key, None)).with(report)
+            } else {
+                Problem::read_unreachable(report)
+            })
+        }
         Some(ReadOutcome::TimedOut) | None => Err(Problem::read_timeout(report)),
     }
 }
@@ -125,18 +189,24 @@ struct GetBody<'a> {
     key: KeyText<'a>,
     #[serde(flatten)]
     value: ValueText<'a>,
-    /// DKVS/1 has no place for it.
-    content_type: Option<&'a str>,
+    content_type: Option<Cow<'a, str>>,
     #[serde(flatten)]
     report: ReadReport,
     elapsed_us: u64,
 }
 
-fn found_json(key: &Key, value: &Value, report: ReadReport, elapsed_us: u64) -> Response<Body> {
+fn found_json(
+    key: &Key,
+    value: &Value,
+    version: &Version,
+    report: ReadReport,
+    elapsed_us: u64,
+) -> Response<Body> {
+    let content_type = version.content_type.as_bytes();
     json(&GetBody {
         key: KeyText::new(key),
         value: ValueText::new(value),
-        content_type: None,
+        content_type: (!content_type.is_empty()).then(|| String::from_utf8_lossy(content_type)),
         report,
         elapsed_us,
     })
@@ -144,9 +214,10 @@ fn found_json(key: &Key, value: &Value, report: ReadReport, elapsed_us: u64) -> 
 
 /// The value's bytes, the diagnostics in headers. The value may be someone else's HTML, so
 /// browsers are told to run nothing in it.
-fn found_raw(value: &Value, report: &ReadReport) -> Response<Body> {
+fn found_raw(value: &Value, version: &Version, report: &ReadReport) -> Response<Body> {
     const CONSISTENCY: HeaderName = HeaderName::from_static("dkvs-consistency");
     const QUORUM: HeaderName = HeaderName::from_static("dkvs-quorum");
+    const TAG: HeaderName = HeaderName::from_static("dkvs-tag");
     const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
     let quorum = &report.quorum;
@@ -164,15 +235,25 @@ fn found_raw(value: &Value, report: &ReadReport) -> Response<Body> {
     let mut set = |name: HeaderName, value: &'static str| {
         headers.insert(name, HeaderValue::from_static(value))
     };
-    set(header::CONTENT_TYPE, "application/octet-stream");
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; sandbox",
     );
     set(CONSISTENCY, report.consistency);
-    for (name, text) in [(QUORUM, quorum), (SERVER_TIMING, timing.join(", "))] {
-        if let Ok(value) = HeaderValue::try_from(text) {
+    let stored = version.content_type.as_bytes();
+    let stored = HeaderValue::from_bytes(stored)
+        .ok()
+        .filter(|stored| !stored.is_empty());
+    let octets = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, stored.unwrap_or(octets));
+    let texts = [
+        (QUORUM, Some(quorum)),
+        (SERVER_TIMING, Some(timing.join(", "))),
+        (TAG, version.tag.map(|tag| tag.to_string())),
+    ];
+    for (name, text) in texts {
+        if let Some(Ok(value)) = text.map(HeaderValue::try_from) {
             headers.insert(name, value);
         }
     }
@@ -188,13 +269,19 @@ pub(super) fn json(document: &impl Serialize) -> Response<Body> {
     ([(header::CONTENT_TYPE, json)], text).into_response()
 }
 
-/// The body, refused as soon as it is known to be longer than `value_bytes_max`.
-async fn read_value(body: &mut Body, value_bytes_max: usize) -> Result<Value, Problem> {
+/// The body, refused as soon as it is known to be longer than what may be put, or when there is no
+/// memory for it. The permit stands for that memory.
+async fn read_value(
+    coordinator: &Coordinator,
+    body: &mut Body,
+) -> Result<(Value, Option<OwnedSemaphorePermit>), Problem> {
+    let value_bytes_max = coordinator.value_bytes_max();
     let too_large = || Problem::value_too_large(value_bytes_max);
     let announced = http_body::Body::size_hint(body).lower();
     if announced > value_bytes_max as u64 {
         return Err(too_large());
     }
+    let mut memory: Option<OwnedSemaphorePermit> = None;
     let mut bytes = BytesMut::new();
     loop {
         let frame = tokio::time::timeout(BODY_PROGRESS, body.frame()).await;
@@ -208,9 +295,56 @@ async fn read_value(body: &mut Body, value_bytes_max: usize) -> Result<Value, Pr
         if bytes.len() + frame.len() > value_bytes_max {
             return Err(too_large());
         }
+        if bytes.is_empty() && frame.len() as u64 == announced {
+            // All of it, as it is.
+            let value = Value::new(frame).map_err(|_| too_large())?;
+            return Ok((value, memory));
+        }
+        if bytes.capacity() < bytes.len() + frame.len() {
+            let wanted = (announced as usize)
+                .max(2 * bytes.capacity())
+                .max(frame.len())
+                .min(value_bytes_max);
+            memory = match take_memory(coordinator, wanted, bytes.capacity(), memory) {
+                Ok(memory) => memory,
+                Err(Full) => return Err(Problem::no_memory()),
+            };
+            bytes.reserve(wanted - bytes.len());
+        }
         bytes.extend_from_slice(&frame);
     }
-    Value::new(bytes.freeze()).map_err(|_| too_large())
+    let value = Value::new(bytes.freeze()).map_err(|_| too_large())?;
+    Ok((value, memory))
+}
+
+/// Values that are longer than this, in bytes, count against the memory for long ones.
+const LONG: usize = 32 << 10;
+
+struct Full;
+
+/// Makes the permit one for `wanted` bytes, `held` of which it stands for already.
+fn take_memory(
+    coordinator: &Coordinator,
+    wanted: usize,
+    held: usize,
+    memory: Option<OwnedSemaphorePermit>,
+) -> Result<Option<OwnedSemaphorePermit>, Full> {
+    if wanted <= LONG {
+        return Ok(memory);
+    }
+    let more = if memory.is_some() {
+        wanted - held
+    } else {
+        wanted
+    };
+    let more = coordinator.take_memory(more).ok_or(Full)?;
+    Ok(Some(match memory {
+        Some(mut memory) => {
+            memory.merge(more);
+            memory
+        }
+        None => more,
+    }))
 }
 
 /// Reads on in a body that was refused, for a while, so that the caller gets to read the answer:

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, Uri};
-use axum::routing::{MethodRouter, get, put};
+use axum::routing::{MethodRouter, delete, get, put};
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
@@ -90,6 +90,14 @@ pub const OPERATIONS: &[Operation] = &[
         parameters: WRITE,
         statuses: &[200, 400, 408, 413, 414, 503, 504, 507],
         handler: || put(kv::put),
+    },
+    Operation {
+        method: Method::DELETE,
+        path: "/kv/{key}",
+        id: "deleteValue",
+        parameters: WRITE,
+        statuses: &[200, 400, 414, 501, 503, 504, 507],
+        handler: || delete(kv::delete),
     },
     Operation {
         method: Method::GET,

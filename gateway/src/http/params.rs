@@ -144,8 +144,7 @@ impl Query {
             None | Some("agreement") => {}
             Some("linearizable") => self.refuse(
                 "consistency",
-                "the servers speak DKVS/1, which has no versions and so cannot give linearizable; \
-                 agreement is what they can give",
+                "this version of the gateway does not give linearizable; agreement is what it gives",
             ),
             Some(_) => self.refuse("consistency", "it is agreement or linearizable"),
         }
@@ -214,7 +213,7 @@ mod tests {
     use dkvs_common::cluster::Cluster;
     use tokio_util::sync::CancellationToken;
 
-    use crate::coordinator::{Coordinator, Limits, Shared};
+    use crate::coordinator::{Coordinator, Limits, Protocol, Settings, Shared};
 
     /// Five servers, replication 3. No request is made.
     fn app() -> App {
@@ -222,11 +221,19 @@ mod tests {
             .map(|port| format!("127.0.0.1 {port} 1\n"))
             .collect();
         let cluster = Cluster::parse("test", text.as_bytes()).unwrap();
-        let limits = Limits {
-            requests_max: 1,
-            sockets_max: 1,
+        let settings = Settings {
+            protocol: Protocol::Auto,
+            datagram_bytes_max: 1_200,
+            value_bytes_max: 1 << 20,
+            offload: true,
+            keys: None,
+            limits: Limits {
+                requests_max: 1,
+                sockets_max: 1,
+                value_bytes_in_flight_max: 0,
+            },
         };
-        let coordinator = Coordinator::new(Arc::new(Shared::new(cluster)), limits);
+        let coordinator = Coordinator::new(Arc::new(Shared::new(cluster)), settings).unwrap();
         let timeout = Duration::from_secs(1);
         App::new(coordinator, 3, timeout, CancellationToken::new()).unwrap()
     }
@@ -284,7 +291,7 @@ mod tests {
                 "consistency",
                 "agreement or linearizable",
             ),
-            ("consistency=linearizable", "consistency", "DKVS/1"),
+            ("consistency=linearizable", "consistency", "does not give"),
         ] {
             let invalid = parse(query).unwrap_err();
             assert_eq!(invalid.len(), 1, "{query}: {invalid:?}");

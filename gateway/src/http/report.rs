@@ -6,12 +6,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dkvs_common::cluster::Cluster;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::quorum::read::{Read, Standing};
+use dkvs_common::quorum::Refusal;
+use dkvs_common::quorum::read::{Answer, Read, Standing};
 use dkvs_common::quorum::tally::{Replica, Word};
-use dkvs_common::quorum::write::{Applied, Refusal, Write, WriteReply};
-use serde::Serialize;
+use dkvs_common::quorum::write::{Applied, WriteReply};
+use dkvs_common::tag::Tag;
+use serde::{Serialize, Serializer};
 
-/// The level that DKVS/1 can give.
+use crate::coordinator::Written;
+
+/// The level that reads and writes are at.
 pub(super) const AGREEMENT: &str = "agreement";
 
 /// A key: as text, or in base64 where it is no UTF-8.
@@ -67,6 +71,9 @@ pub(super) struct ReplicaReport {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// The version that the replica told of.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    tag: Option<Tag>,
     latency_us: Option<u64>,
 }
 
@@ -77,6 +84,7 @@ impl ReplicaReport {
             ring_point: replica.ring_point.to_string(),
             status,
             reason: None,
+            tag: None,
             latency_us: replica.latency.map(micros),
         }
     }
@@ -91,6 +99,13 @@ impl ReplicaReport {
             }
             None => format!("replica{number};desc=\"{server} {status}\""),
         }
+    }
+}
+
+fn as_text<S: Serializer>(tag: &Option<Tag>, serializer: S) -> Result<S::Ok, S::Error> {
+    match tag {
+        Some(tag) => serializer.collect_str(tag),
+        None => serializer.serialize_none(),
     }
 }
 
@@ -110,26 +125,34 @@ pub(super) struct WriteQuorum {
 pub(super) struct WriteReport {
     pub(super) outcome: &'static str,
     pub(super) consistency: &'static str,
-    pub(super) tag: Option<String>,
+    #[serde(serialize_with = "as_text")]
+    pub(super) tag: Option<Tag>,
     pub(super) quorum: WriteQuorum,
     pub(super) replicas: Vec<ReplicaReport>,
 }
 
 impl WriteReport {
-    pub(super) fn new(cluster: &Cluster, write: &Write) -> Self {
+    pub(super) fn new(cluster: &Cluster, written: &Written) -> Self {
+        let write = &written.write;
         let replica = |replica: &Replica<WriteReply>| {
-            let (status, reason) = match replica.word {
-                Word::Pending => ("pending", None),
-                Word::Answer(WriteReply::Stored) => ("stored", None),
-                Word::Answer(WriteReply::Refused(Refusal::Unstated)) => (
-                    "refused",
-                    Some("the server has no room, or another reason that DKVS/1 cannot tell"),
-                ),
-                Word::Unreachable => ("unreachable", None),
-                Word::TimedOut => ("timeout", None),
+            let (mut reason, mut tag) = (None, None);
+            let status = match replica.word {
+                Word::Pending => "pending",
+                Word::Answer(WriteReply::Stored) => "stored",
+                Word::Answer(WriteReply::Superseded(held)) => {
+                    tag = Some(held);
+                    "superseded"
+                }
+                Word::Answer(WriteReply::Refused(refusal)) => {
+                    reason = Some(reason_of(refusal));
+                    "refused"
+                }
+                Word::Unreachable | Word::CutOff => "unreachable",
+                Word::TimedOut => "timeout",
             };
             ReplicaReport {
                 reason,
+                tag,
                 ..ReplicaReport::new(cluster, replica, status)
             }
         };
@@ -140,7 +163,7 @@ impl WriteReport {
                 Applied::NotApplied => "not_applied",
             },
             consistency: AGREEMENT,
-            tag: None,
+            tag: written.tag,
             quorum: WriteQuorum {
                 n: write.quorum().n(),
                 w: write.quorum().needed(),
@@ -162,33 +185,65 @@ pub(super) struct ReadQuorum {
 #[derive(Serialize)]
 pub(super) struct ReadReport {
     pub(super) consistency: &'static str,
-    pub(super) tag: Option<String>,
+    #[serde(serialize_with = "as_text")]
+    pub(super) tag: Option<Tag>,
     pub(super) quorum: ReadQuorum,
     pub(super) replicas: Vec<ReplicaReport>,
 }
 
 impl ReadReport {
-    pub(super) fn new(cluster: &Cluster, read: &Read) -> Self {
-        let status = |standing| match standing {
-            Standing::Match => "match",
-            Standing::Differs => "differs",
-            Standing::Absent => "absent",
-            Standing::Pending => "pending",
-            Standing::Unreachable => "unreachable",
-            Standing::TimedOut => "timeout",
+    /// `tag` is that of the value, or of the tombstone, that won.
+    pub(super) fn new(cluster: &Cluster, read: &Read, tag: Option<Tag>) -> Self {
+        let replica = |replica: &Replica<Answer>| {
+            let mut reason = None;
+            let status = match read.standing(replica) {
+                Standing::Match => "match",
+                Standing::Differs => "differs",
+                Standing::Absent => "absent",
+                Standing::Tombstone => "tombstone",
+                Standing::Refused(refusal) => {
+                    reason = Some(reason_of(refusal));
+                    "refused"
+                }
+                Standing::Pending => "pending",
+                Standing::Unreachable => "unreachable",
+                Standing::TimedOut => "timeout",
+            };
+            let tag = match &replica.word {
+                Word::Answer(answer) => answer.tag(),
+                _ => None,
+            };
+            ReplicaReport {
+                reason,
+                tag,
+                ..ReplicaReport::new(cluster, replica, status)
+            }
         };
-        let replicas = read.replicas().iter();
         Self {
             consistency: AGREEMENT,
-            tag: None,
+            tag,
             quorum: ReadQuorum {
                 n: read.quorum().n(),
                 r: read.quorum().needed(),
                 agreeing: read.agreeing(),
             },
-            replicas: replicas
-                .map(|replica| ReplicaReport::new(cluster, replica, status(read.standing(replica))))
-                .collect(),
+            replicas: read.replicas().iter().map(replica).collect(),
         }
+    }
+}
+
+fn reason_of(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Unstated => "the server has no room, or another reason that DKVS/1 cannot tell",
+        Refusal::Full => "the server has no room",
+        Refusal::ReadOnly => "the server stores nothing any more",
+        Refusal::TooLarge { .. } => "the value is longer than the server takes",
+        Refusal::Unrepresentable => "the server's protocol cannot carry the key or the value",
+        Refusal::NoDeletion => "the server speaks DKVS/1, which cannot delete",
+        Refusal::WrongEpoch => "the server belongs to another ring: its servers file differs",
+        Refusal::Unsupported => "the server does not know this operation",
+        Refusal::Busy => "too much is under way towards the server or in it",
+        Refusal::Corrupt => "the record was damaged, on its way or in the store",
+        Refusal::Internal => "something went wrong in the server",
     }
 }

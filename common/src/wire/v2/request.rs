@@ -9,7 +9,7 @@ use super::coding::{
 use super::message::{MessageError, REQUEST_HEAD_BYTES, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
-use crate::record::{Content, ContentType, Record};
+use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, ContentType, Record};
 use crate::ring::Position;
 use crate::tag::Tag;
 
@@ -118,6 +118,10 @@ impl Request {
             Self::Stats => operation::STATS,
         }
     }
+
+    /// The most that a put says beside key and value, whichever way the value travels, in bytes.
+    pub const PUT_HEAD_BYTES_MAX: usize =
+        REQUEST_HEAD_BYTES + 2 + 16 + 1 + CONTENT_TYPE_BYTES_MAX + 8 + 4 + 4;
 
     /// How long the message of a put of this record is, in bytes.
     pub fn put_bytes(key: &Key, record: &Record) -> usize {

@@ -1,0 +1,142 @@
+//! A UDP socket connected to one server: datagrams out and in, many to a system call.
+
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, SocketAddrV4};
+
+use bytes::Bytes;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::v1::SOCKET_BUFFER_BYTES;
+
+/// The longest that the system hands over at once: one datagram, or several that it has joined.
+const RECEIVE_BYTES_MAX: usize = 1 << 16;
+
+/// What the system joins or cuts up at most, less the heads that it adds.
+const OFFLOAD_BYTES_MAX: usize = 65_000;
+
+/// A socket connected to one server. It never lets the network fragment a datagram.
+pub(super) struct ServerSocket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    server: SocketAddr,
+    local: SocketAddrV4,
+    offload: bool,
+}
+
+/// Room for what arrives at once, shared by a worker's sockets.
+pub(super) struct ReceiveBuffer {
+    buffers: Vec<Vec<u8>>,
+    metas: Vec<RecvMeta>,
+}
+
+impl ReceiveBuffer {
+    /// `offload` is whether many datagrams are to be received by one call.
+    pub(super) fn new(offload: bool) -> Self {
+        let count = if offload { BATCH_SIZE } else { 1 };
+        Self {
+            buffers: vec![vec![0; RECEIVE_BYTES_MAX]; count],
+            metas: vec![RecvMeta::default(); count],
+        }
+    }
+}
+
+impl ServerSocket {
+    /// Connects to `server`. With `offload`, the system sends and receives many datagrams at once
+    /// where it can.
+    pub(super) fn connect(server: SocketAddrV4, offload: bool) -> io::Result<Self> {
+        let server = SocketAddr::from(server);
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+        socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+        socket.connect(&server.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let SocketAddr::V4(local) = socket.local_addr()? else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
+        Ok(Self {
+            socket,
+            state,
+            server,
+            local,
+            offload,
+        })
+    }
+
+    /// This end's address.
+    pub(super) fn local_addr(&self) -> SocketAddrV4 {
+        self.local
+    }
+
+    /// How many datagrams of one length can be sent at once.
+    pub(super) fn segments_max(&self, segment_bytes: usize) -> usize {
+        if !self.offload {
+            return 1;
+        }
+        let segments = OFFLOAD_BYTES_MAX / segment_bytes.max(1);
+        self.state.max_gso_segments().min(segments).max(1)
+    }
+
+    /// Sends datagrams of `segment_bytes` each, but for a shorter one at the end.
+    pub(super) fn try_send(&self, datagrams: &[u8], segment_bytes: usize) -> io::Result<()> {
+        let transmit = Transmit {
+            destination: self.server,
+            ecn: None,
+            contents: datagrams,
+            segment_size: (datagrams.len() > segment_bytes).then_some(segment_bytes),
+            src_ip: None,
+        };
+        let send = || {
+            let socket = UdpSockRef::from(&self.socket);
+            self.state.try_send(socket, &transmit)
+        };
+        self.socket.try_io(Interest::WRITABLE, send)
+    }
+
+    /// Waits until something can be sent again.
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await
+    }
+
+    /// Waits until something or an error has arrived, and gives what `receive` makes of it, which
+    /// is to call [`Self::receive_now`].
+    pub(super) async fn receive<R>(&self, receive: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+        // An ICMP error makes the socket "erroneous", not readable: ask for both.
+        let interest = Interest::READABLE | Interest::ERROR;
+        self.socket.async_io(interest, receive).await
+    }
+
+    /// Hands what has arrived to `take`, datagram by datagram. Fails if nothing has.
+    pub(super) fn receive_now(
+        &self,
+        buffer: &mut ReceiveBuffer,
+        mut take: impl FnMut(Bytes),
+    ) -> io::Result<()> {
+        let ReceiveBuffer { buffers, metas } = buffer;
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        for (slice, buffer) in slices.iter_mut().zip(buffers.iter_mut()) {
+            *slice = IoSliceMut::new(buffer);
+        }
+        let slices = &mut slices[..metas.len()];
+        let received = self
+            .state
+            .recv(UdpSockRef::from(&self.socket), slices, metas)?;
+        for (meta, buffer) in metas[..received].iter().zip(buffers.iter()) {
+            let joined = Bytes::copy_from_slice(&buffer[..meta.len]);
+            if joined.is_empty() {
+                take(joined);
+                continue;
+            }
+            for start in (0..joined.len()).step_by(meta.stride.max(1)) {
+                let end = joined.len().min(start + meta.stride);
+                take(joined.slice(start..end));
+            }
+        }
+        Ok(())
+    }
+}
