@@ -82,12 +82,9 @@ impl MemoryStore {
     /// Stores a record, unless one with the same or a greater tag is there. One that is no
     /// longer than the record it replaces always fits.
     pub fn put(&self, key: &Key, record: &Record) -> Result<Put, Full> {
-        let newer = |held: Tag| {
-            if held < record.tag {
-                Ok(record.clone())
-            } else {
-                Err(held)
-            }
+        let newer = |held| match held {
+            Some(held) if held >= record.tag => Err(held),
+            _ => Ok(record.clone()),
         };
         match self.replace(key, &record.content, newer)? {
             Ok(()) => Ok(Put::Stored),
@@ -104,7 +101,10 @@ impl MemoryStore {
         content: &Content,
         mint: impl FnOnce(Tag) -> Result<Tag, E>,
     ) -> Result<Result<(), E>, Full> {
-        let record = |held| mint(held).map(|tag| Record::new(key, tag, content.clone()));
+        let record = |held: Option<Tag>| {
+            let tag = mint(held.unwrap_or(Tag::ZERO))?;
+            Ok(Record::new(key, tag, content.clone()))
+        };
         self.replace(key, content, record)
     }
 
@@ -159,19 +159,20 @@ impl MemoryStore {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Puts what `record` makes of the tag that is there in its place, if it makes anything.
+    /// Puts what `record` makes of the tag that is there, if one is, in its place, if it makes
+    /// anything.
     fn replace<E>(
         &self,
         key: &Key,
         content: &Content,
-        record: impl FnOnce(Tag) -> Result<Record, E>,
+        record: impl FnOnce(Option<Tag>) -> Result<Record, E>,
     ) -> Result<Result<(), E>, Full> {
         let place = place(Position::of_key(key), key.as_bytes());
         let mut shard = self.shard(place.position);
         let bytes = Packed::bytes_of(key, content);
         match shard.entry(place) {
             Entry::Occupied(held) => {
-                let record = match record(held.tag()) {
+                let record = match record(Some(held.tag())) {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error)),
                 };
@@ -184,7 +185,7 @@ impl MemoryStore {
                 *held = Packed::new(key, &record);
             }
             Entry::Vacant(vacancy) => {
-                let record = match record(Tag::ZERO) {
+                let record = match record(None) {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error)),
                 };
@@ -281,6 +282,13 @@ mod tests {
         assert_eq!(put(&store, "k", 6, ""), Ok(Put::Stored));
         assert_eq!(value(&store, "k").as_deref(), Some(""));
         assert_eq!(put(&store, "k", 5, "five"), superseded(6));
+    }
+
+    #[test]
+    fn a_record_with_the_smallest_tag_is_stored_before_it_is_confirmed() {
+        let store = MemoryStore::new(usize::MAX);
+        assert_eq!(put(&store, "k", 0, "v"), Ok(Put::Stored));
+        assert_eq!(value(&store, "k").as_deref(), Some("v"));
     }
 
     #[test]
