@@ -21,14 +21,15 @@ use super::shard::{Entry, Place, Shard};
 /// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
 /// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.
 ///
-/// A bound, whatever keys someone picks. A tree's node has room for 11 slots of 16 bytes and as
+/// A bound, not a mean. A tree's node has room for 11 slots of 16 bytes and as
 /// many prefixes of 4; nothing is ever taken out, so all but the root have 5 or more. A leaf takes
 /// 240 bytes of the allocator, an inner node 336. At the worst there are 6 records for each leaf
 /// and 6 leaves for each inner node: 52 bytes a record. The packed bytes are rounded up to 16 with
 /// a header of 8: 23 more. With the positions of ordinary keys it is about 38 and 16.
 ///
-/// Not in it: up to 80 KB for an empty table and the roots of its trees; and for packed bytes of
-/// more than 128 KiB, which the allocator may take from the system in whole pages, up to 4 KiB.
+/// Not in it: up to 80 KB for an empty table and the roots of its trees; up to 13 bytes for each of
+/// two keys with the same shard and prefix, one pair in 2^40; and up to 4 KiB for packed bytes of
+/// more than 128 KiB, which the allocator may take from the system in whole pages.
 pub const ENTRY_OVERHEAD_BYTES: usize = 76;
 
 /// How many bits of a position name its shard.

@@ -138,6 +138,8 @@ impl Slot {
             Self::One(held) => Box::new(Several(vec![held])),
             Self::Several(several) => several,
         };
+        // More room than it takes would be memory that nobody counts.
+        several.0.reserve_exact(1);
         several.0.insert(number, record);
         *self = Self::Several(several);
     }
