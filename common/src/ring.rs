@@ -26,7 +26,12 @@ pub struct Position(pub [u8; 20]);
 impl Position {
     /// Where a key lies.
     pub fn of_key(key: &Key) -> Self {
-        Self(Sha1::digest(key.as_bytes()).into())
+        Self::of_key_bytes(key.as_bytes())
+    }
+
+    /// Where the key of these bytes lies, for whoever holds keys in a form of its own.
+    pub fn of_key_bytes(key: &[u8]) -> Self {
+        Self(Sha1::digest(key).into())
     }
 
     /// Where a server's ring point number `id` lies; ids count from 1.

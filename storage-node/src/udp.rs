@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dkvs_common::wire::{v1, v2};
@@ -137,7 +137,9 @@ impl Port {
         if v2::is_v2(&datagram) {
             let mut replies = Vec::new();
             self.service
-                .handle_v2(&datagram, &mut |reply| replies.push(reply));
+                .handle_v2(&datagram, peer, Instant::now(), &mut |reply| {
+                    replies.push(reply);
+                });
             for reply in replies {
                 send(&self.socket, &self.service, &reply, peer).await;
             }

@@ -1,5 +1,8 @@
 //! What a server answers: a request's bytes in, a response out. No sockets, no clock.
 
+mod list;
+mod stage;
+mod uploads;
 mod v2;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +16,9 @@ use dkvs_common::wire::v1::{self, GetReply, PutReply, Request};
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, VALUE_BYTES_DEFAULT};
 
 use crate::store::{Full, MemoryStore};
+use uploads::Uploads;
+
+pub use uploads::UploadCounts;
 
 /// The store, and how requests change and read it.
 pub struct Service {
@@ -20,6 +26,10 @@ pub struct Service {
     config: Config,
     /// Mints the tags of what comes without one.
     clock: Mutex<TagClock>,
+    /// One table for all workers, so that its limits hold for all of them together. Blocks are
+    /// rare beside gets and puts, and none waits here for longer than it takes to copy a block or
+    /// to make room for a value.
+    uploads: Mutex<Uploads>,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -35,7 +45,12 @@ pub struct Config {
     pub value_bytes_max: usize,
     /// The ring that the server belongs to, if it knows: requests for another are refused.
     pub epoch: Option<u32>,
+    /// The memory for uploads, in bytes; no less than four of the longest values.
+    pub upload_bytes_max: usize,
 }
+
+/// The memory for uploads by default, in bytes.
+pub const UPLOAD_BYTES_DEFAULT: usize = 64 << 20;
 
 impl Config {
     /// The defaults.
@@ -45,20 +60,9 @@ impl Config {
             datagram_bytes_max: DATAGRAM_BYTES_DEFAULT,
             value_bytes_max: VALUE_BYTES_DEFAULT,
             epoch: None,
+            upload_bytes_max: UPLOAD_BYTES_DEFAULT,
         }
     }
-}
-
-/// The numbers that a server tells on request, each by its byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Statistic {
-    Keys = 1,
-    Bytes = 2,
-    Gets = 3,
-    Puts = 4,
-    PutsRefusedFull = 5,
-    Malformed = 6,
-    Damaged = 7,
 }
 
 /// What a datagram gets.
@@ -84,6 +88,12 @@ pub struct Counters {
     pub dumps_dropped: Counter,
     /// Pairs left out of dumps because no datagram holds them.
     pub dump_pairs_left_out: Counter,
+    /// Datagrams of DKVS/2 that proved whole.
+    pub datagrams: Counter,
+    /// Requests in them that were understood.
+    pub messages: Counter,
+    /// Keys left out of lists because no datagram holds them, each time.
+    pub list_keys_left_out: Counter,
     /// Datagrams or messages that were no request.
     pub malformed: Counter,
     /// Datagrams and records that did not match their checksum.
@@ -113,11 +123,16 @@ impl Counter {
 impl Service {
     /// Serves `store`.
     pub fn new(store: MemoryStore, config: Config) -> Self {
+        let value_bytes_max = config.value_bytes_max;
+        let upload_bytes_max = config
+            .upload_bytes_max
+            .max(value_bytes_max.saturating_mul(4));
         Self {
             store,
             config,
             // The boot id is as random as the clock's operations have to be.
             clock: Mutex::new(TagClock::new(config.boot_id as u32)),
+            uploads: Mutex::new(Uploads::new(upload_bytes_max, value_bytes_max)),
             counters: Counters::default(),
         }
     }

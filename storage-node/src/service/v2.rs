@@ -1,15 +1,22 @@
 //! DKVS/2: a datagram of requests in, datagrams of replies out.
 
+use std::net::SocketAddr;
+use std::time::Instant;
+
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
-use dkvs_common::wire::v2::reply::{Durability, Greeting, RECORD_HEAD_BYTES, Reply};
+use dkvs_common::wire::v2::reply::{
+    Durability, Greeting, PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply, Statistic,
+};
 use dkvs_common::wire::v2::request::Request;
 
-use super::{Service, Statistic};
+use super::Service;
+use super::stage::StagedRecord;
+use super::uploads::{Block, Shape, UploadId};
 use crate::store::{Packed, Put};
 
 /// Replies in the making: as many to a datagram as it holds.
@@ -50,10 +57,26 @@ impl Replies<'_> {
     }
 }
 
+/// What the requests of a datagram have in common.
+#[derive(Clone, Copy)]
+struct Origin {
+    /// The ring of the sender.
+    epoch: u32,
+    peer: SocketAddr,
+    /// When the datagram arrived.
+    now: Instant,
+}
+
 impl Service {
     /// Answers a DKVS/2 datagram, its requests together, by calls of `send` with a datagram each.
     /// One that is damaged, or does not come from a client, gets no answer.
-    pub fn handle_v2(&self, datagram: &Bytes, send: &mut dyn FnMut(Vec<u8>)) {
+    pub fn handle_v2(
+        &self,
+        datagram: &Bytes,
+        peer: SocketAddr,
+        now: Instant,
+        send: &mut dyn FnMut(Vec<u8>),
+    ) {
         let (asked, mut messages) = match envelope::open(datagram, Proof::Checksum) {
             Ok((envelope, messages)) if envelope.sender == Sender::Client => (envelope, messages),
             _ => {
@@ -74,9 +97,12 @@ impl Service {
             envelope,
             send,
         };
+        let epoch = asked.epoch;
+        let origin = Origin { epoch, peer, now };
+        self.counters.datagrams.add(1);
         loop {
             match next_request(&mut messages) {
-                Ok(Some(Ok(request))) => self.serve(request, asked.epoch, &mut replies),
+                Ok(Some(Ok(request))) => self.serve(request, origin, &mut replies),
                 Ok(Some(Err(bad))) => {
                     self.counters.malformed.add(1);
                     tracing::debug!(error = %bad.error, "a request that is not understood");
@@ -97,12 +123,14 @@ impl Service {
         replies.flush();
     }
 
-    fn serve(&self, message: RequestMessage, epoch: u32, replies: &mut Replies<'_>) {
+    fn serve(&self, message: RequestMessage, origin: Origin, replies: &mut Replies<'_>) {
+        let Origin { epoch, peer, now } = origin;
         let (id, operation) = (message.id, message.request.operation());
+        self.counters.messages.add(1);
         let reply = match message.request {
             Request::Greet { .. } => Reply::Greeting(self.greeting()),
             Request::Ping => Reply::Done,
-            Request::Stats => Reply::Stats(self.statistics()),
+            Request::Stats => Reply::Stats(self.statistics(now)),
             _ if self.config.epoch.is_some_and(|ours| ours != epoch) => Reply::WrongEpoch {
                 epoch: self.config.epoch.unwrap_or(0),
             },
@@ -119,8 +147,44 @@ impl Service {
                 let block_bytes = usize::from(block_bytes).min(replies.block_bytes_max(&[]));
                 self.block(&key, tag, offset, block_bytes)
             }
-            Request::Stage { .. } | Request::PutStaged { .. } | Request::List { .. } => {
-                Reply::Unsupported
+            Request::Stage {
+                upload: number,
+                value_bytes,
+                offset,
+                block_bytes,
+                block: bytes,
+            } => {
+                let shape = Shape {
+                    value_bytes,
+                    block_bytes,
+                };
+                self.stage(
+                    UploadId { peer, number },
+                    shape,
+                    &Block { offset, bytes },
+                    now,
+                )
+            }
+            Request::PutStaged {
+                key,
+                tag,
+                content_type,
+                upload: number,
+                value_bytes,
+                checksum,
+            } => {
+                let record = StagedRecord {
+                    tag,
+                    content_type,
+                    value_bytes,
+                    checksum,
+                };
+                self.put_staged(&key, record, UploadId { peer, number }, now)
+            }
+            Request::List { from, after, limit } => {
+                let page_bytes_max =
+                    replies.block_bytes_max(&[]) + RECORD_HEAD_BYTES - PAGE_HEAD_BYTES;
+                self.list(from, after.as_ref(), limit.into(), page_bytes_max)
             }
         };
         replies.push(&ReplyMessage {
@@ -198,14 +262,18 @@ impl Service {
         shown.unwrap_or(Reply::Absent { tag: Tag::ZERO })
     }
 
-    fn put_record(&self, key: &Key, record: &Record) -> Reply {
+    pub(super) fn too_large(&self) -> Reply {
+        let value_bytes_max = u32::try_from(self.config.value_bytes_max).unwrap_or(u32::MAX);
+        Reply::TooLarge { value_bytes_max }
+    }
+
+    pub(super) fn put_record(&self, key: &Key, record: &Record) -> Reply {
         let value_bytes = match &record.content {
             Content::Value { value, .. } => value.len(),
             Content::Tombstone => 0,
         };
         if value_bytes > self.config.value_bytes_max {
-            let value_bytes_max = u32::try_from(self.config.value_bytes_max).unwrap_or(u32::MAX);
-            return Reply::TooLarge { value_bytes_max };
+            return self.too_large();
         }
         if !record.is_sound(key) {
             self.counters.damaged.add(1);
@@ -224,8 +292,13 @@ impl Service {
         }
     }
 
-    fn statistics(&self) -> Vec<(u8, u64)> {
+    fn statistics(&self, now: Instant) -> Vec<(u8, u64)> {
         let counters = &self.counters;
+        let (uploads, upload_bytes_reserved) = {
+            let mut uploads = self.uploads();
+            uploads.expire(now);
+            (uploads.counts(), uploads.bytes_reserved() as u64)
+        };
         [
             (Statistic::Keys, self.store.len() as u64),
             (Statistic::Bytes, self.store.bytes() as u64),
@@ -237,6 +310,17 @@ impl Service {
             ),
             (Statistic::Malformed, counters.malformed.count()),
             (Statistic::Damaged, counters.damaged.count()),
+            (Statistic::Datagrams, counters.datagrams.count()),
+            (Statistic::Messages, counters.messages.count()),
+            (Statistic::UploadsBegun, uploads.begun),
+            (Statistic::UploadsCompleted, uploads.completed),
+            (Statistic::UploadsExpired, uploads.expired),
+            (Statistic::UploadsRefusedBusy, uploads.refused_busy),
+            (Statistic::UploadBytesReserved, upload_bytes_reserved),
+            (
+                Statistic::ListKeysLeftOut,
+                counters.list_keys_left_out.count(),
+            ),
         ]
         .map(|(name, value)| (name as u8, value))
         .to_vec()
@@ -249,7 +333,12 @@ mod tests {
     use crate::service::Config;
     use crate::store::MemoryStore;
     use dkvs_common::kv::Value;
+    use dkvs_common::ring::Position;
     use dkvs_common::wire::v2::message::next_reply;
+    use dkvs_common::wire::v2::reply::PAGE_ENTRY_BYTES;
+    use std::net::Ipv4Addr;
+
+    const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4_000);
 
     fn service(bytes_max: usize) -> Service {
         let config = Config {
@@ -288,7 +377,8 @@ mod tests {
             assert!(builder.push(|datagram| message.encode(datagram)));
         }
         let mut datagrams = Vec::new();
-        service.handle_v2(&builder.finish().into(), &mut |reply| {
+        let datagram = builder.finish().into();
+        service.handle_v2(&datagram, PEER, Instant::now(), &mut |reply| {
             datagrams.push(Bytes::from(reply));
         });
         let mut replies = Vec::new();
@@ -473,10 +563,105 @@ mod tests {
     }
 
     #[test]
+    fn a_long_value_is_put_in_blocks_over_datagrams() {
+        let service = service(usize::MAX);
+        let value: Vec<u8> = (0..20_000u32).map(|number| (number % 251) as u8).collect();
+        let record = record(1, value.clone());
+        for (number, block) in value.chunks(1_100).enumerate() {
+            let stage = Request::Stage {
+                upload: 9,
+                value_bytes: 20_000,
+                offset: 1_100 * number as u32,
+                block_bytes: 1_100,
+                block: Bytes::copy_from_slice(block),
+            };
+            let base = number as u32 + 1;
+            let bitmap = Bytes::new();
+            assert_eq!(one(&service, stage), Reply::Staged { base, bitmap });
+        }
+        let put = Request::PutStaged {
+            key: key(),
+            tag: record.tag,
+            content_type: ContentType::new("a/b").unwrap(),
+            upload: 9,
+            value_bytes: 20_000,
+            checksum: record.checksum,
+        };
+        assert_eq!(one(&service, put), Reply::Done);
+        let is_whole = |held: &Packed| held.is_sound() && held.value() == value;
+        assert_eq!(service.store().read(&key(), is_whole), Some(true));
+    }
+
+    #[test]
+    fn pages_over_datagrams_have_every_key_once_in_ring_order() {
+        let service = service(usize::MAX);
+        let mut keys: Vec<Key> = (0..500)
+            .map(|number| Key::new(format!("{number:0width$}", width = 1 + number % 90)).unwrap())
+            .collect();
+        for key in &keys {
+            let record = Record::new(key, Tag { time: 3, op: 1 }, Content::Tombstone);
+            service.store().put(key, &record).unwrap();
+        }
+        let too_long = Key::new(vec![b'k'; 2_000]).unwrap();
+        let record = Record::new(&too_long, Tag { time: 3, op: 1 }, Content::Tombstone);
+        service.store().put(&too_long, &record).unwrap();
+        keys.sort_by_key(Position::of_key);
+        let mut listed = Vec::<Key>::new();
+        loop {
+            let after = listed.last().cloned();
+            let from = after.as_ref().map_or(Position([0; 20]), Position::of_key);
+            let limit = u16::MAX;
+            let Reply::Page { more, entries } = one(&service, Request::List { from, after, limit })
+            else {
+                panic!("no page");
+            };
+            let entry_bytes = |key: &Key| PAGE_ENTRY_BYTES + key.as_bytes().len();
+            let page_bytes: usize = entries.iter().map(|(key, ..)| entry_bytes(key)).sum();
+            // One more would not have fitted: no key here is longer than 90 bytes.
+            assert!(!more || page_bytes > 1_200 - PLAIN_BYTES - PAGE_HEAD_BYTES - 110);
+            for (key, tag, is_tombstone) in entries {
+                assert!(tag.time == 3 && is_tombstone);
+                listed.push(key);
+            }
+            if !more {
+                break;
+            }
+        }
+        assert!(listed == keys);
+    }
+
+    #[test]
+    fn statistics_count_datagrams_messages_and_uploads() {
+        let service = service(usize::MAX);
+        let stage = Request::Stage {
+            upload: 9,
+            value_bytes: 5,
+            offset: 0,
+            block_bytes: 4,
+            block: Bytes::from_static(b"valu"),
+        };
+        ask(&service, 0, vec![put(1, "v"), stage, Request::Ping]);
+        let Reply::Stats(told) = one(&service, Request::Stats) else {
+            panic!("no statistics");
+        };
+        let number = |wanted: Statistic| {
+            let mut told = told.iter().filter(|(name, _)| *name == wanted as u8);
+            told.next().unwrap().1
+        };
+        assert_eq!(told.len(), Statistic::ALL.len());
+        assert_eq!(number(Statistic::Keys), 1);
+        assert_eq!(number(Statistic::Datagrams), 2);
+        assert_eq!(number(Statistic::Messages), 4);
+        assert_eq!(number(Statistic::UploadsBegun), 1);
+        assert_eq!(number(Statistic::UploadBytesReserved), 6);
+    }
+
+    #[test]
     fn strangers_and_damaged_datagrams_get_nothing() {
         let service = service(usize::MAX);
         let silent = |datagram: Vec<u8>| {
-            service.handle_v2(&datagram.into(), &mut |_| panic!("an answer"));
+            let send = &mut |_| panic!("an answer");
+            service.handle_v2(&datagram.into(), PEER, Instant::now(), send);
         };
         let envelope = Envelope {
             sender: Sender::Server,

@@ -1,24 +1,39 @@
-//! The memory store: a hash table in shards, each behind its own lock, with a limit in bytes.
+//! The memory store: records in ring order, in shards that each have a lock, with a limit in bytes.
+//!
+//! ```text
+//!   position of a key:  | 8 bits: the shard | 32: the order in it | 120: looked at where those are equal |
+//! ```
 
-use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, Record};
+use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use thiserror::Error;
 
 use super::packed::Packed;
+use super::shard::{Entry, Place, Shard};
 
-/// What a record is taken to cost beyond its packed bytes: its place in the table and what the
-/// allocator adds.
-pub const ENTRY_OVERHEAD_BYTES: usize = 56;
+/// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
+/// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.
+///
+/// A bound, not a mean. A tree's node has room for 11 slots of 16 bytes and as
+/// many prefixes of 4; nothing is ever taken out, so all but the root have 5 or more. A leaf takes
+/// 240 bytes of the allocator, an inner node 336. At the worst there are 6 records for each leaf
+/// and 6 leaves for each inner node: 52 bytes a record. The packed bytes are rounded up to 16 with
+/// a header of 8: 23 more. With the positions of ordinary keys it is about 38 and 16.
+///
+/// Not in it: up to 80 KB for an empty table and the roots of its trees; up to 13 bytes for each of
+/// two keys with the same shard and prefix, one pair in 2^40; and up to 4 KiB for packed bytes of
+/// more than 128 KiB, which the allocator may take from the system in whole pages.
+pub const ENTRY_OVERHEAD_BYTES: usize = 76;
 
-const SHARDS: usize = 64;
+/// How many bits of a position name its shard.
+const SHARD_BITS: u32 = 8;
 
 /// The store has no room for a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -42,20 +57,18 @@ pub enum Put {
 /// Records in memory, lost with the process.
 pub struct MemoryStore {
     shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
+    records: AtomicUsize,
     bytes: AtomicUsize,
     bytes_max: usize,
 }
-
-type Shard = HashTable<Packed>;
 
 impl MemoryStore {
     /// An empty store that holds at most `bytes_max` bytes of packed records and
     /// [`ENTRY_OVERHEAD_BYTES`] for each.
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            shards: (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect(),
+            records: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             bytes_max,
         }
@@ -63,22 +76,16 @@ impl MemoryStore {
 
     /// Shows the record of a key, if there is one. The key's shard is locked meanwhile.
     pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Option<R> {
-        let hash = self.hash(key.as_bytes());
-        let shard = self.shard(hash);
-        shard
-            .find(hash, |held| held.key() == key.as_bytes())
-            .map(show)
+        let place = place(Position::of_key(key), key.as_bytes());
+        self.shard(place.position).find(place).map(show)
     }
 
     /// Stores a record, unless one with the same or a greater tag is there. One that is no
     /// longer than the record it replaces always fits.
     pub fn put(&self, key: &Key, record: &Record) -> Result<Put, Full> {
-        let newer = |held: Tag| {
-            if held < record.tag {
-                Ok(record.clone())
-            } else {
-                Err(held)
-            }
+        let newer = |held| match held {
+            Some(held) if held >= record.tag => Err(held),
+            _ => Ok(record.clone()),
         };
         match self.replace(key, &record.content, newer)? {
             Ok(()) => Ok(Put::Stored),
@@ -95,12 +102,35 @@ impl MemoryStore {
         content: &Content,
         mint: impl FnOnce(Tag) -> Result<Tag, E>,
     ) -> Result<Result<(), E>, Full> {
-        let record = |held| mint(held).map(|tag| Record::new(key, tag, content.clone()));
+        let record = |held: Option<Tag>| {
+            let tag = mint(held.unwrap_or(Tag::ZERO))?;
+            Ok(Record::new(key, tag, content.clone()))
+        };
         self.replace(key, content, record)
     }
 
-    /// Every key with its value, shard by shard, in no order. A put that runs meanwhile is in it
-    /// or not.
+    /// Shows records in ring order until `visit` breaks: those at `from` whose keys are greater
+    /// than `after`, or all of them without it, and then those at greater positions. It ends at
+    /// the end of the ring. A put of another key that runs meanwhile is in it or not.
+    ///
+    /// One shard is locked at a time, for as long as `visit` goes on in it.
+    pub fn walk(
+        &self,
+        from: Position,
+        after: Option<&Key>,
+        mut visit: impl FnMut(&Packed) -> ControlFlow<()>,
+    ) {
+        let start = place(from, after.map_or(&[], Key::as_bytes));
+        let mut flow = self.shard(from).after(start).try_for_each(&mut visit);
+        for shard in &self.shards[shard_number(from) + 1..] {
+            if flow.is_break() {
+                return;
+            }
+            flow = lock(shard).iter().try_for_each(&mut visit);
+        }
+    }
+
+    /// Every key with its value, in ring order. A put that runs meanwhile is in it or not.
     pub fn pairs(&self) -> Vec<(Key, Value)> {
         let mut pairs = Vec::new();
         for shard in &self.shards {
@@ -117,7 +147,7 @@ impl MemoryStore {
 
     /// How many records it holds, tombstones included.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.records.load(Ordering::Relaxed)
     }
 
     /// Whether it holds no record.
@@ -130,42 +160,39 @@ impl MemoryStore {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Puts what `record` makes of the tag that is there in its place, if it makes anything.
+    /// Puts what `record` makes of the tag that is there, if one is, in its place, if it makes
+    /// anything.
     fn replace<E>(
         &self,
         key: &Key,
         content: &Content,
-        record: impl FnOnce(Tag) -> Result<Record, E>,
+        record: impl FnOnce(Option<Tag>) -> Result<Record, E>,
     ) -> Result<Result<(), E>, Full> {
-        let hash = self.hash(key.as_bytes());
-        let mut shard = self.shard(hash);
+        let place = place(Position::of_key(key), key.as_bytes());
+        let mut shard = self.shard(place.position);
         let bytes = Packed::bytes_of(key, content);
-        let entry = shard.entry(
-            hash,
-            |held| held.key() == key.as_bytes(),
-            |held| self.hash(held.key()),
-        );
-        match entry {
-            Entry::Occupied(mut entry) => {
-                let record = match record(entry.get().tag()) {
+        match shard.entry(place) {
+            Entry::Occupied(held) => {
+                let record = match record(Some(held.tag())) {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error)),
                 };
-                let held = entry.get().bytes();
-                if bytes > held {
-                    self.take_room(bytes - held)?;
+                let held_bytes = held.bytes();
+                if bytes > held_bytes {
+                    self.take_room(bytes - held_bytes)?;
                 } else {
-                    self.bytes.fetch_sub(held - bytes, Ordering::Relaxed);
+                    self.bytes.fetch_sub(held_bytes - bytes, Ordering::Relaxed);
                 }
-                *entry.get_mut() = Packed::new(key, &record);
+                *held = Packed::new(key, &record);
             }
-            Entry::Vacant(entry) => {
-                let record = match record(Tag::ZERO) {
+            Entry::Vacant(vacancy) => {
+                let record = match record(None) {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error)),
                 };
                 self.take_room(bytes + ENTRY_OVERHEAD_BYTES)?;
-                entry.insert(Packed::new(key, &record));
+                vacancy.insert(Packed::new(key, &record));
+                self.records.fetch_add(1, Ordering::Relaxed);
             }
         }
         Ok(Ok(()))
@@ -187,14 +214,27 @@ impl MemoryStore {
             })
     }
 
-    fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key)
+    fn shard(&self, position: Position) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[shard_number(position)])
     }
+}
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // The table itself uses the lowest and the highest bits.
-        lock(&self.shards[(hash >> 32) as usize % SHARDS])
+fn shard_number(position: Position) -> usize {
+    (head(position) >> (64 - SHARD_BITS)) as usize
+}
+
+fn place(position: Position, key: &[u8]) -> Place<'_> {
+    Place {
+        prefix: (head(position) << SHARD_BITS >> 32) as u32,
+        position,
+        key,
     }
+}
+
+/// A position's first 64 bits.
+fn head(position: Position) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = position.0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A panic while a shard was locked leaves no shard half changed, so its poison says nothing.
@@ -243,6 +283,13 @@ mod tests {
         assert_eq!(put(&store, "k", 6, ""), Ok(Put::Stored));
         assert_eq!(value(&store, "k").as_deref(), Some(""));
         assert_eq!(put(&store, "k", 5, "five"), superseded(6));
+    }
+
+    #[test]
+    fn a_record_with_the_smallest_tag_is_stored_before_it_is_confirmed() {
+        let store = MemoryStore::new(usize::MAX);
+        assert_eq!(put(&store, "k", 0, "v"), Ok(Put::Stored));
+        assert_eq!(value(&store, "k").as_deref(), Some("v"));
     }
 
     #[test]
@@ -302,6 +349,106 @@ mod tests {
         assert_eq!(store.put(&key("a"), &tombstone), Ok(Put::Stored));
     }
 
+    /// A page of at most `limit` keys, as someone asks who has seen all up to `last`.
+    fn page(store: &MemoryStore, last: Option<&Key>, limit: usize) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let from = last.map_or(Position([0; 20]), Position::of_key);
+        store.walk(from, last, |held| {
+            if keys.len() == limit {
+                return ControlFlow::Break(());
+            }
+            keys.push(Key::new(held.key().to_vec()).unwrap());
+            ControlFlow::Continue(())
+        });
+        keys
+    }
+
+    fn all_by_pages(store: &MemoryStore, limit: usize) -> Vec<Key> {
+        let mut keys = page(store, None, limit);
+        loop {
+            let next = page(store, keys.last(), limit);
+            if next.is_empty() {
+                return keys;
+            }
+            keys.extend(next);
+        }
+    }
+
+    #[test]
+    fn pages_have_every_key_once_and_in_ring_order() {
+        let store = MemoryStore::new(usize::MAX);
+        let mut keys: Vec<Key> = (0..1_000).map(|number| key(&number.to_string())).collect();
+        for key in &keys {
+            let record = Record::new(key, Tag { time: 1, op: 0 }, Content::Tombstone);
+            store.put(key, &record).unwrap();
+        }
+        keys.sort_by_key(Position::of_key);
+        for limit in [1, 7, 999, 1_000, 1_001] {
+            assert!(all_by_pages(&store, limit) == keys, "pages of {limit}");
+        }
+    }
+
+    #[test]
+    fn a_walk_begins_at_its_position_or_after_a_key_of_it() {
+        let store = MemoryStore::new(usize::MAX);
+        let first = |from, after: Option<&Key>| {
+            let mut first = None;
+            store.walk(from, after, |held| {
+                first = Some(Key::new(held.key().to_vec()).unwrap());
+                ControlFlow::Break(())
+            });
+            first
+        };
+        assert_eq!(first(Position([0; 20]), None), None);
+        put(&store, "k", 1, "v").unwrap();
+        let here = Position::of_key(&key("k"));
+        let (mut before, mut behind) = (here, here);
+        before.0[19] -= 1;
+        behind.0[19] += 1;
+        for (from, after, is_met) in [
+            (here, None, true),
+            (here, Some(key("j")), true),
+            (here, Some(key("k")), false),
+            (here, Some(key("l")), false),
+            (before, Some(key("l")), true),
+            (behind, None, false),
+            (Position([0xff; 20]), None, false),
+        ] {
+            let met = is_met.then(|| key("k"));
+            assert_eq!(first(from, after.as_ref()), met, "{from} {after:?}");
+        }
+    }
+
+    #[test]
+    fn pages_miss_and_repeat_nothing_while_other_keys_are_put() {
+        let store = MemoryStore::new(usize::MAX);
+        for number in 0..500 {
+            put(&store, &format!("old {number}"), 1, "").unwrap();
+        }
+        let is_old = |key: &&Key| key.as_bytes().starts_with(b"old");
+        let (barrier, done) = (std::sync::Barrier::new(2), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                for number in 0..5_000 {
+                    put(&store, &format!("new {number}"), 1, "").unwrap();
+                }
+                done.store(1, Ordering::Release);
+            });
+            barrier.wait();
+            let mut is_last = false;
+            while !is_last {
+                is_last = done.load(Ordering::Acquire) == 1;
+                let keys = all_by_pages(&store, 10);
+                assert_eq!(keys.iter().filter(is_old).count(), 500);
+                assert!(keys.is_sorted_by_key(|key| (Position::of_key(key), key.clone())));
+                let distinct: std::collections::HashSet<_> = keys.iter().collect();
+                assert_eq!(distinct.len(), keys.len());
+            }
+        });
+        assert_eq!(all_by_pages(&store, 10).len(), 5_500);
+    }
+
     #[test]
     fn many_threads_never_exceed_the_limit_nor_lose_count() {
         let store = MemoryStore::new(500 * (SMALLEST + 8));
@@ -323,6 +470,7 @@ mod tests {
             .map(|(key, value)| SMALLEST - 1 + key.as_bytes().len() + value.len())
             .sum();
         assert_eq!(store.bytes(), counted);
+        assert_eq!(store.len(), store.pairs().len());
         assert!(store.len() >= 500);
     }
 }

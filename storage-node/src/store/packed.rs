@@ -4,7 +4,7 @@
 //!   tag time 8 | tag op 8 | checksum 4 | kind 1 | type length 1 | key length 2 | type | key | value
 //! ```
 //!
-//! So a pair costs 24 bytes, an allocation's header and a place in the table beyond its own
+//! So a pair costs 24 bytes, an allocation's header and a place in a tree beyond its own
 //! bytes, and never keeps alive the datagram in which it came.
 
 use bytes::Bytes;

@@ -201,7 +201,7 @@ async fn full_servers_refuse_and_the_write_succeeds_exactly_if_enough_have_room(
         (2, 507, "unknown"),
         (3, 507, "not_applied"),
     ] {
-        let memory = |number| if number < full { "100" } else { "1M" };
+        let memory = |number| if number < full { "120" } else { "1M" };
         let node = |number| PROGRAMS.node(&["--max-memory", memory(number), "held", "1"]);
         let nodes: Vec<_> = (0..3).map(node).collect();
         let addrs: Vec<_> = nodes.iter().map(|node| node.addr).collect();

@@ -1,6 +1,7 @@
 //! What a server answers, and how it is written.
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use super::coding::{
     Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
@@ -16,6 +17,12 @@ pub const BITMAP_BYTES_MAX: usize = 32;
 
 /// Bytes of a GET's reply beside the content type and the value.
 pub const RECORD_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 16 + 4 + 4 + 1;
+
+/// Bytes of a page beside its entries.
+pub const PAGE_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 1;
+
+/// Bytes of an entry of a page beside the key.
+pub const PAGE_ENTRY_BYTES: usize = 2 + 16 + 1;
 
 /// What a server answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +80,10 @@ pub enum Reply {
         /// Each key with its tag, and whether it is a tombstone.
         entries: Vec<(Key, Tag, bool)>,
     },
-    /// To a statistics request: numbers by name.
+    /// To a statistics request: numbers by name, which is the byte of a [`Statistic`].
     Stats(Vec<(u8, u64)>),
-    /// There is no value; there may be a tombstone, whose tag this is, else [`Tag::ZERO`].
+    /// There is no value; there may be a tombstone, whose tag this is, else [`Tag::ZERO`]. To a
+    /// put of an upload: not all of it is there, or nothing.
     Absent {
         /// The tombstone's.
         tag: Tag,
@@ -103,7 +111,7 @@ pub enum Reply {
     Unsupported,
     /// Too much is under way; later it may work.
     Busy,
-    /// The stored record does not match its checksum.
+    /// A record does not match its checksum, or a block or a put its upload.
     Corrupt,
     /// Something went wrong in the server.
     Internal,
@@ -133,6 +141,79 @@ pub enum Durability {
     Buffered = 1,
     /// Power loss.
     Fsync = 2,
+}
+
+/// A number that a server tells of itself, by its byte. Counts are since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Statistic {
+    /// Records held, tombstones included.
+    Keys = 1,
+    /// What they take of the server's limit, in bytes.
+    Bytes = 2,
+    /// Gets answered.
+    Gets = 3,
+    /// Puts stored.
+    Puts = 4,
+    /// Puts refused because the server is full.
+    PutsRefusedFull = 5,
+    /// Datagrams or messages that were no request.
+    Malformed = 6,
+    /// Datagrams and records that did not match their checksum.
+    Damaged = 7,
+    /// Datagrams of DKVS/2 that proved whole.
+    Datagrams = 8,
+    /// Requests in them that were understood.
+    Messages = 9,
+    /// Uploads of which a first block was taken.
+    UploadsBegun = 10,
+    /// Uploads whose whole value a put took.
+    UploadsCompleted = 11,
+    /// Uploads dropped because no new block came.
+    UploadsExpired = 12,
+    /// Blocks refused for want of memory or of places for uploads.
+    UploadsRefusedBusy = 13,
+    /// The memory that the uploads under way have reserved, in bytes.
+    UploadBytesReserved = 14,
+    /// Keys left out of lists because no datagram holds them.
+    ListKeysLeftOut = 15,
+}
+
+/// No statistic has this byte, or none that was known when this was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("there is no statistic {byte}")]
+pub struct UnknownStatistic {
+    /// The byte.
+    pub byte: u8,
+}
+
+impl Statistic {
+    /// Every statistic.
+    pub const ALL: [Self; 15] = [
+        Self::Keys,
+        Self::Bytes,
+        Self::Gets,
+        Self::Puts,
+        Self::PutsRefusedFull,
+        Self::Malformed,
+        Self::Damaged,
+        Self::Datagrams,
+        Self::Messages,
+        Self::UploadsBegun,
+        Self::UploadsCompleted,
+        Self::UploadsExpired,
+        Self::UploadsRefusedBusy,
+        Self::UploadBytesReserved,
+        Self::ListKeysLeftOut,
+    ];
+}
+
+impl TryFrom<u8> for Statistic {
+    type Error = UnknownStatistic;
+
+    fn try_from(byte: u8) -> Result<Self, UnknownStatistic> {
+        let known = Self::ALL.into_iter().find(|known| *known as u8 == byte);
+        known.ok_or(UnknownStatistic { byte })
+    }
 }
 
 /// The body of a greeting is as long as that of its answer.
@@ -351,5 +432,22 @@ impl Greeting {
         body.put_u16(self.datagram_bytes_max);
         body.put_u32(self.value_bytes_max);
         body.put_u8(self.durability as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_known_by_their_bytes_and_no_other_byte_is() {
+        for byte in 0..=u8::MAX {
+            let known = Statistic::try_from(byte).map(|statistic| statistic as u8);
+            let expected = match byte {
+                1..=15 => Ok(byte),
+                _ => Err(UnknownStatistic { byte }),
+            };
+            assert_eq!(known, expected);
+        }
     }
 }

@@ -1,0 +1,284 @@
+//! Blocks of long values, and the puts that store them: the answers to `stage` and `put staged`.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
+
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::reply::Reply;
+
+use super::Service;
+use super::uploads::{
+    Block, BlockError, Progress, Shape, TakeError, UploadCounts, UploadId, Uploads,
+};
+use crate::store::Packed;
+
+/// A record whose value was sent in blocks.
+pub(super) struct StagedRecord {
+    pub(super) tag: Tag,
+    pub(super) content_type: ContentType,
+    pub(super) value_bytes: u32,
+    pub(super) checksum: u32,
+}
+
+impl Service {
+    /// Counts of uploads since the start.
+    pub fn upload_counts(&self) -> UploadCounts {
+        self.uploads().counts()
+    }
+
+    pub(super) fn stage(&self, id: UploadId, shape: Shape, block: &Block, now: Instant) -> Reply {
+        let staged = self.uploads().stage(id, shape, block, now);
+        match staged {
+            Ok(Progress { base, bitmap }) => Reply::Staged {
+                base,
+                bitmap: bitmap.into(),
+            },
+            Err(error) => {
+                tracing::debug!(peer = %id.peer, upload = id.number, %error, "a block is refused");
+                match error {
+                    BlockError::TooLarge => self.too_large(),
+                    BlockError::Contradiction => Reply::Corrupt,
+                    BlockError::Busy => Reply::Busy,
+                }
+            }
+        }
+    }
+
+    /// Stores the value of an upload. What the store holds is looked at before the upload is: a
+    /// repeat finds its own record there, and the upload gone.
+    pub(super) fn put_staged(
+        &self,
+        key: &Key,
+        record: StagedRecord,
+        id: UploadId,
+        now: Instant,
+    ) -> Reply {
+        if record.value_bytes as usize > self.config.value_bytes_max {
+            return self.too_large();
+        }
+        let held = self.store.read(key, Packed::tag);
+        if let Some(tag) = held.filter(|held| *held >= record.tag) {
+            self.uploads().free(id);
+            return match tag == record.tag {
+                true => Reply::Done,
+                false => Reply::Superseded { tag },
+            };
+        }
+        let taken = self.uploads().take(id, record.value_bytes, now);
+        let value = match taken {
+            Ok(value) => value,
+            Err(TakeError::Incomplete) => return Reply::Absent { tag: Tag::ZERO },
+            Err(TakeError::Contradiction) => return Reply::Corrupt,
+        };
+        let Ok(value) = Value::new(value) else {
+            return self.too_large();
+        };
+        let content = Content::Value {
+            content_type: record.content_type,
+            value,
+        };
+        let record = Record {
+            tag: record.tag,
+            content,
+            checksum: record.checksum,
+        };
+        self.put_record(key, &record)
+    }
+
+    /// A panic while the table was locked leaves no upload with a block that did not arrive, and
+    /// the checksum tells the rest.
+    pub(super) fn uploads(&self) -> MutexGuard<'_, Uploads> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Config;
+    use crate::store::{ENTRY_OVERHEAD_BYTES, MemoryStore};
+    use bytes::Bytes;
+    use std::net::SocketAddr;
+
+    const SHAPE: Shape = Shape {
+        value_bytes: 10,
+        block_bytes: 4,
+    };
+
+    fn service(bytes_max: usize) -> Service {
+        let config = Config {
+            value_bytes_max: 100,
+            ..Config::new(1)
+        };
+        Service::new(MemoryStore::new(bytes_max), config)
+    }
+
+    fn key() -> Key {
+        Key::new("k").unwrap()
+    }
+
+    fn id(number: u64) -> UploadId {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
+        UploadId { peer, number }
+    }
+
+    /// The record of this time whose value is ten of `byte`.
+    fn record(time: u64, byte: u8) -> Record {
+        let content = Content::Value {
+            content_type: ContentType::new("a/b").unwrap(),
+            value: Value::new(vec![byte; 10]).unwrap(),
+        };
+        Record::new(&key(), Tag { time, op: 1 }, content)
+    }
+
+    fn stage(service: &Service, number: u64, offset: u32, byte: u8) -> Reply {
+        let length = usize::min(4, 10 - offset as usize);
+        let bytes = vec![byte; length].into();
+        service.stage(id(number), SHAPE, &Block { offset, bytes }, Instant::now())
+    }
+
+    fn stage_all(service: &Service, number: u64, byte: u8) {
+        for offset in [8, 0, 4] {
+            assert!(matches!(
+                stage(service, number, offset, byte),
+                Reply::Staged { .. }
+            ));
+        }
+    }
+
+    fn put(service: &Service, number: u64, record: &Record) -> Reply {
+        let staged = StagedRecord {
+            tag: record.tag,
+            content_type: ContentType::new("a/b").unwrap(),
+            value_bytes: 10,
+            checksum: record.checksum,
+        };
+        service.put_staged(&key(), staged, id(number), Instant::now())
+    }
+
+    fn held(service: &Service) -> Option<(Tag, Vec<u8>)> {
+        let held = |held: &Packed| (held.tag(), held.value().to_vec());
+        service.store.read(&key(), held)
+    }
+
+    #[test]
+    fn an_upload_changes_nothing_until_its_put_and_is_gone_after_it() {
+        let service = service(usize::MAX);
+        assert_eq!(
+            stage(&service, 1, 4, b'v'),
+            Reply::Staged {
+                base: 0,
+                bitmap: Bytes::from_static(&[2]),
+            }
+        );
+        stage_all(&service, 1, b'v');
+        assert_eq!(held(&service), None);
+        let record = record(5, b'v');
+        assert_eq!(put(&service, 1, &record), Reply::Done);
+        assert_eq!(held(&service), Some((record.tag, vec![b'v'; 10])));
+        assert!(service.store.read(&key(), Packed::is_sound).unwrap());
+        assert_eq!(service.uploads().bytes_reserved(), 0);
+        assert_eq!(service.upload_counts().completed, 1);
+    }
+
+    #[test]
+    fn a_put_staged_that_comes_again_is_done_again() {
+        let service = service(usize::MAX);
+        stage_all(&service, 1, b'v');
+        let record = record(5, b'v');
+        for _ in 0..2 {
+            assert_eq!(put(&service, 1, &record), Reply::Done);
+        }
+        assert_eq!(service.counters.puts.count(), 1);
+    }
+
+    #[test]
+    fn an_upload_that_has_not_all_arrived_is_absent_and_can_go_on() {
+        let service = service(usize::MAX);
+        let record = record(5, b'v');
+        let absent = Reply::Absent { tag: Tag::ZERO };
+        assert_eq!(put(&service, 1, &record), absent);
+        stage(&service, 1, 0, b'v');
+        stage(&service, 1, 8, b'v');
+        assert_eq!(put(&service, 1, &record), absent);
+        stage(&service, 1, 4, b'v');
+        assert_eq!(put(&service, 1, &record), Reply::Done);
+    }
+
+    #[test]
+    fn an_older_record_is_superseded_whether_its_upload_is_there_or_not() {
+        let service = service(usize::MAX);
+        service.store.put(&key(), &record(9, b'n')).unwrap();
+        stage_all(&service, 1, b'v');
+        let tag = Tag { time: 9, op: 1 };
+        for _ in 0..2 {
+            let reply = put(&service, 1, &record(5, b'v'));
+            assert_eq!(reply, Reply::Superseded { tag });
+            assert_eq!(service.uploads().bytes_reserved(), 0);
+        }
+        assert_eq!(held(&service), Some((tag, vec![b'n'; 10])));
+    }
+
+    #[test]
+    fn a_value_that_is_not_what_the_put_says_is_corrupt_and_not_stored() {
+        let service = service(usize::MAX);
+        stage_all(&service, 1, b'x');
+        assert_eq!(put(&service, 1, &record(5, b'v')), Reply::Corrupt);
+        assert_eq!(service.counters.damaged.count(), 1);
+        let other_length = Shape {
+            value_bytes: 4,
+            ..SHAPE
+        };
+        let bytes = vec![b'v'; 4].into();
+        let block = Block { offset: 0, bytes };
+        let reply = service.stage(id(2), other_length, &block, Instant::now());
+        assert!(matches!(reply, Reply::Staged { base: 1, .. }));
+        assert_eq!(put(&service, 2, &record(5, b'v')), Reply::Corrupt);
+        assert_eq!(stage(&service, 2, 4, b'v'), Reply::Corrupt);
+        assert_eq!(held(&service), None);
+    }
+
+    #[test]
+    fn the_longest_value_can_be_uploaded_whatever_memory_is_configured() {
+        let config = Config {
+            value_bytes_max: 10,
+            upload_bytes_max: 0,
+            ..Config::new(1)
+        };
+        let service = Service::new(MemoryStore::new(usize::MAX), config);
+        assert!(matches!(stage(&service, 1, 0, b'v'), Reply::Staged { .. }));
+        assert_eq!(stage(&service, 2, 0, b'v'), Reply::Busy);
+        stage_all(&service, 1, b'v');
+        assert_eq!(put(&service, 1, &record(5, b'v')), Reply::Done);
+        assert!(matches!(stage(&service, 2, 0, b'v'), Reply::Staged { .. }));
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_with_its_reason() {
+        let service = service(ENTRY_OVERHEAD_BYTES + 30);
+        stage_all(&service, 1, b'v');
+        assert_eq!(put(&service, 1, &record(5, b'v')), Reply::Full);
+        assert_eq!(service.uploads().bytes_reserved(), 0);
+        let value_bytes_max = 100;
+        let longer = Shape {
+            value_bytes: 101,
+            ..SHAPE
+        };
+        let bytes = vec![b'v'; 4].into();
+        let block = Block { offset: 0, bytes };
+        let reply = service.stage(id(1), longer, &block, Instant::now());
+        assert_eq!(reply, Reply::TooLarge { value_bytes_max });
+        let staged = StagedRecord {
+            tag: Tag { time: 1, op: 1 },
+            content_type: ContentType::default(),
+            value_bytes: 101,
+            checksum: 0,
+        };
+        let reply = service.put_staged(&key(), staged, id(1), Instant::now());
+        assert_eq!(reply, Reply::TooLarge { value_bytes_max });
+        let begun = (2..).take_while(|number| stage(&service, *number, 0, b'v') != Reply::Busy);
+        assert_eq!(begun.count(), crate::service::uploads::UPLOADS_MAX / 2);
+    }
+}
