@@ -1,4 +1,4 @@
-//! Replies that come when nobody waits for them any more are never taken for other replies.
+//! Replies by DKVS/1 that come when nobody waits for them any more are never taken for other replies.
 
 use std::net::SocketAddr;
 
@@ -11,6 +11,8 @@ use tokio::select;
 use tokio::task::JoinSet;
 
 const PROGRAMS: Programs = programs!();
+
+const V1: &[&str] = &["--protocol", "v1"];
 
 fn value_of(key: usize) -> String {
     format!("the value of {key}")
@@ -41,7 +43,7 @@ fn assert_own_values(replies: &[(usize, Reply)]) {
 async fn what_a_stopped_server_answers_late_is_nobody_elses_reply() {
     let node = PROGRAMS.node(&[]);
     let servers = ServersFile::new(&[node.addr]);
-    let gateway = PROGRAMS.gateway_over(&servers, &[]);
+    let gateway = PROGRAMS.gateway_over(&servers, V1);
     let c_client = v1::Client::new(node.addr);
     for key in 0..200 {
         c_client.store(key.to_string(), value_of(key));
@@ -72,7 +74,7 @@ async fn what_a_stopped_server_answers_late_is_nobody_elses_reply() {
 async fn late_confirmations_are_not_those_of_later_writes() {
     let server = FaultyServer::start(Manner::Sound);
     let servers = ServersFile::new(&[server.addr]);
-    let gateway = PROGRAMS.gateway_over(&servers, &["--workers", "1"]);
+    let gateway = PROGRAMS.gateway_over(&servers, &[V1, &["--workers", "1"]].concat());
     let client = client();
     for _ in 0..10 {
         let asked = server.asked();
@@ -101,7 +103,7 @@ async fn late_confirmations_are_not_those_of_later_writes() {
 async fn late_values_are_not_those_of_later_reads() {
     let server = FaultyServer::start(Manner::Sound);
     let servers = ServersFile::new(&[server.addr]);
-    let gateway = PROGRAMS.gateway_over(&servers, &["--workers", "1"]);
+    let gateway = PROGRAMS.gateway_over(&servers, &[V1, &["--workers", "1"]].concat());
     let client = client();
     for key in 0..100 {
         let url = gateway.url(&format!("/kv/{key}"));
@@ -133,7 +135,7 @@ async fn late_values_are_not_those_of_later_reads() {
 async fn a_port_that_was_closed_while_a_reply_was_owed_is_not_used_again() {
     let server = FaultyServer::start(Manner::Sound);
     let servers = ServersFile::new(&[server.addr]);
-    let gateway = PROGRAMS.gateway_over(&servers, &["--workers", "1"]);
+    let gateway = PROGRAMS.gateway_over(&servers, &[V1, &["--workers", "1"]].concat());
     let client = client();
     for key in 0..500 {
         let url = gateway.url(&format!("/kv/{key}"));

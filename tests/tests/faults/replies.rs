@@ -1,4 +1,4 @@
-//! Servers that answer garbage, twice, late, wrongly, or from elsewhere: alone, and as one of
+//! Servers of DKVS/1 that answer garbage, twice, late, wrongly, or from elsewhere: alone, and as one of
 //! three.
 
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Faulty {
         addrs.push(server.addr);
         let servers = ServersFile::new(&addrs);
         Self {
-            gateway: PROGRAMS.gateway_over(&servers, &[]),
+            gateway: PROGRAMS.gateway_over(&servers, &["--protocol", "v1"]),
             client: client(),
             server,
             _sound: sound,
