@@ -3,6 +3,7 @@
 //! * [`store`]: the pairs, bounded in memory
 //! * [`service`]: one request in, one response out; no sockets
 //! * [`udp`]: sockets in, datagrams out
+//! * [`key_file`]: the cluster's keys on disk
 //! * [`cli`]: the `dkvs-storage-node` program
 //!
 //! A [`StorageNode`] is the whole server as a value: the program runs one, and the gateway's
@@ -14,6 +15,7 @@
 )]
 
 pub mod cli;
+pub mod key_file;
 pub mod service;
 pub mod store;
 pub mod udp;

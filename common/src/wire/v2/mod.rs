@@ -1,6 +1,7 @@
 //! DKVS/2: many messages in an envelope that is checked as a whole.
 //!
 //! * [`envelope`]: magic, checksum or authentication, and the messages inside
+//! * [`keys`]: the keys that prove it, and the file they are in
 //! * [`message`]: the head that every message has
 //! * [`request`], [`reply`]: what is asked and answered
 //!
@@ -15,6 +16,7 @@ mod coding;
 pub mod envelope;
 #[cfg(test)]
 mod golden;
+pub mod keys;
 pub mod message;
 pub mod reply;
 pub mod request;
