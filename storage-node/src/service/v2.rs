@@ -1,82 +1,75 @@
 //! DKVS/2: a datagram of requests in, datagrams of replies out.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
-use dkvs_common::wire::v2::reply::{Durability, Greeting, RECORD_HEAD_BYTES, Reply};
+use dkvs_common::wire::v2::reply::{Durability, Greeting, Reply};
 use dkvs_common::wire::v2::request::Request;
 
-use super::{Service, Statistic};
+use super::access::{Access, Standing};
+use super::replies::Replies;
+use super::{Received, Service, Statistic};
 use crate::store::{Packed, Put};
 
-/// Replies in the making: as many to a datagram as it holds.
-struct Replies<'a> {
-    builder: Builder,
-    datagram_bytes_max: usize,
-    envelope: Envelope,
-    send: &'a mut dyn FnMut(Vec<u8>),
-}
-
-impl Replies<'_> {
-    fn push(&mut self, message: &ReplyMessage) {
-        if self.builder.push(|datagram| message.encode(datagram)) {
-            return;
-        }
-        self.flush();
-        if !self.builder.push(|datagram| message.encode(datagram)) {
-            // No reply of ours is longer than a datagram.
-            debug_assert!(
-                false,
-                "a reply to operation {} fits no datagram",
-                message.operation
-            );
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.builder.is_empty() {
-            let next = Builder::new(self.envelope, self.datagram_bytes_max);
-            (self.send)(std::mem::replace(&mut self.builder, next).finish());
-        }
-    }
-
-    /// The most bytes of a value that a reply with a record has room for.
-    fn block_bytes_max(&self, content_type: &[u8]) -> usize {
-        let overhead = PLAIN_BYTES + RECORD_HEAD_BYTES + content_type.len();
-        self.datagram_bytes_max.saturating_sub(overhead)
-    }
+/// What the requests of a datagram have in common.
+#[derive(Clone, Copy)]
+struct Origin {
+    /// The ring of the sender.
+    epoch: u32,
+    standing: Standing,
+    /// How long they lay in the socket.
+    waited: Duration,
 }
 
 impl Service {
     /// Answers a DKVS/2 datagram, its requests together, by calls of `send` with a datagram each.
-    /// One that is damaged, or does not come from a client, gets no answer.
-    pub fn handle_v2(&self, datagram: &Bytes, send: &mut dyn FnMut(Vec<u8>)) {
-        let (asked, mut messages) = match envelope::open(datagram, Proof::Checksum) {
-            Ok((envelope, messages)) if envelope.sender == Sender::Client => (envelope, messages),
-            _ => {
-                self.counters.damaged.add(1);
-                return;
-            }
+    /// One that does not prove, was taken before, or does not come from a client, gets no answer.
+    pub fn handle_v2(
+        &self,
+        received: &Received,
+        access: &mut Access,
+        send: &mut dyn FnMut(Vec<u8>),
+    ) {
+        let Some(opened) = access.open(&received.datagram, received.peer, &self.counters) else {
+            return;
         };
+        let origin = Origin {
+            epoch: opened.epoch,
+            standing: opened.standing,
+            waited: received.waited,
+        };
+        let our_epoch = self.config.epoch.unwrap_or(0);
         let datagram_bytes_max = self.config.datagram_bytes_max;
-        let envelope = Envelope {
-            sender: Sender::Server,
-            epoch: self.config.epoch.unwrap_or(0),
-            authentication: None,
-        };
-        let builder = Builder::new(envelope, datagram_bytes_max);
-        let mut replies = Replies {
-            builder,
-            datagram_bytes_max,
-            envelope,
-            send,
-        };
+        let mut replies = Replies::new(opened.seal, our_epoch, datagram_bytes_max, send);
+        match opened.standing {
+            Standing::Known { .. } => self.serve_all(opened.messages, origin, &mut replies),
+            Standing::Stranger { .. } => self.greet(opened.messages, origin, &mut replies),
+        }
+        replies.finish();
+    }
+
+    /// Answers the greeting that a stranger's datagram begins with, and nothing else: a single
+    /// answer, in the same envelope, is as long as its question.
+    fn greet(&self, mut messages: Bytes, origin: Origin, replies: &mut Replies<'_>) {
+        match next_request(&mut messages) {
+            Ok(Some(Ok(message))) if matches!(message.request, Request::Greet { .. }) => {
+                self.serve_in_time(message, origin, replies);
+            }
+            _ => return self.counters.not_greetings.add(1),
+        }
+        if !messages.is_empty() {
+            self.counters.not_greetings.add(1);
+        }
+    }
+
+    fn serve_all(&self, mut messages: Bytes, origin: Origin, replies: &mut Replies<'_>) {
         loop {
             match next_request(&mut messages) {
-                Ok(Some(Ok(request))) => self.serve(request, asked.epoch, &mut replies),
+                Ok(Some(Ok(request))) => self.serve_in_time(request, origin, replies),
                 Ok(Some(Err(bad))) => {
                     self.counters.malformed.add(1);
                     tracing::debug!(error = %bad.error, "a request that is not understood");
@@ -94,13 +87,22 @@ impl Service {
                 }
             }
         }
-        replies.flush();
     }
 
-    fn serve(&self, message: RequestMessage, epoch: u32, replies: &mut Replies<'_>) {
+    /// Serves a request unless nobody waits for its reply any more.
+    fn serve_in_time(&self, message: RequestMessage, origin: Origin, replies: &mut Replies<'_>) {
+        if origin.waited >= Duration::from_millis(message.wait_ms.into()) {
+            self.counters.expired.add(1);
+            return;
+        }
+        self.serve(message, origin, replies);
+    }
+
+    fn serve(&self, message: RequestMessage, origin: Origin, replies: &mut Replies<'_>) {
+        let Origin { epoch, .. } = origin;
         let (id, operation) = (message.id, message.request.operation());
         let reply = match message.request {
-            Request::Greet { .. } => Reply::Greeting(self.greeting()),
+            Request::Greet { .. } => Reply::Greeting(self.greeting(origin.standing)),
             Request::Ping => Reply::Done,
             Request::Stats => Reply::Stats(self.statistics()),
             _ if self.config.epoch.is_some_and(|ours| ours != epoch) => Reply::WrongEpoch {
@@ -130,10 +132,11 @@ impl Service {
         });
     }
 
-    fn greeting(&self) -> Greeting {
+    fn greeting(&self, standing: Standing) -> Greeting {
+        let (Standing::Known { session } | Standing::Stranger { session }) = standing;
         Greeting {
             boot_id: self.config.boot_id,
-            session: 0,
+            session,
             datagram_bytes_max: u16::try_from(self.config.datagram_bytes_max).unwrap_or(u16::MAX),
             value_bytes_max: u32::try_from(self.config.value_bytes_max).unwrap_or(u32::MAX),
             durability: Durability::Memory,
@@ -237,6 +240,16 @@ impl Service {
             ),
             (Statistic::Malformed, counters.malformed.count()),
             (Statistic::Damaged, counters.damaged.count()),
+            (Statistic::Unauthenticated, counters.unauthenticated.count()),
+            (
+                Statistic::SessionsRefused,
+                counters.sessions_refused.count(),
+            ),
+            (Statistic::NotGreetings, counters.not_greetings.count()),
+            (Statistic::Replayed, counters.replayed.count()),
+            (Statistic::Expired, counters.expired.count()),
+            (Statistic::V1Refused, counters.v1_refused.count()),
+            (Statistic::RepliesTooLong, counters.replies_too_long.count()),
         ]
         .map(|(name, value)| (name as u8, value))
         .to_vec()
@@ -249,7 +262,9 @@ mod tests {
     use crate::service::Config;
     use crate::store::MemoryStore;
     use dkvs_common::kv::Value;
+    use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, Proof, Sender};
     use dkvs_common::wire::v2::message::next_reply;
+    use std::time::Instant;
 
     fn service(bytes_max: usize) -> Service {
         let config = Config {
@@ -271,6 +286,15 @@ mod tests {
         Record::new(&key(), Tag { time, op: 1 }, content)
     }
 
+    fn received(datagram: Vec<u8>, waited: Duration) -> Received {
+        Received {
+            datagram: datagram.into(),
+            peer: ([127, 0, 0, 1], 4_000).into(),
+            at: Instant::now(),
+            waited,
+        }
+    }
+
     /// Sends requests in one datagram; the replies, and in how many datagrams they came.
     fn ask(service: &Service, epoch: u32, requests: Vec<Request>) -> (Vec<Reply>, usize) {
         let envelope = Envelope {
@@ -288,7 +312,8 @@ mod tests {
             assert!(builder.push(|datagram| message.encode(datagram)));
         }
         let mut datagrams = Vec::new();
-        service.handle_v2(&builder.finish().into(), &mut |reply| {
+        let received = received(builder.finish(), Duration::ZERO);
+        service.handle_v2(&received, &mut Access::Open, &mut |reply| {
             datagrams.push(Bytes::from(reply));
         });
         let mut replies = Vec::new();
@@ -476,7 +501,8 @@ mod tests {
     fn strangers_and_damaged_datagrams_get_nothing() {
         let service = service(usize::MAX);
         let silent = |datagram: Vec<u8>| {
-            service.handle_v2(&datagram.into(), &mut |_| panic!("an answer"));
+            let received = received(datagram, Duration::ZERO);
+            service.handle_v2(&received, &mut Access::Open, &mut |_| panic!("an answer"));
         };
         let envelope = Envelope {
             sender: Sender::Server,
@@ -487,5 +513,39 @@ mod tests {
         silent(b"\0DK2".to_vec());
         silent(b"\0DK2\x02\0\0\0\0\0\0\0\0\0\0\0".to_vec());
         assert_eq!(service.counters.damaged.count(), 3);
+    }
+
+    #[test]
+    fn a_request_that_nobody_waits_for_is_dropped_and_counted() {
+        let service = service(usize::MAX);
+        let envelope = Envelope {
+            sender: Sender::Client,
+            epoch: 0,
+            authentication: None,
+        };
+        let answered = |waited| {
+            let mut builder = Builder::new(envelope, 1_200);
+            for (number, wait_ms) in [(0, 0), (1, 100), (2, 101), (3, u16::MAX)] {
+                let message = RequestMessage {
+                    id: RequestId(number),
+                    wait_ms,
+                    request: Request::Ping,
+                };
+                assert!(builder.push(|datagram| message.encode(datagram)));
+            }
+            let mut ids = Vec::new();
+            let received = received(builder.finish(), waited);
+            service.handle_v2(&received, &mut Access::Open, &mut |reply| {
+                let (_, mut messages) = envelope::open(&reply.into(), Proof::Checksum).unwrap();
+                while let Some(message) = next_reply(&mut messages).unwrap() {
+                    ids.push(message.id.0);
+                }
+            });
+            ids
+        };
+        assert_eq!(answered(Duration::ZERO), [1, 2, 3]);
+        assert_eq!(answered(Duration::from_millis(100)), [2, 3]);
+        assert_eq!(answered(Duration::from_secs(66)), [0; 0]);
+        assert_eq!(service.counters.expired.count(), 1 + 2 + 4);
     }
 }
