@@ -17,6 +17,7 @@
 pub mod cli;
 pub mod key_file;
 pub mod service;
+mod signals;
 pub mod store;
 pub mod udp;
 

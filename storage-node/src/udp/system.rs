@@ -65,3 +65,31 @@ pub(super) fn send_many(_: &UdpSocket, _: &[Outgoing]) -> io::Result<usize> {
 pub(super) fn send_in_fragments(_: &UdpSocket, _: &[u8], _: SocketAddr) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use quinn_udp::UdpSocketState;
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
+    use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn fragments_are_allowed_for_one_datagram_only() {
+        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let (from, to) = (bind().await.unwrap(), bind().await.unwrap());
+        UdpSocketState::new((&from).into()).unwrap();
+        let forbidden = Ipv4PathMtuDiscovery::PROBE;
+        assert_eq!(ip_mtu_discover(&from).unwrap(), forbidden);
+        from.writable().await.unwrap();
+        let datagram = vec![b'v'; 30_000];
+        let peer = to.local_addr().unwrap();
+        assert_eq!(send_in_fragments(&from, &datagram, peer).unwrap(), 30_000);
+        assert_eq!(ip_mtu_discover(&from).unwrap(), forbidden);
+        let mut buffer = vec![0; 65_536];
+        let length = to.recv(&mut buffer).await.unwrap();
+        assert!(buffer[..length] == datagram);
+        // One that fails leaves it no other way.
+        send_in_fragments(&from, &[0; 65_536], peer).unwrap_err();
+        assert_eq!(ip_mtu_discover(&from).unwrap(), forbidden);
+    }
+}
