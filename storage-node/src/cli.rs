@@ -90,6 +90,15 @@ struct Arguments {
     log: EnvFilter,
 }
 
+impl Arguments {
+    fn is_v1_on(&self) -> bool {
+        match self.v1 {
+            Some(v1) => v1 == Switch::On,
+            None => self.key_file.is_none(),
+        }
+    }
+}
+
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Size(usize);
@@ -150,12 +159,7 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let addr = SocketAddrV4::new(arguments.ip, arguments.port);
-    ensure!(
-        arguments.ip.is_loopback() || arguments.insecure || arguments.key_file.is_some(),
-        "{addr} can be reached from other machines, and anyone there could read and write every \
-         pair; give the cluster's keys with --key-file FILE, or bind to 127.0.0.1, or say \
-         --insecure if the network is yours alone"
-    );
+    refuse_strangers(arguments, addr)?;
     let workers = arguments.workers.unwrap_or_else(workers_default);
     let config = config(arguments, addr)?;
     let key_file = arguments
@@ -213,13 +217,29 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Beyond loopback, what is answered has to be authenticated, unless the opposite is said aloud.
+fn refuse_strangers(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result<()> {
+    if arguments.ip.is_loopback() || arguments.insecure {
+        return Ok(());
+    }
+    ensure!(
+        arguments.key_file.is_some(),
+        "{addr} can be reached from other machines, and anyone there could read and write every \
+         pair; give the cluster's keys with --key-file FILE, or bind to 127.0.0.1, or say \
+         --insecure if the network is yours alone"
+    );
+    ensure!(
+        !arguments.is_v1_on(),
+        "{addr} can be reached from other machines, and the keys do not keep anyone there from \
+         reading and writing every pair by DKVS/1; leave out --v1 on, or bind to 127.0.0.1, or say \
+         --insecure if the network is yours alone"
+    );
+    Ok(())
+}
+
 const NO_RANDOM: &str = "the system has no random bytes";
 
 fn config(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result<Config> {
-    let v1_default = match arguments.key_file {
-        None => Switch::On,
-        Some(_) => Switch::Off,
-    };
     let boot_id = getrandom::u64().context(NO_RANDOM)?;
     Ok(Config {
         datagram_bytes_max: arguments.max_datagram.into(),
@@ -228,7 +248,7 @@ fn config(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result<Config> {
             Some(path) => Some(epoch(path, addr)?),
             None => None,
         },
-        is_v1_on: arguments.v1.unwrap_or(v1_default) == Switch::On,
+        is_v1_on: arguments.is_v1_on(),
         ..Config::new(boot_id)
     })
 }

@@ -310,13 +310,16 @@ fn a_key_file_that_others_may_read_or_that_is_no_such_is_refused() {
 }
 
 #[test]
-fn beyond_loopback_keys_are_needed() {
+fn beyond_loopback_keys_are_needed_and_nothing_beside_them() {
     let said = refusal(Ipv4Addr::UNSPECIFIED, &[]);
     assert!(
         said.contains("--key-file") && said.contains("--insecure"),
         "{said}"
     );
     let keys = key_file(&[1]);
+    let arguments = ["--key-file", keys.path(), "--v1", "on"];
+    let said = refusal(Ipv4Addr::UNSPECIFIED, &arguments);
+    assert!(said.contains("by DKVS/1"), "{said}");
     let everywhere = (Ipv4Addr::UNSPECIFIED, 0).into();
     let node = PROGRAMS.node_at(everywhere, &["--key-file", keys.path()]);
     Client::new((Ipv4Addr::LOCALHOST, node.addr.port()).into()).greet(1);
