@@ -1,28 +1,37 @@
 //! The `dkvs-storage-node` program: arguments, logs, signals.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::thread;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use clap::Parser;
-use dkvs_common::kv::{Key, Value};
+use clap::{Parser, ValueEnum};
+use dkvs_common::cluster::Cluster;
+use dkvs_common::kv::{Key, VALUE_BYTES_MAX, Value};
 use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::ring::Ring;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v1;
+use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
+use dkvs_common::wire::v2::keys::Keys;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::StorageNode;
 use crate::service::{Config, Service};
+use crate::signals::Hangups;
+pub use crate::signals::Signals;
 use crate::store::MemoryStore;
 use crate::udp::{SOCKET_BUFFER_BYTES, workers_default};
+use crate::{StorageNode, key_file};
 
-/// A dkvs storage server: keeps key-value pairs in memory and answers DKVS/1 over UDP.
+/// A dkvs storage server: keeps key-value pairs in memory and answers DKVS/1 and DKVS/2 over UDP.
 #[derive(Debug, Parser)]
 #[command(name = "dkvs-storage-node", version)]
 struct Arguments {
@@ -45,13 +54,49 @@ struct Arguments {
     #[arg(long)]
     workers: Option<NonZeroUsize>,
 
+    /// The cluster's keys, `<id 1-255> <64 hexadecimal digits>` a line: what none of them proves
+    /// gets no answer. SIGHUP reads the file again
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
     /// Take datagrams from beyond this machine although nothing authenticates them
     #[arg(long)]
     insecure: bool,
 
+    /// Answer DKVS/1, which nothing can authenticate [default: on without a key file, off with one]
+    #[arg(long, value_name = "on|off")]
+    v1: Option<Switch>,
+
+    /// The cluster's servers file: requests of clients with another ring are refused
+    #[arg(long, value_name = "FILE")]
+    servers: Option<PathBuf>,
+
+    /// Longest DKVS/2 datagram to send, in bytes, from 512 to 65507; every path to the clients has
+    /// to carry it whole
+    #[arg(long, value_name = "BYTES", default_value_t = 1200,
+          value_parser = clap::value_parser!(u16).range(512..=DATAGRAM_BYTES_MAX as i64))]
+    max_datagram: u16,
+
+    /// Longest value to store by DKVS/2, up to 16M
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = value_size)]
+    max_value: Size,
+
+    /// Receive and send many datagrams with one system call, where the system can
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    udp_offload: Switch,
+
     /// What to log, as in `info` or `debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: EnvFilter,
+}
+
+impl Arguments {
+    fn is_v1_on(&self) -> bool {
+        match self.v1 {
+            Some(v1) => v1 == Switch::On,
+            None => self.key_file.is_none(),
+        }
+    }
 }
 
 /// A number of bytes.
@@ -80,6 +125,21 @@ impl FromStr for Size {
     }
 }
 
+fn value_size(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse()?;
+    match size.0 <= VALUE_BYTES_MAX {
+        true => Ok(size),
+        false => Err("no value can be longer than 16M".into()),
+    }
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -98,13 +158,116 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let addr = SocketAddr::from((arguments.ip, arguments.port));
-    ensure!(
-        arguments.ip.is_loopback() || arguments.insecure,
-        "{addr} can be reached from other machines, and anyone there could read and write every \
-         pair; say --insecure if the network is yours alone, or bind to 127.0.0.1"
-    );
+    let addr = SocketAddrV4::new(arguments.ip, arguments.port);
+    refuse_strangers(arguments, addr)?;
     let workers = arguments.workers.unwrap_or_else(workers_default);
+    let config = config(arguments, addr)?;
+    let key_file = arguments
+        .key_file
+        .as_deref()
+        .map(KeyFile::load)
+        .transpose()?;
+    let store = store(arguments)?;
+    let mut node = StorageNode::bind(addr.into(), workers, store, config)
+        .with_context(|| format!("cannot take datagrams on {addr}"))?;
+    node.set_offload(arguments.udp_offload == Switch::On);
+    if let Some(key_file) = &key_file {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).context(NO_RANDOM)?;
+        node.set_keys(&key_file.keys.subscribe(), &secret);
+    }
+
+    let shutdown = CancellationToken::new();
+    let service = node.service().clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Before anyone is told that the server serves, and might tell it to end.
+    let signals = runtime.block_on(async { Signals::new() });
+    let signals = signals.context("cannot take over signals")?;
+    let reloads = runtime.block_on(async { key_file.as_ref().map(KeyFile::reloads).transpose() });
+    let reloads = reloads.context("cannot take over SIGHUP")?;
+    tracing::info!(
+        addr = %node.local_addr(),
+        workers,
+        max_memory_bytes = arguments.max_memory.0,
+        pairs = service.store().len(),
+        keys = ?key_file.as_ref().map_or(Vec::new(), KeyFile::ids),
+        v1 = config.is_v1_on,
+        "serving; pairs are in memory and end with this process"
+    );
+    let threads = spawn_workers(node, &shutdown)?;
+    runtime.block_on(async {
+        if let Some(reloads) = reloads {
+            tokio::select! {
+                () = wait_for_signal(signals, &shutdown) => {}
+                never = reloads => match never {},
+            }
+        } else {
+            wait_for_signal(signals, &shutdown).await;
+        }
+    });
+    for thread in threads {
+        match thread.join() {
+            Ok(result) => result.context("a worker failed")?,
+            Err(_) => bail!("a worker panicked"),
+        }
+    }
+    report(&service);
+    Ok(())
+}
+
+/// Beyond loopback, what is answered has to be authenticated, unless the opposite is said aloud.
+fn refuse_strangers(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result<()> {
+    if arguments.ip.is_loopback() || arguments.insecure {
+        return Ok(());
+    }
+    ensure!(
+        arguments.key_file.is_some(),
+        "{addr} can be reached from other machines, and anyone there could read and write every \
+         pair; give the cluster's keys with --key-file FILE, or bind to 127.0.0.1, or say \
+         --insecure if the network is yours alone"
+    );
+    ensure!(
+        !arguments.is_v1_on(),
+        "{addr} can be reached from other machines, and the keys do not keep anyone there from \
+         reading and writing every pair by DKVS/1; leave out --v1 on, or bind to 127.0.0.1, or say \
+         --insecure if the network is yours alone"
+    );
+    Ok(())
+}
+
+const NO_RANDOM: &str = "the system has no random bytes";
+
+fn config(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result<Config> {
+    let boot_id = getrandom::u64().context(NO_RANDOM)?;
+    Ok(Config {
+        datagram_bytes_max: arguments.max_datagram.into(),
+        value_bytes_max: arguments.max_value.0,
+        epoch: match &arguments.servers {
+            Some(path) => Some(epoch(path, addr)?),
+            None => None,
+        },
+        is_v1_on: arguments.is_v1_on(),
+        ..Config::new(boot_id)
+    })
+}
+
+/// The ring of a servers file, in which the server itself has to be.
+fn epoch(path: &Path, addr: SocketAddrV4) -> anyhow::Result<u32> {
+    let name = path.display().to_string();
+    let text = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
+    let cluster = Cluster::parse(&name, &text)?;
+    ensure!(
+        cluster.servers().iter().any(|server| server.addr == addr),
+        "{name} does not list {addr}: no client would ask this server; add a line, or start it at \
+         an address that is listed"
+    );
+    Ok(Ring::new(&cluster).epoch())
+}
+
+/// A store with the pairs of the command line.
+fn store(arguments: &Arguments) -> anyhow::Result<MemoryStore> {
     let store = MemoryStore::new(arguments.max_memory.0);
     for (op, (key, value)) in (1..).zip(initial_pairs(&arguments.pairs)?) {
         let content_type = ContentType::default();
@@ -122,35 +285,48 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .put(&key, &record)
             .context("the pairs on the command line do not fit")?;
     }
-    let config = Config::new(getrandom::u64().context("the system has no random bytes")?);
-    let node = StorageNode::bind(addr, workers, store, config)
-        .with_context(|| format!("cannot take datagrams on {addr}"))?;
+    Ok(store)
+}
 
-    let shutdown = CancellationToken::new();
-    let service = node.service().clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    // Before anyone is told that the server serves, and might tell it to end.
-    let signals = runtime.block_on(async { Signals::new() });
-    let signals = signals.context("cannot take over signals")?;
-    tracing::info!(
-        addr = %node.local_addr(),
-        workers,
-        max_memory_bytes = arguments.max_memory.0,
-        pairs = service.store().len(),
-        "serving; pairs are in memory and end with this process"
-    );
-    let threads = spawn_workers(node, &shutdown)?;
-    runtime.block_on(wait_for_signal(signals, &shutdown));
-    for thread in threads {
-        match thread.join() {
-            Ok(result) => result.context("a worker failed")?,
-            Err(_) => bail!("a worker panicked"),
+/// The key file in use.
+struct KeyFile<'a> {
+    path: &'a Path,
+    keys: watch::Sender<Keys>,
+}
+
+impl<'a> KeyFile<'a> {
+    fn load(path: &'a Path) -> anyhow::Result<Self> {
+        let keys = watch::Sender::new(key_file::load(path)?);
+        Ok(Self { path, keys })
+    }
+
+    fn ids(&self) -> Vec<u8> {
+        self.keys.borrow().ids().collect()
+    }
+
+    /// Reads the file again on every SIGHUP, which is taken over from here on.
+    fn reloads(&self) -> std::io::Result<impl Future<Output = Infallible>> {
+        let mut hangups = Hangups::new()?;
+        Ok(async move {
+            loop {
+                hangups.next().await;
+                self.reload();
+            }
+        })
+    }
+
+    /// Reads the file again. One that is refused changes nothing.
+    fn reload(&self) {
+        match key_file::load(self.path) {
+            Ok(keys) => {
+                self.keys.send_replace(keys);
+                tracing::info!(keys = ?self.ids(), "SIGHUP: the key file was read again");
+            }
+            Err(error) => {
+                tracing::error!("SIGHUP: the keys stay as they were: {error:#}");
+            }
         }
     }
-    report(&service);
-    Ok(())
 }
 
 type WorkerThread = thread::JoinHandle<anyhow::Result<()>>;
@@ -191,54 +367,6 @@ async fn wait_for_signal(mut signals: Signals, shutdown: &CancellationToken) {
     shutdown.cancel();
 }
 
-/// The system's wishes that the process end. From [`Signals::new`] on none is lost, and none
-/// ends the process by itself.
-#[cfg(unix)]
-pub struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    /// Takes over SIGINT and SIGTERM. Needs a runtime with I/O.
-    pub fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    /// Waits for the next one and tells which it was.
-    pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
-}
-
-/// As on Unix, for ctrl-c alone.
-#[cfg(not(unix))]
-pub struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    /// Takes over ctrl-c.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    /// Waits for the next one and tells which it was.
-    pub async fn next(&mut self) -> &'static str {
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => "ctrl-c",
-            Err(_) => std::future::pending().await,
-        }
-    }
-}
-
 fn initial_pairs(arguments: &[OsString]) -> anyhow::Result<Vec<(Key, Value)>> {
     ensure!(
         arguments.len().is_multiple_of(2),
@@ -270,6 +398,13 @@ fn report(service: &Service) {
         dump_pairs_left_out = counters.dump_pairs_left_out.count(),
         malformed = counters.malformed.count(),
         values_unrepresentable = counters.values_unrepresentable.count(),
+        unauthenticated = counters.unauthenticated.count(),
+        sessions_refused = counters.sessions_refused.count(),
+        not_greetings = counters.not_greetings.count(),
+        replayed = counters.replayed.count(),
+        expired = counters.expired.count(),
+        v1_refused = counters.v1_refused.count(),
+        replies_too_long = counters.replies_too_long.count(),
         io_errors = counters.io_errors.count(),
         "stopped"
     );
@@ -324,6 +459,40 @@ mod tests {
         let pairs = initial_pairs(&arguments.pairs).unwrap();
         assert_eq!(pairs.len(), 2);
         assert!(pairs[1].1.is_empty());
+    }
+
+    #[test]
+    fn dkvs_1_is_off_with_keys_unless_it_is_asked_for() {
+        let is_v1_on = |flags: &[&str]| {
+            let fixed = ["dkvs-storage-node", "127.0.0.1", "4000"];
+            let arguments = Arguments::parse_from(fixed.iter().chain(flags));
+            let addr = SocketAddrV4::new(arguments.ip, arguments.port);
+            config(&arguments, addr).unwrap().is_v1_on
+        };
+        assert!(is_v1_on(&[]));
+        assert!(!is_v1_on(&["--v1", "off"]));
+        assert!(!is_v1_on(&["--key-file", "keys"]));
+        assert!(is_v1_on(&["--key-file", "keys", "--v1", "on"]));
+    }
+
+    #[test]
+    fn limits_outside_their_range_are_refused() {
+        let parse = |flag, value| {
+            let fixed = ["dkvs-storage-node", "127.0.0.1", "4000"];
+            Arguments::try_parse_from(fixed.into_iter().chain([flag, value]))
+        };
+        for value in ["512", "1200", "65507"] {
+            assert!(parse("--max-datagram", value).is_ok(), "{value}");
+        }
+        for value in ["511", "65508", "0", "1K"] {
+            assert!(parse("--max-datagram", value).is_err(), "{value}");
+        }
+        for value in ["0", "16M", "16777216"] {
+            assert!(parse("--max-value", value).is_ok(), "{value}");
+        }
+        for value in ["17M", "16777217", "-1"] {
+            assert!(parse("--max-value", value).is_err(), "{value}");
+        }
     }
 
     #[test]

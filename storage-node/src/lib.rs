@@ -17,6 +17,7 @@
 pub mod cli;
 pub mod key_file;
 pub mod service;
+mod signals;
 pub mod store;
 pub mod udp;
 
@@ -25,9 +26,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use dkvs_common::wire::v2::keys::Keys;
+use dkvs_common::wire::v2::session::SessionSecret;
+use service::sessions::Issuer;
 use service::{Config, Service};
 use store::MemoryStore;
-use udp::Worker;
+use tokio::sync::watch;
+use udp::{KeySource, Worker};
 
 /// A storage server that has its sockets and waits to be run.
 pub struct StorageNode {
@@ -55,6 +60,27 @@ impl StorageNode {
             workers: sockets.into_iter().map(worker).collect(),
             service,
         })
+    }
+
+    /// Answers nothing from now on but DKVS/2 that one of these keys proves, whichever there are
+    /// at the time, and DKVS/1 if that is on. Sessions are proved by `secret`, which has to be
+    /// random and another one after every start.
+    pub fn set_keys(&mut self, keys: &watch::Receiver<Keys>, secret: &[u8; 32]) {
+        let issuer = Arc::new(Issuer::new(SessionSecret::new(secret)));
+        for worker in &mut self.workers {
+            worker.set_keys(KeySource {
+                keys: keys.clone(),
+                issuer: Arc::clone(&issuer),
+            });
+        }
+    }
+
+    /// Whether to receive and send several datagrams with one system call, where the system can:
+    /// it does unless this says otherwise.
+    pub fn set_offload(&mut self, is_on: bool) {
+        for worker in &mut self.workers {
+            worker.set_offload(is_on);
+        }
     }
 
     /// Where it takes datagrams.

@@ -1,20 +1,32 @@
 //! Sockets in, datagrams out. Several workers may share one address (SO_REUSEPORT); the system
 //! spreads peers over them, and a peer keeps its worker.
+//!
+//! A worker takes what has arrived, answers all of it, and sends the replies together.
+
+mod receive;
+mod send;
+mod system;
 
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::{v1, v2};
+use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::service::{Response, Service};
+use crate::service::access::Access;
+use crate::service::sessions::Issuer;
+use crate::service::{Received, Response, Service};
+use receive::Inbox;
+use send::{Outbox, Outgoing, Sender, Version};
 
 /// What each socket asks the system to buffer in each direction, in bytes.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -25,7 +37,8 @@ const DUMPS_AT_ONCE: usize = 4;
 /// Between two datagrams of a dump, so that a receiver with a small buffer can keep up.
 const DUMP_PAUSE: Duration = Duration::from_millis(1);
 
-/// How many datagrams are taken before other tasks of the runtime get their turn.
+/// After how many datagrams other tasks of the runtime get their turn; what arrived together with
+/// the last of them is answered before.
 const DATAGRAMS_PER_TURN: usize = 64;
 
 /// After an error of the socket itself, so that a broken one does not spin.
@@ -76,11 +89,48 @@ pub fn workers_default() -> NonZeroUsize {
 pub struct Worker {
     socket: std::net::UdpSocket,
     service: Arc<Service>,
+    keys: Option<KeySource>,
+    has_offload: bool,
+}
+
+/// Where a worker has the cluster's keys from, and the sessions of those who use them.
+#[derive(Clone)]
+pub(crate) struct KeySource {
+    pub(crate) keys: watch::Receiver<Keys>,
+    pub(crate) issuer: Arc<Issuer>,
+}
+
+impl KeySource {
+    fn access(&mut self) -> Access {
+        let keys = self.keys.borrow_and_update().clone();
+        Access::keyed(keys, Arc::clone(&self.issuer))
+    }
+
+    /// Hands over the keys if they are others than before.
+    fn refresh(&mut self, access: &mut Access) {
+        // Whoever gave the keys may be gone; they hold on.
+        if self.keys.has_changed().unwrap_or(false) {
+            access.replace_keys(self.keys.borrow_and_update().clone());
+        }
+    }
 }
 
 impl Worker {
     pub(crate) fn new(socket: std::net::UdpSocket, service: Arc<Service>) -> Self {
-        Self { socket, service }
+        Self {
+            socket,
+            service,
+            keys: None,
+            has_offload: system::HAS_OFFLOAD,
+        }
+    }
+
+    pub(crate) fn set_keys(&mut self, keys: KeySource) {
+        self.keys = Some(keys);
+    }
+
+    pub(crate) fn set_offload(&mut self, is_on: bool) {
+        self.has_offload = is_on && system::HAS_OFFLOAD;
     }
 
     /// The bytes that the system buffers for arriving datagrams, less than
@@ -91,12 +141,29 @@ impl Worker {
 
     /// Answers datagrams until `shutdown`. Fails only if the socket cannot be had.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
-        let port = Port {
-            socket: Arc::new(UdpSocket::from_std(self.socket)?),
-            service: self.service,
-            dumps: Arc::new(Semaphore::new(DUMPS_AT_ONCE)),
+        let socket = Arc::new(UdpSocket::from_std(self.socket)?);
+        let offload = match self.has_offload {
+            true => Some(Arc::new(UdpSocketState::new((&*socket).into())?)),
+            false => None,
         };
-        shutdown.run_until_cancelled(port.serve(&shutdown)).await;
+        let sender = Sender {
+            socket: Arc::clone(&socket),
+            service: Arc::clone(&self.service),
+            offload: offload.clone(),
+        };
+        let mut keys = self.keys;
+        let mut port = Port {
+            socket,
+            service: self.service,
+            access: keys.as_mut().map_or(Access::Open, KeySource::access),
+            keys,
+            inbox: Inbox::new(offload),
+            outbox: Outbox::default(),
+            sender: Arc::new(sender),
+            dumps: Arc::new(Semaphore::new(DUMPS_AT_ONCE)),
+            shutdown: shutdown.clone(),
+        };
+        shutdown.run_until_cancelled(port.serve()).await;
         Ok(())
     }
 }
@@ -104,74 +171,96 @@ impl Worker {
 struct Port {
     socket: Arc<UdpSocket>,
     service: Arc<Service>,
+    access: Access,
+    keys: Option<KeySource>,
+    inbox: Inbox,
+    outbox: Outbox,
+    sender: Arc<Sender>,
     dumps: Arc<Semaphore>,
+    shutdown: CancellationToken,
 }
 
 impl Port {
-    async fn serve(&self, shutdown: &CancellationToken) {
-        // One byte more than any datagram of the protocol, so that a longer one shows.
-        let mut buffer = vec![0; v1::DATAGRAM_BYTES_MAX + 1];
+    async fn serve(&mut self) {
         loop {
-            if let Err(error) = self.socket.readable().await {
-                self.pause_after(&error).await;
-                continue;
-            }
-            for _ in 0..DATAGRAMS_PER_TURN {
-                match self.socket.try_recv_from(&mut buffer) {
-                    Ok((length, peer)) => {
-                        let datagram = Bytes::copy_from_slice(&buffer[..length]);
-                        self.answer(datagram, peer, shutdown).await;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => {
-                        self.pause_after(&error).await;
-                        break;
-                    }
-                }
+            let taken = match self.socket.readable().await {
+                Ok(()) => self.take_turn().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                self.service.counters.io_errors.add(1);
+                tracing::warn!(%error, "receiving failed");
+                tokio::time::sleep(ERROR_PAUSE).await;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    async fn answer(&self, datagram: Bytes, peer: SocketAddr, shutdown: &CancellationToken) {
-        if v2::is_v2(&datagram) {
-            let mut replies = Vec::new();
-            self.service
-                .handle_v2(&datagram, peer, Instant::now(), &mut |reply| {
-                    replies.push(reply);
-                });
-            for reply in replies {
-                send(&self.socket, &self.service, &reply, peer).await;
+    /// Answers what has arrived, up to a number that leaves others their turn.
+    async fn take_turn(&mut self) -> io::Result<()> {
+        let mut answered = 0;
+        let mut arrived = Vec::new();
+        while answered < DATAGRAMS_PER_TURN {
+            match self.inbox.receive(&self.socket, &mut arrived) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
             }
-            return;
-        }
-        if datagram.is_empty() {
-            // Every pair is gathered for a dump, so the limit comes before the service.
-            let Ok(permit) = Arc::clone(&self.dumps).try_acquire_owned() else {
-                self.service.counters.dumps_dropped.add(1);
-                tracing::warn!(%peer, "a dump was asked for and dropped: {DUMPS_AT_ONCE} are under way");
-                return;
-            };
-            if let Response::Dump(dump) = self.service.handle_v1(datagram, unix_ms()) {
-                let (socket, service) = (Arc::clone(&self.socket), Arc::clone(&self.service));
-                let shutdown = shutdown.clone();
-                tokio::spawn(async move {
-                    let sending = send_dump(&socket, &service, dump, peer);
-                    shutdown.run_until_cancelled(sending).await;
-                    drop(permit);
-                });
+            // What was sent after the keys were replaced is judged by the new ones.
+            if let Some(keys) = &mut self.keys {
+                keys.refresh(&mut self.access);
             }
-            return;
+            answered += arrived.len();
+            for received in arrived.drain(..) {
+                self.answer(received);
+                if self.outbox.is_full() {
+                    self.sender.flush(&mut self.outbox).await;
+                }
+            }
+            self.sender.flush(&mut self.outbox).await;
         }
-        if let Response::Datagram(reply) = self.service.handle_v1(datagram, unix_ms()) {
-            send(&self.socket, &self.service, &reply, peer).await;
+        Ok(())
+    }
+
+    fn answer(&mut self, received: Received) {
+        let peer = received.peer;
+        if v2::is_v2(&received.datagram) {
+            let (access, outbox) = (&mut self.access, &mut self.outbox);
+            self.service.handle_v2(&received, access, &mut |reply| {
+                outbox.push(Outgoing {
+                    datagram: reply.into(),
+                    peer,
+                    version: Version::V2,
+                });
+            });
+        } else if received.datagram.is_empty() {
+            self.answer_dump(peer);
+        } else if let Response::Datagram(datagram) =
+            self.service.handle_v1(received.datagram, unix_ms())
+        {
+            self.outbox.push(Outgoing {
+                datagram,
+                peer,
+                version: Version::V1,
+            });
         }
     }
 
-    async fn pause_after(&self, error: &io::Error) {
-        self.service.counters.io_errors.add(1);
-        tracing::warn!(%error, "receiving failed");
-        tokio::time::sleep(ERROR_PAUSE).await;
+    fn answer_dump(&self, peer: SocketAddr) {
+        // Every pair is gathered for a dump, so the limit comes before the service.
+        let Ok(permit) = Arc::clone(&self.dumps).try_acquire_owned() else {
+            self.service.counters.dumps_dropped.add(1);
+            tracing::warn!(%peer, "a dump was asked for and dropped: {DUMPS_AT_ONCE} are under way");
+            return;
+        };
+        if let Response::Dump(dump) = self.service.handle_v1(Bytes::new(), unix_ms()) {
+            let (sender, shutdown) = (Arc::clone(&self.sender), self.shutdown.clone());
+            tokio::spawn(async move {
+                let sending = send_dump(&sender, dump, peer);
+                shutdown.run_until_cancelled(sending).await;
+                drop(permit);
+            });
+        }
     }
 }
 
@@ -183,22 +272,14 @@ fn unix_ms() -> u64 {
     })
 }
 
-async fn send_dump(socket: &UdpSocket, service: &Service, dump: v1::Dump, peer: SocketAddr) {
+async fn send_dump(sender: &Sender, dump: v1::Dump, peer: SocketAddr) {
     for datagram in dump {
-        send(socket, service, &datagram, peer).await;
+        let outgoing = Outgoing {
+            datagram,
+            peer,
+            version: Version::V1,
+        };
+        sender.send(&outgoing).await;
         tokio::time::sleep(DUMP_PAUSE).await;
-    }
-}
-
-async fn send(socket: &UdpSocket, service: &Service, datagram: &[u8], peer: SocketAddr) {
-    let sent = match socket.try_send_to(datagram, peer) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            socket.send_to(datagram, peer).await
-        }
-        sent => sent,
-    };
-    if let Err(error) = sent {
-        service.counters.io_errors.add(1);
-        tracing::debug!(%peer, %error, "a reply could not be sent");
     }
 }

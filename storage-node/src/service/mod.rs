@@ -1,12 +1,17 @@
 //! What a server answers: a request's bytes in, a response out. No sockets, no clock.
 
+pub mod access;
 mod list;
+mod replies;
+pub mod sessions;
 mod stage;
 mod uploads;
 mod v2;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
@@ -47,6 +52,8 @@ pub struct Config {
     pub epoch: Option<u32>,
     /// The memory for uploads, in bytes; no less than four of the longest values.
     pub upload_bytes_max: usize,
+    /// Whether DKVS/1 is answered. If not, what is no DKVS/2 gets no answer.
+    pub is_v1_on: bool,
 }
 
 /// The memory for uploads by default, in bytes.
@@ -61,8 +68,22 @@ impl Config {
             value_bytes_max: VALUE_BYTES_DEFAULT,
             epoch: None,
             upload_bytes_max: UPLOAD_BYTES_DEFAULT,
+            is_v1_on: true,
         }
     }
+}
+
+/// A datagram as it arrived.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Its bytes.
+    pub datagram: Bytes,
+    /// Who sent it, or says so.
+    pub peer: SocketAddr,
+    /// When it was taken from the socket.
+    pub at: Instant,
+    /// How long it had been there by then, as far as that is known.
+    pub waited: Duration,
 }
 
 /// What a datagram gets.
@@ -71,6 +92,8 @@ pub enum Response {
     Datagram(Bytes),
     /// As many datagrams as the dump makes.
     Dump(v1::Dump),
+    /// Nothing: DKVS/1 is off.
+    Silence,
 }
 
 /// Counts since the start.
@@ -98,6 +121,20 @@ pub struct Counters {
     pub malformed: Counter,
     /// Datagrams and records that did not match their checksum.
     pub damaged: Counter,
+    /// DKVS/2 datagrams that did not authenticate, where they have to.
+    pub unauthenticated: Counter,
+    /// Authentic ones under a session that is another's or too old.
+    pub sessions_refused: Counter,
+    /// Authentic ones without a session that held more than one greeting.
+    pub not_greetings: Counter,
+    /// Authentic ones that came before, or were too late to tell.
+    pub replayed: Counter,
+    /// Requests that were looked at when nobody waited for the reply any more.
+    pub expired: Counter,
+    /// Datagrams that were no DKVS/2 where DKVS/1 is off.
+    pub v1_refused: Counter,
+    /// Replies that the path to their client would not carry whole.
+    pub replies_too_long: Counter,
     /// Gets of values that DKVS/1 cannot carry, answered as unknown.
     pub values_unrepresentable: Counter,
     /// Datagrams that the system would not receive or send.
@@ -142,9 +179,13 @@ impl Service {
         &self.store
     }
 
-    /// Answers one datagram of DKVS/1. Every datagram has an answer. `unix_ms` is what the wall
-    /// clock shows.
+    /// Answers one datagram of DKVS/1. Every datagram has an answer, if DKVS/1 is on. `unix_ms` is
+    /// what the wall clock shows.
     pub fn handle_v1(&self, datagram: Bytes, unix_ms: u64) -> Response {
+        if !self.config.is_v1_on {
+            self.counters.v1_refused.add(1);
+            return Response::Silence;
+        }
         match Request::decode(datagram) {
             Ok(Request::Get(key)) => Response::Datagram(self.get(&key).encode()),
             Ok(Request::Put(key, value)) => {
@@ -231,6 +272,7 @@ mod tests {
         match service.handle_v1(datagram.into(), 1_000) {
             Response::Datagram(reply) => vec![reply],
             Response::Dump(dump) => dump.collect(),
+            Response::Silence => Vec::new(),
         }
     }
 
@@ -281,6 +323,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn with_dkvs_1_off_nothing_is_answered_or_stored() {
+        let config = Config {
+            is_v1_on: false,
+            ..Config::new(1)
+        };
+        let service = Service::new(MemoryStore::new(usize::MAX), config);
+        for datagram in [&b""[..], b"k", b"k\0v", b"\0", b"\0v", b"\0DK3"] {
+            assert_eq!(replies(&service, datagram), [""; 0]);
+        }
+        assert_eq!(service.counters.v1_refused.count(), 6);
+        assert_eq!(service.store().len(), 0);
     }
 
     #[test]

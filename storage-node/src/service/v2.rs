@@ -1,61 +1,24 @@
 //! DKVS/2: a datagram of requests in, datagrams of replies out.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
 use dkvs_common::wire::v2::reply::{
     Durability, Greeting, PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply, Statistic,
 };
 use dkvs_common::wire::v2::request::Request;
 
-use super::Service;
+use super::access::{Access, Standing};
+use super::replies::Replies;
 use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
+use super::{Received, Service};
 use crate::store::{Packed, Put};
-
-/// Replies in the making: as many to a datagram as it holds.
-struct Replies<'a> {
-    builder: Builder,
-    datagram_bytes_max: usize,
-    envelope: Envelope,
-    send: &'a mut dyn FnMut(Vec<u8>),
-}
-
-impl Replies<'_> {
-    fn push(&mut self, message: &ReplyMessage) {
-        if self.builder.push(|datagram| message.encode(datagram)) {
-            return;
-        }
-        self.flush();
-        if !self.builder.push(|datagram| message.encode(datagram)) {
-            // No reply of ours is longer than a datagram.
-            debug_assert!(
-                false,
-                "a reply to operation {} fits no datagram",
-                message.operation
-            );
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.builder.is_empty() {
-            let next = Builder::new(self.envelope, self.datagram_bytes_max);
-            (self.send)(std::mem::replace(&mut self.builder, next).finish());
-        }
-    }
-
-    /// The most bytes of a value that a reply with a record has room for.
-    fn block_bytes_max(&self, content_type: &[u8]) -> usize {
-        let overhead = PLAIN_BYTES + RECORD_HEAD_BYTES + content_type.len();
-        self.datagram_bytes_max.saturating_sub(overhead)
-    }
-}
 
 /// What the requests of a datagram have in common.
 #[derive(Clone, Copy)]
@@ -63,46 +26,61 @@ struct Origin {
     /// The ring of the sender.
     epoch: u32,
     peer: SocketAddr,
-    /// When the datagram arrived.
+    standing: Standing,
+    /// When the datagram was taken from the socket.
     now: Instant,
+    /// How long it had lain there.
+    waited: Duration,
 }
 
 impl Service {
     /// Answers a DKVS/2 datagram, its requests together, by calls of `send` with a datagram each.
-    /// One that is damaged, or does not come from a client, gets no answer.
+    /// One that does not prove, was taken before, or does not come from a client, gets no answer.
     pub fn handle_v2(
         &self,
-        datagram: &Bytes,
-        peer: SocketAddr,
-        now: Instant,
+        received: &Received,
+        access: &mut Access,
         send: &mut dyn FnMut(Vec<u8>),
     ) {
-        let (asked, mut messages) = match envelope::open(datagram, Proof::Checksum) {
-            Ok((envelope, messages)) if envelope.sender == Sender::Client => (envelope, messages),
-            _ => {
-                self.counters.damaged.add(1);
-                return;
-            }
+        let Some(opened) = access.open(&received.datagram, received.peer, &self.counters) else {
+            return;
         };
-        let datagram_bytes_max = self.config.datagram_bytes_max;
-        let envelope = Envelope {
-            sender: Sender::Server,
-            epoch: self.config.epoch.unwrap_or(0),
-            authentication: None,
+        let origin = Origin {
+            epoch: opened.epoch,
+            peer: received.peer,
+            standing: opened.standing,
+            now: received.at,
+            waited: received.waited,
         };
-        let builder = Builder::new(envelope, datagram_bytes_max);
-        let mut replies = Replies {
-            builder,
-            datagram_bytes_max,
-            envelope,
-            send,
-        };
-        let epoch = asked.epoch;
-        let origin = Origin { epoch, peer, now };
         self.counters.datagrams.add(1);
+        let our_epoch = self.config.epoch.unwrap_or(0);
+        let datagram_bytes_max = self.config.datagram_bytes_max;
+        let mut replies = Replies::new(opened.seal, our_epoch, datagram_bytes_max, send);
+        match opened.standing {
+            Standing::Known { .. } => self.serve_all(opened.messages, origin, &mut replies),
+            Standing::Stranger { .. } => self.greet(opened.messages, origin, &mut replies),
+        }
+        replies.finish();
+    }
+
+    /// Answers the greeting that a stranger's datagram begins with, and nothing else: a single
+    /// answer, in the same envelope, is as long as its question.
+    fn greet(&self, mut messages: Bytes, origin: Origin, replies: &mut Replies<'_>) {
+        match next_request(&mut messages) {
+            Ok(Some(Ok(message))) if matches!(message.request, Request::Greet { .. }) => {
+                self.serve_in_time(message, origin, replies);
+            }
+            _ => return self.counters.not_greetings.add(1),
+        }
+        if !messages.is_empty() {
+            self.counters.not_greetings.add(1);
+        }
+    }
+
+    fn serve_all(&self, mut messages: Bytes, origin: Origin, replies: &mut Replies<'_>) {
         loop {
             match next_request(&mut messages) {
-                Ok(Some(Ok(request))) => self.serve(request, origin, &mut replies),
+                Ok(Some(Ok(request))) => self.serve_in_time(request, origin, replies),
                 Ok(Some(Err(bad))) => {
                     self.counters.malformed.add(1);
                     tracing::debug!(error = %bad.error, "a request that is not understood");
@@ -120,15 +98,25 @@ impl Service {
                 }
             }
         }
-        replies.flush();
+    }
+
+    /// Serves a request unless nobody waits for its reply any more.
+    fn serve_in_time(&self, message: RequestMessage, origin: Origin, replies: &mut Replies<'_>) {
+        if origin.waited >= Duration::from_millis(message.wait_ms.into()) {
+            self.counters.expired.add(1);
+            return;
+        }
+        self.serve(message, origin, replies);
     }
 
     fn serve(&self, message: RequestMessage, origin: Origin, replies: &mut Replies<'_>) {
-        let Origin { epoch, peer, now } = origin;
+        let Origin {
+            epoch, peer, now, ..
+        } = origin;
         let (id, operation) = (message.id, message.request.operation());
         self.counters.messages.add(1);
         let reply = match message.request {
-            Request::Greet { .. } => Reply::Greeting(self.greeting()),
+            Request::Greet { .. } => Reply::Greeting(self.greeting(origin.standing)),
             Request::Ping => Reply::Done,
             Request::Stats => Reply::Stats(self.statistics(now)),
             _ if self.config.epoch.is_some_and(|ours| ours != epoch) => Reply::WrongEpoch {
@@ -194,10 +182,11 @@ impl Service {
         });
     }
 
-    fn greeting(&self) -> Greeting {
+    fn greeting(&self, standing: Standing) -> Greeting {
+        let (Standing::Known { session } | Standing::Stranger { session }) = standing;
         Greeting {
             boot_id: self.config.boot_id,
-            session: 0,
+            session,
             datagram_bytes_max: u16::try_from(self.config.datagram_bytes_max).unwrap_or(u16::MAX),
             value_bytes_max: u32::try_from(self.config.value_bytes_max).unwrap_or(u32::MAX),
             durability: Durability::Memory,
@@ -321,6 +310,16 @@ impl Service {
                 Statistic::ListKeysLeftOut,
                 counters.list_keys_left_out.count(),
             ),
+            (Statistic::Unauthenticated, counters.unauthenticated.count()),
+            (
+                Statistic::SessionsRefused,
+                counters.sessions_refused.count(),
+            ),
+            (Statistic::NotGreetings, counters.not_greetings.count()),
+            (Statistic::Replayed, counters.replayed.count()),
+            (Statistic::Expired, counters.expired.count()),
+            (Statistic::V1Refused, counters.v1_refused.count()),
+            (Statistic::RepliesTooLong, counters.replies_too_long.count()),
         ]
         .map(|(name, value)| (name as u8, value))
         .to_vec()
@@ -334,11 +333,9 @@ mod tests {
     use crate::store::MemoryStore;
     use dkvs_common::kv::Value;
     use dkvs_common::ring::Position;
+    use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
     use dkvs_common::wire::v2::message::next_reply;
     use dkvs_common::wire::v2::reply::PAGE_ENTRY_BYTES;
-    use std::net::Ipv4Addr;
-
-    const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4_000);
 
     fn service(bytes_max: usize) -> Service {
         let config = Config {
@@ -360,6 +357,15 @@ mod tests {
         Record::new(&key(), Tag { time, op: 1 }, content)
     }
 
+    fn received(datagram: Vec<u8>, waited: Duration) -> Received {
+        Received {
+            datagram: datagram.into(),
+            peer: ([127, 0, 0, 1], 4_000).into(),
+            at: Instant::now(),
+            waited,
+        }
+    }
+
     /// Sends requests in one datagram; the replies, and in how many datagrams they came.
     fn ask(service: &Service, epoch: u32, requests: Vec<Request>) -> (Vec<Reply>, usize) {
         let envelope = Envelope {
@@ -377,8 +383,8 @@ mod tests {
             assert!(builder.push(|datagram| message.encode(datagram)));
         }
         let mut datagrams = Vec::new();
-        let datagram = builder.finish().into();
-        service.handle_v2(&datagram, PEER, Instant::now(), &mut |reply| {
+        let received = received(builder.finish(), Duration::ZERO);
+        service.handle_v2(&received, &mut Access::Open, &mut |reply| {
             datagrams.push(Bytes::from(reply));
         });
         let mut replies = Vec::new();
@@ -660,8 +666,8 @@ mod tests {
     fn strangers_and_damaged_datagrams_get_nothing() {
         let service = service(usize::MAX);
         let silent = |datagram: Vec<u8>| {
-            let send = &mut |_| panic!("an answer");
-            service.handle_v2(&datagram.into(), PEER, Instant::now(), send);
+            let received = received(datagram, Duration::ZERO);
+            service.handle_v2(&received, &mut Access::Open, &mut |_| panic!("an answer"));
         };
         let envelope = Envelope {
             sender: Sender::Server,
@@ -672,5 +678,39 @@ mod tests {
         silent(b"\0DK2".to_vec());
         silent(b"\0DK2\x02\0\0\0\0\0\0\0\0\0\0\0".to_vec());
         assert_eq!(service.counters.damaged.count(), 3);
+    }
+
+    #[test]
+    fn a_request_that_nobody_waits_for_is_dropped_and_counted() {
+        let service = service(usize::MAX);
+        let envelope = Envelope {
+            sender: Sender::Client,
+            epoch: 0,
+            authentication: None,
+        };
+        let answered = |waited| {
+            let mut builder = Builder::new(envelope, 1_200);
+            for (number, wait_ms) in [(0, 0), (1, 100), (2, 101), (3, u16::MAX)] {
+                let message = RequestMessage {
+                    id: RequestId(number),
+                    wait_ms,
+                    request: Request::Ping,
+                };
+                assert!(builder.push(|datagram| message.encode(datagram)));
+            }
+            let mut ids = Vec::new();
+            let received = received(builder.finish(), waited);
+            service.handle_v2(&received, &mut Access::Open, &mut |reply| {
+                let (_, mut messages) = envelope::open(&reply.into(), Proof::Checksum).unwrap();
+                while let Some(message) = next_reply(&mut messages).unwrap() {
+                    ids.push(message.id.0);
+                }
+            });
+            ids
+        };
+        assert_eq!(answered(Duration::ZERO), [1, 2, 3]);
+        assert_eq!(answered(Duration::from_millis(100)), [2, 3]);
+        assert_eq!(answered(Duration::from_secs(66)), [0; 0]);
+        assert_eq!(service.counters.expired.count(), 1 + 2 + 4);
     }
 }

@@ -67,7 +67,8 @@ pub struct Authentication {
     pub key_id: u8,
     /// The session; 0 in a greeting, which begins one.
     pub session: u64,
-    /// Greater in every datagram of one direction of a session.
+    /// Another one in every datagram that a client sends within a session, and seldom far below
+    /// the greatest so far; a reply repeats that of the datagram which it answers.
     pub sequence: u64,
 }
 

@@ -4,6 +4,7 @@
 //! * [`keys`]: the keys that prove it, and the file they are in
 //! * [`message`]: the head that every message has
 //! * [`request`], [`reply`]: what is asked and answered
+//! * [`session`]: what ties authenticated datagrams to an address, and refuses repeats
 //!
 //! All numbers are big-endian. A DKVS/2 datagram begins with NUL, which to a DKVS/1 server is a
 //! put with an empty key: it answers with an empty datagram and stores nothing. So both versions
@@ -20,6 +21,7 @@ pub mod keys;
 pub mod message;
 pub mod reply;
 pub mod request;
+pub mod session;
 
 /// What a DKVS/2 datagram begins with.
 pub const MAGIC: [u8; 4] = *b"\0DK2";

@@ -176,6 +176,20 @@ pub enum Statistic {
     UploadBytesReserved = 14,
     /// Keys left out of lists because no datagram holds them.
     ListKeysLeftOut = 15,
+    /// Datagrams that did not prove, where keys are demanded.
+    Unauthenticated = 16,
+    /// Datagrams of a session that is not, or no longer, known.
+    SessionsRefused = 17,
+    /// Requests without a session that were no greeting.
+    NotGreetings = 18,
+    /// Datagrams that came again, or too late to tell.
+    Replayed = 19,
+    /// Requests whose deadline passed while they lay in the socket.
+    Expired = 20,
+    /// Datagrams of DKVS/1 that were dropped because it is off.
+    V1Refused = 21,
+    /// Replies longer than the path to their client takes.
+    RepliesTooLong = 22,
 }
 
 /// No statistic has this byte, or none that was known when this was written.
@@ -188,7 +202,7 @@ pub struct UnknownStatistic {
 
 impl Statistic {
     /// Every statistic.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::Keys,
         Self::Bytes,
         Self::Gets,
@@ -204,6 +218,13 @@ impl Statistic {
         Self::UploadsRefusedBusy,
         Self::UploadBytesReserved,
         Self::ListKeysLeftOut,
+        Self::Unauthenticated,
+        Self::SessionsRefused,
+        Self::NotGreetings,
+        Self::Replayed,
+        Self::Expired,
+        Self::V1Refused,
+        Self::RepliesTooLong,
     ];
 }
 
