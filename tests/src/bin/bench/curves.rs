@@ -212,7 +212,11 @@ fn over_keys(options: &Options) -> anyhow::Result<Curve> {
     let mut rows = Vec::new();
     for keys in KEYS_HELD {
         let node = cluster::node(options)?;
-        let resident = || machine::resident_bytes(node.process.id());
+        let resident = || {
+            node.process
+                .resident_bytes()
+                .context("the system tells no memory")
+        };
         let before = resident()?;
         let client = wire::Client::new(node.addr)?;
         client.fill(keys).context("filling a server")?;

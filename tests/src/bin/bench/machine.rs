@@ -46,15 +46,6 @@ fn commit() -> Option<String> {
     })
 }
 
-/// The memory that a process occupies, in bytes.
-pub fn resident_bytes(process: u32) -> anyhow::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kibibytes: u64 = kibibytes.context("the system tells no memory")?.parse()?;
-    Ok(kibibytes << 10)
-}
-
 /// The processor time that a process has used, in seconds.
 pub fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
