@@ -250,6 +250,19 @@ impl Process {
         self.log.clone()
     }
 
+    /// Its number with the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The memory that it occupies, in bytes, where the system tells.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kibibytes << 10)
+    }
+
     fn pid(&self) -> Pid {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         pid.expect("a process id")

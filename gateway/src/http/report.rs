@@ -147,7 +147,11 @@ impl WriteReport {
                     reason = Some(reason_of(refusal));
                     "refused"
                 }
-                Word::Unreachable | Word::CutOff => "unreachable",
+                Word::Unreachable => "unreachable",
+                Word::CutOff => {
+                    reason = Some("the server ended; what it did with this request is not known");
+                    "unreachable"
+                }
                 Word::TimedOut => "timeout",
             };
             ReplicaReport {

@@ -1,0 +1,121 @@
+//! Who takes part: storage servers, a gateway before them, and what they hold.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use dkvs_tests::process::{Gateway, Node, Process, ServersFile, own_loopback};
+
+use crate::http::{self, Client};
+use crate::options::Options;
+use crate::role::Role;
+
+/// How many keys there are.
+pub const KEYS: usize = 10_000;
+
+/// The value under each of them: 32 bytes.
+pub const SMALL: &str = "just thirty-two bytes of a value";
+
+/// The length of the value that is long, and its key.
+pub const LARGE_BYTES: usize = 1 << 20;
+pub const LARGE_KEY: &str = "large";
+
+/// Ring points of each server.
+const RING_POINTS: usize = 64;
+
+/// One of the keys, all of which are equally long.
+pub fn key(number: usize) -> String {
+    format!("key-{number:07}")
+}
+
+/// A GET of each key.
+pub fn gets(query: &str) -> Vec<Vec<u8>> {
+    let get = |number| http::get(&format!("/kv/{}{query}", key(number)));
+    (0..KEYS).map(get).collect()
+}
+
+/// A PUT of each key.
+pub fn puts(query: &str) -> Vec<Vec<u8>> {
+    let put = |number| {
+        let path = format!("/kv/{}{query}", key(number));
+        http::with_body("PUT", &path, SMALL.as_bytes())
+    };
+    (0..KEYS).map(put).collect()
+}
+
+/// A storage server by itself.
+pub fn node(options: &Options) -> anyhow::Result<Node> {
+    let mut command = Role::StorageNode.command()?;
+    command
+        .args([&own_loopback().to_string(), "0"])
+        .args(options.server_arguments());
+    let mut process = Process::spawn(command);
+    let line = process.stderr_line_with("serving");
+    let addr = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("addr="));
+    let addr = addr
+        .with_context(|| format!("no address in {line:?}"))?
+        .parse()?;
+    Ok(Node { addr, process })
+}
+
+/// The bare handlers.
+pub fn bare_handler() -> anyhow::Result<Gateway> {
+    Ok(Gateway::of(Role::BareHandler.command()?))
+}
+
+/// The raw echo.
+pub fn udp_echo() -> anyhow::Result<Node> {
+    let mut process = Process::spawn(Role::UdpEcho.command()?);
+    let line = process.stdout_line_with("udp://");
+    let (_, addr) = line.split_once("udp://").context("no address")?;
+    let addr = addr.trim().parse()?;
+    Ok(Node { addr, process })
+}
+
+/// Servers, and a gateway before them.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub gateway: Gateway,
+    /// The gateway reads it at the start; it goes with the cluster.
+    _servers: ServersFile,
+}
+
+impl Cluster {
+    /// Starts `servers` servers that hold every key, on three of them each, or on all if there
+    /// are fewer.
+    pub fn start(servers: usize, options: &Options) -> anyhow::Result<Self> {
+        let nodes = (0..servers)
+            .map(|_| node(options))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let line = |node: &Node| {
+            let (ip, port) = (node.addr.ip(), node.addr.port());
+            format!("{ip} {port} {RING_POINTS}\n")
+        };
+        let servers = ServersFile::with_text(nodes.iter().map(line).collect::<String>());
+        let mut command = Role::Gateway.command()?;
+        command.args(["--servers", servers.path(), "--listen", "127.0.0.1:0"]);
+        command.args(options.gateway_arguments());
+        let cluster = Self {
+            nodes,
+            gateway: Gateway::of(command),
+            _servers: servers,
+        };
+        cluster.fill("")?;
+        Ok(cluster)
+    }
+
+    /// Stores every key.
+    pub fn fill(&self, query: &str) -> anyhow::Result<()> {
+        let mut client = Client::new(self.addr())?;
+        for put in puts(query) {
+            client.demand(&put).context("filling the cluster")?;
+        }
+        Ok(())
+    }
+
+    /// Where the gateway listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.gateway.addr
+    }
+}

@@ -1,0 +1,261 @@
+//! What is said to a single storage server: gets and puts of both protocols, packed and counted.
+//!
+//! Replies are looked into as little as a load can afford: every status, nothing else. That the
+//! values are right is asked once, before anything is measured.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::DATAGRAM_BYTES_DEFAULT;
+use dkvs_common::wire::v2::envelope::{Builder, Envelope, Proof, Sender, open};
+use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_reply};
+use dkvs_common::wire::v2::reply::Reply;
+use dkvs_common::wire::v2::request::Request;
+
+use crate::cluster::{KEYS, SMALL, key};
+
+/// Before and after the messages of a datagram, and before the body of a reply.
+const ENVELOPE_BYTES: usize = 12;
+const CHECKSUM_BYTES: usize = 4;
+const REPLY_HEAD_BYTES: usize = 12;
+
+/// How long a single answer may take, and how often it is asked for.
+const PATIENCE: Duration = Duration::from_millis(500);
+const TRIES: usize = 10;
+
+/// The number by which a server tells how many gets it has answered.
+const STATISTIC_GETS: u8 = 3;
+
+/// A get of each key by DKVS/1, in an order that looks random.
+pub fn gets_v1() -> Vec<Vec<u8>> {
+    shuffled_keys().map(String::into_bytes).collect()
+}
+
+/// Whether a reply to one of them is a value of the right length.
+pub fn answers_v1(datagram: &[u8]) -> Option<usize> {
+    (datagram.len() == SMALL.len()).then_some(1)
+}
+
+/// Datagrams of as many gets by DKVS/2 as they hold, and how many that is.
+pub fn gets_v2() -> anyhow::Result<(Vec<Vec<u8>>, usize)> {
+    let gets = shuffled_keys().map(|key| {
+        Ok(Request::Get {
+            key: Key::new(key)?,
+        })
+    });
+    let gets = gets.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut datagrams = pack(&gets);
+    let each = datagrams.first().context("there are keys")?.1;
+    datagrams.retain(|(_, messages)| *messages == each);
+    Ok((
+        datagrams
+            .into_iter()
+            .map(|(datagram, _)| datagram)
+            .collect(),
+        each,
+    ))
+}
+
+/// How many replies are in a datagram; none if any of them is not ok.
+pub fn answers_v2(datagram: &[u8]) -> Option<usize> {
+    let messages_bytes = datagram.len().checked_sub(CHECKSUM_BYTES)?;
+    let mut messages = datagram.get(ENVELOPE_BYTES..messages_bytes)?;
+    let mut count = 0;
+    while let [high, low, _, status, ..] = messages {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        if *status != 0 || length < REPLY_HEAD_BYTES {
+            return None;
+        }
+        messages = messages.get(length..)?;
+        count += 1;
+    }
+    messages.is_empty().then_some(count)
+}
+
+/// The keys in steps that share no divisor with their number, so that each comes once.
+fn shuffled_keys() -> impl Iterator<Item = String> {
+    const STEP: usize = 6_143;
+    (0..KEYS).map(|number| key(number * STEP % KEYS))
+}
+
+/// Packs requests into datagrams, each with the number of its messages.
+fn pack(requests: &[Request]) -> Vec<(Vec<u8>, usize)> {
+    let builder = || {
+        let envelope = Envelope {
+            sender: Sender::Client,
+            epoch: 0,
+            authentication: None,
+        };
+        Builder::new(envelope, DATAGRAM_BYTES_DEFAULT)
+    };
+    let mut datagrams = Vec::new();
+    let (mut open, mut messages) = (builder(), 0);
+    for (id, request) in (1..).zip(requests) {
+        let message = RequestMessage {
+            id: RequestId(id),
+            wait_ms: 1_000,
+            request: request.clone(),
+        };
+        if !open.push(|datagram| message.encode(datagram)) {
+            let full = std::mem::replace(&mut open, builder());
+            datagrams.push((full.finish(), messages));
+            messages = 0;
+            open.push(|datagram| message.encode(datagram));
+        }
+        messages += 1;
+    }
+    datagrams.push((open.finish(), messages));
+    datagrams
+}
+
+/// A client of one server, for one datagram at a time.
+pub struct Client(UdpSocket);
+
+impl Client {
+    /// Talks to `server` only.
+    pub fn new(server: SocketAddr) -> anyhow::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect(server)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(socket))
+    }
+
+    /// The replies to some requests, in no order; each datagram is asked again if none come.
+    fn ask(&self, requests: &[Request]) -> anyhow::Result<Vec<Reply>> {
+        let mut replies = Vec::new();
+        for (datagram, messages) in pack(requests) {
+            let answered = (0..TRIES).find_map(|_| self.exchange(&datagram, messages).ok());
+            replies.extend(answered.context("the server does not answer")?);
+        }
+        Ok(replies)
+    }
+
+    fn exchange(&self, datagram: &[u8], messages: usize) -> anyhow::Result<Vec<Reply>> {
+        self.0.send(datagram)?;
+        let mut replies: Vec<ReplyMessage> = Vec::new();
+        let mut buffer = vec![0; 65_536];
+        while replies.len() < messages {
+            let length = self.0.recv(&mut buffer)?;
+            let datagram = Bytes::copy_from_slice(&buffer[..length]);
+            let (_, mut messages) = open(&datagram, Proof::Checksum)?;
+            while let Some(reply) = next_reply(&mut messages)? {
+                replies.push(reply);
+            }
+        }
+        Ok(replies.into_iter().map(|message| message.reply).collect())
+    }
+
+    /// Stores a value of the usual size under `count` keys.
+    pub fn fill(&self, count: usize) -> anyhow::Result<()> {
+        for first in (0..count).step_by(1_000) {
+            let numbers = first..count.min(first + 1_000);
+            let puts = numbers.map(put).collect::<anyhow::Result<Vec<_>>>()?;
+            for reply in self.ask(&puts)? {
+                ensure!(reply == Reply::Done, "a put was answered {reply:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for every key once and compares the values.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let gets = shuffled_keys().map(|key| {
+            Ok(Request::Get {
+                key: Key::new(key)?,
+            })
+        });
+        let gets = gets.collect::<anyhow::Result<Vec<_>>>()?;
+        for reply in self.ask(&gets)? {
+            match reply {
+                Reply::Record { block, .. } if block == SMALL.as_bytes() => {}
+                reply => bail!("a get was answered {reply:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many gets the server has answered since it started.
+    pub fn gets_answered(&self) -> anyhow::Result<u64> {
+        let replies = self.ask(&[Request::Stats])?;
+        let Some(Reply::Stats(statistics)) = replies.first() else {
+            bail!("statistics were answered {replies:?}");
+        };
+        let gets = statistics.iter().find(|(name, _)| *name == STATISTIC_GETS);
+        Ok(gets.context("the server does not count gets")?.1)
+    }
+}
+
+fn put(number: usize) -> anyhow::Result<Request> {
+    let key = Key::new(key(number))?;
+    let content = Content::Value {
+        content_type: ContentType::default(),
+        value: Value::new(SMALL)?,
+    };
+    let tag = Tag { time: 1, op: 1 };
+    let record = Record::new(&key, tag, content);
+    Ok(Request::Put { key, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server's datagram with these replies to gets.
+    fn datagram(replies: &[Reply]) -> Vec<u8> {
+        let envelope = Envelope {
+            sender: Sender::Server,
+            epoch: 0,
+            authentication: None,
+        };
+        let mut builder = Builder::new(envelope, DATAGRAM_BYTES_DEFAULT);
+        for reply in replies {
+            let message = ReplyMessage {
+                id: RequestId(1),
+                operation: 3,
+                reply: reply.clone(),
+            };
+            assert!(builder.push(|datagram| message.encode(datagram)));
+        }
+        builder.finish()
+    }
+
+    fn found() -> Reply {
+        Reply::Record {
+            tag: Tag { time: 1, op: 1 },
+            content_type: ContentType::default(),
+            value_bytes: 32,
+            checksum: 0,
+            block: Bytes::from_static(SMALL.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn replies_are_counted_if_all_are_ok() {
+        assert_eq!(answers_v2(&datagram(&[found(), found(), found()])), Some(3));
+        let absent = Reply::Absent { tag: Tag::ZERO };
+        assert_eq!(answers_v2(&datagram(&[found(), absent])), None);
+        let whole = datagram(&[found(), found()]);
+        for length in 0..whole.len() {
+            assert_ne!(answers_v2(&whole[..length]), Some(2), "{length} bytes");
+        }
+        assert_eq!(answers_v2(b""), None, "what a server of DKVS/1 says");
+    }
+
+    #[test]
+    fn every_key_is_asked_for_once_and_datagrams_are_full() {
+        let mut keys: Vec<String> = shuffled_keys().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), KEYS);
+        let (datagrams, each) = gets_v2().unwrap();
+        assert!(datagrams.len() * each > KEYS - each);
+        for datagram in datagrams {
+            assert!((1_100..=DATAGRAM_BYTES_DEFAULT).contains(&datagram.len()));
+        }
+    }
+}
