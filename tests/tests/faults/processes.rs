@@ -9,6 +9,7 @@ use dkvs_tests::process::{Cluster, Programs};
 use dkvs_tests::random::Random;
 use dkvs_tests::{patiently, programs, until};
 use reqwest::Client;
+use serde_json::Value as Json;
 
 const PROGRAMS: Programs = programs!();
 const CLIENTS: usize = 16;
