@@ -1,6 +1,8 @@
 //! The `dkvs-gateway` program: settings, logs, workers, signals.
 
+use std::convert::Infallible;
 use std::fs;
+use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
@@ -12,9 +14,8 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use dkvs_common::cluster::Cluster;
 use dkvs_storage_node::cli::Signals;
-use dkvs_storage_node::key_file;
+use dkvs_storage_node::key_file::KeyFile;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -67,16 +68,13 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .workers
         .map_or_else(default_workers, |workers| workers.get());
     let allowed = descriptors(workers, config.max_connections)?;
-    let keys = match &config.key_file {
-        Some(path) => Some(watch::channel(Arc::new(key_file::load(path)?))),
-        None => None,
-    };
+    let key_file = config.key_file.as_deref().map(KeyFile::open).transpose()?;
     let settings = Settings {
         protocol: config.protocol,
         datagram_bytes_max: config.datagram_bytes_max,
         value_bytes_max: config.value_bytes_max,
         offload: config.udp_offload,
-        keys: keys.as_ref().map(|(_, receiver)| receiver.clone()),
+        keys: key_file.as_ref().map(KeyFile::subscribe),
         limits: Limits {
             requests_max: config.max_in_flight,
             sockets_max: allowed.sockets_max,
@@ -109,8 +107,10 @@ fn run(config: &Config) -> anyhow::Result<()> {
     // Before anyone is told that the gateway serves, and might tell it to end.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.context("cannot take over signals")?;
+    let reloads = runtime.block_on(async { key_file.as_ref().map(KeyFile::reloads).transpose() });
+    let reloads = reloads.context("cannot take over SIGHUP")?;
     greet(config, listen, &shared, replication);
-    wait_for_signal(runtime, signals, &shutdown);
+    wait_for_signal(runtime, signals, reloads, &shutdown);
     for thread in threads {
         match thread.join() {
             Ok(result) => result.context("a worker failed")?,
@@ -218,12 +218,25 @@ fn spawn_worker(
 }
 
 /// Returns when the process is to end, with `shutdown` called. A second signal ends it at once.
-fn wait_for_signal(runtime: Runtime, mut signals: Signals, shutdown: &CancellationToken) {
+/// `reloads` is polled meanwhile.
+fn wait_for_signal(
+    runtime: Runtime,
+    mut signals: Signals,
+    reloads: Option<impl Future<Output = Infallible>>,
+    shutdown: &CancellationToken,
+) {
     runtime.block_on(async {
+        let reloads = async {
+            match reloads {
+                Some(reloads) => reloads.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             name = signals.next() => {
                 tracing::info!("{name}: finishing what is in flight; once more to stop at once");
             }
+            never = reloads => match never {},
             () = shutdown.cancelled() => {}
         }
         shutdown.cancel();

@@ -81,9 +81,9 @@ pub struct Flags {
     #[arg(long, env = "DKVS_MAX_VALUE", value_name = "BYTES")]
     max_value: Option<u32>,
 
-    /// Send and receive many datagrams by one system call, where the system can [default: true]
-    #[arg(long, env = "DKVS_UDP_OFFLOAD", value_name = "BOOL")]
-    udp_offload: Option<bool>,
+    /// Send and receive many datagrams by one system call, where the system can [default: on]
+    #[arg(long, env = "DKVS_UDP_OFFLOAD", value_name = "on|off")]
+    udp_offload: Option<Switch>,
 
     /// Take HTTP from beyond this machine although nothing authenticates it
     #[arg(long, env = "DKVS_INSECURE", num_args = 0..=1, default_missing_value = "true",
@@ -115,7 +115,7 @@ struct File {
     key_file: Option<PathBuf>,
     max_datagram: Option<u16>,
     max_value: Option<u32>,
-    udp_offload: Option<bool>,
+    udp_offload: Option<Switch>,
     insecure: Option<bool>,
     log: Option<String>,
 }
@@ -127,6 +127,14 @@ enum ProtocolName {
     Auto,
     V1,
     V2,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Switch {
+    On,
+    Off,
 }
 
 /// Where the servers are.
@@ -247,7 +255,7 @@ impl Config {
             key_file,
             datagram_bytes_max,
             value_bytes_max,
-            udp_offload: flags.udp_offload.or(file.udp_offload).unwrap_or(true),
+            udp_offload: flags.udp_offload.or(file.udp_offload) != Some(Switch::Off),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
         })
     }

@@ -1,6 +1,5 @@
 //! The `dkvs-storage-node` program: arguments, logs, signals.
 
-use std::convert::Infallible;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
@@ -19,17 +18,15 @@ use dkvs_common::ring::Ring;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v1;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
-use dkvs_common::wire::v2::keys::Keys;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::StorageNode;
+use crate::key_file::KeyFile;
 use crate::service::{Config, Service};
-use crate::signals::Hangups;
 pub use crate::signals::Signals;
 use crate::store::MemoryStore;
 use crate::udp::{SOCKET_BUFFER_BYTES, workers_default};
-use crate::{StorageNode, key_file};
 
 /// A dkvs storage server: keeps key-value pairs in memory and answers DKVS/1 and DKVS/2 over UDP.
 #[derive(Debug, Parser)]
@@ -165,7 +162,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let key_file = arguments
         .key_file
         .as_deref()
-        .map(KeyFile::load)
+        .map(KeyFile::open)
         .transpose()?;
     let store = store(arguments)?;
     let mut node = StorageNode::bind(addr.into(), workers, store, config)
@@ -174,7 +171,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(key_file) = &key_file {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).context(NO_RANDOM)?;
-        node.set_keys(&key_file.keys.subscribe(), &secret);
+        node.set_keys(&key_file.subscribe(), &secret);
     }
 
     let shutdown = CancellationToken::new();
@@ -286,47 +283,6 @@ fn store(arguments: &Arguments) -> anyhow::Result<MemoryStore> {
             .context("the pairs on the command line do not fit")?;
     }
     Ok(store)
-}
-
-/// The key file in use.
-struct KeyFile<'a> {
-    path: &'a Path,
-    keys: watch::Sender<Keys>,
-}
-
-impl<'a> KeyFile<'a> {
-    fn load(path: &'a Path) -> anyhow::Result<Self> {
-        let keys = watch::Sender::new(key_file::load(path)?);
-        Ok(Self { path, keys })
-    }
-
-    fn ids(&self) -> Vec<u8> {
-        self.keys.borrow().ids().collect()
-    }
-
-    /// Reads the file again on every SIGHUP, which is taken over from here on.
-    fn reloads(&self) -> std::io::Result<impl Future<Output = Infallible>> {
-        let mut hangups = Hangups::new()?;
-        Ok(async move {
-            loop {
-                hangups.next().await;
-                self.reload();
-            }
-        })
-    }
-
-    /// Reads the file again. One that is refused changes nothing.
-    fn reload(&self) {
-        match key_file::load(self.path) {
-            Ok(keys) => {
-                self.keys.send_replace(keys);
-                tracing::info!(keys = ?self.ids(), "SIGHUP: the key file was read again");
-            }
-            Err(error) => {
-                tracing::error!("SIGHUP: the keys stay as they were: {error:#}");
-            }
-        }
-    }
 }
 
 type WorkerThread = thread::JoinHandle<anyhow::Result<()>>;

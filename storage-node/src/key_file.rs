@@ -1,11 +1,67 @@
 //! The key file on disk: read only if nobody but its owner can.
 
+use std::convert::Infallible;
 use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
+use std::future::Future;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use dkvs_common::wire::v2::keys::Keys;
+use tokio::sync::watch;
+
+use crate::signals::Hangups;
+
+/// A key file in use, and those who are told of its keys.
+pub struct KeyFile {
+    path: PathBuf,
+    keys: watch::Sender<Keys>,
+}
+
+impl KeyFile {
+    /// Reads the file, as [`load`].
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            keys: watch::Sender::new(load(path)?),
+        })
+    }
+
+    /// The ids of the keys, in the file's order.
+    pub fn ids(&self) -> Vec<u8> {
+        self.keys.borrow().ids().collect()
+    }
+
+    /// The keys, as they change.
+    pub fn subscribe(&self) -> watch::Receiver<Keys> {
+        self.keys.subscribe()
+    }
+
+    /// Reads the file again on every SIGHUP, which is taken over from here on. Needs a runtime
+    /// with I/O.
+    pub fn reloads(&self) -> io::Result<impl Future<Output = Infallible>> {
+        let mut hangups = Hangups::new()?;
+        Ok(async move {
+            loop {
+                hangups.next().await;
+                self.reload();
+            }
+        })
+    }
+
+    /// Reads the file again. One that is refused changes nothing.
+    fn reload(&self) {
+        match load(&self.path) {
+            Ok(keys) => {
+                self.keys.send_replace(keys);
+                tracing::info!(keys = ?self.ids(), "SIGHUP: the key file was read again");
+            }
+            Err(error) => {
+                tracing::error!("SIGHUP: the keys stay as they were: {error:#}");
+            }
+        }
+    }
+}
 
 /// Reads the cluster's keys. A file that group or others may read, write or run is refused.
 pub fn load(path: &Path) -> anyhow::Result<Keys> {

@@ -157,7 +157,7 @@ pub struct Settings {
     /// Whether the system sends and receives many datagrams at once.
     pub offload: bool,
     /// The cluster's keys, if it has any, as they change.
-    pub keys: Option<watch::Receiver<Arc<Keys>>>,
+    pub keys: Option<watch::Receiver<Keys>>,
     /// How much.
     pub limits: Limits,
 }

@@ -232,7 +232,7 @@ impl Links {
         let config = Config {
             datagram_bytes_max: self.settings.datagram_bytes_max,
             epoch: self.shared.ring.epoch(),
-            keys: keys.map(|keys| (Arc::clone(&keys.borrow()), socket.local_addr())),
+            keys: keys.map(|keys| (Arc::new(keys.borrow().clone()), socket.local_addr())),
         };
         let random = state.random.pop_front().unwrap_or_default();
         let receive = receive(
@@ -412,7 +412,7 @@ impl Links {
         let Some(keys) = &self.settings.keys else {
             return;
         };
-        let keys = Arc::clone(&keys.borrow());
+        let keys = Arc::new(keys.borrow().clone());
         for entry in self.state().entries.iter_mut().flatten() {
             entry.link.set_keys(Arc::clone(&keys));
         }
@@ -462,7 +462,7 @@ async fn drive(coordinator: Coordinator, links: Links) {
 }
 
 /// Waits for other keys; where there are none, or never again any other, for ever.
-async fn changed(keys: &mut Option<watch::Receiver<Arc<Keys>>>) {
+async fn changed(keys: &mut Option<watch::Receiver<Keys>>) {
     match keys {
         Some(held) => {
             if held.changed().await.is_err() {

@@ -8,7 +8,7 @@ use axum::http::{Response, Uri, header};
 use axum::response::IntoResponse;
 use dkvs_common::connection::peer::Speaks;
 use dkvs_common::ring::Position;
-use dkvs_common::wire::v2::reply::Durability;
+use dkvs_common::wire::v2::reply::{Durability, Statistic};
 use serde::Serialize;
 
 use super::error::Problem;
@@ -119,6 +119,8 @@ struct ServerBody {
     durability: Option<&'static str>,
     datagram_bytes_max: Option<u16>,
     value_bytes_max: Option<u32>,
+    keys: Option<u64>,
+    bytes: Option<u64>,
     traffic: Option<TrafficBody>,
 }
 
@@ -157,6 +159,11 @@ fn server_body(
         Speaks::V2(greeting) => Some(greeting),
         Speaks::V1 | Speaks::Unknown => None,
     };
+    let statistic = |wanted: Statistic| {
+        let mut told = status.statistics.iter();
+        let told = told.find(|(name, _)| Statistic::try_from(*name) == Ok(wanted));
+        told.map(|(_, number)| *number)
+    };
     ServerBody {
         server,
         reachable: status.is_reachable,
@@ -175,6 +182,8 @@ fn server_body(
         }),
         datagram_bytes_max: greeting.map(|greeting| greeting.datagram_bytes_max),
         value_bytes_max: greeting.map(|greeting| greeting.value_bytes_max),
+        keys: statistic(Statistic::Keys),
+        bytes: statistic(Statistic::Bytes),
         traffic: status.traffic.map(|traffic| TrafficBody {
             requests: traffic.requests,
             retransmissions: traffic.retransmissions,
