@@ -33,6 +33,10 @@ use crate::wire::v2::request::Request;
 /// Most uploads and fetches under way towards one server.
 pub const TRANSFERS_MAX: usize = 1_024;
 
+/// How many of them take turns; the others wait until one of those has ended. So each is done
+/// sooner, and a server has fewer uploads to keep that are not complete.
+pub const TRANSFERS_AT_ONCE: usize = 8;
+
 /// A fetch of which nothing more has come for this long, and for eight retransmission timeouts,
 /// is given up, so that another server can finish it.
 pub const STALL: Duration = Duration::from_millis(50);
@@ -121,7 +125,8 @@ enum Kind {
         key: Key,
         assembly: Assembly,
         outstanding: BTreeMap<u32, RequestId>,
-        progress: Instant,
+        /// When something came last, or it took its first turn; none before that.
+        progress: Option<Instant>,
     },
 }
 
@@ -130,8 +135,10 @@ enum Kind {
 pub struct Link<T> {
     peer: Peer<Part<T>>,
     transfers: BTreeMap<u64, Transfer<T>>,
-    /// Whose turn it is.
+    /// Those that take turns, and whose it is.
     turns: VecDeque<u64>,
+    /// Those that wait to take turns, the first to come first.
+    waiting: VecDeque<u64>,
     next_transfer: u64,
     events: VecDeque<Event<T>>,
 }
@@ -143,6 +150,7 @@ impl<T: Copy> Link<T> {
             peer: Peer::new(config, random, now),
             transfers: BTreeMap::new(),
             turns: VecDeque::new(),
+            waiting: VecDeque::new(),
             // Uploads are told apart by the server, even those of a client before this one.
             next_transfer: random.rotate_left(32),
             events: VecDeque::new(),
@@ -209,7 +217,7 @@ impl<T: Copy> Link<T> {
             key,
             assembly,
             outstanding: BTreeMap::new(),
-            progress: now,
+            progress: None,
         };
         self.transfer(token, now, deadline, kind)
     }
@@ -246,7 +254,7 @@ impl<T: Copy> Link<T> {
             kind,
         };
         self.transfers.insert(number, transfer);
-        self.turns.push_back(number);
+        self.waiting.push_back(number);
         Ok(Ticket::Transfer(number))
     }
 
@@ -273,6 +281,7 @@ impl<T: Copy> Link<T> {
 
     /// Lets the transfer whose turn it is ask for or send one block, if the peer has room.
     fn feed(&mut self, now: Instant) -> bool {
+        self.admit(now);
         for _ in 0..self.turns.len() {
             let Some(number) = self.turns.pop_front() else {
                 return false;
@@ -323,7 +332,7 @@ impl<T: Copy> Link<T> {
                         return false;
                     }
                     if outstanding.is_empty() {
-                        *progress = now;
+                        *progress = Some(now);
                     }
                     let Some(asked) = assembly.poll_part(block_bytes) else {
                         continue;
@@ -344,6 +353,22 @@ impl<T: Copy> Link<T> {
             }
         }
         false
+    }
+
+    /// Lets those that wait take turns, as far as there is room.
+    fn admit(&mut self, now: Instant) {
+        let transfers = &mut self.transfers;
+        self.turns.retain(|number| transfers.contains_key(number));
+        while self.turns.len() < TRANSFERS_AT_ONCE
+            && let Some(number) = self.waiting.pop_front()
+        {
+            if let Some(transfer) = transfers.get_mut(&number) {
+                if let Kind::Fetch { progress, .. } = &mut transfer.kind {
+                    *progress = Some(now);
+                }
+                self.turns.push_back(number);
+            }
+        }
     }
 
     fn fail(&mut self, number: u64, error: RequestError) {
@@ -392,11 +417,14 @@ impl<T: Copy> Link<T> {
     /// When a transfer has stalled, or its deadline.
     fn due(&self, transfer: &Transfer<T>) -> Instant {
         match &transfer.kind {
-            Kind::Fetch { progress, .. } => {
+            Kind::Fetch {
+                progress: Some(progress),
+                ..
+            } => {
                 let stall = STALL.max(8 * self.peer.retransmission_timeout());
                 transfer.deadline.min(*progress + stall)
             }
-            Kind::Upload(_) => transfer.deadline,
+            Kind::Fetch { progress: None, .. } | Kind::Upload(_) => transfer.deadline,
         }
     }
 
@@ -504,7 +532,7 @@ impl<T: Copy> Link<T> {
             _ => false,
         };
         let is_whole = assembly.is_whole();
-        *progress = now;
+        *progress = Some(now);
         if is_of_use && !is_whole {
             return;
         }

@@ -167,8 +167,11 @@ pub struct Peer<T> {
 #[derive(Debug)]
 struct Open<T> {
     token: T,
-    /// The encoded message; the bytes that say how long the client waits are written on sending.
+    /// The encoded message, but for [`Self::block`] at its end; the bytes that say how long the
+    /// client waits are written on sending.
     message: Vec<u8>,
+    /// The block of an upload, which is not copied before it is sent.
+    block: Bytes,
     /// What it takes of the window: its own bytes, or those of the reply if they are many more.
     window_bytes: usize,
     deadline: Instant,
@@ -283,14 +286,9 @@ impl<T: Copy> Peer<T> {
             _ => 0,
         };
         let id = self.next_id();
-        let mut message = Vec::with_capacity(MESSAGE_BYTES_USUAL);
-        RequestMessage {
-            id,
-            wait_ms: 0,
-            request,
-        }
-        .encode(&mut message);
-        let (message_bytes, message_bytes_max) = (message.len(), self.message_bytes_max());
+        let (message, block) = encode(id, request);
+        let message_bytes = message.len() + block.len();
+        let message_bytes_max = self.message_bytes_max();
         if message_bytes > message_bytes_max {
             return Err(RequestError::TooLong {
                 message_bytes,
@@ -301,6 +299,7 @@ impl<T: Copy> Peer<T> {
             token,
             window_bytes: message_bytes + reply_bytes,
             message,
+            block,
             deadline,
             transmissions: 0,
             first_sent: now,
@@ -397,7 +396,11 @@ impl<T: Copy> Peer<T> {
                     builder.insert(Builder::new(envelope, bytes_max))
                 }
             };
-            if !builder.push(|datagram| datagram.extend_from_slice(&open.message)) {
+            let write = |datagram: &mut Vec<u8>| {
+                datagram.extend_from_slice(&open.message);
+                datagram.extend_from_slice(&open.block);
+            };
+            if !builder.push(write) {
                 if !builder.is_empty() {
                     break;
                 }
@@ -775,6 +778,26 @@ fn open_with(
     let key = keys.find(named.key_id);
     let key = key.ok_or(envelope::EnvelopeError::NotAuthentic)?;
     envelope::open(datagram, Proof::Key { key, client })
+}
+
+/// Encodes a request, with the block of an upload apart.
+fn encode(id: RequestId, mut request: Request) -> (Vec<u8>, Bytes) {
+    let block = match &mut request {
+        Request::Stage { block, .. } => std::mem::take(block),
+        _ => Bytes::new(),
+    };
+    let mut message = Vec::with_capacity(MESSAGE_BYTES_USUAL);
+    RequestMessage {
+        id,
+        wait_ms: 0,
+        request,
+    }
+    .encode(&mut message);
+    // A message that is too long for its length field is refused for being too long for any
+    // datagram.
+    let length = u16::try_from(message.len() + block.len()).unwrap_or(u16::MAX);
+    message[..2].copy_from_slice(&length.to_be_bytes());
+    (message, block)
 }
 
 /// Writes how long the client waits into a request, rounded up: with nothing left there would be
