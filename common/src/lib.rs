@@ -15,6 +15,7 @@
 
 pub mod cluster;
 pub mod connection;
+pub mod hex;
 pub mod kv;
 pub mod quorum;
 pub mod record;

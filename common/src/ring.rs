@@ -17,6 +17,7 @@ use std::net::SocketAddrV4;
 use sha1::{Digest, Sha1};
 
 use crate::cluster::{Cluster, ServerId};
+use crate::hex::Digits;
 use crate::kv::Key;
 
 /// A place on the ring: a SHA-1 digest, compared as a 20-byte big-endian number.
@@ -47,10 +48,17 @@ impl Position {
     }
 }
 
+impl Position {
+    /// 40 hexadecimal digits.
+    pub fn digits(&self) -> Digits<40> {
+        Digits::new(&self.0)
+    }
+}
+
 impl fmt::Display for Position {
     /// 40 hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(self.digits().as_str())
     }
 }
 

@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::hex::Digits;
+
 /// The version of a value. Compared by time, then by operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag {
@@ -31,7 +33,9 @@ const COUNTER_BITS: u32 = 16;
 impl fmt::Display for Tag {
     /// Two groups of 16 hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:016x}", self.time, self.op)
+        f.write_str(Digits::<16>::new(&self.time.to_be_bytes()).as_str())?;
+        f.write_str("-")?;
+        f.write_str(Digits::<16>::new(&self.op.to_be_bytes()).as_str())
     }
 }
 

@@ -174,6 +174,7 @@ struct Open<T> {
     deadline: Instant,
     transmissions: u32,
     first_sent: Instant,
+    last_sent: Instant,
     /// Its place in [`Peer::dues`]; none while it has not been sent and was not held up.
     due: Option<Instant>,
     /// Whether its bytes count in the window.
@@ -198,6 +199,7 @@ impl<T: Copy> Peer<T> {
     /// spreads retransmissions; two peers must not be given the same.
     pub fn new(config: Config, random: u64, now: Instant) -> Self {
         Self {
+            window: Window::new(config.datagram_bytes_max),
             config,
             speaks: Speaks::Unknown,
             open: BTreeMap::new(),
@@ -217,7 +219,6 @@ impl<T: Copy> Peer<T> {
             sequence: 0,
             unreachable_until: None,
             round_trip: RoundTrip::default(),
-            window: Window::default(),
             budget: RetryBudget::default(),
             random,
             counters: Counters::default(),
@@ -303,6 +304,7 @@ impl<T: Copy> Peer<T> {
             deadline,
             transmissions: 0,
             first_sent: now,
+            last_sent: now,
             due: None,
             in_flight: false,
             is_abandoned: false,
@@ -485,6 +487,7 @@ impl<T: Copy> Peer<T> {
         };
         open.transmissions += 1;
         open.in_flight = true;
+        open.last_sent = now;
         self.window.sent(open.window_bytes);
         if open.transmissions == 1 {
             open.first_sent = now;
@@ -570,6 +573,9 @@ impl<T: Copy> Peer<T> {
         let after = now.saturating_duration_since(open.first_sent);
         if open.transmissions == 1 {
             self.round_trip.sample(after);
+        } else if self.is_sooner_than_possible(now.saturating_duration_since(open.last_sent)) {
+            // It is the answer to a transmission before the last.
+            self.window.was_late();
         }
         if open.in_flight {
             self.window.answered(open.window_bytes);
@@ -580,6 +586,12 @@ impl<T: Copy> Peer<T> {
             reply,
             after,
         });
+    }
+
+    /// Whether no reply comes so soon after its request.
+    fn is_sooner_than_possible(&self, after: Duration) -> bool {
+        let smoothed = self.round_trip.smoothed();
+        smoothed.is_some_and(|smoothed| after < smoothed / 2)
     }
 
     fn handle_greeting_reply(&mut self, reply: &Reply, now: Instant) {
@@ -639,7 +651,7 @@ impl<T: Copy> Peer<T> {
     }
 
     fn take_all(&mut self) -> Vec<Open<T>> {
-        self.window = Window::default();
+        self.window = Window::new(self.config.datagram_bytes_max);
         self.again.clear();
         self.fresh.clear();
         self.dues.clear();
@@ -648,7 +660,7 @@ impl<T: Copy> Peer<T> {
 
     /// All that was sent is to be sent again, as soon as the server has answered a greeting.
     fn take_back_unanswered(&mut self) {
-        self.window = Window::default();
+        self.window = Window::new(self.config.datagram_bytes_max);
         for (id, open) in &mut self.open {
             if open.in_flight {
                 open.in_flight = false;

@@ -11,36 +11,38 @@ pub const WINDOW_BYTES_MIN: usize = 4 << 10;
 /// The largest: what a server's socket buffers when it is well set up.
 pub const WINDOW_BYTES_MAX: usize = 4 << 20;
 
-/// What the window grows by in a round trip in which it was used up and nothing was lost.
-const GROWTH_BYTES: usize = 1_200;
-
 /// A window in bytes that grows by a datagram a round trip and is halved by a loss (AIMD, as
 /// RFC 8085 asks of whatever is not TCP), at first doubling each round trip.
 #[derive(Debug, Clone)]
 pub struct Window {
+    datagram_bytes: usize,
     bytes_max: usize,
     in_flight: usize,
     /// Below this the window doubles.
     doubling_below: usize,
-    /// What has been answered and not yet become growth, in bytes times [`GROWTH_BYTES`].
+    /// What has been answered and not yet become growth, in bytes times the datagram's.
     credit: usize,
     /// Losses until then belong to the one that halved the window last.
     recovering_until: Option<Instant>,
+    /// What the window was before that.
+    before_loss: Option<(usize, usize)>,
 }
 
-impl Default for Window {
-    fn default() -> Self {
+impl Window {
+    /// A window for datagrams of up to `datagram_bytes` bytes: at first
+    /// [`WINDOW_BYTES_INITIAL`], or two datagrams if that is more.
+    pub fn new(datagram_bytes: usize) -> Self {
         Self {
-            bytes_max: WINDOW_BYTES_INITIAL,
+            datagram_bytes,
+            bytes_max: WINDOW_BYTES_INITIAL.max(2 * datagram_bytes),
             in_flight: 0,
             doubling_below: WINDOW_BYTES_MAX,
             credit: 0,
             recovering_until: None,
+            before_loss: None,
         }
     }
-}
 
-impl Window {
     /// Whether `bytes` more may be sent. A window that is empty takes anything.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.in_flight == 0 || self.in_flight + bytes <= self.bytes_max
@@ -68,7 +70,7 @@ impl Window {
             let grown = if self.bytes_max < self.doubling_below {
                 bytes
             } else {
-                self.credit += GROWTH_BYTES * bytes;
+                self.credit += self.datagram_bytes * bytes;
                 let grown = self.credit / self.bytes_max;
                 self.credit %= self.bytes_max;
                 grown
@@ -89,8 +91,19 @@ impl Window {
             return;
         }
         self.recovering_until = Some(now + round_trip);
+        self.before_loss = Some((self.bytes_max, self.doubling_below));
         self.bytes_max = (self.bytes_max / 2).max(WINDOW_BYTES_MIN);
         self.doubling_below = self.bytes_max;
+    }
+
+    /// What was taken for lost was only late: the window is as it was before, or larger. So a
+    /// server that did not get its turn for a while is not taken for a network that is full
+    /// (in the spirit of Eifel, RFC 3522 and 4015).
+    pub fn was_late(&mut self) {
+        if let Some((bytes_max, doubling_below)) = self.before_loss.take() {
+            self.bytes_max = self.bytes_max.max(bytes_max);
+            self.doubling_below = self.doubling_below.max(doubling_below);
+        }
     }
 }
 
@@ -134,9 +147,11 @@ mod tests {
     use super::*;
     use crate::testing::start_of_time;
 
+    const DATAGRAM_BYTES: usize = 1_200;
+
     #[test]
     fn a_window_takes_what_fits_and_anything_when_it_is_empty() {
-        let mut window = Window::default();
+        let mut window = Window::new(DATAGRAM_BYTES);
         assert!(window.has_room(WINDOW_BYTES_INITIAL + 1));
         window.sent(WINDOW_BYTES_INITIAL);
         assert!(!window.has_room(1));
@@ -147,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_window_in_use_doubles_until_a_loss_then_creeps() {
-        let mut window = Window::default();
+        let mut window = Window::new(DATAGRAM_BYTES);
         let round = |window: &mut Window| {
             let full = window.bytes_max();
             window.sent(full);
@@ -162,12 +177,12 @@ mod tests {
         let halved = window.bytes_max();
         assert_eq!(halved, before / 2);
         let crept = round(&mut window) - halved;
-        assert!(crept > 0 && crept <= GROWTH_BYTES, "{crept}");
+        assert!(crept > 0 && crept <= DATAGRAM_BYTES, "{crept}");
     }
 
     #[test]
     fn losses_of_one_round_trip_count_once_and_the_window_never_closes() {
-        let mut window = Window::default();
+        let mut window = Window::new(DATAGRAM_BYTES);
         let (start, round_trip) = (start_of_time(), Duration::from_millis(10));
         window.lost(start, round_trip);
         window.lost(start + round_trip / 2, round_trip);
@@ -179,8 +194,28 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_that_was_none_is_taken_back_once() {
+        let mut window = Window::new(DATAGRAM_BYTES);
+        let (start, round_trip) = (start_of_time(), Duration::from_millis(10));
+        window.lost(start, round_trip);
+        window.was_late();
+        assert_eq!(window.bytes_max(), WINDOW_BYTES_INITIAL);
+        window.was_late();
+        assert_eq!(window.bytes_max(), WINDOW_BYTES_INITIAL);
+        window.lost(start + round_trip, round_trip);
+        window.lost(start + 2 * round_trip, round_trip);
+        window.was_late();
+        assert_eq!(window.bytes_max(), WINDOW_BYTES_INITIAL / 2);
+    }
+
+    #[test]
+    fn a_window_holds_two_of_the_longest_datagrams() {
+        assert_eq!(Window::new(60_000).bytes_max(), 120_000);
+    }
+
+    #[test]
     fn an_idle_window_does_not_grow() {
-        let mut window = Window::default();
+        let mut window = Window::new(DATAGRAM_BYTES);
         for _ in 0..1_000 {
             window.sent(100);
             window.answered(100);

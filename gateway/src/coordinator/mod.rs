@@ -113,6 +113,8 @@ pub struct Shared {
     pub cluster: Cluster,
     /// Their ring.
     pub ring: Ring,
+    /// Their addresses as text, in the cluster's order.
+    names: Vec<String>,
     /// Ports at which a late reply may still arrive.
     burned_ports: BurnedPorts,
     /// Per server, the last round trip in microseconds; 0 when none was ever completed.
@@ -125,10 +127,20 @@ impl Shared {
         let servers = cluster.servers().len();
         Self {
             ring: Ring::new(&cluster),
+            names: cluster
+                .servers()
+                .iter()
+                .map(|server| server.addr.to_string())
+                .collect(),
             burned_ports: BurnedPorts::new(servers),
             round_trips_us: (0..servers).map(|_| AtomicU64::new(0)).collect(),
             cluster,
         }
+    }
+
+    /// A server's address as text.
+    pub fn name(&self, server: ServerId) -> &str {
+        &self.names[server.index()]
     }
 
     /// How long the last reply of a server took.
@@ -449,9 +461,11 @@ impl Coordinator {
     ) -> Result<(), NotBegun> {
         let now = Instant::now();
         let servers = || transmits.iter().map(|transmit| transmit.to);
-        let by_v1: Vec<ServerId> = servers()
-            .filter(|server| self.speaks(*server) == Speaks::V1)
-            .collect();
+        let by_v1: Vec<ServerId> = match self.0.protocol {
+            Protocol::V1 => servers().collect(),
+            Protocol::V2 => Vec::new(),
+            Protocol::Auto => self.0.v2.those_of_v1(servers()),
+        };
         if !by_v1.is_empty() {
             let sockets = self.0.v1.take(&by_v1)?;
             for (server, socket) in by_v1.iter().copied().zip(sockets) {
@@ -464,15 +478,22 @@ impl Coordinator {
         if by_v1.len() < transmits.len() {
             let servers = servers().filter(|server| !by_v1.contains(server));
             let times = (now, deadline);
-            let (tickets, errors) = self.0.v2.ask(self, (id, asked), question, servers, times);
+            let asked_of = self.0.v2.ask(self, (id, asked), question, servers, times);
+            let tickets = asked_of.iter().filter_map(|(server, result)| {
+                let ticket = result.as_ref().ok()?;
+                Some((*server, *ticket))
+            });
             self.0
                 .table
                 .with(id, |in_flight| in_flight.tickets.extend(tickets));
-            for (server, error) in errors {
-                let heard = match error {
-                    RequestError::TooLong { .. } => v2::refused(asked, Refusal::Unrepresentable),
-                    RequestError::TooMany => v2::refused(asked, Refusal::Busy),
-                    RequestError::Unreachable => Heard::Unreachable { sent: false },
+            for (server, result) in asked_of {
+                let heard = match result {
+                    Ok(_) => continue,
+                    Err(RequestError::TooLong { .. }) => {
+                        v2::refused(asked, Refusal::Unrepresentable)
+                    }
+                    Err(RequestError::TooMany) => v2::refused(asked, Refusal::Busy),
+                    Err(RequestError::Unreachable) => Heard::Unreachable { sent: false },
                 };
                 self.heard(id, server, asked, heard, now);
             }

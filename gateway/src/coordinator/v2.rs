@@ -138,8 +138,17 @@ impl Links {
         }
     }
 
-    /// Asks each of `servers` the same. Gives the tickets of those that were asked, and the
-    /// errors of the others.
+    /// Those of `servers` that turned out to speak DKVS/1.
+    pub(super) fn those_of_v1(&self, servers: impl Iterator<Item = ServerId>) -> Vec<ServerId> {
+        let state = self.state();
+        let speaks_v1 = |server: &ServerId| {
+            let entry = state.entries[server.index()].as_ref();
+            entry.is_some_and(|entry| entry.link.speaks() == Speaks::V1)
+        };
+        servers.filter(speaks_v1).collect()
+    }
+
+    /// Asks each of `servers` the same. Gives a ticket for each that was asked.
     pub(super) fn ask(
         &self,
         coordinator: &Coordinator,
@@ -147,8 +156,8 @@ impl Links {
         question: &Question,
         servers: impl Iterator<Item = ServerId>,
         (now, deadline): (Instant, Instant),
-    ) -> (Vec<(ServerId, Ticket)>, Vec<(ServerId, RequestError)>) {
-        let (mut tickets, mut errors) = (Vec::new(), Vec::new());
+    ) -> Vec<(ServerId, Result<Ticket, RequestError>)> {
+        let mut asked_of = Vec::new();
         let token = Token { id, asked };
         let mut state = self.state();
         for server in servers {
@@ -167,15 +176,12 @@ impl Links {
                     Err(RequestError::TooMany)
                 }
             };
-            match result {
-                Ok(ticket) => {
-                    tickets.push((server, ticket));
-                    self.mark(&mut state, server);
-                }
-                Err(error) => errors.push((server, error)),
+            if result.is_ok() {
+                self.mark(&mut state, server);
             }
+            asked_of.push((server, result));
         }
-        (tickets, errors)
+        asked_of
     }
 
     /// Fetches a value from `server`.

@@ -181,7 +181,7 @@ impl Problem {
         .with_retry_after()
     }
 
-    pub(super) fn key_not_found(report: ReadReport) -> Self {
+    pub(super) fn key_not_found(report: ReadReport<'_>) -> Self {
         let (agreeing, n) = (report.quorum.agreeing, report.quorum.n);
         Self::new(
             StatusCode::NOT_FOUND,
@@ -193,7 +193,7 @@ impl Problem {
         .with(report)
     }
 
-    pub(super) fn replicas_disagree(report: ReadReport) -> Self {
+    pub(super) fn replicas_disagree(report: ReadReport<'_>) -> Self {
         let (n, r) = (report.quorum.n, report.quorum.r);
         Self::new(
             StatusCode::CONFLICT,
@@ -207,7 +207,7 @@ impl Problem {
         .with(report)
     }
 
-    pub(super) fn read_unreachable(report: ReadReport) -> Self {
+    pub(super) fn read_unreachable(report: ReadReport<'_>) -> Self {
         let (n, r) = (report.quorum.n, report.quorum.r);
         Self::quorum_unreachable(format!(
             "so many of the {n} replicas cannot be reached that {r} can no longer answer"
@@ -215,12 +215,12 @@ impl Problem {
         .with(report)
     }
 
-    pub(super) fn read_timeout(report: ReadReport) -> Self {
+    pub(super) fn read_timeout(report: ReadReport<'_>) -> Self {
         let (n, r) = (report.quorum.n, report.quorum.r);
         Self::timeout(format!("fewer than {r} of {n} replicas answered in time")).with(report)
     }
 
-    pub(super) fn write_unreachable(report: WriteReport) -> Self {
+    pub(super) fn write_unreachable(report: WriteReport<'_>) -> Self {
         let (n, w) = (report.quorum.n, report.quorum.w);
         let what = report.what_became();
         Self::quorum_unreachable(format!(
@@ -229,7 +229,7 @@ impl Problem {
         .with(report)
     }
 
-    pub(super) fn write_timeout(report: WriteReport) -> Self {
+    pub(super) fn write_timeout(report: WriteReport<'_>) -> Self {
         let (n, w) = (report.quorum.n, report.quorum.w);
         let what = report.what_became();
         Self::timeout(format!(
@@ -239,7 +239,7 @@ impl Problem {
     }
 
     /// Too many replicas refused, most of them for this reason.
-    pub(super) fn write_refused(refusal: Refusal, report: WriteReport) -> Self {
+    pub(super) fn write_refused(refusal: Refusal, report: WriteReport<'_>) -> Self {
         match refusal {
             Refusal::Full | Refusal::Unstated => Self::storage_full(report),
             Refusal::TooLarge { value_bytes_max } => {
@@ -273,7 +273,7 @@ impl Problem {
         )
     }
 
-    fn storage_full(report: WriteReport) -> Self {
+    fn storage_full(report: WriteReport<'_>) -> Self {
         let (n, w) = (report.quorum.n, report.quorum.w);
         let what = report.what_became();
         Self::new(
@@ -351,7 +351,7 @@ impl Problem {
     }
 }
 
-impl WriteReport {
+impl WriteReport<'_> {
     /// A sentence on the fate of the value.
     fn what_became(&self) -> &'static str {
         match self.outcome {

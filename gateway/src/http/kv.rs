@@ -86,7 +86,7 @@ async fn write(
     let written = coordinator
         .write(key, content.clone(), quorum, timeout, wait)
         .await?;
-    let report = WriteReport::new(&coordinator.shared().cluster, &written);
+    let report = WriteReport::new(coordinator.shared(), &written);
     match written.write.outcome() {
         Some(WriteOutcome::Committed) => Ok(json(&WriteBody {
             key: KeyText::new(key),
@@ -125,7 +125,7 @@ struct WriteBody<'a> {
     #[serde(flatten)]
     key: KeyText<'a>,
     #[serde(flatten)]
-    report: WriteReport,
+    report: WriteReport<'a>,
     elapsed_us: u64,
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn get(
         Some(ReadOutcome::Absent) => read.tombstone(),
         _ => None,
     };
-    let report = ReadReport::new(&coordinator.shared().cluster, &read, tag);
+    let report = ReadReport::new(coordinator.shared(), &read, tag);
     match outcome {
         Some(ReadOutcome::Found(value, version)) => {
             let elapsed_us = micros(started.elapsed());
@@ -191,7 +191,7 @@ struct GetBody<'a> {
     value: ValueText<'a>,
     content_type: Option<Cow<'a, str>>,
     #[serde(flatten)]
-    report: ReadReport,
+    report: ReadReport<'a>,
     elapsed_us: u64,
 }
 
@@ -199,7 +199,7 @@ fn found_json(
     key: &Key,
     value: &Value,
     version: &Version,
-    report: ReadReport,
+    report: ReadReport<'_>,
     elapsed_us: u64,
 ) -> Response<Body> {
     let content_type = version.content_type.as_bytes();
@@ -214,7 +214,7 @@ fn found_json(
 
 /// The value's bytes, the diagnostics in headers. The value may be someone else's HTML, so
 /// browsers are told to run nothing in it.
-fn found_raw(value: &Value, version: &Version, report: &ReadReport) -> Response<Body> {
+fn found_raw(value: &Value, version: &Version, report: &ReadReport<'_>) -> Response<Body> {
     const CONSISTENCY: HeaderName = HeaderName::from_static("dkvs-consistency");
     const QUORUM: HeaderName = HeaderName::from_static("dkvs-quorum");
     const TAG: HeaderName = HeaderName::from_static("dkvs-tag");
@@ -260,10 +260,14 @@ fn found_raw(value: &Value, version: &Version, report: &ReadReport) -> Response<
     response
 }
 
+/// What the report on a small value takes.
+const JSON_BYTES_USUAL: usize = 1_024;
+
 /// A JSON document and a line end, which a terminal is glad of.
 pub(super) fn json(document: &impl Serialize) -> Response<Body> {
-    let mut text =
-        serde_json::to_vec(document).expect("reports have string keys and no failing parts");
+    let mut text = Vec::with_capacity(JSON_BYTES_USUAL);
+    serde_json::to_writer(&mut text, document)
+        .expect("reports have string keys and no failing parts");
     text.push(b'\n');
     let json = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json)], text).into_response()

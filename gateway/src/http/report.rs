@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dkvs_common::cluster::Cluster;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::{Answer, Read, Standing};
 use dkvs_common::quorum::tally::{Replica, Word};
 use dkvs_common::quorum::write::{Applied, WriteReply};
+use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use serde::{Serialize, Serializer};
 
-use crate::coordinator::Written;
+use crate::coordinator::{Shared, Written};
 
 /// The level that reads and writes are at.
 pub(super) const AGREEMENT: &str = "agreement";
@@ -65,9 +65,10 @@ impl<'a> ValueText<'a> {
 
 /// One replica of a request.
 #[derive(Serialize)]
-pub(super) struct ReplicaReport {
-    server: String,
-    ring_point: String,
+pub(super) struct ReplicaReport<'a> {
+    server: &'a str,
+    #[serde(serialize_with = "as_digits")]
+    ring_point: Position,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -77,11 +78,11 @@ pub(super) struct ReplicaReport {
     latency_us: Option<u64>,
 }
 
-impl ReplicaReport {
-    fn new<A>(cluster: &Cluster, replica: &Replica<A>, status: &'static str) -> Self {
+impl<'a> ReplicaReport<'a> {
+    fn new<A>(shared: &'a Shared, replica: &Replica<A>, status: &'static str) -> Self {
         Self {
-            server: cluster.servers()[replica.server.index()].addr.to_string(),
-            ring_point: replica.ring_point.to_string(),
+            server: shared.name(replica.server),
+            ring_point: replica.ring_point,
             status,
             reason: None,
             tag: None,
@@ -100,6 +101,10 @@ impl ReplicaReport {
             None => format!("replica{number};desc=\"{server} {status}\""),
         }
     }
+}
+
+fn as_digits<S: Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(position.digits().as_str())
 }
 
 fn as_text<S: Serializer>(tag: &Option<Tag>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -122,17 +127,17 @@ pub(super) struct WriteQuorum {
 
 /// What a write came to.
 #[derive(Serialize)]
-pub(super) struct WriteReport {
+pub(super) struct WriteReport<'a> {
     pub(super) outcome: &'static str,
     pub(super) consistency: &'static str,
     #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: WriteQuorum,
-    pub(super) replicas: Vec<ReplicaReport>,
+    pub(super) replicas: Vec<ReplicaReport<'a>>,
 }
 
-impl WriteReport {
-    pub(super) fn new(cluster: &Cluster, written: &Written) -> Self {
+impl<'a> WriteReport<'a> {
+    pub(super) fn new(shared: &'a Shared, written: &Written) -> Self {
         let write = &written.write;
         let replica = |replica: &Replica<WriteReply>| {
             let (mut reason, mut tag) = (None, None);
@@ -157,7 +162,7 @@ impl WriteReport {
             ReplicaReport {
                 reason,
                 tag,
-                ..ReplicaReport::new(cluster, replica, status)
+                ..ReplicaReport::new(shared, replica, status)
             }
         };
         Self {
@@ -187,17 +192,17 @@ pub(super) struct ReadQuorum {
 
 /// What a read came to, but for the value.
 #[derive(Serialize)]
-pub(super) struct ReadReport {
+pub(super) struct ReadReport<'a> {
     pub(super) consistency: &'static str,
     #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: ReadQuorum,
-    pub(super) replicas: Vec<ReplicaReport>,
+    pub(super) replicas: Vec<ReplicaReport<'a>>,
 }
 
-impl ReadReport {
+impl<'a> ReadReport<'a> {
     /// `tag` is that of the value, or of the tombstone, that won.
-    pub(super) fn new(cluster: &Cluster, read: &Read, tag: Option<Tag>) -> Self {
+    pub(super) fn new(shared: &'a Shared, read: &Read, tag: Option<Tag>) -> Self {
         let replica = |replica: &Replica<Answer>| {
             let mut reason = None;
             let status = match read.standing(replica) {
@@ -220,7 +225,7 @@ impl ReadReport {
             ReplicaReport {
                 reason,
                 tag,
-                ..ReplicaReport::new(cluster, replica, status)
+                ..ReplicaReport::new(shared, replica, status)
             }
         };
         Self {
