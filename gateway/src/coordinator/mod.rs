@@ -10,6 +10,8 @@
 //! the last round trips. The decisions are those of [`dkvs_common::quorum`]; this module only
 //! carries words to the machines and wakes the handler when a machine has decided.
 
+mod deadlines;
+mod driver;
 mod ports;
 mod probe;
 mod socket;
@@ -18,7 +20,7 @@ mod v1;
 mod v2;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dkvs_common::cluster::{Cluster, ServerId};
@@ -37,7 +39,7 @@ use dkvs_common::wire::v2::envelope::{AUTHENTICATED_BYTES, PLAIN_BYTES};
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::request::Request;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use ports::BurnedPorts;
 use probe::Probe;
@@ -187,6 +189,9 @@ struct Inner {
     v1: v1::Links,
     v2: v2::Links,
     clock: Mutex<Clock>,
+    driver: Once,
+    woken: Arc<Notify>,
+    keys: Option<watch::Receiver<Keys>>,
     /// Kibibytes of long values that may be under way.
     memory: Arc<Semaphore>,
 }
@@ -247,13 +252,17 @@ impl Coordinator {
             clock: TagClock::new(getrandom::u32()?),
             seen: Tag::ZERO,
         };
+        let woken = Arc::new(Notify::new());
         Ok(Self(Arc::new(Inner {
+            keys: settings.keys.clone(),
+            driver: Once::new(),
             protocol: settings.protocol,
             key_bytes_max: key_bytes_max(&settings),
             value_bytes_max: settings.value_bytes_max,
             table: Table::new(requests_max),
             v1: v1::Links::new(Arc::clone(&shared), sockets_max),
-            v2: v2::Links::new(Arc::clone(&shared), settings, random),
+            v2: v2::Links::new(Arc::clone(&shared), settings, random, Arc::clone(&woken)),
+            woken,
             clock: Mutex::new(clock),
             memory: Arc::new(Semaphore::new(value_bytes_in_flight_max >> 10)),
             shared,
@@ -426,8 +435,13 @@ impl Coordinator {
         deadline: Instant,
         wait: Wait,
     ) -> Result<Begun, NotBegun> {
+        let inner = &self.0;
+        inner.driver.call_once(|| {
+            let drive = driver::drive(self.clone(), Arc::clone(&inner.woken), inner.keys.clone());
+            drop(tokio::spawn(drive));
+        });
         let (done, result) = oneshot::channel();
-        let id = self.0.table.insert(InFlight {
+        let in_flight = InFlight {
             machine,
             question: question.clone(),
             deadline,
@@ -438,12 +452,14 @@ impl Coordinator {
             beginning: None,
             assembly: None,
             memory: None,
-        })?;
+        };
+        let id = inner.table.insert(Instant::now(), in_flight)?;
+        // For the deadline, if for nothing else.
+        inner.woken.notify_one();
         let begun = Begun {
             coordinator: self.clone(),
             id,
             result,
-            deadline,
         };
         self.ask(id, asked, &question, transmits, deadline)?;
         Ok(begun)
@@ -543,6 +559,30 @@ impl Coordinator {
             },
         };
         self.heard(id, server, asked, heard, now);
+    }
+
+    /// Sends what is to be sent.
+    fn flush(&self, now: Instant) {
+        let events = self.0.v2.flush(now);
+        self.handle_events(events, now);
+    }
+
+    /// Time has passed.
+    fn handle_timeouts(&self, now: Instant) {
+        let events = self.0.v2.handle_timeouts(now);
+        self.handle_events(events, now);
+        let abandoned = self.0.table.expire(now);
+        self.0.v2.abandon(&abandoned);
+    }
+
+    /// Nothing is due before this.
+    fn next_due(&self) -> Option<Instant> {
+        let deadline = self.0.table.next_deadline();
+        deadline.into_iter().chain(self.0.v2.next_due()).min()
+    }
+
+    fn take_new_keys(&self) {
+        self.0.v2.take_new_keys();
     }
 
     /// A server has its word. Whatever that makes necessary is done.
@@ -648,21 +688,13 @@ struct Begun {
     coordinator: Coordinator,
     id: RequestId,
     result: oneshot::Receiver<Ended>,
-    deadline: Instant,
 }
 
 impl Begun {
-    /// Waits for the decision or the deadline.
+    /// Waits for the decision or the deadline, which the driver looks after.
     async fn finish(mut self) -> Ended {
-        match tokio::time::timeout_at(self.deadline.into(), &mut self.result).await {
-            Ok(decided) => decided.expect("a request leaves the table only with its result"),
-            Err(_) => {
-                let now = Instant::now().max(self.deadline);
-                self.coordinator.0.table.expire(self.id, now);
-                let expired = (&mut self.result).await;
-                expired.expect("an expired request has its result")
-            }
-        }
+        let ended = (&mut self.result).await;
+        ended.expect("a request leaves the table only with its result")
     }
 }
 

@@ -18,6 +18,7 @@ use dkvs_common::record::{Content, Record, checksum};
 use dkvs_common::tag::Tag;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::deadlines::Deadlines;
 use super::probe::Probe;
 use super::{NotBegun, Wait};
 
@@ -262,6 +263,7 @@ pub(super) struct Table {
 #[derive(Default)]
 struct Rows {
     in_flight: HashMap<RequestId, InFlight>,
+    deadlines: Deadlines<RequestId>,
     next: u64,
 }
 
@@ -281,15 +283,24 @@ impl Table {
         }
     }
 
-    pub(super) fn insert(&self, in_flight: InFlight) -> Result<RequestId, NotBegun> {
+    pub(super) fn insert(&self, now: Instant, in_flight: InFlight) -> Result<RequestId, NotBegun> {
         let mut rows = self.rows();
+        let rows = &mut *rows;
         if rows.in_flight.len() >= self.requests_max {
             let what = "too many requests are in flight";
             return Err(NotBegun::Overloaded { what });
         }
         let id = RequestId(rows.next);
         rows.next += 1;
-        rows.in_flight.insert(id, in_flight);
+        let Rows {
+            in_flight: requests,
+            deadlines,
+            ..
+        } = rows;
+        deadlines.insert(now, in_flight.deadline, id, |other| {
+            requests.contains_key(&other)
+        });
+        requests.insert(id, in_flight);
         Ok(id)
     }
 
@@ -352,10 +363,20 @@ impl Table {
         removed.map_or(Vec::new(), |in_flight| in_flight.abandoned())
     }
 
-    /// The request's deadline has come, or it cannot go on.
-    pub(super) fn expire(&self, id: RequestId, now: Instant) {
-        let removed = self.rows().in_flight.remove(&id);
-        if let Some(mut in_flight) = removed {
+    /// No request's deadline is before this.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.rows().deadlines.next()
+    }
+
+    /// Ends the requests whose deadlines have come; gives the questions that need no answer.
+    pub(super) fn expire(&self, now: Instant) -> Vec<(ServerId, Ticket)> {
+        let mut abandoned = Vec::new();
+        let mut rows = self.rows();
+        while let Some(id) = rows.deadlines.pop_due(now) {
+            let Some(mut in_flight) = rows.in_flight.remove(&id) else {
+                continue;
+            };
+            abandoned.extend(in_flight.abandoned());
             match &mut in_flight.machine {
                 Machine::Read(read) => read.handle_timeout(now),
                 Machine::Write(write) => write.handle_timeout(now),
@@ -363,6 +384,7 @@ impl Table {
             }
             in_flight.finish();
         }
+        abandoned
     }
 
     /// No greater tag is to be had for a write.

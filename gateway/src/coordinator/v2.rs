@@ -7,8 +7,7 @@
 //!   Coordinator::heard <--- events <--- [ link ] <--- receive, as many as there are
 //! ```
 //!
-//! What one turn of the runtime asks of a server goes out together: the first question wakes the
-//! driver, which the runtime polls after all tasks that were ready before it.
+//! What one turn of the runtime asks of a server goes out together, when the driver flushes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,17 +23,13 @@ use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::ReadReply;
 use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::socket::{ReceiveBuffer, ServerSocket};
 use super::table::{Asked, Heard, Question, RequestId};
 use super::{Coordinator, Settings, Shared};
-
-/// How long the driver sleeps when nothing is due.
-const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Which question of which request.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +44,7 @@ pub(super) struct Links {
     shared: Arc<Shared>,
     settings: Settings,
     state: Arc<Mutex<State>>,
+    /// Wakes the driver.
     woken: Arc<Notify>,
 }
 
@@ -61,7 +57,6 @@ struct State {
     /// No link has anything due before.
     next_due: Option<Instant>,
     random: VecDeque<u64>,
-    is_driven: bool,
 }
 
 struct Entry {
@@ -89,11 +84,16 @@ pub(super) struct LinkStatus {
     pub(super) socket: SocketCounters,
 }
 
-type Events = Vec<(ServerId, Event<Token>)>;
+pub(super) type Events = Vec<(ServerId, Event<Token>)>;
 
 impl Links {
     /// Links that draw their randomness from `random`, one number each.
-    pub(super) fn new(shared: Arc<Shared>, settings: Settings, random: VecDeque<u64>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        settings: Settings,
+        random: VecDeque<u64>,
+        woken: Arc<Notify>,
+    ) -> Self {
         let servers = shared.cluster.servers().len();
         let state = State {
             entries: (0..servers).map(|_| None).collect(),
@@ -101,13 +101,12 @@ impl Links {
             buffer: ReceiveBuffer::new(settings.offload),
             next_due: None,
             random,
-            is_driven: false,
         };
         Self {
             shared,
             settings,
             state: Arc::new(Mutex::new(state)),
-            woken: Arc::default(),
+            woken,
         }
     }
 
@@ -224,10 +223,6 @@ impl Links {
         server: ServerId,
         now: Instant,
     ) -> io::Result<&'a mut Entry> {
-        if !state.is_driven {
-            state.is_driven = true;
-            tokio::spawn(drive(coordinator.clone(), self.clone()));
-        }
         let place = &mut state.entries[server.index()];
         if let Some(entry) = place {
             return Ok(entry);
@@ -271,7 +266,7 @@ impl Links {
     }
 
     /// Sends what there is to send, and gives what has happened meanwhile.
-    fn flush(&self, now: Instant) -> Events {
+    pub(super) fn flush(&self, now: Instant) -> Events {
         let mut state = self.state();
         let mut events = Vec::new();
         let dirty = std::mem::take(&mut state.dirty);
@@ -393,7 +388,7 @@ impl Links {
         Ok(events)
     }
 
-    fn handle_timeouts(&self, now: Instant) -> Events {
+    pub(super) fn handle_timeouts(&self, now: Instant) -> Events {
         let mut state = self.state();
         let mut events = Vec::new();
         state.next_due = None;
@@ -414,7 +409,7 @@ impl Links {
         events
     }
 
-    fn take_new_keys(&self) {
+    pub(super) fn take_new_keys(&self) {
         let Some(keys) = &self.settings.keys else {
             return;
         };
@@ -424,7 +419,7 @@ impl Links {
         }
     }
 
-    fn next_due(&self) -> Option<Instant> {
+    pub(super) fn next_due(&self) -> Option<Instant> {
         self.state().next_due
     }
 
@@ -436,46 +431,6 @@ impl Links {
 fn drain(server: ServerId, entry: &mut Entry, events: &mut Events) {
     while let Some(event) = entry.link.poll_event() {
         events.push((server, event));
-    }
-}
-
-/// Flushes the links when something was asked, and looks after what is due.
-async fn drive(coordinator: Coordinator, links: Links) {
-    let sleep = tokio::time::sleep(IDLE);
-    tokio::pin!(sleep);
-    let mut keys = links.settings.keys.clone();
-    loop {
-        tokio::select! {
-            () = links.woken.notified() => {}
-            () = &mut sleep => {
-                let now = Instant::now();
-                let events = links.handle_timeouts(now);
-                coordinator.handle_events(events, now);
-                // It is set to what is due next below.
-                sleep.as_mut().reset((now + IDLE).into());
-            }
-            () = changed(&mut keys) => links.take_new_keys(),
-        }
-        let now = Instant::now();
-        let events = links.flush(now);
-        coordinator.handle_events(events, now);
-        if let Some(due) = links.next_due()
-            && due < sleep.deadline().into_std()
-        {
-            sleep.as_mut().reset(due.into());
-        }
-    }
-}
-
-/// Waits for other keys; where there are none, or never again any other, for ever.
-async fn changed(keys: &mut Option<watch::Receiver<Keys>>) {
-    match keys {
-        Some(held) => {
-            if held.changed().await.is_err() {
-                *keys = None;
-            }
-        }
-        None => std::future::pending().await,
     }
 }
 
@@ -498,7 +453,7 @@ async fn receive(
 }
 
 impl Coordinator {
-    fn handle_events(&self, events: Events, now: Instant) {
+    pub(super) fn handle_events(&self, events: Events, now: Instant) {
         for (server, event) in events {
             let (token, heard) = match event {
                 Event::Reply {
