@@ -172,7 +172,8 @@ impl Contract {
             return empty.then(Facts::new).ok_or("there is a body".into());
         };
         let content_type = reply.header("content-type");
-        let media = content.get(content_type);
+        // A value given as it is has the type that it was stored with, which may be any.
+        let media = content.get(content_type).or_else(|| content.get("*/*"));
         let media = media.ok_or_else(|| format!("{content_type:?} is not declared"))?;
         if !content_type.ends_with("json") {
             return Ok(Facts::new());
@@ -190,7 +191,7 @@ impl Contract {
             return Err(format!("{problem} is not about {instance}"));
         }
         let (quorum, replica) = match *method {
-            Method::PUT => ("WriteQuorum", "WriteReplica"),
+            Method::PUT | Method::DELETE => ("WriteQuorum", "WriteReplica"),
             _ => ("ReadQuorum", "ReadReplica"),
         };
         let quorums = problem.get("quorum").into_iter().map(|it| (quorum, it));

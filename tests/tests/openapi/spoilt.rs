@@ -13,6 +13,8 @@ async fn a_reply_that_is_wrong_anywhere_is_refused() {
     let mut at = witness.at(&cluster.gateway);
     let mut replies = vec![("putValue", at.put("/kv/k", "v", "200").await)];
     for (id, target, expected) in [
+        ("deleteValue", "/kv/gone", "200"),
+        ("getValue", "/kv/gone", "404 key-not-found"),
         ("getValue", "/kv/k", "200"),
         ("getValue", "/kv/absent", "404 key-not-found"),
         ("getValue", "/kv/k?n=9", "400 invalid-parameter"),
@@ -48,6 +50,9 @@ const WORDS: &[&str] = &[
     "consistency",
     "encoding",
     "protocol",
+    "durability",
+    "tag",
+    "boot_id",
 ];
 
 /// A document in many wrong ways, each with what is wrong.
@@ -80,9 +85,12 @@ fn spoilt(good: &Json) -> Vec<(String, Json)> {
     spoilt
 }
 
-/// Whether a member may be missing: a key may be told in base64, and a problem has what its kind
-/// has.
+/// Whether a member may be missing: a key may be told in base64, a replica may have no tag to
+/// tell, and a problem has what its kind has.
 fn is_optional(name: &str, pointer: &str, document: &Json) -> bool {
+    if pointer.starts_with("/replicas/") && name == "tag" {
+        return true;
+    }
     let of_any_problem = ["type", "title", "status", "detail", "instance"].contains(&name);
     let is_problem = document["title"].is_string();
     pointer.is_empty() && (name == "key" || is_problem && !of_any_problem)
