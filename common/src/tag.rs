@@ -69,6 +69,10 @@ impl FromStr for Tag {
     }
 }
 
+/// A tag that is further ahead than a day is exceeded where it has to be, and the clock does not
+/// follow it: one record with an absurd tag must not use up the tags of all others.
+pub const AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
 /// Mints tags, each greater than all it minted or has seen.
 #[derive(Debug)]
 pub struct TagClock {
@@ -93,19 +97,22 @@ impl TagClock {
         }
     }
 
-    /// A tag greater than every tag minted so far and than `seen`. `unix_ms` is what the wall
-    /// clock shows; whatever it shows, the promise holds.
+    /// A tag greater than `seen`, and than every tag minted so far after one that was seen less
+    /// than [`AHEAD_MS_MAX`] ahead. `unix_ms` is what the wall clock shows; whatever it shows, the
+    /// promise holds.
     pub fn mint(&mut self, unix_ms: u64, seen: Tag) -> Result<Tag, Exhausted> {
         let shown = unix_ms.min(u64::MAX >> COUNTER_BITS) << COUNTER_BITS;
+        let ahead = AHEAD_MS_MAX << COUNTER_BITS;
+        let is_far_ahead = seen.time > shown.max(self.time).saturating_add(ahead);
         let least = self.time.max(seen.time);
         let least = least.checked_add(1).ok_or(Exhausted { seen })?;
-        self.time = shown.max(least);
+        let time = shown.max(least);
+        if !is_far_ahead {
+            self.time = time;
+        }
         // The counter may wrap: the time alone never repeats within one clock.
         self.op = (self.op & !0xffff_ffff) | u64::from((self.op as u32).wrapping_add(1));
-        Ok(Tag {
-            time: self.time,
-            op: self.op,
-        })
+        Ok(Tag { time, op: self.op })
     }
 }
 
@@ -153,6 +160,35 @@ mod tests {
         assert_eq!(clock.mint(1_000, seen), Err(Exhausted { seen }));
         assert!(clock.mint(1_000, Tag::ZERO).unwrap() > first);
         assert!(TagClock::new(0).mint(u64::MAX, Tag::ZERO).is_ok());
+    }
+
+    #[test]
+    fn a_tag_from_far_ahead_is_exceeded_and_not_followed() {
+        let mut clock = TagClock::new(7);
+        let absurd = Tag {
+            time: u64::MAX - 1,
+            op: 0,
+        };
+        let one = clock.mint(1_000, absurd).unwrap();
+        assert!(one > absurd);
+        let next = clock.mint(1_000, Tag::ZERO).unwrap();
+        assert_eq!(next.time, 1_000 << COUNTER_BITS);
+        assert_ne!(next.op, one.op);
+        assert!(
+            clock
+                .mint(
+                    1_000,
+                    Tag {
+                        time: u64::MAX,
+                        op: 0
+                    }
+                )
+                .is_err()
+        );
+        assert!(clock.mint(1_000, Tag::ZERO).is_ok());
+        let hour = (1_000 + 3_600_000) << COUNTER_BITS;
+        clock.mint(1_000, Tag { time: hour, op: 0 }).unwrap();
+        assert_eq!(clock.mint(1_000, Tag::ZERO).unwrap().time, hour + 2);
     }
 
     #[test]

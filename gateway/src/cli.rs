@@ -67,7 +67,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let workers = config
         .workers
         .map_or_else(default_workers, |workers| workers.get());
-    let allowed = descriptors(workers, config.max_connections)?;
+    let allowed = descriptors(workers, cluster.servers().len(), config.max_connections)?;
     let key_file = config.key_file.as_deref().map(KeyFile::open).transpose()?;
     let settings = Settings {
         protocol: config.protocol,
@@ -161,7 +161,11 @@ struct Descriptors {
 
 /// What the process's limit on open files allows each worker, after raising that limit as far as
 /// the system lets it: at most half of it for connections.
-fn descriptors(workers: usize, connections_max: usize) -> anyhow::Result<Descriptors> {
+fn descriptors(
+    workers: usize,
+    servers: usize,
+    connections_max: usize,
+) -> anyhow::Result<Descriptors> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -172,7 +176,9 @@ fn descriptors(workers: usize, connections_max: usize) -> anyhow::Result<Descrip
     let files = files.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
+    // Each worker has a DKVS/2 socket for each server.
     let per_worker = files.saturating_sub(DESCRIPTORS_RESERVED) / workers;
+    let per_worker = per_worker.saturating_sub(servers);
     let allowed = Descriptors {
         connections_max: connections_max.min(per_worker / 2),
         sockets_max: SOCKETS_MAX.min(per_worker / 2),

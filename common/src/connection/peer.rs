@@ -51,6 +51,8 @@ pub const UNREACHABLE_REST: Duration = Duration::from_millis(10);
 pub struct Config {
     /// The longest datagram to send, in bytes.
     pub datagram_bytes_max: usize,
+    /// The most that may be on its way, in bytes: what the system keeps until it is received.
+    pub window_bytes_max: usize,
     /// The ring that this client belongs to.
     pub epoch: u32,
     /// The cluster's keys, if it has any, and this client's address as the server sees it.
@@ -154,6 +156,8 @@ pub struct Peer<T> {
     /// skipped.
     dues: BinaryHeap<Reverse<(Instant, RequestId)>>,
     greeting: Greeted,
+    /// Of the server that was last met.
+    boot_id: Option<u64>,
     session: u64,
     sequence: u64,
     unreachable_until: Option<Instant>,
@@ -202,7 +206,7 @@ impl<T: Copy> Peer<T> {
     /// spreads retransmissions; two peers must not be given the same.
     pub fn new(config: Config, random: u64, now: Instant) -> Self {
         Self {
-            window: Window::new(config.datagram_bytes_max),
+            window: Window::new(config.datagram_bytes_max, config.window_bytes_max),
             config,
             speaks: Speaks::Unknown,
             open: BTreeMap::new(),
@@ -218,6 +222,7 @@ impl<T: Copy> Peer<T> {
                 send_at: None,
                 ends: now,
             },
+            boot_id: None,
             session: 0,
             sequence: 0,
             unreachable_until: None,
@@ -606,9 +611,8 @@ impl<T: Copy> Peer<T> {
         }
         self.greeting.under_way = None;
         self.greeting.send_at = None;
-        if let Speaks::V2(before) = self.speaks
-            && before.boot_id != greeting.boot_id
-        {
+        let before = self.boot_id.replace(greeting.boot_id);
+        if before.is_some_and(|before| before != greeting.boot_id) {
             self.events.push_back(Event::Restarted);
         }
         // Sequences go on from session to session: each is greater than all before it.
@@ -654,7 +658,7 @@ impl<T: Copy> Peer<T> {
     }
 
     fn take_all(&mut self) -> Vec<Open<T>> {
-        self.window = Window::new(self.config.datagram_bytes_max);
+        self.window = Window::new(self.config.datagram_bytes_max, self.config.window_bytes_max);
         self.again.clear();
         self.fresh.clear();
         self.dues.clear();
@@ -663,7 +667,7 @@ impl<T: Copy> Peer<T> {
 
     /// All that was sent is to be sent again, as soon as the server has answered a greeting.
     fn take_back_unanswered(&mut self) {
-        self.window = Window::new(self.config.datagram_bytes_max);
+        self.window = Window::new(self.config.datagram_bytes_max, self.config.window_bytes_max);
         for (id, open) in &mut self.open {
             if open.in_flight {
                 open.in_flight = false;

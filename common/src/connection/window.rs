@@ -17,6 +17,7 @@ pub const WINDOW_BYTES_MAX: usize = 4 << 20;
 pub struct Window {
     datagram_bytes: usize,
     bytes_max: usize,
+    limit: usize,
     in_flight: usize,
     /// Below this the window doubles.
     doubling_below: usize,
@@ -30,11 +31,13 @@ pub struct Window {
 
 impl Window {
     /// A window for datagrams of up to `datagram_bytes` bytes: at first
-    /// [`WINDOW_BYTES_INITIAL`], or two datagrams if that is more.
-    pub fn new(datagram_bytes: usize) -> Self {
+    /// [`WINDOW_BYTES_INITIAL`], or two datagrams if that is more; later at most `limit` bytes.
+    pub fn new(datagram_bytes: usize, limit: usize) -> Self {
+        let limit = limit.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         Self {
             datagram_bytes,
-            bytes_max: WINDOW_BYTES_INITIAL.max(2 * datagram_bytes),
+            bytes_max: WINDOW_BYTES_INITIAL.max(2 * datagram_bytes).min(limit),
+            limit,
             in_flight: 0,
             doubling_below: WINDOW_BYTES_MAX,
             credit: 0,
@@ -75,7 +78,7 @@ impl Window {
                 self.credit %= self.bytes_max;
                 grown
             };
-            self.bytes_max = (self.bytes_max + grown).min(WINDOW_BYTES_MAX);
+            self.bytes_max = (self.bytes_max + grown).min(self.limit);
         }
         self.given_up(bytes);
     }
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_window_takes_what_fits_and_anything_when_it_is_empty() {
-        let mut window = Window::new(DATAGRAM_BYTES);
+        let mut window = Window::new(DATAGRAM_BYTES, WINDOW_BYTES_MAX);
         assert!(window.has_room(WINDOW_BYTES_INITIAL + 1));
         window.sent(WINDOW_BYTES_INITIAL);
         assert!(!window.has_room(1));
@@ -162,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_window_in_use_doubles_until_a_loss_then_creeps() {
-        let mut window = Window::new(DATAGRAM_BYTES);
+        let mut window = Window::new(DATAGRAM_BYTES, WINDOW_BYTES_MAX);
         let round = |window: &mut Window| {
             let full = window.bytes_max();
             window.sent(full);
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn losses_of_one_round_trip_count_once_and_the_window_never_closes() {
-        let mut window = Window::new(DATAGRAM_BYTES);
+        let mut window = Window::new(DATAGRAM_BYTES, WINDOW_BYTES_MAX);
         let (start, round_trip) = (start_of_time(), Duration::from_millis(10));
         window.lost(start, round_trip);
         window.lost(start + round_trip / 2, round_trip);
@@ -195,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_loss_that_was_none_is_taken_back_once() {
-        let mut window = Window::new(DATAGRAM_BYTES);
+        let mut window = Window::new(DATAGRAM_BYTES, WINDOW_BYTES_MAX);
         let (start, round_trip) = (start_of_time(), Duration::from_millis(10));
         window.lost(start, round_trip);
         window.was_late();
@@ -210,12 +213,13 @@ mod tests {
 
     #[test]
     fn a_window_holds_two_of_the_longest_datagrams() {
-        assert_eq!(Window::new(60_000).bytes_max(), 120_000);
+        assert_eq!(Window::new(60_000, WINDOW_BYTES_MAX).bytes_max(), 120_000);
+        assert_eq!(Window::new(60_000, 100_000).bytes_max(), 100_000);
     }
 
     #[test]
     fn an_idle_window_does_not_grow() {
-        let mut window = Window::new(DATAGRAM_BYTES);
+        let mut window = Window::new(DATAGRAM_BYTES, WINDOW_BYTES_MAX);
         for _ in 0..1_000 {
             window.sent(100);
             window.answered(100);

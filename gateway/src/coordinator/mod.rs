@@ -188,18 +188,13 @@ struct Inner {
     table: Table,
     v1: v1::Links,
     v2: v2::Links,
-    clock: Mutex<Clock>,
+    /// Mints tags greater than those that a server was heard to hold instead of ours.
+    clock: Mutex<TagClock>,
     driver: Once,
     woken: Arc<Notify>,
     keys: Option<watch::Receiver<Keys>>,
     /// Kibibytes of long values that may be under way.
     memory: Arc<Semaphore>,
-}
-
-/// Mints tags greater than all that any server was heard to hold instead of ours.
-struct Clock {
-    clock: TagClock,
-    seen: Tag,
 }
 
 /// The key that is asked for to see whether a DKVS/1 server answers; what it holds does not
@@ -248,10 +243,7 @@ impl Coordinator {
         let servers = shared.cluster.servers().len();
         let random = (0..servers).map(|_| getrandom::u64());
         let random = random.collect::<Result<_, _>>()?;
-        let clock = Clock {
-            clock: TagClock::new(getrandom::u32()?),
-            seen: Tag::ZERO,
-        };
+        let clock = TagClock::new(getrandom::u32()?);
         let woken = Arc::new(Notify::new());
         Ok(Self(Arc::new(Inner {
             keys: settings.keys.clone(),
@@ -650,15 +642,13 @@ impl Coordinator {
         }
     }
 
-    /// A tag greater than `seen` and than all that were minted or seen before.
+    /// A tag greater than `seen`, and than all that were minted before.
     fn mint(&self, seen: Tag) -> Result<Tag, Exhausted> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         // Before 1970 the clock shows nothing of use, and tags do not rely on it.
         let unix_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
         let mut clock = self.0.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.seen = clock.seen.max(seen);
-        let seen = clock.seen;
-        clock.clock.mint(unix_ms, seen)
+        clock.mint(unix_ms, seen)
     }
 }
 

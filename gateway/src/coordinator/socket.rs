@@ -9,7 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::v1::SOCKET_BUFFER_BYTES;
+/// What each socket asks the system to buffer in each direction, in bytes.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// The longest that the system hands over at once: one datagram, or several that it has joined.
 const RECEIVE_BYTES_MAX: usize = 1 << 16;
@@ -23,6 +24,7 @@ pub(super) struct ServerSocket {
     state: UdpSocketState,
     server: SocketAddr,
     local: SocketAddrV4,
+    receive_buffer_bytes: usize,
     offload: bool,
 }
 
@@ -53,6 +55,7 @@ impl ServerSocket {
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.connect(&server.into())?;
+        let receive_buffer_bytes = socket.recv_buffer_size()?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let socket = UdpSocket::from_std(socket.into())?;
         let SocketAddr::V4(local) = socket.local_addr()? else {
@@ -63,6 +66,7 @@ impl ServerSocket {
             state,
             server,
             local,
+            receive_buffer_bytes,
             offload,
         })
     }
@@ -70,6 +74,12 @@ impl ServerSocket {
     /// This end's address.
     pub(super) fn local_addr(&self) -> SocketAddrV4 {
         self.local
+    }
+
+    /// How many bytes of datagrams may be on their way here without being lost before they are
+    /// received: a quarter of what the system grants, since it counts its own heads as well.
+    pub(super) fn window_bytes_max(&self) -> usize {
+        self.receive_buffer_bytes / 4
     }
 
     /// How many datagrams of one length can be sent at once.

@@ -232,6 +232,7 @@ impl Links {
         let keys = self.settings.keys.as_ref();
         let config = Config {
             datagram_bytes_max: self.settings.datagram_bytes_max,
+            window_bytes_max: socket.window_bytes_max(),
             epoch: self.shared.ring.epoch(),
             keys: keys.map(|keys| (Arc::new(keys.borrow().clone()), socket.local_addr())),
         };

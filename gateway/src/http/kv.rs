@@ -301,6 +301,8 @@ async fn read_value(
         }
         if bytes.is_empty() && frame.len() as u64 == announced {
             // All of it, as it is.
+            let memory = take_memory(coordinator, frame.len(), 0, memory);
+            let memory = memory.map_err(|Full| Problem::no_memory())?;
             let value = Value::new(frame).map_err(|_| too_large())?;
             return Ok((value, memory));
         }

@@ -30,6 +30,7 @@ const CLIENT: std::net::SocketAddrV4 =
 fn config() -> Config {
     Config {
         datagram_bytes_max: 1_200,
+        window_bytes_max: 4 << 20,
         epoch: 7,
         keys: None,
     }
