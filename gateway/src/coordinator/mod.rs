@@ -616,9 +616,11 @@ impl Coordinator {
         // Before 1970 the clock shows nothing of use, and tags do not rely on it.
         let unix_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
         let mut clock = self.0.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.seen = clock.seen.max(seen);
-        let seen = clock.seen;
-        clock.clock.mint(unix_ms, seen)
+        let seen = clock.seen.max(seen);
+        let tag = clock.clock.mint(unix_ms, seen)?;
+        // Not before: one key's tag that cannot be exceeded is no reason to refuse other keys.
+        clock.seen = seen;
+        Ok(tag)
     }
 }
 
