@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
+use dkvs_common::wire::v2::is_v2;
+
 use crate::process::own_loopback;
 
 /// How a server answers.
@@ -52,12 +55,18 @@ struct Shared {
     pairs: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
     held: Mutex<Vec<(Vec<u8>, SocketAddr)>>,
     asked: AtomicUsize,
+    asked_by_v2: AtomicUsize,
     ended: AtomicBool,
 }
 
 impl FaultyServer {
     pub fn start(manner: Manner) -> Self {
-        let socket = UdpSocket::bind((own_loopback(), 0)).unwrap();
+        Self::start_at((own_loopback(), 0).into(), manner)
+    }
+
+    /// The same at a given address, for one that takes the place of another.
+    pub fn start_at(addr: SocketAddr, manner: Manner) -> Self {
+        let socket = UdpSocket::bind(addr).unwrap();
         let addr = socket.local_addr().unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(20)))
@@ -68,6 +77,7 @@ impl FaultyServer {
             pairs: Mutex::default(),
             held: Mutex::default(),
             asked: AtomicUsize::new(0),
+            asked_by_v2: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -86,6 +96,11 @@ impl FaultyServer {
     /// How many requests have reached it.
     pub fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::Acquire)
+    }
+
+    /// How many datagrams of DKVS/2 were among them.
+    pub fn asked_by_v2(&self) -> usize {
+        self.shared.asked_by_v2.load(Ordering::Acquire)
     }
 
     /// What it holds.
@@ -124,6 +139,9 @@ impl Shared {
                     continue;
                 };
                 let manner = *self.manner.lock().unwrap();
+                if is_v2(&buffer[..length]) {
+                    self.asked_by_v2.fetch_add(1, Ordering::Release);
+                }
                 let reply = self.reply(&buffer[..length], manner);
                 let send = |reply: &[u8]| drop(self.socket.send_to(reply, peer));
                 match manner {
@@ -157,7 +175,12 @@ impl Shared {
     fn reply(&self, request: &[u8], manner: Manner) -> Vec<u8> {
         let mut pairs = self.pairs.lock().unwrap();
         match request.iter().position(|byte| *byte == 0) {
+            // A put with an empty key, which is what DKVS/2 looks like to it, or with a NUL in the
+            // value, or with a longer one than there may be.
+            Some(0) => Vec::new(),
             Some(_) if manner == Manner::Refusing => Vec::new(),
+            Some(nul) if request[nul + 1..].contains(&0) => Vec::new(),
+            Some(nul) if nul.max(request.len() - nul - 1) > KEY_OR_VALUE_BYTES_MAX => Vec::new(),
             Some(nul) => {
                 pairs.insert(request[..nul].to_vec(), request[nul + 1..].to_vec());
                 vec![0]

@@ -1,14 +1,17 @@
-//! What the end-to-end tests are made of: real programs as processes, DKVS/1 by hand, HTTP as
-//! bytes, and servers that misbehave.
+//! What the end-to-end tests are made of: real programs as processes, DKVS/1 and DKVS/2 by
+//! hand, HTTP as bytes, and servers that misbehave or are not alone.
 //!
 //! No test uses a fixed port, waits for a fixed time, or depends on another. A process started
 //! here ends with the value that holds it.
 
 pub mod faulty;
+pub mod flood;
 pub mod http;
+pub mod keys;
 pub mod process;
 pub mod random;
 pub mod v1;
+pub mod v2;
 
 use std::time::{Duration, Instant};
 

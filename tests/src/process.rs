@@ -84,7 +84,17 @@ impl Programs {
 
     /// `count` storage servers with one ring point each, and a gateway in front of them.
     pub fn cluster(&self, count: usize, gateway_arguments: &[&str]) -> Cluster {
-        let nodes: Vec<Node> = (0..count).map(|_| self.node(&[])).collect();
+        self.cluster_of(count, &[], gateway_arguments)
+    }
+
+    /// The same of servers with arguments.
+    pub fn cluster_of(
+        &self,
+        count: usize,
+        node_arguments: &[&str],
+        gateway_arguments: &[&str],
+    ) -> Cluster {
+        let nodes: Vec<Node> = (0..count).map(|_| self.node(node_arguments)).collect();
         let addrs: Vec<SocketAddr> = nodes.iter().map(|node| node.addr).collect();
         let servers = ServersFile::new(&addrs);
         let gateway = self.gateway_over(&servers, gateway_arguments);

@@ -1,24 +1,23 @@
-//! A storage server among strangers: whatever they send, a client in good standing is served, no
-//! stored value changes, and the server's memory stays within bounds.
+//! A storage server among strangers, and a gateway among what pretends to be its servers: whatever
+//! is sent to them, a client in good standing is served, no stored value changes, and their memory
+//! stays within bounds.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use bytes::Bytes;
-use dkvs_common::kv::{Key, Value};
-use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::envelope::{Builder, Envelope, Proof, Sender, open};
-use dkvs_common::wire::v2::message::{RequestId, RequestMessage, next_reply};
+use dkvs_common::wire::v2::message::RequestId;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, MAGIC, is_v2};
-use dkvs_tests::process::{Node, Programs};
-use dkvs_tests::programs;
+use dkvs_tests::flood::Flood;
+use dkvs_tests::http::{client, get, put as put_by_http};
+use dkvs_tests::process::{Node, Programs, ServersFile};
 use dkvs_tests::random::Random;
+use dkvs_tests::v2::{self, Client, key, sealed};
+use dkvs_tests::{patiently, programs};
+use tokio::task::JoinSet;
 
 const PROGRAMS: Programs = programs!();
 
@@ -33,99 +32,28 @@ const GROWTH_BYTES_MAX: u64 = 4 << 20;
 /// buffer and none is lost unseen.
 const PACE: usize = 32;
 
-/// A client's own retries.
-const TRIES: usize = 40;
-const PATIENCE: Duration = Duration::from_millis(500);
-
 /// The number of the damaged among a server's statistics.
 const STATISTIC_DAMAGED: u8 = 7;
 
-struct Client {
-    socket: UdpSocket,
-    next_id: u64,
-}
-
-impl Client {
-    fn new(server: SocketAddr) -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        socket.connect(server).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, next_id: 0 }
-    }
-
-    /// The reply to a request, which is sent again while none comes.
-    fn ask(&mut self, request: &Request) -> Reply {
-        self.next_id += 1;
-        let id = RequestId(self.next_id);
-        let datagram = sealed(id, request);
-        let reply = (0..TRIES).find_map(|_| {
-            self.socket.send(&datagram).unwrap();
-            self.receive(id).ok()
-        });
-        reply.unwrap_or_else(|| panic!("seed {SEED}: no answer to {request:?}"))
-    }
-
-    fn receive(&self, id: RequestId) -> io::Result<Reply> {
-        let mut buffer = vec![0; 65_536];
-        loop {
-            let length = self.socket.recv(&mut buffer)?;
-            let datagram = Bytes::copy_from_slice(&buffer[..length]);
-            let (_, mut messages) = open(&datagram, Proof::Checksum).unwrap();
-            while let Some(message) = next_reply(&mut messages).unwrap() {
-                // The answer to a repetition may come after that to the first.
-                if message.id == id {
-                    return Ok(message.reply);
-                }
-            }
-        }
-    }
-
-    fn value(&mut self, name: &str) -> Bytes {
-        match self.ask(&Request::Get { key: key(name) }) {
-            Reply::Record { block, .. } => block,
-            reply => panic!("seed {SEED}: {name} is gone: {reply:?}"),
-        }
-    }
-
-    fn damaged(&mut self) -> u64 {
-        let Reply::Stats(statistics) = self.ask(&Request::Stats) else {
-            panic!("statistics");
-        };
-        let damaged = statistics
-            .iter()
-            .find(|(name, _)| *name == STATISTIC_DAMAGED);
-        damaged.expect("the server counts the damaged").1
+fn value(client: &mut Client, name: &str) -> Bytes {
+    match client.ask(&Request::Get { key: key(name) }) {
+        Reply::Record { block, .. } => block,
+        reply => panic!("seed {SEED}: {name} is gone: {reply:?}"),
     }
 }
 
-fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).unwrap()
+fn damaged(client: &mut Client) -> u64 {
+    let Reply::Stats(statistics) = client.ask(&Request::Stats) else {
+        panic!("statistics");
+    };
+    let damaged = statistics
+        .iter()
+        .find(|(name, _)| *name == STATISTIC_DAMAGED);
+    damaged.expect("the server counts the damaged").1
 }
 
 fn put(name: &str, value: &str, time: u64) -> Request {
-    let key = key(name);
-    let content = Content::Value {
-        content_type: ContentType::default(),
-        value: Value::new(value.to_owned()).unwrap(),
-    };
-    let record = Record::new(&key, Tag { time, op: 1 }, content);
-    Request::Put { key, record }
-}
-
-fn sealed(id: RequestId, request: &Request) -> Vec<u8> {
-    let envelope = Envelope {
-        sender: Sender::Client,
-        epoch: 0,
-        authentication: None,
-    };
-    let message = RequestMessage {
-        id,
-        wait_ms: 1_000,
-        request: request.clone(),
-    };
-    let mut builder = Builder::new(envelope, DATAGRAM_BYTES_DEFAULT);
-    assert!(builder.push(|datagram| message.encode(datagram)));
-    builder.finish()
+    v2::put(name, value, Tag { time, op: 1 })
 }
 
 /// Does harm to a server of one worker, while a client in good standing writes and reads. Then
@@ -143,9 +71,9 @@ fn harmless(harm: impl FnOnce(&Node)) {
             let mut time = 0;
             while !is_over.load(Ordering::Relaxed) || time == 0 {
                 time += 1;
-                let value = time.to_string();
-                assert_eq!(client.ask(&put("written", &value, time)), Reply::Done);
-                assert_eq!(client.value("written"), value);
+                let written = time.to_string();
+                assert_eq!(client.ask(&put("written", &written, time)), Reply::Done);
+                assert_eq!(value(&mut client, "written"), written);
             }
         });
         // Also when it panics: the neighbour must not go on for ever.
@@ -155,7 +83,7 @@ fn harmless(harm: impl FnOnce(&Node)) {
         harmed.expect("the harm is done");
     });
     assert!(node.process.is_running(), "seed {SEED}");
-    assert_eq!(client.value("kept"), "as it was", "seed {SEED}");
+    assert_eq!(value(&mut client, "kept"), "as it was", "seed {SEED}");
     if let (Some(before), Some(after)) = (before, node.process.resident_bytes()) {
         let grown = after.saturating_sub(before);
         assert!(
@@ -170,12 +98,12 @@ fn send_paced(node: &Node, datagrams: impl Iterator<Item = Vec<u8>>) {
     let stranger = Client::new(node.addr);
     let mut pace = Client::new(node.addr);
     for (number, datagram) in datagrams.enumerate() {
-        stranger.socket.send(&datagram).unwrap();
+        stranger.send(&datagram);
         if number % PACE == PACE - 1 {
-            pace.value("kept");
+            value(&mut pace, "kept");
         }
     }
-    pace.value("kept");
+    value(&mut pace, "kept");
 }
 
 /// The datagram with each of its bits changed in turn.
@@ -218,10 +146,10 @@ fn flipped_bits_of_dkvs2_are_damage_and_change_nothing() {
             .flat_map(|request| flips(&sealed(RequestId(1), request)).collect::<Vec<_>>())
             .collect();
         // Of the others the magic is flipped, which makes them DKVS/1.
-        let damaged = flipped.iter().filter(|datagram| is_v2(datagram)).count();
-        assert!(damaged > 800, "{damaged}");
+        let changed = flipped.iter().filter(|datagram| is_v2(datagram)).count();
+        assert!(changed > 800, "{changed}");
         send_paced(node, flipped.into_iter());
-        assert_eq!(Client::new(node.addr).damaged(), damaged as u64);
+        assert_eq!(damaged(&mut Client::new(node.addr)), changed as u64);
     });
 }
 
@@ -251,8 +179,62 @@ fn a_flood_from_many_addresses_keeps_nobody_out() {
                     _ => sealed(RequestId(random.number()), &Request::Ping),
                 };
                 // Nobody reads the answers: the system drops those that do not fit.
-                stranger.socket.send(&datagram).unwrap();
+                stranger.send(&datagram);
             }
         }
     });
+}
+
+/// How much a flooded gateway may grow: what the values in hand take, and what the allocator keeps.
+const GATEWAY_GROWTH_BYTES_MAX: u64 = 64 << 20;
+
+#[tokio::test]
+async fn a_flooded_gateway_answers_every_request_rightly() {
+    const CLIENTS: usize = 8;
+    const ROUNDS: usize = 60;
+    let nodes: Vec<Node> = (0..3).map(|_| PROGRAMS.node(&[])).collect();
+    let floods: Vec<Flood> = nodes
+        .iter()
+        .zip(SEED..)
+        .map(|(node, seed)| Flood::before(node.addr, seed))
+        .collect();
+    let addrs: Vec<_> = floods.iter().map(|flood| flood.addr).collect();
+    let servers = ServersFile::new(&addrs);
+    let mut gateway = PROGRAMS.gateway_over(&servers, &[]);
+    let mut before = None;
+    // The first half is for the memory that it comes to need in any case.
+    for half in 0..2 {
+        let mut load = JoinSet::new();
+        for number in 0..CLIENTS {
+            let url = gateway.url(&format!("/kv/{number}"));
+            load.spawn(async move {
+                let client = client();
+                let mut random = Random::new(number as u64);
+                for round in 0..ROUNDS {
+                    let length = [10, 1_000, 30_000][round % 3];
+                    let value = random.bytes(length);
+                    let put = put_by_http(&client, url.clone(), value.clone()).await;
+                    assert_eq!(put.status, 200, "seed {SEED}: {put:?}");
+                    let get = get(&client, url.clone() + "?raw=true").await;
+                    assert_eq!(get.status, 200, "seed {SEED}: {get:?}");
+                    assert!(get.body == value, "seed {SEED}: {number} {round}");
+                }
+            });
+        }
+        patiently(load.join_all()).await;
+        if half == 0 {
+            before = gateway.process.resident_bytes();
+        }
+    }
+    assert!(gateway.process.is_running(), "seed {SEED}");
+    for flood in &floods {
+        assert!(flood.sent() > CLIENTS * ROUNDS, "{}", flood.sent());
+    }
+    if let (Some(before), Some(after)) = (before, gateway.process.resident_bytes()) {
+        let grown = after.saturating_sub(before);
+        assert!(
+            grown <= GATEWAY_GROWTH_BYTES_MAX,
+            "seed {SEED}: grown by {grown} bytes"
+        );
+    }
 }

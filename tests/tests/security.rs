@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use dkvs_common::wire::v2::envelope::{
 use dkvs_common::wire::v2::message::{RequestId, RequestMessage, next_reply};
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
+use dkvs_tests::keys::{key_file, key_lines, set_mode};
 use dkvs_tests::process::{Programs, ServersFile, own_loopback};
 use dkvs_tests::{PATIENCE, programs, v1};
 use rustix::process::Signal;
@@ -26,22 +26,6 @@ const PROGRAMS: Programs = programs!();
 const GREET: Request = Request::Greet {
     datagram_bytes_max: 1_200,
 };
-
-/// A key file with these keys, the bytes of each being its id.
-fn key_file(ids: &[u8]) -> ServersFile {
-    let file = ServersFile::with_text(key_lines(ids));
-    set_mode(&file, 0o600);
-    file
-}
-
-fn key_lines(ids: &[u8]) -> String {
-    let line = |id: &u8| format!("{id} {}\n", format!("{id:02x}").repeat(32));
-    ids.iter().map(line).collect()
-}
-
-fn set_mode(file: &ServersFile, mode: u32) {
-    fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
-}
 
 /// A client of one server.
 struct Client {

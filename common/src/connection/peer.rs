@@ -285,7 +285,12 @@ impl<T: Copy> Peer<T> {
         if self.open.len() >= REQUESTS_MAX {
             return Err(RequestError::TooMany);
         }
-        self.greet_if_due(now);
+        if self.speaks == Speaks::V1 && self.greeting.under_way.is_none() {
+            // It would wait for the next greeting, which nothing else brings about.
+            self.greet(now);
+        } else {
+            self.greet_if_due(now);
+        }
         let reply_bytes = match &request {
             Request::GetBlock { block_bytes, .. } => usize::from(*block_bytes),
             _ => 0,

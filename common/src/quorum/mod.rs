@@ -56,6 +56,8 @@ pub enum Refusal {
     Unrepresentable,
     /// Its protocol cannot delete.
     NoDeletion,
+    /// It speaks DKVS/1 only, and is not to be asked by that.
+    NotV2,
     /// It belongs to another ring.
     WrongEpoch,
     /// It does not know the operation.

@@ -109,6 +109,8 @@ struct Held {
     known: Known,
     version: Version,
     holders: Vec<ServerId>,
+    /// By what it was told before it was fetched.
+    fetched: Option<Digest>,
     /// It turned out to be the value at this place.
     same_as: Option<usize>,
 }
@@ -215,8 +217,7 @@ impl Read {
                 Answer::Holds(seen.unwrap_or(self.values.len()), version.tag)
             }
             ReadReply::Digest(digest) => {
-                let same = |held: &Held| matches!(&held.known, Known::Digest { digest: other, .. } if other == digest);
-                let seen = self.values.iter().position(same);
+                let seen = self.place_told_by(digest);
                 Answer::Holds(seen.unwrap_or(self.values.len()), Some(digest.tag))
             }
         };
@@ -264,6 +265,7 @@ impl Read {
                 known,
                 version,
                 holders: vec![from],
+                fetched: None,
                 same_as: None,
             }),
         }
@@ -274,6 +276,7 @@ impl Read {
         let Some(place) = self.place_of_digest(digest) else {
             return;
         };
+        self.values[place].fetched = Some(digest.clone());
         if let Some(same) = self.place_of(&value) {
             let held = &mut self.values[place];
             held.same_as = Some(same);
@@ -498,6 +501,15 @@ impl Read {
         self.values.iter().position(same)
     }
 
+    /// The place of the value that a digest stands for, whether or not it was fetched by now.
+    fn place_told_by(&self, digest: &Digest) -> Option<usize> {
+        let was_fetched = |held: &Held| held.fetched.as_ref() == Some(digest);
+        let fetched = self.values.iter().position(was_fetched);
+        let fetched = fetched.map(|place| self.values[place].same_as.unwrap_or(place));
+        fetched.or_else(|| self.place_of_digest(digest))
+    }
+
+    /// The place of a value that is not fetched yet.
     fn place_of_digest(&self, digest: &Digest) -> Option<usize> {
         let same = |held: &Held| matches!(&held.known, Known::Digest { digest: other, .. } if other == digest);
         self.values.iter().position(same)
@@ -608,6 +620,21 @@ mod tests {
             standings,
             [Standing::Match, Standing::Match, Standing::Absent]
         );
+    }
+
+    #[test]
+    fn a_digest_that_comes_after_its_value_was_fetched_matches_it() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
+        read.handle_reply(SERVERS[1], ReadReply::Digest(digest(1)), now);
+        assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
+        read.handle_fetched(&digest(1), value("long"));
+        assert_eq!(read.agreeing(), 2);
+        read.handle_reply(SERVERS[2], ReadReply::Digest(digest(1)), now);
+        assert_eq!(read.agreeing(), 3);
+        for replica in read.replicas() {
+            assert_eq!(read.standing(replica), Standing::Match);
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub enum Applied {
     Committed,
     /// It is on some replicas, or may be, and may surface later.
     Unknown,
-    /// It is certainly on none.
+    /// It certainly never was on any.
     NotApplied,
 }
 
@@ -185,13 +185,14 @@ impl Write {
         }
     }
 
+    /// Whether no replica ever held the record. One that was superseded may have: a put that was
+    /// sent again is superseded by whatever was stored after its first copy, whose answer was lost.
     fn is_certainly_nowhere(&self) -> bool {
         let certainly_not = |replica: &Replica<WriteReply>| {
             let word = replica.word;
             matches!(
                 word,
-                Word::Unreachable
-                    | Word::Answer(WriteReply::Refused(_) | WriteReply::Superseded(_))
+                Word::Unreachable | Word::Answer(WriteReply::Refused(_))
             )
         };
         self.tally.replicas().iter().all(certainly_not)
@@ -321,24 +322,28 @@ mod tests {
 
     #[test]
     fn what_an_earlier_round_may_have_stored_is_not_forgotten() {
-        let (mut first, now) = write(3);
-        first.handle_reply(SERVERS[0], 0, superseded(9), now);
-        first.restart();
+        let (mut write, now) = write(3);
+        write.handle_reply(SERVERS[0], 0, superseded(9), now);
+        write.restart();
         for server in SERVERS {
-            first.handle_unreachable(server, 1, false, now);
+            write.handle_unreachable(server, 1, false, now);
         }
-        assert_eq!(first.outcome(), Some(WriteOutcome::Unreachable));
-        assert_eq!(first.applied(), Applied::Unknown, "two were asked before");
+        assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
+        assert_eq!(write.applied(), Applied::Unknown, "two were asked before");
+    }
 
-        let (mut second, now) = write(3);
+    #[test]
+    fn a_replica_that_was_overtaken_may_have_held_it_before() {
+        let (mut write, now) = write(3);
         for server in SERVERS {
-            second.handle_reply(server, 0, superseded(9), now);
+            write.handle_reply(server, 0, superseded(9), now);
         }
-        second.restart();
+        write.restart();
         for server in SERVERS {
-            second.handle_unreachable(server, 1, false, now);
+            write.handle_unreachable(server, 1, false, now);
         }
-        assert_eq!(second.applied(), Applied::NotApplied);
+        assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
+        assert_eq!(write.applied(), Applied::Unknown);
     }
 
     #[test]

@@ -541,7 +541,7 @@ impl Coordinator {
         };
         let heard = match asked {
             Asked::Fetch => Heard::FetchFailed(None),
-            _ if self.0.protocol == Protocol::V2 => v2::refused(asked, Refusal::Unsupported),
+            _ if self.0.protocol == Protocol::V2 => v2::refused(asked, Refusal::NotV2),
             _ => match self.0.v1.take(&[server]) {
                 Ok(mut sockets) => {
                     let socket = (server, sockets.pop().flatten());

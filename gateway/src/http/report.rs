@@ -249,6 +249,7 @@ fn reason_of(refusal: Refusal) -> &'static str {
         Refusal::TooLarge { .. } => "the value is longer than the server takes",
         Refusal::Unrepresentable => "the server's protocol cannot carry the key or the value",
         Refusal::NoDeletion => "the server speaks DKVS/1, which cannot delete",
+        Refusal::NotV2 => "the server speaks DKVS/1 only, and the gateway is to speak DKVS/2",
         Refusal::WrongEpoch => "the server belongs to another ring: its servers file differs",
         Refusal::Unsupported => "the server does not know this operation",
         Refusal::Busy => "too much is under way towards the server or in it",

@@ -127,7 +127,13 @@ async fn expecting(connection: &mut Connection, content_length: usize) -> Reply 
 
 #[tokio::test]
 async fn who_expects_a_100_gets_it_unless_the_value_is_refused_unseen() {
-    let gateway = programs!().gateway(&["--embedded", "3"]);
+    for (protocol, longest) in [("v1", 32_753), ("v2", 1 << 20)] {
+        refused_unseen(protocol, longest).await;
+    }
+}
+
+async fn refused_unseen(protocol: &str, longest: usize) {
+    let gateway = programs!().gateway(&["--embedded", "3", "--protocol", protocol]);
     let mut connection = Connection::open(gateway.addr).await;
     assert_eq!(expecting(&mut connection, 5).await.status, 100);
     connection.send("hello").await;
@@ -135,11 +141,11 @@ async fn who_expects_a_100_gets_it_unless_the_value_is_refused_unseen() {
     connection.send(request("GET", "/kv/k", None)).await;
     assert_eq!(connection.reply().await.json["value"], "hello");
 
-    assert_eq!(expecting(&mut connection, 32_753).await.status, 100);
-    connection.send("v".repeat(32_753)).await;
+    assert_eq!(expecting(&mut connection, longest).await.status, 100);
+    connection.send("v".repeat(longest)).await;
     assert_eq!(connection.reply().await.status, 200);
 
-    let refused = expecting(&mut connection, 32_754).await;
+    let refused = expecting(&mut connection, longest + 1).await;
     assert_eq!(
         (refused.status.as_u16(), refused.problem()),
         (413, "value-too-large")

@@ -1,8 +1,10 @@
 //! A key is the bytes after `/kv/`, percent-decoded once and never normalised.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use dkvs_tests::http::{Reply, exchange, path_of, request};
+use dkvs_tests::process::Cluster;
 use dkvs_tests::{programs, v1};
 use serde_json::Value;
 
@@ -138,31 +140,59 @@ async fn an_absolute_target_names_the_same_key() {
 }
 
 #[tokio::test]
-async fn an_empty_key_a_broken_escape_and_a_nul_are_invalid_keys() {
-    let gateway = programs!().gateway(&["--embedded", "3"]);
-    for target in [
-        "/kv/",
-        "/kv/?n=1",
-        "/kv/%",
-        "/kv/%2",
-        "/kv/a%zz",
-        "/kv/%+1",
-        "/kv/%00",
-        "/kv/a%00b",
-    ] {
-        for method in ["GET", "PUT"] {
-            let body = (method == "PUT").then_some(&b"v"[..]);
-            let reply = exchange(gateway.addr, request(method, target, body)).await;
-            assert_eq!(reply.status, 400, "{method} {target}: {reply:?}");
-            assert_eq!(reply.problem(), "invalid-key", "{method} {target}");
+async fn an_empty_key_and_a_broken_escape_are_invalid_keys() {
+    for protocol in ["v1", "v2"] {
+        let gateway = programs!().gateway(&["--embedded", "3", "--protocol", protocol]);
+        for target in ["/kv/", "/kv/?n=1", "/kv/%", "/kv/%2", "/kv/a%zz", "/kv/%+1"] {
+            assert_invalid(gateway.addr, target).await;
         }
     }
 }
 
 #[tokio::test]
+async fn a_nul_in_a_key_is_invalid_by_dkvs_1() {
+    let gateway = programs!().gateway(&["--embedded", "3", "--protocol", "v1"]);
+    for target in ["/kv/%00", "/kv/a%00b"] {
+        assert_invalid(gateway.addr, target).await;
+    }
+}
+
+async fn assert_invalid(gateway: SocketAddr, target: &str) {
+    for method in ["GET", "PUT"] {
+        let body = (method == "PUT").then_some(&b"v"[..]);
+        let reply = exchange(gateway, request(method, target, body)).await;
+        assert_eq!(reply.status, 400, "{method} {target}: {reply:?}");
+        assert_eq!(reply.problem(), "invalid-key", "{method} {target}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_nuls_and_any_other_bytes_is_a_key_of_its_own_by_dkvs_2() {
+    let gateway = programs!().gateway(&["--embedded", "3"]);
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let keys = [b"a", &b"\0"[..], b"\0\0", b"a\0b", b"\0DK2", &every_byte];
+    for key in keys {
+        let body = value_of(key);
+        let put = request("PUT", path_of(key), Some(body.as_bytes()));
+        let put = exchange(gateway.addr, put).await;
+        assert_eq!(put.status, 200, "{put:?}");
+    }
+    for key in keys {
+        let reply = exchange(gateway.addr, request("GET", path_of(key), None)).await;
+        assert_eq!(reply.json["value"], value_of(key), "{reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_longest_key_is_32753_bytes_and_a_longer_one_is_414() {
-    let cluster = programs!().cluster(3, &[]);
-    let addr = cluster.gateway.addr;
+    let nodes = ["--max-datagram", "65507"];
+    for gateway in [&["--protocol", "v1"][..], &nodes] {
+        let cluster = programs!().cluster_of(3, &nodes, gateway);
+        longest_key(cluster.gateway.addr).await;
+    }
+}
+
+async fn longest_key(addr: SocketAddr) {
     let longest = "k".repeat(32_753);
     let put = request("PUT", path_of(&longest), Some(b"v"));
     let put = exchange(addr, put).await;
@@ -194,9 +224,39 @@ async fn the_longest_key_is_32753_bytes_and_a_longer_one_is_414() {
 }
 
 #[tokio::test]
+async fn a_key_that_fits_no_datagram_is_414_and_tells_the_limit() {
+    let cluster = programs!().cluster(3, &["--protocol", "v2"]);
+    let addr = cluster.gateway.addr;
+    let reply = exchange(addr, request("GET", path_of("k".repeat(2_000)), None)).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.problem()),
+        (414, "invalid-key")
+    );
+    let detail = reply.json["detail"].as_str().unwrap();
+    let (_, limit) = detail.rsplit_once(' ').unwrap();
+    let limit: usize = limit.parse().unwrap_or_else(|_| panic!("{detail}"));
+    // As the servers' datagrams are no longer, either, it is the limit indeed.
+    for (key_bytes, status) in [(limit, 200), (limit + 1, 414)] {
+        let target = path_of("k".repeat(key_bytes)) + "?wait=all";
+        // The longest content type that there may be takes the most room.
+        let put = format!("PUT {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n");
+        let content_type = format!("content-type: {}\r\n\r\nv", "t".repeat(255));
+        let put = exchange(addr, put + &content_type).await;
+        assert_eq!(put.status, status, "{put:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_longest_key_and_the_longest_value_go_together() {
-    let cluster = programs!().cluster(3, &[]);
-    let (key, value) = ("k".repeat(32_753), "v".repeat(32_753));
+    let nodes = ["--max-datagram", "65507"];
+    for (gateway, longest) in [(&["--protocol", "v1"][..], 32_753), (&nodes, 1 << 20)] {
+        let cluster = programs!().cluster_of(3, &nodes, gateway);
+        longest_pair(&cluster, "v".repeat(longest)).await;
+    }
+}
+
+async fn longest_pair(cluster: &Cluster, value: String) {
+    let key = "k".repeat(32_753);
     let target = path_of(&key) + "?wait=all";
     let put = request("PUT", target, Some(value.as_bytes()));
     let put = exchange(cluster.gateway.addr, put).await;

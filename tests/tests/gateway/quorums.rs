@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use dkvs_tests::http::{Reply, client, get, put};
 use dkvs_tests::process::Cluster;
-use dkvs_tests::{programs, until, v1};
+use dkvs_tests::{programs, until};
 use reqwest::Client;
 
 async fn write(client: &Client, cluster: &Cluster, query: &str, value: &str) -> Reply {
@@ -83,7 +83,14 @@ async fn what_is_not_said_is_the_replication_and_a_majority() {
 
 #[tokio::test]
 async fn with_some_servers_dead_a_request_succeeds_exactly_if_enough_are_left() {
-    let mut cluster = programs!().cluster(5, &[]);
+    for protocol in ["v1", "v2"] {
+        // One worker, lest another's clock be a tag ahead.
+        let arguments = ["--workers", "1", "--protocol", protocol];
+        some_servers_dead(programs!().cluster(5, &arguments)).await;
+    }
+}
+
+async fn some_servers_dead(mut cluster: Cluster) {
     let client = client();
     let put = write(&client, &cluster, "n=5&w=5", "v0").await;
     let order = put.servers();
@@ -104,13 +111,9 @@ async fn with_some_servers_dead_a_request_succeeds_exactly_if_enough_are_left() 
             assert_eq!(get.count("unreachable"), n - alive);
 
             // To all that are left, lest two values are in the way of the next read.
-            for addr in order
-                .iter()
-                .filter(|addr| ![order[1], order[3]].contains(addr))
-            {
-                held = format!("{n} {needed}");
-                v1::Client::new(*addr).store("k", &held);
-            }
+            held = format!("{n} {needed}");
+            let put = write(&client, &cluster, "n=5&w=1&wait=all", &held).await;
+            assert_eq!(put.count("stored"), 3, "{put:?}");
             let query = format!("n={n}&w={needed}&wait=all");
             let put = write(&client, &cluster, &query, &held).await;
             assert_eq!(put.count("stored"), alive, "{put:?}");
@@ -223,7 +226,13 @@ async fn a_request_without_a_quorum_ends_after_its_timeout_and_not_before() {
 
 #[tokio::test]
 async fn the_servers_and_readiness_are_told_as_they_are() {
-    let mut cluster = programs!().cluster(3, &[]);
+    for (protocol, told) in [("v1", "DKVS/1"), ("v2", "DKVS/2")] {
+        let cluster = programs!().cluster(3, &["--protocol", protocol]);
+        servers_and_readiness(cluster, told).await;
+    }
+}
+
+async fn servers_and_readiness(mut cluster: Cluster, protocol: &str) {
     let client = client();
     let gateway = &cluster.gateway;
     // A server has half a second to show that it is there, which may be too little at times.
@@ -246,7 +255,7 @@ async fn the_servers_and_readiness_are_told_as_they_are() {
     let servers = told.json["servers"].as_array().unwrap();
     for (server, node) in servers.iter().zip(&cluster.nodes) {
         assert_eq!(server["server"], node.addr.to_string());
-        assert_eq!(server["protocol"], "DKVS/1");
+        assert_eq!(server["protocol"], protocol);
         assert!(server["last_round_trip_us"].as_u64() > Some(0));
     }
 

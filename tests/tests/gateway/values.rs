@@ -1,6 +1,8 @@
-//! A value is any bytes that DKVS/1 carries, and comes back as it went in.
+//! A value is any bytes that the protocol carries, and comes back as it went in. What DKVS/2 alone
+//! carries is in `v2`.
 
 use dkvs_tests::http::{Connection, client, exchange, get, put, request, send};
+use dkvs_tests::process::Gateway;
 use dkvs_tests::programs;
 use dkvs_tests::random::Random;
 
@@ -114,9 +116,21 @@ async fn head_tells_what_get_would_and_has_no_body() {
 
 #[tokio::test]
 async fn a_value_of_32754_bytes_is_413_however_it_is_sent() {
+    let cluster = programs!().cluster(3, &["--protocol", "v1"]);
+    too_large(&cluster.gateway, LONGEST).await;
+}
+
+#[tokio::test]
+async fn a_value_that_is_longer_than_the_gateway_takes_is_413_however_it_is_sent() {
     let cluster = programs!().cluster(3, &[]);
-    let addr = cluster.gateway.addr;
-    let too_long = vec![b'v'; LONGEST + 1];
+    too_large(&cluster.gateway, 1 << 20).await;
+    let cluster = programs!().cluster(3, &["--max-value", "5000"]);
+    too_large(&cluster.gateway, 5_000).await;
+}
+
+async fn too_large(gateway: &Gateway, longest: usize) {
+    let addr = gateway.addr;
+    let too_long = vec![b'v'; longest + 1];
     let announced = request("PUT", "/kv/k", Some(&too_long));
     let mut chunked =
         b"PUT /kv/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
@@ -130,7 +144,7 @@ async fn a_value_of_32754_bytes_is_413_however_it_is_sent() {
     let head_alone = request("PUT", "/kv/k", None);
     let head_alone = [
         &head_alone[..head_alone.len() - 2],
-        b"content-length: 32754\r\n\r\n",
+        format!("content-length: {}\r\n\r\n", longest + 1).as_bytes(),
     ]
     .concat();
     let endless = b"PUT /kv/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nffffff\r\n";
@@ -147,12 +161,12 @@ async fn a_value_of_32754_bytes_is_413_however_it_is_sent() {
         let reply = exchange(addr, request).await;
         assert_eq!(reply.status, 413, "{name}: {reply:?}");
         assert_eq!(reply.problem(), "value-too-large", "{name}");
-        assert_eq!(reply.json["value_bytes_max"], LONGEST, "{name}");
+        assert_eq!(reply.json["value_bytes_max"], longest, "{name}");
     }
     let client = client();
-    let refused = put(&client, cluster.gateway.url("/kv/k"), too_long).await;
+    let refused = put(&client, gateway.url("/kv/k"), too_long).await;
     assert_eq!(refused.status, 413);
-    assert_eq!(get(&client, cluster.gateway.url("/kv/k")).await.status, 404);
+    assert_eq!(get(&client, gateway.url("/kv/k")).await.status, 404);
 }
 
 #[tokio::test]
@@ -176,8 +190,8 @@ async fn a_chunked_value_of_32753_bytes_is_taken() {
 }
 
 #[tokio::test]
-async fn a_nul_in_a_value_is_refused_and_nothing_is_stored() {
-    let cluster = programs!().cluster(3, &[]);
+async fn by_dkvs_1_a_nul_in_a_value_is_refused_and_nothing_is_stored() {
+    let cluster = programs!().cluster(3, &["--protocol", "v1"]);
     let client = client();
     let url = cluster.gateway.url("/kv/k");
     for value in [&b"\0"[..], b"v\0", b"\0v", b"a\0b"] {

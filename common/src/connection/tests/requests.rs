@@ -149,6 +149,25 @@ fn a_server_of_the_first_version_is_found_out_before_anything_else_is_sent() {
 }
 
 #[test]
+fn a_server_of_the_first_version_is_greeted_again_for_each_request() {
+    let mut world = World::new(5, Faults::default());
+    world.server.speaks_v1_only = true;
+    for token in 0..3 {
+        let start = world.now;
+        world.put(token, start + SECOND);
+        world.run(start + GREETING_INTERVAL / 5);
+        let (_, told) = world.events.last().expect("it is told in time");
+        assert!(matches!(told, Event::NotV2 { token: told } if *told == token));
+    }
+    world.server.speaks_v1_only = false;
+    let start = world.now;
+    world.put(3, start + SECOND);
+    world.run(start + GREETING_INTERVAL / 5);
+    let (_, told) = world.events.last().expect("it is told in time");
+    assert!(matches!(told, Event::Reply { token: 3, .. }));
+}
+
+#[test]
 fn one_empty_datagram_does_not_make_a_server_of_the_second_version_one_of_the_first() {
     let mut world = World::met(5);
     world.put(1, world.now + SECOND);

@@ -1,0 +1,16 @@
+//! A gateway that speaks DKVS/2: what it promises beyond DKVS/1, and beside servers that speak that
+//! only.
+
+mod batches;
+mod deletion;
+mod keys;
+mod long_values;
+mod mixed;
+mod tags;
+mod values;
+mod versions;
+
+use dkvs_tests::process::Programs;
+use dkvs_tests::programs;
+
+const PROGRAMS: Programs = programs!();

@@ -1,0 +1,174 @@
+//! Servers that speak DKVS/1 only beside ours, and gateways that are told what to speak.
+
+use std::net::SocketAddr;
+
+use dkvs_tests::faulty::{FaultyServer, Manner};
+use dkvs_tests::http::{Reply, client, get, put, send};
+use dkvs_tests::process::{Gateway, Node, ServersFile};
+use dkvs_tests::until;
+use reqwest::Client;
+
+use crate::PROGRAMS;
+
+/// Some of our servers, some that speak DKVS/1 only, and a gateway over all of them.
+struct Mixed {
+    ours: Vec<Node>,
+    others: Vec<FaultyServer>,
+    gateway: Gateway,
+    client: Client,
+    _servers: ServersFile,
+}
+
+impl Mixed {
+    fn start(ours: usize, others: usize, arguments: &[&str]) -> Self {
+        let ours: Vec<Node> = (0..ours).map(|_| PROGRAMS.node(&[])).collect();
+        let others: Vec<_> = (0..others)
+            .map(|_| FaultyServer::start(Manner::Sound))
+            .collect();
+        let addrs = ours.iter().map(|node| node.addr);
+        let addrs: Vec<_> = addrs.chain(others.iter().map(|other| other.addr)).collect();
+        let servers = ServersFile::new(&addrs);
+        Self {
+            gateway: PROGRAMS.gateway_over(&servers, arguments),
+            client: client(),
+            ours,
+            others,
+            _servers: servers,
+        }
+    }
+
+    async fn put(&self, query: &str, value: impl Into<reqwest::Body>) -> Reply {
+        put(
+            &self.client,
+            self.gateway.url(&format!("/kv/k?{query}")),
+            value,
+        )
+        .await
+    }
+
+    async fn get(&self, query: &str) -> Reply {
+        get(&self.client, self.gateway.url(&format!("/kv/k?{query}"))).await
+    }
+
+    /// The statuses of our servers, and those of the others.
+    fn statuses<'a>(&self, reply: &'a Reply) -> [Vec<&'a str>; 2] {
+        let servers = reply.servers();
+        let of = |addrs: Vec<SocketAddr>| {
+            let told = servers.iter().zip(reply.statuses());
+            let told = told.filter(|(addr, _)| addrs.contains(addr));
+            told.map(|(_, status)| status).collect()
+        };
+        let ours = self.ours.iter().map(|node| node.addr).collect();
+        let others = self.others.iter().map(|other| other.addr).collect();
+        [of(ours), of(others)]
+    }
+
+    /// What the gateway says that its servers speak, in the order of the file.
+    async fn protocols(&self) -> Vec<serde_json::Value> {
+        let told = get(&self.client, self.gateway.url("/servers")).await;
+        let servers = told.json["servers"].as_array().unwrap().iter();
+        servers.map(|server| server["protocol"].clone()).collect()
+    }
+}
+
+#[tokio::test]
+async fn servers_of_both_versions_make_one_quorum() {
+    for (ours, others) in [(2, 1), (1, 2), (0, 3)] {
+        let mixed = Mixed::start(ours, others, &[]);
+        for round in 0..20 {
+            let value = format!("value {round}");
+            let put = mixed.put("w=3", value.clone()).await;
+            assert_eq!(put.status, 200, "{put:?}");
+            assert_eq!(put.statuses(), ["stored"; 3]);
+            let get = mixed.get("r=3").await;
+            assert_eq!(get.json["value"], value, "{get:?}");
+            assert_eq!(get.statuses(), ["match"; 3]);
+        }
+        for other in &mixed.others {
+            assert_eq!(other.value("k").unwrap(), b"value 19");
+            assert!(other.asked_by_v2() > 0);
+            assert_eq!(other.value(""), None);
+        }
+        let mut expected = vec!["DKVS/2"; ours];
+        expected.extend(vec!["DKVS/1"; others]);
+        // A server has half a second to answer, which may be too little at times.
+        until("all are told", async || mixed.protocols().await == expected).await;
+    }
+}
+
+#[tokio::test]
+async fn what_dkvs_1_cannot_carry_is_on_the_servers_that_can() {
+    let mixed = Mixed::start(2, 1, &[]);
+    assert_eq!(mixed.put("w=3", "before").await.status, 200);
+    for value in [b"a\0b".to_vec(), vec![b'v'; 32_754], vec![0; 1 << 20]] {
+        let put = mixed.put("wait=all", value.clone()).await;
+        assert_eq!(put.status, 200, "{put:?}");
+        let expected = [vec!["stored"; 2], vec!["refused"]];
+        assert_eq!(mixed.statuses(&put), expected);
+        let raw = mixed.get("wait=all&raw=true").await;
+        assert!(raw.body == value);
+        let get = mixed.get("wait=all").await;
+        let expected = [vec!["match"; 2], vec!["differs"]];
+        assert_eq!(mixed.statuses(&get), expected);
+        assert_eq!(mixed.others[0].value("k").unwrap(), b"before");
+    }
+    let all = mixed.put("w=3&wait=all", "a\0b").await;
+    assert_eq!(
+        (all.status.as_u16(), all.json["outcome"].as_str()),
+        (400, Some("unknown"))
+    );
+    assert_eq!(all.problem(), "invalid-value");
+
+    let mixed = Mixed::start(1, 2, &[]);
+    let put = mixed.put("wait=all", "a\0b").await;
+    assert_eq!((put.status.as_u16(), put.problem()), (400, "invalid-value"));
+    let deleted = send(mixed.client.delete(mixed.gateway.url("/kv/k?wait=all"))).await;
+    assert_eq!(
+        (deleted.status.as_u16(), deleted.problem()),
+        (501, "not-supported")
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_for_dkvs_2_only_asks_nothing_of_others_and_says_why() {
+    let mixed = Mixed::start(0, 3, &["--protocol", "v2"]);
+    let put = mixed.put("wait=all", "v").await;
+    assert_eq!(
+        (put.status.as_u16(), put.problem()),
+        (503, "quorum-unreachable")
+    );
+    assert_eq!(put.json["outcome"], "not_applied");
+    let get = mixed.get("wait=all").await;
+    assert_eq!(
+        (get.status.as_u16(), get.problem()),
+        (503, "quorum-unreachable")
+    );
+    for reply in [put, get] {
+        for replica in reply.json["replicas"].as_array().unwrap() {
+            assert_eq!(replica["status"], "refused");
+            let reason = replica["reason"].as_str().unwrap();
+            assert!(reason.contains("DKVS/1"), "{reason}");
+        }
+    }
+    for other in &mixed.others {
+        assert_eq!(other.asked(), other.asked_by_v2());
+        assert_eq!(other.value("k"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_for_dkvs_1_only_never_sends_a_datagram_of_dkvs_2() {
+    let mixed = Mixed::start(1, 2, &["--protocol", "v1"]);
+    for round in 0..20 {
+        let value = format!("value {round}");
+        assert_eq!(mixed.put("w=3", value.clone()).await.status, 200);
+        assert_eq!(mixed.get("r=3").await.json["value"], value);
+        assert_eq!(mixed.protocols().await, ["DKVS/1"; 3]);
+    }
+    let ready = get(&mixed.client, mixed.gateway.url("/readyz")).await;
+    assert!(matches!(ready.status.as_u16(), 200 | 503), "{ready:?}");
+    for other in &mixed.others {
+        assert!(other.asked() >= 40);
+        assert_eq!(other.asked_by_v2(), 0);
+    }
+}
