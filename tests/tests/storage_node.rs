@@ -1,12 +1,13 @@
 //! The storage server as a process, spoken to in DKVS/1 by hand.
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
 use dkvs_tests::process::Programs;
-use dkvs_tests::programs;
 use dkvs_tests::random::Random;
 use dkvs_tests::v1::{Client, EMPTY, NUL};
+use dkvs_tests::{PATIENCE, programs};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -320,4 +321,36 @@ fn datagrams_of_every_length_and_content_are_answered_and_do_no_harm() {
     }
     assert_eq!(Client::new(node.addr).get("k"), b"v");
     assert!(node.process.is_running());
+}
+
+#[test]
+fn replies_to_one_burst_keep_their_order_and_where_each_ends() {
+    let node = PROGRAMS.node(&["--workers", "1", "a", "1234", "b", "567", "empty", ""]);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.connect(node.addr).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Equal ones may leave together, a shorter one only as the last, and an empty one alone.
+    let exchanges = [
+        ("a", &b"1234"[..]),
+        ("a", b"1234"),
+        ("b", b"567"),
+        ("b", b"567"),
+        ("empty", b""),
+        ("none", b"\0"),
+        ("empty", b""),
+        ("a", b"1234"),
+    ];
+    let mut buffer = [0; 16];
+    for _ in 0..50 {
+        // Stopped, so that all of it has arrived when the server looks.
+        node.process.stop();
+        for (key, _) in exchanges {
+            socket.send(key.as_bytes()).unwrap();
+        }
+        node.process.go_on();
+        for (key, value) in exchanges {
+            let length = socket.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], value, "{key}");
+        }
+    }
 }

@@ -98,7 +98,8 @@ impl Sender {
         };
         let first = &waiting[0];
         let length = first.datagram.len();
-        if first.version != Version::V2 || length == 0 {
+        // A piece of no bytes would be none.
+        if first.needs_fragments() || length == 0 {
             return 1;
         }
         let count_max = segments_max.min(DATAGRAM_BYTES_MAX / length);
@@ -106,7 +107,8 @@ impl Sender {
         while run < count_max.min(waiting.len()) {
             let next = &waiting[run];
             let next_length = next.datagram.len();
-            if next.version != Version::V2 || next.peer != first.peer || next_length > length {
+            let fits = !next.needs_fragments() && (1..=length).contains(&next_length);
+            if !fits || next.peer != first.peer {
                 break;
             }
             run += 1;
