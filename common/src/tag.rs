@@ -110,7 +110,7 @@ impl TagClock {
         if !is_far_ahead {
             self.time = time;
         }
-        // The counter may wrap: the time alone never repeats within one clock.
+        // The counter may wrap: but for tags that exceed one far ahead, no time comes twice.
         self.op = (self.op & !0xffff_ffff) | u64::from((self.op as u32).wrapping_add(1));
         Ok(Tag { time, op: self.op })
     }
@@ -119,6 +119,8 @@ impl TagClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     #[test]
@@ -202,15 +204,35 @@ mod tests {
     proptest! {
         #[test]
         fn every_tag_is_greater_than_all_before_and_all_seen(
-            steps in prop::collection::vec((0u64..1 << 50, any::<u64>(), any::<u64>()), 1..50)
+            steps in prop::collection::vec(
+                (0u64..1 << 47, 0..=2 * AHEAD_MS_MAX, any::<u16>(), any::<u64>()),
+                1..50,
+            )
         ) {
             let mut clock = TagClock::new(1);
             let mut last = Tag::ZERO;
-            for (unix_ms, time, op) in steps {
-                let seen = Tag { time: time >> 1, op };
+            for (unix_ms, off_ms, counter, op) in steps {
+                // Behind by up to a day, or ahead by almost one.
+                let seen_ms = (unix_ms + off_ms).saturating_sub(AHEAD_MS_MAX + 1);
+                let time = seen_ms << COUNTER_BITS | u64::from(counter);
+                let seen = Tag { time, op };
                 let tag = clock.mint(unix_ms, seen).unwrap();
                 prop_assert!(tag > last && tag > seen);
                 last = tag;
+            }
+        }
+
+        #[test]
+        fn however_far_ahead_what_was_seen_is_exceeded_and_no_tag_comes_twice(
+            steps in prop::collection::vec((0u64..1 << 50, any::<u64>(), any::<u64>()), 1..50)
+        ) {
+            let mut clock = TagClock::new(1);
+            let mut minted = BTreeSet::new();
+            for (unix_ms, time, op) in steps {
+                let seen = Tag { time: time >> 1, op };
+                let tag = clock.mint(unix_ms, seen).unwrap();
+                prop_assert!(tag > seen);
+                prop_assert!(minted.insert(tag));
             }
         }
     }
