@@ -81,7 +81,7 @@ pub struct Read {
     outcome: Option<ReadOutcome>,
 }
 
-/// A [`ReadReply`] with the value replaced by its place in [`Read::values`], so that a value is
+/// A [`ReadReply`] with the value replaced by its place in `Read::values`, so that a value is
 /// compared once, when it arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {

@@ -561,10 +561,11 @@ impl Coordinator {
 
     /// Time has passed.
     fn handle_timeouts(&self, now: Instant) {
-        let events = self.0.v2.handle_timeouts(now);
-        self.handle_events(events, now);
+        // Requests first: that a fetch ends at its request's deadline is no failure of the server.
         let abandoned = self.0.table.expire(now);
         self.0.v2.abandon(&abandoned);
+        let events = self.0.v2.handle_timeouts(now);
+        self.handle_events(events, now);
     }
 
     /// Nothing is due before this.

@@ -348,7 +348,14 @@ impl Links {
 
     fn handle_error(&self, server: ServerId, entry: &mut Entry, error: &io::Error, now: Instant) {
         let addr = self.shared.cluster.servers()[server.index()].addr;
-        if error.kind() == io::ErrorKind::ConnectionRefused {
+        let is_unreachable = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown
+        );
+        if is_unreachable {
             entry.link.handle_unreachable(now);
         } else if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) {
             entry.counters.too_long += 1;
