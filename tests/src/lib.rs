@@ -8,6 +8,7 @@ pub mod faulty;
 pub mod flood;
 pub mod http;
 pub mod keys;
+pub mod load;
 pub mod process;
 pub mod random;
 pub mod v1;

@@ -2,15 +2,13 @@
 //! are replaced while requests go on.
 
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dkvs_tests::http::{client, get, put, send};
 use dkvs_tests::keys::{key_file, key_lines, set_mode};
+use dkvs_tests::load::Load;
 use dkvs_tests::process::ServersFile;
-use dkvs_tests::{patiently, until};
+use dkvs_tests::until;
 use rustix::process::Signal;
-use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
 
@@ -85,44 +83,9 @@ async fn keys_are_replaced_under_load_and_no_request_fails() {
     let arguments = ["--key-file", gateway_keys.path()];
     cluster.gateway = PROGRAMS.gateway_over(&cluster.servers, &arguments);
 
-    let ended = Arc::new(AtomicBool::new(false));
-    let answered: Arc<[AtomicUsize; CLIENTS]> =
-        Arc::new(std::array::from_fn(|_| AtomicUsize::new(0)));
-    let mut load = JoinSet::new();
-    for number in 0..CLIENTS {
-        let url = cluster.gateway.url(&format!("/kv/{number}"));
-        let (ended, answered) = (Arc::clone(&ended), Arc::clone(&answered));
-        load.spawn(async move {
-            let client = client();
-            let mut round = 0;
-            while !ended.load(Ordering::Relaxed) {
-                round += 1;
-                let value = format!("value {round}");
-                let put = put(&client, url.clone(), value.clone()).await;
-                assert_eq!(put.status, 200, "{put:?}");
-                let get = get(&client, url.clone()).await;
-                assert_eq!(get.json["value"], value, "{get:?}");
-                answered[number].fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-    let mut progress = async || {
-        let count = |answered: &AtomicUsize| answered.load(Ordering::Relaxed);
-        let goal: Vec<usize> = answered
-            .iter()
-            .map(|answered| count(answered) + 5)
-            .collect();
-        until("every client gets replies", async || {
-            if let Some(failed) = load.try_join_next() {
-                failed.expect("every request succeeds");
-            }
-            let answered = answered.iter().map(count);
-            answered.zip(&goal).all(|(count, goal)| count >= *goal)
-        })
-        .await;
-    };
-
-    progress().await;
+    let urls = (0..CLIENTS).map(|number| cluster.gateway.url(&format!("/kv/{number}")));
+    let mut load = Load::on(urls);
+    load.progress().await;
     for (servers, gateway) in [(&[1, 2][..], &[1, 2][..]), (&[1, 2], &[2, 1]), (&[2], &[2])] {
         for (file, ids) in [(&gateway_keys, gateway), (&keys, servers)] {
             fs::write(file, key_lines(ids)).unwrap();
@@ -132,15 +95,14 @@ async fn keys_are_replaced_under_load_and_no_request_fails() {
             let said = node.process.stderr_line_with("the key file was read again");
             assert!(said.contains(&format!("{servers:?}")), "{said}");
         }
-        progress().await;
+        load.progress().await;
         let process = &mut cluster.gateway.process;
         process.signal(Signal::HUP);
         let said = process.stderr_line_with("the key file was read again");
         assert!(said.contains(&format!("{gateway:?}")), "{said}");
-        progress().await;
+        load.progress().await;
     }
-    ended.store(true, Ordering::Relaxed);
-    patiently(load.join_all()).await;
+    load.end().await;
     // Key 1 is worth nothing any more.
     let old = key_file(&[1]);
     let old = PROGRAMS.gateway_over(&cluster.servers, &["--key-file", old.path()]);

@@ -1,13 +1,10 @@
 //! A server that comes back in the other version is found out while requests go on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use dkvs_tests::faulty::{FaultyServer, Manner};
-use dkvs_tests::http::{client, get, put};
+use dkvs_tests::http::{client, get};
+use dkvs_tests::load::Load;
 use dkvs_tests::process::{Gateway, ServersFile};
-use dkvs_tests::{patiently, until};
-use tokio::task::JoinSet;
+use dkvs_tests::until;
 
 use crate::PROGRAMS;
 
@@ -35,51 +32,16 @@ async fn no_request_fails_while_servers_come_back_in_the_other_version() {
     let file = ServersFile::new(&addrs);
     let gateway = PROGRAMS.gateway_over(&file, &["--workers", "1"]);
 
-    let ended = Arc::new(AtomicBool::new(false));
-    let answered: Arc<[AtomicUsize; CLIENTS]> =
-        Arc::new(std::array::from_fn(|_| AtomicUsize::new(0)));
-    let mut load = JoinSet::new();
-    for number in 0..CLIENTS {
-        let url = gateway.url(&format!("/kv/key-{number}"));
-        let (ended, answered) = (Arc::clone(&ended), Arc::clone(&answered));
-        load.spawn(async move {
-            let client = client();
-            let mut round = 0;
-            while !ended.load(Ordering::Relaxed) {
-                round += 1;
-                let value = format!("value {round} of {number}");
-                let put = put(&client, url.clone(), value.clone()).await;
-                assert_eq!(put.status, 200, "{put:?}");
-                let get = get(&client, url.clone()).await;
-                assert_eq!(get.json["value"], value, "{get:?}");
-                answered[number].fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-    let mut progress = async || {
-        let count = |answered: &AtomicUsize| answered.load(Ordering::Relaxed);
-        let goal: Vec<usize> = answered
-            .iter()
-            .map(|answered| count(answered) + 5)
-            .collect();
-        until("every client gets replies", async || {
-            if let Some(failed) = load.try_join_next() {
-                failed.expect("every request succeeds");
-            }
-            let answered = answered.iter().map(count);
-            answered.zip(&goal).all(|(count, goal)| count >= *goal)
-        })
-        .await;
-    };
-
-    progress().await;
+    let urls = (0..CLIENTS).map(|number| gateway.url(&format!("/kv/key-{number}")));
+    let mut load = Load::on(urls);
+    load.progress().await;
     let mut expected = ["DKVS/2"; 3];
     for round in 0..6 {
         let place = round % 3;
         // It has to be gone before the other takes its port.
         let was_ours = ours[place].take().is_some();
         others[place] = None;
-        progress().await;
+        load.progress().await;
         if was_ours {
             others[place] = Some(FaultyServer::start_at(addrs[place], Manner::Sound));
         } else {
@@ -92,8 +54,7 @@ async fn no_request_fails_while_servers_come_back_in_the_other_version() {
         .await;
         // What was confirmed while it was away is on the other two; each key is written again
         // before the next of them goes.
-        progress().await;
+        load.progress().await;
     }
-    ended.store(true, Ordering::Relaxed);
-    patiently(load.join_all()).await;
+    load.end().await;
 }
