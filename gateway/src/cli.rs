@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use dkvs_common::cluster::Cluster;
 use dkvs_storage_node::cli::Signals;
-use dkvs_storage_node::key_file::KeyFile;
+use dkvs_storage_node::key_file::{self, KeyFile};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -107,7 +107,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     // Before anyone is told that the gateway serves, and might tell it to end.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.context("cannot take over signals")?;
-    let reloads = runtime.block_on(async { key_file.as_ref().map(KeyFile::reloads).transpose() });
+    let reloads = runtime.block_on(async { key_file::reloads(key_file.as_ref()) });
     let reloads = reloads.context("cannot take over SIGHUP")?;
     greet(config, listen, &shared, replication);
     wait_for_signal(runtime, signals, reloads, &shutdown);
@@ -228,16 +228,10 @@ fn spawn_worker(
 fn wait_for_signal(
     runtime: Runtime,
     mut signals: Signals,
-    reloads: Option<impl Future<Output = Infallible>>,
+    reloads: impl Future<Output = Infallible>,
     shutdown: &CancellationToken,
 ) {
     runtime.block_on(async {
-        let reloads = async {
-            match reloads {
-                Some(reloads) => reloads.await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             name = signals.next() => {
                 tracing::info!("{name}: finishing what is in flight; once more to stop at once");

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::StorageNode;
-use crate::key_file::KeyFile;
+use crate::key_file::{self, KeyFile};
 use crate::service::{Config, Service};
 pub use crate::signals::Signals;
 use crate::store::MemoryStore;
@@ -182,7 +182,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Before anyone is told that the server serves, and might tell it to end.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.context("cannot take over signals")?;
-    let reloads = runtime.block_on(async { key_file.as_ref().map(KeyFile::reloads).transpose() });
+    let reloads = runtime.block_on(async { key_file::reloads(key_file.as_ref()) });
     let reloads = reloads.context("cannot take over SIGHUP")?;
     tracing::info!(
         addr = %node.local_addr(),
@@ -195,13 +195,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     let threads = spawn_workers(node, &shutdown)?;
     runtime.block_on(async {
-        if let Some(reloads) = reloads {
-            tokio::select! {
-                () = wait_for_signal(signals, &shutdown) => {}
-                never = reloads => match never {},
-            }
-        } else {
-            wait_for_signal(signals, &shutdown).await;
+        tokio::select! {
+            () = wait_for_signal(signals, &shutdown) => {}
+            never = reloads => match never {},
         }
     });
     for thread in threads {

@@ -37,18 +37,6 @@ impl KeyFile {
         self.keys.subscribe()
     }
 
-    /// Reads the file again on every SIGHUP, which is taken over from here on. Needs a runtime
-    /// with I/O.
-    pub fn reloads(&self) -> io::Result<impl Future<Output = Infallible>> {
-        let mut hangups = Hangups::new()?;
-        Ok(async move {
-            loop {
-                hangups.next().await;
-                self.reload();
-            }
-        })
-    }
-
     /// Reads the file again. One that is refused changes nothing.
     fn reload(&self) {
         match load(&self.path) {
@@ -61,6 +49,21 @@ impl KeyFile {
             }
         }
     }
+}
+
+/// Reads the file again, if there is one, on every SIGHUP, which is then taken over from here on.
+/// Needs a runtime with I/O.
+pub fn reloads(key_file: Option<&KeyFile>) -> io::Result<impl Future<Output = Infallible>> {
+    let hangups = key_file.map(|_| Hangups::new()).transpose()?;
+    Ok(async move {
+        let (Some(key_file), Some(mut hangups)) = (key_file, hangups) else {
+            return std::future::pending().await;
+        };
+        loop {
+            hangups.next().await;
+            key_file.reload();
+        }
+    })
 }
 
 /// Reads the cluster's keys. A file that group or others may read, write or run is refused.

@@ -12,10 +12,10 @@
 //! Nothing but greetings is sent to a server that has not answered one: so no request reaches a
 //! server that cannot read it, and a request that ends before then was certainly never sent.
 //!
-//! Invariants: a request is open from [`Peer::request`] until its reply, its deadline,
-//! [`Peer::cancel`], or the server's turning out to be unreachable or to speak DKVS/1 only, and
-//! all but a cancel are told exactly once; a reply is taken at most once; what is in flight is
-//! never more than the window allows, but for a single message.
+//! Invariants: a request is open from [`Peer::request`] until its reply, its deadline, or the
+//! server's turning out to be unreachable or to speak DKVS/1 only, and is told exactly once how it
+//! ended, unless it was abandoned; a reply is taken at most once; what is in flight is never more
+//! than the window allows, but for a single message.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -253,11 +253,6 @@ impl<T: Copy> Peer<T> {
         self.counters
     }
 
-    /// How many requests are open.
-    pub fn open_requests(&self) -> usize {
-        self.open.len()
-    }
-
     /// The longest message, its head included, that fits a datagram to this server.
     pub fn message_bytes_max(&self) -> usize {
         self.datagram_bytes_max() - self.envelope_bytes()
@@ -354,15 +349,6 @@ impl<T: Copy> Peer<T> {
             && self.window.has_room(window_bytes)
     }
 
-    /// Forgets a request: its reply, should it come, is a stray.
-    pub fn cancel(&mut self, id: RequestId) {
-        if let Some(open) = self.open.remove(&id)
-            && open.in_flight
-        {
-            self.window.given_up(open.window_bytes);
-        }
-    }
-
     /// Nobody waits for the reply any more: the request is not sent again. Its reply is still
     /// told, should it come; its end otherwise is not.
     pub fn abandon(&mut self, id: RequestId) {
@@ -385,7 +371,7 @@ impl<T: Copy> Peer<T> {
         while let Some((id, is_again)) = self.next_to_send() {
             let bytes_max = self.datagram_bytes_max();
             let Some(open) = self.open.get_mut(&id) else {
-                // Cancelled or answered while it waited.
+                // Answered while it waited.
                 self.sent_or_gone(is_again);
                 continue;
             };

@@ -30,7 +30,7 @@ use dkvs_common::kv::{KEY_BYTES_MAX, Key};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
-use dkvs_common::quorum::{Ask, Refusal, Transmit};
+use dkvs_common::quorum::{Refusal, Transmit};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::{Position, PreferenceList, Ring};
 use dkvs_common::tag::{Exhausted, Tag, TagClock};
@@ -280,7 +280,7 @@ impl Coordinator {
         let now = Instant::now();
         let deadline = now + timeout;
         let mut read = Read::new(list, quorum, now, deadline);
-        let servers: Vec<_> = std::iter::from_fn(|| read.poll_transmit()).collect();
+        let servers = to_all(|| read.poll_transmit());
         let question = Question::Get { key: key.clone() };
         let machine = Machine::Read(read);
         let begun = self.begin(machine, question, Asked::Get, &servers, deadline, wait)?;
@@ -305,7 +305,7 @@ impl Coordinator {
         let now = Instant::now();
         let deadline = now + timeout;
         let mut write = Write::new(list, quorum, now, deadline);
-        let servers: Vec<_> = std::iter::from_fn(|| write.poll_transmit()).collect();
+        let servers = to_all(|| write.poll_transmit());
         let tag = self.mint(Tag::ZERO).map_err(|_| NotBegun::Overloaded {
             what: "no tag is greater than those of the servers",
         })?;
@@ -369,17 +369,10 @@ impl Coordinator {
     /// server, in the cluster's order.
     pub async fn probe(&self, timeout: Duration) -> Result<Vec<ServerStatus>, NotBegun> {
         let servers: Vec<ServerId> = self.shared().cluster.iter().map(|(id, _)| id).collect();
-        let transmits: Vec<_> = servers
-            .iter()
-            .map(|to| Transmit {
-                to: *to,
-                ask: Ask::Get,
-            })
-            .collect();
         let machine = Machine::Probe(Probe::new(servers.len()));
         let (asked, wait) = (Asked::Status, Wait::All);
         let deadline = Instant::now() + timeout;
-        let begun = self.begin(machine, Question::Status, asked, &transmits, deadline, wait)?;
+        let begun = self.begin(machine, Question::Status, asked, &servers, deadline, wait)?;
         let answers = match begun.finish().await.machine {
             Machine::Probe(probe) => probe.into_answers(),
             _ => unreachable!("a request ends with its own machine"),
@@ -390,7 +383,7 @@ impl Coordinator {
                 requests: link.counters.sent,
                 retransmissions: link.counters.sent_again,
                 datagrams_sent: link.counters.datagrams_sent,
-                datagrams_received: link.socket.datagrams_received,
+                datagrams_received: link.datagrams_received,
                 dropped: link.counters.damaged + link.counters.strays,
             });
             ServerStatus {
@@ -423,7 +416,7 @@ impl Coordinator {
         machine: Machine,
         question: Question,
         asked: Asked,
-        transmits: &[Transmit],
+        servers: &[ServerId],
         deadline: Instant,
         wait: Wait,
     ) -> Result<Begun, NotBegun> {
@@ -453,7 +446,7 @@ impl Coordinator {
             id,
             result,
         };
-        self.ask(id, asked, &question, transmits, deadline)?;
+        self.ask(id, asked, &question, servers, deadline)?;
         Ok(begun)
     }
 
@@ -464,15 +457,14 @@ impl Coordinator {
         id: RequestId,
         asked: Asked,
         question: &Question,
-        transmits: &[Transmit],
+        servers: &[ServerId],
         deadline: Instant,
     ) -> Result<(), NotBegun> {
         let now = Instant::now();
-        let servers = || transmits.iter().map(|transmit| transmit.to);
         let by_v1: Vec<ServerId> = match self.0.protocol {
-            Protocol::V1 => servers().collect(),
+            Protocol::V1 => servers.to_vec(),
             Protocol::V2 => Vec::new(),
-            Protocol::Auto => self.0.v2.those_of_v1(servers()),
+            Protocol::Auto => self.0.v2.those_of_v1(servers),
         };
         if !by_v1.is_empty() {
             let sockets = self.0.v1.take(&by_v1)?;
@@ -483,10 +475,11 @@ impl Coordinator {
                 }
             }
         }
-        if by_v1.len() < transmits.len() {
-            let servers = servers().filter(|server| !by_v1.contains(server));
+        if by_v1.len() < servers.len() {
+            let by_v2 = servers.iter().copied();
+            let by_v2 = by_v2.filter(|server| !by_v1.contains(server));
             let times = (now, deadline);
-            let asked_of = self.0.v2.ask(self, (id, asked), question, servers, times);
+            let asked_of = self.0.v2.ask(self, (id, asked), question, by_v2, times);
             let tickets = asked_of.iter().filter_map(|(server, result)| {
                 let ticket = result.as_ref().ok()?;
                 Some((*server, *ticket))
@@ -498,9 +491,9 @@ impl Coordinator {
                 let heard = match result {
                     Ok(_) => continue,
                     Err(RequestError::TooLong { .. }) => {
-                        v2::refused(asked, Refusal::Unrepresentable)
+                        Heard::refused(asked, Refusal::Unrepresentable)
                     }
-                    Err(RequestError::TooMany) => v2::refused(asked, Refusal::Busy),
+                    Err(RequestError::TooMany) => Heard::refused(asked, Refusal::Busy),
                     Err(RequestError::Unreachable) => Heard::Unreachable { sent: false },
                 };
                 self.heard(id, server, asked, heard, now);
@@ -522,7 +515,7 @@ impl Coordinator {
                 let links = &self.0.v1;
                 return links.ask(self, (id, asked), socket, &datagram, deadline);
             }
-            (Err(refusal), socket) => (v2::refused(asked, refusal), socket),
+            (Err(refusal), socket) => (Heard::refused(asked, refusal), socket),
             (Ok(_), None) => (Heard::Unreachable { sent: false }, None),
         };
         self.0.v1.give_back(vec![unused]);
@@ -541,7 +534,7 @@ impl Coordinator {
         };
         let heard = match asked {
             Asked::Fetch => Heard::FetchFailed(None),
-            _ if self.0.protocol == Protocol::V2 => v2::refused(asked, Refusal::NotV2),
+            _ if self.0.protocol == Protocol::V2 => Heard::refused(asked, Refusal::NotV2),
             _ => match self.0.v1.take(&[server]) {
                 Ok(mut sockets) => {
                     let socket = (server, sockets.pop().flatten());
@@ -603,11 +596,11 @@ impl Coordinator {
         };
         let Round {
             question,
-            transmits,
+            servers,
             asked,
             deadline,
         } = round;
-        if let Err(error) = self.ask(id, asked, &question, &transmits, deadline) {
+        if let Err(error) = self.ask(id, asked, &question, &servers, deadline) {
             tracing::warn!(%error, "a write could not be repeated under a greater tag");
             self.0.table.give_up(id);
         }
@@ -659,6 +652,12 @@ pub struct Written {
     pub write: Write,
     /// Its tag.
     pub tag: Option<Tag>,
+}
+
+/// Everyone whom a machine wants to be asked.
+fn to_all(poll_transmit: impl FnMut() -> Option<Transmit>) -> Vec<ServerId> {
+    let transmits = std::iter::from_fn(poll_transmit);
+    transmits.map(|transmit| transmit.to).collect()
 }
 
 /// The longest key that fits a datagram with everything else that a put may say.

@@ -4,6 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4};
 
 use bytes::Bytes;
+use dkvs_common::wire::split_joined;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -138,14 +139,7 @@ impl ServerSocket {
             .recv(UdpSockRef::from(&self.socket), slices, metas)?;
         for (meta, buffer) in metas[..received].iter().zip(buffers.iter()) {
             let joined = Bytes::copy_from_slice(&buffer[..meta.len]);
-            if joined.is_empty() {
-                take(joined);
-                continue;
-            }
-            for start in (0..joined.len()).step_by(meta.stride.max(1)) {
-                let end = joined.len().min(start + meta.stride);
-                take(joined.slice(start..end));
-            }
+            split_joined(&joined, meta.stride).for_each(&mut take);
         }
         Ok(())
     }

@@ -13,14 +13,14 @@ use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::read::{Read, ReadReply};
 use dkvs_common::quorum::tally::Word;
 use dkvs_common::quorum::write::{Write, WriteReply};
-use dkvs_common::quorum::{Refusal, Transmit, Version};
+use dkvs_common::quorum::{Refusal, Version};
 use dkvs_common::record::{Content, Record, checksum};
 use dkvs_common::tag::Tag;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::deadlines::Deadlines;
 use super::probe::Probe;
-use super::{NotBegun, Wait};
+use super::{NotBegun, Wait, to_all};
 
 /// A request's number, never used twice by a coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,6 +89,18 @@ pub(super) enum Heard {
     },
 }
 
+impl Heard {
+    /// A refusal, as the answer to what was asked.
+    pub(super) fn refused(asked: Asked, refusal: Refusal) -> Self {
+        match asked {
+            Asked::Get => Self::Read(ReadReply::Refused(refusal)),
+            Asked::Put { .. } => Self::Write(WriteReply::Refused(refusal)),
+            Asked::Fetch => Self::FetchFailed(None),
+            Asked::Status => Self::Unreachable { sent: true },
+        }
+    }
+}
+
 /// What has to be done before a request can go on.
 pub(super) enum Next {
     /// Fetch a value.
@@ -105,7 +117,7 @@ pub(super) enum Next {
 /// What is asked again in a further round of a write.
 pub(super) struct Round {
     pub(super) question: Question,
-    pub(super) transmits: Vec<Transmit>,
+    pub(super) servers: Vec<ServerId>,
     pub(super) asked: Asked,
     pub(super) deadline: Instant,
 }
@@ -348,7 +360,7 @@ impl Table {
         *record = Record::new(key, tag, content);
         write.restart();
         Some(Round {
-            transmits: std::iter::from_fn(|| write.poll_transmit()).collect(),
+            servers: to_all(|| write.poll_transmit()),
             asked: Asked::Put {
                 round: write.round(),
             },

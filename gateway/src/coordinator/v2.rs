@@ -65,15 +65,7 @@ struct Entry {
     is_dirty: bool,
     /// What could not be sent yet, with the lengths of its datagrams; nothing goes before it.
     stuck: VecDeque<(Vec<u8>, usize)>,
-    counters: SocketCounters,
-}
-
-/// What happened on a server's socket since it was opened.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SocketCounters {
-    pub(super) datagrams_received: u64,
-    pub(super) too_long: u64,
-    pub(super) errors: u64,
+    datagrams_received: u64,
 }
 
 /// What a link knows of its server.
@@ -81,7 +73,7 @@ pub(super) struct SocketCounters {
 pub(super) struct LinkStatus {
     pub(super) round_trip: Option<Duration>,
     pub(super) counters: Counters,
-    pub(super) socket: SocketCounters,
+    pub(super) datagrams_received: u64,
 }
 
 pub(super) type Events = Vec<(ServerId, Event<Token>)>;
@@ -124,7 +116,7 @@ impl Links {
         Some(LinkStatus {
             round_trip: entry.link.round_trip(),
             counters: entry.link.counters(),
-            socket: entry.counters,
+            datagrams_received: entry.datagrams_received,
         })
     }
 
@@ -138,13 +130,13 @@ impl Links {
     }
 
     /// Those of `servers` that turned out to speak DKVS/1.
-    pub(super) fn those_of_v1(&self, servers: impl Iterator<Item = ServerId>) -> Vec<ServerId> {
+    pub(super) fn those_of_v1(&self, servers: &[ServerId]) -> Vec<ServerId> {
         let state = self.state();
         let speaks_v1 = |server: &ServerId| {
             let entry = state.entries[server.index()].as_ref();
             entry.is_some_and(|entry| entry.link.speaks() == Speaks::V1)
         };
-        servers.filter(speaks_v1).collect()
+        servers.iter().copied().filter(speaks_v1).collect()
     }
 
     /// Asks each of `servers` the same. Gives a ticket for each that was asked.
@@ -249,7 +241,7 @@ impl Links {
             link: Link::new(config, random, now),
             is_dirty: false,
             stuck: VecDeque::new(),
-            counters: SocketCounters::default(),
+            datagrams_received: 0,
         }))
     }
 
@@ -309,9 +301,10 @@ impl Links {
                 }
             }
             if !self.send(server, entry, datagrams, segment_bytes, now) {
-                let in_hand = next.map(|datagram| (datagram.len(), datagram));
-                let in_hand = in_hand.map(|(bytes, datagram)| (datagram, bytes));
-                entry.stuck.extend(in_hand);
+                entry.stuck.extend(next.map(|datagram| {
+                    let bytes = datagram.len();
+                    (datagram, bytes)
+                }));
                 return;
             }
         }
@@ -358,13 +351,11 @@ impl Links {
         if is_unreachable {
             entry.link.handle_unreachable(now);
         } else if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) {
-            entry.counters.too_long += 1;
             tracing::warn!(
                 %addr,
                 "a datagram is longer than the path takes: lower --max-datagram here and there"
             );
         } else {
-            entry.counters.errors += 1;
             tracing::debug!(%addr, %error, "the system could not send or receive");
         }
     }
@@ -380,9 +371,13 @@ impl Links {
         let Some(entry) = &mut entries[server.index()] else {
             return Ok(events);
         };
-        let Entry { link, counters, .. } = entry;
+        let Entry {
+            link,
+            datagrams_received,
+            ..
+        } = entry;
         let received = socket.receive_now(buffer, |datagram| {
-            counters.datagrams_received += 1;
+            *datagrams_received += 1;
             link.handle_datagram(&datagram, now);
         });
         match received {
@@ -477,7 +472,9 @@ impl Coordinator {
                 Event::Fetched { token, value } => (token, Heard::Fetched(value)),
                 Event::FetchFailed { token, assembly } => (token, Heard::FetchFailed(assembly)),
                 Event::Unreachable { token, sent } => (token, Heard::Unreachable { sent }),
-                Event::TooLong { token } => (token, refused(token.asked, Refusal::Unrepresentable)),
+                Event::TooLong { token } => {
+                    (token, Heard::refused(token.asked, Refusal::Unrepresentable))
+                }
                 Event::NotV2 { token } => {
                     self.ask_by_v1(token.id, token.asked, server);
                     continue;
@@ -492,16 +489,6 @@ impl Coordinator {
             };
             self.heard(token.id, server, token.asked, heard, now);
         }
-    }
-}
-
-/// A refusal, as the answer to what was asked.
-pub(super) fn refused(asked: Asked, refusal: Refusal) -> Heard {
-    match asked {
-        Asked::Get => Heard::Read(ReadReply::Refused(refusal)),
-        Asked::Put { .. } => Heard::Write(WriteReply::Refused(refusal)),
-        Asked::Fetch => Heard::FetchFailed(None),
-        Asked::Status => Heard::Unreachable { sent: true },
     }
 }
 
@@ -554,5 +541,5 @@ fn heard(asked: Asked, reply: Reply) -> Heard {
         | Reply::Page { .. }
         | Reply::Internal => Refusal::Internal,
     };
-    refused(asked, refusal)
+    Heard::refused(asked, refusal)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use dkvs_common::wire::v1;
+use dkvs_common::wire::{split_joined, v1};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -76,7 +76,7 @@ impl Inbox {
             // One copy of all that came joined, which the datagrams then share.
             let joined = Bytes::copy_from_slice(&buffer[..meta.len]);
             let waited = waited(meta.timestamp, clock);
-            arrived.extend(split(&joined, meta.stride).map(|datagram| Received {
+            arrived.extend(split_joined(&joined, meta.stride).map(|datagram| Received {
                 datagram,
                 peer: meta.addr,
                 at,
@@ -85,17 +85,6 @@ impl Inbox {
         }
         Ok(())
     }
-}
-
-/// The datagrams that the system joined: all of one length, but for the last. An empty one comes
-/// by itself.
-fn split(joined: &Bytes, stride: usize) -> impl Iterator<Item = Bytes> {
-    let stride = stride.max(1);
-    let count = joined.len().div_ceil(stride).max(1);
-    (0..count).map(move |number| {
-        let start = number * stride;
-        joined.slice(start..joined.len().min(start + stride))
-    })
 }
 
 /// How long a datagram lay in the socket, by the wall clock; nothing if that makes no sense.
@@ -110,18 +99,6 @@ fn waited(arrival: Option<Duration>, clock: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn joined_datagrams_are_told_apart_and_an_empty_one_is_one() {
-        let parts = |bytes: &'static [u8], stride| -> Vec<Bytes> {
-            split(&Bytes::from_static(bytes), stride).collect()
-        };
-        assert_eq!(parts(b"aabbc", 2), ["aa", "bb", "c"]);
-        assert_eq!(parts(b"aabb", 2), ["aa", "bb"]);
-        assert_eq!(parts(b"aa", 2), ["aa"]);
-        assert_eq!(parts(b"a", 2), ["a"]);
-        assert_eq!(parts(b"", 0), [""]);
-    }
 
     #[test]
     fn a_wait_is_believed_only_if_it_makes_sense() {
