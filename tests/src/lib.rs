@@ -6,6 +6,7 @@
 
 pub mod faulty;
 pub mod flood;
+pub mod history;
 pub mod http;
 pub mod keys;
 pub mod load;
