@@ -28,7 +28,7 @@ use super::params::{Quorum, majority};
 use super::tally::{Recorded, Replica, Tally, Word};
 use super::{Ask, Refusal, Transmit};
 use crate::cluster::ServerId;
-use crate::ring::{PreferenceList, RingPoint};
+use crate::ring::PreferenceList;
 use crate::tag::Tag;
 
 /// What a replica says to a put, or when it is asked for its tag.
@@ -184,6 +184,11 @@ impl Write {
         self.round
     }
 
+    /// Whether it only asks for tags as yet, so that no replica was sent the record.
+    pub fn is_asking(&self) -> bool {
+        self.phase == Phase::Asking && self.outcome.is_none()
+    }
+
     /// The tag that has to be exceeded for the write to go on with [`Self::begin_round`]; none if
     /// it has one, or has ended.
     pub fn wants_tag_above(&self) -> Option<Tag> {
@@ -197,12 +202,7 @@ impl Write {
     pub fn begin_round(&mut self, tag: Tag) {
         self.may_be_stored |= !self.is_certainly_nowhere();
         self.is_storing = true;
-        let point = |replica: &Replica<WriteReply>| RingPoint {
-            position: replica.ring_point,
-            server: replica.server,
-        };
-        let list = self.tally.replicas().iter().map(point).collect();
-        self.tally = Tally::new(list, self.started);
+        self.tally = Tally::new(self.tally.list(), self.started);
         self.transmitted = 0;
         self.round += 1;
         self.phase = Phase::Storing(tag);
@@ -306,6 +306,11 @@ impl Write {
         self.quorum
     }
 
+    /// The preference list that it asks.
+    pub fn list(&self) -> PreferenceList {
+        self.tally.list()
+    }
+
     /// The replicas, in preference order.
     pub fn replicas(&self) -> &[Replica<WriteReply>] {
         self.tally.replicas()
@@ -395,7 +400,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use crate::ring::Position;
+    use crate::ring::{Position, RingPoint};
     use crate::testing::start_of_time;
 
     const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];

@@ -76,7 +76,7 @@ pub struct Operation {
     handler: fn() -> MethodRouter<App>,
 }
 
-const WRITE: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait"];
+const WRITE: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "tag"];
 const READ: &[&str] = &["n", "r", "consistency", "timeout_ms", "wait", "raw"];
 const READ_STATUSES: &[u16] = &[200, 400, 404, 406, 409, 414, 503, 504];
 

@@ -305,6 +305,11 @@ impl Read {
         self.quorum
     }
 
+    /// The preference list that it asks.
+    pub fn list(&self) -> PreferenceList {
+        self.tally.list()
+    }
+
     /// The replicas, in preference order.
     pub fn replicas(&self) -> &[Replica<Answer>] {
         self.tally.replicas()

@@ -28,7 +28,7 @@ use crate::quorum::tally::{Recorded, Replica, Tally, Word};
 use crate::quorum::write::WriteReply;
 use crate::quorum::{Ask, Refusal, Transmit, Version};
 use crate::record::Content;
-use crate::ring::{PreferenceList, RingPoint};
+use crate::ring::PreferenceList;
 use crate::tag::Tag;
 
 /// How often a read may begin anew because the long value it was about to fetch was overwritten
@@ -329,6 +329,11 @@ impl Read {
         self.quorum
     }
 
+    /// The preference list that it asks.
+    pub fn list(&self) -> PreferenceList {
+        self.tally.list()
+    }
+
     /// The replicas, in preference order.
     pub fn replicas(&self) -> &[Replica<Answer>] {
         self.tally.replicas()
@@ -449,12 +454,7 @@ impl Read {
             self.outcome = Some(ReadOutcome::Unreachable);
             return;
         }
-        let point = |replica: &Replica<Answer>| RingPoint {
-            position: replica.ring_point,
-            server: replica.server,
-        };
-        let list = self.tally.replicas().iter().map(point).collect();
-        self.tally = Tally::new(list, self.started);
+        self.tally = Tally::new(self.tally.list(), self.started);
         self.records.clear();
         self.newest = None;
         self.repairs.clear();
@@ -525,7 +525,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::record::ContentType;
-    use crate::ring::Position;
+    use crate::ring::{Position, RingPoint};
     use crate::testing::start_of_time;
 
     const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];

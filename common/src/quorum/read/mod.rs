@@ -251,6 +251,11 @@ impl Read {
         of_either!(self, read => read.quorum())
     }
 
+    /// The preference list that it asks.
+    pub fn list(&self) -> PreferenceList {
+        of_either!(self, read => read.list())
+    }
+
     /// The replicas, in preference order.
     pub fn replicas(&self) -> &[Replica<Answer>] {
         of_either!(self, read => read.replicas())
