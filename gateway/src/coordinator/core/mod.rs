@@ -403,7 +403,6 @@ impl<W> Core<W> {
             waiter,
             may_fall_back: wish.may_fall_back && self.protocol != Protocol::V2,
             attempt: 0,
-            asked_by_v2: false,
             tickets: Vec::new(),
             fetches: Vec::new(),
             beginning: None,
@@ -496,7 +495,6 @@ impl<W> Core<W> {
                 };
                 let heard = match asked_of {
                     Ok(ticket) => {
-                        request.asked_by_v2 = true;
                         request.tickets.push((server, asked, ticket));
                         continue;
                     }
