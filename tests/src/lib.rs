@@ -11,6 +11,7 @@ pub mod http;
 pub mod keys;
 pub mod load;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod v1;
 pub mod v2;
