@@ -25,6 +25,11 @@ pub struct Tag {
 impl Tag {
     /// Smaller than any tag that is minted; stands for a key that was never written.
     pub const ZERO: Self = Self { time: 0, op: 0 };
+
+    /// The milliseconds since 1970 in its time.
+    pub fn unix_ms(self) -> u64 {
+        self.time >> COUNTER_BITS
+    }
 }
 
 /// Bits of a time that count within a millisecond.

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::{Cluster, ServerId};
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::quorum::Version;
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::{Read, ReadOutcome, ReadReply, Standing};
 use dkvs_common::quorum::write::{Applied, Write, WriteOutcome, WriteReply};
+use dkvs_common::quorum::{Level, Version};
 use dkvs_common::ring::{Position, PreferenceList, Ring};
+use dkvs_common::tag::Tag;
 
 /// Servers A to E, with 2 + 2 + 2 + 2 + 1 = 9 ring points.
 const SERVERS: &str =
@@ -49,11 +50,18 @@ impl Servers {
 
     fn put(&mut self, value: &str) -> Write {
         let quorum = Quorum::new(4, 3).unwrap();
-        let mut write = Write::new(self.replicas(), quorum, self.now, self.now + TIMEOUT);
+        let mut write = Write::new(
+            self.replicas(),
+            quorum,
+            Level::Agreement,
+            self.now,
+            self.now + TIMEOUT,
+        );
+        write.begin_round(Tag { time: 1, op: 1 });
         while let Some(transmit) = write.poll_transmit() {
             if let Some(held) = self.live.get_mut(&transmit.to) {
                 *held = Some(Value::new(value.to_owned()).unwrap());
-                write.handle_reply(transmit.to, 0, WriteReply::Stored, self.now);
+                write.handle_reply(transmit.to, 1, WriteReply::Stored, self.now);
             }
         }
         if let Some(deadline) = write.poll_timeout() {
@@ -64,12 +72,19 @@ impl Servers {
 
     fn get(&self) -> Read {
         let quorum = Quorum::new(4, 2).unwrap();
-        let mut read = Read::new(self.replicas(), quorum, self.now, self.now + TIMEOUT);
+        let mut read = Read::new(
+            self.replicas(),
+            quorum,
+            Level::Agreement,
+            self.now,
+            self.now + TIMEOUT,
+        );
         while let Some(transmit) = read.poll_transmit() {
             if let Some(held) = self.live.get(&transmit.to) {
-                let value = |value| ReadReply::Value(value, Version::default());
-                let reply = held.clone().map_or(ReadReply::Absent(None), value);
-                read.handle_reply(transmit.to, reply, self.now);
+                let reply = held
+                    .clone()
+                    .map_or(ReadReply::Absent(None), ReadReply::Value);
+                read.handle_reply(transmit.to, 0, reply, self.now);
             }
         }
         if let Some(deadline) = read.poll_timeout() {

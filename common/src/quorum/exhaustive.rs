@@ -11,10 +11,11 @@ use super::params::Quorum;
 use super::read::{Read, ReadOutcome, ReadReply};
 use super::tally::Recorded;
 use super::write::{Applied, Write, WriteOutcome, WriteReply};
-use super::{Ask, Refusal, Transmit, Version};
+use super::{Ask, Level, Refusal, Transmit};
 use crate::cluster::ServerId;
 use crate::kv::Value;
 use crate::ring::{Position, PreferenceList, RingPoint};
+use crate::tag::Tag;
 use crate::testing::start_of_time;
 
 const STRANGER: u16 = 77;
@@ -34,7 +35,7 @@ fn value(text: char) -> Value {
 }
 
 fn whole(text: char) -> ReadReply {
-    ReadReply::Value(value(text), Version::default())
+    ReadReply::Value(value(text))
 }
 
 /// Every sequence of exactly `length` items drawn from `alphabet`. Its beginnings are the
@@ -128,7 +129,7 @@ fn name(outcome: &ReadOutcome) -> &'static str {
 
 fn check_read(n: u8, r: u8, start: Instant, events: &[Event<Said>]) {
     let quorum = Quorum::new(n, r).unwrap();
-    let mut read = Read::new(list(n), quorum, start, start + TIMEOUT);
+    let mut read = Read::new(list(n), quorum, Level::Agreement, start, start + TIMEOUT);
     asked(|| read.poll_transmit(), n, Ask::Get);
 
     let mut words: BTreeMap<u16, Said> = BTreeMap::new();
@@ -144,9 +145,9 @@ fn check_read(n: u8, r: u8, start: Instant, events: &[Event<Said>]) {
                     STRANGER
                 });
                 let recorded = match said {
-                    Said::Value(text) => read.handle_reply(from, whole(text), start),
-                    Said::Absent => read.handle_reply(from, ReadReply::Absent(None), start),
-                    Said::Unreachable => read.handle_unreachable(from, false, start),
+                    Said::Value(text) => read.handle_reply(from, 0, whole(text), start),
+                    Said::Absent => read.handle_reply(from, 0, ReadReply::Absent(None), start),
+                    Said::Unreachable => read.handle_unreachable(from, 0, false, start),
                 };
                 let due = if place >= u16::from(n) {
                     Recorded::Stranger
@@ -301,7 +302,8 @@ fn write_specification(
 
 fn check_write(n: u8, w: u8, start: Instant, events: &[Event<Confirmation>]) {
     let quorum = Quorum::new(n, w).unwrap();
-    let mut write = Write::new(list(n), quorum, start, start + TIMEOUT);
+    let mut write = Write::new(list(n), quorum, Level::Agreement, start, start + TIMEOUT);
+    write.begin_round(Tag { time: 1, op: 1 });
     asked(|| write.poll_transmit(), n, Ask::Put);
 
     let mut words: BTreeMap<u16, Confirmation> = BTreeMap::new();
@@ -316,8 +318,8 @@ fn check_write(n: u8, w: u8, start: Instant, events: &[Event<Confirmation>]) {
                     STRANGER
                 });
                 let recorded = match word {
-                    Some(reply) => write.handle_reply(from, 0, reply, start),
-                    None => write.handle_unreachable(from, 0, false, start),
+                    Some(reply) => write.handle_reply(from, 1, reply, start),
+                    None => write.handle_unreachable(from, 1, false, start),
                 };
                 if recorded == Recorded::Counted {
                     assert!(

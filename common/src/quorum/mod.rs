@@ -14,17 +14,23 @@
 //!
 //! * [`params`]: n, w and r, checked
 //! * [`tally`]: who was asked and what each has said; each replica counts once, strangers never
-//! * [`mod@read`], [`mod@write`]: the agreement level, the original system's rule
+//! * [`level`]: what a request promises, and when it can
+//! * [`mod@read`]: [`read::agreement`], the original system's rule, and [`read::linearizable`]
+//! * [`mod@write`]: both levels; the linearizable one asks for tags before it stores
 //!
 //! After the outcome a machine still takes replies, for the report on each replica. Nothing here
 //! knows HTTP or a wire format. The division of labour follows riak_kv's get and put cores.
 
+pub mod level;
 pub mod params;
 pub mod read;
 pub mod tally;
 pub mod write;
 
 use crate::cluster::ServerId;
+use crate::connection::fetch::Digest;
+pub use level::Level;
+
 use crate::record::ContentType;
 use crate::tag::Tag;
 
@@ -35,6 +41,15 @@ pub struct Version {
     pub tag: Option<Tag>,
     /// The value's media type.
     pub content_type: ContentType,
+}
+
+impl From<&Digest> for Version {
+    fn from(digest: &Digest) -> Self {
+        Self {
+            tag: Some(digest.tag),
+            content_type: digest.content_type.clone(),
+        }
+    }
 }
 
 /// Why a replica did not do what it was asked.
@@ -58,6 +73,8 @@ pub enum Refusal {
     NoDeletion,
     /// It speaks DKVS/1 only, and is not to be asked by that.
     NotV2,
+    /// It holds another record under the very tag of this one.
+    TagTaken,
     /// It belongs to another ring.
     WrongEpoch,
     /// It does not know the operation.
@@ -84,6 +101,8 @@ pub struct Transmit {
 pub enum Ask {
     /// The record it holds.
     Get,
+    /// The tag of the record it holds.
+    Tag,
     /// To store the record.
     Put,
 }

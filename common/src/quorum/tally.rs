@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::ServerId;
-use crate::ring::{Position, PreferenceList};
+use crate::ring::{Position, PreferenceList, RingPoint};
 
 /// What is known of one replica; `A` is what a replica can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Tally<A> {
 impl<A> Tally<A> {
     /// Nobody has said anything.
     pub fn new(list: PreferenceList, started: Instant) -> Self {
-        let replica = |point: crate::ring::RingPoint| Replica {
+        let replica = |point: RingPoint| Replica {
             server: point.server,
             ring_point: point.position,
             word: Word::Pending,
@@ -101,6 +101,15 @@ impl<A> Tally<A> {
         self.pending
     }
 
+    /// The preference list that it began with.
+    pub fn list(&self) -> PreferenceList {
+        let point = |replica: &Replica<A>| RingPoint {
+            position: replica.ring_point,
+            server: replica.server,
+        };
+        self.replicas.iter().map(point).collect()
+    }
+
     /// The replicas, in preference order.
     pub fn replicas(&self) -> &[Replica<A>] {
         &self.replicas
@@ -120,7 +129,6 @@ impl<A> Tally<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::RingPoint;
     use crate::testing::start_of_time;
 
     const ASKED: [u16; 3] = [4, 2, 9];

@@ -1,26 +1,46 @@
-//! The write at the agreement level: store to all n replicas at once, done when w confirmed.
+//! The write: store to all n replicas at once, done when w confirmed.
 //!
-//! A replica that holds a greater tag keeps that and says so. The write then begins anew, in a
-//! further round under a tag that is greater still, so that a lagging clock never makes a
-//! confirmed write vanish. Words of an earlier round change nothing.
+//! ```text
+//!   linearizable:  ask for tags -- a majority told --> [ waits for a tag ] --> store --> outcome
+//!
+//!   agreement:     [ waits for a tag ] --> store --> outcome
+//!                          ^                 |
+//!                          +-- superseded ---+
+//!
+//!   sent again:    store under the tag it had --> outcome
+//! ```
+//!
+//! Linearizable is the write of the multi-writer register of Attiya, Bar-Noy and Dolev (1995) as
+//! Lynch and Shvartsman (1997) give it: the new tag is greater than that of every write that was
+//! confirmed before, so a replica that holds a greater one confirms as well: whoever wrote that
+//! came later.
+//!
+//! At the agreement level the tag is minted without asking. A replica that holds a greater one
+//! keeps that and says so; the write then begins anew, in a further round under a tag that is
+//! greater still, so that a lagging clock never makes a confirmed write vanish.
+//!
+//! Words of an earlier round change nothing.
 
 use std::time::Instant;
 
-use super::params::Quorum;
+use super::level::Level;
+use super::params::{Quorum, majority};
 use super::tally::{Recorded, Replica, Tally, Word};
 use super::{Ask, Refusal, Transmit};
 use crate::cluster::ServerId;
-use crate::ring::{PreferenceList, RingPoint};
+use crate::ring::PreferenceList;
 use crate::tag::Tag;
 
-/// What a replica says to a put.
+/// What a replica says to a put, or when it is asked for its tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteReply {
+    /// The tag that it holds; [`Tag::ZERO`] if it holds nothing.
+    Tag(Tag),
     /// It holds the record.
     Stored,
-    /// It holds a newer one, with this tag, and keeps that.
+    /// It holds another one, with this tag, and keeps that.
     Superseded(Tag),
-    /// It did not store the record.
+    /// It did not do what it was asked.
     Refused(Refusal),
 }
 
@@ -31,6 +51,9 @@ pub enum WriteOutcome {
     Committed,
     /// So many replicas refused that w can no longer confirm.
     Refused,
+    /// So many replicas hold something newer that w can no longer confirm, and the write was to
+    /// keep its tag.
+    Superseded,
     /// So many replicas are unreachable (or refused) that w can no longer confirm.
     Unreachable,
     /// The deadline passed while w could still have confirmed.
@@ -40,7 +63,7 @@ pub enum WriteOutcome {
 /// What became of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
-    /// It is on at least w replicas.
+    /// It is on at least w replicas, or was until something newer took its place.
     Committed,
     /// It is on some replicas, or may be, and may surface later.
     Unknown,
@@ -48,48 +71,101 @@ pub enum Applied {
     NotApplied,
 }
 
+/// What a write waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The tags of a majority.
+    Asking,
+    /// [`Write::begin_round`], with a tag greater than this.
+    Minting(Tag),
+    /// Confirmations of the record under this tag.
+    Storing(Tag),
+}
+
 /// One write.
 #[derive(Debug)]
 pub struct Write {
     tally: Tally<WriteReply>,
     quorum: Quorum,
+    level: Level,
+    /// It was sent before under the tag that it has, and is not to be under any other.
+    is_resubmission: bool,
     started: Instant,
     deadline: Instant,
     transmitted: usize,
     round: u32,
+    phase: Phase,
+    /// Whether this round asks the replicas to store the record, or has.
+    is_storing: bool,
     /// Whether a replica may have stored the record in an earlier round.
     may_be_stored: bool,
-    /// The greatest tag that a replica of this round held instead.
-    overtaken_by: Option<Tag>,
     outcome: Option<WriteOutcome>,
 }
 
 impl Write {
-    /// A write to the replicas of `list`, one for each of the quorum's n.
-    pub fn new(list: PreferenceList, quorum: Quorum, now: Instant, deadline: Instant) -> Self {
+    /// A write to the replicas of `list`, one for each of the quorum's n. At the linearizable
+    /// level the quorum has to be one that [`Level::check_linearizable`] lets pass.
+    pub fn new(
+        list: PreferenceList,
+        quorum: Quorum,
+        level: Level,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
         assert_eq!(
             list.len(),
             usize::from(quorum.n()),
             "a write asks n replicas"
         );
+        let phase = match level {
+            Level::Linearizable => Phase::Asking,
+            Level::Agreement => Phase::Minting(Tag::ZERO),
+        };
         Self {
             tally: Tally::new(list, now),
             quorum,
+            level,
+            is_resubmission: false,
             started: now,
             deadline,
             transmitted: 0,
             round: 0,
+            phase,
+            is_storing: false,
             may_be_stored: false,
-            overtaken_by: None,
             outcome: None,
+        }
+    }
+
+    /// The same write once more, under the `tag` that it had: it is stored without asking, and
+    /// never under another.
+    pub fn again(
+        list: PreferenceList,
+        quorum: Quorum,
+        level: Level,
+        tag: Tag,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            phase: Phase::Storing(tag),
+            is_resubmission: true,
+            is_storing: true,
+            may_be_stored: true,
+            ..Self::new(list, quorum, level, now, deadline)
         }
     }
 
     /// The next thing to send; all n are to be asked at once.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let ask = match self.phase {
+            Phase::Asking => Ask::Tag,
+            Phase::Storing(_) => Ask::Put,
+            Phase::Minting(_) => return None,
+        };
         let replica = self.tally.replicas().get(self.transmitted)?;
         self.transmitted += 1;
-        let (to, ask) = (replica.server, Ask::Put);
+        let to = replica.server;
         Some(Transmit { to, ask })
     }
 
@@ -98,28 +174,38 @@ impl Write {
         (self.tally.pending() > 0).then_some(self.deadline)
     }
 
+    /// What it promises.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
     /// Which round it is, from 0.
     pub fn round(&self) -> u32 {
         self.round
     }
 
-    /// The tag that the record's has to exceed for the write to go on; none if it need not.
-    pub fn overtaken_by(&self) -> Option<Tag> {
-        self.overtaken_by.filter(|_| self.outcome.is_none())
+    /// Whether it only asks for tags as yet, so that no replica was sent the record.
+    pub fn is_asking(&self) -> bool {
+        self.phase == Phase::Asking && self.outcome.is_none()
     }
 
-    /// Begins the next round, with a record under a greater tag: all n are to be asked again.
-    pub fn restart(&mut self) {
+    /// The tag that has to be exceeded for the write to go on with [`Self::begin_round`]; none if
+    /// it has one, or has ended.
+    pub fn wants_tag_above(&self) -> Option<Tag> {
+        match self.phase {
+            Phase::Minting(seen) if self.outcome.is_none() => Some(seen),
+            _ => None,
+        }
+    }
+
+    /// Begins the next round, with the record under `tag`: all n are to be asked to store it.
+    pub fn begin_round(&mut self, tag: Tag) {
         self.may_be_stored |= !self.is_certainly_nowhere();
-        let point = |replica: &Replica<WriteReply>| RingPoint {
-            position: replica.ring_point,
-            server: replica.server,
-        };
-        let list = self.tally.replicas().iter().map(point).collect();
-        self.tally = Tally::new(list, self.started);
+        self.is_storing = true;
+        self.tally = Tally::new(self.tally.list(), self.started);
         self.transmitted = 0;
         self.round += 1;
-        self.overtaken_by = None;
+        self.phase = Phase::Storing(tag);
     }
 
     /// No greater tag is to be had: whoever said so has refused.
@@ -135,6 +221,12 @@ impl Write {
         reply: WriteReply,
         now: Instant,
     ) -> Recorded {
+        let reply = match (reply, self.phase) {
+            (WriteReply::Superseded(held), Phase::Storing(tag)) if held <= tag => {
+                WriteReply::Refused(Refusal::TagTaken)
+            }
+            _ => reply,
+        };
         self.record(from, round, Word::Answer(reply), now)
     }
 
@@ -185,8 +277,9 @@ impl Write {
         }
     }
 
-    /// Whether no replica ever held the record. One that was superseded may have: a put that was
-    /// sent again is superseded by whatever was stored after its first copy, whose answer was lost.
+    /// Whether no replica can have taken the record in this round. One that was superseded may
+    /// have: a put that was sent again is superseded by whatever was stored after its first copy,
+    /// whose answer was lost.
     fn is_certainly_nowhere(&self) -> bool {
         let certainly_not = |replica: &Replica<WriteReply>| {
             let word = replica.word;
@@ -195,20 +288,27 @@ impl Write {
                 Word::Unreachable | Word::Answer(WriteReply::Refused(_))
             )
         };
-        self.tally.replicas().iter().all(certainly_not)
+        !self.is_storing || self.tally.replicas().iter().all(certainly_not)
     }
 
     /// How many replicas have confirmed so far.
     pub fn confirmed(&self) -> usize {
-        self.tally
-            .answers()
-            .filter(|answer| **answer == WriteReply::Stored)
-            .count()
+        let confirms = |answer: &&WriteReply| match answer {
+            WriteReply::Stored => true,
+            WriteReply::Superseded(_) => self.level == Level::Linearizable,
+            WriteReply::Tag(_) | WriteReply::Refused(_) => false,
+        };
+        self.tally.answers().filter(confirms).count()
     }
 
     /// The n and w of the request.
     pub fn quorum(&self) -> Quorum {
         self.quorum
+    }
+
+    /// The preference list that it asks.
+    pub fn list(&self) -> PreferenceList {
+        self.tally.list()
     }
 
     /// The replicas, in preference order.
@@ -235,31 +335,63 @@ impl Write {
             return Recorded::Repeated;
         }
         let recorded = self.tally.record(from, word, now);
-        if let (Recorded::Counted, Word::Answer(WriteReply::Superseded(tag))) = (recorded, word) {
-            self.overtaken_by = self.overtaken_by.max(Some(tag));
-        }
-        if self.outcome.is_none() {
-            self.outcome = self.decide();
+        if recorded == Recorded::Counted && self.outcome.is_none() {
+            self.advance(word);
         }
         recorded
     }
 
-    fn decide(&self) -> Option<WriteOutcome> {
-        let confirmed = self.confirmed();
+    /// Goes on as far as the newest word allows.
+    fn advance(&mut self, word: Word<WriteReply>) {
+        if self.phase == Phase::Asking {
+            let told = |answer: &WriteReply| match answer {
+                WriteReply::Tag(tag) => Some(*tag),
+                _ => None,
+            };
+            let told = self.tally.answers().filter_map(told);
+            let majority = usize::from(majority(self.quorum.n()));
+            let count = told.clone().count();
+            if count >= majority {
+                self.phase = Phase::Minting(told.max().unwrap_or(Tag::ZERO));
+            } else if count + self.tally.pending() < majority {
+                self.outcome = Some(self.failure(majority));
+            }
+            return;
+        }
+        let may_restart = self.level == Level::Agreement && !self.is_resubmission;
+        match (word, self.phase) {
+            (Word::Answer(WriteReply::Superseded(held)), Phase::Storing(_)) if may_restart => {
+                self.phase = Phase::Minting(held);
+            }
+            (Word::Answer(WriteReply::Superseded(held)), Phase::Minting(seen)) => {
+                self.phase = Phase::Minting(seen.max(held));
+            }
+            _ => {}
+        }
         let needed = usize::from(self.quorum.needed());
+        let confirmed = self.confirmed();
         if confirmed >= needed {
-            return Some(WriteOutcome::Committed);
+            self.outcome = Some(WriteOutcome::Committed);
+        } else if matches!(self.phase, Phase::Storing(_))
+            && confirmed + self.tally.pending() < needed
+        {
+            self.outcome = Some(self.failure(needed));
         }
-        if self.overtaken_by.is_some() || confirmed + self.tally.pending() >= needed {
-            return None;
-        }
-        let refused = self.tally.answers().count() - confirmed;
+    }
+
+    /// Why `needed` replicas can no longer do what is asked of them.
+    fn failure(&self, needed: usize) -> WriteOutcome {
+        let is_superseded = |answer: &&WriteReply| matches!(answer, WriteReply::Superseded(_));
+        let superseded = self.tally.answers().filter(is_superseded).count();
+        let refused = self.refusals().count();
         let spare = usize::from(self.quorum.n()) - needed;
-        Some(if refused > spare {
+        if self.level == Level::Agreement && superseded > spare {
+            WriteOutcome::Superseded
+        } else if refused + superseded > spare {
             WriteOutcome::Refused
         } else {
             WriteOutcome::Unreachable
-        })
+        }
     }
 }
 
@@ -268,65 +400,194 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use crate::ring::Position;
+    use crate::ring::{Position, RingPoint};
     use crate::testing::start_of_time;
 
     const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];
 
-    fn write(w: u8) -> (Write, Instant) {
-        let now = start_of_time();
+    fn list() -> PreferenceList {
         let point = |server| RingPoint {
             position: Position([0; 20]),
             server,
         };
+        SERVERS.map(point).to_vec()
+    }
+
+    /// A write at the agreement level, in the round after the first tag.
+    fn write(w: u8) -> (Write, Instant) {
+        let now = start_of_time();
         let quorum = Quorum::new(3, w).unwrap();
-        let list = SERVERS.map(point).to_vec();
-        let mut write = Write::new(list, quorum, now, now + Duration::from_secs(1));
+        let deadline = now + Duration::from_secs(1);
+        let mut write = Write::new(list(), quorum, Level::Agreement, now, deadline);
+        assert_eq!(write.wants_tag_above(), Some(Tag::ZERO));
+        store(&mut write, 1);
+        (write, now)
+    }
+
+    fn tag(time: u64) -> Tag {
+        Tag { time, op: 0 }
+    }
+
+    fn superseded(time: u64) -> WriteReply {
+        WriteReply::Superseded(tag(time))
+    }
+
+    /// Begins a round under the tag of this time.
+    fn store(write: &mut Write, time: u64) {
+        write.begin_round(tag(time));
+        let asked: Vec<_> = std::iter::from_fn(|| write.poll_transmit()).collect();
+        let to_store = SERVERS.map(|to| Transmit { to, ask: Ask::Put });
+        assert_eq!(asked, to_store);
+    }
+
+    /// A linearizable write of which all replicas were asked for their tags.
+    fn linearizable(w: u8) -> (Write, Instant) {
+        let now = start_of_time();
+        let deadline = now + Duration::from_secs(1);
+        let quorum = Quorum::new(3, w).unwrap();
+        let mut write = Write::new(list(), quorum, Level::Linearizable, now, deadline);
+        let asked: Vec<_> = std::iter::from_fn(|| write.poll_transmit()).collect();
+        assert_eq!(asked, SERVERS.map(|to| Transmit { to, ask: Ask::Tag }));
+        (write, now)
+    }
+
+    #[test]
+    fn a_linearizable_write_exceeds_what_a_majority_told_and_stores_once() {
+        let (mut write, now) = linearizable(2);
+        write.handle_reply(SERVERS[2], 0, WriteReply::Tag(tag(7)), now);
+        assert_eq!(write.wants_tag_above(), None, "one is no majority");
+        write.handle_reply(SERVERS[0], 0, WriteReply::Tag(Tag::ZERO), now);
+        assert_eq!(write.wants_tag_above(), Some(tag(7)));
+        store(&mut write, 8);
+        assert_eq!(write.wants_tag_above(), None);
+        let late = write.handle_reply(SERVERS[1], 0, WriteReply::Tag(tag(9)), now);
+        assert_eq!(late, Recorded::Repeated);
+        write.handle_reply(SERVERS[1], 1, superseded(9), now);
+        assert_eq!((write.outcome(), write.wants_tag_above()), (None, None));
+        write.handle_reply(SERVERS[0], 1, WriteReply::Stored, now);
+        assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
+        assert_eq!((write.confirmed(), write.round()), (2, 1));
+    }
+
+    #[test]
+    fn a_majority_that_tells_no_tag_ends_a_write_that_is_nowhere() {
+        let (mut write, now) = linearizable(2);
+        write.handle_unreachable(SERVERS[0], 0, true, now);
+        assert_eq!(write.outcome(), None);
+        write.handle_unreachable(SERVERS[1], 0, true, now);
+        assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
+        assert_eq!(write.applied(), Applied::NotApplied);
+
+        let (mut write, now) = linearizable(3);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 0, WriteReply::Refused(Refusal::NotV2), now);
+        }
+        assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
+
+        let (mut write, now) = linearizable(3);
+        write.handle_reply(SERVERS[0], 0, WriteReply::Tag(tag(1)), now);
+        write.handle_timeout(write.poll_timeout().unwrap());
+        assert_eq!(write.outcome(), Some(WriteOutcome::TimedOut));
+        assert_eq!(write.applied(), Applied::NotApplied);
+    }
+
+    #[test]
+    fn what_was_sent_to_be_stored_may_be_stored() {
+        let (mut write, now) = linearizable(2);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 0, WriteReply::Tag(Tag::ZERO), now);
+        }
+        store(&mut write, 1);
+        write.handle_timeout(write.poll_timeout().unwrap());
+        assert_eq!(write.applied(), Applied::Unknown);
+    }
+
+    #[test]
+    fn another_record_under_the_same_tag_confirms_nothing() {
+        let (mut write, now) = linearizable(2);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 0, WriteReply::Tag(Tag::ZERO), now);
+        }
+        store(&mut write, 5);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 1, superseded(5), now);
+        }
+        assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
+        let refusals: Vec<_> = write.refusals().collect();
+        assert_eq!(refusals, [Refusal::TagTaken; 2]);
+    }
+
+    fn again(level: Level) -> (Write, Instant) {
+        let now = start_of_time();
+        let deadline = now + Duration::from_secs(1);
+        let quorum = Quorum::new(3, 2).unwrap();
+        let mut write = Write::again(list(), quorum, level, tag(5), now, deadline);
+        assert_eq!(write.wants_tag_above(), None);
         assert_eq!(std::iter::from_fn(|| write.poll_transmit()).count(), 3);
         (write, now)
     }
 
-    fn superseded(time: u64) -> WriteReply {
-        WriteReply::Superseded(Tag { time, op: 0 })
+    #[test]
+    fn a_write_that_is_sent_again_keeps_its_tag_whatever_it_meets() {
+        let (mut write, now) = again(Level::Linearizable);
+        write.handle_reply(SERVERS[0], 0, superseded(9), now);
+        write.handle_reply(SERVERS[1], 0, superseded(9), now);
+        assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
+
+        let (mut write, now) = again(Level::Agreement);
+        write.handle_reply(SERVERS[0], 0, superseded(9), now);
+        assert_eq!((write.outcome(), write.wants_tag_above()), (None, None));
+        write.handle_reply(SERVERS[1], 0, superseded(9), now);
+        assert_eq!(write.outcome(), Some(WriteOutcome::Superseded));
+        assert_eq!(write.applied(), Applied::Unknown);
+    }
+
+    #[test]
+    fn a_write_that_was_sent_before_is_never_certainly_nowhere() {
+        let (mut write, now) = again(Level::Linearizable);
+        for server in SERVERS {
+            write.handle_unreachable(server, 0, false, now);
+        }
+        assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
+        assert_eq!(write.applied(), Applied::Unknown);
     }
 
     #[test]
     fn a_write_that_was_overtaken_begins_anew_and_counts_only_its_own_round() {
         let (mut write, now) = write(2);
-        write.handle_reply(SERVERS[0], 0, WriteReply::Stored, now);
-        write.handle_reply(SERVERS[1], 0, superseded(7), now);
-        assert_eq!(write.overtaken_by(), Some(Tag { time: 7, op: 0 }));
-        write.handle_reply(SERVERS[2], 0, superseded(9), now);
+        write.handle_reply(SERVERS[0], 1, WriteReply::Stored, now);
+        write.handle_reply(SERVERS[1], 1, superseded(7), now);
+        assert_eq!(write.wants_tag_above(), Some(tag(7)));
+        write.handle_reply(SERVERS[2], 1, superseded(9), now);
         assert_eq!(write.outcome(), None);
-        assert_eq!(write.overtaken_by(), Some(Tag { time: 9, op: 0 }));
-        write.restart();
-        assert_eq!(std::iter::from_fn(|| write.poll_transmit()).count(), 3);
-        assert_eq!((write.round(), write.overtaken_by()), (1, None));
-        let late = write.handle_reply(SERVERS[1], 0, WriteReply::Stored, now);
+        assert_eq!(write.wants_tag_above(), Some(tag(9)));
+        store(&mut write, 10);
+        assert_eq!((write.round(), write.wants_tag_above()), (2, None));
+        let late = write.handle_reply(SERVERS[1], 1, WriteReply::Stored, now);
         assert_eq!((late, write.confirmed()), (Recorded::Repeated, 0));
-        write.handle_reply(SERVERS[1], 1, WriteReply::Stored, now);
+        write.handle_reply(SERVERS[1], 2, WriteReply::Stored, now);
         assert_eq!(write.outcome(), None);
-        write.handle_reply(SERVERS[2], 1, WriteReply::Stored, now);
+        write.handle_reply(SERVERS[2], 2, WriteReply::Stored, now);
         assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
     }
 
     #[test]
     fn being_overtaken_after_the_decision_changes_nothing() {
         let (mut write, now) = write(2);
-        write.handle_reply(SERVERS[0], 0, WriteReply::Stored, now);
-        write.handle_reply(SERVERS[1], 0, WriteReply::Stored, now);
-        write.handle_reply(SERVERS[2], 0, superseded(9), now);
+        write.handle_reply(SERVERS[0], 1, WriteReply::Stored, now);
+        write.handle_reply(SERVERS[1], 1, WriteReply::Stored, now);
+        write.handle_reply(SERVERS[2], 1, superseded(9), now);
         assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
-        assert_eq!(write.overtaken_by(), None);
+        assert_eq!(write.wants_tag_above(), None);
     }
 
     #[test]
     fn what_an_earlier_round_may_have_stored_is_not_forgotten() {
         let (mut write, now) = write(3);
-        write.handle_reply(SERVERS[0], 0, superseded(9), now);
-        write.restart();
+        write.handle_reply(SERVERS[0], 1, superseded(9), now);
+        store(&mut write, 10);
         for server in SERVERS {
-            write.handle_unreachable(server, 1, false, now);
+            write.handle_unreachable(server, 2, false, now);
         }
         assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
         assert_eq!(write.applied(), Applied::Unknown, "two were asked before");
@@ -336,11 +597,11 @@ mod tests {
     fn a_replica_that_was_overtaken_may_have_held_it_before() {
         let (mut write, now) = write(3);
         for server in SERVERS {
-            write.handle_reply(server, 0, superseded(9), now);
+            write.handle_reply(server, 1, superseded(9), now);
         }
-        write.restart();
+        store(&mut write, 10);
         for server in SERVERS {
-            write.handle_unreachable(server, 1, false, now);
+            write.handle_unreachable(server, 2, false, now);
         }
         assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
         assert_eq!(write.applied(), Applied::Unknown);
@@ -350,7 +611,7 @@ mod tests {
     fn a_replica_that_was_cut_off_may_have_stored_it() {
         let (mut write, now) = write(2);
         for (server, sent) in SERVERS.into_iter().zip([false, true, false]) {
-            write.handle_unreachable(server, 0, sent, now);
+            write.handle_unreachable(server, 1, sent, now);
         }
         assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
         assert_eq!(write.applied(), Applied::Unknown);
@@ -359,7 +620,7 @@ mod tests {
     #[test]
     fn with_no_greater_tag_to_be_had_the_write_is_refused() {
         let (mut write, now) = write(2);
-        write.handle_reply(SERVERS[0], 0, superseded(u64::MAX), now);
+        write.handle_reply(SERVERS[0], 1, superseded(u64::MAX), now);
         write.give_up();
         assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
     }

@@ -27,14 +27,13 @@ pub(super) async fn drive(
         tokio::select! {
             () = woken.notified() => {}
             () = &mut sleep => {
-                let now = Instant::now();
-                coordinator.handle_timeouts(now);
+                coordinator.handle_timeouts();
                 // It is set to what is due next below.
-                sleep.as_mut().reset((now + IDLE).into());
+                sleep.as_mut().reset((Instant::now() + IDLE).into());
             }
             () = changed(&mut keys) => coordinator.take_new_keys(),
         }
-        coordinator.flush(Instant::now());
+        coordinator.flush(super::now());
         // Moving a timer forward costs a system call, so it is left alone when it rings too early.
         if let Some(due) = coordinator.next_due()
             && due < sleep.deadline().into_std()

@@ -1,51 +1,42 @@
 //! The gateway's side towards the servers: requests in flight, sockets, timers.
 //!
 //! ```text
-//!   handler --read/write--> [ table: request id -> machine ] <--reply-- exchange <-- socket
-//!                                     |                                    ^
-//!                                     +------ poll_transmit: ask ----------+
+//!   handler --read/write--> [ core: requests, machines, links ] <--datagrams-- sockets
+//!      ^                          |                 |                            ^
+//!      +------- ended ------------+                 +---- driver: flush, timers -+
 //! ```
 //!
 //! One coordinator per worker; workers share nothing here but the ledger of burned ports and
-//! the last round trips. The decisions are those of [`dkvs_common::quorum`]; this module only
-//! carries words to the machines and wakes the handler when a machine has decided.
+//! the last round trips. What happens to a request is decided in [`core`]; this module only
+//! carries datagrams to it and wakes the handler when a request has ended.
 
-mod deadlines;
+pub mod core;
 mod driver;
 mod ports;
-mod probe;
 mod socket;
-mod table;
+mod sockets;
 mod v1;
-mod v2;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dkvs_common::cluster::{Cluster, ServerId};
-use dkvs_common::connection::fetch::Assembly;
-use dkvs_common::connection::peer::{RequestError, Speaks};
-use dkvs_common::kv::{KEY_BYTES_MAX, Key};
-use dkvs_common::quorum::params::Quorum;
+use dkvs_common::connection::peer::Speaks;
+use dkvs_common::kv::Key;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
-use dkvs_common::quorum::{Refusal, Transmit};
-use dkvs_common::record::{Content, Record};
-use dkvs_common::ring::{Position, PreferenceList, Ring};
-use dkvs_common::tag::{Exhausted, Tag, TagClock};
+use dkvs_common::record::Content;
+use dkvs_common::ring::Ring;
+use dkvs_common::tag::Tag;
 use dkvs_common::wire::v1::{KEY_OR_VALUE_BYTES_MAX, Unrepresentable};
-use dkvs_common::wire::v2::envelope::{AUTHENTICATED_BYTES, PLAIN_BYTES};
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_common::wire::v2::request::Request;
 use thiserror::Error;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use self::core::{AskByV1, Core, Ended, Heard, Machine, Now, RequestId, Token, Wish};
 pub use ports::BurnedPorts;
-use probe::Probe;
-use table::{
-    Asked, Ended, Handled, Heard, InFlight, Machine, Next, Question, RequestId, Round, Table,
-};
+use sockets::Sockets;
 pub use v1::SOCKET_BUFFER_BYTES;
 
 /// Which protocol to speak to the servers.
@@ -85,6 +76,12 @@ pub enum NotBegun {
     /// DKVS/1 cannot delete.
     #[error("the servers speak DKVS/1, which cannot delete a key")]
     NoDeletion,
+    /// A linearizable request needs tags, and a replica has none.
+    #[error("{server} speaks DKVS/1 only, which has no tags; consistency=agreement needs none")]
+    NoTags {
+        /// Which one.
+        server: String,
+    },
     /// The key fits no DKVS/2 datagram.
     #[error(
         "the key is {key_bytes} bytes long; with datagrams as short as they are set here, the \
@@ -183,19 +180,25 @@ pub struct Coordinator(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     protocol: Protocol,
-    key_bytes_max: usize,
     value_bytes_max: usize,
-    table: Table,
+    /// The lock is the worker's own and never contended; it is there so that handlers may be
+    /// `Send`, and is never held across an await.
+    state: Mutex<State>,
     v1: v1::Links,
-    v2: v2::Links,
-    /// Mints tags greater than those that a server was heard to hold instead of ours.
-    clock: Mutex<TagClock>,
     driver: Once,
     woken: Arc<Notify>,
     keys: Option<watch::Receiver<Keys>>,
     /// Kibibytes of long values that may be under way.
     memory: Arc<Semaphore>,
 }
+
+struct State {
+    core: Core<Waiter>,
+    sockets: Sockets,
+}
+
+/// Who waits for a request to end.
+type Waiter = oneshot::Sender<Ended>;
 
 /// The key that is asked for to see whether a DKVS/1 server answers; what it holds does not
 /// matter.
@@ -235,28 +238,27 @@ impl Coordinator {
     /// A coordinator for one worker. Its futures run on that worker's runtime. Fails if the
     /// system has no random bytes.
     pub fn new(shared: Arc<Shared>, settings: Settings) -> Result<Self, getrandom::Error> {
-        let Limits {
-            requests_max,
-            sockets_max,
-            value_bytes_in_flight_max,
-        } = settings.limits;
         let servers = shared.cluster.servers().len();
-        let random = (0..servers).map(|_| getrandom::u64());
-        let random = random.collect::<Result<_, _>>()?;
-        let clock = TagClock::new(getrandom::u32()?);
-        let woken = Arc::new(Notify::new());
+        let random = (0..=servers).map(|_| getrandom::u64());
+        let random: Vec<u64> = random.collect::<Result<_, _>>()?;
+        let mut random = random.into_iter();
+        let limits = settings.limits;
+        let memory = Arc::new(Semaphore::new(limits.value_bytes_in_flight_max >> 10));
+        let core = Core::new(Arc::clone(&shared), &settings, Arc::clone(&memory), || {
+            random
+                .next()
+                .expect("there is one for every server and one more")
+        });
+        let sockets = Sockets::new(servers, settings.offload);
         Ok(Self(Arc::new(Inner {
-            keys: settings.keys.clone(),
-            driver: Once::new(),
             protocol: settings.protocol,
-            key_bytes_max: key_bytes_max(&settings),
             value_bytes_max: settings.value_bytes_max,
-            table: Table::new(requests_max),
-            v1: v1::Links::new(Arc::clone(&shared), sockets_max),
-            v2: v2::Links::new(Arc::clone(&shared), settings, random, Arc::clone(&woken)),
-            woken,
-            clock: Mutex::new(clock),
-            memory: Arc::new(Semaphore::new(value_bytes_in_flight_max >> 10)),
+            state: Mutex::new(State { core, sockets }),
+            v1: v1::Links::new(Arc::clone(&shared), limits.sockets_max),
+            driver: Once::new(),
+            woken: Arc::new(Notify::new()),
+            keys: settings.keys,
+            memory,
             shared,
         })))
     }
@@ -266,57 +268,41 @@ impl Coordinator {
         &self.0.shared
     }
 
-    /// Reads `key` from the `quorum.n()` replicas of its preference list. Returns once decided
-    /// (or, with [`Wait::All`], once complete), at the latest after `timeout`.
-    pub async fn read(
-        &self,
-        key: &Key,
-        quorum: Quorum,
-        timeout: Duration,
-        wait: Wait,
-    ) -> Result<Read, NotBegun> {
-        self.check(key, None)?;
-        let list = self.preference_list(key, quorum);
-        let now = Instant::now();
-        let deadline = now + timeout;
-        let mut read = Read::new(list, quorum, now, deadline);
-        let servers = to_all(|| read.poll_transmit());
-        let question = Question::Get { key: key.clone() };
-        let machine = Machine::Read(read);
-        let begun = self.begin(machine, question, Asked::Get, &servers, deadline, wait)?;
-        match begun.finish().await.machine {
+    /// Reads `key` from the `wish.quorum.n()` replicas of its preference list. Returns once
+    /// decided (or, with [`Wait::All`], once complete), at the latest after `wish.timeout`.
+    pub async fn read(&self, key: &Key, wish: Wish) -> Result<Read, NotBegun> {
+        let begin = |state: &mut State, waiter, now| {
+            let list = state.core.preference_list(key, wish.quorum);
+            if self.0.protocol != Protocol::V1 {
+                self.open_all(state, &list, now);
+            }
+            state.core.read(key, list, wish, waiter, now)
+        };
+        match self.begin(begin)?.finish().await.machine {
             Machine::Read(read) => Ok(read),
             _ => unreachable!("a request ends with its own machine"),
         }
     }
 
-    /// Writes `content` to the `quorum.n()` replicas of the key's preference list; otherwise as
-    /// [`Self::read`]. Dropping the future does not take back what was sent.
+    /// Writes `content` to the `wish.quorum.n()` replicas of the key's preference list; otherwise
+    /// as [`Self::read`]. With a `tag`, it is the write that had this tag once more. Dropping the
+    /// future does not take back what was sent.
     pub async fn write(
         &self,
         key: &Key,
         content: Content,
-        quorum: Quorum,
-        timeout: Duration,
-        wait: Wait,
+        tag: Option<Tag>,
+        wish: Wish,
     ) -> Result<Written, NotBegun> {
-        self.check(key, Some(&content))?;
-        let list = self.preference_list(key, quorum);
-        let now = Instant::now();
-        let deadline = now + timeout;
-        let mut write = Write::new(list, quorum, now, deadline);
-        let servers = to_all(|| write.poll_transmit());
-        let tag = self.mint(Tag::ZERO).map_err(|_| NotBegun::Overloaded {
-            what: "no tag is greater than those of the servers",
-        })?;
-        let question = Question::Put {
-            key: key.clone(),
-            record: Record::new(key, tag, content),
+        let begin = |state: &mut State, waiter, now| {
+            let list = state.core.preference_list(key, wish.quorum);
+            if self.0.protocol != Protocol::V1 {
+                self.open_all(state, &list, now);
+            }
+            let core = &mut state.core;
+            core.write(key, content, list, tag, wish, waiter, now)
         };
-        let machine = Machine::Write(write);
-        let asked = Asked::Put { round: 0 };
-        let begun = self.begin(machine, question, asked, &servers, deadline, wait)?;
-        let ended = begun.finish().await;
+        let ended = self.begin(begin)?.finish().await;
         match ended.machine {
             Machine::Write(write) => Ok(Written {
                 write,
@@ -326,27 +312,12 @@ impl Coordinator {
         }
     }
 
-    /// Whether the protocols that may be spoken can carry the key and, to write it, the content.
-    fn check(&self, key: &Key, content: Option<&Content>) -> Result<(), NotBegun> {
-        if self.0.protocol == Protocol::V1 {
-            return v1::check(key, content);
-        }
-        let (key_bytes, key_bytes_max) = (key.as_bytes().len(), self.0.key_bytes_max);
-        if self.0.protocol == Protocol::V2 && key_bytes > key_bytes_max {
-            return Err(NotBegun::KeyTooLong {
-                key_bytes,
-                key_bytes_max,
-            });
-        }
-        Ok(())
-    }
-
     /// Why a key or a content could not travel to servers that found so.
     pub fn unrepresentable(&self, key: &Key, content: Option<&Content>) -> NotBegun {
         let by_v1 = v1::check(key, content).err();
         by_v1.unwrap_or(NotBegun::KeyTooLong {
             key_bytes: key.as_bytes().len(),
-            key_bytes_max: self.0.key_bytes_max,
+            key_bytes_max: self.state().core.key_bytes_max(),
         })
     }
 
@@ -360,25 +331,28 @@ impl Coordinator {
 
     /// Takes `value_bytes` of the memory for long values, for as long as the permit is held.
     pub fn take_memory(&self, value_bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kibibytes = u32::try_from(value_bytes.div_ceil(1 << 10)).ok()?;
-        let memory = Arc::clone(&self.0.memory);
-        memory.try_acquire_many_owned(kibibytes).ok()
+        self::core::take_memory(&self.0.memory, value_bytes)
     }
 
     /// Asks every server whether it answers and how it does, for up to `timeout`. One entry per
     /// server, in the cluster's order.
     pub async fn probe(&self, timeout: Duration) -> Result<Vec<ServerStatus>, NotBegun> {
         let servers: Vec<ServerId> = self.shared().cluster.iter().map(|(id, _)| id).collect();
-        let machine = Machine::Probe(Probe::new(servers.len()));
-        let (asked, wait) = (Asked::Status, Wait::All);
-        let deadline = Instant::now() + timeout;
-        let begun = self.begin(machine, Question::Status, asked, &servers, deadline, wait)?;
-        let answers = match begun.finish().await.machine {
+        let begin = |state: &mut State, waiter, now| {
+            for server in &servers {
+                if self.0.protocol != Protocol::V1 && !state.core.is_open(*server) {
+                    self.open(state, *server, now);
+                }
+            }
+            state.core.probe(timeout, waiter, now)
+        };
+        let answers = match self.begin(begin)?.finish().await.machine {
             Machine::Probe(probe) => probe.into_answers(),
             _ => unreachable!("a request ends with its own machine"),
         };
+        let state = self.state();
         let status = |(server, answer): (ServerId, Option<Vec<(u8, u64)>>)| {
-            let link = self.0.v2.status(server);
+            let link = state.core.link_status(server);
             let traffic = link.map(|link| Traffic {
                 requests: link.counters.sent,
                 retransmissions: link.counters.sent_again,
@@ -388,7 +362,7 @@ impl Coordinator {
             });
             ServerStatus {
                 is_reachable: answer.is_some(),
-                speaks: self.speaks(server),
+                speaks: state.core.speaks(server),
                 round_trip: link.and_then(|link| link.round_trip),
                 statistics: answer.unwrap_or_default(),
                 traffic,
@@ -397,252 +371,121 @@ impl Coordinator {
         Ok(servers.into_iter().zip(answers).map(status).collect())
     }
 
-    fn speaks(&self, server: ServerId) -> Speaks {
-        match self.0.protocol {
-            Protocol::V1 => Speaks::V1,
-            Protocol::V2 | Protocol::Auto => self.0.v2.speaks(server),
-        }
-    }
-
-    fn preference_list(&self, key: &Key, quorum: Quorum) -> PreferenceList {
-        let n = usize::from(quorum.n());
-        let position = Position::of_key(key);
-        self.shared().ring.preference_list(position, n)
-    }
-
-    /// Enters a request and asks all its servers, or fails and asks none.
+    /// Begins a request. Fails, with nobody asked, if it cannot.
     fn begin(
         &self,
-        machine: Machine,
-        question: Question,
-        asked: Asked,
-        servers: &[ServerId],
-        deadline: Instant,
-        wait: Wait,
+        begin: impl FnOnce(&mut State, Waiter, Now) -> Result<RequestId, NotBegun>,
     ) -> Result<Begun, NotBegun> {
         let inner = &self.0;
         inner.driver.call_once(|| {
             let drive = driver::drive(self.clone(), Arc::clone(&inner.woken), inner.keys.clone());
             drop(tokio::spawn(drive));
         });
-        let (done, result) = oneshot::channel();
-        let in_flight = InFlight {
-            machine,
-            question: question.clone(),
-            deadline,
-            wait,
-            done,
-            tickets: Vec::new(),
-            fetches: Vec::new(),
-            beginning: None,
-            assembly: None,
-            memory: None,
-        };
-        let id = inner.table.insert(Instant::now(), in_flight)?;
-        // For the deadline, if for nothing else.
-        inner.woken.notify_one();
+        let (waiter, result) = oneshot::channel();
+        let mut state = self.state();
+        let id = begin(&mut state, waiter, now())?;
         let begun = Begun {
             coordinator: self.clone(),
             id,
             result,
         };
-        self.ask(id, asked, &question, servers, deadline)?;
+        let by_v1 = by_v1(&mut state.core);
+        self.after(state);
+        // For the deadline, if for nothing else.
+        inner.woken.notify_one();
+        if !by_v1.is_empty() {
+            let servers: Vec<ServerId> = by_v1.iter().map(|ask| ask.server).collect();
+            let sockets = inner.v1.take(&servers)?;
+            for (ask, socket) in by_v1.into_iter().zip(sockets) {
+                self.ask_by_v1(ask, socket);
+            }
+        }
         Ok(begun)
     }
 
-    /// Asks each server by the protocol that it speaks. Fails, with nobody asked, if there are no
-    /// sockets to be had.
-    fn ask(
-        &self,
-        id: RequestId,
-        asked: Asked,
-        question: &Question,
-        servers: &[ServerId],
-        deadline: Instant,
-    ) -> Result<(), NotBegun> {
-        let now = Instant::now();
-        let by_v1: Vec<ServerId> = match self.0.protocol {
-            Protocol::V1 => servers.to_vec(),
-            Protocol::V2 => Vec::new(),
-            Protocol::Auto => self.0.v2.those_of_v1(servers),
-        };
-        if !by_v1.is_empty() {
-            let sockets = self.0.v1.take(&by_v1)?;
-            for (server, socket) in by_v1.iter().copied().zip(sockets) {
-                self.ask_one_by_v1(id, asked, question, (server, socket), deadline);
-                if self.0.protocol == Protocol::Auto {
-                    self.0.v2.greet_if_due(self, server, now);
-                }
+    /// Sees to what the core wants done, once it was told something.
+    fn after(&self, mut state: MutexGuard<'_, State>) {
+        while let Some((waiter, ended)) = state.core.poll_ended() {
+            // A handler that is gone does not need it.
+            drop(waiter.send(ended));
+        }
+        let by_v1 = by_v1(&mut state.core);
+        if state.core.wants_to_send() {
+            self.0.woken.notify_one();
+        }
+        drop(state);
+        for ask in by_v1 {
+            match self.0.v1.take(&[ask.server]) {
+                Ok(mut sockets) => self.ask_by_v1(ask, sockets.pop().flatten()),
+                Err(_) => self.heard_by_v1(ask.token, ask.server, unreachable()),
             }
         }
-        if by_v1.len() < servers.len() {
-            let by_v2 = servers.iter().copied();
-            let by_v2 = by_v2.filter(|server| !by_v1.contains(server));
-            let times = (now, deadline);
-            let asked_of = self.0.v2.ask(self, (id, asked), question, by_v2, times);
-            let tickets = asked_of.iter().filter_map(|(server, result)| {
-                let ticket = result.as_ref().ok()?;
-                Some((*server, *ticket))
-            });
-            self.0
-                .table
-                .with(id, |in_flight| in_flight.tickets.extend(tickets));
-            for (server, result) in asked_of {
-                let heard = match result {
-                    Ok(_) => continue,
-                    Err(RequestError::TooLong { .. }) => {
-                        Heard::refused(asked, Refusal::Unrepresentable)
-                    }
-                    Err(RequestError::TooMany) => Heard::refused(asked, Refusal::Busy),
-                    Err(RequestError::Unreachable) => Heard::Unreachable { sent: false },
-                };
-                self.heard(id, server, asked, heard, now);
-            }
-        }
-        Ok(())
     }
 
-    fn ask_one_by_v1(
-        &self,
-        id: RequestId,
-        asked: Asked,
-        question: &Question,
-        (server, socket): (ServerId, Option<v1::LinkSocket>),
-        deadline: Instant,
-    ) {
-        let (heard, unused) = match (v1::encode(question), socket) {
+    fn ask_by_v1(&self, ask: AskByV1, socket: Option<v1::LinkSocket>) {
+        let AskByV1 {
+            token,
+            server,
+            question,
+            deadline,
+        } = ask;
+        let (heard, unused) = match (v1::encode(&question), socket) {
             (Ok(datagram), Some(socket)) => {
-                let links = &self.0.v1;
-                return links.ask(self, (id, asked), socket, &datagram, deadline);
+                return self.0.v1.ask(self, token, socket, &datagram, deadline);
             }
-            (Err(refusal), socket) => (Heard::refused(asked, refusal), socket),
-            (Ok(_), None) => (Heard::Unreachable { sent: false }, None),
+            (Err(refusal), socket) => (Heard::refused(token.asked, refusal), socket),
+            (Ok(_), None) => (unreachable(), None),
         };
         self.0.v1.give_back(vec![unused]);
-        self.heard(id, server, asked, heard, Instant::now());
+        self.heard_by_v1(token, server, heard);
     }
 
-    /// A server turned out to speak DKVS/1 only: asks it so, if that is allowed.
-    fn ask_by_v1(&self, id: RequestId, asked: Asked, server: ServerId) {
-        let now = Instant::now();
-        let request = |in_flight: &mut InFlight| {
-            in_flight.tickets.retain(|(asked, _)| *asked != server);
-            (in_flight.question.clone(), in_flight.deadline)
-        };
-        let Some((question, deadline)) = self.0.table.with(id, request) else {
-            return;
-        };
-        let heard = match asked {
-            Asked::Fetch => Heard::FetchFailed(None),
-            _ if self.0.protocol == Protocol::V2 => Heard::refused(asked, Refusal::NotV2),
-            _ => match self.0.v1.take(&[server]) {
-                Ok(mut sockets) => {
-                    let socket = (server, sockets.pop().flatten());
-                    return self.ask_one_by_v1(id, asked, &question, socket, deadline);
-                }
-                Err(_) => Heard::Unreachable { sent: false },
-            },
-        };
-        self.heard(id, server, asked, heard, now);
+    fn heard_by_v1(&self, token: Token, from: ServerId, heard: Heard) {
+        let mut state = self.state();
+        state.core.handle_v1(token, from, heard, now());
+        self.after(state);
     }
 
-    /// Sends what is to be sent.
-    fn flush(&self, now: Instant) {
-        let events = self.0.v2.flush(now);
-        self.handle_events(events, now);
-    }
-
-    /// Time has passed.
-    fn handle_timeouts(&self, now: Instant) {
-        // Requests first: that a fetch ends at its request's deadline is no failure of the server.
-        let abandoned = self.0.table.expire(now);
-        self.0.v2.abandon(&abandoned);
-        let events = self.0.v2.handle_timeouts(now);
-        self.handle_events(events, now);
+    fn handle_timeouts(&self) {
+        let mut state = self.state();
+        state.core.handle_timeout(now());
+        self.after(state);
     }
 
     /// Nothing is due before this.
     fn next_due(&self) -> Option<Instant> {
-        let deadline = self.0.table.next_deadline();
-        deadline.into_iter().chain(self.0.v2.next_due()).min()
+        self.state().core.poll_timeout()
     }
 
     fn take_new_keys(&self) {
-        self.0.v2.take_new_keys();
-    }
-
-    /// A server has its word. Whatever that makes necessary is done.
-    fn heard(&self, id: RequestId, from: ServerId, asked: Asked, heard: Heard, now: Instant) {
-        match self.0.table.handle(id, from, asked, heard, now) {
-            Handled::Ended(tickets) => self.0.v2.abandon(&tickets),
-            Handled::Open(None) => {}
-            Handled::Open(Some(Next::Exceed(seen))) => self.write_again(id, seen),
-            Handled::Open(Some(Next::Fetch {
-                from,
-                key,
-                assembly,
-                deadline,
-            })) => self.fetch(id, from, (key, assembly), (now, deadline)),
+        if let Some(keys) = &self.0.keys {
+            let keys = keys.borrow().clone();
+            self.state().core.set_keys(keys);
         }
     }
 
-    fn write_again(&self, id: RequestId, seen: Tag) {
-        let Ok(tag) = self.mint(seen) else {
-            self.0.table.give_up(id);
-            return;
-        };
-        let Some(round) = self.0.table.restart(id, tag) else {
-            return;
-        };
-        let Round {
-            question,
-            servers,
-            asked,
-            deadline,
-        } = round;
-        if let Err(error) = self.ask(id, asked, &question, &servers, deadline) {
-            tracing::warn!(%error, "a write could not be repeated under a greater tag");
-            self.0.table.give_up(id);
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = self.0.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn fetch(
-        &self,
-        id: RequestId,
-        from: ServerId,
-        (key, assembly): (Key, Assembly),
-        times: (Instant, Instant),
-    ) {
-        let value_bytes = assembly.digest().value_bytes as usize;
-        let has_memory = self.0.table.with(id, |in_flight| {
-            if in_flight.memory.is_none() {
-                in_flight.memory = self.take_memory(value_bytes);
-            }
-            in_flight.memory.is_some()
-        });
-        let begun = match has_memory {
-            Some(true) => self.0.v2.fetch(self, id, from, (key, assembly), times),
-            Some(false) => Err(RequestError::TooMany),
-            None => return,
-        };
-        match begun {
-            Ok(ticket) => drop(self.0.table.with(id, |in_flight| {
-                in_flight.tickets.push((from, ticket));
-            })),
-            Err(_) => {
-                let failed = Heard::FetchFailed(None);
-                self.heard(id, from, Asked::Fetch, failed, times.0);
-            }
-        }
-    }
+fn by_v1(core: &mut Core<Waiter>) -> Vec<AskByV1> {
+    std::iter::from_fn(|| core.poll_ask_by_v1()).collect()
+}
 
-    /// A tag greater than `seen`, and than all that were minted before.
-    fn mint(&self, seen: Tag) -> Result<Tag, Exhausted> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        // Before 1970 the clock shows nothing of use, and tags do not rely on it.
-        let unix_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-        let mut clock = self.0.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.mint(unix_ms, seen)
+fn unreachable() -> Heard {
+    Heard::Unreachable { sent: false }
+}
+
+/// What the clocks show.
+pub(crate) fn now() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // Before 1970 the clock shows nothing of use, and tags do not rely on it.
+    let unix_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+    Now {
+        at: Instant::now(),
+        unix_ms,
     }
 }
 
@@ -652,25 +495,6 @@ pub struct Written {
     pub write: Write,
     /// Its tag.
     pub tag: Option<Tag>,
-}
-
-/// Everyone whom a machine wants to be asked.
-fn to_all(poll_transmit: impl FnMut() -> Option<Transmit>) -> Vec<ServerId> {
-    let transmits = std::iter::from_fn(poll_transmit);
-    transmits.map(|transmit| transmit.to).collect()
-}
-
-/// The longest key that fits a datagram with everything else that a put may say.
-fn key_bytes_max(settings: &Settings) -> usize {
-    let head = Request::PUT_HEAD_BYTES_MAX;
-    let envelope = match settings.keys {
-        Some(_) => AUTHENTICATED_BYTES,
-        None => PLAIN_BYTES,
-    };
-    settings
-        .datagram_bytes_max
-        .saturating_sub(head + envelope)
-        .min(KEY_BYTES_MAX)
 }
 
 /// A request that is in flight. Whoever drops it drops the request.
@@ -690,8 +514,6 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        let coordinator = &self.coordinator.0;
-        let tickets = coordinator.table.remove(self.id);
-        coordinator.v2.abandon(&tickets);
+        self.coordinator.state().core.cancel(self.id);
     }
 }

@@ -34,9 +34,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
+use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::ReadReply;
 use dkvs_common::quorum::write::WriteReply;
-use dkvs_common::quorum::{Refusal, Version};
 use dkvs_common::record::Content;
 use dkvs_common::wire::v1::{self, DATAGRAM_BYTES_MAX, GetReply, IllFormedReply, PutReply};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -44,7 +44,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
-use super::table::{Asked, Heard, Question, RequestId};
+use super::core::{Asked, Heard, Question, Token};
 use super::{Coordinator, NotBegun, PROBE_KEY, Shared};
 
 /// What each socket asks the system to buffer, in bytes: a few of the largest datagrams.
@@ -153,7 +153,7 @@ impl Links {
     pub(super) fn ask(
         &self,
         coordinator: &Coordinator,
-        (id, asked): (RequestId, Asked),
+        token: Token,
         socket: LinkSocket,
         datagram: &[u8],
         deadline: Instant,
@@ -168,8 +168,7 @@ impl Links {
         let exchange = Exchange {
             links: self.clone(),
             coordinator: coordinator.clone(),
-            id,
-            asked,
+            token,
             server: socket.server,
             asked_at: Instant::now(),
             deadline,
@@ -314,8 +313,7 @@ enum Sent {
 struct Exchange {
     links: Links,
     coordinator: Coordinator,
-    id: RequestId,
-    asked: Asked,
+    token: Token,
     server: ServerId,
     asked_at: Instant,
     deadline: Instant,
@@ -379,14 +377,14 @@ impl Exchange {
             match self.receive_datagram(socket).await {
                 Ok(datagram) => {
                     let now = Instant::now();
-                    match decode(self.asked, datagram) {
+                    match decode(self.token.asked, datagram) {
                         Ok(heard) => {
                             let round_trip = now.saturating_duration_since(self.asked_at);
                             let shared = &self.links.shared;
                             shared.record_round_trip(self.server, round_trip);
                             let ports = &shared.burned_ports;
                             ports.answered(self.server, self.asked_at, now);
-                            self.tell(heard, now);
+                            self.tell(heard);
                             return Settled::Clean;
                         }
                         Err(error) => {
@@ -423,12 +421,11 @@ impl Exchange {
 
     /// The question did not arrive: every question has a socket for itself.
     fn unreachable(&self) {
-        self.tell(Heard::Unreachable { sent: false }, Instant::now());
+        self.tell(Heard::Unreachable { sent: false });
     }
 
-    fn tell(&self, heard: Heard, now: Instant) {
-        self.coordinator
-            .heard(self.id, self.server, self.asked, heard, now);
+    fn tell(&self, heard: Heard) {
+        self.coordinator.heard_by_v1(self.token, self.server, heard);
     }
 }
 
@@ -450,6 +447,8 @@ pub(super) fn encode(question: &Question) -> Result<Bytes, Refusal> {
             Content::Value { value, .. } => v1::encode_put(key, value),
             Content::Tombstone => return Err(Refusal::NoDeletion),
         },
+        // Nothing that needs tags is asked so; what holds of a put then holds of asking for one.
+        Question::Tag { .. } => return Err(Refusal::NotV2),
         Question::Status => Ok(Bytes::from_static(PROBE_KEY.as_bytes())),
     };
     encoded.map_err(|_| Refusal::Unrepresentable)
@@ -457,15 +456,17 @@ pub(super) fn encode(question: &Question) -> Result<Bytes, Refusal> {
 
 fn decode(asked: Asked, datagram: Bytes) -> Result<Heard, IllFormedReply> {
     Ok(match asked {
-        Asked::Get | Asked::Fetch | Asked::Status => {
+        Asked::Get { .. } | Asked::Fetch | Asked::Status => {
             Heard::Read(match GetReply::decode(datagram)? {
-                GetReply::Value(value) => ReadReply::Value(value, Version::default()),
+                GetReply::Value(value) => ReadReply::Value(value),
                 GetReply::Unknown => ReadReply::Absent(None),
             })
         }
-        Asked::Put { .. } => Heard::Write(match PutReply::decode(&datagram)? {
-            PutReply::Stored => WriteReply::Stored,
-            PutReply::Failed => WriteReply::Refused(Refusal::Unstated),
-        }),
+        Asked::Put { .. } | Asked::Tag { .. } | Asked::Repair { .. } => {
+            Heard::Write(match PutReply::decode(&datagram)? {
+                PutReply::Stored => WriteReply::Stored,
+                PutReply::Failed => WriteReply::Refused(Refusal::Unstated),
+            })
+        }
     })
 }

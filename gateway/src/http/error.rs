@@ -199,10 +199,17 @@ impl Problem {
             StatusCode::CONFLICT,
             "replicas-disagree",
             "The replicas do not agree",
-            format!(
-                "no {r} of {n} replicas agree on this key; a write may be under way or have failed \
-                 half way: read again, read with a smaller r, or write the value you want"
-            ),
+            match report.consistency {
+                "linearizable" => format!(
+                    "{n} replicas hold different values under one tag, and no {r} the same: a tag \
+                     was used for two writes; write the value you want"
+                ),
+                _ => format!(
+                    "no {r} of {n} replicas agree on this key; a write may be under way or have \
+                     failed half way: read again, read with a smaller r, or write the value you \
+                     want"
+                ),
+            },
         )
         .with(report)
     }
@@ -246,6 +253,7 @@ impl Problem {
                 Self::value_too_large(value_bytes_max as usize).with(report)
             }
             Refusal::NoDeletion => Self::no_deletion().with(report),
+            Refusal::TagTaken => Self::tag_conflict(report),
             _ => {
                 let (n, w) = (report.quorum.n, report.quorum.w);
                 let what = report.what_became();
@@ -262,6 +270,48 @@ impl Problem {
         Self::from(NotBegun::Overloaded {
             what: "too many long values are on their way",
         })
+    }
+
+    /// Linearizable was asked for, and servers have no tags.
+    pub(super) fn no_tags(server: Option<String>) -> Self {
+        let who = server.map_or("too many of the replicas speak".to_owned(), |server| {
+            format!("{server} speaks")
+        });
+        Self::invalid_parameters(vec![InvalidParameter {
+            name: "consistency".to_owned(),
+            reason: format!(
+                "it cannot be linearizable: {who} DKVS/1 only, which has no tags; \
+                 consistency=agreement needs none"
+            ),
+        }])
+    }
+
+    /// A write that was sent again met something newer, at the agreement level.
+    pub(super) fn superseded(report: WriteReport<'_>) -> Self {
+        let (n, w) = (report.quorum.n, report.quorum.w);
+        Self::new(
+            StatusCode::CONFLICT,
+            "superseded",
+            "A newer value is there",
+            format!(
+                "so many of the {n} replicas hold a newer value that {w} can no longer confirm \
+                 this one under its tag; whether it was there before is not known: to write it \
+                 now, leave the tag out"
+            ),
+        )
+        .with(report)
+    }
+
+    /// Another value was sent under the tag of one that replicas hold.
+    fn tag_conflict(report: WriteReport<'_>) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "tag-conflict",
+            "The tag belongs to another value",
+            "replicas hold another value under this tag; a tag repeats the write that had it, with \
+             the same value and content type, and no other: leave the tag out",
+        )
+        .with(report)
     }
 
     fn no_deletion() -> Self {
@@ -391,6 +441,7 @@ impl From<NotBegun> for Problem {
             )
             .with_retry_after(),
             NotBegun::NoDeletion => Self::no_deletion(),
+            NotBegun::NoTags { server } => Self::no_tags(Some(server)),
             NotBegun::KeyTooLong { .. } => Self::key_too_long(error.to_string()),
             NotBegun::Unrepresentable(error) => match error {
                 Unrepresentable::KeyHasNul { .. } => Self::invalid_key(error.to_string()),

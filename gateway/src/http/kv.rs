@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::read::{ReadOutcome, Standing};
 use dkvs_common::quorum::write::WriteOutcome;
-use dkvs_common::quorum::{Refusal, Version};
+use dkvs_common::quorum::{Level, Refusal, Version};
 use dkvs_common::record::{Content, ContentType};
 use http_body_util::BodyExt as _;
 use serde::Serialize;
@@ -76,16 +76,9 @@ async fn write(
     parameters: &KvParameters,
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
-    let KvParameters {
-        quorum,
-        timeout,
-        wait,
-        ..
-    } = *parameters;
+    let KvParameters { wish, tag, .. } = *parameters;
     let coordinator = &app.0.coordinator;
-    let written = coordinator
-        .write(key, content.clone(), quorum, timeout, wait)
-        .await?;
+    let written = coordinator.write(key, content.clone(), tag, wish).await?;
     let report = WriteReport::new(coordinator.shared(), &written);
     match written.write.outcome() {
         Some(WriteOutcome::Committed) => Ok(json(&WriteBody {
@@ -97,9 +90,13 @@ async fn write(
             Some(Refusal::Unrepresentable) => {
                 Problem::from(coordinator.unrepresentable(key, Some(&content))).with(report)
             }
+            Some(Refusal::NotV2) if written.write.level() == Level::Linearizable => {
+                Problem::no_tags(None).with(report)
+            }
             Some(refusal) => Problem::write_refused(refusal, report),
             None => Problem::write_unreachable(report),
         }),
+        Some(WriteOutcome::Superseded) => Err(Problem::superseded(report)),
         Some(WriteOutcome::Unreachable) => Err(Problem::write_unreachable(report)),
         Some(WriteOutcome::TimedOut) | None => Err(Problem::write_timeout(report)),
     }
@@ -144,14 +141,8 @@ pub(super) async fn get(
     };
 
     let started = Instant::now();
-    let KvParameters {
-        quorum,
-        timeout,
-        wait,
-        ..
-    } = parameters;
     let coordinator = &app.0.coordinator;
-    let read = coordinator.read(&key, quorum, timeout, wait).await?;
+    let read = coordinator.read(&key, parameters.wish).await?;
     let outcome = read.outcome();
     let tag = match outcome {
         Some(ReadOutcome::Found(_, version)) => version.tag,
@@ -170,11 +161,14 @@ pub(super) async fn get(
         Some(ReadOutcome::Absent) => Err(Problem::key_not_found(report)),
         Some(ReadOutcome::Disagree) => Err(Problem::replicas_disagree(report)),
         Some(ReadOutcome::Unreachable) => {
-            let unrepresentable = Standing::Refused(Refusal::Unrepresentable);
-            let replicas = read.replicas().iter();
-            let mut standings = replicas.map(|replica| read.standing(replica));
-            Err(if standings.any(|standing| standing == unrepresentable) {
+            let has_refused = |refusal| {
+                let mut replicas = read.replicas().iter();
+                replicas.any(|replica| read.standing(replica) == Standing::Refused(refusal))
+            };
+            Err(if has_refused(Refusal::Unrepresentable) {
                 Problem::from(coordinator.unrepresentable(&key, None)).with(report)
+            } else if has_refused(Refusal::NotV2) && read.level() == Level::Linearizable {
+                Problem::no_tags(None).with(report)
             } else {
                 Problem::read_unreachable(report)
             })

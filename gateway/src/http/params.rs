@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use axum::http::Uri;
+use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::{Quorum, QuorumError};
+use dkvs_common::tag::{AHEAD_MS_MAX, Tag};
 use serde::Serialize;
 
 use super::App;
 use super::error::Problem;
 use crate::config::TIMEOUT_MS_MAX;
 use crate::coordinator::Wait;
+use crate::coordinator::core::Wish;
 
 /// A parameter that is refused, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -139,15 +142,42 @@ impl Query {
         }
     }
 
-    fn consistency(&mut self) {
+    /// The level to give, and whether it may be less where servers cannot give that.
+    fn consistency(&mut self, app: &App, quorum: Quorum) -> (Level, bool) {
+        let replication = app.0.replication;
         match self.value("consistency") {
-            None | Some("agreement") => {}
-            Some("linearizable") => self.refuse(
-                "consistency",
-                "this version of the gateway does not give linearizable; agreement is what it gives",
-            ),
-            Some(_) => self.refuse("consistency", "it is agreement or linearizable"),
+            None => (Level::strongest(quorum, replication), true),
+            Some("agreement") => (Level::Agreement, false),
+            Some("linearizable") => {
+                // Of a quorum that is refused itself there is nothing to say.
+                if self.invalid.is_empty()
+                    && let Err(error) = Level::check_linearizable(quorum, replication)
+                {
+                    self.refuse("consistency", format!("it cannot be linearizable: {error}"));
+                }
+                (Level::Linearizable, false)
+            }
+            Some(_) => {
+                self.refuse("consistency", "it is agreement or linearizable");
+                (Level::Agreement, false)
+            }
         }
+    }
+
+    /// The tag of a write that is sent again. One that no clock can have shown is refused: it
+    /// would make the key's tags end sooner than time does.
+    fn tag(&mut self, unix_ms: u64) -> Option<Tag> {
+        let parsed = self.value("tag")?.parse::<Tag>();
+        let reason = match parsed {
+            Err(error) => format!("{error}, as a reply gave it"),
+            Ok(tag) if tag.unix_ms() > unix_ms.saturating_add(AHEAD_MS_MAX) => {
+                "its time is more than a day ahead; take the tag that a reply gave".to_owned()
+            }
+            Ok(tag) if tag.time == 0 => "no write has this tag".to_owned(),
+            Ok(tag) => return Some(tag),
+        };
+        self.refuse("tag", reason);
+        None
     }
 
     fn flag(&mut self, name: &str) -> bool {
@@ -163,11 +193,11 @@ impl Query {
 }
 
 /// What a read or a write of a key was asked to be.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct KvParameters {
-    pub(super) quorum: Quorum,
-    pub(super) timeout: Duration,
-    pub(super) wait: Wait,
+    pub(super) wish: Wish,
+    /// Of a write that is sent again.
+    pub(super) tag: Option<Tag>,
     pub(super) raw: bool,
 }
 
@@ -180,13 +210,19 @@ impl KvParameters {
         needed: &str,
     ) -> Result<Self, Problem> {
         let mut query = Query::new(uri, known);
+        let quorum = query.quorum(app, needed);
+        let (level, may_fall_back) = query.consistency(app, quorum);
         let parameters = Self {
-            quorum: query.quorum(app, needed),
-            timeout: query.timeout(app),
-            wait: query.wait(),
+            wish: Wish {
+                quorum,
+                level,
+                may_fall_back,
+                timeout: query.timeout(app),
+                wait: query.wait(),
+            },
+            tag: query.tag(crate::coordinator::now().unix_ms),
             raw: query.flag("raw"),
         };
-        query.consistency();
         query.finish()?;
         Ok(parameters)
     }
@@ -238,7 +274,7 @@ mod tests {
         App::new(coordinator, 3, timeout, CancellationToken::new()).unwrap()
     }
 
-    const KNOWN: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "raw"];
+    const KNOWN: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "tag", "raw"];
 
     fn parse(query: &str) -> Result<KvParameters, Vec<(String, String)>> {
         let uri: Uri = format!("/kv/k?{query}").parse().unwrap();
@@ -253,16 +289,39 @@ mod tests {
 
     #[test]
     fn good_parameters_are_taken() {
-        let parameters =
-            parse("n=4&w=3&timeout_ms=30000&wait=all&consistency=agreement&raw=true").unwrap();
-        assert_eq!((parameters.quorum.n(), parameters.quorum.needed()), (4, 3));
-        assert_eq!(parameters.timeout, Duration::from_secs(30));
-        assert_eq!(parameters.wait, Wait::All);
+        let given = "n=4&w=3&timeout_ms=30000&wait=all&consistency=agreement&raw=true\
+                     &tag=0192f0c4a1b20001-9f3c21d400000007";
+        let parameters = parse(given).unwrap();
+        let wish = parameters.wish;
+        assert_eq!((wish.quorum.n(), wish.quorum.needed()), (4, 3));
+        assert_eq!(wish.timeout, Duration::from_secs(30));
+        assert_eq!(wish.wait, Wait::All);
+        assert_eq!((wish.level, wish.may_fall_back), (Level::Agreement, false));
         assert!(parameters.raw);
+        assert_eq!(parameters.tag.unwrap().op, 0x9f3c_21d4_0000_0007);
         let parameters = parse("").unwrap();
-        assert_eq!((parameters.quorum.n(), parameters.quorum.needed()), (3, 2));
-        assert_eq!(parameters.timeout, Duration::from_secs(1));
-        assert_eq!((parameters.wait, parameters.raw), (Wait::Quorum, false));
+        let wish = parameters.wish;
+        assert_eq!((wish.quorum.n(), wish.quorum.needed()), (3, 2));
+        assert_eq!(wish.timeout, Duration::from_secs(1));
+        assert_eq!((wish.wait, parameters.raw), (Wait::Quorum, false));
+        assert_eq!(parameters.tag, None);
+    }
+
+    #[test]
+    fn the_level_is_the_strongest_that_the_quorum_allows_unless_one_is_asked_for() {
+        for (query, level, may_fall_back) in [
+            ("", Level::Linearizable, true),
+            ("n=3&w=3", Level::Linearizable, true),
+            ("w=1", Level::Agreement, true),
+            ("n=4", Level::Agreement, true),
+            ("n=5&w=5", Level::Agreement, true),
+            ("consistency=linearizable", Level::Linearizable, false),
+            ("consistency=agreement", Level::Agreement, false),
+        ] {
+            let wish = parse(query).unwrap().wish;
+            let given = (wish.level, wish.may_fall_back);
+            assert_eq!(given, (level, may_fall_back), "{query}");
+        }
     }
 
     #[test]
@@ -291,7 +350,27 @@ mod tests {
                 "consistency",
                 "agreement or linearizable",
             ),
-            ("consistency=linearizable", "consistency", "does not give"),
+            (
+                "consistency=linearizable&n=4",
+                "consistency",
+                "only the cluster's replication, 3",
+            ),
+            (
+                "consistency=linearizable&w=1",
+                "consistency",
+                "1 of 3 is no majority; at least 2",
+            ),
+            ("tag=7", "tag", "two groups of 16"),
+            (
+                "tag=ffffffffffffffff-0000000000000001",
+                "tag",
+                "more than a day ahead",
+            ),
+            (
+                "tag=0000000000000000-0000000000000001",
+                "tag",
+                "no write has this tag",
+            ),
         ] {
             let invalid = parse(query).unwrap_err();
             assert_eq!(invalid.len(), 1, "{query}: {invalid:?}");

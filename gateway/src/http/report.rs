@@ -15,9 +15,6 @@ use serde::{Serialize, Serializer};
 
 use crate::coordinator::{Shared, Written};
 
-/// The level that reads and writes are at.
-pub(super) const AGREEMENT: &str = "agreement";
-
 /// A key: as text, or in base64 where it is no UTF-8.
 #[derive(Serialize)]
 pub(super) struct KeyText<'a> {
@@ -143,6 +140,11 @@ impl<'a> WriteReport<'a> {
             let (mut reason, mut tag) = (None, None);
             let status = match replica.word {
                 Word::Pending => "pending",
+                Word::Answer(WriteReply::Tag(held)) => {
+                    reason = Some("the server told its tag, and was not asked to store anything");
+                    tag = Some(held).filter(|held| *held != Tag::ZERO);
+                    "pending"
+                }
                 Word::Answer(WriteReply::Stored) => "stored",
                 Word::Answer(WriteReply::Superseded(held)) => {
                     tag = Some(held);
@@ -171,7 +173,7 @@ impl<'a> WriteReport<'a> {
                 Applied::Unknown => "unknown",
                 Applied::NotApplied => "not_applied",
             },
-            consistency: AGREEMENT,
+            consistency: write.level().name(),
             tag: written.tag,
             quorum: WriteQuorum {
                 n: write.quorum().n(),
@@ -207,6 +209,8 @@ impl<'a> ReadReport<'a> {
             let mut reason = None;
             let status = match read.standing(replica) {
                 Standing::Match => "match",
+                Standing::Stale => "stale",
+                Standing::Repaired => "repaired",
                 Standing::Differs => "differs",
                 Standing::Absent => "absent",
                 Standing::Tombstone => "tombstone",
@@ -229,7 +233,7 @@ impl<'a> ReadReport<'a> {
             }
         };
         Self {
-            consistency: AGREEMENT,
+            consistency: read.level().name(),
             tag,
             quorum: ReadQuorum {
                 n: read.quorum().n(),
@@ -250,6 +254,7 @@ fn reason_of(refusal: Refusal) -> &'static str {
         Refusal::Unrepresentable => "the server's protocol cannot carry the key or the value",
         Refusal::NoDeletion => "the server speaks DKVS/1, which cannot delete",
         Refusal::NotV2 => "the server speaks DKVS/1 only, and the gateway is to speak DKVS/2",
+        Refusal::TagTaken => "the server holds another value under the very same tag",
         Refusal::WrongEpoch => "the server belongs to another ring: its servers file differs",
         Refusal::Unsupported => "the server does not know this operation",
         Refusal::Busy => "too much is under way towards the server or in it",

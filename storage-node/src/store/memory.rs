@@ -50,7 +50,7 @@ pub struct Full {
 pub enum Put {
     /// The store holds the record, or held it before.
     Stored,
-    /// The store holds a newer one, with this tag.
+    /// The store holds a newer one, with this tag; or another one with the very same.
     Superseded(Tag),
 }
 
@@ -83,15 +83,15 @@ impl MemoryStore {
     /// Stores a record, unless one with the same or a greater tag is there. One that is no
     /// longer than the record it replaces always fits.
     pub fn put(&self, key: &Key, record: &Record) -> Result<Put, Full> {
-        let newer = |held| match held {
-            Some(held) if held >= record.tag => Err(held),
+        let newer = |held: Option<&Packed>| match held {
+            Some(held) if held.tag() >= record.tag => Err((held.tag(), held.checksum())),
             _ => Ok(record.clone()),
         };
-        match self.replace(key, &record.content, newer)? {
-            Ok(()) => Ok(Put::Stored),
-            Err(held) if held == record.tag => Ok(Put::Stored),
-            Err(held) => Ok(Put::Superseded(held)),
-        }
+        Ok(match self.replace(key, &record.content, newer)? {
+            Err(held) if held == (record.tag, record.checksum) => Put::Stored,
+            Err((held, _)) => Put::Superseded(held),
+            Ok(()) => Put::Stored,
+        })
     }
 
     /// Stores `content` under a tag that `mint` makes greater than the one it is given: that of
@@ -102,8 +102,8 @@ impl MemoryStore {
         content: &Content,
         mint: impl FnOnce(Tag) -> Result<Tag, E>,
     ) -> Result<Result<(), E>, Full> {
-        let record = |held: Option<Tag>| {
-            let tag = mint(held.unwrap_or(Tag::ZERO))?;
+        let record = |held: Option<&Packed>| {
+            let tag = mint(held.map_or(Tag::ZERO, Packed::tag))?;
             Ok(Record::new(key, tag, content.clone()))
         };
         self.replace(key, content, record)
@@ -160,20 +160,20 @@ impl MemoryStore {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Puts what `record` makes of the tag that is there, if one is, in its place, if it makes
+    /// Puts what `record` makes of the record that is there, if one is, in its place, if it makes
     /// anything.
     fn replace<E>(
         &self,
         key: &Key,
         content: &Content,
-        record: impl FnOnce(Option<Tag>) -> Result<Record, E>,
+        record: impl FnOnce(Option<&Packed>) -> Result<Record, E>,
     ) -> Result<Result<(), E>, Full> {
         let place = place(Position::of_key(key), key.as_bytes());
         let mut shard = self.shard(place.position);
         let bytes = Packed::bytes_of(key, content);
         match shard.entry(place) {
             Entry::Occupied(held) => {
-                let record = match record(Some(held.tag())) {
+                let record = match record(Some(held)) {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error)),
                 };
@@ -283,6 +283,16 @@ mod tests {
         assert_eq!(put(&store, "k", 6, ""), Ok(Put::Stored));
         assert_eq!(value(&store, "k").as_deref(), Some(""));
         assert_eq!(put(&store, "k", 5, "five"), superseded(6));
+    }
+
+    #[test]
+    fn of_two_records_under_one_tag_the_first_stays() {
+        let store = MemoryStore::new(usize::MAX);
+        let taken = Put::Superseded(Tag { time: 5, op: 0 });
+        assert_eq!(put(&store, "k", 5, "first"), Ok(Put::Stored));
+        assert_eq!(put(&store, "k", 5, "other"), Ok(taken));
+        assert_eq!(put(&store, "k", 5, "first"), Ok(Put::Stored));
+        assert_eq!(value(&store, "k").as_deref(), Some("first"));
     }
 
     #[test]

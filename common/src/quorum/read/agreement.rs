@@ -10,63 +10,15 @@
 
 use std::time::Instant;
 
-use super::params::Quorum;
-use super::tally::{Recorded, Replica, Tally, Word};
-use super::{Ask, Refusal, Transmit, Version};
+use super::{Answer, ReadOutcome, ReadReply, Standing};
 use crate::cluster::ServerId;
 use crate::connection::fetch::Digest;
 use crate::kv::Value;
+use crate::quorum::params::Quorum;
+use crate::quorum::tally::{Recorded, Replica, Tally, Word};
+use crate::quorum::{Ask, Transmit, Version};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
-
-/// What a replica says to a get.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadReply {
-    /// It holds this value.
-    Value(Value, Version),
-    /// It holds a value that is too long for a datagram.
-    Digest(Digest),
-    /// It holds none; the tag is that of the tombstone, if there is one.
-    Absent(Option<Tag>),
-    /// It did not say.
-    Refused(Refusal),
-}
-
-/// How a read ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadOutcome {
-    /// At least r replicas hold this value. The version is the newest that one of them told.
-    Found(Value, Version),
-    /// At least r replicas hold none, and no value could have reached r.
-    Absent,
-    /// At least r replicas can answer or did, and no r of them agree.
-    Disagree,
-    /// So many replicas are unreachable that r can no longer answer.
-    Unreachable,
-    /// The deadline passed with fewer than r answers.
-    TimedOut,
-}
-
-/// Where one replica stands, seen from the outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It holds the value that won.
-    Match,
-    /// It holds another value, or a value where none won.
-    Differs,
-    /// It holds none.
-    Absent,
-    /// It holds a tombstone.
-    Tombstone,
-    /// It did not say.
-    Refused(Refusal),
-    /// It has not been heard of yet.
-    Pending,
-    /// It cannot be reached.
-    Unreachable,
-    /// It was silent until the deadline.
-    TimedOut,
-}
 
 /// One read.
 #[derive(Debug)]
@@ -79,28 +31,6 @@ pub struct Read {
     deadline: Instant,
     transmitted: usize,
     outcome: Option<ReadOutcome>,
-}
-
-/// A [`ReadReply`] with the value replaced by its place in `Read::values`, so that a value is
-/// compared once, when it arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// It holds the value at this place among the distinct values seen.
-    Holds(usize, Option<Tag>),
-    /// It holds none, or a tombstone with this tag.
-    Absent(Option<Tag>),
-    /// It did not say.
-    Refused(Refusal),
-}
-
-impl Answer {
-    /// The tag that the replica told.
-    pub fn tag(&self) -> Option<Tag> {
-        match self {
-            Self::Holds(_, tag) | Self::Absent(tag) => *tag,
-            Self::Refused(_) => None,
-        }
-    }
 }
 
 /// A value that some replicas hold.
@@ -212,11 +142,15 @@ impl Read {
         let answer = match &reply {
             ReadReply::Absent(tag) => Answer::Absent(*tag),
             ReadReply::Refused(refusal) => Answer::Refused(*refusal),
-            ReadReply::Value(value, version) => {
+            ReadReply::Value(value) => {
                 let seen = self.place_of(value);
-                Answer::Holds(seen.unwrap_or(self.values.len()), version.tag)
+                Answer::Holds(seen.unwrap_or(self.values.len()), None)
             }
-            ReadReply::Digest(digest) => {
+            ReadReply::Record(digest, Some(value)) => {
+                let seen = self.place_of(value);
+                Answer::Holds(seen.unwrap_or(self.values.len()), Some(digest.tag))
+            }
+            ReadReply::Record(digest, None) => {
                 let seen = self.place_told_by(digest);
                 Answer::Holds(seen.unwrap_or(self.values.len()), Some(digest.tag))
             }
@@ -236,12 +170,10 @@ impl Read {
                 return;
             }
             ReadReply::Refused(_) => return,
-            ReadReply::Value(value, version) => (Known::Whole(value), version),
-            ReadReply::Digest(digest) => {
-                let version = Version {
-                    tag: Some(digest.tag),
-                    content_type: digest.content_type.clone(),
-                };
+            ReadReply::Value(value) => (Known::Whole(value), Version::default()),
+            ReadReply::Record(digest, Some(value)) => (Known::Whole(value), Version::from(&digest)),
+            ReadReply::Record(digest, None) => {
+                let version = Version::from(&digest);
                 let (from, failed) = (None, Vec::new());
                 let known = Known::Digest {
                     digest,
@@ -371,6 +303,11 @@ impl Read {
     /// The n and r of the request.
     pub fn quorum(&self) -> Quorum {
         self.quorum
+    }
+
+    /// The preference list that it asks.
+    pub fn list(&self) -> PreferenceList {
+        self.tally.list()
     }
 
     /// The replicas, in preference order.
@@ -521,6 +458,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    use crate::quorum::Refusal;
     use crate::record::ContentType;
     use crate::ring::{Position, RingPoint};
     use crate::testing::start_of_time;
@@ -568,9 +506,9 @@ mod tests {
     #[test]
     fn equal_digests_agree_and_the_value_is_fetched_from_one_holder_after_the_other() {
         let (mut read, now) = read(2);
-        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
+        read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
         assert_eq!(read.poll_fetch(), None);
-        read.handle_reply(SERVERS[2], ReadReply::Digest(digest(1)), now);
+        read.handle_reply(SERVERS[2], ReadReply::Record(digest(1), None), now);
         assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
         assert_eq!(read.poll_fetch(), None, "one fetch at a time");
         read.handle_fetch_failed(&digest(1), SERVERS[0]);
@@ -589,7 +527,7 @@ mod tests {
     fn a_value_that_none_of_its_holders_gives_is_unreachable_once_nobody_else_can_have_it() {
         let (mut read, now) = read(2);
         for server in [SERVERS[0], SERVERS[1]] {
-            read.handle_reply(server, ReadReply::Digest(digest(1)), now);
+            read.handle_reply(server, ReadReply::Record(digest(1), None), now);
         }
         for server in [SERVERS[0], SERVERS[1]] {
             assert_eq!(read.poll_fetch(), Some((server, digest(1))));
@@ -603,8 +541,8 @@ mod tests {
     #[test]
     fn the_same_bytes_under_different_tags_agree_once_they_are_compared() {
         let (mut read, now) = read(2);
-        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
-        read.handle_reply(SERVERS[1], ReadReply::Digest(digest(2)), now);
+        read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
+        read.handle_reply(SERVERS[1], ReadReply::Record(digest(2), None), now);
         assert_eq!(read.poll_fetch(), None, "the third may decide it");
         read.handle_reply(SERVERS[2], ReadReply::Absent(None), now);
         assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
@@ -625,12 +563,12 @@ mod tests {
     #[test]
     fn a_digest_that_comes_after_its_value_was_fetched_matches_it() {
         let (mut read, now) = read(2);
-        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
-        read.handle_reply(SERVERS[1], ReadReply::Digest(digest(1)), now);
+        read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
+        read.handle_reply(SERVERS[1], ReadReply::Record(digest(1), None), now);
         assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
         read.handle_fetched(&digest(1), value("long"));
         assert_eq!(read.agreeing(), 2);
-        read.handle_reply(SERVERS[2], ReadReply::Digest(digest(1)), now);
+        read.handle_reply(SERVERS[2], ReadReply::Record(digest(1), None), now);
         assert_eq!(read.agreeing(), 3);
         for replica in read.replicas() {
             assert_eq!(read.standing(replica), Standing::Match);
@@ -640,8 +578,8 @@ mod tests {
     #[test]
     fn different_bytes_behind_digests_disagree_once_they_are_compared() {
         let (mut read, now) = read(2);
-        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
-        let whole = ReadReply::Value(value("this"), Version::default());
+        read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
+        let whole = ReadReply::Value(value("this"));
         read.handle_reply(SERVERS[1], whole, now);
         read.handle_reply(SERVERS[2], ReadReply::Absent(None), now);
         assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
@@ -652,7 +590,7 @@ mod tests {
     #[test]
     fn the_deadline_ends_a_fetch() {
         let (mut read, now) = read(1);
-        read.handle_reply(SERVERS[0], ReadReply::Digest(digest(1)), now);
+        read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
         assert!(read.poll_fetch().is_some());
         read.handle_timeout(read.poll_timeout().unwrap());
         assert_eq!(read.outcome(), Some(&ReadOutcome::TimedOut));

@@ -3,7 +3,8 @@
 use dkvs_common::cluster::ServerId;
 
 /// Asks each server once.
-pub(super) struct Probe {
+pub struct Probe {
+    transmitted: bool,
     answers: Vec<Answer>,
     pending: usize,
 }
@@ -23,9 +24,16 @@ pub(super) enum Answer {
 impl Probe {
     pub(super) fn new(servers: usize) -> Self {
         Self {
+            transmitted: false,
             answers: vec![Answer::Pending; servers],
             pending: servers,
         }
+    }
+
+    /// Everyone, once.
+    pub(super) fn poll_transmit(&mut self) -> Option<Vec<ServerId>> {
+        let servers = (0..self.answers.len()).map(|number| ServerId(number as u16));
+        (!std::mem::replace(&mut self.transmitted, true)).then(|| servers.collect())
     }
 
     pub(super) fn handle_answer(&mut self, from: ServerId, statistics: Vec<(u8, u64)>) {
@@ -46,7 +54,7 @@ impl Probe {
     }
 
     /// Each server's statistics; none if it did not answer. In the cluster's order.
-    pub(super) fn into_answers(self) -> Vec<Option<Vec<(u8, u64)>>> {
+    pub(in crate::coordinator) fn into_answers(self) -> Vec<Option<Vec<(u8, u64)>>> {
         let answer = |answer| match answer {
             Answer::Answered(statistics) => Some(statistics),
             Answer::Pending | Answer::None => None,

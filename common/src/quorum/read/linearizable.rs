@@ -1,0 +1,850 @@
+//! The linearizable read: what the newest of at least r replicas holds, once as many hold it.
+//!
+//! ```text
+//!   ask all --> [ fewer than r answers ] --> newest known --> enough hold it --> outcome
+//!     ^                                        |     ^ |
+//!     |         long value: fetched from ------+     | +-- others are stale --> given it
+//!     |         one holder after the other           +------- confirmed ------------+
+//!     +------------- overtaken at all of them
+//! ```
+//!
+//! The read of the multi-writer register of Attiya, Bar-Noy and Dolev (1995): before a value is
+//! told, so many replicas hold it (or something newer) that every later read meets one of them.
+//! Those are r, which is a majority: so any r replicas meet any other r, and the r that tell of
+//! the newest tag meet the w that confirmed any write before. As a rule the first r answers agree,
+//! and that is all. A tombstone is a record like any other, and no record at all is the oldest.
+//!
+//! A replica that turns out to be stale is given the newest record even where the read need not
+//! wait for that.
+
+use std::time::Instant;
+
+use super::{Answer, ReadOutcome, ReadReply, Standing};
+use crate::cluster::ServerId;
+use crate::connection::fetch::Digest;
+use crate::kv::Value;
+use crate::quorum::params::Quorum;
+use crate::quorum::tally::{Recorded, Replica, Tally, Word};
+use crate::quorum::write::WriteReply;
+use crate::quorum::{Ask, Refusal, Transmit, Version};
+use crate::record::Content;
+use crate::ring::PreferenceList;
+use crate::tag::Tag;
+
+/// How often a read may begin anew because the long value it was about to fetch was overwritten
+/// everywhere.
+pub const ROUNDS_MAX: u32 = 16;
+
+/// One read at the linearizable level.
+#[derive(Debug)]
+pub struct Read {
+    tally: Tally<Answer>,
+    /// The distinct records with values that were told, in the order of their arrival.
+    records: Vec<Seen>,
+    /// The newest that r replicas told of.
+    newest: Option<Newest>,
+    /// Those that are given the newest record.
+    repairs: Vec<Repair>,
+    quorum: Quorum,
+    started: Instant,
+    deadline: Instant,
+    round: u32,
+    transmitted: usize,
+    outcome: Option<ReadOutcome>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    digest: Digest,
+    value: Option<Value>,
+    /// From whom the value is being fetched.
+    fetched_from: Option<ServerId>,
+    failed: Vec<ServerId>,
+}
+
+/// What a read is about to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Newest {
+    Nothing,
+    Tombstone(Tag),
+    /// The record at this place among those seen.
+    Record(usize, Tag),
+}
+
+#[derive(Debug)]
+struct Repair {
+    server: ServerId,
+    state: RepairState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RepairState {
+    Wanted,
+    Sent,
+    Confirmed,
+    Failed,
+}
+
+impl Newest {
+    fn tag(self) -> Tag {
+        match self {
+            Self::Nothing => Tag::ZERO,
+            Self::Tombstone(tag) | Self::Record(_, tag) => tag,
+        }
+    }
+
+    fn of(answer: Answer) -> Option<Self> {
+        match answer {
+            Answer::Holds(place, tag) => Some(Self::Record(place, tag.unwrap_or(Tag::ZERO))),
+            Answer::Absent(Some(tag)) => Some(Self::Tombstone(tag)),
+            Answer::Absent(None) => Some(Self::Nothing),
+            Answer::Refused(_) => None,
+        }
+    }
+}
+
+impl Read {
+    /// A read from the replicas of `list`, one for each of the quorum's n.
+    pub fn new(list: PreferenceList, quorum: Quorum, now: Instant, deadline: Instant) -> Self {
+        assert_eq!(
+            list.len(),
+            usize::from(quorum.n()),
+            "a read asks n replicas"
+        );
+        Self {
+            tally: Tally::new(list, now),
+            records: Vec::new(),
+            newest: None,
+            repairs: Vec::new(),
+            quorum,
+            started: now,
+            deadline,
+            round: 0,
+            transmitted: 0,
+            outcome: None,
+        }
+    }
+
+    /// Which round of gets it is, from 0.
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// The next thing to send: all n are to be asked at once; later, the record that
+    /// [`Self::repair`] gives is to be put to those who lack it.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if let Some(replica) = self.tally.replicas().get(self.transmitted) {
+            self.transmitted += 1;
+            let (to, ask) = (replica.server, Ask::Get);
+            return Some(Transmit { to, ask });
+        }
+        let mut repairs = self.repairs.iter_mut();
+        let repair = repairs.find(|repair| repair.state == RepairState::Wanted)?;
+        repair.state = RepairState::Sent;
+        let (to, ask) = (repair.server, Ask::Put);
+        Some(Transmit { to, ask })
+    }
+
+    /// The value to fetch, and from whom.
+    pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
+        let (None, Some(Newest::Record(place, _))) = (&self.outcome, self.newest) else {
+            return None;
+        };
+        let from = self.next_holder(place)?;
+        let seen = &mut self.records[place];
+        if seen.value.is_some() || seen.fetched_from.is_some() {
+            return None;
+        }
+        seen.fetched_from = Some(from);
+        Some((from, seen.digest.clone()))
+    }
+
+    /// The record that the replicas are given; none while its value is not known.
+    pub fn repair(&self) -> Option<(Tag, Content)> {
+        match self.newest? {
+            Newest::Nothing => None,
+            Newest::Tombstone(tag) => Some((tag, Content::Tombstone)),
+            Newest::Record(place, tag) => {
+                let seen = &self.records[place];
+                let content = Content::Value {
+                    content_type: seen.digest.content_type.clone(),
+                    value: seen.value.clone()?,
+                };
+                Some((tag, content))
+            }
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`], as long as anything is open.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        (!self.is_complete()).then_some(self.deadline)
+    }
+
+    /// `from` answered the get of `round`.
+    pub fn handle_reply(
+        &mut self,
+        from: ServerId,
+        round: u32,
+        reply: ReadReply,
+        now: Instant,
+    ) -> Recorded {
+        if round != self.round {
+            return Recorded::Repeated;
+        }
+        let answer = match &reply {
+            ReadReply::Record(digest, _) => {
+                let seen = self.records.iter().position(|seen| seen.digest == *digest);
+                Answer::Holds(seen.unwrap_or(self.records.len()), Some(digest.tag))
+            }
+            ReadReply::Absent(tag) => Answer::Absent(*tag),
+            ReadReply::Refused(refusal) => Answer::Refused(*refusal),
+            // Without a tag, what it holds cannot be told from what is older or newer.
+            ReadReply::Value(_) => Answer::Refused(Refusal::NotV2),
+        };
+        let recorded = self.tally.record(from, Word::Answer(answer), now);
+        if recorded != Recorded::Counted {
+            return recorded;
+        }
+        if let (ReadReply::Record(digest, value), Answer::Holds(place, _)) = (reply, answer) {
+            match self.records.get_mut(place) {
+                Some(seen) => seen.value = seen.value.take().or(value),
+                None => self.records.push(Seen {
+                    digest,
+                    value,
+                    fetched_from: None,
+                    failed: Vec::new(),
+                }),
+            }
+        }
+        self.advance();
+        recorded
+    }
+
+    /// The get of `round` cannot reach `to`; `sent` tells whether it may have been sent before.
+    pub fn handle_unreachable(
+        &mut self,
+        to: ServerId,
+        round: u32,
+        sent: bool,
+        now: Instant,
+    ) -> Recorded {
+        if round != self.round {
+            return Recorded::Repeated;
+        }
+        let word = if sent {
+            Word::CutOff
+        } else {
+            Word::Unreachable
+        };
+        let recorded = self.tally.record(to, word, now);
+        self.advance();
+        recorded
+    }
+
+    /// `from` was given the record of `round` and answered; none if it cannot be reached.
+    pub fn handle_repaired(&mut self, from: ServerId, round: u32, reply: Option<WriteReply>) {
+        let Some(newest) = self.newest.filter(|_| round == self.round) else {
+            return;
+        };
+        let mut repairs = self.repairs.iter_mut();
+        let sent =
+            |repair: &&mut Repair| repair.server == from && repair.state == RepairState::Sent;
+        let Some(repair) = repairs.find(sent) else {
+            return;
+        };
+        repair.state = match reply {
+            Some(WriteReply::Stored) => RepairState::Confirmed,
+            Some(WriteReply::Superseded(held)) if held > newest.tag() => RepairState::Confirmed,
+            _ => RepairState::Failed,
+        };
+        self.advance();
+    }
+
+    /// The value behind a digest has arrived.
+    pub fn handle_fetched(&mut self, digest: &Digest, value: Value) {
+        if let Some(seen) = self.being_fetched(digest) {
+            seen.fetched_from = None;
+            seen.value = Some(value);
+            self.advance();
+        }
+    }
+
+    /// The value behind a digest is not to be had from `server`.
+    pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
+        if let Some(seen) = self.being_fetched(digest)
+            && seen.fetched_from == Some(server)
+        {
+            seen.fetched_from = None;
+            seen.failed.push(server);
+            self.advance();
+        }
+    }
+
+    /// Time has passed; at the deadline, whoever is pending has timed out.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.deadline {
+            return;
+        }
+        self.tally.expire();
+        for repair in &mut self.repairs {
+            if matches!(repair.state, RepairState::Wanted | RepairState::Sent) {
+                repair.state = RepairState::Failed;
+            }
+        }
+        self.outcome.get_or_insert(ReadOutcome::TimedOut);
+    }
+
+    /// How it ended, once it has; this never changes afterwards.
+    pub fn outcome(&self) -> Option<&ReadOutcome> {
+        self.outcome.as_ref()
+    }
+
+    /// Whether every replica was heard out or has timed out, and none is being repaired.
+    pub fn is_complete(&self) -> bool {
+        self.outcome.is_some() && self.tally.pending() == 0 && self.being_repaired() == 0
+    }
+
+    /// How many replicas hold what was read, or something newer.
+    pub fn agreeing(&self) -> usize {
+        let newest = self.newest.or_else(|| {
+            let told = self
+                .tally
+                .answers()
+                .filter_map(|answer| Newest::of(*answer));
+            told.max_by_key(|newest| newest.tag())
+        });
+        newest.map_or(0, |newest| self.holders(newest))
+    }
+
+    /// The tag of the tombstone that was read.
+    pub fn tombstone(&self) -> Option<Tag> {
+        match self.newest {
+            Some(Newest::Tombstone(tag)) => Some(tag),
+            _ => None,
+        }
+    }
+
+    /// The n and r of the request.
+    pub fn quorum(&self) -> Quorum {
+        self.quorum
+    }
+
+    /// The preference list that it asks.
+    pub fn list(&self) -> PreferenceList {
+        self.tally.list()
+    }
+
+    /// The replicas, in preference order.
+    pub fn replicas(&self) -> &[Replica<Answer>] {
+        self.tally.replicas()
+    }
+
+    /// Where a replica of this read stands.
+    pub fn standing(&self, replica: &Replica<Answer>) -> Standing {
+        let answer = match replica.word {
+            Word::Pending => return Standing::Pending,
+            Word::Unreachable | Word::CutOff => return Standing::Unreachable,
+            Word::TimedOut => return Standing::TimedOut,
+            Word::Answer(Answer::Refused(refusal)) => return Standing::Refused(refusal),
+            Word::Answer(answer) => answer,
+        };
+        if self.is_repaired(replica.server) {
+            return Standing::Repaired;
+        }
+        let held = Newest::of(answer).unwrap_or(Newest::Nothing);
+        match (self.newest, held) {
+            (_, Newest::Nothing) => Standing::Absent,
+            (Some(newest), held) if held == newest => match held {
+                Newest::Tombstone(_) => Standing::Tombstone,
+                _ => Standing::Match,
+            },
+            (Some(newest), held) if held.tag() < newest.tag() => Standing::Stale,
+            _ => Standing::Differs,
+        }
+    }
+
+    /// Goes on as far as what is known allows.
+    fn advance(&mut self) {
+        if self.outcome.is_none() {
+            self.choose();
+        }
+        if let (None, Some(newest)) = (&self.outcome, self.newest) {
+            self.decide(newest);
+        }
+        self.find_stale();
+    }
+
+    /// Settles what the newest is, once r replicas told.
+    fn choose(&mut self) {
+        let needed = usize::from(self.quorum.needed());
+        let pending = self.tally.pending();
+        let told = self
+            .tally
+            .answers()
+            .filter_map(|answer| Newest::of(*answer));
+        let count = told.clone().count();
+        if count + pending < needed {
+            self.outcome = Some(ReadOutcome::Unreachable);
+        }
+        if count < needed || self.newest.is_some() {
+            return;
+        }
+        let greatest = told.clone().map(Newest::tag).max();
+        let mut newest = told.filter(|newest| Some(newest.tag()) == greatest);
+        let Some(first) = newest.next() else { return };
+        if newest.clone().all(|other| other == first) {
+            self.newest = Some(first);
+            return;
+        }
+        // Two records under one tag: somebody sent another value again under the tag of one. The
+        // replicas keep what came first, so it is as if they had to agree.
+        let mut contenders = std::iter::once(first).chain(newest);
+        let winner = contenders.find(|contender| self.holders(*contender) >= needed);
+        match winner {
+            Some(winner) => self.newest = Some(winner),
+            None if pending == 0 => self.outcome = Some(ReadOutcome::Disagree),
+            None => {}
+        }
+    }
+
+    fn decide(&mut self, newest: Newest) {
+        let needed = usize::from(self.quorum.needed());
+        let pending = self.tally.pending();
+        let is_known = match newest {
+            Newest::Record(place, _) => {
+                let is_open = self.records[place].fetched_from.is_some() || pending > 0;
+                let is_known = self.records[place].value.is_some();
+                if !is_known && !is_open && self.next_holder(place).is_none() {
+                    return self.begin_anew();
+                }
+                is_known
+            }
+            Newest::Nothing | Newest::Tombstone(_) => true,
+        };
+        let holders = self.holders(newest);
+        if is_known && holders >= needed {
+            self.outcome = Some(match newest {
+                Newest::Nothing | Newest::Tombstone(_) => ReadOutcome::Absent,
+                Newest::Record(place, _) => {
+                    let seen = &self.records[place];
+                    let value = seen.value.clone().expect("it is known");
+                    ReadOutcome::Found(value, Version::from(&seen.digest))
+                }
+            });
+        } else if holders + pending + self.stale(newest).count() + self.being_repaired() < needed {
+            self.outcome = Some(ReadOutcome::Unreachable);
+        }
+    }
+
+    /// Wants everyone repaired who is known to be stale, if it is known what to give.
+    fn find_stale(&mut self) {
+        if let Some(newest) = self.newest
+            && self.repair().is_some()
+        {
+            let stale: Vec<ServerId> = self.stale(newest).collect();
+            let state = RepairState::Wanted;
+            let repairs = stale.into_iter().map(|server| Repair { server, state });
+            self.repairs.extend(repairs);
+        }
+    }
+
+    /// All are asked again: something newer has taken the place of what was to be fetched.
+    fn begin_anew(&mut self) {
+        if self.round == ROUNDS_MAX {
+            self.outcome = Some(ReadOutcome::Unreachable);
+            return;
+        }
+        self.tally = Tally::new(self.tally.list(), self.started);
+        self.records.clear();
+        self.newest = None;
+        self.repairs.clear();
+        self.transmitted = 0;
+        self.round += 1;
+    }
+
+    /// How many replicas hold `newest`, or something that came after it.
+    fn holders(&self, newest: Newest) -> usize {
+        let holds = |replica: &&Replica<Answer>| match replica.word {
+            Word::Answer(answer) => Newest::of(answer).is_some_and(|held| {
+                held == newest
+                    || held.tag() > newest.tag()
+                    || (Some(newest) == self.newest && self.is_repaired(replica.server))
+            }),
+            _ => false,
+        };
+        self.tally.replicas().iter().filter(holds).count()
+    }
+
+    /// Those who told of something older than `newest`, and were not given it yet.
+    fn stale(&self, newest: Newest) -> impl Iterator<Item = ServerId> + '_ {
+        let is_stale = move |replica: &&Replica<Answer>| match replica.word {
+            Word::Answer(answer) => {
+                Newest::of(answer).is_some_and(|held| held.tag() < newest.tag())
+                    && !self
+                        .repairs
+                        .iter()
+                        .any(|repair| repair.server == replica.server)
+            }
+            _ => false,
+        };
+        let replicas = self.tally.replicas().iter().filter(is_stale);
+        replicas.map(|replica| replica.server)
+    }
+
+    fn is_repaired(&self, server: ServerId) -> bool {
+        let mut repairs = self.repairs.iter();
+        repairs.any(|repair| repair.server == server && repair.state == RepairState::Confirmed)
+    }
+
+    fn being_repaired(&self) -> usize {
+        let is_open =
+            |repair: &&Repair| matches!(repair.state, RepairState::Wanted | RepairState::Sent);
+        self.repairs.iter().filter(is_open).count()
+    }
+
+    /// The first holder of a record that has not failed to give its value.
+    fn next_holder(&self, place: usize) -> Option<ServerId> {
+        let mut replicas = self.tally.replicas().iter();
+        let failed = &self.records[place].failed;
+        let holder = replicas.find(|replica| {
+            matches!(replica.word, Word::Answer(Answer::Holds(held, _)) if held == place)
+                && !failed.contains(&replica.server)
+        });
+        holder.map(|replica| replica.server)
+    }
+
+    fn being_fetched(&mut self, digest: &Digest) -> Option<&mut Seen> {
+        let mut records = self.records.iter_mut();
+        records.find(|seen| seen.digest == *digest && seen.fetched_from.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::record::ContentType;
+    use crate::ring::{Position, RingPoint};
+    use crate::testing::start_of_time;
+
+    const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];
+    const OLD: Tag = Tag { time: 1, op: 0 };
+    const NEW: Tag = Tag { time: 2, op: 0 };
+
+    fn read(r: u8) -> (Read, Instant) {
+        let now = start_of_time();
+        let point = |server| RingPoint {
+            position: Position([0; 20]),
+            server,
+        };
+        let quorum = Quorum::new(3, r).unwrap();
+        let list = SERVERS.map(point).to_vec();
+        let mut read = Read::new(list, quorum, now, now + Duration::from_secs(1));
+        assert_eq!(sent(&mut read), SERVERS.map(|server| (server, Ask::Get)));
+        (read, now)
+    }
+
+    fn sent(read: &mut Read) -> Vec<(ServerId, Ask)> {
+        let sent = std::iter::from_fn(|| read.poll_transmit());
+        sent.map(|transmit| (transmit.to, transmit.ask)).collect()
+    }
+
+    fn value(text: &str) -> Value {
+        Value::new(text.to_owned()).unwrap()
+    }
+
+    fn digest(tag: Tag) -> Digest {
+        Digest {
+            tag,
+            content_type: ContentType::default(),
+            value_bytes: 3,
+            checksum: tag.time as u32,
+        }
+    }
+
+    fn whole(tag: Tag) -> ReadReply {
+        ReadReply::Record(digest(tag), Some(value(&tag.time.to_string())))
+    }
+
+    fn long(tag: Tag) -> ReadReply {
+        ReadReply::Record(digest(tag), None)
+    }
+
+    fn found(tag: Tag) -> ReadOutcome {
+        let version = Version::from(&digest(tag));
+        ReadOutcome::Found(value(&tag.time.to_string()), version)
+    }
+
+    fn standings(read: &Read) -> [Standing; 3] {
+        let replicas = read.replicas().iter();
+        let standings: Vec<_> = replicas.map(|replica| read.standing(replica)).collect();
+        standings.try_into().unwrap()
+    }
+
+    #[test]
+    fn r_replicas_with_the_same_tag_end_it_in_one_round() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[1], 0, whole(NEW), now);
+        assert_eq!(read.outcome(), None);
+        read.handle_reply(SERVERS[2], 0, whole(NEW), now);
+        assert_eq!(read.outcome(), Some(&found(NEW)));
+        assert!(sent(&mut read).is_empty());
+        assert_eq!(read.agreeing(), 2);
+    }
+
+    #[test]
+    fn a_value_that_too_few_hold_is_written_back_before_it_is_told() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, whole(OLD), now);
+        assert_eq!(read.outcome(), None);
+        assert_eq!(sent(&mut read), [(SERVERS[1], Ask::Put)]);
+        let (tag, content) = read.repair().unwrap();
+        assert_eq!(tag, NEW);
+        assert!(matches!(content, Content::Value { value: held, .. } if held == value("2")));
+        read.handle_repaired(SERVERS[2], 0, Some(WriteReply::Stored));
+        assert_eq!(read.outcome(), None, "nobody gave it anything");
+        read.handle_repaired(SERVERS[1], 0, Some(WriteReply::Stored));
+        assert_eq!(read.outcome(), Some(&found(NEW)));
+        assert_eq!(
+            standings(&read),
+            [Standing::Match, Standing::Repaired, Standing::Pending]
+        );
+    }
+
+    #[test]
+    fn a_third_replica_with_the_newest_saves_waiting_for_the_write_back() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, ReadReply::Absent(None), now);
+        assert_eq!(sent(&mut read), [(SERVERS[1], Ask::Put)]);
+        read.handle_reply(SERVERS[2], 0, whole(NEW), now);
+        assert_eq!(read.outcome(), Some(&found(NEW)));
+        assert!(!read.is_complete(), "the repair is under way");
+        read.handle_repaired(SERVERS[1], 0, None);
+        assert!(read.is_complete());
+        assert_eq!(
+            standings(&read),
+            [Standing::Match, Standing::Absent, Standing::Match]
+        );
+    }
+
+    #[test]
+    fn a_stale_replica_is_repaired_after_the_answer_too() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[2], 0, whole(OLD), now);
+        assert_eq!(standings(&read)[2], Standing::Stale);
+        assert_eq!(sent(&mut read), [(SERVERS[2], Ask::Put)]);
+        read.handle_repaired(SERVERS[2], 0, Some(WriteReply::Superseded(NEW)));
+        assert_eq!(standings(&read)[2], Standing::Stale, "it holds another");
+    }
+
+    #[test]
+    fn a_replica_that_holds_something_newer_confirms_as_well() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(OLD), now);
+        read.handle_reply(SERVERS[1], 0, ReadReply::Absent(None), now);
+        sent(&mut read);
+        read.handle_repaired(SERVERS[1], 0, Some(WriteReply::Superseded(NEW)));
+        assert_eq!(read.outcome(), Some(&found(OLD)));
+        read.handle_reply(SERVERS[2], 0, whole(NEW), now);
+        assert_eq!(standings(&read)[2], Standing::Differs);
+    }
+
+    #[test]
+    fn a_tombstone_is_a_record_and_reads_as_absent() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, ReadReply::Absent(Some(NEW)), now);
+        read.handle_reply(SERVERS[1], 0, whole(OLD), now);
+        assert_eq!(sent(&mut read), [(SERVERS[1], Ask::Put)]);
+        assert_eq!(read.repair(), Some((NEW, Content::Tombstone)));
+        read.handle_repaired(SERVERS[1], 0, Some(WriteReply::Stored));
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Absent));
+        assert_eq!(read.tombstone(), Some(NEW));
+        assert_eq!(standings(&read)[0], Standing::Tombstone);
+    }
+
+    #[test]
+    fn nothing_anywhere_is_absent_and_nobody_is_repaired() {
+        let (mut read, now) = read(2);
+        for server in SERVERS {
+            read.handle_reply(server, 0, ReadReply::Absent(None), now);
+        }
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Absent));
+        assert_eq!((read.tombstone(), read.agreeing()), (None, 3));
+        assert!(sent(&mut read).is_empty() && read.is_complete());
+    }
+
+    #[test]
+    fn a_long_value_is_fetched_before_it_is_written_back() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, long(NEW), now);
+        assert_eq!(read.poll_fetch(), None);
+        read.handle_reply(SERVERS[1], 0, long(OLD), now);
+        assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(NEW))));
+        assert_eq!(read.poll_fetch(), None, "one fetch at a time");
+        assert!(sent(&mut read).is_empty(), "nothing to give yet");
+        read.handle_fetched(&digest(NEW), value("2"));
+        assert_eq!(sent(&mut read), [(SERVERS[1], Ask::Put)]);
+        read.handle_repaired(SERVERS[1], 0, Some(WriteReply::Stored));
+        assert_eq!(read.outcome(), Some(&found(NEW)));
+    }
+
+    #[test]
+    fn a_long_value_that_is_overwritten_everywhere_is_read_anew() {
+        let (mut read, now) = read(2);
+        for server in SERVERS {
+            read.handle_reply(server, 0, long(OLD), now);
+        }
+        for server in SERVERS {
+            assert_eq!(read.poll_fetch(), Some((server, digest(OLD))));
+            read.handle_fetch_failed(&digest(OLD), server);
+        }
+        assert_eq!(sent(&mut read), SERVERS.map(|server| (server, Ask::Get)));
+        assert_eq!(read.round(), 1);
+        let late = read.handle_reply(SERVERS[0], 0, long(OLD), now);
+        assert_eq!(late, Recorded::Repeated);
+        for server in &SERVERS[..2] {
+            read.handle_reply(*server, 1, whole(NEW), now);
+        }
+        assert_eq!(read.outcome(), Some(&found(NEW)));
+    }
+
+    #[test]
+    fn a_value_that_can_never_be_fetched_ends_as_unreachable() {
+        let (mut read, now) = read(2);
+        while read.outcome().is_none() {
+            let round = read.round();
+            for server in SERVERS {
+                read.handle_reply(server, round, long(OLD), now);
+            }
+            while let Some((server, digest)) = read.poll_fetch() {
+                read.handle_fetch_failed(&digest, server);
+            }
+        }
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+        assert_eq!(read.round(), ROUNDS_MAX);
+    }
+
+    #[test]
+    fn two_records_under_one_tag_are_told_apart_and_the_majority_holds() {
+        let other = || {
+            let checksum = 99;
+            let digest = Digest {
+                checksum,
+                ..digest(NEW)
+            };
+            ReadReply::Record(digest, Some(value("99")))
+        };
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, other(), now);
+        read.handle_reply(SERVERS[1], 0, whole(NEW), now);
+        assert_eq!(read.outcome(), None);
+        read.handle_reply(SERVERS[2], 0, whole(NEW), now);
+        assert_eq!(read.outcome(), Some(&found(NEW)));
+        assert_eq!(standings(&read)[0], Standing::Differs);
+        assert!(sent(&mut read).is_empty(), "it would not take it");
+
+        let (mut read, now) = self::read(2);
+        read.handle_reply(SERVERS[0], 0, other(), now);
+        read.handle_reply(SERVERS[1], 0, whole(NEW), now);
+        read.handle_unreachable(SERVERS[2], 0, true, now);
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Disagree));
+    }
+
+    #[test]
+    fn too_few_answers_are_unreachable_or_timed_out() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, ReadReply::Value(value("v1")), now);
+        assert_eq!(standings(&read)[1], Standing::Refused(Refusal::NotV2));
+        read.handle_unreachable(SERVERS[2], 0, false, now);
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+
+        let (mut read, now) = self::read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, whole(OLD), now);
+        sent(&mut read);
+        read.handle_timeout(read.poll_timeout().unwrap());
+        assert_eq!(read.outcome(), Some(&ReadOutcome::TimedOut));
+        assert!(read.is_complete());
+        read.handle_repaired(SERVERS[1], 0, Some(WriteReply::Stored));
+        assert_eq!(read.outcome(), Some(&ReadOutcome::TimedOut));
+    }
+
+    #[test]
+    fn write_backs_that_fail_end_it_as_unreachable() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, whole(OLD), now);
+        sent(&mut read);
+        read.handle_unreachable(SERVERS[2], 0, true, now);
+        assert_eq!(read.outcome(), None);
+        let refused = WriteReply::Refused(Refusal::Full);
+        read.handle_repaired(SERVERS[1], 0, Some(refused));
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+    }
+
+    /// Every order of answers, and every way their repairs end: what is told is at least as new
+    /// as everything among the first r answers, and r replicas hold it by then.
+    #[test]
+    fn whatever_the_answers_what_is_told_is_the_newest_of_r_and_held_by_r() {
+        let answers = [
+            Some(ReadReply::Absent(None)),
+            Some(whole(OLD)),
+            Some(whole(NEW)),
+            Some(ReadReply::Absent(Some(Tag { time: 3, op: 0 }))),
+            Some(ReadReply::Refused(Refusal::Busy)),
+            None,
+        ];
+        for r in [2u8, 3] {
+            for code in 0..answers.len().pow(3) * 8 {
+                let repair_succeeds = |server: ServerId| code >> server.index() & 1 == 1;
+                let (mut read, now) = read(r);
+                let mut held: Vec<Option<Tag>> = Vec::new();
+                let mut rest = code >> 3;
+                for server in SERVERS {
+                    let answer = answers[rest % answers.len()].clone();
+                    rest /= answers.len();
+                    let is_open = read.outcome().is_none();
+                    match answer {
+                        None => drop(read.handle_unreachable(server, 0, true, now)),
+                        Some(reply) => {
+                            if is_open {
+                                held.push(match &reply {
+                                    ReadReply::Record(digest, _) => Some(digest.tag),
+                                    ReadReply::Absent(tag) => Some(tag.unwrap_or(Tag::ZERO)),
+                                    _ => None,
+                                });
+                            }
+                            read.handle_reply(server, 0, reply, now);
+                        }
+                    }
+                    for (to, ask) in sent(&mut read) {
+                        assert_eq!(ask, Ask::Put);
+                        let (tag, _) = read.repair().unwrap();
+                        let stored = repair_succeeds(to);
+                        if stored && read.outcome().is_none() {
+                            held.push(Some(tag));
+                        }
+                        read.handle_repaired(to, 0, stored.then_some(WriteReply::Stored));
+                    }
+                }
+                let told = match read.outcome() {
+                    Some(ReadOutcome::Found(_, version)) => version.tag.unwrap(),
+                    Some(ReadOutcome::Absent) => read.tombstone().unwrap_or(Tag::ZERO),
+                    Some(ReadOutcome::Unreachable) => continue,
+                    other => panic!("{other:?}"),
+                };
+                let r = usize::from(r);
+                let tags: Vec<Tag> = held.into_iter().flatten().collect();
+                assert!(tags[..r].iter().all(|tag| *tag <= told), "{code}");
+                assert!(tags.iter().filter(|tag| **tag >= told).count() >= r);
+                assert!(read.agreeing() >= r && read.is_complete());
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The read, at the level that was chosen for it.
+//!
+//! [`agreement`] and [`linearizable`] decide; this module has what both are told and what both
+//! tell, so that whoever carries the words need not know which of them it is.
+
+pub mod agreement;
+pub mod linearizable;
+
+use std::time::Instant;
+
+use super::level::Level;
+use super::params::Quorum;
+use super::tally::{Recorded, Replica};
+use super::write::WriteReply;
+use super::{Refusal, Transmit, Version};
+use crate::cluster::ServerId;
+use crate::connection::fetch::Digest;
+use crate::kv::Value;
+use crate::record::Content;
+use crate::ring::PreferenceList;
+use crate::tag::Tag;
+
+/// What a replica says to a get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadReply {
+    /// It holds this value; DKVS/1 tells no more.
+    Value(Value),
+    /// It holds the record that the digest tells of. The value is none where it is too long for
+    /// a datagram.
+    Record(Digest, Option<Value>),
+    /// It holds none; the tag is that of the tombstone, if there is one.
+    Absent(Option<Tag>),
+    /// It did not say.
+    Refused(Refusal),
+}
+
+/// How a read ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// This value was read. The version is the newest that one of its holders told.
+    Found(Value, Version),
+    /// There is none.
+    Absent,
+    /// At least r replicas answered or can, and they do not agree. At the linearizable level that
+    /// takes two values under one tag.
+    Disagree,
+    /// So many replicas are unreachable that the read can no longer be decided.
+    Unreachable,
+    /// The deadline passed before it was decided.
+    TimedOut,
+}
+
+/// Where one replica stands, seen from the outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It holds what was read.
+    Match,
+    /// It holds something older than what was read.
+    Stale,
+    /// It held something older, or nothing, and has what was read by now.
+    Repaired,
+    /// It holds another value, or a value where none won; at the linearizable level, something
+    /// newer than what was read, which a write under way has put there.
+    Differs,
+    /// It holds none.
+    Absent,
+    /// It holds a tombstone.
+    Tombstone,
+    /// It did not say.
+    Refused(Refusal),
+    /// It has not been heard of yet.
+    Pending,
+    /// It cannot be reached.
+    Unreachable,
+    /// It was silent until the deadline.
+    TimedOut,
+}
+
+/// A [`ReadReply`] with the record replaced by its place among those that a read has seen, so
+/// that it is compared once, when it arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It holds the record at this place.
+    Holds(usize, Option<Tag>),
+    /// It holds none, or a tombstone with this tag.
+    Absent(Option<Tag>),
+    /// It did not say.
+    Refused(Refusal),
+}
+
+impl Answer {
+    /// The tag that the replica told.
+    pub fn tag(&self) -> Option<Tag> {
+        match self {
+            Self::Holds(_, tag) | Self::Absent(tag) => *tag,
+            Self::Refused(_) => None,
+        }
+    }
+}
+
+/// One read.
+#[derive(Debug)]
+pub enum Read {
+    /// At the agreement level.
+    Agreement(agreement::Read),
+    /// At the linearizable level.
+    Linearizable(linearizable::Read),
+}
+
+/// The same of either read.
+macro_rules! of_either {
+    ($read:expr, $of:ident => $does:expr) => {
+        match $read {
+            Self::Agreement($of) => $does,
+            Self::Linearizable($of) => $does,
+        }
+    };
+}
+
+impl Read {
+    /// A read from the replicas of `list`, one for each of the quorum's n. At the linearizable
+    /// level the quorum has to be one that [`Level::check_linearizable`] lets pass.
+    pub fn new(
+        list: PreferenceList,
+        quorum: Quorum,
+        level: Level,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
+        match level {
+            Level::Agreement => Self::Agreement(agreement::Read::new(list, quorum, now, deadline)),
+            Level::Linearizable => {
+                Self::Linearizable(linearizable::Read::new(list, quorum, now, deadline))
+            }
+        }
+    }
+
+    /// What it promises.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Agreement(_) => Level::Agreement,
+            Self::Linearizable(_) => Level::Linearizable,
+        }
+    }
+
+    /// Which round of gets it is, from 0; answers to an earlier one change nothing.
+    pub fn round(&self) -> u32 {
+        match self {
+            Self::Agreement(_) => 0,
+            Self::Linearizable(read) => read.round(),
+        }
+    }
+
+    /// The next thing to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        of_either!(self, read => read.poll_transmit())
+    }
+
+    /// The next value to fetch, and from whom. Its end is told by [`Self::handle_fetched`] or
+    /// [`Self::handle_fetch_failed`].
+    pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
+        of_either!(self, read => read.poll_fetch())
+    }
+
+    /// The record that replicas are to be given, where [`Self::poll_transmit`] asks for that.
+    pub fn repair(&self) -> Option<(Tag, Content)> {
+        match self {
+            Self::Agreement(_) => None,
+            Self::Linearizable(read) => read.repair(),
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`], as long as anything is open.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        of_either!(self, read => read.poll_timeout())
+    }
+
+    /// `from` answered the get of `round`.
+    pub fn handle_reply(
+        &mut self,
+        from: ServerId,
+        round: u32,
+        reply: ReadReply,
+        now: Instant,
+    ) -> Recorded {
+        match self {
+            Self::Agreement(read) => read.handle_reply(from, reply, now),
+            Self::Linearizable(read) => read.handle_reply(from, round, reply, now),
+        }
+    }
+
+    /// The get of `round` cannot reach `to`; `sent` tells whether it may have been sent before.
+    pub fn handle_unreachable(
+        &mut self,
+        to: ServerId,
+        round: u32,
+        sent: bool,
+        now: Instant,
+    ) -> Recorded {
+        match self {
+            Self::Agreement(read) => read.handle_unreachable(to, sent, now),
+            Self::Linearizable(read) => read.handle_unreachable(to, round, sent, now),
+        }
+    }
+
+    /// `from` was given the record of `round` and answered; none if it cannot be reached.
+    pub fn handle_repaired(&mut self, from: ServerId, round: u32, reply: Option<WriteReply>) {
+        if let Self::Linearizable(read) = self {
+            read.handle_repaired(from, round, reply);
+        }
+    }
+
+    /// The value behind a digest has arrived.
+    pub fn handle_fetched(&mut self, digest: &Digest, value: Value) {
+        of_either!(self, read => read.handle_fetched(digest, value));
+    }
+
+    /// The value behind a digest is not to be had from `server`.
+    pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
+        of_either!(self, read => read.handle_fetch_failed(digest, server));
+    }
+
+    /// Time has passed; at the deadline, whoever is pending has timed out.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        of_either!(self, read => read.handle_timeout(now));
+    }
+
+    /// How it ended, once it has; this never changes afterwards.
+    pub fn outcome(&self) -> Option<&ReadOutcome> {
+        of_either!(self, read => read.outcome())
+    }
+
+    /// Whether every replica was heard out or has timed out, and nothing else is under way.
+    pub fn is_complete(&self) -> bool {
+        of_either!(self, read => read.is_complete())
+    }
+
+    /// How many replicas stand behind the outcome; without one, behind what most stand behind.
+    pub fn agreeing(&self) -> usize {
+        of_either!(self, read => read.agreeing())
+    }
+
+    /// The tag of the tombstone that was read, or at the agreement level the greatest that was
+    /// told.
+    pub fn tombstone(&self) -> Option<Tag> {
+        of_either!(self, read => read.tombstone())
+    }
+
+    /// The n and r of the request.
+    pub fn quorum(&self) -> Quorum {
+        of_either!(self, read => read.quorum())
+    }
+
+    /// The preference list that it asks.
+    pub fn list(&self) -> PreferenceList {
+        of_either!(self, read => read.list())
+    }
+
+    /// The replicas, in preference order.
+    pub fn replicas(&self) -> &[Replica<Answer>] {
+        of_either!(self, read => read.replicas())
+    }
+
+    /// Where a replica of this read stands.
+    pub fn standing(&self, replica: &Replica<Answer>) -> Standing {
+        of_either!(self, read => read.standing(replica))
+    }
+}

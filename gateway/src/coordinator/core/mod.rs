@@ -1,0 +1,634 @@
+//! The coordinator without sockets, tasks or clocks: requests in, datagrams out; datagrams in,
+//! what the requests came to out.
+//!
+//! ```text
+//!   read, write --> [ requests: machines ] --ask--> [ links ] --poll_transmit--> datagrams
+//!                        |        ^                    |
+//!   poll_ended <---------+        +------ words -------+ <--- handle_datagram
+//! ```
+//!
+//! Production runs it over sockets, the simulator over a network of its own. The decisions are
+//! those of [`dkvs_common::quorum`]; this carries words to the machines and does what they want
+//! done. Invariants: a request ends exactly once, at its deadline at the latest, unless it is
+//! cancelled; a word to what was asked in an earlier round or attempt changes nothing.
+
+mod deadlines;
+mod links;
+mod probe;
+mod request;
+mod words;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dkvs_common::cluster::ServerId;
+use dkvs_common::connection::fetch::Assembly;
+use dkvs_common::connection::link::{Event, Ticket};
+use dkvs_common::connection::peer::{Config, RequestError, Speaks};
+use dkvs_common::kv::{KEY_BYTES_MAX, Key};
+use dkvs_common::quorum::params::Quorum;
+use dkvs_common::quorum::read::Read;
+use dkvs_common::quorum::write::Write;
+use dkvs_common::quorum::{Level, Refusal};
+use dkvs_common::record::{Content, Record};
+use dkvs_common::ring::{Position, PreferenceList};
+use dkvs_common::tag::{Tag, TagClock};
+use dkvs_common::wire::v2::envelope::{AUTHENTICATED_BYTES, PLAIN_BYTES};
+use dkvs_common::wire::v2::keys::Keys;
+use dkvs_common::wire::v2::request::Request;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::v1;
+use super::{NotBegun, Protocol, Settings, Shared, Wait};
+use deadlines::Deadlines;
+use links::Links;
+use probe::Probe;
+use request::{InFlight, Next, Subject};
+
+pub use links::LinkStatus;
+pub use request::{Ended, Machine};
+pub use words::{Asked, Heard, Question, RequestId, Token};
+
+/// What the clocks show.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The clock by which deadlines are kept.
+    pub at: Instant,
+    /// The wall clock, in milliseconds since 1970; it may show anything.
+    pub unix_ms: u64,
+}
+
+/// What a request asks for beside key and content.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// How many replicas, and how many of them have to confirm or agree.
+    pub quorum: Quorum,
+    /// What it is to promise; the quorum has to allow it.
+    pub level: Level,
+    /// Whether it may promise less where a server has no tags.
+    pub may_fall_back: bool,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// When it is answered.
+    pub wait: Wait,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Path {
+    /// This end's address, as the server sees it.
+    pub local: std::net::SocketAddrV4,
+    /// The most that may be on its way here, in bytes.
+    pub window_bytes_max: usize,
+}
+
+/// Something to be asked by DKVS/1.
+pub(super) struct AskByV1 {
+    pub(super) token: Token,
+    pub(super) server: ServerId,
+    pub(super) question: Question,
+    pub(super) deadline: Instant,
+}
+
+/// One worker's requests and links. `W` is what the caller attaches to a request, to get it back
+/// at its end.
+pub struct Core<W> {
+    shared: Arc<Shared>,
+    protocol: Protocol,
+    datagram_bytes_max: usize,
+    key_bytes_max: usize,
+    keys: Option<Arc<Keys>>,
+    requests_max: usize,
+    requests: HashMap<RequestId, InFlight<W>>,
+    next_request: u64,
+    deadlines: Deadlines<RequestId>,
+    links: Links,
+    /// Numbers for links to begin with, one each.
+    random: Vec<u64>,
+    /// Mints tags greater than those that a server was heard to hold.
+    clock: TagClock,
+    /// Kibibytes of long values that may be under way.
+    memory: Arc<Semaphore>,
+    by_v1: VecDeque<AskByV1>,
+    ended: VecDeque<(W, Ended)>,
+}
+
+impl<W> Core<W> {
+    /// A core that has opened no link. `random` is asked for as many numbers as there are
+    /// servers, and one more; they have to differ from those of any other core, ever.
+    pub fn new(
+        shared: Arc<Shared>,
+        settings: &Settings,
+        memory: Arc<Semaphore>,
+        mut random: impl FnMut() -> u64,
+    ) -> Self {
+        let servers = shared.cluster.servers().len();
+        let keys = settings.keys.as_ref();
+        Self {
+            protocol: settings.protocol,
+            datagram_bytes_max: settings.datagram_bytes_max,
+            key_bytes_max: key_bytes_max(settings),
+            keys: keys.map(|keys| Arc::new(keys.borrow().clone())),
+            requests_max: settings.limits.requests_max,
+            requests: HashMap::new(),
+            next_request: 0,
+            deadlines: Deadlines::default(),
+            links: Links::new(servers),
+            clock: TagClock::new(random() as u32),
+            random: (0..servers).map(|_| random()).collect(),
+            memory,
+            by_v1: VecDeque::new(),
+            ended: VecDeque::new(),
+            shared,
+        }
+    }
+
+    /// The replicas of a key.
+    pub fn preference_list(&self, key: &Key, quorum: Quorum) -> PreferenceList {
+        let n = usize::from(quorum.n());
+        let position = Position::of_key(key);
+        self.shared.ring.preference_list(position, n)
+    }
+
+    /// Whether `server` can be asked by DKVS/2.
+    pub fn is_open(&self, server: ServerId) -> bool {
+        self.links.is_open(server)
+    }
+
+    /// Opens a link to `server`. Servers without one count as overloaded.
+    pub fn open(&mut self, server: ServerId, path: Path, now: Now) {
+        let keys = self.keys.as_ref();
+        let config = Config {
+            datagram_bytes_max: self.datagram_bytes_max,
+            window_bytes_max: path.window_bytes_max,
+            epoch: self.shared.ring.epoch(),
+            keys: keys.map(|keys| (Arc::clone(keys), path.local)),
+        };
+        let random = self.random[server.index()];
+        self.links.open(server, config, random, now.at);
+    }
+
+    /// Begins to read `key` from the `wish.quorum.n()` replicas of `list`. Fails, with nobody
+    /// asked, if it cannot begin.
+    pub fn read(
+        &mut self,
+        key: &Key,
+        list: PreferenceList,
+        wish: Wish,
+        waiter: W,
+        now: Now,
+    ) -> Result<RequestId, NotBegun> {
+        self.check(key, None)?;
+        let level = self.level(&list, wish)?;
+        let deadline = now.at + wish.timeout;
+        let read = Read::new(list, wish.quorum, level, now.at, deadline);
+        let subject = Subject::Get { key: key.clone() };
+        self.begin(Machine::Read(read), subject, wish, waiter, now)
+    }
+
+    /// Begins to write `content` to the replicas of `list`; otherwise as [`Self::read`]. With a
+    /// `tag`, it is the write that had this tag once more.
+    #[expect(clippy::too_many_arguments, reason = "a write is all of this")]
+    pub fn write(
+        &mut self,
+        key: &Key,
+        content: Content,
+        list: PreferenceList,
+        tag: Option<Tag>,
+        wish: Wish,
+        waiter: W,
+        now: Now,
+    ) -> Result<RequestId, NotBegun> {
+        self.check(key, Some(&content))?;
+        let level = self.level(&list, wish)?;
+        let deadline = now.at + wish.timeout;
+        let write = match tag {
+            Some(tag) => Write::again(list, wish.quorum, level, tag, now.at, deadline),
+            None => Write::new(list, wish.quorum, level, now.at, deadline),
+        };
+        let subject = Subject::Put {
+            key: key.clone(),
+            record: tag.map(|tag| Record::new(key, tag, content.clone())),
+            content,
+        };
+        self.begin(Machine::Write(write), subject, wish, waiter, now)
+    }
+
+    /// Begins to ask every server how it does.
+    pub fn probe(&mut self, timeout: Duration, waiter: W, now: Now) -> Result<RequestId, NotBegun> {
+        let servers = self.shared.cluster.servers().len();
+        let machine = Machine::Probe(Probe::new(servers));
+        let wish = Wish {
+            quorum: Quorum::new(1, 1).expect("one of one is a quorum"),
+            level: Level::Agreement,
+            may_fall_back: false,
+            timeout,
+            wait: Wait::All,
+        };
+        self.begin(machine, Subject::Status, wish, waiter, now)
+    }
+
+    /// Forgets a request: nobody waits for it any more. What was asked to be stored may be.
+    pub fn cancel(&mut self, id: RequestId) {
+        if let Some(mut request) = self.requests.remove(&id) {
+            let abandoned = request.take_abandoned();
+            self.abandon(abandoned);
+        }
+    }
+
+    /// A datagram arrived from `server`.
+    pub fn handle_datagram(&mut self, server: ServerId, datagram: &Bytes, now: Now) {
+        if let Some(link) = self.links.from(server) {
+            link.handle_datagram(datagram, now.at);
+        }
+        self.handle_events(server, now);
+    }
+
+    /// The system tells that nothing listens at the port of `server`.
+    pub fn handle_unreachable(&mut self, server: ServerId, now: Now) {
+        if let Some(link) = self.links.to(server) {
+            link.handle_unreachable(now.at);
+        }
+        self.handle_events(server, now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        // Requests first: that a fetch ends at its request's deadline is no failure of the server.
+        while let Some(id) = self.deadlines.pop_due(now.at) {
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.handle_timeout(now.at);
+                self.end(id);
+            }
+        }
+        for server in self.links.handle_timeout(now.at) {
+            self.handle_events(server, now);
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`] next, once there is nothing more to send.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadline = self.deadlines.next();
+        deadline.into_iter().chain(self.links.next_due()).min()
+    }
+
+    /// A server towards which there may be something to send, each once.
+    pub fn poll_server(&mut self) -> Option<ServerId> {
+        self.links.poll_server()
+    }
+
+    /// Something can be sent to `server` again.
+    pub fn resume(&mut self, server: ServerId) {
+        self.links.to(server);
+    }
+
+    /// Whether [`Self::poll_server`] would give one.
+    pub fn wants_to_send(&self) -> bool {
+        self.links.is_any_dirty()
+    }
+
+    /// The next datagram to send to `to`, until there is none.
+    pub fn poll_transmit(&mut self, to: ServerId, now: Now) -> Option<Vec<u8>> {
+        let datagram = self.links.poll_transmit(to, now.at);
+        if datagram.is_none() {
+            // A request that turned out to fit no datagram, for one, has ended by that.
+            self.handle_events(to, now);
+        }
+        datagram
+    }
+
+    /// The next request that has ended.
+    pub fn poll_ended(&mut self) -> Option<(W, Ended)> {
+        self.ended.pop_front()
+    }
+
+    /// Takes other keys into use.
+    pub fn set_keys(&mut self, keys: Keys) {
+        let keys = Arc::new(keys);
+        self.links.set_keys(&keys);
+        self.keys = Some(keys);
+    }
+
+    /// What `server` speaks, as far as is known.
+    pub fn speaks(&self, server: ServerId) -> Speaks {
+        match self.protocol {
+            Protocol::V1 => Speaks::V1,
+            Protocol::V2 | Protocol::Auto => self.links.speaks(server),
+        }
+    }
+
+    /// What is known of the link to `server`, if it is open.
+    pub fn link_status(&self, server: ServerId) -> Option<LinkStatus> {
+        self.links.status(server)
+    }
+
+    /// The longest key that fits a DKVS/2 datagram, in bytes.
+    pub(super) fn key_bytes_max(&self) -> usize {
+        self.key_bytes_max
+    }
+
+    /// The next question to ask by DKVS/1. What comes of it is told by [`Self::handle_v1`].
+    pub(super) fn poll_ask_by_v1(&mut self) -> Option<AskByV1> {
+        self.by_v1.pop_front()
+    }
+
+    /// What came of a question by DKVS/1.
+    pub(super) fn handle_v1(&mut self, token: Token, from: ServerId, heard: Heard, now: Now) {
+        self.hear(token, from, heard, now);
+    }
+
+    /// Whether the protocols that may be spoken can carry the key and, to write it, the content.
+    fn check(&self, key: &Key, content: Option<&Content>) -> Result<(), NotBegun> {
+        if self.protocol == Protocol::V1 {
+            return v1::check(key, content);
+        }
+        let (key_bytes, key_bytes_max) = (key.as_bytes().len(), self.key_bytes_max);
+        if self.protocol == Protocol::V2 && key_bytes > key_bytes_max {
+            return Err(NotBegun::KeyTooLong {
+                key_bytes,
+                key_bytes_max,
+            });
+        }
+        Ok(())
+    }
+
+    /// The level that a request can have at these servers, as far as they are known.
+    fn level(&self, list: &PreferenceList, wish: Wish) -> Result<Level, NotBegun> {
+        let speaks_v1 = |server: ServerId| self.speaks(server) == Speaks::V1;
+        let mut servers = list.iter().map(|point| point.server);
+        match wish.level {
+            Level::Agreement => Ok(Level::Agreement),
+            Level::Linearizable => match servers.find(|server| speaks_v1(*server)) {
+                None => Ok(Level::Linearizable),
+                Some(_) if wish.may_fall_back => Ok(Level::Agreement),
+                Some(server) => Err(NotBegun::NoTags {
+                    server: self.shared.name(server).to_owned(),
+                }),
+            },
+        }
+    }
+
+    fn begin(
+        &mut self,
+        machine: Machine,
+        subject: Subject,
+        wish: Wish,
+        waiter: W,
+        now: Now,
+    ) -> Result<RequestId, NotBegun> {
+        if self.requests.len() >= self.requests_max {
+            let what = "too many requests are in flight";
+            return Err(NotBegun::Overloaded { what });
+        }
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let deadline = now.at + wish.timeout;
+        let request = InFlight {
+            machine,
+            subject,
+            deadline,
+            wait: wish.wait,
+            waiter,
+            may_fall_back: wish.may_fall_back && self.protocol != Protocol::V2,
+            attempt: 0,
+            asked_by_v2: false,
+            tickets: Vec::new(),
+            fetches: Vec::new(),
+            beginning: None,
+            assembly: None,
+            memory: None,
+        };
+        let requests = &self.requests;
+        let is_in_flight = |other| requests.contains_key(&other);
+        self.deadlines.insert(now.at, deadline, id, is_in_flight);
+        self.requests.insert(id, request);
+        self.go_on(id, now);
+        Ok(id)
+    }
+
+    /// Does what a request wants done, until it waits for something or has ended.
+    fn go_on(&mut self, id: RequestId, now: Now) {
+        while let Some(request) = self.requests.get_mut(&id) {
+            let Some(next) = request.next() else { break };
+            match next {
+                Next::Ask {
+                    asked,
+                    question,
+                    servers,
+                } => self.ask(id, asked, &question, &servers, now),
+                Next::Fetch {
+                    from,
+                    key,
+                    assembly,
+                } => self.fetch(id, from, (key, assembly), now),
+                Next::Mint(seen) => match self.clock.mint(now.unix_ms, seen) {
+                    Ok(tag) => {
+                        let abandoned = request.begin_round(tag);
+                        self.abandon(abandoned);
+                    }
+                    Err(_) => request.give_up(),
+                },
+            }
+        }
+        if self.requests.get(&id).is_some_and(InFlight::is_due) {
+            self.end(id);
+        }
+    }
+
+    fn end(&mut self, id: RequestId) {
+        if let Some(mut request) = self.requests.remove(&id) {
+            let abandoned = request.take_abandoned();
+            self.abandon(abandoned);
+            self.ended.push_back(request.finish());
+        }
+    }
+
+    /// Asks each of `servers`, by the protocol that it speaks.
+    fn ask(
+        &mut self,
+        id: RequestId,
+        asked: Asked,
+        question: &Question,
+        servers: &[ServerId],
+        now: Now,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let (deadline, attempt) = (request.deadline, request.attempt);
+        let token = Token { id, attempt, asked };
+        for server in servers.iter().copied() {
+            let is_v1 = match self.protocol {
+                Protocol::V1 => true,
+                Protocol::V2 => false,
+                Protocol::Auto => self.links.speaks(server) == Speaks::V1,
+            };
+            if is_v1 && request.needs_tags() {
+                let refused = Heard::refused(asked, Refusal::NotV2);
+                request.handle(server, asked, refused, now.at);
+            } else if is_v1 {
+                self.by_v1.push_back(AskByV1 {
+                    token,
+                    server,
+                    question: question.clone(),
+                    deadline,
+                });
+                if let Some(link) = self.links.to(server) {
+                    // Lest it was started anew as one that speaks DKVS/2.
+                    link.greet_if_due(now.at);
+                }
+            } else {
+                let asked_of = match self.links.to(server) {
+                    Some(link) => link.ask(question.to_request(), token, now.at, deadline),
+                    None => Err(RequestError::TooMany),
+                };
+                let heard = match asked_of {
+                    Ok(ticket) => {
+                        request.asked_by_v2 = true;
+                        request.tickets.push((server, asked, ticket));
+                        continue;
+                    }
+                    Err(RequestError::TooLong { .. }) => {
+                        Heard::refused(asked, Refusal::Unrepresentable)
+                    }
+                    Err(RequestError::TooMany) => Heard::refused(asked, Refusal::Busy),
+                    Err(RequestError::Unreachable) => Heard::Unreachable { sent: false },
+                };
+                request.handle(server, asked, heard, now.at);
+            }
+        }
+    }
+
+    fn fetch(&mut self, id: RequestId, from: ServerId, (key, assembly): (Key, Assembly), now: Now) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let value_bytes = assembly.digest().value_bytes as usize;
+        if request.memory.is_none() {
+            request.memory = take_memory(&self.memory, value_bytes);
+        }
+        let asked = Asked::Fetch;
+        let token = Token {
+            id,
+            attempt: request.attempt,
+            asked,
+        };
+        let begun = match (self.links.to(from), &request.memory) {
+            (Some(link), Some(_)) => link.fetch(key, assembly, token, now.at, request.deadline),
+            _ => Err(RequestError::TooMany),
+        };
+        match begun {
+            Ok(ticket) => request.tickets.push((from, asked, ticket)),
+            Err(_) => request.handle(from, asked, Heard::FetchFailed(None), now.at),
+        }
+    }
+
+    /// A server has its word. Whatever that makes necessary is done.
+    fn hear(&mut self, token: Token, from: ServerId, heard: Heard, now: Now) {
+        let Some(request) = self.requests.get_mut(&token.id) else {
+            return;
+        };
+        if request.attempt == token.attempt {
+            request.handle(from, token.asked, heard, now.at);
+            self.go_on(token.id, now);
+        }
+    }
+
+    fn handle_events(&mut self, server: ServerId, now: Now) {
+        while let Some(event) = self.links.poll_event(server) {
+            let (token, heard) = match event {
+                Event::Reply {
+                    token,
+                    reply,
+                    after,
+                } => {
+                    if let Some(after) = after {
+                        self.shared.record_round_trip(server, after);
+                    }
+                    (token, Heard::from_reply(token.asked, reply))
+                }
+                Event::Fetched { token, value } => (token, Heard::Fetched(value)),
+                Event::FetchFailed { token, assembly } => (token, Heard::FetchFailed(assembly)),
+                Event::Unreachable { token, sent } => (token, Heard::Unreachable { sent }),
+                Event::TooLong { token } => {
+                    (token, Heard::refused(token.asked, Refusal::Unrepresentable))
+                }
+                Event::NotV2 { token } => {
+                    self.handle_not_v2(token, server, now);
+                    continue;
+                }
+                // The deadline is the request's own, and its end is seen to elsewhere.
+                Event::Expired { .. } => continue,
+                Event::Restarted => {
+                    let addr = self.shared.name(server);
+                    tracing::info!(%addr, "a server was restarted");
+                    continue;
+                }
+            };
+            self.hear(token, server, heard, now);
+        }
+    }
+
+    /// A server turned out to speak DKVS/1 only: it is asked so, if that will do.
+    fn handle_not_v2(&mut self, token: Token, server: ServerId, now: Now) {
+        let Token { id, attempt, asked } = token;
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        if request.attempt != attempt {
+            return;
+        }
+        let heard = if asked == Asked::Fetch {
+            Heard::FetchFailed(None)
+        } else if self.protocol == Protocol::V2 {
+            Heard::refused(asked, Refusal::NotV2)
+        } else if request.needs_tags() {
+            if let Some(abandoned) = request.fall_back(now.at) {
+                self.abandon(abandoned);
+                return self.go_on(id, now);
+            }
+            Heard::refused(asked, Refusal::NotV2)
+        } else if let Some(question) = request.question(asked) {
+            request.tickets.retain(|(asked, _, _)| *asked != server);
+            return self.by_v1.push_back(AskByV1 {
+                token,
+                server,
+                question,
+                deadline: request.deadline,
+            });
+        } else {
+            return;
+        };
+        self.hear(token, server, heard, now);
+    }
+
+    fn abandon(&mut self, tickets: Vec<(ServerId, Ticket)>) {
+        for (server, ticket) in tickets {
+            self.links.abandon(server, ticket);
+        }
+    }
+}
+
+/// Takes `value_bytes` of the memory for long values, for as long as the permit is held.
+pub(super) fn take_memory(
+    memory: &Arc<Semaphore>,
+    value_bytes: usize,
+) -> Option<OwnedSemaphorePermit> {
+    let kibibytes = u32::try_from(value_bytes.div_ceil(1 << 10)).ok()?;
+    Arc::clone(memory).try_acquire_many_owned(kibibytes).ok()
+}
+
+/// The longest key that fits a datagram with everything else that a put may say.
+fn key_bytes_max(settings: &Settings) -> usize {
+    let head = Request::PUT_HEAD_BYTES_MAX;
+    let envelope = match settings.keys {
+        Some(_) => AUTHENTICATED_BYTES,
+        None => PLAIN_BYTES,
+    };
+    settings
+        .datagram_bytes_max
+        .saturating_sub(head + envelope)
+        .min(KEY_BYTES_MAX)
+}

@@ -1,0 +1,181 @@
+//! What servers are asked for a request, and what they have to say.
+
+use bytes::Bytes;
+use dkvs_common::connection::fetch::{Assembly, Digest};
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::quorum::Refusal;
+use dkvs_common::quorum::read::ReadReply;
+use dkvs_common::quorum::write::WriteReply;
+use dkvs_common::record::Record;
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::reply::Reply;
+use dkvs_common::wire::v2::request::Request;
+
+/// A request's number, never used twice by a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(pub(in crate::coordinator) u64);
+
+/// Which question of which request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    pub(in crate::coordinator) id: RequestId,
+    /// A request that falls back to another level begins anew, and words to what was asked before
+    /// that are none of its business.
+    pub(super) attempt: u8,
+    pub(in crate::coordinator) asked: Asked,
+}
+
+/// Which of a request's questions an answer is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The record, for a read's round.
+    Get {
+        /// Which round.
+        round: u32,
+    },
+    /// The tag, for a write's round.
+    Tag {
+        /// Which round.
+        round: u32,
+    },
+    /// To store the record of a write's round.
+    Put {
+        /// Which round.
+        round: u32,
+    },
+    /// To store what a read's round found to be newest.
+    Repair {
+        /// Which round.
+        round: u32,
+    },
+    /// A long value.
+    Fetch,
+    /// How the server does.
+    Status,
+}
+
+/// What is asked of servers, as it is sent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// The record of a key.
+    Get {
+        /// Which key.
+        key: Key,
+    },
+    /// The tag of a key.
+    Tag {
+        /// Which key.
+        key: Key,
+    },
+    /// To store a record.
+    Put {
+        /// Under which key.
+        key: Key,
+        /// Which record.
+        record: Record,
+    },
+    /// How the server does.
+    Status,
+}
+
+impl Question {
+    pub(super) fn to_request(&self) -> Request {
+        match self.clone() {
+            Self::Get { key } => Request::Get { key },
+            Self::Tag { key } => Request::Tag { key },
+            Self::Put { key, record } => Request::Put { key, record },
+            Self::Status => Request::Stats,
+        }
+    }
+}
+
+/// What one server had to say.
+#[derive(Debug)]
+pub enum Heard {
+    /// To a get, by DKVS/1 or without a record.
+    Read(ReadReply),
+    /// A record by DKVS/2: what it says of its value, and the value or its beginning.
+    Record(Digest, Bytes),
+    /// To a put, or to the question for a tag.
+    Write(WriteReply),
+    /// Its statistics, by number; DKVS/1 tells none.
+    Status(Vec<(u8, u64)>),
+    /// A long value.
+    Fetched(Value),
+    /// No long value, but perhaps a part of it.
+    FetchFailed(Option<Assembly>),
+    /// Nothing.
+    Unreachable {
+        /// Whether the question may have reached it.
+        sent: bool,
+    },
+}
+
+impl Heard {
+    /// A refusal, as the answer to what was asked.
+    pub(in crate::coordinator) fn refused(asked: Asked, refusal: Refusal) -> Self {
+        match asked {
+            Asked::Get { .. } => Self::Read(ReadReply::Refused(refusal)),
+            Asked::Tag { .. } | Asked::Put { .. } | Asked::Repair { .. } => {
+                Self::Write(WriteReply::Refused(refusal))
+            }
+            Asked::Fetch => Self::FetchFailed(None),
+            Asked::Status => Self::Unreachable { sent: true },
+        }
+    }
+
+    /// What a reply means to the request.
+    pub(super) fn from_reply(asked: Asked, reply: Reply) -> Self {
+        let is_put = matches!(asked, Asked::Put { .. } | Asked::Repair { .. });
+        let refusal = match reply {
+            Reply::Done if is_put => return Self::Write(WriteReply::Stored),
+            Reply::Superseded { tag } if is_put => {
+                return Self::Write(WriteReply::Superseded(tag));
+            }
+            Reply::Record {
+                tag,
+                content_type,
+                value_bytes,
+                checksum,
+                block,
+            } => {
+                let digest = Digest {
+                    tag,
+                    content_type,
+                    value_bytes,
+                    checksum,
+                };
+                return Self::Record(digest, block);
+            }
+            Reply::Absent { tag } => match asked {
+                Asked::Get { .. } => {
+                    let tombstone = (tag != Tag::ZERO).then_some(tag);
+                    return Self::Read(ReadReply::Absent(tombstone));
+                }
+                Asked::Tag { .. } => return Self::Write(WriteReply::Tag(tag)),
+                _ => Refusal::Internal,
+            },
+            Reply::Tag { tag } if matches!(asked, Asked::Tag { .. }) => {
+                return Self::Write(WriteReply::Tag(tag));
+            }
+            Reply::Stats(statistics) => return Self::Status(statistics),
+            Reply::TooLarge { value_bytes_max } => Refusal::TooLarge { value_bytes_max },
+            Reply::Full => Refusal::Full,
+            Reply::ReadOnly => Refusal::ReadOnly,
+            Reply::WrongEpoch { .. } => Refusal::WrongEpoch,
+            Reply::Unsupported => Refusal::Unsupported,
+            Reply::Busy => Refusal::Busy,
+            Reply::Corrupt => Refusal::Corrupt,
+            Reply::Done
+            | Reply::Superseded { .. }
+            | Reply::Greeting(_)
+            | Reply::Block { .. }
+            | Reply::Tag { .. }
+            | Reply::Digest { .. }
+            | Reply::Staged { .. }
+            | Reply::Page { .. }
+            | Reply::Internal => Refusal::Internal,
+        };
+        Self::refused(asked, refusal)
+    }
+}
