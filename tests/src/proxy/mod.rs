@@ -45,7 +45,7 @@ pub enum Direction {
 }
 
 /// From a gateway to a server, or back; both by their numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Way {
     pub gateway: usize,
     pub server: usize,
