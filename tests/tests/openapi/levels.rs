@@ -28,6 +28,46 @@ pub async fn replicas_that_fell_behind(witness: &mut Witness) {
     assert_eq!(sorted_statuses(&get), ["match", "match", "stale"]);
 }
 
+pub async fn replicas_that_fell_behind_a_deletion(witness: &mut Witness) {
+    let mut cluster = programs!().cluster(3, &[]);
+    let mut at = witness.at(&cluster.gateway);
+    at.delete("/kv/k?wait=all", "200").await;
+    let node = &mut cluster.nodes[0];
+    node.process.kill();
+    *node = programs!().node_at(node.addr, &["k", "v"]);
+    at.ask("getServers", "/servers", "200").await;
+    let get = at.ask("getValue", "/kv/k?wait=all&r=3", "404 key-not-found");
+    let statuses = ["repaired", "tombstone", "tombstone"];
+    assert_eq!(sorted_statuses(&get.await), statuses);
+
+    // One has no room for the tombstone: it stays behind, and does not keep the others back.
+    let node = |memory| programs!().node(&["--max-memory", memory, "k", "v"]);
+    let nodes = [node("105"), node("1M"), node("1M")];
+    let servers = ServersFile::new(&nodes.each_ref().map(|node| node.addr));
+    let gateway = programs!().gateway_over(&servers, &[]);
+    let mut at = witness.at(&gateway);
+    at.delete("/kv/other?wait=all", "200").await;
+    let get = at.read("/kv/other?wait=all", "404 key-not-found").await;
+    assert_eq!(sorted_statuses(&get), ["absent", "tombstone", "tombstone"]);
+}
+
+pub async fn a_write_that_one_replica_stored(witness: &mut Witness) {
+    let full = [(); 2].map(|()| programs!().node(&["--max-memory", "110", "k", "v"]));
+    let node = programs!().node(&[]);
+    let servers = ServersFile::new(&[full[0].addr, full[1].addr, node.addr]);
+    let gateway = programs!().gateway_over(&servers, &[]);
+    let mut at = witness.at(&gateway);
+    let put = at.put("/kv/k?wait=all", "v".repeat(100), "507 storage-full");
+    let put = put.await;
+    assert_members(&put, json!({ "outcome": "unknown" }));
+    assert_eq!(sorted_statuses(&put), ["refused", "refused", "stored"]);
+    // A read finds it, and cannot make it sure: so it tells nothing.
+    let get = at
+        .read("/kv/k?wait=all&r=3", "503 quorum-unreachable")
+        .await;
+    assert_eq!(sorted_statuses(&get), ["differs", "stale", "stale"]);
+}
+
 pub async fn writes_that_are_sent_again(witness: &mut Witness) {
     let gateway = programs!().gateway(&["--embedded", "3"]);
     let mut at = witness.at(&gateway);

@@ -40,6 +40,8 @@ async fn replies_keep_to_the_file_and_show_all_that_it_declares() {
     servers_that_are_full(&mut witness).await;
     a_gateway_that_is_busy(&mut witness).await;
     levels::replicas_that_fell_behind(&mut witness).await;
+    levels::replicas_that_fell_behind_a_deletion(&mut witness).await;
+    levels::a_write_that_one_replica_stored(&mut witness).await;
     levels::writes_that_are_sent_again(&mut witness).await;
     versions::tags_and_tombstones(&mut witness).await;
     versions::content_types(&mut witness).await;

@@ -363,10 +363,8 @@ impl Read {
         let held = Newest::of(answer).unwrap_or(Newest::Nothing);
         match (self.newest, held) {
             (_, Newest::Nothing) => Standing::Absent,
-            (Some(newest), held) if held == newest => match held {
-                Newest::Tombstone(_) => Standing::Tombstone,
-                _ => Standing::Match,
-            },
+            (Some(newest), Newest::Tombstone(tag)) if tag == newest.tag() => Standing::Tombstone,
+            (Some(newest), held) if held == newest && self.is_found() => Standing::Match,
             (Some(newest), held) if held.tag() < newest.tag() => Standing::Stale,
             _ => Standing::Differs,
         }
@@ -521,6 +519,10 @@ impl Read {
         };
         let replicas = self.tally.replicas().iter().filter(is_stale);
         replicas.map(|replica| replica.server)
+    }
+
+    fn is_found(&self) -> bool {
+        matches!(self.outcome, Some(ReadOutcome::Found(..)))
     }
 
     /// Whether `server` was given the record with this tag, or is to be.
