@@ -3,6 +3,12 @@
 //! The checkers know nothing of tags, servers or protocols: they look at requests, replies and
 //! times alone. Every value that is written is written once, so a read tells which write it saw.
 
+#[cfg(test)]
+mod by_hand;
+pub mod linearizable;
+pub mod provenance;
+mod words;
+
 /// One request of a client, with what it was told. A write that was sent again under its own tag
 /// is one operation, from the first request to the last reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +25,42 @@ pub struct Operation {
     pub returned: Option<u64>,
     /// What the reply said.
     pub reply: Reply,
+}
+
+impl Operation {
+    /// What a read was told; none for one that was told nothing, and for what is no read.
+    pub fn seen(&self) -> Option<Option<u64>> {
+        match (self.action, self.returned, self.reply) {
+            (Action::Read, Some(_), Reply::Holds(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a write or a delete that took effect before its reply.
+    pub fn is_done(&self) -> bool {
+        self.is_a_change() && self.returned.is_some() && self.reply == Reply::Done
+    }
+
+    /// Whether this is a write or a delete that never takes effect.
+    pub fn is_never_done(&self) -> bool {
+        self.is_a_change() && self.returned.is_some() && self.reply == Reply::NotDone
+    }
+
+    /// Whether it ended after it began, with a reply that is one to such an action. Anything else
+    /// is a fault of whoever recorded the history.
+    fn is_coherent(&self) -> bool {
+        let in_time = self.returned.is_none_or(|at| at >= self.invoked);
+        let to_the_point = match self.reply {
+            Reply::Holds(_) => !self.is_a_change(),
+            Reply::Done => self.is_a_change(),
+            Reply::NotDone | Reply::Unknown => true,
+        };
+        in_time && to_the_point
+    }
+
+    fn is_a_change(&self) -> bool {
+        self.action != Action::Read
+    }
 }
 
 /// What a client can ask of a register.

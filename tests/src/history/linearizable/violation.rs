@@ -1,0 +1,236 @@
+//! Why a history is not linearizable, in words.
+//!
+//! The explanation is about the shortest beginning of the history that has no order. It ends with
+//! the reply to a read: a write or a delete that has just had its reply may come last of all, and
+//! then no read is the wiser.
+
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
+
+use super::super::provenance::{Unwritten, Writes};
+use super::super::words::{Beginning, End, Name};
+use super::super::{Action, Operation};
+use super::spans::{Clash, Value};
+use super::sweep::{Conflict, NotDeleted};
+
+/// How many operations that ended before the read are told with it.
+const BEFORE_MAX: usize = 6;
+/// How many deletes that are needed elsewhere are named.
+const NEEDED_MAX: usize = 6;
+
+/// A key that did not behave as a register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The read with whose reply the history ceased to be linearizable.
+    pub read: Operation,
+    /// Why it did.
+    pub reason: Box<Reason>,
+    /// What the reason names, what was under way with the read, and what had ended just before,
+    /// in the order of their requests.
+    pub around: Vec<Operation>,
+}
+
+/// Why there is no order in which the operations can have taken effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// No write can have written what the read was told.
+    Unwritten(Unwritten),
+    /// The value was gone before the read began.
+    Gone {
+        /// This had to do with the same value, and had its reply
+        before: Operation,
+        /// before this, which has not, began;
+        began: Operation,
+        /// and this, which has to do with the same as `began`, had its reply before the read.
+        ended: Operation,
+    },
+    /// A read was told no value, although there was one and no delete is left to have removed it.
+    NotDeleted {
+        /// That read.
+        absence: Operation,
+        /// The last of what says that there was a value.
+        before: Operation,
+        /// The deletes that could have removed it, each with the read that needs it elsewhere.
+        needed: Vec<(Operation, Operation)>,
+    },
+}
+
+/// The violation at the reply of the operation at the place `read`. `beginning` has the operations
+/// of its key as they stood at that reply, each at the same place as in `operations`.
+pub(super) fn explain(
+    operations: &[Operation],
+    beginning: &[Operation],
+    history: &[Operation],
+    read: usize,
+    conflict: Conflict,
+) -> Violation {
+    let at = |place: usize| operations[place].clone();
+    let reason = match conflict {
+        Conflict::Clash(Clash::Unwritten { read }) => {
+            let unwritten = Writes::among(history).unwritten(&operations[read]);
+            Reason::Unwritten(unwritten.expect("a value that has a write is not unwritten"))
+        }
+        Conflict::Clash(Clash::Crossed(one, other)) => {
+            let own = Action::Write(operations[read].seen().flatten().unwrap_or(one.value));
+            let (own, other) = if operations[one.write].action == own {
+                (one, other)
+            } else {
+                (other, one)
+            };
+            let before = simplest(beginning, own, own.first, |write| {
+                write.is_done() && write.returned < Some(other.last_request())
+            });
+            let returned = beginning[before].returned;
+            let began = simplest(beginning, other, other.last, |write| {
+                returned < Some(write.invoked)
+            });
+            let ended = simplest(beginning, other, other.first, |write| {
+                write.is_done() && write.returned < Some(operations[read].invoked)
+            });
+            Reason::Gone {
+                before: at(before),
+                began: at(began),
+                ended: at(ended),
+            }
+        }
+        Conflict::Clash(Clash::Covered(own, other)) => {
+            let before = simplest(beginning, own, own.first, |write| {
+                write.is_done() && write.returned < Some(operations[other].invoked)
+            });
+            Reason::Gone {
+                before: at(before),
+                began: at(other),
+                ended: at(other),
+            }
+        }
+        Conflict::NotDeleted(NotDeleted {
+            read,
+            value,
+            needed,
+        }) => {
+            let before = simplest(beginning, value, value.first, |write| {
+                write.is_done() && write.returned < Some(operations[read].invoked)
+            });
+            let needed = needed.into_iter();
+            Reason::NotDeleted {
+                absence: at(read),
+                before: at(before),
+                needed: needed
+                    .map(|(delete, read)| (at(delete), at(read)))
+                    .collect(),
+            }
+        }
+    };
+    Violation {
+        around: around(operations, read, &reason),
+        reason: Box::new(reason),
+        read: at(read),
+    }
+}
+
+/// The write of a value if that will do, being what everybody thinks of first, else `otherwise`.
+fn simplest(
+    operations: &[Operation],
+    value: Value,
+    otherwise: usize,
+    will_do: impl FnOnce(&Operation) -> bool,
+) -> usize {
+    if will_do(&operations[value.write]) {
+        value.write
+    } else {
+        otherwise
+    }
+}
+
+fn around(operations: &[Operation], read: usize, reason: &Reason) -> Vec<Operation> {
+    let read = &operations[read];
+    let begun = |other: &&Operation| Some(other.invoked) <= read.returned;
+    let (mut before, mut around): (Vec<_>, Vec<_>) = operations
+        .iter()
+        .filter(begun)
+        .partition(|other| other.returned.is_some_and(|at| at < read.invoked));
+    before.sort_by_key(|other| other.returned);
+    around.extend(before.iter().rev().take(BEFORE_MAX));
+    let named = reason.names();
+    around.extend(before.iter().filter(|other| named.contains(other)));
+    around.sort_by_key(|other| (other.invoked, other.returned, other.client));
+    around.dedup();
+    around.into_iter().cloned().collect()
+}
+
+impl Reason {
+    fn names(&self) -> Vec<&Operation> {
+        match self {
+            Self::Unwritten(_) => Vec::new(),
+            Self::Gone {
+                before,
+                began,
+                ended,
+            } => vec![before, began, ended],
+            Self::NotDeleted {
+                absence,
+                before,
+                needed,
+            } => {
+                let needed = needed.iter().take(NEEDED_MAX);
+                let needed = needed.flat_map(|(delete, read)| [delete, read]);
+                [absence, before].into_iter().chain(needed).collect()
+            }
+        }
+    }
+}
+
+impl Error for Violation {}
+
+impl Display for Violation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            read,
+            reason,
+            around,
+        } = self;
+        write!(f, "key {} is no register: {read}, ", read.key)?;
+        match &**reason {
+            Reason::Unwritten(unwritten) => write!(f, "although {unwritten}")?,
+            Reason::Gone {
+                before,
+                began,
+                ended,
+            } => {
+                write!(f, "although {}", End(ended))?;
+                if let Some(Some(value)) = read.seen() {
+                    write!(f, " and nothing wrote {value} since")?;
+                }
+                write!(f, "; {}, after {}", Beginning(began), End(before))?;
+            }
+            Reason::NotDeleted {
+                absence,
+                before,
+                needed,
+            } => {
+                if absence != read {
+                    write!(f, "which leaves no explanation why {absence}, ")?;
+                }
+                write!(f, "although {}, and no delete ", End(before))?;
+                f.write_str(if needed.is_empty() {
+                    "can have come after that"
+                } else {
+                    "is left that can have come after that:"
+                })?;
+                for (number, (delete, read)) in needed.iter().take(NEEDED_MAX).enumerate() {
+                    let comma = if number == 0 { "" } else { "," };
+                    write!(f, "{comma} {} is needed for {}", Name(delete), Name(read))?;
+                }
+                if let Some(more) = needed.len().checked_sub(NEEDED_MAX + 1) {
+                    write!(f, ", and {} more likewise", more + 1)?;
+                }
+            }
+        }
+        f.write_str("; around it:")?;
+        for operation in around {
+            let mark = if operation == read { "->" } else { "  " };
+            write!(f, "\n{mark} {operation}")?;
+        }
+        Ok(())
+    }
+}
