@@ -12,6 +12,7 @@ pub mod keys;
 pub mod load;
 pub mod process;
 pub mod random;
+pub mod sim;
 pub mod v1;
 pub mod v2;
 
