@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn the_earliest_reply_that_breaks_its_word_is_told() {
-        let history = [got(&[Match, Match]), put(&[Stored])];
+        let history = [found_nothing(&[]), put(&[Stored])];
         assert_eq!(*check(&history).unwrap_err().asked, history[1]);
     }
 
