@@ -4,6 +4,7 @@
 //! No test uses a fixed port, waits for a fixed time, or depends on another. A process started
 //! here ends with the value that holds it.
 
+pub mod chaos;
 pub mod faulty;
 pub mod flood;
 pub mod history;
@@ -11,6 +12,7 @@ pub mod http;
 pub mod keys;
 pub mod load;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod sim;
 pub mod v1;

@@ -497,7 +497,7 @@ pub struct Written {
     pub tag: Option<Tag>,
 }
 
-/// A request that is in flight. Whoever drops it drops the request.
+/// A request that is in flight. Whoever drops it drops the request, if it is no write.
 struct Begun {
     coordinator: Coordinator,
     id: RequestId,

@@ -88,7 +88,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/kv/{key}",
         id: "putValue",
         parameters: WRITE,
-        statuses: &[200, 400, 408, 413, 414, 503, 504, 507],
+        statuses: &[200, 400, 408, 409, 413, 414, 503, 504, 507],
         handler: || put(kv::put),
     },
     Operation {
@@ -96,7 +96,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/kv/{key}",
         id: "deleteValue",
         parameters: WRITE,
-        statuses: &[200, 400, 414, 501, 503, 504, 507],
+        statuses: &[200, 400, 409, 414, 501, 503, 504, 507],
         handler: || delete(kv::delete),
     },
     Operation {

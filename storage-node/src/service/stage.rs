@@ -58,10 +58,11 @@ impl Service {
         if record.value_bytes as usize > self.config.value_bytes_max {
             return self.too_large();
         }
-        let held = self.store.read(key, Packed::tag);
-        if let Some(tag) = held.filter(|held| *held >= record.tag) {
+        let held = |held: &Packed| (held.tag(), held.checksum());
+        let held = self.store.read(key, held);
+        if let Some((tag, checksum)) = held.filter(|(held, _)| *held >= record.tag) {
             self.uploads().free(id);
-            return match tag == record.tag {
+            return match (tag, checksum) == (record.tag, record.checksum) {
                 true => Reply::Done,
                 false => Reply::Superseded { tag },
             };
@@ -218,6 +219,17 @@ mod tests {
             assert_eq!(reply, Reply::Superseded { tag });
             assert_eq!(service.uploads().bytes_reserved(), 0);
         }
+        assert_eq!(held(&service), Some((tag, vec![b'n'; 10])));
+    }
+
+    #[test]
+    fn another_record_under_the_tag_of_one_is_superseded_by_it() {
+        let service = service(usize::MAX);
+        service.store.put(&key(), &record(5, b'n')).unwrap();
+        stage_all(&service, 1, b'v');
+        let tag = Tag { time: 5, op: 1 };
+        let reply = put(&service, 1, &record(5, b'v'));
+        assert_eq!(reply, Reply::Superseded { tag });
         assert_eq!(held(&service), Some((tag, vec![b'n'; 10])));
     }
 

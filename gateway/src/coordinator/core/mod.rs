@@ -75,6 +75,13 @@ pub struct Wish {
     pub wait: Wait,
 }
 
+impl Wish {
+    /// Whether servers without tags are of no use to it.
+    pub fn insists_on_tags(self) -> bool {
+        self.level == Level::Linearizable && !self.may_fall_back
+    }
+}
+
 /// How a server is reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Path {
@@ -230,9 +237,12 @@ impl<W> Core<W> {
         self.begin(machine, Subject::Status, wish, waiter, now)
     }
 
-    /// Forgets a request: nobody waits for it any more. What was asked to be stored may be.
+    /// Nobody waits for a request any more. A read ends by that; a write goes on.
     pub fn cancel(&mut self, id: RequestId) {
-        if let Some(mut request) = self.requests.remove(&id) {
+        if let Some(request) = self.requests.get(&id)
+            && !matches!(request.machine, Machine::Write(_))
+            && let Some(mut request) = self.requests.remove(&id)
+        {
             let abandoned = request.take_abandoned();
             self.abandon(abandoned);
         }
@@ -393,7 +403,6 @@ impl<W> Core<W> {
             waiter,
             may_fall_back: wish.may_fall_back && self.protocol != Protocol::V2,
             attempt: 0,
-            asked_by_v2: false,
             tickets: Vec::new(),
             fetches: Vec::new(),
             beginning: None,
@@ -486,7 +495,6 @@ impl<W> Core<W> {
                 };
                 let heard = match asked_of {
                     Ok(ticket) => {
-                        request.asked_by_v2 = true;
                         request.tickets.push((server, asked, ticket));
                         continue;
                     }

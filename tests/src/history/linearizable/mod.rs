@@ -23,6 +23,10 @@ mod sweep;
 mod violation;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
+mod large;
+#[cfg(test)]
 mod small;
 
 pub use violation::{Reason, Violation};

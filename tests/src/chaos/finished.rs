@@ -1,0 +1,95 @@
+//! A run that has ended: what it was, in a line, and what came of it.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::history::{Action, Operation, Reply};
+use crate::proxy::Counts;
+
+/// See the module. Shown, it is one line.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub seed: u64,
+    pub history: Vec<Operation>,
+    /// How often a write was sent again under its own tag.
+    pub repeated: u64,
+    /// How often something broke, by its name.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// What became of what gateways and servers said to each other.
+    pub datagrams: Counts,
+    /// What was wrong, if anything was.
+    pub verdict: Result<(), String>,
+}
+
+impl Finished {
+    /// How many operations were of a kind.
+    pub fn count(&self, is_of_kind: impl Fn(&Operation) -> bool) -> usize {
+        let history = self.history.iter();
+        history.filter(|operation| is_of_kind(operation)).count()
+    }
+
+    /// Writes the history to a file in a directory, an operation a line in the order of the
+    /// requests; where that is.
+    pub fn write_history(&self, directory: &Path) -> io::Result<PathBuf> {
+        let mut history: Vec<&Operation> = self.history.iter().collect();
+        history.sort_by_key(|operation| operation.invoked);
+        let mut text = format!("# {self}\n# client key action from to: reply\n");
+        for Operation {
+            client,
+            key,
+            action,
+            invoked,
+            returned,
+            reply,
+        } in history
+        {
+            let returned = returned.map_or("never".to_owned(), |at| at.to_string());
+            let line = format!("{client} {key} {action:?} {invoked} {returned}: {reply:?}\n");
+            text.push_str(&line);
+        }
+        let name = format!("chaos-{}-{}.txt", self.seed, std::process::id());
+        let path = directory.join(name);
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
+impl fmt::Display for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with = |reply| self.count(|operation| operation.reply == reply);
+        let mut faults = String::new();
+        for (name, count) in &self.faults {
+            write!(faults, ", {count} {name}")?;
+        }
+        let keys: std::collections::BTreeSet<u32> =
+            self.history.iter().map(|operation| operation.key).collect();
+        let Counts {
+            passed,
+            dropped,
+            delayed,
+            duplicated,
+        } = self.datagrams;
+        write!(
+            f,
+            "seed {}: {} operations on {} keys ({} reads answered, {} unknown, {} not done, {} \
+             repetitions){faults}; datagrams: {passed} passed, {dropped} dropped, {delayed} \
+             delayed, {duplicated} duplicated: {}",
+            self.seed,
+            self.history.len(),
+            keys.len(),
+            self.count(|operation| {
+                operation.action == Action::Read && operation.reply != Reply::Unknown
+            }),
+            with(Reply::Unknown),
+            with(Reply::NotDone),
+            self.repeated,
+            match self.verdict {
+                Ok(()) => "linearizable",
+                Err(_) => "FAILED",
+            },
+        )
+    }
+}

@@ -1,0 +1,158 @@
+//! The cluster, and the one who breaks it: storage servers and gateways as processes, the proxy
+//! between them, and a schedule that is carried out on them.
+//!
+//! Runs on the thread that started it, since processes are waited for, while the clients run on
+//! another.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+
+use super::schedule::{Cast, Fault, Phase};
+use super::stage::Stage;
+use super::{PATIENCE, runtime};
+use crate::http::{exchange, request};
+use crate::process::{Gateway, Node, Programs, ServersFile, own_loopback};
+use crate::proxy::{Conditions, Proxy, Way};
+use crate::until;
+
+/// How many operations have to end while a fault lasts, so that it meets some even where the
+/// machine is busy.
+const OPERATIONS_MIN: u64 = 20;
+
+/// How often it is seen whether a phase may end.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// See the module. Whatever it started ends with it.
+pub(super) struct Nemesis {
+    programs: Programs,
+    cast: Cast,
+    nodes: Vec<Node>,
+    gateways: Vec<Gateway>,
+    proxy: Proxy,
+    servers: ServersFile,
+    /// For asking a gateway on this thread.
+    runtime: Runtime,
+    /// How often something broke, by its name.
+    faults: BTreeMap<&'static str, u64>,
+}
+
+impl Nemesis {
+    /// Starts a cluster in which nothing is broken yet.
+    pub(super) fn start(programs: Programs, cast: Cast, seed: u64) -> Self {
+        let node = |_| programs.node(&["--workers", "1"]);
+        let nodes: Vec<Node> = (0..cast.servers).map(node).collect();
+        let addrs: Vec<SocketAddr> = nodes.iter().map(|node| node.addr).collect();
+        let proxy = Proxy::before(&addrs, seed);
+        let mut nemesis = Self {
+            programs,
+            cast,
+            nodes,
+            gateways: Vec::new(),
+            servers: ServersFile::new(proxy.addrs()),
+            proxy,
+            runtime: runtime(),
+            faults: BTreeMap::new(),
+        };
+        for number in 0..cast.gateways {
+            let gateway = nemesis.start_gateway(number);
+            nemesis.gateways.push(gateway);
+        }
+        nemesis
+    }
+
+    /// Where the gateways listen.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = SocketAddr> {
+        self.gateways.iter().map(|gateway| gateway.addr)
+    }
+
+    /// Carries out a schedule, until its end or until it is over.
+    pub(super) fn play(&mut self, schedule: &[Phase], stage: &Stage, is_told_to_end: &AtomicBool) {
+        for phase in schedule {
+            if stage.is_over() || is_told_to_end.load(Ordering::Relaxed) {
+                return;
+            }
+            self.begin(&phase.faults);
+            wait(phase.lasts, stage);
+            self.heal(&phase.faults, stage);
+            wait(phase.calm, stage);
+        }
+    }
+
+    /// How often something broke, by its name.
+    pub(super) fn faults(&self) -> &BTreeMap<&'static str, u64> {
+        &self.faults
+    }
+
+    pub(super) fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    fn begin(&mut self, faults: &[Fault]) {
+        let mut conditions: BTreeMap<Way, Conditions> = BTreeMap::new();
+        for fault in faults {
+            *self.faults.entry(fault.name()).or_default() += 1;
+            for (way, more) in fault.conditions(self.cast) {
+                let so_far = conditions.entry(way).or_default();
+                *so_far = so_far.with(more);
+            }
+            match fault {
+                Fault::Pause { server } => self.nodes[*server].process.stop(),
+                Fault::ReplaceGateway { gateway } => self.gateways[*gateway].process.kill(),
+                Fault::KillServer { server } => self.nodes[*server].process.kill(),
+                _ => {}
+            }
+        }
+        self.proxy.set(conditions);
+    }
+
+    fn heal(&mut self, faults: &[Fault], stage: &Stage) {
+        self.proxy.clear();
+        for fault in faults {
+            match fault {
+                Fault::Pause { server } => self.nodes[*server].process.go_on(),
+                Fault::ReplaceGateway { gateway } => {
+                    self.gateways[*gateway] = self.start_gateway(*gateway);
+                    stage.move_gateway(*gateway, self.gateways[*gateway].addr);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Starts a gateway, at an address where no other program's gateway is ever taken for it, and
+    /// has it speak to every server, so that the proxy knows it.
+    fn start_gateway(&self, number: usize) -> Gateway {
+        self.proxy.expect(number);
+        let mut command = self.programs.gateway_command();
+        command.args(["--servers", self.servers.path()]);
+        command.args(["--listen", &format!("{}:0", own_loopback())]);
+        // One worker has one socket towards each server, for life.
+        command.args(["--workers", "1", "--protocol", "v2"]);
+        let gateway = Gateway::of(command);
+        self.runtime
+            .block_on(until("the gateway speaks to every server", async || {
+                exchange(gateway.addr, request("GET", "/servers", None)).await;
+                self.proxy.has_met_the_expected()
+            }));
+        gateway
+    }
+}
+
+/// Waits for so long, and until some operations have ended meanwhile; not when it is over.
+fn wait(duration: Duration, stage: &Stage) {
+    let (begun, answered) = (Instant::now(), stage.answered());
+    let has_met_traffic = || stage.answered() >= answered + OPERATIONS_MIN;
+    while !stage.is_over() && (begun.elapsed() < duration || !has_met_traffic()) {
+        assert!(begun.elapsed() < PATIENCE, "the clients get no replies");
+        thread::sleep(GLANCE);
+    }
+}
