@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use super::rtt::RoundTrip;
 use super::window::{RetryBudget, Window};
+use crate::mutants::{self, Mutant};
 use crate::wire::v2::envelope::{
     self, AUTHENTICATED_BYTES, Authentication, Builder, Envelope, PLAIN_BYTES, Proof, Sender,
 };
@@ -147,6 +148,9 @@ pub struct Peer<T> {
     config: Config,
     speaks: Speaks,
     open: BTreeMap<RequestId, Open<T>>,
+    /// For [`Mutant::RepeatsCounted`]: what was answered.
+    #[cfg(feature = "mutants")]
+    answered: BTreeMap<RequestId, T>,
     next_id: u64,
     /// Requests to be sent again, and those to be sent for the first time.
     again: VecDeque<RequestId>,
@@ -210,6 +214,8 @@ impl<T: Copy> Peer<T> {
             config,
             speaks: Speaks::Unknown,
             open: BTreeMap::new(),
+            #[cfg(feature = "mutants")]
+            answered: BTreeMap::new(),
             next_id: random,
             again: VecDeque::new(),
             fresh: VecDeque::new(),
@@ -565,7 +571,20 @@ impl<T: Copy> Peer<T> {
             self.handle_greeting_reply(&reply, now);
             return;
         }
-        let Some(open) = self.open.remove(&id) else {
+        #[cfg(feature = "mutants")]
+        if let Some(token) = self.answered.get(&id).copied() {
+            let after = std::time::Duration::ZERO;
+            return self.events.push_back(Event::Reply {
+                token,
+                reply,
+                after,
+            });
+        }
+        let mut removed = self.open.remove(&id);
+        if removed.is_none() && mutants::is_on(Mutant::OlderRequestAnswered) {
+            removed = self.open.pop_first().map(|(_, open)| open);
+        }
+        let Some(open) = removed else {
             self.counters.strays += 1;
             return;
         };
@@ -580,6 +599,10 @@ impl<T: Copy> Peer<T> {
             self.window.answered(open.window_bytes);
         }
         let token = open.token;
+        #[cfg(feature = "mutants")]
+        if mutants::is_on(Mutant::RepeatsCounted) {
+            self.answered.insert(id, token);
+        }
         self.events.push_back(Event::Reply {
             token,
             reply,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use dkvs_common::mutants::Mutant;
 
 use dkvs_tests::sim::campaign::{Campaign, Totals};
 use dkvs_tests::sim::invariants::Violation;
@@ -49,8 +50,23 @@ enum Command {
         log: bool,
 
         /// Which mutant of the code runs
-        #[arg(long)]
-        mutant: Option<String>,
+        #[arg(long, value_parser = mutant)]
+        mutant: Option<Mutant>,
+    },
+
+    /// Runs seeds with each mutant until one shows it
+    Mutants {
+        /// One mutant rather than all of them
+        #[arg(long, value_parser = mutant)]
+        mutant: Option<Mutant>,
+
+        /// A mutant that so many seeds do not show survives
+        #[arg(long, default_value_t = 50_000, value_name = "SEEDS")]
+        seeds: u64,
+
+        /// How many seeds run at a time
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+        jobs: u16,
     },
 
     /// Runs seeds until it is stopped or something does not hold
@@ -75,8 +91,8 @@ struct How {
     violations: usize,
 
     /// Which mutant of the code runs
-    #[arg(long)]
-    mutant: Option<String>,
+    #[arg(long, value_parser = mutant)]
+    mutant: Option<Mutant>,
 }
 
 /// How often a long run says how far it is.
@@ -98,6 +114,11 @@ fn main() -> ExitCode {
             run_many(seeds, end.map(|end| (end, at_least)), how)
         }
         Command::Replay { seed, log, mutant } => replay(seed, log, mutant),
+        Command::Mutants {
+            mutant,
+            seeds,
+            jobs,
+        } => hunt(mutant, seeds, jobs),
         Command::Soak { from, how } => run_many(from..u64::MAX, None, how),
     }
 }
@@ -107,7 +128,7 @@ fn run_many(seeds: Range<u64>, ends: Option<(Instant, u64)>, how: How) -> ExitCo
         mutant: how.mutant,
         ..Options::default()
     };
-    let mutant = options.mutant.clone();
+    let mutant = options.mutant;
     let campaign = Campaign {
         options,
         ends,
@@ -118,7 +139,7 @@ fn run_many(seeds: Range<u64>, ends: Option<(Instant, u64)>, how: How) -> ExitCo
     let mut said = begun;
     let totals = campaign.run(|totals, violated| {
         if let Some((seed, violation)) = violated {
-            print_violation(*seed, violation, mutant.as_deref());
+            print_violation(*seed, violation, mutant);
         }
         if said.elapsed() >= PROGRESS_EVERY {
             said = Instant::now();
@@ -129,10 +150,10 @@ fn run_many(seeds: Range<u64>, ends: Option<(Instant, u64)>, how: How) -> ExitCo
     exit_code(totals.violations.is_empty())
 }
 
-fn replay(seed: u64, keeps_log: bool, mutant: Option<String>) -> ExitCode {
+fn replay(seed: u64, keeps_log: bool, mutant: Option<Mutant>) -> ExitCode {
     let options = Options {
         keeps_log,
-        mutant: mutant.clone(),
+        mutant,
         ..Options::default()
     };
     let outcome = run(seed, &options);
@@ -142,14 +163,50 @@ fn replay(seed: u64, keeps_log: bool, mutant: Option<String>) -> ExitCode {
     print!("{}", outcome.statistics);
     println!("sim: seed {seed} has hash {:016x}", outcome.hash);
     if let Some(violation) = &outcome.violation {
-        print_violation(seed, violation, mutant.as_deref());
+        print_violation(seed, violation, mutant);
     }
     exit_code(outcome.violation.is_none())
 }
 
-fn print_violation(seed: u64, violation: &Violation, mutant: Option<&str>) {
+/// Hunts every mutant, or one; each is to be shown by a seed before so many were run.
+fn hunt(one: Option<Mutant>, seeds: u64, jobs: u16) -> ExitCode {
+    let mutants = one.as_ref().map_or(Mutant::ALL, std::slice::from_ref);
+    if mutant(mutants[0].name()).is_err() {
+        eprintln!("sim: {NO_MUTANTS}");
+        return ExitCode::FAILURE;
+    }
+    println!("{:<28} {:>7}  what shows it", "mutant", "seeds");
+    let mut has_survivor = false;
+    for mutant in mutants {
+        let options = Options {
+            mutant: Some(*mutant),
+            ..Options::default()
+        };
+        let campaign = Campaign {
+            options,
+            violations_max: 1,
+            ..Campaign::of(0..seeds, jobs.into())
+        };
+        let totals = campaign.run(|_, _| {});
+        match totals.violations.first() {
+            Some((seed, violation)) => {
+                let needed = seed + 1;
+                println!("{:<28} {needed:>7}  {}", mutant.name(), violation.of);
+            }
+            None => {
+                has_survivor = true;
+                println!("{:<28} {:>7}  survives", mutant.name(), format!(">{seeds}"));
+            }
+        }
+    }
+    exit_code(!has_survivor)
+}
+
+fn print_violation(seed: u64, violation: &Violation, mutant: Option<Mutant>) {
     println!("sim: seed {seed} violates {violation}");
-    let mutant = mutant.map_or(String::new(), |mutant| format!(" --mutant {mutant}"));
+    let mutant = mutant.map_or(String::new(), |mutant| {
+        format!(" --mutant {}", mutant.name())
+    });
     println!("sim: to see it again: sim replay {seed} --log{mutant}");
 }
 
@@ -168,6 +225,20 @@ fn exit_code(is_well: bool) -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
+}
+
+const NO_MUTANTS: &str = "no mutants were built in: build with --features mutants";
+
+fn mutant(name: &str) -> Result<Mutant, String> {
+    if !cfg!(feature = "mutants") {
+        return Err(NO_MUTANTS.to_owned());
+    }
+    let mut mutants = Mutant::ALL.iter().copied();
+    let found = mutants.find(|mutant| mutant.name() == name);
+    found.ok_or_else(|| {
+        let names: Vec<_> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
+        format!("the mutants are {}", names.join(", "))
+    })
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {

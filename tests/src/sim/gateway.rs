@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
+use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
@@ -207,7 +208,9 @@ impl Gateway {
         let now = self.now(now);
         let Setting { shared, settings } = &self.setting;
         let memory = Semaphore::new(settings.limits.value_bytes_in_flight_max >> 10);
-        let random = || random.number();
+        // The first number tells this process's operations from all others'.
+        let mut own = mutants::is_on(Mutant::OperationPerGateway).then_some(self.number as u64);
+        let random = || own.take().unwrap_or_else(|| random.number());
         let mut core = Core::new(Arc::clone(shared), settings, Arc::new(memory), random);
         for (server, _) in shared.cluster.iter() {
             let path = Path {

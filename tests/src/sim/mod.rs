@@ -38,6 +38,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use dkvs_common::mutants::Mutant;
 use invariants::Violation;
 use statistics::Statistics;
 use world::World;
@@ -49,8 +50,8 @@ pub struct Options {
     pub keeps_log: bool,
     /// What is done wrong on purpose, to see that it is noticed.
     pub sabotage: Option<Sabotage>,
-    /// Which mutant of the code under test runs.
-    pub mutant: Option<String>,
+    /// Which mutant of the code under test runs; none does without the feature `mutants`.
+    pub mutant: Option<Mutant>,
 }
 
 /// Something that the promise does not survive.
@@ -77,6 +78,8 @@ pub struct Outcome {
 /// Runs the world of a seed from its beginning to its end, or to the first violation. A panic of
 /// the code under test is one.
 pub fn run(seed: u64, options: &Options) -> Outcome {
+    #[cfg(feature = "mutants")]
+    dkvs_common::mutants::switch(options.mutant);
     let mut world = World::new(seed, options);
     let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
     if let Err(panic) = ran {

@@ -24,6 +24,7 @@ use super::{Answer, ReadOutcome, ReadReply, Standing};
 use crate::cluster::ServerId;
 use crate::connection::fetch::Digest;
 use crate::kv::Value;
+use crate::mutants::{self, Mutant};
 use crate::quorum::params::Quorum;
 use crate::quorum::tally::{Recorded, Replica, Tally, Word};
 use crate::quorum::write::WriteReply;
@@ -190,7 +191,7 @@ impl Read {
         reply: ReadReply,
         now: Instant,
     ) -> Recorded {
-        if round != self.round {
+        if round != self.round && !mutants::is_on(Mutant::EarlierRoundCounted) {
             return Recorded::Repeated;
         }
         let answer = match &reply {
@@ -439,7 +440,12 @@ impl Read {
             }
             Newest::Nothing | Newest::Tombstone(_) => true,
         };
-        let holders = self.holders(newest);
+        let mut holders = self.holders(newest);
+        if mutants::is_on(Mutant::NoWriteBack) {
+            holders = needed;
+        } else if mutants::is_on(Mutant::WriteBackToFewer) {
+            holders += 1;
+        }
         if is_known && holders >= needed {
             self.outcome = Some(match newest {
                 Newest::Nothing | Newest::Tombstone(_) => ReadOutcome::Absent,
@@ -458,6 +464,7 @@ impl Read {
     fn find_stale(&mut self) {
         if let Some(given) = self.given
             && self.repair().is_some()
+            && !mutants::is_on(Mutant::NoWriteBack)
         {
             let stale: Vec<ServerId> = self.stale(given).collect();
             let repair = |server| Repair {

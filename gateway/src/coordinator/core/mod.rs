@@ -28,6 +28,7 @@ use dkvs_common::connection::fetch::Assembly;
 use dkvs_common::connection::link::{Event, Ticket};
 use dkvs_common::connection::peer::{Config, RequestError, Speaks};
 use dkvs_common::kv::{KEY_BYTES_MAX, Key};
+use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
@@ -173,7 +174,10 @@ impl<W> Core<W> {
             epoch: self.shared.ring.epoch(),
             keys: keys.map(|keys| (Arc::clone(keys), path.local)),
         };
-        let random = self.random[server.index()];
+        let random = match mutants::is_on(Mutant::StrangersCounted) {
+            false => self.random[server.index()],
+            true => self.random[0],
+        };
         self.links.open(server, config, random, now.at);
     }
 
@@ -211,6 +215,7 @@ impl<W> Core<W> {
         self.check(key, Some(&content))?;
         let level = self.level(&list, wish)?;
         let deadline = now.at + wish.timeout;
+        let tag = tag.filter(|_| !mutants::is_on(Mutant::RetryWithNewTag));
         let write = match tag {
             Some(tag) => Write::again(list, wish.quorum, level, tag, now.at, deadline),
             None => Write::new(list, wish.quorum, level, now.at, deadline),
