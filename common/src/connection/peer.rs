@@ -631,6 +631,8 @@ impl<T: Copy> Peer<T> {
         self.greeting.send_at = None;
         let before = self.boot_id.replace(greeting.boot_id);
         if before.is_some_and(|before| before != greeting.boot_id) {
+            // Whatever the process before it was asked, nobody is going to answer any more.
+            self.take_back_unanswered();
             self.events.push_back(Event::Restarted);
         }
         // Sequences go on from session to session: each is greater than all before it.

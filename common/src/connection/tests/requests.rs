@@ -212,6 +212,23 @@ fn a_put_that_was_sent_before_a_downgrade_may_have_been_carried_out() {
 }
 
 #[test]
+fn what_a_server_was_asked_before_it_was_started_anew_is_asked_again_at_no_cost() {
+    let mut world = World::met(5);
+    world.faults = Faults::ALL_LOST;
+    world.put_all(0..30, world.now + SECOND);
+    world.run(world.now + 2 * SECOND);
+    assert!(world.link.counters().over_budget > 0);
+    world.put(40, world.now + SECOND);
+    world.flush();
+
+    world.server = Server::new(2);
+    world.faults = Faults::default();
+    world.run(world.now + SECOND / 2);
+    assert_eq!(world.replied(), BTreeSet::from([40]));
+    assert!(world.link.counters().over_budget > 0);
+}
+
+#[test]
 fn a_restart_is_noticed_by_the_boot_id_within_a_second_of_use() {
     let mut world = World::met(5);
     world.put(0, world.now + SECOND);
