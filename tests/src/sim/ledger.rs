@@ -9,6 +9,7 @@ use dkvs_common::quorum::write::{Applied, Write};
 use dkvs_common::tag::Tag;
 
 use super::moment::Moment;
+use crate::history::agreement::Replica;
 use crate::history::{Action, Operation, Reply};
 
 /// Every operation of a world, in the order in which they were asked.
@@ -32,6 +33,8 @@ pub struct Entry {
     pub deadline: Moment,
     /// Which client asks; none of those that only look what is left in the end.
     pub asker: Option<usize>,
+    /// What the reply says that the replicas said.
+    pub said: Vec<Replica>,
     /// Whether no answer comes any more.
     is_left: bool,
 }
@@ -63,6 +66,7 @@ impl Ledger {
             attempts: 1,
             deadline: now,
             asker: None,
+            said: Vec::new(),
             is_left: false,
         });
         self.entries.len() - 1
@@ -102,6 +106,7 @@ impl Entry {
         self.attempts += 1;
         self.operation.returned = None;
         self.operation.reply = Reply::Unknown;
+        self.said.clear();
         self.is_left = false;
     }
 
@@ -109,6 +114,7 @@ impl Entry {
     pub fn leave(&mut self) {
         self.operation.returned = None;
         self.operation.reply = Reply::Unknown;
+        self.said.clear();
         self.is_left = true;
     }
 

@@ -122,6 +122,7 @@ impl World {
         if let Told::Write(_, Some(tag)) = &told {
             entry.tag = Some(*tag);
         }
+        entry.said = registers::said(&told);
         entry.end(reply, now);
         let entry = self.ledger.entry(operation);
         let numbers = [operation as u64, reply_number(reply)];
@@ -270,7 +271,7 @@ impl World {
         if self.violation.is_some() || self.promises_less {
             return;
         }
-        match registers::check(&self.ledger) {
+        match registers::check(&self.ledger, &self.plan.keys) {
             Ok(reads) => self.statistics.add(Count::ReadsChecked, reads),
             Err(violation) => self.report(Err(violation)),
         }
