@@ -1,7 +1,9 @@
 //! Once the world has healed, every key can be read at every gateway, and after such a read of a
 //! linearizable key all its replicas hold the same record.
 //!
-//! At the agreement level replicas may differ for ever, and a read may find that they do.
+//! At the agreement level replicas may differ for ever, and a read may find that they do. A gateway
+//! that was made to take a server for one of DKVS/1 may refuse to read a key there once, and finds
+//! out by that: such a read is asked for a second time.
 
 use std::time::Duration;
 
