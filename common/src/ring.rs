@@ -19,6 +19,7 @@ use sha1::{Digest, Sha1};
 use crate::cluster::{Cluster, ServerId};
 use crate::hex::Digits;
 use crate::kv::Key;
+use crate::mutants::{self, Mutant};
 
 /// A place on the ring: a SHA-1 digest, compared as a 20-byte big-endian number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,7 +122,8 @@ impl Ring {
             if list.len() == n {
                 break;
             }
-            if !list.iter().any(|met| met.server == point.server) {
+            let has_wrapped = mutants::is_on(Mutant::WrongSetAfterWrap) && point.position < key;
+            if has_wrapped || !list.iter().any(|met| met.server == point.server) {
                 list.push(*point);
             }
         }

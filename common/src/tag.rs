@@ -12,6 +12,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::hex::Digits;
+use crate::mutants::{self, Mutant};
 
 /// The version of a value. Compared by time, then by operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,7 +117,9 @@ impl TagClock {
             self.time = time;
         }
         // The counter may wrap: but for tags that exceed one far ahead, no time comes twice.
-        self.op = (self.op & !0xffff_ffff) | u64::from((self.op as u32).wrapping_add(1));
+        if !mutants::is_on(Mutant::OperationPerGateway) {
+            self.op = (self.op & !0xffff_ffff) | u64::from((self.op as u32).wrapping_add(1));
+        }
         Ok(Tag { time, op: self.op })
     }
 }

@@ -14,6 +14,7 @@ pub mod load;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod sim;
 pub mod v1;
 pub mod v2;
 

@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use super::rtt::RoundTrip;
 use super::window::{RetryBudget, Window};
+use crate::mutants::{self, Mutant};
 use crate::wire::v2::envelope::{
     self, AUTHENTICATED_BYTES, Authentication, Builder, Envelope, PLAIN_BYTES, Proof, Sender,
 };
@@ -147,6 +148,9 @@ pub struct Peer<T> {
     config: Config,
     speaks: Speaks,
     open: BTreeMap<RequestId, Open<T>>,
+    /// For [`Mutant::RepeatsCounted`]: what was answered.
+    #[cfg(feature = "mutants")]
+    answered: BTreeMap<RequestId, T>,
     next_id: u64,
     /// Requests to be sent again, and those to be sent for the first time.
     again: VecDeque<RequestId>,
@@ -188,6 +192,8 @@ struct Open<T> {
     in_flight: bool,
     /// Nobody waits for the reply: it is not sent again.
     is_abandoned: bool,
+    /// Whether a server that carries it out has something that it had not before.
+    stores: bool,
 }
 
 /// The greeting that is under way, if one is, and when the next one is due.
@@ -210,6 +216,8 @@ impl<T: Copy> Peer<T> {
             config,
             speaks: Speaks::Unknown,
             open: BTreeMap::new(),
+            #[cfg(feature = "mutants")]
+            answered: BTreeMap::new(),
             next_id: random,
             again: VecDeque::new(),
             fresh: VecDeque::new(),
@@ -290,6 +298,7 @@ impl<T: Copy> Peer<T> {
             Request::GetBlock { block_bytes, .. } => usize::from(*block_bytes),
             _ => 0,
         };
+        let stores = matches!(request, Request::Put { .. } | Request::PutStaged { .. });
         let id = self.next_id();
         let (message, block) = encode(id, request);
         let message_bytes = message.len() + block.len();
@@ -312,6 +321,7 @@ impl<T: Copy> Peer<T> {
             due: None,
             in_flight: false,
             is_abandoned: false,
+            stores,
         };
         self.open.insert(id, open);
         self.fresh.push_back(id);
@@ -565,7 +575,20 @@ impl<T: Copy> Peer<T> {
             self.handle_greeting_reply(&reply, now);
             return;
         }
-        let Some(open) = self.open.remove(&id) else {
+        #[cfg(feature = "mutants")]
+        if let Some(token) = self.answered.get(&id).copied() {
+            let after = std::time::Duration::ZERO;
+            return self.events.push_back(Event::Reply {
+                token,
+                reply,
+                after,
+            });
+        }
+        let mut removed = self.open.remove(&id);
+        if removed.is_none() && mutants::is_on(Mutant::OlderRequestAnswered) {
+            removed = self.open.pop_first().map(|(_, open)| open);
+        }
+        let Some(open) = removed else {
             self.counters.strays += 1;
             return;
         };
@@ -580,6 +603,10 @@ impl<T: Copy> Peer<T> {
             self.window.answered(open.window_bytes);
         }
         let token = open.token;
+        #[cfg(feature = "mutants")]
+        if mutants::is_on(Mutant::RepeatsCounted) {
+            self.answered.insert(id, token);
+        }
         self.events.push_back(Event::Reply {
             token,
             reply,
@@ -604,6 +631,8 @@ impl<T: Copy> Peer<T> {
         self.greeting.send_at = None;
         let before = self.boot_id.replace(greeting.boot_id);
         if before.is_some_and(|before| before != greeting.boot_id) {
+            // Whatever the process before it was asked, nobody is going to answer any more.
+            self.take_back_unanswered();
             self.events.push_back(Event::Restarted);
         }
         // Sequences go on from session to session: each is greater than all before it.
@@ -624,10 +653,16 @@ impl<T: Copy> Peer<T> {
         self.greeting.under_way = None;
         self.greeting.send_at = None;
         for open in self.take_all() {
-            if !open.is_abandoned {
-                let token = open.token;
-                self.events.push_back(Event::NotV2 { token });
+            if open.is_abandoned {
+                continue;
             }
+            let token = open.token;
+            // It was sent when the server spoke DKVS/2, which may have carried it out.
+            let event = match open.stores && open.transmissions > 0 {
+                true => Event::Unreachable { token, sent: true },
+                false => Event::NotV2 { token },
+            };
+            self.events.push_back(event);
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::params::{Quorum, majority};
+use crate::mutants::{self, Mutant};
 
 /// What a read or a write promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,7 +65,7 @@ impl Level {
         if n != replication {
             return Err(NotLinearizable::OtherReplicas { n, replication });
         }
-        if needed < majority {
+        if needed < majority && !mutants::is_on(Mutant::ReadBelowMajority) {
             return Err(NotLinearizable::NoMajority {
                 needed,
                 n,

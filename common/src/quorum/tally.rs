@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::ServerId;
+use crate::mutants::{self, Mutant};
 use crate::ring::{Position, PreferenceList, RingPoint};
 
 /// What is known of one replica; `A` is what a replica can answer.
@@ -78,12 +79,25 @@ impl<A> Tally<A> {
             return Recorded::Stranger;
         };
         if !matches!(replica.word, Word::Pending) || matches!(word, Word::Pending) {
+            if mutants::is_on(Mutant::RepeatsCounted) {
+                return self.count_repeat(from, word, now);
+            }
             return Recorded::Repeated;
         }
         replica.word = word;
         replica.latency = Some(now.saturating_duration_since(self.started));
         self.pending -= 1;
         Recorded::Counted
+    }
+
+    /// [`Mutant::RepeatsCounted`]: takes it for the word of whoever is pending.
+    fn count_repeat(&mut self, from: ServerId, word: Word<A>, now: Instant) -> Recorded {
+        let is_pending = |replica: &&Replica<A>| matches!(replica.word, Word::Pending);
+        let other = self.replicas.iter().find(is_pending);
+        match other.map(|replica| replica.server) {
+            Some(other) if other != from => self.record(other, word, now),
+            _ => Recorded::Repeated,
+        }
     }
 
     /// Whoever is still pending has timed out.

@@ -28,6 +28,7 @@ use super::params::{Quorum, majority};
 use super::tally::{Recorded, Replica, Tally, Word};
 use super::{Ask, Refusal, Transmit};
 use crate::cluster::ServerId;
+use crate::mutants::{self, Mutant};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 
@@ -118,8 +119,8 @@ impl Write {
             "a write asks n replicas"
         );
         let phase = match level {
-            Level::Linearizable => Phase::Asking,
-            Level::Agreement => Phase::Minting(Tag::ZERO),
+            Level::Linearizable if !mutants::is_on(Mutant::ClockOnlyTags) => Phase::Asking,
+            _ => Phase::Minting(Tag::ZERO),
         };
         Self {
             tally: Tally::new(list, now),
@@ -295,7 +296,9 @@ impl Write {
     pub fn confirmed(&self) -> usize {
         let confirms = |answer: &&WriteReply| match answer {
             WriteReply::Stored => true,
-            WriteReply::Superseded(_) => self.level == Level::Linearizable,
+            WriteReply::Superseded(_) => {
+                self.level == Level::Linearizable || mutants::is_on(Mutant::SupersededAsStored)
+            }
             WriteReply::Tag(_) | WriteReply::Refused(_) => false,
         };
         self.tally.answers().filter(confirms).count()
@@ -331,7 +334,7 @@ impl Write {
         word: Word<WriteReply>,
         now: Instant,
     ) -> Recorded {
-        if round != self.round {
+        if round != self.round && !mutants::is_on(Mutant::EarlierRoundCounted) {
             return Recorded::Repeated;
         }
         let recorded = self.tally.record(from, word, now);
@@ -349,7 +352,10 @@ impl Write {
                 _ => None,
             };
             let told = self.tally.answers().filter_map(told);
-            let majority = usize::from(majority(self.quorum.n()));
+            let majority = match mutants::is_on(Mutant::TagOfOne) {
+                false => usize::from(majority(self.quorum.n())),
+                true => 1,
+            };
             let count = told.clone().count();
             if count >= majority {
                 self.phase = Phase::Minting(told.max().unwrap_or(Tag::ZERO));

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::read::{ReadOutcome, Standing};
 use dkvs_common::quorum::write::WriteOutcome;
-use dkvs_common::quorum::{Level, Refusal, Version};
+use dkvs_common::quorum::{Refusal, Version};
 use dkvs_common::record::{Content, ContentType};
 use http_body_util::BodyExt as _;
 use serde::Serialize;
@@ -90,9 +90,7 @@ async fn write(
             Some(Refusal::Unrepresentable) => {
                 Problem::from(coordinator.unrepresentable(key, Some(&content))).with(report)
             }
-            Some(Refusal::NotV2) if written.write.level() == Level::Linearizable => {
-                Problem::no_tags(None).with(report)
-            }
+            Some(Refusal::NotV2) if wish.insists_on_tags() => Problem::no_tags(None).with(report),
             Some(refusal) => Problem::write_refused(refusal, report),
             None => Problem::write_unreachable(report),
         }),
@@ -167,7 +165,7 @@ pub(super) async fn get(
             };
             Err(if has_refused(Refusal::Unrepresentable) {
                 Problem::from(coordinator.unrepresentable(&key, None)).with(report)
-            } else if has_refused(Refusal::NotV2) && read.level() == Level::Linearizable {
+            } else if has_refused(Refusal::NotV2) && parameters.wish.insists_on_tags() {
                 Problem::no_tags(None).with(report)
             } else {
                 Problem::read_unreachable(report)

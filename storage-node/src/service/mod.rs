@@ -35,6 +35,9 @@ pub struct Service {
     /// rare beside gets and puts, and none waits here for longer than it takes to copy a block or
     /// to make room for a value.
     uploads: Mutex<Uploads>,
+    /// For the mutant that acknowledges before it stores: what it has not stored.
+    #[cfg(feature = "mutants")]
+    late: Mutex<Vec<(Key, dkvs_common::record::Record)>>,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -170,6 +173,8 @@ impl Service {
             // The boot id is as random as the clock's operations have to be.
             clock: Mutex::new(TagClock::new(config.boot_id as u32)),
             uploads: Mutex::new(Uploads::new(upload_bytes_max, value_bytes_max)),
+            #[cfg(feature = "mutants")]
+            late: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -177,6 +182,12 @@ impl Service {
     /// The store, for statistics and for pairs that are there from the start.
     pub fn store(&self) -> &MemoryStore {
         &self.store
+    }
+
+    /// The store, for whoever goes on with it when this service has ended. Uploads that are under
+    /// way are gone.
+    pub fn into_store(self) -> MemoryStore {
+        self.store
     }
 
     /// Answers one datagram of DKVS/1. Every datagram has an answer, if DKVS/1 is on. `unix_ms` is

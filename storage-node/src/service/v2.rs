@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
+use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
@@ -42,6 +43,8 @@ impl Service {
         access: &mut Access,
         send: &mut dyn FnMut(Vec<u8>),
     ) {
+        #[cfg(feature = "mutants")]
+        self.put_late();
         let Some(opened) = access.open(&received.datagram, received.peer, &self.counters) else {
             return;
         };
@@ -245,6 +248,7 @@ impl Service {
     /// What `reply` makes of the key's value; a tombstone or nothing is absent.
     fn show(&self, key: &Key, reply: impl FnOnce(&Packed) -> Reply) -> Reply {
         let shown = self.store.read(key, |held| match held.is_tombstone() {
+            true if mutants::is_on(Mutant::TombstoneDropped) => Reply::Absent { tag: Tag::ZERO },
             true => Reply::Absent { tag: held.tag() },
             false => reply(held),
         });
@@ -268,6 +272,11 @@ impl Service {
             self.counters.damaged.add(1);
             return Reply::Corrupt;
         }
+        #[cfg(feature = "mutants")]
+        if mutants::is_on(Mutant::AcknowledgedBeforeStored) {
+            self.put_later(key, record);
+            return Reply::Done;
+        }
         match self.store.put(key, record) {
             Ok(Put::Stored) => {
                 self.counters.puts.add(1);
@@ -279,6 +288,26 @@ impl Service {
                 Reply::Full
             }
         }
+    }
+
+    /// [`Mutant::AcknowledgedBeforeStored`]: keeps a record that was confirmed until the next
+    /// datagram comes.
+    #[cfg(feature = "mutants")]
+    fn put_later(&self, key: &Key, record: &Record) {
+        self.late().push((key.clone(), record.clone()));
+    }
+
+    #[cfg(feature = "mutants")]
+    fn put_late(&self) {
+        for (key, record) in self.late().drain(..) {
+            let _ = self.store.put(&key, &record);
+        }
+    }
+
+    #[cfg(feature = "mutants")]
+    fn late(&self) -> std::sync::MutexGuard<'_, Vec<(Key, Record)>> {
+        let late = self.late.lock();
+        late.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn statistics(&self, now: Instant) -> Vec<(u8, u64)> {

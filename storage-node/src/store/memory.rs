@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
@@ -84,7 +85,9 @@ impl MemoryStore {
     /// longer than the record it replaces always fits.
     pub fn put(&self, key: &Key, record: &Record) -> Result<Put, Full> {
         let newer = |held: Option<&Packed>| match held {
-            Some(held) if held.tag() >= record.tag => Err((held.tag(), held.checksum())),
+            Some(held) if held.tag() >= record.tag && !mutants::is_on(Mutant::OlderTagStored) => {
+                Err((held.tag(), held.checksum()))
+            }
             _ => Ok(record.clone()),
         };
         Ok(match self.replace(key, &record.content, newer)? {

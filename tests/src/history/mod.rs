@@ -3,6 +3,7 @@
 //! The checkers know nothing of tags, servers or protocols: they look at requests, replies and
 //! times alone. Every value that is written is written once, so a read tells which write it saw.
 
+pub mod agreement;
 #[cfg(test)]
 mod by_hand;
 pub mod linearizable;

@@ -65,12 +65,19 @@ async fn a_gateway_reads_what_a_c_client_wrote_to_each_replica() {
         assert!(read.body == value, "{key}");
         assert_eq!(read.header("dkvs-quorum"), "n=3, r=2, agreeing=3");
         // By DKVS/2 a long value is fetched until two agree; the third was written under a tag of
-        // its own, and nothing tells that it is the same.
-        let read = get(&client, cluster.gateway.url(&path)).await;
-        assert!(read.body == value, "{key}");
-        let agreeing = if value == longest { 2 } else { 3 };
-        let expected = format!("n=3, r=2, agreeing={agreeing}");
-        assert_eq!(read.header("dkvs-quorum"), expected, "{key}");
+        // its own, and nothing tells that it is the same. A linearizable read makes the tags one.
+        let of_long = if value == longest { 2 } else { 3 };
+        for (level, agreeing) in [
+            ("agreement", of_long),
+            ("linearizable", 3),
+            ("agreement", 3),
+        ] {
+            let path = format!("{path}&consistency={level}");
+            let read = get(&client, cluster.gateway.url(&path)).await;
+            assert!(read.body == value, "{key}");
+            let expected = format!("n=3, r=2, agreeing={agreeing}");
+            assert_eq!(read.header("dkvs-quorum"), expected, "{key} {level}");
+        }
     }
 }
 
@@ -79,7 +86,8 @@ async fn a_c_client_that_reached_only_some_replicas_is_seen_for_what_it_did() {
     let cluster = programs!().cluster(3, &[]);
     let client = client();
     let servers = servers_of(&client, &cluster, "k", 3).await;
-    let url = |query: &str| cluster.gateway.url(&format!("/kv/k?wait=all{query}"));
+    let path = "/kv/k?wait=all&consistency=agreement";
+    let url = |query: &str| cluster.gateway.url(&format!("{path}{query}"));
 
     v1::Client::new(servers[1]).store("k", "one");
     let two_absent = get(&client, url("")).await;

@@ -29,7 +29,7 @@ fn failure(reply: &Reply) -> (u16, &str, &str) {
 async fn invalid_parameters_are_told_all_at_once_and_nothing_is_stored() {
     let cluster = PROGRAMS.cluster(5, &[]);
     let client = client();
-    let query = "n=0&w=6&timeout_ms=30001&wait=some&consistency=linearizable&colour=red&raw=true";
+    let query = "n=0&w=6&timeout_ms=30001&wait=some&consistency=strong&colour=red&raw=true";
     let refused = write(&client, &cluster, query).await;
     assert_eq!(failure(&refused), (400, "invalid-parameter", ""));
     let told = refused.json["invalid_parameters"].as_array().unwrap();
@@ -111,8 +111,9 @@ async fn replicas_that_hold_different_values_disagree() {
     for (number, node) in cluster.nodes.iter().enumerate() {
         v1::Client::new(node.addr).store("k", format!("value {number}"));
     }
-    for query in ["", "r=3", "wait=all"] {
-        let differ = read(&client, &cluster, query).await;
+    for query in ["", "&r=3", "&wait=all"] {
+        let query = format!("consistency=agreement{query}");
+        let differ = read(&client, &cluster, &query).await;
         assert_eq!(failure(&differ), (409, "replicas-disagree", ""), "{query}");
         assert_eq!(differ.json["quorum"]["agreeing"], 1);
         assert!(differ.count("differs") >= 2, "{differ:?}");
@@ -122,7 +123,7 @@ async fn replicas_that_hold_different_values_disagree() {
 
     // Two agree, and all three were to.
     v1::Client::new(cluster.nodes[1].addr).store("k", "value 0");
-    let two = read(&client, &cluster, "r=3&wait=all").await;
+    let two = read(&client, &cluster, "r=3&wait=all&consistency=agreement").await;
     assert_eq!(failure(&two), (409, "replicas-disagree", ""));
     assert_eq!(two.json["quorum"]["agreeing"], 2);
     // What a write half done leaves behind: it is written again, and all is well.
@@ -139,7 +140,7 @@ async fn a_value_on_one_of_two_answering_replicas_is_no_agreement() {
     let mut cluster = PROGRAMS.cluster(3, &[]);
     v1::Client::new(cluster.nodes[0].addr).store("k", "v");
     cluster.nodes[2].process.kill();
-    let reply = read(&client(), &cluster, "wait=all").await;
+    let reply = read(&client(), &cluster, "wait=all&consistency=agreement").await;
     assert_eq!(failure(&reply), (409, "replicas-disagree", ""));
     for status in ["differs", "absent", "unreachable"] {
         assert_eq!(reply.count(status), 1, "{reply:?}");
@@ -148,22 +149,32 @@ async fn a_value_on_one_of_two_answering_replicas_is_no_agreement() {
 
 #[tokio::test]
 async fn dead_servers_make_a_quorum_unreachable_and_tell_whether_anything_was_stored() {
-    for protocol in ["v1", "v2"] {
-        dead_servers(PROGRAMS.cluster(3, &["--protocol", protocol])).await;
+    for (protocol, level) in [
+        ("v1", "agreement"),
+        ("v2", "agreement"),
+        ("v2", "linearizable"),
+    ] {
+        dead_servers(PROGRAMS.cluster(3, &["--protocol", protocol]), level).await;
     }
 }
 
-async fn dead_servers(mut cluster: Cluster) {
+async fn dead_servers(mut cluster: Cluster, level: &str) {
     let client = client();
+    let query = format!("wait=all&consistency={level}");
+    // A linearizable write is sent to nobody before a majority has told its tags.
+    let outcome_of_two = match level {
+        "linearizable" => "not_applied",
+        _ => "unknown",
+    };
     for (dead, put_fails, outcome) in [
         (1, false, ""),
-        (2, true, "unknown"),
+        (2, true, outcome_of_two),
         (3, true, "not_applied"),
     ] {
         cluster.nodes[dead - 1].process.kill();
         // The first to notice by DKVS/2 cannot tell whether the server had it before it ended.
-        let get = read(&client, &cluster, "wait=all").await;
-        let put = write(&client, &cluster, "wait=all").await;
+        let get = read(&client, &cluster, &query).await;
+        let put = write(&client, &cluster, &query).await;
         for reply in [&put, &get] {
             assert_eq!(reply.count("unreachable"), dead, "{reply:?}");
         }
@@ -211,7 +222,7 @@ async fn by_dkvs_2_a_write_that_lay_in_stopped_servers_past_its_deadline_never_h
         node.process.stop();
     }
     let begun = Instant::now();
-    let put = write(&client, &cluster, "timeout_ms=100").await;
+    let put = write(&client, &cluster, "timeout_ms=100&consistency=agreement").await;
     assert_eq!(failure(&put), (504, "timeout", "unknown"));
     assert_eq!(put.statuses(), ["timeout"; 3]);
     // What was sent at the last moment waits for a millisecond more, rounded up.

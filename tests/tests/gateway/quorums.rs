@@ -30,12 +30,17 @@ async fn every_n_w_and_r_of_five_servers_is_met_by_five_servers() {
             let quorum = serde_json::json!({ "n": n, "w": needed, "confirmed": n });
             assert_eq!(put.json["quorum"], quorum);
             assert_eq!(put.json["outcome"], "committed");
-            assert_eq!(put.json["consistency"], "agreement");
+            let level = match (n, needed) {
+                (3, 2 | 3) => "linearizable",
+                _ => "agreement",
+            };
+            assert_eq!(put.json["consistency"], level);
 
             let query = format!("n={n}&r={needed}&wait=all");
             let get = read(&client, &cluster, &query).await;
             assert_eq!(get.json["value"], value, "{get:?}");
             assert_eq!(get.statuses(), vec!["match"; n]);
+            assert_eq!(get.json["consistency"], level);
             let quorum = serde_json::json!({ "n": n, "r": needed, "agreeing": n });
             assert_eq!(get.json["quorum"], quorum);
             assert_eq!(get.servers(), put.servers());
@@ -215,12 +220,16 @@ async fn a_request_without_a_quorum_ends_after_its_timeout_and_not_before() {
         assert!(begun.elapsed() >= Duration::from_millis(timeout_ms));
         assert_eq!((get.status.as_u16(), get.problem()), (504, "timeout"));
         assert_eq!(get.statuses(), ["timeout"; 3]);
-        let begun = Instant::now();
-        let put = write(&client, &cluster, &query, "v").await;
-        assert!(begun.elapsed() >= Duration::from_millis(timeout_ms));
-        assert_eq!((put.status.as_u16(), put.problem()), (504, "timeout"));
-        assert_eq!(put.statuses(), ["timeout"; 3]);
-        assert_eq!(put.json["outcome"], "unknown");
+        // Before it had a tag, nobody was asked to store it.
+        for (level, outcome) in [("linearizable", "not_applied"), ("agreement", "unknown")] {
+            let query = format!("{query}&consistency={level}");
+            let begun = Instant::now();
+            let put = write(&client, &cluster, &query, "v").await;
+            assert!(begun.elapsed() >= Duration::from_millis(timeout_ms));
+            assert_eq!((put.status.as_u16(), put.problem()), (504, "timeout"));
+            assert_eq!(put.statuses(), ["timeout"; 3]);
+            assert_eq!(put.json["outcome"], outcome);
+        }
     }
 }
 

@@ -82,7 +82,7 @@ async fn a_raw_value_comes_with_its_diagnosis_and_runs_nothing() {
         assert_eq!(raw.header("x-content-type-options"), "nosniff");
         let policy = raw.header("content-security-policy");
         assert_eq!(policy, "default-src 'none'; sandbox");
-        assert_eq!(raw.header("dkvs-consistency"), "agreement");
+        assert_eq!(raw.header("dkvs-consistency"), "linearizable");
         assert_eq!(raw.header("dkvs-quorum"), "n=3, r=2, agreeing=3");
         assert_eq!(raw.header("server-timing").matches(" match\"").count(), 3);
     }

@@ -6,6 +6,7 @@
 //!   judge
 
 mod contract;
+mod levels;
 mod replies;
 mod router;
 mod spoilt;

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use tokio::net::UdpSocket;
 
 use crate::contract::{Contract, Facts, TEXT, reference};
-use crate::versions;
+use crate::{levels, versions};
 
 /// What the file declares and no reply here shows.
 const NOT_SHOWN: &[&str] = &[
@@ -39,6 +39,10 @@ async fn replies_keep_to_the_file_and_show_all_that_it_declares() {
     servers_that_are_all_silent(&mut witness).await;
     servers_that_are_full(&mut witness).await;
     a_gateway_that_is_busy(&mut witness).await;
+    levels::replicas_that_fell_behind(&mut witness).await;
+    levels::replicas_that_fell_behind_a_deletion(&mut witness).await;
+    levels::a_write_that_one_replica_stored(&mut witness).await;
+    levels::writes_that_are_sent_again(&mut witness).await;
     versions::tags_and_tombstones(&mut witness).await;
     versions::content_types(&mut witness).await;
     versions::long_values(&mut witness).await;
@@ -275,7 +279,8 @@ async fn replicas_that_disagree(witness: &mut Witness) {
     }
     v1::Client::new(cluster.nodes[0].addr).store("rare", "v");
     let mut at = witness.at(&cluster.gateway);
-    let reply = at.read("/kv/k?wait=all", "409 replicas-disagree").await;
+    let path = "/kv/k?wait=all&consistency=agreement";
+    let reply = at.read(path, "409 replicas-disagree").await;
     assert_eq!(reply.statuses(), ["differs"; 3]);
     let reply = at.read("/kv/rare?r=1&wait=all", "200").await;
     assert_eq!(sorted_statuses(&reply), ["absent", "absent", "match"]);
@@ -294,13 +299,15 @@ async fn servers_that_are_gone(witness: &mut Witness) {
 
     cluster.nodes[1].process.kill();
     let put = at.put("/kv/k?wait=all", "v", UNREACHABLE).await;
-    assert_members(&put, json!({ "outcome": "unknown" }));
+    // A linearizable write is sent to nobody before a majority has told its tags.
+    assert_members(&put, json!({ "outcome": "not_applied", "tag": null }));
     at.read("/kv/k?wait=all", UNREACHABLE).await;
     at.ask("getReadiness", "/readyz", "503 not-ready").await;
 
     // It was there a moment ago, and may have ended after it had stored the value.
     cluster.nodes[2].process.kill();
-    let put = at.put("/kv/k?wait=all", "v", UNREACHABLE).await;
+    let path = "/kv/k?wait=all&consistency=agreement";
+    let put = at.put(path, "v", UNREACHABLE).await;
     assert_members(&put, json!({ "outcome": "unknown" }));
     let replicas = put.json["replicas"].as_array().unwrap().iter();
     assert_eq!(replicas.filter(|it| it["reason"].is_string()).count(), 1);

@@ -211,11 +211,13 @@ pub async fn a_version_that_none_exceeds(witness: &mut Witness) {
         store(node.addr, "k", greatest);
     }
     let mut at = witness.at(&cluster.gateway);
-    let put = at.put("/kv/k", "v", "503 quorum-unreachable").await;
-    let replicas = put.json["replicas"].as_array().unwrap().iter();
-    let mut superseded = replicas.filter(|it| it["status"] == "superseded");
-    let tag = &superseded.next().expect("one that keeps what it has")["tag"];
-    assert_eq!(*tag, greatest.to_string());
+    for (level, status) in [("linearizable", "pending"), ("agreement", "superseded")] {
+        let path = format!("/kv/k?consistency={level}");
+        let put = at.put(&path, "v", "503 quorum-unreachable").await;
+        let mut replicas = put.json["replicas"].as_array().unwrap().iter();
+        let told = replicas.find(|it| it["tag"] == greatest.to_string());
+        assert_eq!(told.expect("one that has it")["status"], status);
+    }
 }
 
 /// Has a server store a value under a tag, by DKVS/2.

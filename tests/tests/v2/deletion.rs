@@ -83,7 +83,7 @@ async fn a_delete_is_done_with_one_server_down_and_not_with_two() {
         (failed.status.as_u16(), failed.problem()),
         (503, "quorum-unreachable")
     );
-    assert_eq!(failed.json["outcome"], "unknown");
+    assert_eq!(failed.json["outcome"], "not_applied");
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@
 //! and that is all. A tombstone is a record like any other, and no record at all is the oldest.
 //!
 //! A replica that turns out to be stale is given the newest record even where the read need not
-//! wait for that.
+//! wait for that. If a replica that is heard after the outcome holds something newer still, that
+//! is what the others are given: so replicas that were all heard out end up with the same.
 
 use std::time::Instant;
 
@@ -23,6 +24,7 @@ use super::{Answer, ReadOutcome, ReadReply, Standing};
 use crate::cluster::ServerId;
 use crate::connection::fetch::Digest;
 use crate::kv::Value;
+use crate::mutants::{self, Mutant};
 use crate::quorum::params::Quorum;
 use crate::quorum::tally::{Recorded, Replica, Tally, Word};
 use crate::quorum::write::WriteReply;
@@ -41,9 +43,10 @@ pub struct Read {
     tally: Tally<Answer>,
     /// The distinct records with values that were told, in the order of their arrival.
     records: Vec<Seen>,
-    /// The newest that r replicas told of.
+    /// The newest that r replicas told of: what is to be told.
     newest: Option<Newest>,
-    /// Those that are given the newest record.
+    /// What replicas that lack it are given: the same, or what turned out to be newer still.
+    given: Option<Newest>,
     repairs: Vec<Repair>,
     quorum: Quorum,
     started: Instant,
@@ -74,6 +77,7 @@ enum Newest {
 #[derive(Debug)]
 struct Repair {
     server: ServerId,
+    tag: Tag,
     state: RepairState,
 }
 
@@ -115,6 +119,7 @@ impl Read {
             tally: Tally::new(list, now),
             records: Vec::new(),
             newest: None,
+            given: None,
             repairs: Vec::new(),
             quorum,
             started: now,
@@ -147,12 +152,10 @@ impl Read {
 
     /// The value to fetch, and from whom.
     pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
-        let (None, Some(Newest::Record(place, _))) = (&self.outcome, self.newest) else {
-            return None;
-        };
+        let place = self.given_and_unknown()?;
         let from = self.next_holder(place)?;
         let seen = &mut self.records[place];
-        if seen.value.is_some() || seen.fetched_from.is_some() {
+        if seen.fetched_from.is_some() {
             return None;
         }
         seen.fetched_from = Some(from);
@@ -161,7 +164,7 @@ impl Read {
 
     /// The record that the replicas are given; none while its value is not known.
     pub fn repair(&self) -> Option<(Tag, Content)> {
-        match self.newest? {
+        match self.given? {
             Newest::Nothing => None,
             Newest::Tombstone(tag) => Some((tag, Content::Tombstone)),
             Newest::Record(place, tag) => {
@@ -188,7 +191,7 @@ impl Read {
         reply: ReadReply,
         now: Instant,
     ) -> Recorded {
-        if round != self.round {
+        if round != self.round && !mutants::is_on(Mutant::EarlierRoundCounted) {
             return Recorded::Repeated;
         }
         let answer = match &reply {
@@ -243,9 +246,9 @@ impl Read {
 
     /// `from` was given the record of `round` and answered; none if it cannot be reached.
     pub fn handle_repaired(&mut self, from: ServerId, round: u32, reply: Option<WriteReply>) {
-        let Some(newest) = self.newest.filter(|_| round == self.round) else {
+        if round != self.round {
             return;
-        };
+        }
         let mut repairs = self.repairs.iter_mut();
         let sent =
             |repair: &&mut Repair| repair.server == from && repair.state == RepairState::Sent;
@@ -254,7 +257,7 @@ impl Read {
         };
         repair.state = match reply {
             Some(WriteReply::Stored) => RepairState::Confirmed,
-            Some(WriteReply::Superseded(held)) if held > newest.tag() => RepairState::Confirmed,
+            Some(WriteReply::Superseded(held)) if held > repair.tag => RepairState::Confirmed,
             _ => RepairState::Failed,
         };
         self.advance();
@@ -291,6 +294,7 @@ impl Read {
                 repair.state = RepairState::Failed;
             }
         }
+        self.given = None;
         self.outcome.get_or_insert(ReadOutcome::TimedOut);
     }
 
@@ -301,7 +305,13 @@ impl Read {
 
     /// Whether every replica was heard out or has timed out, and none is being repaired.
     pub fn is_complete(&self) -> bool {
-        self.outcome.is_some() && self.tally.pending() == 0 && self.being_repaired() == 0
+        let is_fetching = self.given_and_unknown().is_some_and(|place| {
+            self.records[place].fetched_from.is_some() || self.next_holder(place).is_some()
+        });
+        self.outcome.is_some()
+            && self.tally.pending() == 0
+            && self.being_repaired() == 0
+            && !is_fetching
     }
 
     /// How many replicas hold what was read, or something newer.
@@ -354,10 +364,8 @@ impl Read {
         let held = Newest::of(answer).unwrap_or(Newest::Nothing);
         match (self.newest, held) {
             (_, Newest::Nothing) => Standing::Absent,
-            (Some(newest), held) if held == newest => match held {
-                Newest::Tombstone(_) => Standing::Tombstone,
-                _ => Standing::Match,
-            },
+            (Some(newest), Newest::Tombstone(tag)) if tag == newest.tag() => Standing::Tombstone,
+            (Some(newest), held) if held == newest && self.is_found() => Standing::Match,
             (Some(newest), held) if held.tag() < newest.tag() => Standing::Stale,
             _ => Standing::Differs,
         }
@@ -369,7 +377,18 @@ impl Read {
             self.choose();
         }
         if let (None, Some(newest)) = (&self.outcome, self.newest) {
+            self.given = self.newest;
             self.decide(newest);
+        }
+        if self.outcome.is_some()
+            && let Some(given) = self.given
+        {
+            let told = self.tally.answers();
+            let told = told.filter_map(|answer| Newest::of(*answer));
+            self.given = told
+                .max_by_key(|newest| newest.tag())
+                .filter(|newest| newest.tag() > given.tag())
+                .or(self.given);
         }
         self.find_stale();
     }
@@ -421,7 +440,12 @@ impl Read {
             }
             Newest::Nothing | Newest::Tombstone(_) => true,
         };
-        let holders = self.holders(newest);
+        let mut holders = self.holders(newest);
+        if mutants::is_on(Mutant::NoWriteBack) {
+            holders = needed;
+        } else if mutants::is_on(Mutant::WriteBackToFewer) {
+            holders += 1;
+        }
         if is_known && holders >= needed {
             self.outcome = Some(match newest {
                 Newest::Nothing | Newest::Tombstone(_) => ReadOutcome::Absent,
@@ -438,13 +462,17 @@ impl Read {
 
     /// Wants everyone repaired who is known to be stale, if it is known what to give.
     fn find_stale(&mut self) {
-        if let Some(newest) = self.newest
+        if let Some(given) = self.given
             && self.repair().is_some()
+            && !mutants::is_on(Mutant::NoWriteBack)
         {
-            let stale: Vec<ServerId> = self.stale(newest).collect();
-            let state = RepairState::Wanted;
-            let repairs = stale.into_iter().map(|server| Repair { server, state });
-            self.repairs.extend(repairs);
+            let stale: Vec<ServerId> = self.stale(given).collect();
+            let repair = |server| Repair {
+                server,
+                tag: given.tag(),
+                state: RepairState::Wanted,
+            };
+            self.repairs.extend(stale.into_iter().map(repair));
         }
     }
 
@@ -457,6 +485,7 @@ impl Read {
         self.tally = Tally::new(self.tally.list(), self.started);
         self.records.clear();
         self.newest = None;
+        self.given = None;
         self.repairs.clear();
         self.transmitted = 0;
         self.round += 1;
@@ -475,20 +504,38 @@ impl Read {
         self.tally.replicas().iter().filter(holds).count()
     }
 
+    /// The place of the record that is to be given, if its value is not known.
+    fn given_and_unknown(&self) -> Option<usize> {
+        match self.given? {
+            Newest::Record(place, _) => {
+                let is_unknown = self.records[place].value.is_none();
+                is_unknown.then_some(place)
+            }
+            Newest::Nothing | Newest::Tombstone(_) => None,
+        }
+    }
+
     /// Those who told of something older than `newest`, and were not given it yet.
     fn stale(&self, newest: Newest) -> impl Iterator<Item = ServerId> + '_ {
         let is_stale = move |replica: &&Replica<Answer>| match replica.word {
             Word::Answer(answer) => {
                 Newest::of(answer).is_some_and(|held| held.tag() < newest.tag())
-                    && !self
-                        .repairs
-                        .iter()
-                        .any(|repair| repair.server == replica.server)
+                    && !self.is_given(replica.server, newest.tag())
             }
             _ => false,
         };
         let replicas = self.tally.replicas().iter().filter(is_stale);
         replicas.map(|replica| replica.server)
+    }
+
+    fn is_found(&self) -> bool {
+        matches!(self.outcome, Some(ReadOutcome::Found(..)))
+    }
+
+    /// Whether `server` was given the record with this tag, or is to be.
+    fn is_given(&self, server: ServerId, tag: Tag) -> bool {
+        let mut repairs = self.repairs.iter();
+        repairs.any(|repair| repair.server == server && repair.tag == tag)
     }
 
     fn is_repaired(&self, server: ServerId) -> bool {
@@ -652,6 +699,32 @@ mod tests {
         assert_eq!(read.outcome(), Some(&found(OLD)));
         read.handle_reply(SERVERS[2], 0, whole(NEW), now);
         assert_eq!(standings(&read)[2], Standing::Differs);
+    }
+
+    #[test]
+    fn what_turns_out_to_be_newer_after_the_answer_is_given_to_the_others() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, ReadReply::Absent(None), now);
+        read.handle_reply(SERVERS[1], 0, whole(OLD), now);
+        assert_eq!(sent(&mut read), [(SERVERS[0], Ask::Put)]);
+        read.handle_repaired(SERVERS[0], 0, Some(WriteReply::Stored));
+        assert_eq!(read.outcome(), Some(&found(OLD)));
+        read.handle_reply(SERVERS[2], 0, long(NEW), now);
+        assert!(!read.is_complete(), "it is to be fetched");
+        assert_eq!(read.poll_fetch(), Some((SERVERS[2], digest(NEW))));
+        read.handle_fetched(&digest(NEW), value("2"));
+        let given = [SERVERS[0], SERVERS[1]].map(|server| (server, Ask::Put));
+        assert_eq!(sent(&mut read), given);
+        assert_eq!(read.repair().unwrap().0, NEW);
+        for server in [SERVERS[0], SERVERS[1]] {
+            read.handle_repaired(server, 0, Some(WriteReply::Stored));
+        }
+        assert!(read.is_complete());
+        assert_eq!(read.outcome(), Some(&found(OLD)), "it was told already");
+        assert_eq!(
+            standings(&read),
+            [Standing::Repaired, Standing::Repaired, Standing::Differs]
+        );
     }
 
     #[test]

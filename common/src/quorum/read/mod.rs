@@ -57,7 +57,7 @@ pub enum Standing {
     Match,
     /// It holds something older than what was read.
     Stale,
-    /// It held something older, or nothing, and has what was read by now.
+    /// It held something older, or nothing, and has what was read by now, or something newer.
     Repaired,
     /// It holds another value, or a value where none won; at the linearizable level, something
     /// newer than what was read, which a write under way has put there.

@@ -16,6 +16,8 @@ mod deadlines;
 mod links;
 mod probe;
 mod request;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::{HashMap, VecDeque};
@@ -28,6 +30,7 @@ use dkvs_common::connection::fetch::Assembly;
 use dkvs_common::connection::link::{Event, Ticket};
 use dkvs_common::connection::peer::{Config, RequestError, Speaks};
 use dkvs_common::kv::{KEY_BYTES_MAX, Key};
+use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
@@ -73,6 +76,13 @@ pub struct Wish {
     pub timeout: Duration,
     /// When it is answered.
     pub wait: Wait,
+}
+
+impl Wish {
+    /// Whether servers without tags are of no use to it.
+    pub fn insists_on_tags(self) -> bool {
+        self.level == Level::Linearizable && !self.may_fall_back
+    }
 }
 
 /// How a server is reached.
@@ -166,7 +176,10 @@ impl<W> Core<W> {
             epoch: self.shared.ring.epoch(),
             keys: keys.map(|keys| (Arc::clone(keys), path.local)),
         };
-        let random = self.random[server.index()];
+        let random = match mutants::is_on(Mutant::StrangersCounted) {
+            false => self.random[server.index()],
+            true => self.random[0],
+        };
         self.links.open(server, config, random, now.at);
     }
 
@@ -181,7 +194,7 @@ impl<W> Core<W> {
         now: Now,
     ) -> Result<RequestId, NotBegun> {
         self.check(key, None)?;
-        let level = self.level(&list, wish)?;
+        let level = self.level(&list, wish, now)?;
         let deadline = now.at + wish.timeout;
         let read = Read::new(list, wish.quorum, level, now.at, deadline);
         let subject = Subject::Get { key: key.clone() };
@@ -202,8 +215,9 @@ impl<W> Core<W> {
         now: Now,
     ) -> Result<RequestId, NotBegun> {
         self.check(key, Some(&content))?;
-        let level = self.level(&list, wish)?;
+        let level = self.level(&list, wish, now)?;
         let deadline = now.at + wish.timeout;
+        let tag = tag.filter(|_| !mutants::is_on(Mutant::RetryWithNewTag));
         let write = match tag {
             Some(tag) => Write::again(list, wish.quorum, level, tag, now.at, deadline),
             None => Write::new(list, wish.quorum, level, now.at, deadline),
@@ -230,9 +244,12 @@ impl<W> Core<W> {
         self.begin(machine, Subject::Status, wish, waiter, now)
     }
 
-    /// Forgets a request: nobody waits for it any more. What was asked to be stored may be.
+    /// Nobody waits for a request any more. A read ends by that; a write goes on.
     pub fn cancel(&mut self, id: RequestId) {
-        if let Some(mut request) = self.requests.remove(&id) {
+        if let Some(request) = self.requests.get(&id)
+            && !matches!(request.machine, Machine::Write(_))
+            && let Some(mut request) = self.requests.remove(&id)
+        {
             let abandoned = request.take_abandoned();
             self.abandon(abandoned);
         }
@@ -355,7 +372,7 @@ impl<W> Core<W> {
     }
 
     /// The level that a request can have at these servers, as far as they are known.
-    fn level(&self, list: &PreferenceList, wish: Wish) -> Result<Level, NotBegun> {
+    fn level(&mut self, list: &PreferenceList, wish: Wish, now: Now) -> Result<Level, NotBegun> {
         let speaks_v1 = |server: ServerId| self.speaks(server) == Speaks::V1;
         let mut servers = list.iter().map(|point| point.server);
         match wish.level {
@@ -363,9 +380,15 @@ impl<W> Core<W> {
             Level::Linearizable => match servers.find(|server| speaks_v1(*server)) {
                 None => Ok(Level::Linearizable),
                 Some(_) if wish.may_fall_back => Ok(Level::Agreement),
-                Some(server) => Err(NotBegun::NoTags {
-                    server: self.shared.name(server).to_owned(),
-                }),
+                Some(server) => {
+                    // It is not going to be asked, and so would pass for one of DKVS/1 for ever,
+                    // even if it was started anew, or damage alone made it seem so.
+                    if let Some(link) = self.links.to(server) {
+                        link.greet_if_due(now.at);
+                    }
+                    let server = self.shared.name(server).to_owned();
+                    Err(NotBegun::NoTags { server })
+                }
             },
         }
     }
@@ -393,7 +416,6 @@ impl<W> Core<W> {
             waiter,
             may_fall_back: wish.may_fall_back && self.protocol != Protocol::V2,
             attempt: 0,
-            asked_by_v2: false,
             tickets: Vec::new(),
             fetches: Vec::new(),
             beginning: None,
@@ -486,7 +508,6 @@ impl<W> Core<W> {
                 };
                 let heard = match asked_of {
                     Ok(ticket) => {
-                        request.asked_by_v2 = true;
                         request.tickets.push((server, asked, ticket));
                         continue;
                     }

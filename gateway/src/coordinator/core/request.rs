@@ -60,8 +60,7 @@ pub(super) struct InFlight<W> {
     /// Whether it may go on at the agreement level where a server turns out to have no tags.
     pub(super) may_fall_back: bool,
     pub(super) attempt: u8,
-    pub(super) asked_by_v2: bool,
-    /// What was asked by DKVS/2.
+    /// What was asked by DKVS/2, but for what nobody waits for any more.
     pub(super) tickets: Vec<(ServerId, Asked, Ticket)>,
     pub(super) fetches: Vec<(ServerId, Digest)>,
     /// What is known of a value that has to be fetched.
@@ -347,11 +346,13 @@ impl<W> InFlight<W> {
     }
 
     pub(super) fn finish(self) -> (W, Ended) {
+        let is_put = |(_, asked, _): &(ServerId, Asked, Ticket)| matches!(asked, Asked::Put { .. });
+        let is_by_v2 = self.tickets.iter().any(is_put);
         let tag = match self.subject {
             Subject::Put {
                 record: Some(record),
                 ..
-            } if self.asked_by_v2 => Some(record.tag),
+            } if is_by_v2 => Some(record.tag),
             _ => None,
         };
         let machine = self.machine;

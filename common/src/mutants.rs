@@ -1,0 +1,114 @@
+//! Defects that can be switched on by name, so that the simulator can show that it would see them.
+//!
+//! Without the feature `mutants` none is ever on, and the compiler leaves no trace of them. With
+//! it nothing can be built without debug assertions, which no release has.
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("the feature `mutants` is for simulations: no release may carry it");
+
+/// A defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// A linearizable read tells the newest value at once, and gives it to nobody.
+    NoWriteBack,
+    /// It gives it to one replica fewer than it has to.
+    WriteBackToFewer,
+    /// A quorum of fewer than a majority passes for linearizable.
+    ReadBelowMajority,
+    /// A linearizable write takes its tag from the clock, without asking for tags.
+    ClockOnlyTags,
+    /// It asks, and believes the first that tells.
+    TagOfOne,
+    /// A write that is sent again gets a tag of its own.
+    RetryWithNewTag,
+    /// The operations of a gateway have the same number in their tags, also after a restart.
+    OperationPerGateway,
+    /// Requests are numbered alike towards every server, so that what one answers, sent from the
+    /// address of another, passes for the other's answer.
+    StrangersCounted,
+    /// A server's answer that comes twice counts twice.
+    RepeatsCounted,
+    /// A server confirms a record, and stores it when the next datagram comes.
+    AcknowledgedBeforeStored,
+    /// A server tells of a deleted key as if it had never been written.
+    TombstoneDropped,
+    /// At the level agreement, a server that keeps something newer counts as having stored.
+    SupersededAsStored,
+    /// An answer to a request that is no longer open passes for the answer to one that is.
+    OlderRequestAnswered,
+    /// A walk over the end of the ring forgets which servers it has met.
+    WrongSetAfterWrap,
+    /// A word to what was asked in an earlier round counts for this one.
+    EarlierRoundCounted,
+    /// A server takes a record although it holds one with a greater tag.
+    OlderTagStored,
+}
+
+impl Mutant {
+    /// Every mutant.
+    pub const ALL: &[Self] = &[
+        Self::NoWriteBack,
+        Self::WriteBackToFewer,
+        Self::ReadBelowMajority,
+        Self::ClockOnlyTags,
+        Self::TagOfOne,
+        Self::RetryWithNewTag,
+        Self::OperationPerGateway,
+        Self::StrangersCounted,
+        Self::RepeatsCounted,
+        Self::AcknowledgedBeforeStored,
+        Self::TombstoneDropped,
+        Self::SupersededAsStored,
+        Self::OlderRequestAnswered,
+        Self::WrongSetAfterWrap,
+        Self::EarlierRoundCounted,
+        Self::OlderTagStored,
+    ];
+
+    /// Its name on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoWriteBack => "no-write-back",
+            Self::WriteBackToFewer => "write-back-to-fewer",
+            Self::ReadBelowMajority => "read-below-majority",
+            Self::ClockOnlyTags => "clock-only-tags",
+            Self::TagOfOne => "tag-of-one",
+            Self::RetryWithNewTag => "retry-with-new-tag",
+            Self::OperationPerGateway => "operation-per-gateway",
+            Self::StrangersCounted => "strangers-counted",
+            Self::RepeatsCounted => "repeats-counted",
+            Self::AcknowledgedBeforeStored => "acknowledged-before-stored",
+            Self::TombstoneDropped => "tombstone-dropped",
+            Self::SupersededAsStored => "superseded-as-stored",
+            Self::OlderRequestAnswered => "older-request-answered",
+            Self::WrongSetAfterWrap => "wrong-set-after-wrap",
+            Self::EarlierRoundCounted => "earlier-round-counted",
+            Self::OlderTagStored => "older-tag-stored",
+        }
+    }
+}
+
+#[cfg(feature = "mutants")]
+thread_local! {
+    static ON: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches one mutant on, or all off, for this thread.
+#[cfg(feature = "mutants")]
+pub fn switch(mutant: Option<Mutant>) {
+    ON.set(mutant);
+}
+
+/// Whether a mutant is on, on this thread.
+#[cfg(feature = "mutants")]
+#[inline]
+pub fn is_on(mutant: Mutant) -> bool {
+    ON.get() == Some(mutant)
+}
+
+/// Whether a mutant is on: without the feature, none is.
+#[cfg(not(feature = "mutants"))]
+#[inline]
+pub const fn is_on(_: Mutant) -> bool {
+    false
+}
