@@ -228,6 +228,7 @@ impl World {
             return false;
         }
         self.phase = Phase::Reading { gateway, is_last };
+        self.now = self.now + convergence::REST;
         self.read_all(gateway, keys);
         true
     }

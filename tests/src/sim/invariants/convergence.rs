@@ -26,6 +26,9 @@ const NAME: &str = "convergence";
 /// greeted within half a second, and asked after that.
 pub const READ_WITHIN: Duration = Duration::from_secs(2);
 
+/// For how long nothing is asked before that, so that a server which was not greeted lately is.
+pub const REST: Duration = Duration::from_secs(1);
+
 /// A read that was asked in a healed world was told this.
 pub fn check_read(key: &Key, level: Level, told: &Told) -> Result<(), Violation> {
     let Told::Read(read) = told else {
