@@ -36,11 +36,11 @@ fn each_key_is_one_register_whatever_breaks() {
     let deleted = |action, reply| action == Action::Delete && reply == Reply::Done;
     let deleted = finished.count(|operation| deleted(operation.action, operation.reply));
     for count in [done, found, absent, deleted] {
-        assert!(count >= 100, "{finished}");
+        assert!(count >= 10, "{finished}");
     }
     let datagrams = finished.datagrams;
     for count in [datagrams.dropped, datagrams.delayed, datagrams.duplicated] {
-        assert!(count >= 100, "{finished}");
+        assert!(count >= 10, "{finished}");
     }
-    assert_eq!(finished.faults.len(), 9, "{finished}");
+    assert_eq!(finished.faults.len(), 10, "{finished}");
 }

@@ -192,6 +192,8 @@ struct Open<T> {
     in_flight: bool,
     /// Nobody waits for the reply: it is not sent again.
     is_abandoned: bool,
+    /// Whether a server that carries it out has something that it had not before.
+    stores: bool,
 }
 
 /// The greeting that is under way, if one is, and when the next one is due.
@@ -296,6 +298,7 @@ impl<T: Copy> Peer<T> {
             Request::GetBlock { block_bytes, .. } => usize::from(*block_bytes),
             _ => 0,
         };
+        let stores = matches!(request, Request::Put { .. } | Request::PutStaged { .. });
         let id = self.next_id();
         let (message, block) = encode(id, request);
         let message_bytes = message.len() + block.len();
@@ -318,6 +321,7 @@ impl<T: Copy> Peer<T> {
             due: None,
             in_flight: false,
             is_abandoned: false,
+            stores,
         };
         self.open.insert(id, open);
         self.fresh.push_back(id);
@@ -627,6 +631,8 @@ impl<T: Copy> Peer<T> {
         self.greeting.send_at = None;
         let before = self.boot_id.replace(greeting.boot_id);
         if before.is_some_and(|before| before != greeting.boot_id) {
+            // Whatever the process before it was asked, nobody is going to answer any more.
+            self.take_back_unanswered();
             self.events.push_back(Event::Restarted);
         }
         // Sequences go on from session to session: each is greater than all before it.
@@ -647,10 +653,16 @@ impl<T: Copy> Peer<T> {
         self.greeting.under_way = None;
         self.greeting.send_at = None;
         for open in self.take_all() {
-            if !open.is_abandoned {
-                let token = open.token;
-                self.events.push_back(Event::NotV2 { token });
+            if open.is_abandoned {
+                continue;
             }
+            let token = open.token;
+            // It was sent when the server spoke DKVS/2, which may have carried it out.
+            let event = match open.stores && open.transmissions > 0 {
+                true => Event::Unreachable { token, sent: true },
+                false => Event::NotV2 { token },
+            };
+            self.events.push_back(event);
         }
     }
 

@@ -383,7 +383,14 @@ impl Coordinator {
         });
         let (waiter, result) = oneshot::channel();
         let mut state = self.state();
-        let id = begin(&mut state, waiter, now())?;
+        let id = match begin(&mut state, waiter, now()) {
+            Ok(id) => id,
+            Err(error) => {
+                // A server may have to be greeted all the same.
+                self.after(state);
+                return Err(error);
+            }
+        };
         let begun = Begun {
             coordinator: self.clone(),
             id,

@@ -184,6 +184,12 @@ impl Service {
         &self.store
     }
 
+    /// The store, for whoever goes on with it when this service has ended. Uploads that are under
+    /// way are gone.
+    pub fn into_store(self) -> MemoryStore {
+        self.store
+    }
+
     /// Answers one datagram of DKVS/1. Every datagram has an answer, if DKVS/1 is on. `unix_ms` is
     /// what the wall clock shows.
     pub fn handle_v1(&self, datagram: Bytes, unix_ms: u64) -> Response {

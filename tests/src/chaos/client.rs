@@ -24,6 +24,10 @@ const REPETITIONS_MAX: usize = 3;
 const HASTY_PERCENT: usize = 12;
 const IMPATIENT_PERCENT: usize = 3;
 
+/// How many writes of a hundred come under a tag of the client's, as if a gateway had sent them
+/// before whose clock is ahead. Gateways whose clocks learn of it are then ahead of the others.
+const AHEAD_PERCENT: usize = 2;
+
 /// A client of all gateways, of which it prefers one until that is gone.
 pub(super) struct Client {
     number: u32,
@@ -67,8 +71,8 @@ impl Client {
         while !self.stage.is_over() {
             let key = self.stage.draw_key(&mut self.random);
             let asked = match self.random.below(100) {
-                0..50 => self.read(key).await,
-                50..85 => {
+                0..65 => self.read(key).await,
+                65..88 => {
                     self.write(key, Action::Write(self.stage.next_value()))
                         .await
                 }
@@ -132,8 +136,9 @@ impl Client {
 
     /// Writes or deletes. While its fate is unknown it may be sent again, to any gateway.
     async fn write(&mut self, key: u32, action: Action) -> Result<(), Surprise> {
+        // Before its tag is minted: what is minted meanwhile and is greater comes later.
         let invoked = self.stage.now();
-        let mut tag: Option<String> = None;
+        let mut tag = self.draw_tag();
         let mut repetitions = 0;
         let (reply, returned) = loop {
             let request = self.draw_write(key, action, tag.as_deref());
@@ -204,6 +209,16 @@ impl Client {
         }
     }
 
+    /// A tag from ahead, if this is one of those times.
+    fn draw_tag(&mut self) -> Option<String> {
+        let is_ahead = self.random.below(100) < AHEAD_PERCENT;
+        if !is_ahead || self.stage.level != Level::Linearizable {
+            return None;
+        }
+        let tag = self.stage.mint_ahead(self.random.number())?;
+        Some(tag.to_string())
+    }
+
     /// The one it prefers, or one time in four any.
     fn draw_gateway(&mut self) -> usize {
         match self.random.below(4) {
@@ -221,7 +236,7 @@ impl Client {
     fn draw_timeout(&mut self) -> String {
         let ms = match self.random.below(100) < HASTY_PERCENT {
             true => 1 + self.random.below(8),
-            false => 100 + self.random.below(400),
+            false => 40 + self.random.below(200),
         };
         format!("timeout_ms={ms}")
     }

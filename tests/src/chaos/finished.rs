@@ -1,6 +1,6 @@
 //! A run that has ended: what it was, in a line, and what came of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
@@ -64,8 +64,7 @@ impl fmt::Display for Finished {
         for (name, count) in &self.faults {
             write!(faults, ", {count} {name}")?;
         }
-        let keys: std::collections::BTreeSet<u32> =
-            self.history.iter().map(|operation| operation.key).collect();
+        let keys: BTreeSet<u32> = self.history.iter().map(|operation| operation.key).collect();
         let Counts {
             passed,
             dropped,
@@ -91,5 +90,48 @@ impl fmt::Display for Finished {
                 Err(_) => "FAILED",
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(action: Action, invoked: u64, returned: Option<u64>, reply: Reply) -> Operation {
+        Operation {
+            client: 4,
+            key: 7,
+            action,
+            invoked,
+            returned,
+            reply,
+        }
+    }
+
+    #[test]
+    fn a_history_is_written_in_the_order_of_the_requests() {
+        let finished = Finished {
+            seed: 3,
+            history: vec![
+                operation(Action::Read, 30, Some(40), Reply::Holds(Some(17))),
+                operation(Action::Write(17), 10, None, Reply::Unknown),
+            ],
+            repeated: 0,
+            faults: BTreeMap::from([("cuts", 2)]),
+            datagrams: Counts::default(),
+            verdict: Ok(()),
+        };
+        let line = finished.to_string();
+        assert!(line.starts_with("seed 3: 2 operations on 1 keys (1 reads answered, 1 unknown"));
+        assert!(line.contains(", 2 cuts;") && line.ends_with(": linearizable"));
+        let path = finished.write_history(&std::env::temp_dir()).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        let operations: Vec<&str> = text.lines().skip(2).collect();
+        let expected = [
+            "4 7 Write(17) 10 never: Unknown",
+            "4 7 Read 30 40: Holds(Some(17))",
+        ];
+        assert_eq!(operations, expected, "{text}");
     }
 }

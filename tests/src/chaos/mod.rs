@@ -92,26 +92,28 @@ impl Scenario {
         let last = client(CLIENTS);
 
         let (mut history, surprise) = thread::scope(|scope| {
-            let clients = scope.spawn(|| run_all(clients));
+            let clients = scope.spawn(|| {
+                let _ending = Ending(&stage);
+                run_all(clients)
+            });
             let ending = Ending(&stage);
             nemesis.play(&schedule, &stage, is_told_to_end);
             drop(ending);
             clients.join().expect("the clients have panicked")
         });
-        let mut verdict = match surprise {
+        let verdict = match surprise {
+            // What was being asked then is missing from the history.
             Some(Surprise(what)) => Err(what),
-            None => Ok(()),
+            None => {
+                let keys = keys_of(&history);
+                let (reads, agree) = nemesis.runtime().block_on(read_back(last, &keys));
+                history.extend(reads);
+                let checked = linearizable::check(&history);
+                checked
+                    .map_err(|violation| violation.to_string())
+                    .and(agree)
+            }
         };
-        if verdict.is_ok() {
-            let keys = keys_of(&history);
-            let (reads, agree) = nemesis.runtime().block_on(read_back(last, &keys));
-            history.extend(reads);
-            verdict = agree;
-        }
-        if verdict.is_ok() {
-            let checked = linearizable::check(&history);
-            verdict = checked.map(drop).map_err(|violation| violation.to_string());
-        }
         Finished {
             seed: self.seed,
             history,
@@ -134,8 +136,8 @@ impl Drop for Running {
     }
 }
 
-/// Says that it is over when it goes, which also a panic makes it do: the clients would go on for
-/// ever.
+/// Says that it is over when it goes, which also a panic makes it do: whoever is left would wait
+/// for ever.
 struct Ending<'a>(&'a Stage);
 
 impl Drop for Ending<'_> {

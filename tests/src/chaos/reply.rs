@@ -73,11 +73,13 @@ pub(super) fn not_done(is_repeated: bool) -> Reply {
     }
 }
 
-/// The text that stands for a value: some are as long as several datagrams.
+/// The text that stands for a value: every other is padded to some hundred bytes, and some are as
+/// long as several datagrams.
 pub(super) fn text_of(value: u64) -> String {
     let padding = match value % 16 {
         0 => 1_000 * (1 + value / 16 % 12),
-        _ => value % 7,
+        1..8 => 0,
+        _ => 300 + value % 100,
     };
     format!("{value} {}", "x".repeat(padding as usize))
 }
@@ -140,8 +142,17 @@ mod tests {
         for text in ["", "1", "x ", "-1 ", "16 "] {
             assert_eq!(number_in(text), None, "{text:?}");
         }
-        let longest = (0..1_000).map(|value| text_of(value).len()).max();
-        assert!(longest.is_some_and(|bytes| bytes > 10 * 1_200));
+    }
+
+    #[test]
+    fn half_of_the_values_pass_a_strait_and_some_need_several_datagrams() {
+        let of_bytes = |range: std::ops::Range<usize>| {
+            let texts = (0..1_600).map(text_of);
+            texts.filter(|text| range.contains(&text.len())).count()
+        };
+        assert_eq!(of_bytes(0..20), 700);
+        assert_eq!(of_bytes(300..500), 800);
+        assert_eq!(of_bytes(1_000..13_000), 100);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::random::Random;
 const PHASE_MIN: Duration = Duration::from_millis(150);
 const LONG_ONE_IN: usize = 8;
 
+/// What passes a strait: a few questions, and no value that is padded.
+const STRAIT_BYTES_MAX: usize = 256;
+
 /// Something that breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -26,6 +29,9 @@ pub enum Fault {
         servers: Vec<usize>,
         direction: Direction,
     },
+    /// Long datagrams of a gateway do not reach some servers: it learns their tags, and cannot have
+    /// them store a longer value, so that writes end half done.
+    Strait { gateway: usize, servers: Vec<usize> },
     /// Some of what a gateway and the servers say to each other is lost.
     Loss { gateway: usize, percent: u8 },
     /// Some of it arrives twice.
@@ -56,10 +62,12 @@ pub struct Cast {
     pub gateways: usize,
 }
 
-/// Draws so many phases. Each kind of fault comes once before any comes again, but for those that
-/// come beside another; three quarters through, a server is killed.
+/// Draws so many phases. Three quarters through, a server is killed. Every other phase has one of
+/// a deck of faults, and half of them any other beside it.
 pub fn draw(random: &mut Random, cast: Cast, phases: usize) -> Vec<Phase> {
     let mut living: Vec<usize> = (0..cast.servers).collect();
+    // What is no register shows best where writes are half done, so straits come more often.
+    let whole_deck = [&Kind::ALL[..], &[Kind::Strait, Kind::Strait]].concat();
     let mut deck = Vec::new();
     let mut schedule = Vec::with_capacity(phases);
     for number in 0..phases {
@@ -69,7 +77,7 @@ pub fn draw(random: &mut Random, cast: Cast, phases: usize) -> Vec<Phase> {
             faults.push(Fault::KillServer { server });
         } else {
             if deck.is_empty() {
-                deck = Kind::ALL.to_vec();
+                deck.clone_from(&whole_deck);
             }
             let kind = deck.swap_remove(random.below(deck.len()));
             faults.push(kind.draw(random, cast, &living));
@@ -96,6 +104,7 @@ enum Kind {
     Pause,
     CutBothWays,
     CutOneWay,
+    Strait,
     Loss,
     Duplication,
     Delay,
@@ -104,10 +113,11 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Pause,
         Self::CutBothWays,
         Self::CutOneWay,
+        Self::Strait,
         Self::Loss,
         Self::Duplication,
         Self::Delay,
@@ -123,12 +133,16 @@ impl Kind {
             },
             Self::CutBothWays => Fault::CutBothWays {
                 gateway,
-                servers: one_or_two(random, living),
+                servers: some(1 + random.below(2), random, living),
             },
             Self::CutOneWay => Fault::CutOneWay {
                 gateway,
-                servers: one_or_two(random, living),
+                servers: some(1 + random.below(2), random, living),
                 direction: [Direction::ToServer, Direction::FromServer][random.below(2)],
+            },
+            Self::Strait => Fault::Strait {
+                gateway,
+                servers: some(2 + random.below(2), random, living),
             },
             Self::Loss => Fault::Loss {
                 gateway,
@@ -155,6 +169,7 @@ impl Fault {
             Self::Pause { .. } => "pauses",
             Self::CutBothWays { .. } => "cuts",
             Self::CutOneWay { .. } => "one-way cuts",
+            Self::Strait { .. } => "straits",
             Self::Loss { .. } => "losses",
             Self::Duplication { .. } => "duplications",
             Self::Delay { .. } => "delays",
@@ -178,6 +193,13 @@ impl Fault {
                 servers,
                 direction,
             } => ways(*gateway, servers, &[*direction], Conditions::CUT),
+            Self::Strait { gateway, servers } => {
+                let conditions = Conditions {
+                    datagram_bytes_max: Some(STRAIT_BYTES_MAX),
+                    ..Conditions::CLEAR
+                };
+                ways(*gateway, servers, &[Direction::ToServer], conditions)
+            }
             Self::Loss { gateway, percent } => {
                 let conditions = Conditions {
                     lost_percent: *percent,
@@ -201,10 +223,10 @@ impl Fault {
             }
             Self::Storm => {
                 let conditions = Conditions {
-                    is_cut: false,
                     lost_percent: 15,
                     repeated_percent: 30,
                     delayed_percent: 50,
+                    ..Conditions::CLEAR
                 };
                 let gateways = 0..cast.gateways;
                 gateways
@@ -236,12 +258,10 @@ fn ways(
     ways.map(|way| (way, conditions)).collect()
 }
 
-fn one_or_two(random: &mut Random, living: &[usize]) -> Vec<usize> {
+fn some(count: usize, random: &mut Random, living: &[usize]) -> Vec<usize> {
     let mut living = living.to_vec();
-    let count = 1 + random.below(2);
-    (0..count)
-        .map(|_| living.swap_remove(random.below(living.len())))
-        .collect()
+    let drawn = (0..count).map(|_| living.swap_remove(random.below(living.len())));
+    drawn.collect()
 }
 
 fn percent(random: &mut Random, from: u8, to: u8) -> u8 {
@@ -328,6 +348,23 @@ mod tests {
                 let both = matches!(fault, Fault::CutBothWays { .. });
                 let directions = if both { 2 } else { 1 };
                 assert_eq!(ways.len(), directions * servers.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_strait_lets_questions_pass_and_all_that_comes_back() {
+        let straits = schedules().flat_map(|schedule| {
+            let faults: Vec<Fault> = faults(&schedule).cloned().collect();
+            faults
+        });
+        for strait in straits.filter(|fault| matches!(fault, Fault::Strait { .. })) {
+            let ways = strait.conditions(CAST);
+            assert!((2..=3).contains(&ways.len()), "{ways:?}");
+            for (way, conditions) in ways {
+                assert_eq!(way.direction, Direction::ToServer);
+                let longest = conditions.datagram_bytes_max.unwrap();
+                assert!((100..300).contains(&longest) && !conditions.is_cut);
             }
         }
     }

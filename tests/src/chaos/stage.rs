@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use dkvs_common::tag::Tag;
 
 use super::Level;
 use crate::random::Random;
@@ -16,6 +18,11 @@ const HOT_KEYS: usize = 5;
 /// and every fault meets a key that was never written.
 const REQUESTS_OF_KEY: u32 = 600;
 
+/// How much further ahead each tag of [`Stage::mint_ahead`] is than the one before, and how many
+/// there are: gateways take none from beyond a day.
+const AHEAD_MS: u64 = 60_000;
+const AHEAD_TAGS_MAX: u64 = 1_000;
+
 /// See the module.
 pub(super) struct Stage {
     pub(super) level: Level,
@@ -25,6 +32,7 @@ pub(super) struct Stage {
     draws: [AtomicU32; HOT_KEYS],
     begun: Instant,
     values: AtomicU64,
+    tags: AtomicU64,
     answered: AtomicU64,
     repeated: AtomicU64,
     is_over: AtomicBool,
@@ -38,6 +46,7 @@ impl Stage {
             draws: Default::default(),
             begun: Instant::now(),
             values: AtomicU64::new(0),
+            tags: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
@@ -71,6 +80,17 @@ impl Stage {
     /// A value that was not written before.
     pub(super) fn next_value(&self) -> u64 {
         self.values.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A tag as a gateway mints it whose clock is ahead, the further the more of them there were.
+    /// It is greater than all that were minted anywhere: the clocks of gateways are behind it, or
+    /// have seen one that came before it.
+    pub(super) fn mint_ahead(&self, op: u64) -> Option<Tag> {
+        let number = self.tags.fetch_add(1, Ordering::Relaxed) + 1;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        let unix_ms = since_epoch.as_millis() as u64 + number * AHEAD_MS;
+        let time = unix_ms << (u64::BITS - 48);
+        (number <= AHEAD_TAGS_MAX).then_some(Tag { time, op })
     }
 
     /// Nanoseconds since the beginning.
@@ -114,6 +134,8 @@ mod tests {
 
     use std::collections::BTreeMap;
 
+    use dkvs_common::tag::AHEAD_MS_MAX;
+
     #[test]
     fn a_few_keys_are_in_use_at_a_time_and_each_gives_way_to_another() {
         let stage = Stage::new(Level::Agreement, []);
@@ -126,5 +148,17 @@ mod tests {
         assert!(requests.values().all(|count| *count <= REQUESTS_OF_KEY));
         let full = requests.values().filter(|count| **count == REQUESTS_OF_KEY);
         assert_eq!(full.count(), requests.len() - HOT_KEYS);
+    }
+
+    #[test]
+    fn tags_from_ahead_grow_and_end_within_a_day() {
+        let stage = Stage::new(Level::Linearizable, []);
+        let tags: Vec<Tag> = (0..)
+            .map_while(|number| stage.mint_ahead(u64::MAX - number))
+            .collect();
+        assert_eq!(tags.len() as u64, AHEAD_TAGS_MAX);
+        assert!(tags.is_sorted());
+        let span_ms = tags.last().unwrap().unix_ms() - tags[0].unix_ms();
+        assert!(span_ms + AHEAD_MS < AHEAD_MS_MAX, "{span_ms}");
     }
 }

@@ -402,9 +402,12 @@ mod tests {
     fn an_unknown_outcome_promises_nothing() {
         let mut unknown = put(&[Stored, Other]);
         unknown.operation = unknown.operation.unknown();
-        let mut unanswered = got(&[]);
-        unanswered.operation = unanswered.operation.unanswered();
-        accepted(&[unknown, unanswered, got(&[Match, Match])]);
+        let mut unheard = [got(&[]), removed(&[])];
+        for asked in &mut unheard {
+            asked.operation.returned = None;
+        }
+        let history = [&[unknown, got(&[Match, Match])][..], &unheard].concat();
+        accepted(&history);
     }
 
     /// What would not be linearizable is fine here, as long as enough replicas say it.
@@ -421,7 +424,7 @@ mod tests {
 
     #[test]
     fn the_earliest_reply_that_breaks_its_word_is_told() {
-        let history = [got(&[Match, Match]), put(&[Stored])];
+        let history = [found_nothing(&[]), put(&[Stored])];
         assert_eq!(*check(&history).unwrap_err().asked, history[1]);
     }
 

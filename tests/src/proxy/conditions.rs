@@ -16,6 +16,9 @@ const DOUBLINGS_MAX: u32 = 11;
 pub struct Conditions {
     /// Nothing passes.
     pub is_cut: bool,
+    /// Datagrams of more bytes are lost, as on a path of which nobody tells how little it takes.
+    /// Questions pass such a path, and what is to be stored does not.
+    pub datagram_bytes_max: Option<usize>,
     /// How many of a hundred datagrams are lost.
     pub lost_percent: u8,
     /// How many of a hundred that are not lost arrive twice.
@@ -29,6 +32,7 @@ impl Conditions {
     /// Everything passes, once and at once.
     pub const CLEAR: Self = Self {
         is_cut: false,
+        datagram_bytes_max: None,
         lost_percent: 0,
         repeated_percent: 0,
         delayed_percent: 0,
@@ -44,15 +48,20 @@ impl Conditions {
     pub fn with(self, other: Self) -> Self {
         Self {
             is_cut: self.is_cut || other.is_cut,
+            datagram_bytes_max: match (self.datagram_bytes_max, other.datagram_bytes_max) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            },
             lost_percent: self.lost_percent.max(other.lost_percent),
             repeated_percent: self.repeated_percent.max(other.repeated_percent),
             delayed_percent: self.delayed_percent.max(other.delayed_percent),
         }
     }
 
-    /// What becomes of the next datagram.
-    pub(super) fn fate(&self, random: &mut Random) -> Fate {
-        if self.is_cut || is_one_of(self.lost_percent, random) {
+    /// What becomes of the next datagram, which has so many bytes.
+    pub(super) fn fate(&self, bytes: usize, random: &mut Random) -> Fate {
+        let is_too_long = self.datagram_bytes_max.is_some_and(|max| bytes > max);
+        if self.is_cut || is_too_long || is_one_of(self.lost_percent, random) {
             return Fate::Lost;
         }
         let first = self.delay(random);
@@ -93,7 +102,8 @@ mod tests {
 
     fn fates(conditions: Conditions) -> Vec<Fate> {
         let mut random = Random::new(1);
-        (0..10_000).map(|_| conditions.fate(&mut random)).collect()
+        let fate = |_| conditions.fate(100, &mut random);
+        (0..10_000).map(fate).collect()
     }
 
     fn count(fates: &[Fate], counts: impl Fn(&Fate) -> bool) -> usize {
@@ -119,10 +129,10 @@ mod tests {
     #[test]
     fn as_many_are_lost_repeated_and_delayed_as_was_said() {
         let fates = fates(Conditions {
-            is_cut: false,
             lost_percent: 20,
             repeated_percent: 50,
             delayed_percent: 10,
+            ..Conditions::CLEAR
         });
         let lost = count(&fates, |fate| *fate == Fate::Lost);
         assert!((1_900..2_100).contains(&lost), "{lost}");
@@ -155,8 +165,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_longer_than_the_path_takes_is_lost() {
+        let conditions = Conditions {
+            datagram_bytes_max: Some(100),
+            ..Conditions::CLEAR
+        };
+        let mut random = Random::new(1);
+        for (bytes, fate) in [
+            (1, Fate::Once(None)),
+            (100, Fate::Once(None)),
+            (101, Fate::Lost),
+        ] {
+            assert_eq!(conditions.fate(bytes, &mut random), fate, "{bytes}");
+        }
+    }
+
+    #[test]
     fn of_two_conditions_each_ill_is_the_worse() {
         let lossy = Conditions {
+            datagram_bytes_max: Some(300),
             lost_percent: 5,
             repeated_percent: 30,
             ..Conditions::CLEAR
@@ -168,11 +195,18 @@ mod tests {
         };
         let both = Conditions {
             is_cut: false,
+            datagram_bytes_max: Some(300),
             lost_percent: 10,
             repeated_percent: 30,
             delayed_percent: 20,
         };
         assert_eq!(lossy.with(late), both);
-        assert!(both.with(Conditions::CUT).is_cut);
+        assert_eq!(late.with(lossy), both);
+        let shorter = Conditions {
+            datagram_bytes_max: Some(200),
+            ..Conditions::CUT
+        };
+        let all = both.with(shorter);
+        assert_eq!((all.is_cut, all.datagram_bytes_max), (true, Some(200)));
     }
 }

@@ -168,7 +168,7 @@ impl Relay {
             server,
             direction,
         });
-        match conditions.fate(&mut self.random) {
+        match conditions.fate(datagram.len(), &mut self.random) {
             Fate::Lost => count(&self.shared.dropped),
             Fate::Once(delay) => self.pass(client, direction, datagram, delay),
             Fate::Twice(first, second) => {

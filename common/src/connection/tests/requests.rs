@@ -184,9 +184,48 @@ fn a_downgraded_server_gives_its_requests_back_within_two_round_trips() {
     let mut world = World::met(5);
     world.server.speaks_v1_only = true;
     let start = world.now;
-    world.put(1, start + SECOND);
+    let key = key(1);
+    let get = Request::Get { key };
+    let asked = world.link.ask(get, 1, start, start + SECOND);
+    asked.unwrap();
     world.run(start + Duration::from_micros(450));
     assert!(matches!(world.events[..], [(_, Event::NotV2 { token: 1 })]));
+}
+
+#[test]
+fn a_put_that_was_sent_before_a_downgrade_may_have_been_carried_out() {
+    let mut world = World::met(5);
+    world.put(1, world.now + SECOND);
+    world.flush();
+    world.put(2, world.now + SECOND);
+    for _ in 0..2 {
+        world.link.handle_datagram(&bytes::Bytes::new(), world.now);
+    }
+    world.flush();
+    let ends: Vec<&Event<u64>> = world.events.iter().map(|(_, event)| event).collect();
+    let sent = Event::Unreachable {
+        token: 1,
+        sent: true,
+    };
+    let unsent = Event::NotV2 { token: 2 };
+    assert_eq!(format!("{ends:?}"), format!("{:?}", [sent, unsent]));
+}
+
+#[test]
+fn what_a_server_was_asked_before_it_was_started_anew_is_asked_again_at_no_cost() {
+    let mut world = World::met(5);
+    world.faults = Faults::ALL_LOST;
+    world.put_all(0..30, world.now + SECOND);
+    world.run(world.now + 2 * SECOND);
+    assert!(world.link.counters().over_budget > 0);
+    world.put(40, world.now + SECOND);
+    world.flush();
+
+    world.server = Server::new(2);
+    world.faults = Faults::default();
+    world.run(world.now + SECOND / 2);
+    assert_eq!(world.replied(), BTreeSet::from([40]));
+    assert!(world.link.counters().over_budget > 0);
 }
 
 #[test]

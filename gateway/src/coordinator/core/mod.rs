@@ -16,6 +16,8 @@ mod deadlines;
 mod links;
 mod probe;
 mod request;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::{HashMap, VecDeque};
@@ -192,7 +194,7 @@ impl<W> Core<W> {
         now: Now,
     ) -> Result<RequestId, NotBegun> {
         self.check(key, None)?;
-        let level = self.level(&list, wish)?;
+        let level = self.level(&list, wish, now)?;
         let deadline = now.at + wish.timeout;
         let read = Read::new(list, wish.quorum, level, now.at, deadline);
         let subject = Subject::Get { key: key.clone() };
@@ -213,7 +215,7 @@ impl<W> Core<W> {
         now: Now,
     ) -> Result<RequestId, NotBegun> {
         self.check(key, Some(&content))?;
-        let level = self.level(&list, wish)?;
+        let level = self.level(&list, wish, now)?;
         let deadline = now.at + wish.timeout;
         let tag = tag.filter(|_| !mutants::is_on(Mutant::RetryWithNewTag));
         let write = match tag {
@@ -370,18 +372,27 @@ impl<W> Core<W> {
     }
 
     /// The level that a request can have at these servers, as far as they are known.
-    fn level(&self, list: &PreferenceList, wish: Wish) -> Result<Level, NotBegun> {
-        let speaks_v1 = |server: ServerId| self.speaks(server) == Speaks::V1;
-        let mut servers = list.iter().map(|point| point.server);
-        match wish.level {
-            Level::Agreement => Ok(Level::Agreement),
-            Level::Linearizable => match servers.find(|server| speaks_v1(*server)) {
-                None => Ok(Level::Linearizable),
-                Some(_) if wish.may_fall_back => Ok(Level::Agreement),
-                Some(server) => Err(NotBegun::NoTags {
-                    server: self.shared.name(server).to_owned(),
-                }),
-            },
+    fn level(&mut self, list: &PreferenceList, wish: Wish, now: Now) -> Result<Level, NotBegun> {
+        if wish.level == Level::Agreement {
+            return Ok(Level::Agreement);
+        }
+        let speaks_v1 = |server: &ServerId| self.speaks(*server) == Speaks::V1;
+        let servers = list.iter().map(|point| point.server);
+        let without_tags: Vec<ServerId> = servers.filter(speaks_v1).collect();
+        match without_tags[..] {
+            [] => Ok(Level::Linearizable),
+            _ if wish.may_fall_back => Ok(Level::Agreement),
+            [server, ..] => {
+                // They are not going to be asked, and so would pass for servers of DKVS/1 for ever,
+                // even if they were started anew, or damage alone made it seem so.
+                for server in without_tags {
+                    if let Some(link) = self.links.to(server) {
+                        link.greet_if_due(now.at);
+                    }
+                }
+                let server = self.shared.name(server).to_owned();
+                Err(NotBegun::NoTags { server })
+            }
         }
     }
 

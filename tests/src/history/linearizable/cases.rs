@@ -72,6 +72,35 @@ fn a_done_write_is_not_lost() {
 }
 
 #[test]
+fn of_several_values_that_were_there_the_last_is_told() {
+    let history = |last: [Operation; 2]| {
+        let reads = [
+            read(2, 4_000..=6_000, Some(17)),
+            read(2, 9_000..=10_000, None),
+        ];
+        [&[write(1, 1..=2, 17)], &last[..], &reads].concat()
+    };
+    let not_read = [
+        write(1, 3..=6_000, 18).unknown(),
+        write(1, 7_000..=8_000, 19),
+    ];
+    let violation = check(&history(not_read)).unwrap_err().to_string();
+    assert!(
+        violation.contains("write of 19 was done at 0.008 ms"),
+        "{violation}"
+    );
+    let held = [
+        write(1, 7_000..=7_500, 18),
+        read(3, 8_000..=8_500, Some(18)),
+    ];
+    let violation = check(&history(held)).unwrap_err().to_string();
+    assert!(
+        violation.contains("write of 18 was done at 0.007500 ms"),
+        "{violation}"
+    );
+}
+
+#[test]
 fn one_of_two_writes_in_turn_is_not_lost() {
     rejected(
         &[
@@ -105,6 +134,62 @@ fn two_reads_do_not_go_back() {
          read 18 by 0.005 ms and nothing wrote 17 since; client 1's write of 18 began at",
     );
     assert_eq!(violation.read.client, 3);
+}
+
+#[test]
+fn an_unfinished_write_is_told_by_the_reads_that_saw_it() {
+    rejected(
+        &[
+            write(1, 1_000..=20_000, 17),
+            read(2, 2_000..=3_000, Some(17)),
+            write(3, 5_000..=6_000, 18),
+            read(2, 8_000..=9_000, Some(17)),
+        ],
+        "key 1 is no register: client 2 read 17 from 0.008 ms to 0.009 ms, although client 3's \
+         write of 18 was done at 0.006 ms and nothing wrote 17 since; client 3's write of 18 \
+         began at 0.005 ms, after client 2 had read 17 by 0.003 ms; around it:",
+    );
+    rejected(
+        &[
+            write(1, 1_000..=20_000, 18),
+            write(3, 2_000..=3_000, 17),
+            read(2, 5_000..=6_000, Some(18)),
+            read(2, 8_000..=9_000, Some(17)),
+        ],
+        "key 1 is no register: client 2 read 17 from 0.008 ms to 0.009 ms, although client 2 had \
+         read 18 by 0.006 ms and nothing wrote 17 since; client 2's read of 18 began at 0.005 ms, \
+         after client 3's write of 17 was done at 0.003 ms; around it:",
+    );
+}
+
+#[test]
+fn a_read_can_leave_an_earlier_read_without_an_explanation() {
+    rejected(
+        &[
+            write(1, 100..=200, 16),
+            write(1, 1_000..=2_000, 17),
+            delete(2, 3_000..=3_500).unknown(),
+            read(3, 1_000..=5_000, None),
+            read(4, 6_000..=7_000, Some(17)),
+        ],
+        "key 1 is no register: client 4 read 17 from 0.006 ms to 0.007 ms, which leaves no \
+         explanation why client 3 found no value from 0.001 ms to 0.005 ms, although client 1's \
+         write of 16 was done at 0.000200 ms, 17 was there from 0.002 ms to 0.006 ms, and no \
+         delete can have come after the one and until 0.002 ms; around it:",
+    );
+    rejected(
+        &[
+            write(1, 1_000..=2_000, 17).unknown(),
+            delete(1, 3_000..=4_000),
+            read(2, 1_000..=6_000, Some(17)),
+            read(3, 6_500..=7_000, None),
+            read(4, 5_000..=9_000, Some(17)),
+        ],
+        "key 1 is no register: client 4 read 17 from 0.005 ms to 0.009 ms, which leaves no \
+         explanation why client 3 found no value from 0.006500 ms to 0.007 ms, although client 2 \
+         had read 17 by 0.006 ms, 17 was there at some time from 0.005 ms to 0.006 ms, and no \
+         delete can have come after the one and until 0.007 ms; around it:",
+    );
 }
 
 #[test]
@@ -383,13 +468,30 @@ fn a_read_that_was_told_nothing_says_nothing() {
 }
 
 #[test]
+fn a_reply_that_never_came_says_nothing() {
+    let unheard = |operation| Operation {
+        returned: None,
+        ..operation
+    };
+    accepted(&[
+        unheard(write(1, 1..=2, 17)),
+        unheard(delete(2, 1..=2).never_done()),
+        unheard(read(3, 3..=4, Some(18))),
+        read(4, 5..=6, Some(17)),
+        read(4, 7..=8, None),
+    ]);
+    accepted(&[unheard(write(1, 1..=2, 17)), read(4, 5..=6, None)]);
+}
+
+#[test]
 fn what_is_around_the_read_is_told_in_its_order() {
     let history = [
         write(1, 1_000..=2_000, 17),
         write(2, 3_000..=4_000, 18),
         read(3, 5_000..=9_000, Some(18)),
         read(4, 6_000..=8_000, Some(17)),
-        write(2, 9_000..=10_000, 19),
+        write(1, 8_000..=10_000, 19),
+        write(2, 8_001..=10_000, 20),
     ];
     let told = check(&history).unwrap_err().to_string();
     let around = told.split_once("around it:\n").unwrap().1;
@@ -398,7 +500,8 @@ fn what_is_around_the_read_is_told_in_its_order() {
         "   client 1 wrote 17 from 0.001 ms to 0.002 ms\n   \
             client 2 wrote 18 from 0.003 ms to 0.004 ms\n   \
             client 3 read 18 from 0.005 ms to 0.009 ms\n\
-         -> client 4 read 17 from 0.006 ms to 0.008 ms"
+         -> client 4 read 17 from 0.006 ms to 0.008 ms\n   \
+            client 1 wrote 19 from 0.008 ms to 0.010 ms"
     );
 }
 

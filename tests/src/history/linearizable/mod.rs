@@ -9,14 +9,14 @@
 //! no search is cut short. For registers whose values are all written once, that is possible
 //! without a search (Gibbons and Korach, "Testing shared memories", SIAM J. Comput. 26, 1997): what
 //! each value asks for is a span of time, and it is enough to compare spans. Deletes are all
-//! alike, and a read of no value does not say which one it saw; [`sweep`] says why they need no
+//! alike, and a read of no value does not say which one it saw; `sweep` says why they need no
 //! search either.
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`spans`] | what the operations of a key ask of the time line |
-//! | [`sweep`] | whether all of that can be had |
-//! | [`violation`] | the explanation, if not |
+//! | `spans` | what the operations of a key ask of the time line |
+//! | `sweep` | whether all of that can be had |
+//! | `violation` | the explanation, if not |
 
 mod spans;
 mod sweep;

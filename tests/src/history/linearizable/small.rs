@@ -4,7 +4,7 @@
 
 use super::super::by_hand::{delete, read, write};
 use super::super::{Action, Operation, Reply};
-use super::check;
+use super::{Reason, Violation, check};
 use crate::random::Random;
 
 /// Whether the operations of one key have an order, by trying out all of them.
@@ -137,6 +137,59 @@ fn until(history: &[Operation], reply: usize) -> Vec<Operation> {
     stood
 }
 
+/// That the history has an order until just before the reply to the read of the violation, and
+/// none from then on.
+fn assert_first(violation: &Violation, history: &[Operation]) {
+    let mut replies: Vec<usize> = (0..history.len()).collect();
+    replies.sort_by_key(|place| history[*place].returned);
+    let is_it = |place: &usize| history[*place] == violation.read;
+    let number = replies.iter().position(is_it);
+    let number = number.expect("the read is one of the history");
+    assert!(!has_an_order(&until(history, replies[number])), "too early");
+    if let Some(before) = number.checked_sub(1) {
+        assert!(has_an_order(&until(history, replies[before])), "too late");
+    }
+}
+
+/// That what the violation says in words is so.
+fn assert_true(violation: &Violation) {
+    let subject = |operation: &Operation| match operation.action {
+        Action::Write(value) => Some(value),
+        _ => operation.seen().flatten(),
+    };
+    let in_turn = |one: &Operation, other: &Operation| one.returned < Some(other.invoked);
+    let (read, reason) = (&violation.read, &*violation.reason);
+    match reason {
+        Reason::Unwritten(_) => {}
+        Reason::Gone {
+            before,
+            began,
+            ended,
+        } => {
+            assert_eq!(subject(before), subject(read));
+            assert_eq!(subject(began), subject(ended));
+            assert_ne!(subject(before), subject(ended));
+            assert!(in_turn(before, began) && in_turn(ended, read));
+        }
+        Reason::NotDeleted {
+            absence,
+            before,
+            hence,
+            needed,
+        } => {
+            assert!(subject(before).is_some());
+            assert!(in_turn(before, absence));
+            assert_eq!(
+                (absence == read, absence.seen()),
+                (hence.is_none(), Some(None))
+            );
+            for (delete, read) in needed {
+                assert_eq!((delete.action, read.seen()), (Action::Delete, Some(None)));
+            }
+        }
+    }
+}
+
 fn compare(seed: u64, count: usize) {
     let mut random = Random::new(seed);
     let mut with_an_order = 0;
@@ -144,38 +197,22 @@ fn compare(seed: u64, count: usize) {
         let history = small_history(&mut random, 1 + number % 5);
         let expected = has_an_order(&history);
         with_an_order += usize::from(expected);
-        let context = || format!("seed {seed}, history {number}: {history:#?}");
-        match check(&history) {
+        let found = check(&history);
+        let compared = std::panic::catch_unwind(|| match &found {
             Ok(checked) => {
-                assert!(expected, "accepted without an order, {}", context());
-                assert!(
-                    checked.moments <= history.len(),
-                    "{checked:?}, {}",
-                    context()
-                );
+                assert!(expected, "accepted, although there is no order");
+                assert!(checked.moments <= history.len());
             }
             Err(violation) => {
-                assert!(!expected, "{violation}\nhas an order, {}", context());
-                let mut replies: Vec<usize> = (0..history.len()).collect();
-                replies.sort_by_key(|place| history[*place].returned);
-                let is_it = |place: &usize| history[*place] == violation.read;
-                let number = replies.iter().position(is_it).expect("of the history");
-                let at = until(&history, replies[number]);
-                assert!(
-                    !has_an_order(&at),
-                    "{violation}\ncomes too early, {}",
-                    context()
-                );
-                if number > 0 {
-                    let before = until(&history, replies[number - 1]);
-                    assert!(
-                        has_an_order(&before),
-                        "{violation}\ncomes too late, {}",
-                        context()
-                    );
-                }
+                assert!(!expected, "rejected, although there is an order");
+                assert_first(violation, &history);
+                assert_true(violation);
             }
-        }
+        });
+        assert!(
+            compared.is_ok(),
+            "seed {seed}, history {number}: {history:#?}\n{found:?}"
+        );
     }
     let share = with_an_order as f64 / count as f64;
     assert!(

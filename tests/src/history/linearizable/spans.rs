@@ -5,13 +5,15 @@
 //! it is *held*. Otherwise all operations of the value have a moment in common, and one such
 //! moment is enough for all of them, as it is for any operation by itself.
 //!
+//! Nobody misses the value of an unknown write that was not read: it has until the end of time.
+//!
 //! Invariant: values that are held are so at different times, and no other span lies within one
 //! of those.
 
 use super::super::{Action, Operation};
 
 /// Later than any moment.
-pub(super) const NEVER: u64 = u64::MAX;
+const NEVER: u64 = u64::MAX;
 
 /// From one moment to another, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,12 +108,12 @@ pub(super) struct Wish<T> {
     pub(super) what: T,
 }
 
-/// All that one key is asked for. No span begins or ends within one of `held`.
+/// All that one key is asked for. No span ends within one of `held`.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
     /// The values that are held, in the order of their times.
     pub(super) held: Vec<Wish<Value>>,
-    /// The values that need but one moment.
+    /// The values that need but one moment; those that need none have until [`NEVER`].
     pub(super) moments: Vec<Wish<Value>>,
     /// The reads that were told no value.
     pub(super) absences: Vec<Wish<usize>>,
@@ -129,11 +131,9 @@ impl Wishes {
             let wish = Wish { from, until, what };
             if value.is_held() {
                 wishes.held.push(wish);
-            } else if until < NEVER {
+            } else {
                 wishes.moments.push(wish);
             }
-            // Else nobody has seen it and nobody was told that it is there: it might as well not
-            // have been written.
         }
         wishes.held.sort_unstable_by_key(|held| held.from);
         for pair in wishes.held.windows(2) {
@@ -148,7 +148,7 @@ impl Wishes {
                 continue;
             }
             let Span { from, until } = wishes
-                .beside_what_is_held(Span::of(operation))
+                .until_nothing_is_held(Span::of(operation))
                 .map_err(|held| Clash::Covered(held, place))?;
             let what = place;
             let wish = Wish { from, until, what };
@@ -162,29 +162,25 @@ impl Wishes {
         for place in 0..wishes.moments.len() {
             let Wish { from, until, what } = wishes.moments[place];
             let Span { from, until } = wishes
-                .beside_what_is_held(Span { from, until })
+                .until_nothing_is_held(Span { from, until })
                 .map_err(|held| Clash::Crossed(held, what))?;
             wishes.moments[place] = Wish { from, until, what };
         }
         Ok(wishes)
     }
 
-    /// What is left of a span whose ends lie within the times of values that are held; or the
-    /// value whose time it lies in altogether.
-    fn beside_what_is_held(&self, span: Span) -> Result<Span, Value> {
-        let around = |moment: u64| {
-            let begun = self.held.partition_point(|held| held.from < moment);
-            let held = self.held[..begun].last()?;
-            (moment < held.until).then_some(held)
-        };
-        let from = around(span.from);
-        let until = around(span.until);
-        match (from, until) {
-            (Some(from), Some(until)) if from.from == until.from => Err(from.what),
-            _ => Ok(Span {
-                from: from.map_or(span.from, |held| held.until),
-                until: until.map_or(span.until, |held| held.from),
+    /// The span without its end, as far as that lies within the time of a value that is held; or
+    /// the value, if the whole span does. The beginning may lie there: nothing happens until the
+    /// value is gone.
+    fn until_nothing_is_held(&self, span: Span) -> Result<Span, Value> {
+        let begun = self.held.partition_point(|held| held.from < span.until);
+        match self.held[..begun].last() {
+            Some(held) if span.until < held.until && span.from > held.from => Err(held.what),
+            Some(held) if span.until < held.until => Ok(Span {
+                until: held.from,
+                ..span
             }),
+            _ => Ok(span),
         }
     }
 }

@@ -1,43 +1,47 @@
 //! Whether there is a moment for everything that a key is asked for.
 //!
-//! Think of the time line in two colours: *bare* while the register holds no value, *filled* while
-//! it may hold one. It begins bare. It can turn filled at any time, for a write of something is
-//! due there or nothing is. It turns bare by a delete, each delete once, within its span.
-//! A history is linearizable if and only if a colouring has all of this:
-//! - filled is all the time of a value that is held;
-//! - of the span of every other value, some moment is filled: there it is written, read, and gone;
-//! - of the span of every read that was told no value, some moment is bare.
+//! Think of the time line in two colours: *bare* while the register holds no value for certain,
+//! *filled* while it may hold one. It begins bare. It can turn filled at any time, and turns bare
+//! by a delete, each delete once and within its span. A history is linearizable if and only if
+//! there is a colouring in which
+//! - all the time of a value that is held is filled;
+//! - some moment in the span of every other value is filled: there it is written, read, and gone;
+//! - some moment in the span of every read that was told no value is bare.
 //!
-//! A delete that was done but turned nothing bare has its moment anywhere in its span beside the
-//! values that are held: what is not held is not needed afterwards.
+//! A delete that is not used so has its moment anywhere in its span where no value is held, and
+//! harms nobody: what is not held is not needed afterwards.
 //!
 //! The sweep goes through time and keeps the colour until something forces it:
 //!
 //! ```text
 //!            a value's last moment, and no moment of its span was filled;
-//!            a value is held from here on
+//!            or a value is held from here on
 //!          +---------------------------------------------------------->+
 //!        bare                                                        filled
 //!          +<----------------------------------------------------------+
-//!            a read's last moment, it was told no value, and no moment of its span was bare:
-//!            takes the delete at hand with the nearest end, or fails if none is
+//!            the last moment of a read of no value, and no moment of its span was bare:
+//!            uses, of the deletes at hand, the one that ends first; fails if there is none
 //!
-//!        a delete's last moment, and it was not needed so far: filled for a moment, then bare
+//!        the last moment of a delete that was not used: filled for that moment, then bare
 //! ```
 //!
-//! That no search is needed follows from exchanges. Compare any colouring that works with the
-//! sweep, up to where they first differ. Turning later than that one, the sweep has filled or bare
-//! moments at least as late, so every span that is open still meets its colour, and the turn is
-//! still to be had: towards filled it is free, and a delete that is about to end is used before
-//! it does, which costs nothing, since one may turn back at once. Where that one used another
-//! delete, the two can change places, the sweep's having the nearer end. So that colouring can be
-//! changed to agree with the sweep a step further, and the sweep fails only if there is none.
+//! It fails only if there is no such colouring. For suppose there is one, and look at where it
+//! first differs from the sweep's. It can be changed to do as the sweep does there, too:
+//! - Where the sweep turns later, nothing is lost: at that moment both colours are there, so every
+//!   span that is open has met its own. To turn filled again is free. To turn bare takes the delete
+//!   that it used, which has not ended, or the sweep would have used it.
+//! - If it used another delete than the sweep does, the two change places. The sweep's ends first,
+//!   so the other can stand in for it later.
+//! - A delete at its last moment is of no use later. To use it then leaves the register bare, with
+//!   both colours just seen, from where every colour can be had for free.
+//! - While a value is held, nothing ends. What turned bare before that, for something that lasts
+//!   longer, may as well do so afterwards.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::super::Operation;
-use super::spans::{Clash, NEVER, Value, Wish, Wishes};
+use super::spans::{Clash, Value, Wish, Wishes};
 
 /// Why there is no order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub(super) enum Conflict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NotDeleted {
     pub(super) read: usize,
+    /// When it can have come at last.
+    pub(super) until: u64,
     /// The value that was there before, in any case.
     pub(super) value: Value,
     /// The deletes that could have removed it but are needed elsewhere, each with the read that
@@ -94,7 +100,8 @@ enum Why {
     Held,
 }
 
-/// All turns that these wishes may force, in the order of time.
+/// All turns that these wishes may force, in the order of time. Reads end in time, so whatever has
+/// until the end of time comes after all that matters.
 fn turns(wishes: &Wishes) -> Vec<Turn> {
     let turn = |why| move |(place, at)| Turn { at, why, place };
     let deletes = wishes.deletes.iter().map(|delete| delete.until).enumerate();
@@ -102,7 +109,6 @@ fn turns(wishes: &Wishes) -> Vec<Turn> {
     let moments = wishes.moments.iter().map(|value| value.until).enumerate();
     let held = wishes.held.iter().map(|value| value.from).enumerate();
     let mut turns: Vec<Turn> = deletes
-        .filter(|(_, until)| *until < NEVER)
         .map(turn(Why::Delete))
         .chain(absences.map(turn(Why::Absence)))
         .chain(moments.map(turn(Why::Moment)))
@@ -204,10 +210,14 @@ impl<'w> Sweep<'w> {
         // into question, the easier is it to see that there is none.
         let later = moments
             .iter()
-            .filter(|value| bare_until < value.from && value.until < read.from);
-        let later = later.chain(held.iter().filter(|value| value.until <= read.from));
-        let last = later.chain([&by]).max_by_key(|value| value.from);
-        let value = last.unwrap_or(&by);
+            .filter(|value| bare_until < value.from && value.until < read.from)
+            .chain(held.iter().filter(|value| value.from < read.from));
+        let value = later.fold(
+            &by,
+            |last, value| {
+                if value.from < last.from { last } else { value }
+            },
+        );
         let needed = self.used.iter().filter_map(|(delete, read)| {
             let delete = &self.wishes.deletes[*delete];
             let in_question = delete.until >= value.what.last_request();
@@ -215,6 +225,7 @@ impl<'w> Sweep<'w> {
         });
         NotDeleted {
             read: read.what,
+            until: read.until,
             value: value.what,
             needed: needed.collect(),
         }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 
 use super::super::provenance::{Unwritten, Writes};
-use super::super::words::{Beginning, End, Name};
+use super::super::words::{At, Beginning, End, Name};
 use super::super::{Action, Operation};
 use super::spans::{Clash, Value};
 use super::sweep::{Conflict, NotDeleted};
@@ -50,9 +50,25 @@ pub enum Reason {
         absence: Operation,
         /// The last of what says that there was a value.
         before: Operation,
+        /// If it is not the read of the violation: what that one makes of the time.
+        hence: Option<Hence>,
         /// The deletes that could have removed it, each with the read that needs it elsewhere.
         needed: Vec<(Operation, Operation)>,
     },
+}
+
+/// How a read of a value restricts an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hence {
+    /// The value that the later read was told.
+    pub value: u64,
+    /// The first reply that tells of it.
+    pub first_reply: u64,
+    /// The last request that led to such a reply. If that is later, the value was there from then
+    /// until now; else it was so at some time in between.
+    pub last_request: u64,
+    /// The last moment at which the earlier read can have taken effect.
+    pub until: u64,
 }
 
 /// The violation at the reply of the operation at the place `read`. `beginning` has the operations
@@ -103,28 +119,53 @@ pub(super) fn explain(
                 ended: at(other),
             }
         }
-        Conflict::NotDeleted(NotDeleted {
-            read,
-            value,
-            needed,
-        }) => {
-            let before = simplest(beginning, value, value.first, |write| {
-                write.is_done() && write.returned < Some(operations[read].invoked)
-            });
-            let needed = needed.into_iter();
-            Reason::NotDeleted {
-                absence: at(read),
-                before: at(before),
-                needed: needed
-                    .map(|(delete, read)| (at(delete), at(read)))
-                    .collect(),
-            }
-        }
+        Conflict::NotDeleted(conflict) => not_deleted(operations, beginning, read, conflict),
     };
     Violation {
         around: around(operations, read, &reason),
         reason: Box::new(reason),
         read: at(read),
+    }
+}
+
+fn not_deleted(
+    operations: &[Operation],
+    beginning: &[Operation],
+    read: usize,
+    conflict: NotDeleted,
+) -> Reason {
+    let at = |place: usize| operations[place].clone();
+    let NotDeleted {
+        read: absence,
+        until,
+        value,
+        needed,
+    } = conflict;
+    let before = simplest(beginning, value, value.first, |write| {
+        write.is_done() && write.returned < Some(operations[absence].invoked)
+    });
+    let hence = operations[read].seen().flatten().map(|value| {
+        let of_it = |operation: &&Operation| {
+            let wrote = operation.is_done() && operation.action == Action::Write(value);
+            wrote || operation.seen() == Some(Some(value))
+        };
+        let replies = beginning.iter().filter(of_it);
+        let first_reply = replies.filter_map(|operation| operation.returned).min();
+        Hence {
+            value,
+            first_reply: first_reply.expect("the read is one of them"),
+            last_request: operations[read].invoked,
+            until,
+        }
+    });
+    let needed = needed.into_iter();
+    Reason::NotDeleted {
+        absence: at(absence),
+        before: at(before),
+        hence,
+        needed: needed
+            .map(|(delete, read)| (at(delete), at(read)))
+            .collect(),
     }
 }
 
@@ -171,11 +212,30 @@ impl Reason {
                 absence,
                 before,
                 needed,
+                ..
             } => {
                 let needed = needed.iter().take(NEEDED_MAX);
                 let needed = needed.flat_map(|(delete, read)| [delete, read]);
                 [absence, before].into_iter().chain(needed).collect()
             }
+        }
+    }
+}
+
+impl Display for Hence {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            value,
+            first_reply,
+            last_request,
+            ..
+        } = self;
+        if first_reply < last_request {
+            let (from, to) = (At(*first_reply), At(*last_request));
+            write!(f, "{value} was there from {from} to {to}")
+        } else {
+            let (from, to) = (At(*last_request), At(*first_reply));
+            write!(f, "{value} was there at some time from {from} to {to}")
         }
     }
 }
@@ -206,17 +266,25 @@ impl Display for Violation {
             Reason::NotDeleted {
                 absence,
                 before,
+                hence,
                 needed,
             } => {
-                if absence != read {
+                if hence.is_some() {
                     write!(f, "which leaves no explanation why {absence}, ")?;
                 }
-                write!(f, "although {}, and no delete ", End(before))?;
-                f.write_str(if needed.is_empty() {
-                    "can have come after that"
+                write!(f, "although {}, ", End(before))?;
+                let after = hence.map_or("that".to_string(), |Hence { until, .. }| {
+                    format!("the one and until {}", At(until))
+                });
+                if let Some(hence) = hence {
+                    write!(f, "{hence}, ")?;
+                }
+                let (be_left, colon) = if needed.is_empty() {
+                    ("can", "")
                 } else {
-                    "is left that can have come after that:"
-                })?;
+                    ("is left that can", ":")
+                };
+                write!(f, "and no delete {be_left} have come after {after}{colon}")?;
                 for (number, (delete, read)) in needed.iter().take(NEEDED_MAX).enumerate() {
                     let comma = if number == 0 { "" } else { "," };
                     write!(f, "{comma} {} is needed for {}", Name(delete), Name(read))?;

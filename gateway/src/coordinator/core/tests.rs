@@ -1,0 +1,86 @@
+//! A core without a network.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Instant;
+
+use super::*;
+use crate::coordinator::Limits;
+use dkvs_common::cluster::Cluster;
+use dkvs_common::wire::v2::envelope::{Proof, open};
+use dkvs_common::wire::v2::message::next_request;
+
+const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
+
+fn core() -> Core<()> {
+    let cluster = Cluster::parse("test", b"127.0.0.1 4000 1\n127.0.0.1 4001 1\n").unwrap();
+    let settings = Settings {
+        protocol: Protocol::V2,
+        datagram_bytes_max: 1_200,
+        value_bytes_max: 1 << 20,
+        offload: false,
+        keys: None,
+        limits: Limits {
+            requests_max: 10,
+            sockets_max: 0,
+            value_bytes_in_flight_max: 1 << 20,
+        },
+    };
+    let memory = Arc::new(Semaphore::new(1_024));
+    Core::new(Arc::new(Shared::new(cluster)), &settings, memory, || 7)
+}
+
+/// What is sent to the servers.
+fn sent(core: &mut Core<()>, now: Now) -> Vec<Request> {
+    let mut requests = Vec::new();
+    while let Some(server) = core.poll_server() {
+        while let Some(datagram) = core.poll_transmit(server, now) {
+            let (_, mut messages) = open(&datagram.into(), Proof::Checksum).unwrap();
+            while let Some(message) = next_request(&mut messages).unwrap() {
+                requests.push(message.unwrap().request);
+            }
+        }
+    }
+    requests
+}
+
+#[test]
+fn servers_without_tags_are_greeted_though_they_are_not_asked() {
+    let mut core = core();
+    let mut now = Now {
+        at: Instant::now(),
+        unix_ms: 1_000,
+    };
+    let path = Path {
+        local: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5_000),
+        window_bytes_max: 1 << 16,
+    };
+    for server in SERVERS {
+        core.open(server, path, now);
+    }
+    let key = Key::new("k").unwrap();
+    let wish = Wish {
+        quorum: Quorum::new(2, 2).unwrap(),
+        level: Level::Linearizable,
+        may_fall_back: false,
+        timeout: Duration::from_secs(1),
+        wait: Wait::Quorum,
+    };
+    let read = |core: &mut Core<()>, now| {
+        let list = core.preference_list(&key, wish.quorum);
+        core.read(&key, list, wish, (), now).is_ok()
+    };
+    assert!(read(&mut core, now));
+    assert!(greets_both(&sent(&mut core, now)));
+    for server in SERVERS {
+        core.handle_datagram(server, &Bytes::new(), now);
+        assert!(matches!(core.speaks(server), Speaks::V1));
+    }
+
+    now.at += Duration::from_secs(1);
+    assert!(!read(&mut core, now));
+    assert!(greets_both(&sent(&mut core, now)));
+}
+
+fn greets_both(sent: &[Request]) -> bool {
+    matches!(sent, [Request::Greet { .. }, Request::Greet { .. }])
+}

@@ -1,0 +1,154 @@
+//! A client: one operation at a time, and a while of thought between two.
+//!
+//! It asks any gateway that is up, or stays at one. A write of unknown outcome it may send again
+//! under the tag that it was told, at any gateway: that is the same operation still.
+
+use std::time::Duration;
+
+use dkvs_common::record::Content;
+use dkvs_common::tag::Tag;
+
+use super::gateway::{Asked, Request};
+use super::ledger::Ledger;
+use super::moment::Moment;
+use super::plan::{KeyPlan, WorkloadPlan};
+use super::values;
+use crate::history::Action;
+use crate::random::Random;
+
+/// One client.
+pub struct Client {
+    /// Its place among the clients.
+    number: usize,
+    /// Its number in the history. It takes another when it does not know whether the operation
+    /// that it left is still under way.
+    pub name: u32,
+    pub state: State,
+    plan: WorkloadPlan,
+    random: Random,
+    gateway: Option<usize>,
+}
+
+/// What a client does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It thinks about what to do next.
+    Thinks,
+    /// It waits for the answer to this operation.
+    Waits { operation: usize, gateway: usize },
+    /// It is going to ask for this operation again, under the same tag.
+    Insists { operation: usize },
+    /// It has done its share.
+    Rests,
+}
+
+/// Most bytes of a value that fits a datagram anywhere, and of one that may not.
+const SHORT_BYTES_MAX: usize = 64;
+const LONG_BYTES_MAX: usize = 8_192;
+
+/// How often an operation is asked at most.
+const ATTEMPTS_MAX: u32 = 6;
+
+impl Client {
+    /// A client that has not asked anything yet.
+    pub fn new(seed: u64, number: usize, plan: WorkloadPlan) -> Self {
+        Self {
+            number,
+            name: number as u32,
+            state: State::Thinks,
+            plan,
+            random: Random::of(seed, &format!("client {number}")),
+            gateway: None,
+        }
+    }
+
+    /// How long it thinks this time.
+    pub fn thinks(&mut self) -> Duration {
+        self.plan.thinks.draw(&mut self.random) + Duration::from_nanos(1)
+    }
+
+    /// Which of the gateways that are up it asks, if any is.
+    pub fn choose(&mut self, up: &[usize]) -> Option<usize> {
+        let stays = self.plan.stays.happens(&mut self.random);
+        let place = self.random.below(up.len().max(1));
+        let kept = self.gateway.filter(|kept| stays && up.contains(kept));
+        self.gateway = kept.or_else(|| up.get(place).copied());
+        self.gateway
+    }
+
+    /// A new operation, entered in the ledger.
+    pub fn begin(&mut self, keys: &[KeyPlan], ledger: &mut Ledger, now: Moment) -> Request {
+        let key = self.random.below(keys.len());
+        let number = ledger.next_number() as u64;
+        let is_read = self.plan.reads.happens(&mut self.random);
+        let is_delete = self.plan.deletes.happens(&mut self.random);
+        let is_long = self.plan.long_values.happens(&mut self.random);
+        let bytes_max = match is_long {
+            true => LONG_BYTES_MAX,
+            false => SHORT_BYTES_MAX,
+        };
+        let value_bytes = self.random.below(bytes_max);
+        let action = match (is_read, is_delete) {
+            (true, _) => Action::Read,
+            (false, true) => Action::Delete,
+            (false, false) => Action::Write(number),
+        };
+        let level = keys[key].level;
+        let operation = ledger.enter(self.name, key, action, level, value_bytes, now);
+        self.request(operation, keys, ledger, now)
+    }
+
+    /// The same operation once more.
+    pub fn repeat(
+        &mut self,
+        operation: usize,
+        keys: &[KeyPlan],
+        ledger: &mut Ledger,
+        now: Moment,
+    ) -> Request {
+        ledger.entry_mut(operation).ask_again();
+        self.request(operation, keys, ledger, now)
+    }
+
+    /// Whether it asks again for an operation whose outcome it does not know.
+    pub fn insists(&mut self, attempts: u32) -> bool {
+        attempts < ATTEMPTS_MAX && self.plan.resubmits.happens(&mut self.random)
+    }
+
+    fn request(
+        &mut self,
+        operation: usize,
+        keys: &[KeyPlan],
+        ledger: &mut Ledger,
+        now: Moment,
+    ) -> Request {
+        let timeout = self.random.one_of(&self.plan.timeouts);
+        let waits_for_all = self.plan.waits_for_all.happens(&mut self.random);
+        let entry = ledger.entry_mut(operation);
+        entry.deadline = now + timeout;
+        entry.asker = Some(self.number);
+        let key = &keys[entry.operation.key as usize];
+        let asked = asked(entry.operation.action, entry.value_bytes, entry.tag);
+        Request {
+            operation,
+            key: key.key.clone(),
+            quorum: match asked {
+                Asked::Read => key.read,
+                Asked::Write { .. } => key.write,
+            },
+            asked,
+            level: entry.level,
+            timeout,
+            waits_for_all,
+        }
+    }
+}
+
+fn asked(action: Action, value_bytes: usize, tag: Option<Tag>) -> Asked {
+    let content = match action {
+        Action::Read => return Asked::Read,
+        Action::Write(number) => values::content(number, value_bytes),
+        Action::Delete => Content::Tombstone,
+    };
+    Asked::Write { content, tag }
+}

@@ -1,0 +1,375 @@
+//! A gateway: the production coordinator's core, its process, its wall clock and its ports.
+//!
+//! All that the simulator knows of the core's interface is here. The process may end at any time,
+//! with all it has under way, and another one starts that knows nothing of it; it may stand still
+//! while datagrams and requests wait. The core's decisions are its own.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkvs_common::cluster::ServerId;
+use dkvs_common::kv::Key;
+use dkvs_common::mutants::{self, Mutant};
+use dkvs_common::quorum::level::Level;
+use dkvs_common::quorum::params::Quorum;
+use dkvs_common::quorum::read::Read;
+use dkvs_common::quorum::write::Write;
+use dkvs_common::record::Content;
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::VALUE_BYTES_DEFAULT;
+use dkvs_common::wire::v2::keys::Keys;
+use dkvs_gateway::coordinator::core::{Core, Machine, Now, Path, Wish};
+use dkvs_gateway::coordinator::{Limits, Protocol, Settings, Shared, Wait};
+use tokio::sync::{Semaphore, watch};
+
+use super::clock::WallClock;
+use super::moment::Moment;
+use super::plan::GatewayPlan;
+use crate::random::Random;
+
+/// One gateway.
+pub struct Gateway {
+    number: usize,
+    plan: GatewayPlan,
+    setting: Setting,
+    random: Random,
+    /// None while it is down.
+    core: Option<Core<Waiter>>,
+    starts: u16,
+    /// Towards which it may have something to send yet.
+    sending_to: Option<ServerId>,
+    is_paused: bool,
+    /// When it last went on after it had stood still.
+    pub resumed: Moment,
+    pub clock: WallClock,
+    inbox: VecDeque<Stimulus>,
+    refused: VecDeque<Waiter>,
+}
+
+/// What all gateways of a world have in common.
+#[derive(Clone)]
+pub struct Setting {
+    pub shared: Arc<Shared>,
+    settings: Settings,
+}
+
+impl Setting {
+    /// Of a cluster that demands a proof by these keys, if it has any.
+    pub fn new(shared: Arc<Shared>, datagram_bytes_max: usize, keys: Option<Keys>) -> Self {
+        let settings = Settings {
+            protocol: Protocol::V2,
+            datagram_bytes_max,
+            value_bytes_max: VALUE_BYTES_DEFAULT,
+            offload: false,
+            keys: keys.map(|keys| watch::channel(keys).1),
+            limits: Limits {
+                requests_max: 1_024,
+                sockets_max: 0,
+                value_bytes_in_flight_max: VALUE_BYTES_IN_FLIGHT_MAX,
+            },
+        };
+        Self { shared, settings }
+    }
+}
+
+/// Something that happens to a gateway.
+#[derive(Debug, Clone)]
+pub enum Stimulus {
+    /// A client asks.
+    Request(Request),
+    /// A datagram arrives from a server, or seems to.
+    Datagram { server: usize, datagram: Bytes },
+    /// The system tells that nobody listens at a server's port.
+    Unreachable { server: usize },
+}
+
+/// What a client asks.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The operation's number.
+    pub operation: usize,
+    pub key: Key,
+    pub asked: Asked,
+    pub quorum: Quorum,
+    pub level: Level,
+    pub timeout: Duration,
+    pub waits_for_all: bool,
+}
+
+/// To read, or what to write.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    Read,
+    Write {
+        content: Content,
+        /// That of an earlier attempt, to be used again.
+        tag: Option<Tag>,
+    },
+}
+
+/// What came of a request.
+pub struct Answer {
+    pub operation: usize,
+    /// When it was to come at the latest; the time that the request lay waiting does not count.
+    pub deadline: Moment,
+    pub told: Told,
+}
+
+/// What the core gives back at a request's end.
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    operation: usize,
+    deadline: Moment,
+}
+
+/// What a client is told.
+pub enum Told {
+    Read(Read),
+    Write(Write, Option<Tag>),
+    /// The request was not even begun.
+    Nothing,
+}
+
+/// Datagrams and requests that wait while the process stands still, at most.
+const INBOX_MAX: usize = 256;
+
+const FIRST_PORT: u16 = 10_000;
+
+/// What a system keeps of a socket's datagrams.
+const WINDOW_BYTES_MAX: usize = 256 << 10;
+
+const VALUE_BYTES_IN_FLIGHT_MAX: usize = 1 << 20;
+
+impl Gateway {
+    /// A gateway that is up.
+    pub fn new(seed: u64, number: usize, plan: GatewayPlan, setting: Setting) -> Self {
+        let mut gateway = Self {
+            number,
+            clock: WallClock::new(plan.ahead_ms, plan.gains_us),
+            plan,
+            setting,
+            random: Random::of(seed, &format!("gateway {number}")),
+            core: None,
+            starts: 0,
+            sending_to: None,
+            is_paused: false,
+            resumed: Moment::START,
+            inbox: VecDeque::new(),
+            refused: VecDeque::new(),
+        };
+        gateway.start(Moment::START);
+        gateway
+    }
+
+    /// Whether the process runs, be it paused.
+    pub fn is_up(&self) -> bool {
+        self.core.is_some()
+    }
+
+    /// Whether the process runs and stands still.
+    pub fn is_paused(&self) -> bool {
+        self.is_up() && self.is_paused
+    }
+
+    /// How long it gathers what it has to send, this time.
+    pub fn turn(&mut self) -> Duration {
+        self.plan.turn.draw(&mut self.random)
+    }
+
+    /// The address that a server sees.
+    pub fn address(&self, server: usize) -> SocketAddrV4 {
+        let start = if self.plan.keeps_ports {
+            0
+        } else {
+            self.starts
+        };
+        let ip = Ipv4Addr::new(10, 1, 0, self.number as u8 + 1);
+        SocketAddrV4::new(ip, FIRST_PORT + 100 * start + server as u16)
+    }
+
+    /// The process ends, with all it has under way.
+    pub fn crash(&mut self) {
+        self.core = None;
+        self.is_paused = false;
+        self.inbox.clear();
+        self.refused.clear();
+    }
+
+    /// A process starts that knows nothing of those before it.
+    pub fn start(&mut self, now: Moment) {
+        if self.core.is_some() {
+            return;
+        }
+        self.starts += 1;
+        let mut random = Random::new(self.random.number());
+        let now = self.now(now);
+        let Setting { shared, settings } = &self.setting;
+        let memory = Semaphore::new(settings.limits.value_bytes_in_flight_max >> 10);
+        // The first number tells this process's operations from all others'.
+        let mut own = mutants::is_on(Mutant::OperationPerGateway).then_some(self.number as u64);
+        let random = || own.take().unwrap_or_else(|| random.number());
+        let mut core = Core::new(Arc::clone(shared), settings, Arc::new(memory), random);
+        for (server, _) in shared.cluster.iter() {
+            let path = Path {
+                local: self.address(server.index()),
+                window_bytes_max: WINDOW_BYTES_MAX,
+            };
+            core.open(server, path, now);
+        }
+        self.core = Some(core);
+        self.sending_to = None;
+    }
+
+    /// The process stands still.
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// The process goes on, with what has come to wait for it and with what is due by now, in
+    /// either order.
+    pub fn resume(&mut self, now: Moment) {
+        if !self.is_paused() {
+            return;
+        }
+        self.is_paused = false;
+        self.resumed = now;
+        let is_late_first = self.random.below(2) == 0;
+        if is_late_first {
+            self.handle_timeout(now);
+        }
+        for stimulus in std::mem::take(&mut self.inbox) {
+            self.handle(stimulus, now);
+        }
+        if !is_late_first {
+            self.handle_timeout(now);
+        }
+    }
+
+    /// Something happens; it waits while the process stands still. Gives false if there is no
+    /// process, or no room to wait.
+    pub fn handle(&mut self, stimulus: Stimulus, now: Moment) -> bool {
+        if self.is_paused() {
+            let has_room = self.inbox.len() < INBOX_MAX;
+            if has_room {
+                self.inbox.push_back(stimulus);
+            }
+            return has_room;
+        }
+        let moment = now;
+        let now = self.now(now);
+        let Some(core) = &mut self.core else {
+            return false;
+        };
+        match stimulus {
+            Stimulus::Request(request) => {
+                let wish = Wish {
+                    quorum: request.quorum,
+                    level: request.level,
+                    may_fall_back: false,
+                    timeout: request.timeout,
+                    wait: match request.waits_for_all {
+                        true => Wait::All,
+                        false => Wait::Quorum,
+                    },
+                };
+                let waiter = Waiter {
+                    operation: request.operation,
+                    deadline: moment + request.timeout,
+                };
+                let key = &request.key;
+                let list = core.preference_list(key, request.quorum);
+                let begun = match request.asked {
+                    Asked::Read => core.read(key, list, wish, waiter, now),
+                    Asked::Write { content, tag } => {
+                        core.write(key, content, list, tag, wish, waiter, now)
+                    }
+                };
+                if begun.is_err() {
+                    self.refused.push_back(waiter);
+                }
+            }
+            Stimulus::Datagram { server, datagram } => {
+                core.handle_datagram(ServerId(server as u16), &datagram, now);
+            }
+            Stimulus::Unreachable { server } => {
+                core.handle_unreachable(ServerId(server as u16), now);
+            }
+        }
+        true
+    }
+
+    /// What is due by now is done, unless the process stands still.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        let now = self.now(now);
+        if let Some(core) = self.core.as_mut().filter(|_| !self.is_paused) {
+            core.handle_timeout(now);
+        }
+    }
+
+    /// When something is due next; none while the process stands still.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        let core = self.core.as_ref().filter(|_| !self.is_paused)?;
+        core.poll_timeout().map(Moment::of)
+    }
+
+    /// Whether there may be something to send.
+    pub fn wants_to_send(&self) -> bool {
+        let core = self.core.as_ref().filter(|_| !self.is_paused);
+        core.is_some_and(|core| self.sending_to.is_some() || core.wants_to_send())
+    }
+
+    /// The next datagram to send, and to whom.
+    pub fn poll_transmit(&mut self, now: Moment) -> Option<(usize, Bytes)> {
+        let now = self.now(now);
+        let core = self.core.as_mut().filter(|_| !self.is_paused)?;
+        loop {
+            let server = match self.sending_to.take() {
+                Some(server) => server,
+                None => core.poll_server()?,
+            };
+            if let Some(datagram) = core.poll_transmit(server, now) {
+                self.sending_to = Some(server);
+                return Some((server.index(), datagram.into()));
+            }
+        }
+    }
+
+    /// The next request that has ended.
+    pub fn poll_answer(&mut self) -> Option<Answer> {
+        if let Some(waiter) = self.refused.pop_front() {
+            return Some(waiter.answer(Told::Nothing));
+        }
+        let core = self.core.as_mut().filter(|_| !self.is_paused)?;
+        let (waiter, ended) = core.poll_ended()?;
+        let told = match ended.machine {
+            Machine::Read(read) => Told::Read(read),
+            Machine::Write(write) => Told::Write(write, ended.tag),
+            Machine::Probe(_) => return None,
+        };
+        Some(waiter.answer(told))
+    }
+
+    fn now(&self, now: Moment) -> Now {
+        Now {
+            at: now.instant(),
+            unix_ms: self.clock.unix_ms(now),
+        }
+    }
+}
+
+impl Waiter {
+    fn answer(self, told: Told) -> Answer {
+        let Self {
+            operation,
+            deadline,
+        } = self;
+        Answer {
+            operation,
+            deadline,
+            told,
+        }
+    }
+}

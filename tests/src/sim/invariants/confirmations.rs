@@ -1,0 +1,116 @@
+//! What a server confirms, it holds: and what a gateway says that a server confirmed, that server
+//! did confirm.
+//!
+//! The truth is taken from the store itself, each time a server has answered a datagram.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use dkvs_common::kv::Key;
+use dkvs_common::quorum::tally::Word;
+use dkvs_common::quorum::write::{Applied, Write, WriteReply};
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::reply::Reply;
+use dkvs_common::wire::v2::request::Request;
+use dkvs_storage_node::store::{MemoryStore, Packed};
+
+use super::Violation;
+use crate::sim::datagram::{self, tag_words};
+
+const NAME: &str = "confirmations";
+
+/// What every server has confirmed so far.
+#[derive(Debug, Default)]
+pub struct Confirmations {
+    /// By server and key: the greatest tag that it was seen to hold.
+    held: BTreeMap<(usize, Key), Tag>,
+    /// Each put that a server answered when it held the record or a newer one.
+    answered: BTreeSet<(usize, Key, Tag)>,
+}
+
+impl Confirmations {
+    /// A server has taken a datagram and answered it.
+    pub fn look_at(
+        &mut self,
+        server: usize,
+        asked: &Bytes,
+        answered: &[Bytes],
+        store: &MemoryStore,
+    ) -> Result<(), Violation> {
+        if !datagram::asks_to_store(asked) {
+            return Ok(());
+        }
+        let put = |request| match request {
+            Request::Put { key, record } => Some((key, record.tag)),
+            Request::PutStaged { key, tag, .. } => Some((key, tag)),
+            _ => None,
+        };
+        let requests = datagram::requests(asked).into_iter();
+        let puts: BTreeMap<u64, (Key, Tag)> = requests
+            .filter_map(|message| Some((message.id.0, put(message.request)?)))
+            .collect();
+        for reply in answered.iter().flat_map(datagram::replies) {
+            if let Some((key, tag)) = puts.get(&reply.id.0) {
+                self.look_at_reply(server, key, *tag, &reply.reply, store)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_reply(
+        &mut self,
+        server: usize,
+        key: &Key,
+        tag: Tag,
+        reply: &Reply,
+        store: &MemoryStore,
+    ) -> Result<(), Violation> {
+        if !matches!(reply, Reply::Done | Reply::Superseded { .. }) {
+            return Ok(());
+        }
+        let before = self.held.get(&(server, key.clone())).copied();
+        let least = before.unwrap_or(Tag::ZERO).max(tag);
+        let holds = store.read(key, Packed::tag).unwrap_or(Tag::ZERO);
+        if holds < least {
+            let (least, holds) = (tag_words(least), tag_words(holds));
+            let what = format!("s{server} confirmed {key:?} at {least} and holds {holds}");
+            return Err(Violation::new(NAME, what));
+        }
+        self.held.insert((server, key.clone()), holds);
+        self.answered.insert((server, key.clone(), tag));
+        Ok(())
+    }
+
+    /// A server has forgotten all it held.
+    pub fn forget(&mut self, server: usize) {
+        self.held.retain(|(held_by, _), _| *held_by != server);
+    }
+
+    /// A gateway has told how a write ended.
+    pub fn check(&self, key: &Key, write: &Write, tag: Option<Tag>) -> Result<(), Violation> {
+        let mut confirmed = 0;
+        for replica in write.replicas() {
+            let Word::Answer(answer @ (WriteReply::Stored | WriteReply::Superseded(_))) =
+                replica.word
+            else {
+                continue;
+            };
+            let server = replica.server.index();
+            let did = tag.is_some_and(|tag| self.answered.contains(&(server, key.clone(), tag)));
+            if !did {
+                let tag = tag.map_or("no tag".into(), tag_words);
+                let what = format!(
+                    "s{server} is said to have answered the put of {key:?} at {tag} with {answer:?}, and did not"
+                );
+                return Err(Violation::new(NAME, what));
+            }
+            confirmed += 1;
+        }
+        let needed = usize::from(write.quorum().needed());
+        if write.applied() == Applied::Committed && confirmed < needed {
+            let what = format!("a write of {key:?} is done with {confirmed} of {needed} servers");
+            return Err(Violation::new(NAME, what));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! Once the world has healed, every key can be read at every gateway, and after such a read of a
+//! linearizable key all its replicas hold the same record.
+//!
+//! At the agreement level replicas may differ for ever, and a read may find that they do. A gateway
+//! that was made to take a server for one of DKVS/1 may refuse to read a key there once, and finds
+//! out by that: such a read is asked for a second time.
+
+use std::time::Duration;
+
+use dkvs_common::cluster::ServerId;
+use dkvs_common::kv::Key;
+use dkvs_common::quorum::level::Level;
+use dkvs_common::quorum::read::ReadOutcome;
+use dkvs_common::ring::PreferenceList;
+use dkvs_common::tag::Tag;
+use dkvs_storage_node::store::Packed;
+
+use super::Violation;
+use crate::sim::datagram::tag_words;
+use crate::sim::gateway::Told;
+use crate::sim::server::Server;
+
+const NAME: &str = "convergence";
+
+/// How long a read may take where nothing goes wrong any more. A server that was started anew is
+/// greeted within half a second, and asked after that.
+pub const READ_WITHIN: Duration = Duration::from_secs(2);
+
+/// A read that was asked in a healed world was told this.
+pub fn check_read(key: &Key, level: Level, told: &Told) -> Result<(), Violation> {
+    let Told::Read(read) = told else {
+        let what = format!("{key:?} could not be asked for in a healed world");
+        return Err(Violation::new(NAME, what));
+    };
+    match (read.outcome(), level) {
+        (Some(ReadOutcome::Found(..) | ReadOutcome::Absent), _) => Ok(()),
+        (Some(ReadOutcome::Disagree), Level::Agreement) => Ok(()),
+        (outcome, _) => {
+            let what = format!("{key:?} cannot be read in a healed world: {outcome:?}");
+            Err(Violation::new(NAME, what))
+        }
+    }
+}
+
+/// The replicas of a linearizable key after such a read.
+pub fn check_replicas(
+    key: &Key,
+    list: &PreferenceList,
+    servers: &[Server],
+) -> Result<(), Violation> {
+    let tag = |server: ServerId| {
+        let held = servers[server.index()].store().read(key, Packed::tag);
+        held.unwrap_or(Tag::ZERO)
+    };
+    let mut tags = list.iter().map(|point| (point.server, tag(point.server)));
+    let first = tags.next();
+    let other = tags.find(|(_, tag)| first.is_some_and(|(_, first)| first != *tag));
+    match (first, other) {
+        (Some((one, tag)), Some((other, other_tag))) => {
+            let (tag, other_tag) = (tag_words(tag), tag_words(other_tag));
+            let (one, other) = (one.0, other.0);
+            let what = format!(
+                "after a read in a healed world s{one} holds {key:?} at {tag} and s{other} at {other_tag}"
+            );
+            Err(Violation::new(NAME, what))
+        }
+        _ => Ok(()),
+    }
+}

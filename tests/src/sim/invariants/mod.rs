@@ -1,0 +1,42 @@
+//! What has to hold in every world, one file each.
+//!
+//! * [`deadlines`]: every request ends by its deadline
+//! * [`contents`]: of one tag there is one content, everywhere and forever
+//! * [`confirmations`]: what a server confirmed it holds, and what a gateway claims a server said
+//! * [`provenance`]: a read shows what an operation wrote, whole
+//! * [`convergence`]: once the world has healed every key can be read, and its replicas agree
+//! * [`registers`]: each key behaves as its level promises
+//!
+//! A server that forgets what it had confirmed breaks the last two, and is not held to them.
+
+pub mod confirmations;
+pub mod contents;
+pub mod convergence;
+pub mod deadlines;
+pub mod provenance;
+pub mod registers;
+
+use std::fmt;
+
+/// Something that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Of which invariant.
+    pub of: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl Violation {
+    /// What was seen does not go with an invariant.
+    pub fn new(of: &'static str, what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self { of, what }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.of, self.what)
+    }
+}

@@ -1,0 +1,149 @@
+//! What the clients asked and were told: the histories that are checked, and what else is known
+//! of each operation.
+//!
+//! Invariant: an operation is entered when it is first asked, has one end at most, and an end that
+//! says what became of it only if a gateway said so.
+
+use dkvs_common::quorum::level::Level;
+use dkvs_common::quorum::write::{Applied, Write};
+use dkvs_common::tag::Tag;
+
+use super::moment::Moment;
+use crate::history::agreement::Replica;
+use crate::history::{Action, Operation, Reply};
+
+/// Every operation of a world, in the order in which they were asked.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: Vec<Entry>,
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub operation: Operation,
+    pub level: Level,
+    /// Of a write: about how long the value is.
+    pub value_bytes: usize,
+    /// Of a write: its tag, once one is known.
+    pub tag: Option<Tag>,
+    /// How often it was asked.
+    pub attempts: u32,
+    /// When the attempt under way has to end at the latest.
+    pub deadline: Moment,
+    /// Which client asks; none of those that only look what is left in the end.
+    pub asker: Option<usize>,
+    /// What the reply says that the replicas said.
+    pub said: Vec<Replica>,
+    /// Whether no answer comes any more.
+    is_left: bool,
+}
+
+impl Ledger {
+    /// Enters an operation that is asked now; its number.
+    pub fn enter(
+        &mut self,
+        client: u32,
+        key: usize,
+        action: Action,
+        level: Level,
+        value_bytes: usize,
+        now: Moment,
+    ) -> usize {
+        let operation = Operation {
+            client,
+            key: key as u32,
+            action,
+            invoked: now.0,
+            returned: None,
+            reply: Reply::Unknown,
+        };
+        self.entries.push(Entry {
+            operation,
+            level,
+            value_bytes,
+            tag: None,
+            attempts: 1,
+            deadline: now,
+            asker: None,
+            said: Vec::new(),
+            is_left: false,
+        });
+        self.entries.len() - 1
+    }
+
+    /// An operation.
+    pub fn entry(&self, number: usize) -> &Entry {
+        &self.entries[number]
+    }
+
+    /// The same, to be changed.
+    pub fn entry_mut(&mut self, number: usize) -> &mut Entry {
+        &mut self.entries[number]
+    }
+
+    /// All of them.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// What the next operation's number is.
+    pub fn next_number(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl Entry {
+    /// A gateway answered.
+    pub fn end(&mut self, reply: Reply, now: Moment) {
+        self.operation.returned = Some(now.0);
+        self.operation.reply = reply;
+        self.is_left = false;
+    }
+
+    /// It is asked once more: what was told before does not count any longer.
+    pub fn ask_again(&mut self) {
+        self.attempts += 1;
+        self.operation.returned = None;
+        self.operation.reply = Reply::Unknown;
+        self.said.clear();
+        self.is_left = false;
+    }
+
+    /// The gateway that was asked last is gone, and no answer comes.
+    pub fn leave(&mut self) {
+        self.operation.returned = None;
+        self.operation.reply = Reply::Unknown;
+        self.said.clear();
+        self.is_left = true;
+    }
+
+    /// Whether an answer is still to come.
+    pub fn is_open(&self) -> bool {
+        self.operation.returned.is_none() && !self.is_left
+    }
+
+    /// Whether the outcome may still be learned by asking again under the same tag.
+    pub fn may_be_asked_again(&self) -> bool {
+        let is_read = self.operation.action == Action::Read;
+        !is_read && self.operation.reply == Reply::Unknown && self.tag.is_some()
+    }
+
+    /// What a write's outcome says, after so many attempts: of an earlier one only its own
+    /// confirmation can tell that it was not in vain.
+    pub fn reply_of_write(&self, write: &Write) -> Reply {
+        match write.applied() {
+            Applied::Committed => Reply::Done,
+            Applied::NotApplied if self.attempts == 1 => Reply::NotDone,
+            Applied::NotApplied | Applied::Unknown => Reply::Unknown,
+        }
+    }
+
+    /// It was not even begun.
+    pub fn reply_of_none(&self) -> Reply {
+        match self.operation.action {
+            Action::Write(_) | Action::Delete if self.attempts == 1 => Reply::NotDone,
+            _ => Reply::Unknown,
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! What a seed decides before anything happens.
+//!
+//! Every kind of fault is on in some seeds and off in others, and its rate is another in each: so
+//! what one kind hides another seed shows (Groce et al., "Swarm Testing", 2012).
+
+use std::time::Duration;
+
+use dkvs_common::kv::Key;
+use dkvs_common::quorum::level::Level;
+use dkvs_common::quorum::params::{Quorum, majority};
+
+use super::chance::{Chance, Delay, Span};
+use crate::random::Random;
+
+/// A world before it begins.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub severity: Severity,
+    pub servers: Vec<ServerPlan>,
+    pub gateways: Vec<GatewayPlan>,
+    /// How many copies the cluster keeps.
+    pub replication: u8,
+    /// Whether datagrams are proved by a key, or by a checksum alone.
+    pub is_keyed: bool,
+    /// Whether a server that crashes has forgotten what it had confirmed. The promise does not
+    /// cover it, and less is checked.
+    pub is_forgetful: bool,
+    pub datagram_bytes_max: usize,
+    pub keys: Vec<KeyPlan>,
+    pub workload: WorkloadPlan,
+    /// The worst that any link may be.
+    pub weather: Weather,
+    /// Whether a datagram to a port where nobody listens is answered by the system, mostly.
+    pub notices: Chance,
+    pub faults: Vec<FaultPlan>,
+    /// Most servers out of service at a time.
+    pub down_max: usize,
+}
+
+/// How bad it is altogether.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing goes wrong.
+    Calm,
+    /// What an ordinary network does.
+    Mild,
+    /// What it does on its worst day.
+    Rough,
+    /// What it never does.
+    Brutal,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ServerPlan {
+    pub ring_points: u32,
+    /// Whether it knows its ring, and refuses requests for another.
+    pub knows_ring: bool,
+    /// How long it takes over a datagram.
+    pub service: Span,
+    /// Datagrams that its socket holds.
+    pub buffer_datagrams: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct GatewayPlan {
+    /// By how much its wall clock is ahead of the true time at the start, in milliseconds.
+    pub ahead_ms: i64,
+    /// By how much it gains on the true time, in microseconds a second.
+    pub gains_us: i64,
+    /// How long it gathers what it has to send.
+    pub turn: Span,
+    /// Whether it has the same ports after a restart, at which late replies arrive.
+    pub keeps_ports: bool,
+}
+
+/// A key, and how it is used: always with the same quorums, and at one level.
+#[derive(Debug, Clone)]
+pub struct KeyPlan {
+    pub key: Key,
+    pub level: Level,
+    pub write: Quorum,
+    pub read: Quorum,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct WorkloadPlan {
+    pub clients: usize,
+    pub operations: usize,
+    pub reads: Chance,
+    /// Of those that are no reads.
+    pub deletes: Chance,
+    /// How likely a client asks again under the same tag when the outcome is unknown, each time.
+    pub resubmits: Chance,
+    /// How likely a value does not fit a datagram.
+    pub long_values: Chance,
+    /// How likely a request waits for every replica.
+    pub waits_for_all: Chance,
+    /// How likely a client stays at the gateway that it asked before.
+    pub stays: Chance,
+    /// How long a request may take, one or the other.
+    pub timeouts: [Duration; 2],
+    pub thinks: Span,
+}
+
+/// What becomes of datagrams on a link, one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weather {
+    pub loss: Chance,
+    pub repetition: Chance,
+    pub damage: Chance,
+    /// Of replies: a copy arrives as if another server had sent it.
+    pub misdelivery: Chance,
+    pub delay: Delay,
+}
+
+/// Something that goes wrong again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultPlan {
+    pub kind: FaultKind,
+    /// From the beginning of one to the beginning of the next.
+    pub every: Span,
+    pub lasts: Span,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FaultKind {
+    /// Between a gateway and a server, one way or both, nothing arrives.
+    LinkCut,
+    /// The same between a server and all gateways.
+    ServerCut,
+    /// The same between a gateway and all servers.
+    GatewayCut,
+    /// The same between some gateways with some servers and the others.
+    Split,
+    /// A server's process ends, and is started again.
+    ServerCrash,
+    /// A server's process stands still.
+    ServerPause,
+    /// A server of another ring has a server's address.
+    Stranger,
+    /// A gateway's process ends with all it has under way, and is started again.
+    GatewayCrash,
+    /// A gateway's process stands still.
+    GatewayPause,
+    /// A gateway's wall clock is set.
+    ClockJump,
+}
+
+impl FaultKind {
+    pub const ALL: [Self; 10] = [
+        Self::LinkCut,
+        Self::ServerCut,
+        Self::GatewayCut,
+        Self::Split,
+        Self::ServerCrash,
+        Self::ServerPause,
+        Self::Stranger,
+        Self::GatewayCrash,
+        Self::GatewayPause,
+        Self::ClockJump,
+    ];
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LinkCut => "links cut",
+            Self::ServerCut => "servers cut off",
+            Self::GatewayCut => "gateways cut off",
+            Self::Split => "splits",
+            Self::ServerCrash => "server crashes",
+            Self::ServerPause => "server pauses",
+            Self::Stranger => "strangers",
+            Self::GatewayCrash => "gateway crashes",
+            Self::GatewayPause => "gateway pauses",
+            Self::ClockJump => "clock jumps",
+        }
+    }
+}
+
+impl Weather {
+    /// Nothing goes wrong.
+    pub const FAIR: Self = Self {
+        loss: Chance::NEVER,
+        repetition: Chance::NEVER,
+        damage: Chance::NEVER,
+        misdelivery: Chance::NEVER,
+        delay: Delay {
+            usual: Span::us(50, 150),
+            late: Chance::NEVER,
+            longest: Duration::from_millis(1),
+        },
+    };
+}
+
+impl Plan {
+    /// What this seed decides.
+    pub fn of(seed: u64) -> Self {
+        let random = &mut Random::of(seed, "plan");
+        let severity = match random.below(100) {
+            0..4 => Severity::Calm,
+            4..55 => Severity::Mild,
+            55..90 => Severity::Rough,
+            _ => Severity::Brutal,
+        };
+        let servers = 3 + random.below(5);
+        let replication = if servers >= 5 && Chance::percent(40).happens(random) {
+            5
+        } else {
+            3
+        };
+        let knows_ring = Chance::percent(80).happens(random);
+        let (calm, worst) = (Severity::Calm, severity);
+        Self {
+            severity,
+            replication,
+            servers: (0..servers)
+                .map(|_| draw_server(knows_ring, random))
+                .collect(),
+            gateways: draw_gateways(random),
+            is_keyed: Chance::percent(20).happens(random),
+            is_forgetful: Chance::percent(6).happens(random),
+            datagram_bytes_max: random.one_of(&[1_200, 1_200, 1_200, 1_200, 512, 1_472, 8_192]),
+            keys: draw_keys(servers, replication, random),
+            workload: draw_workload(random),
+            weather: draw_weather(worst, random),
+            notices: random.one_of(&[Chance::NEVER, Chance::percent(50), Chance::percent(95)]),
+            faults: if worst == calm {
+                Vec::new()
+            } else {
+                draw_faults(worst, random)
+            },
+            down_max: match severity {
+                Severity::Brutal => 1 + random.below(servers),
+                _ => 1 + random.below(usize::from(replication / 2)),
+            },
+        }
+    }
+}
+
+fn draw_server(knows_ring: bool, random: &mut Random) -> ServerPlan {
+    let slowest = random.one_of(&[5, 20, 20, 100, 500]);
+    ServerPlan {
+        ring_points: 1 + random.below(4) as u32,
+        knows_ring,
+        service: Span::us(2, slowest),
+        buffer_datagrams: random.one_of(&[8, 64, 256]),
+    }
+}
+
+fn draw_gateways(random: &mut Random) -> Vec<GatewayPlan> {
+    let wrong_clocks = Chance::percent(70).happens(random);
+    let turn = random.one_of(&[Span::us(0, 0), Span::us(1, 20), Span::us(10, 200)]);
+    let count = random.one_of(&[1, 2, 2, 2, 3, 3, 4]);
+    let gateway = |random: &mut Random| {
+        let hours = 3 * 3_600_000;
+        let (mut ahead_ms, mut gains_us) = (0, 0);
+        if wrong_clocks {
+            ahead_ms = random.below(2 * hours) as i64 - hours as i64;
+            gains_us = random.one_of(&[0, 0, 50, -50, 200_000, -200_000]);
+        }
+        GatewayPlan {
+            ahead_ms,
+            gains_us,
+            turn,
+            keeps_ports: Chance::percent(50).happens(random),
+        }
+    };
+    (0..count).map(|_| gateway(random)).collect()
+}
+
+fn draw_keys(servers: usize, replication: u8, random: &mut Random) -> Vec<KeyPlan> {
+    (1..=random.one_of(&[1, 1, 2, 2, 3, 4, 6]))
+        .map(|number| draw_key(number, servers, replication, random))
+        .collect()
+}
+
+fn draw_key(number: usize, servers: usize, replication: u8, random: &mut Random) -> KeyPlan {
+    let name = format!("k{number}.{:x}", random.below(1 << 16));
+    let half = majority(replication);
+    let mut one_of = |from: u8, to: u8| from + random.below(usize::from(to - from) + 1) as u8;
+    let (n, w, r) = match one_of(0, 19) {
+        0..14 => (replication, half, half),
+        14 | 15 => (
+            replication,
+            one_of(half, replication),
+            one_of(half, replication),
+        ),
+        16 | 17 => (replication, one_of(1, replication), one_of(1, replication)),
+        _ => {
+            let n = one_of(1, servers as u8);
+            (n, one_of(1, n), one_of(1, n))
+        }
+    };
+    let quorum = |needed| Quorum::new(n, needed).expect("1 to n of n");
+    let (write, read) = (quorum(w), quorum(r));
+    let strongest = [write, read].map(|quorum| Level::strongest(quorum, replication));
+    let is_wanted = one_of(0, 9) > 0;
+    KeyPlan {
+        key: Key::new(name).expect("a name is not empty"),
+        level: match strongest {
+            [Level::Linearizable, Level::Linearizable] if is_wanted => Level::Linearizable,
+            _ => Level::Agreement,
+        },
+        write,
+        read,
+    }
+}
+
+fn draw_workload(random: &mut Random) -> WorkloadPlan {
+    // In whole milliseconds, as clients of the gateway give it.
+    let shorter = Duration::from_millis(random.one_of(&[100, 200, 400]));
+    let longer = shorter * (1 + random.below(5) as u32);
+    let percent = |from: usize, to: usize, random: &mut Random| {
+        Chance::percent((from + random.below(to - from + 1)) as u32)
+    };
+    WorkloadPlan {
+        clients: 2 + random.below(7),
+        operations: 100 + random.below(301),
+        reads: percent(25, 70, random),
+        deletes: random.one_of(&[Chance::NEVER, Chance::percent(5), Chance::percent(25)]),
+        resubmits: random.one_of(&[Chance::NEVER, Chance::percent(40), Chance::percent(90)]),
+        long_values: random.one_of(&[Chance::NEVER, Chance::percent(3), Chance::percent(15)]),
+        waits_for_all: random.one_of(&[Chance::NEVER, Chance::percent(10)]),
+        stays: random.one_of(&[Chance::NEVER, Chance::percent(80), Chance::percent(100)]),
+        timeouts: [shorter, longer],
+        thinks: random.one_of(&[
+            Span::us(1, 1_000),
+            Span::us(1, 5_000),
+            Span::ms(1, 20),
+            Span::ms(5, 60),
+        ]),
+    }
+}
+
+fn draw_weather(severity: Severity, random: &mut Random) -> Weather {
+    if severity == Severity::Calm {
+        return Weather::FAIR;
+    }
+    let mut worst = |mild, rough, brutal| {
+        let is_on = Chance::percent(60).happens(random);
+        let most = Chance::in_a_million(match severity {
+            _ if !is_on => 0,
+            Severity::Calm | Severity::Mild => mild,
+            Severity::Rough => rough,
+            Severity::Brutal => brutal,
+        });
+        Chance::NEVER.up_to(most, random)
+    };
+    let (loss, repetition) = (
+        worst(40_000, 120_000, 300_000),
+        worst(60_000, 250_000, 500_000),
+    );
+    let (damage, misdelivery) = (worst(3_000, 20_000, 60_000), worst(2_000, 10_000, 50_000));
+    let late = worst(10_000, 40_000, 150_000);
+    let fastest = random.one_of(&[20, 50, 200, 1_000]);
+    Weather {
+        loss,
+        repetition,
+        damage,
+        misdelivery,
+        delay: Delay {
+            usual: Span::us(fastest, fastest * random.one_of(&[1, 2, 4, 20])),
+            late,
+            longest: Duration::from_millis(random.one_of(&[20, 200, 1_000, 8_000])),
+        },
+    }
+}
+
+fn draw_faults(severity: Severity, random: &mut Random) -> Vec<FaultPlan> {
+    let (every, lasts) = match severity {
+        Severity::Calm | Severity::Mild => (Span::ms(300, 1_500), Span::ms(5, 150)),
+        Severity::Rough => (Span::ms(100, 800), Span::ms(10, 400)),
+        Severity::Brutal => (Span::ms(50, 400), Span::ms(20, 1_000)),
+    };
+    let mut faults = Vec::new();
+    for kind in FaultKind::ALL {
+        let likely = match kind {
+            FaultKind::Stranger => Chance::percent(10),
+            _ => Chance::percent(35),
+        };
+        if likely.happens(random) {
+            faults.push(FaultPlan { kind, every, lasts });
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_fault_is_on_in_some_seeds_and_off_in_others() {
+        let plans: Vec<Plan> = (0..200).map(Plan::of).collect();
+        for kind in FaultKind::ALL {
+            let has = |plan: &&Plan| plan.faults.iter().any(|fault| fault.kind == kind);
+            let count = plans.iter().filter(has).count();
+            assert!((5..150).contains(&count), "{kind:?}: {count}");
+        }
+        for chance in [
+            |plan: &Plan| plan.weather.loss,
+            |plan: &Plan| plan.weather.repetition,
+            |plan: &Plan| plan.weather.damage,
+            |plan: &Plan| plan.weather.misdelivery,
+        ] {
+            let on = plans.iter().filter(|plan| chance(plan) > Chance::NEVER);
+            assert!((50..150).contains(&on.count()));
+        }
+    }
+
+    #[test]
+    fn a_key_is_linearizable_only_if_the_rule_says_that_its_quorums_can_be() {
+        let (mut linearizable, mut other) = (0, 0);
+        for plan in (0..300).map(Plan::of) {
+            assert!(usize::from(plan.replication) <= plan.servers.len());
+            for key in &plan.keys {
+                let quorums = [key.write, key.read];
+                let can_be = quorums.map(|quorum| Level::strongest(quorum, plan.replication));
+                if key.level == Level::Linearizable {
+                    assert_eq!(can_be, [Level::Linearizable; 2]);
+                    linearizable += 1;
+                } else {
+                    other += 1;
+                }
+            }
+        }
+        assert!(linearizable > 2 * other && other > 50);
+    }
+}

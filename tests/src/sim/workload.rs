@@ -1,0 +1,369 @@
+//! How operations are asked and answered, from the first to the last look at what is left.
+
+use dkvs_common::quorum::level::Level;
+use dkvs_common::quorum::read::{Read, Standing};
+use dkvs_common::quorum::tally::Word;
+use dkvs_common::quorum::write::{Write, WriteReply};
+use dkvs_common::ring::Position;
+
+use super::client::State;
+use super::gateway::{Answer, Asked, Request, Stimulus, Told};
+use super::invariants::{convergence, deadlines, provenance, registers};
+use super::ledger::Entry;
+use super::log::Line;
+use super::statistics::Count;
+use super::world::{Event, Phase, World};
+use crate::history::{Action, Reply};
+
+impl World {
+    /// A client thinks for a while.
+    pub(super) fn let_think(&mut self, client: usize) {
+        let thinks = self.clients[client].thinks();
+        let at = self.now + thinks;
+        self.queue.enter(at, Event::ClientTurn { client });
+    }
+
+    /// A client has thought.
+    pub(super) fn take_client_turn(&mut self, client: usize) {
+        let asker = &mut self.clients[client];
+        let operation = match asker.state {
+            State::Waits { .. } | State::Rests => return,
+            State::Thinks => None,
+            State::Insists { operation } => Some(operation),
+        };
+        let is_enough = self.ledger.next_number() >= self.plan.workload.operations;
+        if operation.is_none() && is_enough {
+            asker.state = State::Rests;
+            let rest = |client: &super::client::Client| client.state == State::Rests;
+            if self.clients.iter().all(rest) {
+                self.heal();
+                self.phase = Phase::Healed;
+            }
+            return;
+        }
+        let up = |gateway: &usize| self.gateways[*gateway].is_up();
+        let up: Vec<usize> = (0..self.gateways.len()).filter(up).collect();
+        let Some(gateway) = asker.choose(&up) else {
+            return self.let_think(client);
+        };
+        let (keys, ledger) = (&self.plan.keys, &mut self.ledger);
+        let request = match operation {
+            None => asker.begin(keys, ledger, self.now),
+            Some(operation) => asker.repeat(operation, keys, ledger, self.now),
+        };
+        let operation = request.operation;
+        asker.state = State::Waits { operation, gateway };
+        self.ask(gateway, request);
+    }
+
+    fn ask(&mut self, gateway: usize, request: Request) {
+        let operation = request.operation;
+        let entry = self.ledger.entry(operation);
+        let is_again = entry.attempts > 1;
+        self.statistics.count(match entry.operation.action {
+            _ if is_again => Count::Resubmissions,
+            Action::Read => Count::Reads,
+            Action::Write(_) => Count::Writes,
+            Action::Delete => Count::Deletes,
+        });
+        let numbers = [operation as u64, gateway as u64, entry.deadline.0];
+        self.log.enter(self.now, Line::Asked, &numbers, || {
+            let Request { quorum, level, .. } = request;
+            let (needed, n) = (quorum.needed(), quorum.n());
+            let again = if is_again { " again" } else { "" };
+            let what = entry.words();
+            let deadline = entry.deadline;
+            format!("{what} asks gw{gateway}{again}: {needed} of {n}, {level}, by {deadline}")
+        });
+        if !self.tell_gateway(gateway, Stimulus::Request(request)) {
+            let answer = Answer {
+                operation,
+                deadline: self.now,
+                told: Told::Nothing,
+            };
+            self.handle_answer(gateway, answer);
+        }
+    }
+
+    /// A gateway answers.
+    pub(super) fn handle_answer(&mut self, gateway: usize, answer: Answer) {
+        let resumed = self.gateways[gateway].resumed;
+        let mut checked = deadlines::check(&answer, resumed, self.now);
+        let Answer {
+            operation, told, ..
+        } = answer;
+        let entry = self.ledger.entry(operation);
+        checked = checked.and(registers::check_level(entry, &told));
+        let key = entry.operation.key as usize;
+        let reply = match &told {
+            Told::Read(read) => {
+                let reply = provenance::reply(read, key as u32, &self.ledger);
+                reply.unwrap_or_else(|violation| {
+                    checked = Err(violation);
+                    Reply::Unknown
+                })
+            }
+            Told::Write(write, tag) => {
+                let confirmations = &self.invariants.confirmations;
+                let claims = confirmations.check(&self.plan.keys[key].key, write, *tag);
+                checked = checked.and(claims);
+                entry.reply_of_write(write)
+            }
+            Told::Nothing => entry.reply_of_none(),
+        };
+        if let Phase::Reading { is_last, .. } = self.phase {
+            if matches!(told, Told::Nothing) && !is_last {
+                self.refused.push(key);
+            } else {
+                let key = &self.plan.keys[key];
+                checked = checked.and(convergence::check_read(&key.key, key.level, &told));
+            }
+        }
+        self.report(checked);
+        self.measure(&told, reply);
+        let now = self.now;
+        let entry = self.ledger.entry_mut(operation);
+        if let Told::Write(_, Some(tag)) = &told {
+            entry.tag = Some(*tag);
+        }
+        entry.said = registers::said(&told);
+        entry.end(reply, now);
+        let entry = self.ledger.entry(operation);
+        let numbers = [operation as u64, reply_number(reply)];
+        self.log.enter(now, Line::Told, &numbers, || {
+            let standings = standings(&told);
+            format!(
+                "{} is told {reply:?} by gw{gateway}{standings}",
+                entry.words()
+            )
+        });
+        if let Some(client) = entry.asker {
+            let may_insist = entry.may_be_asked_again();
+            let attempts = entry.attempts;
+            let asker = &mut self.clients[client];
+            asker.state = match may_insist && asker.insists(attempts) {
+                true => State::Insists { operation },
+                false => State::Thinks,
+            };
+            self.let_think(client);
+        }
+    }
+
+    /// A gateway has died. Its clients never learn what came of what they asked there.
+    pub(super) fn leave_clients(&mut self, gateway: usize) {
+        for client in 0..self.clients.len() {
+            let State::Waits {
+                operation,
+                gateway: asked,
+            } = self.clients[client].state
+            else {
+                continue;
+            };
+            if asked != gateway {
+                continue;
+            }
+            self.statistics.count(Count::Abandoned);
+            let numbers = [operation as u64, u64::MAX];
+            let entry = self.ledger.entry_mut(operation);
+            entry.leave();
+            self.log.enter(self.now, Line::Told, &numbers, || {
+                format!("{} is told nothing: gw{gateway} died", entry.words())
+            });
+            let may_insist = entry.may_be_asked_again();
+            let attempts = entry.attempts;
+            let asker = &mut self.clients[client];
+            if may_insist && asker.insists(attempts) {
+                asker.state = State::Insists { operation };
+            } else {
+                asker.state = State::Thinks;
+                asker.name = self.names;
+                self.names += 1;
+            }
+            self.let_think(client);
+        }
+    }
+
+    fn measure(&mut self, told: &Told, reply: Reply) {
+        match told {
+            Told::Read(read) => {
+                if is_split(read) {
+                    self.statistics.count(Count::SplitReads);
+                }
+                let mut standings = read.replicas().iter().map(|replica| read.standing(replica));
+                if standings.any(|standing| standing == Standing::Repaired) {
+                    self.statistics.count(Count::RepairingReads);
+                }
+            }
+            Told::Write(write, _) if reply == Reply::Done && is_overtaken(write) => {
+                self.statistics.count(Count::OvertakenWrites);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing is left to happen: goes on to what comes next. Gives false if that was all.
+    pub(super) fn come_to_rest(&mut self) -> bool {
+        let entries = self.ledger.entries().iter().enumerate();
+        let mut waiting = entries.filter(|(_, entry)| entry.is_open());
+        if let Some((number, entry)) = waiting.next() {
+            let violation = deadlines::never_ended(number, entry);
+            self.report(Err(violation));
+            return false;
+        }
+        let all = (0..self.plan.keys.len()).collect();
+        let (gateway, keys, is_last) = match self.phase {
+            Phase::Chaos | Phase::Healed => (0, all, false),
+            Phase::Reading { gateway, .. } => {
+                let refused = std::mem::take(&mut self.refused);
+                if refused.is_empty() {
+                    self.check_replicas();
+                    (gateway + 1, all, false)
+                } else {
+                    (gateway, refused, true)
+                }
+            }
+        };
+        if gateway == self.gateways.len() {
+            self.conclude();
+            return false;
+        }
+        self.phase = Phase::Reading { gateway, is_last };
+        self.read_all(gateway, keys);
+        true
+    }
+
+    /// Reads keys at a gateway, from all replicas.
+    fn read_all(&mut self, gateway: usize, keys: Vec<usize>) {
+        for key in keys {
+            let plan = self.plan.keys[key].clone();
+            let name = self.names;
+            self.names += 1;
+            let level = plan.level;
+            let ledger = &mut self.ledger;
+            let operation = ledger.enter(name, key, Action::Read, level, 0, self.now);
+            ledger.entry_mut(operation).deadline = self.now + convergence::READ_WITHIN;
+            let request = Request {
+                operation,
+                key: plan.key,
+                asked: Asked::Read,
+                quorum: plan.read,
+                level,
+                timeout: convergence::READ_WITHIN,
+                waits_for_all: true,
+            };
+            self.ask(gateway, request);
+        }
+    }
+
+    fn check_replicas(&mut self) {
+        if self.promises_less {
+            return;
+        }
+        for key in 0..self.plan.keys.len() {
+            let plan = &self.plan.keys[key];
+            if plan.level == Level::Agreement {
+                continue;
+            }
+            let ring = &self.shared.ring;
+            let n = usize::from(plan.read.n());
+            let list = ring.preference_list(Position::of_key(&plan.key), n);
+            let checked = convergence::check_replicas(&plan.key, &list, &self.servers);
+            self.report(checked);
+        }
+    }
+
+    /// Looks at everything that is left, and back at everything that was told.
+    fn conclude(&mut self) {
+        for server in 0..self.servers.len() {
+            self.look_at_store(server);
+        }
+        if self.violation.is_some() || self.promises_less {
+            return;
+        }
+        match registers::check(&self.ledger, &self.plan.keys) {
+            Ok(reads) => self.statistics.add(Count::ReadsChecked, reads),
+            Err(violation) => self.report(Err(violation)),
+        }
+    }
+
+    /// Counts what came of every operation.
+    pub(super) fn count_outcomes(&mut self) {
+        for entry in self.ledger.entries() {
+            let count = match (entry.operation.action, entry.operation.reply) {
+                (Action::Read, Reply::Holds(_)) => Count::ReadsAnswered,
+                (Action::Read, _) => continue,
+                (_, Reply::Done) => Count::WritesDone,
+                (_, Reply::NotDone) => Count::WritesNotDone,
+                _ => Count::WritesUnknown,
+            };
+            self.statistics.count(count);
+        }
+    }
+}
+
+impl Entry {
+    /// Who asks for what.
+    fn words(&self) -> String {
+        let operation = &self.operation;
+        let (client, key) = (operation.client, operation.key + 1);
+        match operation.action {
+            Action::Read => format!("c{client}: read of k{key}"),
+            Action::Write(number) => format!("c{client}: write of k{key} = v{number}"),
+            Action::Delete => format!("c{client}: delete of k{key}"),
+        }
+    }
+}
+
+/// A number for a reply, for the log.
+fn reply_number(reply: Reply) -> u64 {
+    match reply {
+        Reply::Holds(Some(number)) => number + 4,
+        Reply::Holds(None) => 0,
+        Reply::Done => 1,
+        Reply::NotDone => 2,
+        Reply::Unknown => 3,
+    }
+}
+
+/// Whether the replicas that answered a read hold different versions.
+fn is_split(read: &Read) -> bool {
+    let mut tags = read
+        .replicas()
+        .iter()
+        .filter_map(|replica| match &replica.word {
+            Word::Answer(answer) => Some(answer.tag()),
+            _ => None,
+        });
+    let first = tags.next();
+    tags.any(|tag| Some(tag) != first)
+}
+
+/// Whether a replica held something newer than what was written.
+fn is_overtaken(write: &Write) -> bool {
+    let mut replicas = write.replicas().iter();
+    replicas.any(|replica| matches!(replica.word, Word::Answer(WriteReply::Superseded(_))))
+}
+
+/// Where every replica stands, in words.
+fn standings(told: &Told) -> String {
+    let words: Vec<String> = match told {
+        Told::Read(read) => {
+            let words = read.replicas().iter().map(|replica| {
+                let standing = read.standing(replica);
+                format!("s{} {standing:?}", replica.server.0)
+            });
+            words.collect()
+        }
+        Told::Write(write, _) => {
+            let words = write.replicas().iter().map(|replica| match replica.word {
+                Word::Answer(WriteReply::Superseded(_)) => {
+                    format!("s{} Superseded", replica.server.0)
+                }
+                word => format!("s{} {word:?}", replica.server.0),
+            });
+            words.collect()
+        }
+        Told::Nothing => return ": not begun".into(),
+    };
+    format!(" ({})", words.join(", "))
+}

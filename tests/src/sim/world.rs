@@ -1,0 +1,533 @@
+//! The world: gateways, servers and clients, the network between them, and the time.
+//!
+//! ```text
+//!   queue --> what happens next --> gateway, server, client --> what comes of that --> queue
+//!                                            |
+//!                                            +--> log, statistics, invariants
+//! ```
+//!
+//! A world is one thread's, and everything in it follows from its seed: what happens next is the
+//! earliest in the queue, and nothing looks at any other clock or draws any other numbers.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkvs_common::cluster::{Cluster, Server as Listed};
+use dkvs_common::wire::v2::keys::Keys;
+use dkvs_gateway::coordinator::Shared;
+
+use super::client::Client;
+use super::datagram::words;
+use super::faults::Faults;
+use super::gateway::{Gateway, Setting, Stimulus};
+use super::invariants::Violation;
+use super::invariants::confirmations::Confirmations;
+use super::invariants::contents::Contents;
+use super::ledger::Ledger;
+use super::log::{Line, Log, digest};
+use super::moment::Moment;
+use super::network::{Arrival, Direction, Fate, Network, Route};
+use super::plan::Plan;
+use super::queue::Queue;
+use super::server::{Inbound, Reception, Ring, Server};
+use super::statistics::{Count, Statistics};
+use super::{Options, Sabotage};
+use crate::random::Random;
+
+/// Everything there is.
+pub(super) struct World {
+    pub(super) now: Moment,
+    pub(super) queue: Queue<Event>,
+    pub(super) plan: Plan,
+    pub(super) shared: Arc<Shared>,
+    pub(super) network: Network,
+    pub(super) servers: Vec<Server>,
+    pub(super) gateways: Vec<Gateway>,
+    /// By gateway: when it is woken next, and when it sends next.
+    pub(super) wakes: Vec<Option<Moment>>,
+    turns: Vec<bool>,
+    pub(super) clients: Vec<Client>,
+    pub(super) names: u32,
+    pub(super) ledger: Ledger,
+    pub(super) faults: Faults,
+    /// Whether servers that crash forget.
+    pub(super) forgets: bool,
+    /// Whether allowance is made for that.
+    pub(super) promises_less: bool,
+    pub(super) phase: Phase,
+    /// The keys that a gateway would not read the first time.
+    pub(super) refused: Vec<usize>,
+    pub(super) invariants: Invariants,
+    pub(super) violation: Option<Violation>,
+    pub(super) log: Log,
+    pub(super) statistics: Statistics,
+    datagrams: u64,
+}
+
+/// What is kept for the invariants from one event to the next.
+#[derive(Default)]
+pub(super) struct Invariants {
+    pub(super) contents: Contents,
+    pub(super) confirmations: Confirmations,
+}
+
+/// How far a world has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Clients ask, and things go wrong.
+    Chaos,
+    /// Everybody has asked what they wanted to; nothing goes wrong any more.
+    Healed,
+    /// What is left is read at this gateway; once more, if it is to be the last time.
+    Reading { gateway: usize, is_last: bool },
+}
+
+/// What can happen.
+#[derive(Debug)]
+pub(super) enum Event {
+    ArrivesAtServer {
+        server: usize,
+        inbound: Inbound,
+        is_damaged: bool,
+    },
+    ArrivesAtGateway {
+        gateway: usize,
+        server: usize,
+        to: SocketAddrV4,
+        number: u64,
+        datagram: Bytes,
+    },
+    Notice {
+        gateway: usize,
+        server: usize,
+        to: SocketAddrV4,
+    },
+    ServerTurn {
+        server: usize,
+    },
+    GatewayTurn {
+        gateway: usize,
+    },
+    GatewayWakes {
+        gateway: usize,
+    },
+    ClientTurn {
+        client: usize,
+    },
+    FaultBegins {
+        plan: usize,
+    },
+    FaultEnds {
+        number: u64,
+    },
+}
+
+/// Most events of a world; one that has more is going in circles.
+const EVENTS_MAX: u64 = 5_000_000;
+
+impl World {
+    /// The world of a seed, before anything happens.
+    pub(super) fn new(seed: u64, options: &Options) -> Self {
+        let plan = Plan::of(seed);
+        let listed = |(number, server): (usize, &super::plan::ServerPlan)| Listed {
+            addr: SocketAddrV4::new(Ipv4Addr::new(10, 2, 0, number as u8 + 1), 4_000),
+            ring_points: server.ring_points,
+        };
+        let listed: Vec<Listed> = plan.servers.iter().enumerate().map(listed).collect();
+        let cluster = Cluster::from_servers(&listed).expect("the plan's servers are distinct");
+        let shared = Arc::new(Shared::new(cluster));
+        let ring = Ring {
+            epoch: shared.ring.epoch(),
+            datagram_bytes_max: plan.datagram_bytes_max,
+        };
+        let keys = plan.is_keyed.then(|| keys(seed));
+        let setting = Setting::new(Arc::clone(&shared), plan.datagram_bytes_max, keys.clone());
+        let server = |(number, server): (usize, &super::plan::ServerPlan)| {
+            let random = Random::of(seed, &format!("server {number}"));
+            let mut server = Server::new(*server, ring, keys.clone(), random);
+            if options.sabotage == Some(Sabotage::Lying) {
+                server.lie();
+            }
+            server
+        };
+        let gateway = |(number, gateway): (usize, &super::plan::GatewayPlan)| {
+            Gateway::new(seed, number, *gateway, setting.clone())
+        };
+        let (gateways, servers) = (plan.gateways.len(), plan.servers.len());
+        let client = |number| Client::new(seed, number, plan.workload);
+        let mut world = Self {
+            now: Moment::START,
+            queue: Queue::default(),
+            network: Network::new(seed, gateways, servers, plan.weather),
+            servers: plan.servers.iter().enumerate().map(server).collect(),
+            gateways: plan.gateways.iter().enumerate().map(gateway).collect(),
+            wakes: vec![None; gateways],
+            turns: vec![false; gateways],
+            clients: (0..plan.workload.clients).map(client).collect(),
+            names: plan.workload.clients as u32,
+            ledger: Ledger::default(),
+            faults: Faults::new(seed, plan.faults.clone()),
+            forgets: plan.is_forgetful || options.sabotage == Some(Sabotage::Forgetting),
+            promises_less: plan.is_forgetful,
+            phase: Phase::Chaos,
+            refused: Vec::new(),
+            invariants: Invariants::default(),
+            violation: None,
+            log: Log::new(options.keeps_log),
+            statistics: Statistics::default(),
+            datagrams: 0,
+            shared,
+            plan,
+        };
+        world.begin(seed);
+        world
+    }
+
+    fn begin(&mut self, seed: u64) {
+        self.log.enter(self.now, Line::World, &[seed], || {
+            format!("the world of seed {seed}: {:#?}", self.plan)
+        });
+        for client in 0..self.clients.len() {
+            self.let_think(client);
+        }
+        for plan in 0..self.faults.kinds() {
+            self.expect_fault(plan);
+        }
+    }
+
+    /// Lets everything happen, until there is nothing more to happen or something is not as it
+    /// has to be.
+    pub(super) fn run(&mut self) {
+        while self.violation.is_none() {
+            match self.queue.pop() {
+                Some((at, event)) => {
+                    self.now = at;
+                    self.statistics.count(Count::Events);
+                    if self.statistics.of(Count::Events) > EVENTS_MAX {
+                        self.report(Err(Violation::new("progress", "the world goes in circles")));
+                    }
+                    self.handle(event);
+                }
+                None => {
+                    if !self.come_to_rest() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.count_outcomes();
+        self.statistics.worlds = 1;
+        self.statistics.time = self.now.since(Moment::START);
+    }
+
+    /// Takes what a check found.
+    pub(super) fn report(&mut self, checked: Result<(), Violation>) {
+        if let Err(violation) = checked {
+            self.log
+                .enter(self.now, Line::Checked, &[], || violation.to_string());
+            self.violation.get_or_insert(violation);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::ArrivesAtServer {
+                server,
+                inbound,
+                is_damaged,
+            } => self.arrive_at_server(server, inbound, is_damaged),
+            Event::ArrivesAtGateway {
+                gateway,
+                server,
+                to,
+                number,
+                datagram,
+            } => {
+                let is_heard = self.gateways[gateway].address(server) == to
+                    && self.tell_gateway(gateway, Stimulus::Datagram { server, datagram });
+                self.note_arrival(number, is_heard, || format!("gw{gateway}"));
+            }
+            Event::Notice {
+                gateway,
+                server,
+                to,
+            } => {
+                if self.gateways[gateway].address(server) == to {
+                    self.statistics.count(Count::Notices);
+                    self.log.enter(
+                        self.now,
+                        Line::Noticed,
+                        &[gateway as u64, server as u64],
+                        || format!("gw{gateway} is told that nobody listens at s{server}"),
+                    );
+                    self.tell_gateway(gateway, Stimulus::Unreachable { server });
+                }
+            }
+            Event::ServerTurn { server } => self.serve(server),
+            Event::GatewayTurn { gateway } => {
+                self.turns[gateway] = false;
+                self.transmit(gateway);
+                self.settle(gateway);
+            }
+            Event::GatewayWakes { gateway } => {
+                if self.wakes[gateway] == Some(self.now) {
+                    self.wakes[gateway] = None;
+                    self.gateways[gateway].handle_timeout(self.now);
+                    self.settle(gateway);
+                }
+            }
+            Event::ClientTurn { client } => self.take_client_turn(client),
+            Event::FaultBegins { plan } => {
+                if self.phase == Phase::Chaos {
+                    self.begin_fault(plan);
+                }
+            }
+            Event::FaultEnds { number } => self.end_fault(number),
+        }
+    }
+
+    /// Something happens to a gateway; whether it takes notice.
+    pub(super) fn tell_gateway(&mut self, gateway: usize, stimulus: Stimulus) -> bool {
+        let is_heard = self.gateways[gateway].handle(stimulus, self.now);
+        self.settle(gateway);
+        is_heard
+    }
+
+    /// Sees to what a gateway has to tell and to send, and to when it is woken.
+    pub(super) fn settle(&mut self, gateway: usize) {
+        while let Some(answer) = self.gateways[gateway].poll_answer() {
+            self.handle_answer(gateway, answer);
+        }
+        if self.gateways[gateway].wants_to_send() && !self.turns[gateway] {
+            let turn = self.gateways[gateway].turn();
+            if turn.is_zero() {
+                self.transmit(gateway);
+                // What was sent may have turned out to be too long, and a request to end by that.
+                while let Some(answer) = self.gateways[gateway].poll_answer() {
+                    self.handle_answer(gateway, answer);
+                }
+            } else {
+                self.turns[gateway] = true;
+                let at = self.now + turn;
+                self.queue.enter(at, Event::GatewayTurn { gateway });
+            }
+        }
+        let due = self.gateways[gateway].next_timeout();
+        let due = due.map(|due| due.max(self.now));
+        if let Some(due) = due
+            && self.wakes[gateway].is_none_or(|wake| due < wake)
+        {
+            self.wakes[gateway] = Some(due);
+            self.queue.enter(due, Event::GatewayWakes { gateway });
+        }
+    }
+
+    fn transmit(&mut self, gateway: usize) {
+        while let Some((server, datagram)) = self.gateways[gateway].poll_transmit(self.now) {
+            let route = Route {
+                gateway,
+                server,
+                direction: Direction::ToServer,
+            };
+            let peer = self.gateways[gateway].address(server);
+            self.send(route, peer, datagram, self.now);
+        }
+    }
+
+    /// Sends a datagram that leaves at `leaves`. `peer` is the gateway's address.
+    fn send(&mut self, route: Route, peer: SocketAddrV4, datagram: Bytes, leaves: Moment) {
+        self.datagrams += 1;
+        let number = self.datagrams;
+        self.statistics.count(Count::Datagrams);
+        self.statistics.add(Count::Bytes, datagram.len() as u64);
+        let fate = self.network.send(route, &datagram);
+        self.note_sending(number, route, &datagram, &fate);
+        match fate {
+            Fate::Cut => self.statistics.count(Count::Cut),
+            Fate::Lost => self.statistics.count(Count::Lost),
+            Fate::Arrives(first, again) => {
+                if again.is_some() {
+                    self.statistics.count(Count::Repeated);
+                }
+                for arrival in [Some(first), again].into_iter().flatten() {
+                    self.enter_arrival(route, peer, arrival, leaves, number);
+                }
+            }
+        }
+        if let Some((server, after)) = self.network.misdeliver(route) {
+            self.statistics.count(Count::Misdelivered);
+            let to = self.gateways[route.gateway].address(server);
+            let event = Event::ArrivesAtGateway {
+                gateway: route.gateway,
+                server,
+                to,
+                number,
+                datagram,
+            };
+            self.queue.enter(leaves + after, event);
+        }
+    }
+
+    fn enter_arrival(
+        &mut self,
+        Route {
+            gateway,
+            server,
+            direction,
+        }: Route,
+        peer: SocketAddrV4,
+        arrival: Arrival,
+        leaves: Moment,
+        number: u64,
+    ) {
+        let Arrival {
+            after,
+            datagram,
+            is_damaged,
+        } = arrival;
+        let at = leaves + after;
+        if is_damaged {
+            self.statistics.count(Count::Damaged);
+        }
+        let event = match direction {
+            Direction::ToServer => Event::ArrivesAtServer {
+                server,
+                inbound: Inbound {
+                    number,
+                    gateway,
+                    peer,
+                    datagram,
+                    arrived: at,
+                },
+                is_damaged,
+            },
+            Direction::ToGateway => Event::ArrivesAtGateway {
+                gateway,
+                server,
+                to: peer,
+                number,
+                datagram,
+            },
+        };
+        self.queue.enter(at, event);
+    }
+
+    fn arrive_at_server(&mut self, server: usize, inbound: Inbound, is_damaged: bool) {
+        let Inbound {
+            number,
+            gateway,
+            peer,
+            ..
+        } = inbound;
+        let reception = self.servers[server].receive(inbound);
+        self.note_arrival(number, reception == Reception::Taken, || {
+            let damaged = if is_damaged { ", damaged" } else { "" };
+            format!("s{server}{damaged}")
+        });
+        match reception {
+            Reception::Taken => self.serve(server),
+            Reception::Full => self.statistics.count(Count::Overflowed),
+            Reception::Nobody => {
+                self.statistics.count(Count::Undelivered);
+                let route = Route {
+                    gateway,
+                    server,
+                    direction: Direction::ToGateway,
+                };
+                if let Some(after) = self.network.notice(route, self.plan.notices) {
+                    let to = peer;
+                    let event = Event::Notice {
+                        gateway,
+                        server,
+                        to,
+                    };
+                    self.queue.enter(self.now + after, event);
+                }
+            }
+        }
+    }
+
+    /// Lets a server take what it can take now.
+    pub(super) fn serve(&mut self, server: usize) {
+        while let Some((inbound, replies, takes)) = self.servers[server].serve(self.now) {
+            if self.servers[server].is_up() {
+                let store = self.servers[server].store();
+                let confirmations = &mut self.invariants.confirmations;
+                let checked = confirmations.look_at(server, &inbound.datagram, &replies, store);
+                self.report(checked);
+            }
+            let route = Route {
+                gateway: inbound.gateway,
+                server,
+                direction: Direction::ToGateway,
+            };
+            for reply in replies {
+                self.send(route, inbound.peer, reply, self.now + takes);
+            }
+        }
+        if let Some(at) = self.servers[server].next_turn(self.now) {
+            self.queue.enter(at, Event::ServerTurn { server });
+        }
+    }
+
+    /// Looks at what a server holds.
+    pub(super) fn look_at_store(&mut self, server: usize) {
+        let store = self.servers[server].store();
+        let checked = self.invariants.contents.look_at(server, store);
+        self.report(checked);
+    }
+
+    fn note_sending(&mut self, number: u64, route: Route, datagram: &Bytes, fate: &Fate) {
+        let what = match fate {
+            Fate::Cut => [0, 0],
+            Fate::Lost => [1, 0],
+            Fate::Arrives(first, again) => {
+                let after = |arrival: &Arrival| arrival.after.as_nanos() as u64;
+                [after(first), again.as_ref().map_or(0, after)]
+            }
+        };
+        let link = (route.gateway * 64 + route.server) * 2 + route.direction as usize;
+        let numbers = [number, link as u64, digest(datagram), what[0], what[1]];
+        let leaves = self.now;
+        self.log.enter(self.now, Line::Sent, &numbers, || {
+            let (gateway, server) = (route.gateway, route.server);
+            let ends = match route.direction {
+                Direction::ToServer => format!("gw{gateway} -> s{server}"),
+                Direction::ToGateway => format!("s{server} -> gw{gateway}"),
+            };
+            let arrives = |arrival: &Arrival| {
+                let damaged = if arrival.is_damaged { " damaged" } else { "" };
+                format!("{}{damaged}", leaves + arrival.after)
+            };
+            let fate = match fate {
+                Fate::Cut => "cut off".into(),
+                Fate::Lost => "lost".into(),
+                Fate::Arrives(first, None) => format!("due {}", arrives(first)),
+                Fate::Arrives(first, Some(again)) => {
+                    format!("due {} and {}", arrives(first), arrives(again))
+                }
+            };
+            format!("{ends} [{number}] {}; {fate}", words(datagram))
+        });
+    }
+
+    fn note_arrival(&mut self, number: u64, is_taken: bool, at: impl FnOnce() -> String) {
+        let line = if is_taken {
+            Line::Arrived
+        } else {
+            Line::Dropped
+        };
+        self.log.enter(self.now, line, &[number], || {
+            let verb = if is_taken { "arrives" } else { "is dropped" };
+            format!("[{number}] {verb} at {}", at())
+        });
+    }
+}
+
+/// The key of a world's cluster.
+fn keys(seed: u64) -> Keys {
+    let key = Random::of(seed, "keys").bytes(32);
+    let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    Keys::parse("keys", format!("1 {digits}").as_bytes()).expect("a key is 64 digits")
+}
