@@ -15,6 +15,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod sim;
+pub mod stamps;
 pub mod v1;
 pub mod v2;
 

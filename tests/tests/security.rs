@@ -18,6 +18,7 @@ use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 use dkvs_tests::keys::{key_file, key_lines, set_mode};
 use dkvs_tests::process::{Programs, ServersFile, own_loopback};
+use dkvs_tests::stamps::Stamping;
 use dkvs_tests::{PATIENCE, programs, v1};
 use rustix::process::Signal;
 
@@ -330,6 +331,7 @@ fn a_server_that_knows_its_ring_refuses_requests_of_another() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_request_that_lay_in_the_socket_for_too_long_is_dropped() {
+    let _stamping = Stamping::begin();
     let node = PROGRAMS.node(&[]);
     let client = Client::new(node.addr);
     node.process.stop();

@@ -9,6 +9,7 @@ use super::chance::{Chance, Span};
 use super::log::Line;
 use super::network::{Direction, Route};
 use super::plan::{FaultKind, FaultPlan};
+use super::server::Server;
 use super::world::{Event, World};
 use crate::random::Random;
 
@@ -137,6 +138,7 @@ impl World {
             self.end_fault(number);
         }
         self.network.heal();
+        self.servers.iter_mut().for_each(Server::heal);
     }
 
     fn note_fault(&mut self, number: u64, fault: &Fault, begins: bool) {
@@ -198,7 +200,7 @@ impl World {
 
     /// Whether one more server may be out of service.
     fn may_take(&self, server: usize) -> bool {
-        let is_serving = |server: &super::server::Server| server.is_up() && !server.is_paused();
+        let is_serving = |server: &Server| server.is_up() && !server.is_paused();
         let out = self.servers.iter().filter(|server| !is_serving(server));
         is_serving(&self.servers[server]) && out.count() < self.plan.down_max
     }

@@ -181,6 +181,11 @@ impl Server {
         }
     }
 
+    /// From now on its buffer holds whatever comes.
+    pub fn heal(&mut self) {
+        self.plan.buffer_datagrams = usize::MAX;
+    }
+
     /// A datagram arrives.
     pub fn receive(&mut self, inbound: Inbound) -> Reception {
         if matches!(self.state, State::Down { stranger: None, .. }) {

@@ -37,7 +37,7 @@ impl World {
             let rest = |client: &super::client::Client| client.state == State::Rests;
             if self.clients.iter().all(rest) {
                 self.heal();
-                self.phase = Phase::Healed { since: self.now };
+                self.phase = Phase::Healed;
             }
             return;
         }
@@ -111,9 +111,13 @@ impl World {
             }
             Told::Nothing => entry.reply_of_none(),
         };
-        if matches!(self.phase, Phase::Reading { .. }) && checked.is_ok() {
-            let key = &self.plan.keys[key];
-            checked = convergence::check_read(&key.key, key.level, &told);
+        if let Phase::Reading { is_last, .. } = self.phase {
+            if matches!(told, Told::Nothing) && !is_last {
+                self.refused.push(key);
+            } else {
+                let key = &self.plan.keys[key];
+                checked = checked.and(convergence::check_read(&key.key, key.level, &told));
+            }
         }
         self.report(checked);
         self.measure(&told, reply);
@@ -206,26 +210,32 @@ impl World {
             self.report(Err(violation));
             return false;
         }
-        let next = match self.phase {
-            Phase::Chaos => 0,
-            Phase::Healed { .. } => 0,
-            Phase::Reading { gateway } => {
-                self.check_replicas();
-                gateway + 1
+        let all = (0..self.plan.keys.len()).collect();
+        let (gateway, keys, is_last) = match self.phase {
+            Phase::Chaos | Phase::Healed => (0, all, false),
+            Phase::Reading { gateway, .. } => {
+                let refused = std::mem::take(&mut self.refused);
+                if refused.is_empty() {
+                    self.check_replicas();
+                    (gateway + 1, all, false)
+                } else {
+                    (gateway, refused, true)
+                }
             }
         };
-        if next == self.gateways.len() {
+        if gateway == self.gateways.len() {
             self.conclude();
             return false;
         }
-        self.phase = Phase::Reading { gateway: next };
-        self.read_all(next);
+        self.phase = Phase::Reading { gateway, is_last };
+        self.now = self.now + convergence::REST;
+        self.read_all(gateway, keys);
         true
     }
 
-    /// Reads every key at a gateway, from all replicas.
-    fn read_all(&mut self, gateway: usize) {
-        for key in 0..self.plan.keys.len() {
+    /// Reads keys at a gateway, from all replicas.
+    fn read_all(&mut self, gateway: usize, keys: Vec<usize>) {
+        for key in keys {
             let plan = self.plan.keys[key].clone();
             let name = self.names;
             self.names += 1;

@@ -56,6 +56,8 @@ pub(super) struct World {
     /// Whether allowance is made for that.
     pub(super) promises_less: bool,
     pub(super) phase: Phase,
+    /// The keys that a gateway would not read the first time.
+    pub(super) refused: Vec<usize>,
     pub(super) invariants: Invariants,
     pub(super) violation: Option<Violation>,
     pub(super) log: Log,
@@ -76,9 +78,9 @@ pub(super) enum Phase {
     /// Clients ask, and things go wrong.
     Chaos,
     /// Everybody has asked what they wanted to; nothing goes wrong any more.
-    Healed { since: Moment },
-    /// What is left is read at this gateway.
-    Reading { gateway: usize },
+    Healed,
+    /// What is left is read at this gateway; once more, if it is to be the last time.
+    Reading { gateway: usize, is_last: bool },
 }
 
 /// What can happen.
@@ -169,6 +171,7 @@ impl World {
             forgets: plan.is_forgetful || options.sabotage == Some(Sabotage::Forgetting),
             promises_less: plan.is_forgetful,
             phase: Phase::Chaos,
+            refused: Vec::new(),
             invariants: Invariants::default(),
             violation: None,
             log: Log::new(options.keeps_log),

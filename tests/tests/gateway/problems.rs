@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use dkvs_tests::http::{Reply, client, exchange, get, put, request, send};
 use dkvs_tests::process::{Cluster, Programs, ServersFile};
+use dkvs_tests::stamps::Stamping;
 use dkvs_tests::{programs, until, v1};
 use reqwest::{Client, Method};
 
@@ -214,6 +215,7 @@ async fn a_timed_out_write_may_have_happened_and_surfaces_if_it_did() {
 #[tokio::test]
 #[cfg(target_os = "linux")]
 async fn by_dkvs_2_a_write_that_lay_in_stopped_servers_past_its_deadline_never_happens() {
+    let _stamping = Stamping::begin();
     let cluster = PROGRAMS.cluster_of(3, &["--workers", "1"], &[]);
     let client = client();
     // They have met, so that it is the write itself that lies there.

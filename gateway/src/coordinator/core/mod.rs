@@ -373,23 +373,26 @@ impl<W> Core<W> {
 
     /// The level that a request can have at these servers, as far as they are known.
     fn level(&mut self, list: &PreferenceList, wish: Wish, now: Now) -> Result<Level, NotBegun> {
-        let speaks_v1 = |server: ServerId| self.speaks(server) == Speaks::V1;
-        let mut servers = list.iter().map(|point| point.server);
-        match wish.level {
-            Level::Agreement => Ok(Level::Agreement),
-            Level::Linearizable => match servers.find(|server| speaks_v1(*server)) {
-                None => Ok(Level::Linearizable),
-                Some(_) if wish.may_fall_back => Ok(Level::Agreement),
-                Some(server) => {
-                    // It is not going to be asked, and so would pass for one of DKVS/1 for ever,
-                    // even if it was started anew, or damage alone made it seem so.
+        if wish.level == Level::Agreement {
+            return Ok(Level::Agreement);
+        }
+        let speaks_v1 = |server: &ServerId| self.speaks(*server) == Speaks::V1;
+        let servers = list.iter().map(|point| point.server);
+        let without_tags: Vec<ServerId> = servers.filter(speaks_v1).collect();
+        match without_tags[..] {
+            [] => Ok(Level::Linearizable),
+            _ if wish.may_fall_back => Ok(Level::Agreement),
+            [server, ..] => {
+                // They are not going to be asked, and so would pass for servers of DKVS/1 for ever,
+                // even if they were started anew, or damage alone made it seem so.
+                for server in without_tags {
                     if let Some(link) = self.links.to(server) {
                         link.greet_if_due(now.at);
                     }
-                    let server = self.shared.name(server).to_owned();
-                    Err(NotBegun::NoTags { server })
                 }
-            },
+                let server = self.shared.name(server).to_owned();
+                Err(NotBegun::NoTags { server })
+            }
         }
     }
 

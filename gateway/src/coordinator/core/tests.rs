@@ -9,10 +9,10 @@ use dkvs_common::cluster::Cluster;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 
-const SERVER: ServerId = ServerId(0);
+const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
 
 fn core() -> Core<()> {
-    let cluster = Cluster::parse("test", b"127.0.0.1 4000 1\n").unwrap();
+    let cluster = Cluster::parse("test", b"127.0.0.1 4000 1\n127.0.0.1 4001 1\n").unwrap();
     let settings = Settings {
         protocol: Protocol::V2,
         datagram_bytes_max: 1_200,
@@ -29,7 +29,7 @@ fn core() -> Core<()> {
     Core::new(Arc::new(Shared::new(cluster)), &settings, memory, || 7)
 }
 
-/// What is sent to the server.
+/// What is sent to the servers.
 fn sent(core: &mut Core<()>, now: Now) -> Vec<Request> {
     let mut requests = Vec::new();
     while let Some(server) = core.poll_server() {
@@ -44,7 +44,7 @@ fn sent(core: &mut Core<()>, now: Now) -> Vec<Request> {
 }
 
 #[test]
-fn a_server_without_tags_is_greeted_though_it_is_not_asked() {
+fn servers_without_tags_are_greeted_though_they_are_not_asked() {
     let mut core = core();
     let mut now = Now {
         at: Instant::now(),
@@ -54,10 +54,12 @@ fn a_server_without_tags_is_greeted_though_it_is_not_asked() {
         local: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5_000),
         window_bytes_max: 1 << 16,
     };
-    core.open(SERVER, path, now);
+    for server in SERVERS {
+        core.open(server, path, now);
+    }
     let key = Key::new("k").unwrap();
     let wish = Wish {
-        quorum: Quorum::new(1, 1).unwrap(),
+        quorum: Quorum::new(2, 2).unwrap(),
         level: Level::Linearizable,
         may_fall_back: false,
         timeout: Duration::from_secs(1),
@@ -68,11 +70,17 @@ fn a_server_without_tags_is_greeted_though_it_is_not_asked() {
         core.read(&key, list, wish, (), now).is_ok()
     };
     assert!(read(&mut core, now));
-    assert!(matches!(sent(&mut core, now)[..], [Request::Greet { .. }]));
-    core.handle_datagram(SERVER, &Bytes::new(), now);
-    assert!(matches!(core.speaks(SERVER), Speaks::V1));
+    assert!(greets_both(&sent(&mut core, now)));
+    for server in SERVERS {
+        core.handle_datagram(server, &Bytes::new(), now);
+        assert!(matches!(core.speaks(server), Speaks::V1));
+    }
 
     now.at += Duration::from_secs(1);
     assert!(!read(&mut core, now));
-    assert!(matches!(sent(&mut core, now)[..], [Request::Greet { .. }]));
+    assert!(greets_both(&sent(&mut core, now)));
+}
+
+fn greets_both(sent: &[Request]) -> bool {
+    matches!(sent, [Request::Greet { .. }, Request::Greet { .. }])
 }

@@ -127,6 +127,7 @@ impl Heard {
     /// What a reply means to the request.
     pub(super) fn from_reply(asked: Asked, reply: Reply) -> Self {
         let is_put = matches!(asked, Asked::Put { .. } | Asked::Repair { .. });
+        let is_get = matches!(asked, Asked::Get { .. });
         let refusal = match reply {
             Reply::Done if is_put => return Self::Write(WriteReply::Stored),
             Reply::Superseded { tag } if is_put => {
@@ -138,7 +139,7 @@ impl Heard {
                 value_bytes,
                 checksum,
                 block,
-            } => {
+            } if is_get => {
                 let digest = Digest {
                     tag,
                     content_type,
@@ -158,7 +159,9 @@ impl Heard {
             Reply::Tag { tag } if matches!(asked, Asked::Tag { .. }) => {
                 return Self::Write(WriteReply::Tag(tag));
             }
-            Reply::Stats(statistics) => return Self::Status(statistics),
+            Reply::Stats(statistics) if asked == Asked::Status => {
+                return Self::Status(statistics);
+            }
             Reply::TooLarge { value_bytes_max } => Refusal::TooLarge { value_bytes_max },
             Reply::Full => Refusal::Full,
             Reply::ReadOnly => Refusal::ReadOnly,
@@ -166,8 +169,11 @@ impl Heard {
             Reply::Unsupported => Refusal::Unsupported,
             Reply::Busy => Refusal::Busy,
             Reply::Corrupt => Refusal::Corrupt,
+            // No answer to what was asked.
             Reply::Done
             | Reply::Superseded { .. }
+            | Reply::Record { .. }
+            | Reply::Stats(_)
             | Reply::Greeting(_)
             | Reply::Block { .. }
             | Reply::Tag { .. }

@@ -1,7 +1,9 @@
 //! Once the world has healed, every key can be read at every gateway, and after such a read of a
 //! linearizable key all its replicas hold the same record.
 //!
-//! At the agreement level replicas may differ for ever, and a read may find that they do.
+//! At the agreement level replicas may differ for ever, and a read may find that they do. A gateway
+//! that was made to take a server for one of DKVS/1 may refuse to read a key there once, and finds
+//! out by that: such a read is asked for a second time.
 
 use std::time::Duration;
 
@@ -23,6 +25,9 @@ const NAME: &str = "convergence";
 /// How long a read may take where nothing goes wrong any more. A server that was started anew is
 /// greeted within half a second, and asked after that.
 pub const READ_WITHIN: Duration = Duration::from_secs(2);
+
+/// For how long nothing is asked before that, so that a server which was not greeted lately is.
+pub const REST: Duration = Duration::from_secs(1);
 
 /// A read that was asked in a healed world was told this.
 pub fn check_read(key: &Key, level: Level, told: &Told) -> Result<(), Violation> {
