@@ -205,7 +205,8 @@ impl Client {
         let url = self.stage.url(gateway, key, &query);
         match action {
             Action::Write(value) => self.http.put(url).body(reply::text_of(value)),
-            Action::Read | Action::Delete => self.http.request(Method::DELETE, url),
+            Action::Delete => self.http.request(Method::DELETE, url),
+            Action::Read => unreachable!("a read is no write"),
         }
     }
 
