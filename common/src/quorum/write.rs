@@ -387,11 +387,13 @@ impl Write {
 
     /// Why `needed` replicas can no longer do what is asked of them.
     fn failure(&self, needed: usize) -> WriteOutcome {
-        let is_superseded = |answer: &&WriteReply| matches!(answer, WriteReply::Superseded(_));
+        let is_superseded = |answer: &&WriteReply| {
+            matches!(answer, WriteReply::Superseded(_)) && self.level == Level::Agreement
+        };
         let superseded = self.tally.answers().filter(is_superseded).count();
         let refused = self.refusals().count();
         let spare = usize::from(self.quorum.n()) - needed;
-        if self.level == Level::Agreement && superseded > spare {
+        if superseded > spare {
             WriteOutcome::Superseded
         } else if refused + superseded > spare {
             WriteOutcome::Refused
@@ -506,6 +508,19 @@ mod tests {
         store(&mut write, 1);
         write.handle_timeout(write.poll_timeout().unwrap());
         assert_eq!(write.applied(), Applied::Unknown);
+    }
+
+    #[test]
+    fn a_replica_that_confirms_by_something_newer_has_not_refused() {
+        let (mut write, now) = linearizable(2);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 0, WriteReply::Tag(Tag::ZERO), now);
+        }
+        store(&mut write, 1);
+        write.handle_reply(SERVERS[0], 1, superseded(9), now);
+        write.handle_reply(SERVERS[1], 1, WriteReply::Refused(Refusal::Full), now);
+        write.handle_unreachable(SERVERS[2], 1, false, now);
+        assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
     }
 
     #[test]

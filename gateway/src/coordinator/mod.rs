@@ -397,15 +397,21 @@ impl Coordinator {
             result,
         };
         let by_v1 = by_v1(&mut state.core);
+        let servers: Vec<ServerId> = by_v1.iter().map(|ask| ask.server).collect();
+        // Nothing goes out before the driver has its turn.
+        let sockets = match inner.v1.take(&servers) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                state.core.withdraw(id);
+                drop(state);
+                return Err(error);
+            }
+        };
         self.after(state);
         // For the deadline, if for nothing else.
         inner.woken.notify_one();
-        if !by_v1.is_empty() {
-            let servers: Vec<ServerId> = by_v1.iter().map(|ask| ask.server).collect();
-            let sockets = inner.v1.take(&servers)?;
-            for (ask, socket) in by_v1.into_iter().zip(sockets) {
-                self.ask_by_v1(ask, socket);
-            }
+        for (ask, socket) in by_v1.into_iter().zip(sockets) {
+            self.ask_by_v1(ask, socket);
         }
         Ok(begun)
     }

@@ -224,7 +224,11 @@ impl Problem {
 
     pub(super) fn read_timeout(report: ReadReport<'_>) -> Self {
         let (n, r) = (report.quorum.n, report.quorum.r);
-        Self::timeout(format!("fewer than {r} of {n} replicas answered in time")).with(report)
+        let what = match report.consistency {
+            "linearizable" => "told or confirmed the newest value",
+            _ => "answered",
+        };
+        Self::timeout(format!("fewer than {r} of {n} replicas {what} in time")).with(report)
     }
 
     pub(super) fn write_unreachable(report: WriteReport<'_>) -> Self {

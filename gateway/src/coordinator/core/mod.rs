@@ -255,6 +255,14 @@ impl<W> Core<W> {
         }
     }
 
+    /// Takes back a request of which nothing was sent yet.
+    pub(super) fn withdraw(&mut self, id: RequestId) {
+        if let Some(mut request) = self.requests.remove(&id) {
+            let tickets = request.take_all();
+            self.abandon(tickets);
+        }
+    }
+
     /// A datagram arrived from `server`.
     pub fn handle_datagram(&mut self, server: ServerId, datagram: &Bytes, now: Now) {
         if let Some(link) = self.links.from(server) {

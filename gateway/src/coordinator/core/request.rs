@@ -288,7 +288,7 @@ impl<W> InFlight<W> {
         self.may_fall_back = false;
         self.attempt += 1;
         self.fetches.clear();
-        Some(self.take_tickets(|_, _| true))
+        Some(self.take_all())
     }
 
     /// The questions on whose answers nothing depends any more. Of a put, all do: every replica
@@ -307,6 +307,11 @@ impl<W> InFlight<W> {
             Asked::Tag { .. } | Asked::Fetch => true,
             Asked::Put { .. } | Asked::Repair { .. } | Asked::Status => false,
         })
+    }
+
+    /// All of its questions.
+    pub(super) fn take_all(&mut self) -> Vec<(ServerId, Ticket)> {
+        self.take_tickets(|_, _| true)
     }
 
     fn take_tickets(

@@ -8,6 +8,9 @@ use crate::coordinator::Limits;
 use dkvs_common::cluster::Cluster;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
+use dkvs_storage_node::service::access::Access;
+use dkvs_storage_node::service::{Config as ServiceConfig, Received, Service};
+use dkvs_storage_node::store::MemoryStore;
 
 const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
 
@@ -27,6 +30,26 @@ fn core() -> Core<()> {
     };
     let memory = Arc::new(Semaphore::new(1_024));
     Core::new(Arc::new(Shared::new(cluster)), &settings, memory, || 7)
+}
+
+fn open_all(core: &mut Core<()>, now: Now) {
+    let path = Path {
+        local: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5_000),
+        window_bytes_max: 1 << 16,
+    };
+    for server in SERVERS {
+        core.open(server, path, now);
+    }
+}
+
+fn wish(level: Level) -> Wish {
+    Wish {
+        quorum: Quorum::new(2, 2).unwrap(),
+        level,
+        may_fall_back: false,
+        timeout: Duration::from_secs(1),
+        wait: Wait::Quorum,
+    }
 }
 
 /// What is sent to the servers.
@@ -50,21 +73,9 @@ fn servers_without_tags_are_greeted_though_they_are_not_asked() {
         at: Instant::now(),
         unix_ms: 1_000,
     };
-    let path = Path {
-        local: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5_000),
-        window_bytes_max: 1 << 16,
-    };
-    for server in SERVERS {
-        core.open(server, path, now);
-    }
+    open_all(&mut core, now);
     let key = Key::new("k").unwrap();
-    let wish = Wish {
-        quorum: Quorum::new(2, 2).unwrap(),
-        level: Level::Linearizable,
-        may_fall_back: false,
-        timeout: Duration::from_secs(1),
-        wait: Wait::Quorum,
-    };
+    let wish = wish(Level::Linearizable);
     let read = |core: &mut Core<()>, now| {
         let list = core.preference_list(&key, wish.quorum);
         core.read(&key, list, wish, (), now).is_ok()
@@ -83,4 +94,57 @@ fn servers_without_tags_are_greeted_though_they_are_not_asked() {
 
 fn greets_both(sent: &[Request]) -> bool {
     matches!(sent, [Request::Greet { .. }, Request::Greet { .. }])
+}
+
+/// Hands what is sent to a server, and its answers back, until nobody has anything to say.
+fn exchange(core: &mut Core<()>, service: &Service, now: Now) {
+    while let Some(server) = core.poll_server() {
+        while let Some(datagram) = core.poll_transmit(server, now) {
+            let received = Received {
+                datagram: datagram.into(),
+                peer: (Ipv4Addr::LOCALHOST, 5_000).into(),
+                at: now.at,
+                waited: Duration::ZERO,
+            };
+            let mut replies = Vec::new();
+            service.handle_v2(&received, &mut Access::Open, &mut |reply| {
+                replies.push(reply);
+            });
+            for reply in replies {
+                core.handle_datagram(server, &reply.into(), now);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is() {
+    let service = Service::new(MemoryStore::new(1 << 20), ServiceConfig::new(1));
+    let mut core = core();
+    let now = Now {
+        at: Instant::now(),
+        unix_ms: 1_000,
+    };
+    open_all(&mut core, now);
+    core.probe(Duration::from_secs(1), (), now).unwrap();
+    exchange(&mut core, &service, now);
+    let write = |core: &mut Core<()>, level, name: &'static str| {
+        let key = Key::new(name).unwrap();
+        let wish = wish(level);
+        let list = core.preference_list(&key, wish.quorum);
+        core.write(&key, Content::Tombstone, list, None, wish, (), now)
+            .unwrap()
+    };
+    for level in [Level::Agreement, Level::Linearizable] {
+        let id = write(&mut core, level, "withdrawn");
+        core.withdraw(id);
+        exchange(&mut core, &service, now);
+        assert!(service.store().is_empty());
+    }
+    for (stored, level) in [(1, Level::Agreement), (2, Level::Linearizable)] {
+        let id = write(&mut core, level, level.name());
+        core.cancel(id);
+        exchange(&mut core, &service, now);
+        assert_eq!(service.store().len(), stored);
+    }
 }
