@@ -110,6 +110,13 @@ impl Client {
         self.request(operation, keys, ledger, now)
     }
 
+    /// How long it waits for an answer to come within `timeout`, if it goes away before that.
+    pub fn patience(&mut self, timeout: Duration) -> Option<Duration> {
+        let leaves = self.plan.leaves.happens(&mut self.random);
+        let part = self.random.below(1 << 10) as u32;
+        leaves.then(|| timeout / (1 << 10) * part)
+    }
+
     /// Whether it asks again for an operation whose outcome it does not know.
     pub fn insists(&mut self, attempts: u32) -> bool {
         attempts < ATTEMPTS_MAX && self.plan.resubmits.happens(&mut self.random)
@@ -131,6 +138,7 @@ impl Client {
         let asked = asked(entry.operation.action, entry.value_bytes, entry.tag);
         Request {
             operation,
+            attempt: entry.attempts,
             key: key.key.clone(),
             quorum: match asked {
                 Asked::Read => key.read,

@@ -4,7 +4,7 @@
 //! with all it has under way, and another one starts that knows nothing of it; it may stand still
 //! while datagrams and requests wait. The core's decisions are its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::VALUE_BYTES_DEFAULT;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_gateway::coordinator::core::{Core, Machine, Now, Path, Wish};
+use dkvs_gateway::coordinator::core::{Core, Machine, Now, Path, RequestId, Wish};
 use dkvs_gateway::coordinator::{Limits, Protocol, Settings, Shared, Wait};
 use tokio::sync::{Semaphore, watch};
 
@@ -46,6 +46,8 @@ pub struct Gateway {
     pub resumed: Moment,
     pub clock: WallClock,
     inbox: VecDeque<Stimulus>,
+    /// By operation: what the core calls its request.
+    under_way: BTreeMap<usize, RequestId>,
     refused: VecDeque<Waiter>,
 }
 
@@ -84,13 +86,16 @@ pub enum Stimulus {
     Datagram { server: usize, datagram: Bytes },
     /// The system tells that nobody listens at a server's port.
     Unreachable { server: usize },
+    /// A client that asked for this operation is gone.
+    Gone { operation: usize },
 }
 
 /// What a client asks.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The operation's number.
+    /// The operation's number, and for the how manieth time it is asked.
     pub operation: usize,
+    pub attempt: u32,
     pub key: Key,
     pub asked: Asked,
     pub quorum: Quorum,
@@ -113,6 +118,7 @@ pub enum Asked {
 /// What came of a request.
 pub struct Answer {
     pub operation: usize,
+    pub attempt: u32,
     /// When it was to come at the latest; the time that the request lay waiting does not count.
     pub deadline: Moment,
     pub told: Told,
@@ -122,6 +128,7 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy)]
 struct Waiter {
     operation: usize,
+    attempt: u32,
     deadline: Moment,
 }
 
@@ -158,6 +165,7 @@ impl Gateway {
             is_paused: false,
             resumed: Moment::START,
             inbox: VecDeque::new(),
+            under_way: BTreeMap::new(),
             refused: VecDeque::new(),
         };
         gateway.start(Moment::START);
@@ -195,6 +203,7 @@ impl Gateway {
         self.core = None;
         self.is_paused = false;
         self.inbox.clear();
+        self.under_way.clear();
         self.refused.clear();
     }
 
@@ -277,6 +286,7 @@ impl Gateway {
                 };
                 let waiter = Waiter {
                     operation: request.operation,
+                    attempt: request.attempt,
                     deadline: moment + request.timeout,
                 };
                 let key = &request.key;
@@ -287,8 +297,9 @@ impl Gateway {
                         core.write(key, content, list, tag, wish, waiter, now)
                     }
                 };
-                if begun.is_err() {
-                    self.refused.push_back(waiter);
+                match begun {
+                    Ok(id) => drop(self.under_way.insert(waiter.operation, id)),
+                    Err(_) => self.refused.push_back(waiter),
                 }
             }
             Stimulus::Datagram { server, datagram } => {
@@ -296,6 +307,11 @@ impl Gateway {
             }
             Stimulus::Unreachable { server } => {
                 core.handle_unreachable(ServerId(server as u16), now);
+            }
+            Stimulus::Gone { operation } => {
+                if let Some(id) = self.under_way.remove(&operation) {
+                    core.cancel(id);
+                }
             }
         }
         true
@@ -344,6 +360,7 @@ impl Gateway {
         }
         let core = self.core.as_mut().filter(|_| !self.is_paused)?;
         let (waiter, ended) = core.poll_ended()?;
+        self.under_way.remove(&waiter.operation);
         let told = match ended.machine {
             Machine::Read(read) => Told::Read(read),
             Machine::Write(write) => Told::Write(write, ended.tag),
@@ -364,10 +381,12 @@ impl Waiter {
     fn answer(self, told: Told) -> Answer {
         let Self {
             operation,
+            attempt,
             deadline,
         } = self;
         Answer {
             operation,
+            attempt,
             deadline,
             told,
         }

@@ -118,6 +118,11 @@ impl Entry {
         self.is_left = true;
     }
 
+    /// Whether the answer to this attempt is still waited for.
+    pub fn waits_for(&self, attempt: u32) -> bool {
+        self.is_open() && self.attempts == attempt
+    }
+
     /// Whether an answer is still to come.
     pub fn is_open(&self) -> bool {
         self.operation.returned.is_none() && !self.is_left

@@ -95,6 +95,8 @@ pub struct WorkloadPlan {
     pub long_values: Chance,
     /// How likely a request waits for every replica.
     pub waits_for_all: Chance,
+    /// How likely a client goes away before its answer comes.
+    pub leaves: Chance,
     /// How likely a client stays at the gateway that it asked before.
     pub stays: Chance,
     /// How long a request may take, one or the other.
@@ -322,6 +324,7 @@ fn draw_workload(random: &mut Random) -> WorkloadPlan {
         resubmits: random.one_of(&[Chance::NEVER, Chance::percent(40), Chance::percent(90)]),
         long_values: random.one_of(&[Chance::NEVER, Chance::percent(3), Chance::percent(15)]),
         waits_for_all: random.one_of(&[Chance::NEVER, Chance::percent(10)]),
+        leaves: random.one_of(&[Chance::NEVER, Chance::NEVER, Chance::percent(2)]),
         stays: random.one_of(&[Chance::NEVER, Chance::percent(80), Chance::percent(100)]),
         timeouts: [shorter, longer],
         thinks: random.one_of(&[

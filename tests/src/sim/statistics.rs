@@ -53,7 +53,7 @@ impl Count {
         "writes done",
         "writes certainly not done",
         "writes of unknown outcome",
-        "operations whose gateway died",
+        "operations left without an answer",
         "reads of replicas that differed",
         "reads that repaired a replica",
         "writes done with one overtaken",

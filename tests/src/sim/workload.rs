@@ -53,13 +53,38 @@ impl World {
         };
         let operation = request.operation;
         asker.state = State::Waits { operation, gateway };
+        if let Some(patience) = asker.patience(request.timeout) {
+            let event = Event::ClientLeaves {
+                client,
+                operation,
+                attempt: request.attempt,
+            };
+            self.queue.enter(self.now + patience, event);
+        }
         self.ask(gateway, request);
     }
 
+    /// A client goes away, if it still waits for this.
+    pub(super) fn lose_patience(&mut self, client: usize, operation: usize, attempt: u32) {
+        let State::Waits {
+            operation: waits_for,
+            gateway,
+        } = self.clients[client].state
+        else {
+            return;
+        };
+        if waits_for == operation && self.ledger.entry(operation).attempts == attempt {
+            self.tell_gateway(gateway, Stimulus::Gone { operation });
+            self.leave(client, operation, "it goes away");
+        }
+    }
+
     fn ask(&mut self, gateway: usize, request: Request) {
-        let operation = request.operation;
+        let Request {
+            operation, attempt, ..
+        } = request;
         let entry = self.ledger.entry(operation);
-        let is_again = entry.attempts > 1;
+        let is_again = attempt > 1;
         self.statistics.count(match entry.operation.action {
             _ if is_again => Count::Resubmissions,
             Action::Read => Count::Reads,
@@ -78,6 +103,7 @@ impl World {
         if !self.tell_gateway(gateway, Stimulus::Request(request)) {
             let answer = Answer {
                 operation,
+                attempt,
                 deadline: self.now,
                 told: Told::Nothing,
             };
@@ -90,9 +116,16 @@ impl World {
         let resumed = self.gateways[gateway].resumed;
         let mut checked = deadlines::check(&answer, resumed, self.now);
         let Answer {
-            operation, told, ..
+            operation,
+            attempt,
+            told,
+            ..
         } = answer;
         let entry = self.ledger.entry(operation);
+        if !entry.waits_for(attempt) {
+            // Whoever asked went away before the gateway took notice.
+            return self.report(checked);
+        }
         checked = checked.and(registers::check_level(entry, &told));
         let key = entry.operation.key as usize;
         let reply = match &told {
@@ -162,25 +195,30 @@ impl World {
             if asked != gateway {
                 continue;
             }
-            self.statistics.count(Count::Abandoned);
-            let numbers = [operation as u64, u64::MAX];
-            let entry = self.ledger.entry_mut(operation);
-            entry.leave();
-            self.log.enter(self.now, Line::Told, &numbers, || {
-                format!("{} is told nothing: gw{gateway} died", entry.words())
-            });
-            let may_insist = entry.may_be_asked_again();
-            let attempts = entry.attempts;
-            let asker = &mut self.clients[client];
-            if may_insist && asker.insists(attempts) {
-                asker.state = State::Insists { operation };
-            } else {
-                asker.state = State::Thinks;
-                asker.name = self.names;
-                self.names += 1;
-            }
-            self.let_think(client);
+            self.leave(client, operation, "the gateway dies");
         }
+    }
+
+    /// A client never learns what comes of an attempt.
+    fn leave(&mut self, client: usize, operation: usize, why: &str) {
+        self.statistics.count(Count::Abandoned);
+        let entry = self.ledger.entry_mut(operation);
+        entry.leave();
+        let numbers = [operation as u64, u64::MAX];
+        self.log.enter(self.now, Line::Told, &numbers, || {
+            format!("{} is told nothing: {why}", entry.words())
+        });
+        let may_insist = entry.may_be_asked_again();
+        let attempts = entry.attempts;
+        let asker = &mut self.clients[client];
+        if may_insist && asker.insists(attempts) {
+            asker.state = State::Insists { operation };
+        } else {
+            asker.state = State::Thinks;
+            asker.name = self.names;
+            self.names += 1;
+        }
+        self.let_think(client);
     }
 
     fn measure(&mut self, told: &Told, reply: Reply) {
@@ -245,6 +283,7 @@ impl World {
             ledger.entry_mut(operation).deadline = self.now + convergence::READ_WITHIN;
             let request = Request {
                 operation,
+                attempt: 1,
                 key: plan.key,
                 asked: Asked::Read,
                 quorum: plan.read,

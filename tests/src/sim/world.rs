@@ -115,6 +115,11 @@ pub(super) enum Event {
     ClientTurn {
         client: usize,
     },
+    ClientLeaves {
+        client: usize,
+        operation: usize,
+        attempt: u32,
+    },
     FaultBegins {
         plan: usize,
     },
@@ -278,6 +283,11 @@ impl World {
                 }
             }
             Event::ClientTurn { client } => self.take_client_turn(client),
+            Event::ClientLeaves {
+                client,
+                operation,
+                attempt,
+            } => self.lose_patience(client, operation, attempt),
             Event::FaultBegins { plan } => {
                 if self.phase == Phase::Chaos {
                     self.begin_fault(plan);
