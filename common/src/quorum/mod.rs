@@ -87,6 +87,15 @@ pub enum Refusal {
     Internal,
 }
 
+impl Refusal {
+    /// Whether no copy of what was refused so can have been carried out there. One who belongs to
+    /// another ring says nothing of the server that was at its address before, and a damaged copy
+    /// nothing of a sound one.
+    pub fn is_certain(self) -> bool {
+        !matches!(self, Self::WrongEpoch | Self::Corrupt | Self::Internal)
+    }
+}
+
 /// What a machine wants sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmit {

@@ -282,12 +282,10 @@ impl Write {
     /// have: a put that was sent again is superseded by whatever was stored after its first copy,
     /// whose answer was lost.
     fn is_certainly_nowhere(&self) -> bool {
-        let certainly_not = |replica: &Replica<WriteReply>| {
-            let word = replica.word;
-            matches!(
-                word,
-                Word::Unreachable | Word::Answer(WriteReply::Refused(_))
-            )
+        let certainly_not = |replica: &Replica<WriteReply>| match replica.word {
+            Word::Unreachable => true,
+            Word::Answer(WriteReply::Refused(refusal)) => refusal.is_certain(),
+            _ => false,
         };
         !self.is_storing || self.tally.replicas().iter().all(certainly_not)
     }
@@ -636,6 +634,21 @@ mod tests {
         }
         assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
         assert_eq!(write.applied(), Applied::Unknown);
+    }
+
+    #[test]
+    fn a_refusal_by_a_server_of_another_ring_tells_nothing_of_the_one_before_it() {
+        for (refusal, applied) in [
+            (Refusal::WrongEpoch, Applied::Unknown),
+            (Refusal::Full, Applied::NotApplied),
+        ] {
+            let (mut write, now) = write(2);
+            for server in SERVERS {
+                write.handle_reply(server, 1, WriteReply::Refused(refusal), now);
+            }
+            assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
+            assert_eq!(write.applied(), applied);
+        }
     }
 
     #[test]
