@@ -2,7 +2,8 @@
 //! of its own, under every fault that the promise covers; and again, to the last bit, from its seed.
 //!
 //! * [`plan`]: what a seed decides before anything happens; [`chance`]: what is left to chance
-//! * `world`: the event loop; `workload`, `faults`: what clients do, and what goes wrong
+//! * `world`: the event loop; `transport`: the way of a datagram; `workload`, `faults`: what clients
+//!   do, and what goes wrong; `aftermath`: what is looked at in the end
 //! * [`gateway`], [`server`]: the code that production runs, unchanged, with a process around it
 //! * [`network`]: what becomes of datagrams; [`clock`]: wall clocks, none of which is right
 //! * [`client`], [`ledger`], [`values`]: what is asked and told, and what is written
@@ -16,6 +17,7 @@
 //!
 //! After quinn's `Pair`, openraft's one file per invariant and TigerBeetle's packet simulator.
 
+mod aftermath;
 pub mod campaign;
 pub mod chance;
 pub mod client;
@@ -32,6 +34,7 @@ pub mod plan;
 pub mod queue;
 pub mod server;
 pub mod statistics;
+mod transport;
 pub mod values;
 mod workload;
 mod world;

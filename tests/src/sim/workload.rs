@@ -1,13 +1,11 @@
-//! How operations are asked and answered, from the first to the last look at what is left.
+//! How operations are asked and answered, and what clients do who are not.
 
-use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::read::{Read, Standing};
 use dkvs_common::quorum::tally::Word;
 use dkvs_common::quorum::write::{Write, WriteReply};
-use dkvs_common::ring::Position;
 
 use super::client::State;
-use super::gateway::{Answer, Asked, Request, Stimulus, Told};
+use super::gateway::{Answer, Request, Stimulus, Told};
 use super::invariants::{convergence, deadlines, provenance, registers};
 use super::ledger::Entry;
 use super::log::Line;
@@ -79,7 +77,8 @@ impl World {
         }
     }
 
-    fn ask(&mut self, gateway: usize, request: Request) {
+    /// A request goes to a gateway.
+    pub(super) fn ask(&mut self, gateway: usize, request: Request) {
         let Request {
             operation, attempt, ..
         } = request;
@@ -236,107 +235,6 @@ impl World {
                 self.statistics.count(Count::OvertakenWrites);
             }
             _ => {}
-        }
-    }
-
-    /// Nothing is left to happen: goes on to what comes next. Gives false if that was all.
-    pub(super) fn come_to_rest(&mut self) -> bool {
-        let entries = self.ledger.entries().iter().enumerate();
-        let mut waiting = entries.filter(|(_, entry)| entry.is_open());
-        if let Some((number, entry)) = waiting.next() {
-            let violation = deadlines::never_ended(number, entry);
-            self.report(Err(violation));
-            return false;
-        }
-        let all = (0..self.plan.keys.len()).collect();
-        let (gateway, keys, is_last) = match self.phase {
-            Phase::Chaos | Phase::Healed => (0, all, false),
-            Phase::Reading { gateway, .. } => {
-                let refused = std::mem::take(&mut self.refused);
-                if refused.is_empty() {
-                    self.check_replicas();
-                    (gateway + 1, all, false)
-                } else {
-                    (gateway, refused, true)
-                }
-            }
-        };
-        if gateway == self.gateways.len() {
-            self.conclude();
-            return false;
-        }
-        self.phase = Phase::Reading { gateway, is_last };
-        self.now = self.now + convergence::REST;
-        self.read_all(gateway, keys);
-        true
-    }
-
-    /// Reads keys at a gateway, from all replicas.
-    fn read_all(&mut self, gateway: usize, keys: Vec<usize>) {
-        for key in keys {
-            let plan = self.plan.keys[key].clone();
-            let name = self.names;
-            self.names += 1;
-            let level = plan.level;
-            let ledger = &mut self.ledger;
-            let operation = ledger.enter(name, key, Action::Read, level, 0, self.now);
-            ledger.entry_mut(operation).deadline = self.now + convergence::READ_WITHIN;
-            let request = Request {
-                operation,
-                attempt: 1,
-                key: plan.key,
-                asked: Asked::Read,
-                quorum: plan.read,
-                level,
-                timeout: convergence::READ_WITHIN,
-                waits_for_all: true,
-            };
-            self.ask(gateway, request);
-        }
-    }
-
-    fn check_replicas(&mut self) {
-        if self.promises_less {
-            return;
-        }
-        for key in 0..self.plan.keys.len() {
-            let plan = &self.plan.keys[key];
-            if plan.level == Level::Agreement {
-                continue;
-            }
-            let ring = &self.shared.ring;
-            let n = usize::from(plan.read.n());
-            let list = ring.preference_list(Position::of_key(&plan.key), n);
-            let checked = convergence::check_replicas(&plan.key, &list, &self.servers);
-            self.report(checked);
-        }
-    }
-
-    /// Looks at everything that is left, and back at everything that was told.
-    fn conclude(&mut self) {
-        for server in 0..self.servers.len() {
-            self.look_at_store(server);
-        }
-        if self.violation.is_some() || self.promises_less {
-            return;
-        }
-        match registers::check(&self.ledger, &self.plan.keys) {
-            Ok(reads) => self.statistics.add(Count::ReadsChecked, reads),
-            Err(violation) => self.report(Err(violation)),
-        }
-    }
-
-    /// Counts what came of every operation.
-    pub(super) fn count_outcomes(&mut self) {
-        for entry in self.ledger.entries() {
-            let count = match (entry.operation.action, entry.operation.reply) {
-                (Action::Read, Reply::Holds(_)) => Count::ReadsAnswered,
-                (Action::Read, _) => continue,
-                (_, Reply::Done) => Count::WritesDone,
-                (_, Reply::NotDone) => Count::WritesNotDone,
-                _ => Count::WritesUnknown,
-            };
-            self.statistics.count(count);
         }
     }
 }

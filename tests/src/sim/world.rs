@@ -18,19 +18,18 @@ use dkvs_common::wire::v2::keys::Keys;
 use dkvs_gateway::coordinator::Shared;
 
 use super::client::Client;
-use super::datagram::words;
 use super::faults::Faults;
 use super::gateway::{Gateway, Setting, Stimulus};
 use super::invariants::Violation;
 use super::invariants::confirmations::Confirmations;
 use super::invariants::contents::Contents;
 use super::ledger::Ledger;
-use super::log::{Line, Log, digest};
+use super::log::{Line, Log};
 use super::moment::Moment;
-use super::network::{Arrival, Direction, Fate, Network, Route};
+use super::network::Network;
 use super::plan::Plan;
 use super::queue::Queue;
-use super::server::{Inbound, Reception, Ring, Server};
+use super::server::{Inbound, Ring, Server};
 use super::statistics::{Count, Statistics};
 use super::{Options, Sabotage};
 use crate::random::Random;
@@ -62,7 +61,8 @@ pub(super) struct World {
     pub(super) violation: Option<Violation>,
     pub(super) log: Log,
     pub(super) statistics: Statistics,
-    datagrams: u64,
+    /// How many were sent.
+    pub(super) datagrams: u64,
 }
 
 /// What is kept for the invariants from one event to the next.
@@ -333,205 +333,11 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, gateway: usize) {
-        while let Some((server, datagram)) = self.gateways[gateway].poll_transmit(self.now) {
-            let route = Route {
-                gateway,
-                server,
-                direction: Direction::ToServer,
-            };
-            let peer = self.gateways[gateway].address(server);
-            self.send(route, peer, datagram, self.now);
-        }
-    }
-
-    /// Sends a datagram that leaves at `leaves`. `peer` is the gateway's address.
-    fn send(&mut self, route: Route, peer: SocketAddrV4, datagram: Bytes, leaves: Moment) {
-        self.datagrams += 1;
-        let number = self.datagrams;
-        self.statistics.count(Count::Datagrams);
-        self.statistics.add(Count::Bytes, datagram.len() as u64);
-        let fate = self.network.send(route, &datagram);
-        self.note_sending(number, route, &datagram, &fate);
-        match fate {
-            Fate::Cut => self.statistics.count(Count::Cut),
-            Fate::Lost => self.statistics.count(Count::Lost),
-            Fate::Arrives(first, again) => {
-                if again.is_some() {
-                    self.statistics.count(Count::Repeated);
-                }
-                for arrival in [Some(first), again].into_iter().flatten() {
-                    self.enter_arrival(route, peer, arrival, leaves, number);
-                }
-            }
-        }
-        if let Some((server, after)) = self.network.misdeliver(route) {
-            self.statistics.count(Count::Misdelivered);
-            let to = self.gateways[route.gateway].address(server);
-            let event = Event::ArrivesAtGateway {
-                gateway: route.gateway,
-                server,
-                to,
-                number,
-                datagram,
-            };
-            self.queue.enter(leaves + after, event);
-        }
-    }
-
-    fn enter_arrival(
-        &mut self,
-        Route {
-            gateway,
-            server,
-            direction,
-        }: Route,
-        peer: SocketAddrV4,
-        arrival: Arrival,
-        leaves: Moment,
-        number: u64,
-    ) {
-        let Arrival {
-            after,
-            datagram,
-            is_damaged,
-        } = arrival;
-        let at = leaves + after;
-        if is_damaged {
-            self.statistics.count(Count::Damaged);
-        }
-        let event = match direction {
-            Direction::ToServer => Event::ArrivesAtServer {
-                server,
-                inbound: Inbound {
-                    number,
-                    gateway,
-                    peer,
-                    datagram,
-                    arrived: at,
-                },
-                is_damaged,
-            },
-            Direction::ToGateway => Event::ArrivesAtGateway {
-                gateway,
-                server,
-                to: peer,
-                number,
-                datagram,
-            },
-        };
-        self.queue.enter(at, event);
-    }
-
-    fn arrive_at_server(&mut self, server: usize, inbound: Inbound, is_damaged: bool) {
-        let Inbound {
-            number,
-            gateway,
-            peer,
-            ..
-        } = inbound;
-        let reception = self.servers[server].receive(inbound);
-        self.note_arrival(number, reception == Reception::Taken, || {
-            let damaged = if is_damaged { ", damaged" } else { "" };
-            format!("s{server}{damaged}")
-        });
-        match reception {
-            Reception::Taken => self.serve(server),
-            Reception::Full => self.statistics.count(Count::Overflowed),
-            Reception::Nobody => {
-                self.statistics.count(Count::Undelivered);
-                let route = Route {
-                    gateway,
-                    server,
-                    direction: Direction::ToGateway,
-                };
-                if let Some(after) = self.network.notice(route, self.plan.notices) {
-                    let to = peer;
-                    let event = Event::Notice {
-                        gateway,
-                        server,
-                        to,
-                    };
-                    self.queue.enter(self.now + after, event);
-                }
-            }
-        }
-    }
-
-    /// Lets a server take what it can take now.
-    pub(super) fn serve(&mut self, server: usize) {
-        while let Some((inbound, replies, takes)) = self.servers[server].serve(self.now) {
-            if self.servers[server].is_up() {
-                let store = self.servers[server].store();
-                let confirmations = &mut self.invariants.confirmations;
-                let checked = confirmations.look_at(server, &inbound.datagram, &replies, store);
-                self.report(checked);
-            }
-            let route = Route {
-                gateway: inbound.gateway,
-                server,
-                direction: Direction::ToGateway,
-            };
-            for reply in replies {
-                self.send(route, inbound.peer, reply, self.now + takes);
-            }
-        }
-        if let Some(at) = self.servers[server].next_turn(self.now) {
-            self.queue.enter(at, Event::ServerTurn { server });
-        }
-    }
-
     /// Looks at what a server holds.
     pub(super) fn look_at_store(&mut self, server: usize) {
         let store = self.servers[server].store();
         let checked = self.invariants.contents.look_at(server, store);
         self.report(checked);
-    }
-
-    fn note_sending(&mut self, number: u64, route: Route, datagram: &Bytes, fate: &Fate) {
-        let what = match fate {
-            Fate::Cut => [0, 0],
-            Fate::Lost => [1, 0],
-            Fate::Arrives(first, again) => {
-                let after = |arrival: &Arrival| arrival.after.as_nanos() as u64;
-                [after(first), again.as_ref().map_or(0, after)]
-            }
-        };
-        let link = (route.gateway * 64 + route.server) * 2 + route.direction as usize;
-        let numbers = [number, link as u64, digest(datagram), what[0], what[1]];
-        let leaves = self.now;
-        self.log.enter(self.now, Line::Sent, &numbers, || {
-            let (gateway, server) = (route.gateway, route.server);
-            let ends = match route.direction {
-                Direction::ToServer => format!("gw{gateway} -> s{server}"),
-                Direction::ToGateway => format!("s{server} -> gw{gateway}"),
-            };
-            let arrives = |arrival: &Arrival| {
-                let damaged = if arrival.is_damaged { " damaged" } else { "" };
-                format!("{}{damaged}", leaves + arrival.after)
-            };
-            let fate = match fate {
-                Fate::Cut => "cut off".into(),
-                Fate::Lost => "lost".into(),
-                Fate::Arrives(first, None) => format!("due {}", arrives(first)),
-                Fate::Arrives(first, Some(again)) => {
-                    format!("due {} and {}", arrives(first), arrives(again))
-                }
-            };
-            format!("{ends} [{number}] {}; {fate}", words(datagram))
-        });
-    }
-
-    fn note_arrival(&mut self, number: u64, is_taken: bool, at: impl FnOnce() -> String) {
-        let line = if is_taken {
-            Line::Arrived
-        } else {
-            Line::Dropped
-        };
-        self.log.enter(self.now, line, &[number], || {
-            let verb = if is_taken { "arrives" } else { "is dropped" };
-            format!("[{number}] {verb} at {}", at())
-        });
     }
 }
 
