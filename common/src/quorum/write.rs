@@ -519,6 +519,7 @@ mod tests {
         write.handle_reply(SERVERS[1], 1, WriteReply::Refused(Refusal::Full), now);
         write.handle_unreachable(SERVERS[2], 1, false, now);
         assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
+        assert_eq!(write.applied(), Applied::Unknown, "it may have held it");
     }
 
     #[test]
@@ -648,6 +649,18 @@ mod tests {
             }
             assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
             assert_eq!(write.applied(), applied);
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_a_damaged_copy_or_for_trouble_within_tells_nothing_of_other_copies() {
+        for refusal in [Refusal::Corrupt, Refusal::Internal] {
+            let (mut write, now) = write(2);
+            for server in &SERVERS[..2] {
+                write.handle_unreachable(*server, 1, false, now);
+            }
+            write.handle_reply(SERVERS[2], 1, WriteReply::Refused(refusal), now);
+            assert_eq!(write.applied(), Applied::Unknown, "{refusal:?}");
         }
     }
 
