@@ -15,6 +15,8 @@ mod driver;
 mod ports;
 mod socket;
 mod sockets;
+#[cfg(test)]
+mod tests;
 mod v1;
 
 use std::sync::atomic::{AtomicU64, Ordering};
