@@ -42,6 +42,14 @@ pub enum Mutant {
     EarlierRoundCounted,
     /// A server takes a record although it holds one with a greater tag.
     OlderTagStored,
+    /// A server confirms a record before the disk has it.
+    AcknowledgedBeforeSynced,
+    /// Reads see a record before the disk has it.
+    UnsyncedServed,
+    /// A server that lost records tells of what it lacks as if it had never been.
+    LossUnnoticed,
+    /// It takes whatever it is given for the newest that it ever confirmed.
+    LossForgotten,
 }
 
 impl Mutant {
@@ -63,6 +71,10 @@ impl Mutant {
         Self::WrongSetAfterWrap,
         Self::EarlierRoundCounted,
         Self::OlderTagStored,
+        Self::AcknowledgedBeforeSynced,
+        Self::UnsyncedServed,
+        Self::LossUnnoticed,
+        Self::LossForgotten,
     ];
 
     /// Its name on a command line.
@@ -84,6 +96,10 @@ impl Mutant {
             Self::WrongSetAfterWrap => "wrong-set-after-wrap",
             Self::EarlierRoundCounted => "earlier-round-counted",
             Self::OlderTagStored => "older-tag-stored",
+            Self::AcknowledgedBeforeSynced => "acknowledged-before-synced",
+            Self::UnsyncedServed => "unsynced-served",
+            Self::LossUnnoticed => "loss-unnoticed",
+            Self::LossForgotten => "loss-forgotten",
         }
     }
 }

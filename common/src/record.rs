@@ -82,24 +82,50 @@ impl Record {
     }
 }
 
+/// What a record says, as bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// 0 for a value, 1 for a tombstone.
+    pub kind: u8,
+    /// The value's media type, at most [`CONTENT_TYPE_BYTES_MAX`] bytes; none in a tombstone.
+    pub content_type: &'a [u8],
+    /// The value; no bytes in a tombstone.
+    pub value: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// Those of `content`.
+    pub fn of(content: &'a Content) -> Self {
+        let (kind, content_type, value) = match content {
+            Content::Value {
+                content_type,
+                value,
+            } => (0, content_type.as_bytes(), value.as_bytes()),
+            Content::Tombstone => (1, &[][..], &[][..]),
+        };
+        Self {
+            kind,
+            content_type,
+            value,
+        }
+    }
+}
+
 /// CRC32C over key, tag, kind, content type and value, each with its length where it varies.
 /// Computed where a record enters the cluster and verified wherever it is read.
 pub fn checksum(key: &Key, tag: Tag, content: &Content) -> u32 {
-    let (kind, content_type, value) = match content {
-        Content::Value {
-            content_type,
-            value,
-        } => (0, content_type.as_bytes(), value.as_bytes()),
-        Content::Tombstone => (1, &[][..], &[][..]),
-    };
-    let key = key.as_bytes();
+    checksum_of(key.as_bytes(), tag, &Parts::of(content))
+}
+
+/// The same, of bytes that may have been damaged meanwhile.
+pub fn checksum_of(key: &[u8], tag: Tag, parts: &Parts<'_>) -> u32 {
     let mut head = [0; 20];
     head[..8].copy_from_slice(&tag.time.to_be_bytes());
     head[8..16].copy_from_slice(&tag.op.to_be_bytes());
     head[16..18].copy_from_slice(&(key.len() as u16).to_be_bytes());
-    head[18] = kind;
-    head[19] = content_type.len() as u8;
-    [&head[..], key, content_type, value]
+    head[18] = parts.kind;
+    head[19] = parts.content_type.len() as u8;
+    [&head[..], key, parts.content_type, parts.value]
         .iter()
         .fold(0, |crc, bytes| crc32c::crc32c_append(crc, bytes))
 }

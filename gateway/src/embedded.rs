@@ -10,7 +10,7 @@ use dkvs_common::cluster::{Cluster, Server};
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_storage_node::StorageNode;
 use dkvs_storage_node::service::Config;
-use dkvs_storage_node::store::MemoryStore;
+use dkvs_storage_node::store::{MemoryStore, Store};
 use tokio_util::sync::CancellationToken;
 
 /// Ring points of each server.
@@ -36,7 +36,7 @@ impl EmbeddedCluster {
                 datagram_bytes_max: DATAGRAM_BYTES_MAX,
                 ..Config::new(getrandom::u64()?)
             };
-            let store = MemoryStore::new(STORE_BYTES_MAX);
+            let store = Store::Memory(MemoryStore::new(STORE_BYTES_MAX));
             Ok(StorageNode::bind(addr, NonZeroUsize::MIN, store, config)?)
         };
         let nodes: Vec<StorageNode> = (0..servers.get())

@@ -25,7 +25,7 @@ use crate::StorageNode;
 use crate::key_file::{self, KeyFile};
 use crate::service::{Config, Service};
 pub use crate::signals::Signals;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Store};
 use crate::udp::{SOCKET_BUFFER_BYTES, workers_default};
 
 /// A dkvs storage server: keeps key-value pairs in memory and answers DKVS/1 and DKVS/2 over UDP.
@@ -165,7 +165,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .map(KeyFile::open)
         .transpose()?;
     let store = store(arguments)?;
-    let mut node = StorageNode::bind(addr.into(), workers, store, config)
+    let mut node = StorageNode::bind(addr.into(), workers, Store::Memory(store), config)
         .with_context(|| format!("cannot take datagrams on {addr}"))?;
     node.set_offload(arguments.udp_offload == Switch::On);
     if let Some(key_file) = &key_file {
@@ -188,7 +188,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         addr = %node.local_addr(),
         workers,
         max_memory_bytes = arguments.max_memory.0,
-        pairs = service.store().len(),
+        pairs = service.store().records().len(),
         keys = ?key_file.as_ref().map_or(Vec::new(), KeyFile::ids),
         v1 = config.is_v1_on,
         "serving; pairs are in memory and end with this process"
@@ -341,7 +341,7 @@ fn initial_pairs(arguments: &[OsString]) -> anyhow::Result<Vec<(Key, Value)>> {
 fn report(service: &Service) {
     let counters = &service.counters;
     tracing::info!(
-        pairs = service.store().len(),
+        pairs = service.store().records().len(),
         gets = counters.gets.count(),
         puts = counters.puts.count(),
         puts_refused_full = counters.puts_refused_full.count(),

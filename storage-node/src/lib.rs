@@ -1,6 +1,6 @@
 //! The dkvs storage server: keeps key-value pairs and answers datagrams.
 //!
-//! * [`store`]: the pairs, bounded in memory
+//! * [`store`]: the pairs, bounded in memory, and on a disk if they are to last
 //! * [`service`]: one request in, one response out; no sockets
 //! * [`udp`]: sockets in, datagrams out
 //! * [`key_file`]: the cluster's keys on disk
@@ -30,7 +30,7 @@ use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
 use service::sessions::Issuer;
 use service::{Config, Service};
-use store::MemoryStore;
+use store::Store;
 use tokio::sync::watch;
 use udp::{KeySource, Worker};
 
@@ -48,7 +48,7 @@ impl StorageNode {
     pub fn bind(
         addr: SocketAddr,
         workers: NonZeroUsize,
-        store: MemoryStore,
+        store: Store,
         config: Config,
     ) -> io::Result<Self> {
         let service = Arc::new(Service::new(store, config));

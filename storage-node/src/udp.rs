@@ -19,10 +19,11 @@ use dkvs_common::wire::{v1, v2};
 use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::service::access::Access;
+use crate::service::late::{LateDatagram, Mailbox};
 use crate::service::sessions::Issuer;
 use crate::service::{Received, Response, Service};
 use receive::Inbox;
@@ -152,7 +153,11 @@ impl Worker {
             offload: offload.clone(),
         };
         let mut keys = self.keys;
+        let woken = Arc::new(Notify::new());
+        let wake = Arc::clone(&woken);
         let mut port = Port {
+            mailbox: Mailbox::new(move || wake.notify_one()),
+            woken,
             socket,
             service: self.service,
             access: keys.as_mut().map_or(Access::Open, KeySource::access),
@@ -176,6 +181,9 @@ struct Port {
     inbox: Inbox,
     outbox: Outbox,
     sender: Arc<Sender>,
+    /// Replies that had to wait for the disk.
+    mailbox: Arc<Mailbox>,
+    woken: Arc<Notify>,
     dumps: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -183,9 +191,15 @@ struct Port {
 impl Port {
     async fn serve(&mut self) {
         loop {
-            let taken = match self.socket.readable().await {
-                Ok(()) => self.take_turn().await,
-                Err(error) => Err(error),
+            let taken = tokio::select! {
+                readable = self.socket.readable() => match readable {
+                    Ok(()) => self.take_turn().await,
+                    Err(error) => Err(error),
+                },
+                () = self.woken.notified() => {
+                    self.send_late().await;
+                    Ok(())
+                }
             };
             if let Err(error) = taken {
                 self.service.counters.io_errors.add(1);
@@ -222,21 +236,40 @@ impl Port {
         Ok(())
     }
 
+    /// Sends the replies that have come from the disk.
+    async fn send_late(&mut self) {
+        let outbox = &mut self.outbox;
+        self.service.send_late(&self.mailbox, &mut |peer, late| {
+            let (datagram, version) = match late {
+                LateDatagram::V1(datagram) => (datagram, Version::V1),
+                LateDatagram::V2(datagram) => (datagram.into(), Version::V2),
+            };
+            outbox.push(Outgoing {
+                datagram,
+                peer,
+                version,
+            });
+        });
+        self.sender.flush(&mut self.outbox).await;
+    }
+
     fn answer(&mut self, received: Received) {
         let peer = received.peer;
         if v2::is_v2(&received.datagram) {
             let (access, outbox) = (&mut self.access, &mut self.outbox);
-            self.service.handle_v2(&received, access, &mut |reply| {
+            let send = &mut |reply: Vec<u8>| {
                 outbox.push(Outgoing {
                     datagram: reply.into(),
                     peer,
                     version: Version::V2,
                 });
-            });
+            };
+            self.service.handle_v2(&received, access, &self.mailbox, send);
         } else if received.datagram.is_empty() {
             self.answer_dump(peer);
         } else if let Response::Datagram(datagram) =
-            self.service.handle_v1(received.datagram, unix_ms())
+            self.service
+                .handle_v1(received.datagram, peer, unix_ms(), &self.mailbox)
         {
             self.outbox.push(Outgoing {
                 datagram,
@@ -253,7 +286,10 @@ impl Port {
             tracing::warn!(%peer, "a dump was asked for and dropped: {DUMPS_AT_ONCE} are under way");
             return;
         };
-        if let Response::Dump(dump) = self.service.handle_v1(Bytes::new(), unix_ms()) {
+        let response = self
+            .service
+            .handle_v1(Bytes::new(), peer, unix_ms(), &self.mailbox);
+        if let Response::Dump(dump) = response {
             let (sender, shutdown) = (Arc::clone(&self.sender), self.shutdown.clone());
             tokio::spawn(async move {
                 let sending = send_dump(&sender, dump, peer);

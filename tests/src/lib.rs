@@ -5,6 +5,7 @@
 //! here ends with the value that holds it.
 
 pub mod chaos;
+pub mod disk;
 pub mod faulty;
 pub mod flood;
 pub mod history;

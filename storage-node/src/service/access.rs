@@ -57,10 +57,11 @@ pub(super) enum Standing {
     },
 }
 
-/// How the replies to a datagram are proved: as it was itself.
+/// How the replies to a datagram are proved: as it was itself. Cheap to clone.
+#[derive(Clone)]
 pub(super) enum Seal {
     Checksum,
-    Key(Authenticity),
+    Key(Arc<Authenticity>),
 }
 
 /// The key of a datagram, its sender, and what both its envelope and those of the replies say.
@@ -143,7 +144,7 @@ impl Keyed {
             epoch: envelope.epoch,
             messages,
             standing,
-            seal: Seal::Key(authenticity),
+            seal: Seal::Key(Arc::new(authenticity)),
         })
     }
 
@@ -190,7 +191,18 @@ impl Seal {
     pub(super) fn finish(&self, builder: Builder) -> Vec<u8> {
         match self {
             Self::Checksum => builder.finish(),
-            Self::Key(Authenticity { key, client, .. }) => builder.finish_with(key, *client),
+            Self::Key(authenticity) => {
+                builder.finish_with(&authenticity.key, authenticity.client)
+            }
+        }
+    }
+
+    /// Whether replies under both may share a datagram.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Checksum, Self::Checksum) => true,
+            (Self::Key(ours), Self::Key(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
         }
     }
 
@@ -206,8 +218,9 @@ impl Seal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::late::Mailbox;
     use crate::service::{Config, Received, Service};
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, Store};
     use dkvs_common::kv::{Key, Value};
     use dkvs_common::record::{Content, ContentType, Record};
     use dkvs_common::tag::Tag;
@@ -242,7 +255,7 @@ mod tests {
         fn new(ids: &[u8]) -> Self {
             let issuer = Arc::new(Issuer::new(SessionSecret::new(&[9; 32])));
             Self {
-                service: Service::new(MemoryStore::new(usize::MAX), Config::new(1)),
+                service: Service::new(Store::Memory(MemoryStore::new(usize::MAX)), Config::new(1)),
                 access: Access::keyed(keys(ids), issuer),
             }
         }
@@ -256,7 +269,8 @@ mod tests {
             };
             let mut replies = Vec::new();
             let send = &mut |reply: Vec<u8>| replies.push(reply.into());
-            self.service.handle_v2(&received, &mut self.access, send);
+            let mailbox = Mailbox::new(|| {});
+            self.service.handle_v2(&received, &mut self.access, &mailbox, send);
             replies
         }
 
@@ -296,9 +310,9 @@ mod tests {
 
         /// Gives it what must have no effect.
         fn give_in_vain(&mut self, datagram: &[u8], peer: SocketAddr) {
-            let before = (self.sessions(), self.service.store().len());
+            let before = (self.sessions(), self.service.store().records().len());
             assert_eq!(self.give(datagram, peer), [""; 0]);
-            assert_eq!((self.sessions(), self.service.store().len()), before);
+            assert_eq!((self.sessions(), self.service.store().records().len()), before);
         }
     }
 
@@ -357,7 +371,7 @@ mod tests {
             panic!("{told:?}");
         };
         assert_eq!(greeting.session, session, "a session in use goes on");
-        assert_eq!((server.sessions(), server.service.store().len()), (1, 1));
+        assert_eq!((server.sessions(), server.service.store().records().len()), (1, 1));
         assert_ne!(server.greet(1), session);
     }
 
@@ -446,7 +460,7 @@ mod tests {
         let told = server.ask(under(1, 0, 2), vec![GREET, GREET, put("k")]);
         assert!(matches!(told[..], [Reply::Greeting(_)]));
         assert_eq!(server.service.counters.not_greetings.count(), 6);
-        assert_eq!(server.service.store().len(), 0);
+        assert_eq!(server.service.store().records().len(), 0);
     }
 
     #[test]
@@ -493,7 +507,7 @@ mod tests {
             value: Value::new(vec![b'v'; 5_000]).unwrap(),
         };
         let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
-        server.service.store().put(&key, &record).unwrap();
+        server.service.store().records().put(&key, &record).unwrap();
         let replies = server.give(
             &sealed(under(1, session, 1), &[Request::Get { key }]),
             CLIENT.into(),

@@ -28,7 +28,7 @@ impl Service {
     ) -> Reply {
         let (mut entries, mut more, mut has_given_up) = (Vec::new(), false, false);
         let (mut room, mut looked_at, mut left_out) = (page_bytes_max, 0, 0);
-        self.store.walk(from, after, |held| {
+        self.store.records().walk(from, after, |held| {
             let entry_bytes = PAGE_ENTRY_BYTES + held.key().len();
             let is_too_long = entry_bytes > page_bytes_max;
             let is_past_the_end = entries.len() == keys_max || entry_bytes > room;
@@ -60,7 +60,7 @@ impl Service {
 mod tests {
     use super::*;
     use crate::service::Config;
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, Store};
     use dkvs_common::record::{Content, Record};
     use dkvs_common::tag::Tag;
 
@@ -68,11 +68,11 @@ mod tests {
     const START: Position = Position([0; 20]);
 
     fn service(keys: impl IntoIterator<Item = String>) -> Service {
-        let service = Service::new(MemoryStore::new(usize::MAX), Config::new(1));
+        let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), Config::new(1));
         for key in keys {
             let key = Key::new(key).unwrap();
             let record = Record::new(&key, TAG, Content::Tombstone);
-            service.store().put(&key, &record).unwrap();
+            service.store().records().put(&key, &record).unwrap();
         }
         service
     }

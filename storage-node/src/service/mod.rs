@@ -1,6 +1,7 @@
 //! What a server answers: a request's bytes in, a response out. No sockets, no clock.
 
 pub mod access;
+pub mod late;
 mod list;
 mod replies;
 pub mod sessions;
@@ -8,9 +9,10 @@ mod stage;
 mod uploads;
 mod v2;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,26 +22,29 @@ use dkvs_common::tag::TagClock;
 use dkvs_common::wire::v1::{self, GetReply, PutReply, Request};
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, VALUE_BYTES_DEFAULT};
 
-use crate::store::{Full, MemoryStore};
-use uploads::Uploads;
+use crate::store::{Later, Put, Refused, Shown, Store, Told};
+use late::{Mailbox, later_v1};
+use uploads::{UploadId, Uploads};
 
 pub use uploads::UploadCounts;
 
 /// The store, and how requests change and read it.
 pub struct Service {
-    store: MemoryStore,
+    store: Store,
     config: Config,
     /// Mints the tags of what comes without one.
-    clock: Mutex<TagClock>,
+    clock: Arc<Mutex<TagClock>>,
     /// One table for all workers, so that its limits hold for all of them together. Blocks are
     /// rare beside gets and puts, and none waits here for longer than it takes to copy a block or
     /// to make room for a value.
     uploads: Mutex<Uploads>,
+    /// Uploads whose values wait for the disk: a put of them that comes again has its reply coming.
+    pending_uploads: Arc<Mutex<HashSet<UploadId>>>,
     /// For the mutant that acknowledges before it stores: what it has not stored.
     #[cfg(feature = "mutants")]
     late: Mutex<Vec<(Key, dkvs_common::record::Record)>>,
     /// What happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
 }
 
 /// What a server is told about itself.
@@ -95,7 +100,8 @@ pub enum Response {
     Datagram(Bytes),
     /// As many datagrams as the dump makes.
     Dump(v1::Dump),
-    /// Nothing: DKVS/1 is off.
+    /// Nothing, or nothing yet: DKVS/1 is off, the put waits for the disk, or DKVS/1 has no word
+    /// for what there is to say.
     Silence,
 }
 
@@ -106,8 +112,12 @@ pub struct Counters {
     pub gets: Counter,
     /// Puts stored.
     pub puts: Counter,
-    /// Puts refused because the store is full.
+    /// Puts refused because memory or disk are full.
     pub puts_refused_full: Counter,
+    /// Puts refused because too much waited for the disk.
+    pub puts_refused_busy: Counter,
+    /// Puts refused because the disk had failed, or failed under them.
+    pub puts_failed: Counter,
     /// Dumps begun.
     pub dumps: Counter,
     /// Dumps dropped because too many were under way.
@@ -162,7 +172,7 @@ impl Counter {
 
 impl Service {
     /// Serves `store`.
-    pub fn new(store: MemoryStore, config: Config) -> Self {
+    pub fn new(store: Store, config: Config) -> Self {
         let value_bytes_max = config.value_bytes_max;
         let upload_bytes_max = config
             .upload_bytes_max
@@ -171,36 +181,52 @@ impl Service {
             store,
             config,
             // The boot id is as random as the clock's operations have to be.
-            clock: Mutex::new(TagClock::new(config.boot_id as u32)),
+            clock: Arc::new(Mutex::new(TagClock::new(config.boot_id as u32))),
             uploads: Mutex::new(Uploads::new(upload_bytes_max, value_bytes_max)),
+            pending_uploads: Arc::default(),
             #[cfg(feature = "mutants")]
             late: Mutex::default(),
-            counters: Counters::default(),
+            counters: Arc::default(),
         }
     }
 
     /// The store, for statistics and for pairs that are there from the start.
-    pub fn store(&self) -> &MemoryStore {
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
     /// The store, for whoever goes on with it when this service has ended. Uploads that are under
     /// way are gone.
-    pub fn into_store(self) -> MemoryStore {
+    pub fn into_store(self) -> Store {
         self.store
     }
 
-    /// Answers one datagram of DKVS/1. Every datagram has an answer, if DKVS/1 is on. `unix_ms` is
-    /// what the wall clock shows.
-    pub fn handle_v1(&self, datagram: Bytes, unix_ms: u64) -> Response {
+    /// Answers one datagram of DKVS/1, if that is on, now or by the mailbox. `unix_ms` is what the
+    /// wall clock shows.
+    pub fn handle_v1(
+        &self,
+        datagram: Bytes,
+        peer: SocketAddr,
+        unix_ms: u64,
+        mailbox: &Arc<Mailbox>,
+    ) -> Response {
         if !self.config.is_v1_on {
             self.counters.v1_refused.add(1);
             return Response::Silence;
         }
         match Request::decode(datagram) {
-            Ok(Request::Get(key)) => Response::Datagram(self.get(&key).encode()),
+            Ok(Request::Get(key)) => match self.get(&key) {
+                Some(reply) => Response::Datagram(reply.encode()),
+                None => Response::Silence,
+            },
             Ok(Request::Put(key, value)) => {
-                Response::Datagram(self.put(&key, &value, unix_ms).encode())
+                let counters = Arc::clone(&self.counters);
+                let reply = move |told| put_reply(&counters, told).encode();
+                let later = || later_v1(mailbox, peer, reply.clone());
+                match self.put(&key, &value, unix_ms, later) {
+                    Some(told) => Response::Datagram(reply(told)),
+                    None => Response::Silence,
+                }
             }
             Ok(Request::Dump) => Response::Dump(self.dump()),
             Err(malformed) => {
@@ -211,56 +237,48 @@ impl Service {
         }
     }
 
-    fn get(&self, key: &Key) -> GetReply {
+    /// None if it cannot be told whether there is a value: DKVS/1 has no word for that.
+    fn get(&self, key: &Key) -> Option<GetReply> {
         self.counters.gets.add(1);
         let value = self.store.read(key, |held| {
             let value = || Value::new(Bytes::copy_from_slice(held.value())).ok();
             if held.is_tombstone() { None } else { value() }
         });
-        let Some(value) = value.flatten() else {
-            return GetReply::Unknown;
+        let value = match value {
+            Shown::Record(Some(value)) => value,
+            Shown::Record(None) | Shown::Nothing => return Some(GetReply::Unknown),
+            Shown::Corrupt => return None,
         };
         let (reply, unrepresentable) = GetReply::of_stored(value);
         if let Some(reason) = unrepresentable {
             self.counters.values_unrepresentable.add(1);
             tracing::debug!(?key, %reason, "told as unknown");
         }
-        reply
+        Some(reply)
     }
 
     /// DKVS/1 has no tags: whatever comes last is the newest.
-    fn put(&self, key: &Key, value: &Value, unix_ms: u64) -> PutReply {
+    fn put(
+        &self,
+        key: &Key,
+        value: &Value,
+        unix_ms: u64,
+        later: impl FnOnce() -> Later,
+    ) -> Option<Told> {
         let content = Content::Value {
             content_type: ContentType::default(),
             value: value.clone(),
         };
-        let mint = |held| {
-            let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let clock = Arc::clone(&self.clock);
+        let mint = move |held| {
+            let mut clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
             clock.mint(unix_ms, held)
         };
-        match self.store.put_next(key, &content, mint) {
-            Ok(Ok(())) => {
-                self.counters.puts.add(1);
-                PutReply::Stored
-            }
-            Ok(Err(exhausted)) => {
-                tracing::warn!(?key, %exhausted, "put refused");
-                PutReply::Failed
-            }
-            Err(full) => {
-                self.refused_full(key, full);
-                PutReply::Failed
-            }
-        }
-    }
-
-    fn refused_full(&self, key: &Key, full: Full) {
-        self.counters.puts_refused_full.add(1);
-        tracing::debug!(?key, %full, "put refused");
+        self.store.put_next(key, &content, Box::new(mint), later)
     }
 
     fn dump(&self) -> v1::Dump {
-        let dump = v1::dump(self.store.pairs());
+        let dump = v1::dump(self.store.records().pairs());
         self.counters.dumps.add(1);
         self.counters
             .dump_pairs_left_out
@@ -269,18 +287,47 @@ impl Service {
     }
 }
 
+/// DKVS/1 knows stored and not stored.
+fn put_reply(counters: &Counters, told: Told) -> PutReply {
+    match note(counters, told) {
+        Ok(_) => PutReply::Stored,
+        Err(_) => PutReply::Failed,
+    }
+}
+
+/// Counts what a put came to.
+fn note(counters: &Counters, told: Told) -> Told {
+    match told {
+        Ok(Put::Stored) => counters.puts.add(1),
+        Ok(Put::Superseded(_)) => {}
+        Err(refused) => {
+            match refused {
+                Refused::Full(_) | Refused::DiskFull => counters.puts_refused_full.add(1),
+                Refused::Busy => counters.puts_refused_busy.add(1),
+                Refused::ReadOnly | Refused::Failed => counters.puts_failed.add(1),
+                Refused::NoTag => {}
+            }
+            tracing::debug!(%refused, "a put is refused");
+        }
+    }
+    told
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::MemoryStore;
     use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
     use serde::Deserialize;
 
     fn service(bytes_max: usize) -> Service {
-        Service::new(MemoryStore::new(bytes_max), Config::new(1))
+        Service::new(Store::Memory(MemoryStore::new(bytes_max)), Config::new(1))
     }
 
     fn replies(service: &Service, datagram: impl Into<Bytes>) -> Vec<Bytes> {
-        match service.handle_v1(datagram.into(), 1_000) {
+        let mailbox = Mailbox::new(|| {});
+        let peer = ([127, 0, 0, 1], 4_000).into();
+        match service.handle_v1(datagram.into(), peer, 1_000, &mailbox) {
             Response::Datagram(reply) => vec![reply],
             Response::Dump(dump) => dump.collect(),
             Response::Silence => Vec::new(),
@@ -342,12 +389,12 @@ mod tests {
             is_v1_on: false,
             ..Config::new(1)
         };
-        let service = Service::new(MemoryStore::new(usize::MAX), config);
+        let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
         for datagram in [&b""[..], b"k", b"k\0v", b"\0", b"\0v", b"\0DK3"] {
             assert_eq!(replies(&service, datagram), [""; 0]);
         }
         assert_eq!(service.counters.v1_refused.count(), 6);
-        assert_eq!(service.store().len(), 0);
+        assert_eq!(service.store().records().len(), 0);
     }
 
     #[test]
@@ -372,6 +419,7 @@ mod tests {
             let mint = |held| clock.mint(2_000, held);
             service
                 .store()
+                .records()
                 .put_next(&key, &content, mint)
                 .unwrap()
                 .unwrap();

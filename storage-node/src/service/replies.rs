@@ -51,6 +51,11 @@ impl<'a> Replies<'a> {
         }
     }
 
+    /// How they are proved.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
     /// Sends what has not left yet.
     pub(super) fn finish(self) {
         if !self.builder.is_empty() {

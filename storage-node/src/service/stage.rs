@@ -1,6 +1,7 @@
 //! Blocks of long values, and the puts that store them: the answers to `stage` and `put staged`.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use dkvs_common::kv::{Key, Value};
@@ -9,10 +10,12 @@ use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Reply;
 
 use super::Service;
+use super::late::ReplyTo;
 use super::uploads::{
     Block, BlockError, Progress, Shape, TakeError, UploadCounts, UploadId, Uploads,
 };
-use crate::store::Packed;
+use super::v2::put_reply;
+use crate::store::{Packed, Put, settled};
 
 /// A record whose value was sent in blocks.
 pub(super) struct StagedRecord {
@@ -54,27 +57,34 @@ impl Service {
         record: StagedRecord,
         id: UploadId,
         now: Instant,
-    ) -> Reply {
+        reply_to: ReplyTo<'_>,
+    ) -> Option<Reply> {
         if record.value_bytes as usize > self.config.value_bytes_max {
-            return self.too_large();
+            return Some(self.too_large());
         }
-        let held = |held: &Packed| (held.tag(), held.checksum());
-        let held = self.store.read(key, held);
-        if let Some((tag, checksum)) = held.filter(|(held, _)| *held >= record.tag) {
+        let held = |held: &Packed| settled(held, record.tag, record.checksum);
+        if let Some(put) = self.store.records().read(key, held).flatten() {
             self.uploads().free(id);
-            return match (tag, checksum) == (record.tag, record.checksum) {
-                true => Reply::Done,
-                false => Reply::Superseded { tag },
-            };
+            return Some(match put {
+                Put::Stored => Reply::Done,
+                Put::Superseded(tag) => Reply::Superseded { tag },
+            });
+        }
+        if self.pending_uploads().contains(&id) {
+            return None;
+        }
+        if let Err(refused) = self.store.takes(record.value_bytes as usize) {
+            // The upload stays for another try.
+            return Some(put_reply(&self.counters, Err(refused)));
         }
         let taken = self.uploads().take(id, record.value_bytes, now);
         let value = match taken {
             Ok(value) => value,
-            Err(TakeError::Incomplete) => return Reply::Absent { tag: Tag::ZERO },
-            Err(TakeError::Contradiction) => return Reply::Corrupt,
+            Err(TakeError::Incomplete) => return Some(Reply::Absent { tag: Tag::ZERO }),
+            Err(TakeError::Contradiction) => return Some(Reply::Corrupt),
         };
         let Ok(value) = Value::new(value) else {
-            return self.too_large();
+            return Some(self.too_large());
         };
         let content = Content::Value {
             content_type: record.content_type,
@@ -85,7 +95,20 @@ impl Service {
             content,
             checksum: record.checksum,
         };
-        self.put_record(key, &record)
+        self.pending_uploads().insert(id);
+        let pending = Arc::clone(&self.pending_uploads);
+        let reply = self.put_record(key, &record, reply_to, move || {
+            pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        });
+        if reply.is_some() {
+            self.pending_uploads().remove(&id);
+        }
+        reply
+    }
+
+    fn pending_uploads(&self) -> MutexGuard<'_, HashSet<UploadId>> {
+        let pending = self.pending_uploads.lock();
+        pending.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic while the table was locked leaves no upload with a block that did not arrive, and
@@ -99,8 +122,11 @@ impl Service {
 mod tests {
     use super::*;
     use crate::service::Config;
-    use crate::store::{ENTRY_OVERHEAD_BYTES, MemoryStore};
+    use crate::service::access::Seal;
+    use crate::service::late::Mailbox;
+    use crate::store::{ENTRY_OVERHEAD_BYTES, MemoryStore, Store};
     use bytes::Bytes;
+    use dkvs_common::wire::v2::message::RequestId;
     use std::net::SocketAddr;
 
     const SHAPE: Shape = Shape {
@@ -113,7 +139,7 @@ mod tests {
             value_bytes_max: 100,
             ..Config::new(1)
         };
-        Service::new(MemoryStore::new(bytes_max), config)
+        Service::new(Store::Memory(MemoryStore::new(bytes_max)), config)
     }
 
     fn key() -> Key {
@@ -132,6 +158,18 @@ mod tests {
             value: Value::new(vec![byte; 10]).unwrap(),
         };
         Record::new(&key(), Tag { time, op: 1 }, content)
+    }
+
+    fn put_staged(service: &Service, number: u64, staged: StagedRecord) -> Reply {
+        let reply_to = ReplyTo {
+            mailbox: &Mailbox::new(|| {}),
+            peer: id(number).peer,
+            seal: &Seal::Checksum,
+            id: RequestId(1),
+            operation: 0,
+        };
+        let reply = service.put_staged(&key(), staged, id(number), Instant::now(), reply_to);
+        reply.unwrap()
     }
 
     fn stage(service: &Service, number: u64, offset: u32, byte: u8) -> Reply {
@@ -156,12 +194,12 @@ mod tests {
             value_bytes: 10,
             checksum: record.checksum,
         };
-        service.put_staged(&key(), staged, id(number), Instant::now())
+        put_staged(service, number, staged)
     }
 
     fn held(service: &Service) -> Option<(Tag, Vec<u8>)> {
         let held = |held: &Packed| (held.tag(), held.value().to_vec());
-        service.store.read(&key(), held)
+        service.store.records().read(&key(), held)
     }
 
     #[test]
@@ -179,7 +217,7 @@ mod tests {
         let record = record(5, b'v');
         assert_eq!(put(&service, 1, &record), Reply::Done);
         assert_eq!(held(&service), Some((record.tag, vec![b'v'; 10])));
-        assert!(service.store.read(&key(), Packed::is_sound).unwrap());
+        assert!(service.store.records().read(&key(), Packed::is_sound).unwrap());
         assert_eq!(service.uploads().bytes_reserved(), 0);
         assert_eq!(service.upload_counts().completed, 1);
     }
@@ -211,7 +249,7 @@ mod tests {
     #[test]
     fn an_older_record_is_superseded_whether_its_upload_is_there_or_not() {
         let service = service(usize::MAX);
-        service.store.put(&key(), &record(9, b'n')).unwrap();
+        service.store.records().put(&key(), &record(9, b'n')).unwrap();
         stage_all(&service, 1, b'v');
         let tag = Tag { time: 9, op: 1 };
         for _ in 0..2 {
@@ -225,7 +263,7 @@ mod tests {
     #[test]
     fn another_record_under_the_tag_of_one_is_superseded_by_it() {
         let service = service(usize::MAX);
-        service.store.put(&key(), &record(5, b'n')).unwrap();
+        service.store.records().put(&key(), &record(5, b'n')).unwrap();
         stage_all(&service, 1, b'v');
         let tag = Tag { time: 5, op: 1 };
         let reply = put(&service, 1, &record(5, b'v'));
@@ -259,7 +297,7 @@ mod tests {
             upload_bytes_max: 0,
             ..Config::new(1)
         };
-        let service = Service::new(MemoryStore::new(usize::MAX), config);
+        let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
         assert!(matches!(stage(&service, 1, 0, b'v'), Reply::Staged { .. }));
         assert_eq!(stage(&service, 2, 0, b'v'), Reply::Busy);
         stage_all(&service, 1, b'v');
@@ -288,7 +326,7 @@ mod tests {
             value_bytes: 101,
             checksum: 0,
         };
-        let reply = service.put_staged(&key(), staged, id(1), Instant::now());
+        let reply = put_staged(&service, 1, staged);
         assert_eq!(reply, Reply::TooLarge { value_bytes_max });
         let begun = (2..).take_while(|number| stage(&service, *number, 0, b'v') != Reply::Busy);
         assert_eq!(begun.count(), crate::service::uploads::UPLOADS_MAX / 2);

@@ -1,6 +1,7 @@
 //! DKVS/2: a datagram of requests in, datagrams of replies out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
 use dkvs_common::wire::v2::reply::{
-    Durability, Greeting, PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply, Statistic,
+    Greeting, PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply, Statistic,
 };
 use dkvs_common::wire::v2::request::Request;
 
@@ -18,12 +19,13 @@ use super::access::{Access, Standing};
 use super::replies::Replies;
 use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
-use super::{Received, Service};
-use crate::store::{Packed, Put};
+use super::late::{Mailbox, ReplyTo};
+use super::{Counters, Received, Service, note};
+use crate::store::{Packed, Put, Refused, Shown, Told};
 
 /// What the requests of a datagram have in common.
 #[derive(Clone, Copy)]
-struct Origin {
+struct Origin<'a> {
     /// The ring of the sender.
     epoch: u32,
     peer: SocketAddr,
@@ -32,15 +34,52 @@ struct Origin {
     now: Instant,
     /// How long it had lain there.
     waited: Duration,
+    /// Where replies go that come later.
+    mailbox: &'a Arc<Mailbox>,
+}
+
+impl<'a> Origin<'a> {
+    fn reply_to<'b>(self, id: RequestId, operation: u8, replies: &'b Replies<'_>) -> ReplyTo<'b>
+    where
+        'a: 'b,
+    {
+        ReplyTo {
+            mailbox: self.mailbox,
+            peer: self.peer,
+            seal: replies.seal(),
+            id,
+            operation,
+        }
+    }
+}
+
+/// The answer to a put.
+pub(super) fn put_reply(counters: &Counters, told: Told) -> Reply {
+    match note(counters, told) {
+        Ok(Put::Stored) => Reply::Done,
+        Ok(Put::Superseded(tag)) => Reply::Superseded { tag },
+        Err(refused) => refusal(refused),
+    }
+}
+
+fn refusal(refused: Refused) -> Reply {
+    match refused {
+        Refused::Full(_) | Refused::DiskFull => Reply::Full,
+        Refused::Busy => Reply::Busy,
+        Refused::ReadOnly => Reply::ReadOnly,
+        Refused::Failed | Refused::NoTag => Reply::Internal,
+    }
 }
 
 impl Service {
-    /// Answers a DKVS/2 datagram, its requests together, by calls of `send` with a datagram each.
-    /// One that does not prove, was taken before, or does not come from a client, gets no answer.
+    /// Answers a DKVS/2 datagram, its requests together, by calls of `send` with a datagram each;
+    /// what has to wait for the disk is answered by the mailbox. One that does not prove, was taken
+    /// before, or does not come from a client, gets no answer.
     pub fn handle_v2(
         &self,
         received: &Received,
         access: &mut Access,
+        mailbox: &Arc<Mailbox>,
         send: &mut dyn FnMut(Vec<u8>),
     ) {
         #[cfg(feature = "mutants")]
@@ -54,6 +93,7 @@ impl Service {
             standing: opened.standing,
             now: received.at,
             waited: received.waited,
+            mailbox,
         };
         self.counters.datagrams.add(1);
         let our_epoch = self.config.epoch.unwrap_or(0);
@@ -68,7 +108,7 @@ impl Service {
 
     /// Answers the greeting that a stranger's datagram begins with, and nothing else: a single
     /// answer, in the same envelope, is as long as its question.
-    fn greet(&self, mut messages: Bytes, origin: Origin, replies: &mut Replies<'_>) {
+    fn greet(&self, mut messages: Bytes, origin: Origin<'_>, replies: &mut Replies<'_>) {
         match next_request(&mut messages) {
             Ok(Some(Ok(message))) if matches!(message.request, Request::Greet { .. }) => {
                 self.serve_in_time(message, origin, replies);
@@ -80,7 +120,7 @@ impl Service {
         }
     }
 
-    fn serve_all(&self, mut messages: Bytes, origin: Origin, replies: &mut Replies<'_>) {
+    fn serve_all(&self, mut messages: Bytes, origin: Origin<'_>, replies: &mut Replies<'_>) {
         loop {
             match next_request(&mut messages) {
                 Ok(Some(Ok(request))) => self.serve_in_time(request, origin, replies),
@@ -104,7 +144,7 @@ impl Service {
     }
 
     /// Serves a request unless nobody waits for its reply any more.
-    fn serve_in_time(&self, message: RequestMessage, origin: Origin, replies: &mut Replies<'_>) {
+    fn serve_in_time(&self, message: RequestMessage, origin: Origin<'_>, replies: &mut Replies<'_>) {
         if origin.waited >= Duration::from_millis(message.wait_ms.into()) {
             self.counters.expired.add(1);
             return;
@@ -112,7 +152,7 @@ impl Service {
         self.serve(message, origin, replies);
     }
 
-    fn serve(&self, message: RequestMessage, origin: Origin, replies: &mut Replies<'_>) {
+    fn serve(&self, message: RequestMessage, origin: Origin<'_>, replies: &mut Replies<'_>) {
         let Origin {
             epoch, peer, now, ..
         } = origin;
@@ -128,7 +168,13 @@ impl Service {
             Request::Get { key } => return self.serve_get(id, operation, &key, replies),
             Request::Tag { key } => self.tag(&key),
             Request::Digest { key } => self.digest(&key),
-            Request::Put { key, record } => self.put_record(&key, &record),
+            Request::Put { key, record } => {
+                let reply_to = origin.reply_to(id, operation, replies);
+                match self.put_record(&key, &record, reply_to, || {}) {
+                    Some(reply) => reply,
+                    None => return,
+                }
+            }
             Request::GetBlock {
                 key,
                 tag,
@@ -170,7 +216,12 @@ impl Service {
                     value_bytes,
                     checksum,
                 };
-                self.put_staged(&key, record, UploadId { peer, number }, now)
+                let upload = UploadId { peer, number };
+                let reply_to = origin.reply_to(id, operation, replies);
+                match self.put_staged(&key, record, upload, now, reply_to) {
+                    Some(reply) => reply,
+                    None => return,
+                }
             }
             Request::List { from, after, limit } => {
                 let page_bytes_max =
@@ -192,7 +243,7 @@ impl Service {
             session,
             datagram_bytes_max: u16::try_from(self.config.datagram_bytes_max).unwrap_or(u16::MAX),
             value_bytes_max: u32::try_from(self.config.value_bytes_max).unwrap_or(u32::MAX),
-            durability: Durability::Memory,
+            durability: self.store.durability(),
         }
     }
 
@@ -252,7 +303,11 @@ impl Service {
             true => Reply::Absent { tag: held.tag() },
             false => reply(held),
         });
-        shown.unwrap_or(Reply::Absent { tag: Tag::ZERO })
+        match shown {
+            Shown::Record(reply) => reply,
+            Shown::Nothing => Reply::Absent { tag: Tag::ZERO },
+            Shown::Corrupt => Reply::Corrupt,
+        }
     }
 
     pub(super) fn too_large(&self) -> Reply {
@@ -260,34 +315,40 @@ impl Service {
         Reply::TooLarge { value_bytes_max }
     }
 
-    pub(super) fn put_record(&self, key: &Key, record: &Record) -> Reply {
+    /// None if the reply comes later; `settled` is called before it leaves then.
+    pub(super) fn put_record(
+        &self,
+        key: &Key,
+        record: &Record,
+        reply_to: ReplyTo<'_>,
+        settled: impl FnOnce() + Send + 'static,
+    ) -> Option<Reply> {
         let value_bytes = match &record.content {
             Content::Value { value, .. } => value.len(),
             Content::Tombstone => 0,
         };
         if value_bytes > self.config.value_bytes_max {
-            return self.too_large();
+            return Some(self.too_large());
         }
         if !record.is_sound(key) {
             self.counters.damaged.add(1);
-            return Reply::Corrupt;
+            return Some(Reply::Corrupt);
         }
         #[cfg(feature = "mutants")]
         if mutants::is_on(Mutant::AcknowledgedBeforeStored) {
             self.put_later(key, record);
-            return Reply::Done;
+            return Some(Reply::Done);
         }
-        match self.store.put(key, record) {
-            Ok(Put::Stored) => {
-                self.counters.puts.add(1);
-                Reply::Done
-            }
-            Ok(Put::Superseded(tag)) => Reply::Superseded { tag },
-            Err(full) => {
-                self.refused_full(key, full);
-                Reply::Full
-            }
-        }
+        let counters = &self.counters;
+        let later = || {
+            let counters = Arc::clone(counters);
+            reply_to.later(move |told| {
+                settled();
+                put_reply(&counters, told)
+            })
+        };
+        let told = self.store.put(key, record, later)?;
+        Some(put_reply(counters, told))
     }
 
     /// [`Mutant::AcknowledgedBeforeStored`]: keeps a record that was confirmed until the next
@@ -300,7 +361,7 @@ impl Service {
     #[cfg(feature = "mutants")]
     fn put_late(&self) {
         for (key, record) in self.late().drain(..) {
-            let _ = self.store.put(&key, &record);
+            let _ = self.store.put(&key, &record, || Box::new(drop));
         }
     }
 
@@ -318,8 +379,8 @@ impl Service {
             (uploads.counts(), uploads.bytes_reserved() as u64)
         };
         [
-            (Statistic::Keys, self.store.len() as u64),
-            (Statistic::Bytes, self.store.bytes() as u64),
+            (Statistic::Keys, self.store.records().len() as u64),
+            (Statistic::Bytes, self.store.records().bytes() as u64),
             (Statistic::Gets, counters.gets.count()),
             (Statistic::Puts, counters.puts.count()),
             (
@@ -359,7 +420,7 @@ impl Service {
 mod tests {
     use super::*;
     use crate::service::Config;
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, Store};
     use dkvs_common::kv::Value;
     use dkvs_common::ring::Position;
     use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
@@ -371,7 +432,7 @@ mod tests {
             boot_id: 77,
             ..Config::new(1)
         };
-        Service::new(MemoryStore::new(bytes_max), config)
+        Service::new(Store::Memory(MemoryStore::new(bytes_max)), config)
     }
 
     fn key() -> Key {
@@ -413,7 +474,7 @@ mod tests {
         }
         let mut datagrams = Vec::new();
         let received = received(builder.finish(), Duration::ZERO);
-        service.handle_v2(&received, &mut Access::Open, &mut |reply| {
+        service.handle_v2(&received, &mut Access::Open, &Mailbox::new(|| {}), &mut |reply| {
             datagrams.push(Bytes::from(reply));
         });
         let mut replies = Vec::new();
@@ -519,7 +580,7 @@ mod tests {
         let service = service(usize::MAX);
         let value: Vec<u8> = (0..20_000u32).map(|number| number as u8).collect();
         let record = record(1, value.clone());
-        service.store().put(&key(), &record).unwrap();
+        service.store().records().put(&key(), &record).unwrap();
         let Reply::Record {
             value_bytes: 20_000,
             block,
@@ -579,7 +640,7 @@ mod tests {
             Reply::Corrupt
         );
         let service = Service::new(
-            MemoryStore::new(usize::MAX),
+            Store::Memory(MemoryStore::new(usize::MAX)),
             Config {
                 value_bytes_max: 10,
                 epoch: Some(7),
@@ -624,7 +685,7 @@ mod tests {
         };
         assert_eq!(one(&service, put), Reply::Done);
         let is_whole = |held: &Packed| held.is_sound() && held.value() == value;
-        assert_eq!(service.store().read(&key(), is_whole), Some(true));
+        assert_eq!(service.store().records().read(&key(), is_whole), Some(true));
     }
 
     #[test]
@@ -635,11 +696,11 @@ mod tests {
             .collect();
         for key in &keys {
             let record = Record::new(key, Tag { time: 3, op: 1 }, Content::Tombstone);
-            service.store().put(key, &record).unwrap();
+            service.store().records().put(key, &record).unwrap();
         }
         let too_long = Key::new(vec![b'k'; 2_000]).unwrap();
         let record = Record::new(&too_long, Tag { time: 3, op: 1 }, Content::Tombstone);
-        service.store().put(&too_long, &record).unwrap();
+        service.store().records().put(&too_long, &record).unwrap();
         keys.sort_by_key(Position::of_key);
         let mut listed = Vec::<Key>::new();
         loop {
@@ -696,7 +757,7 @@ mod tests {
         let service = service(usize::MAX);
         let silent = |datagram: Vec<u8>| {
             let received = received(datagram, Duration::ZERO);
-            service.handle_v2(&received, &mut Access::Open, &mut |_| panic!("an answer"));
+            service.handle_v2(&received, &mut Access::Open, &Mailbox::new(|| {}), &mut |_| panic!("an answer"));
         };
         let envelope = Envelope {
             sender: Sender::Server,
@@ -729,7 +790,7 @@ mod tests {
             }
             let mut ids = Vec::new();
             let received = received(builder.finish(), waited);
-            service.handle_v2(&received, &mut Access::Open, &mut |reply| {
+            service.handle_v2(&received, &mut Access::Open, &Mailbox::new(|| {}), &mut |reply| {
                 let (_, mut messages) = envelope::open(&reply.into(), Proof::Checksum).unwrap();
                 while let Some(message) = next_reply(&mut messages).unwrap() {
                     ids.push(message.id.0);

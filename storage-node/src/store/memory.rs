@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use thiserror::Error;
 
 use super::packed::Packed;
+use super::{Put, settled};
 use super::shard::{Entry, Place, Shard};
 
 /// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
@@ -46,15 +46,6 @@ pub struct Full {
     pub bytes_max: usize,
 }
 
-/// What became of a put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
-    /// The store holds the record, or held it before.
-    Stored,
-    /// The store holds a newer one, with this tag; or another one with the very same.
-    Superseded(Tag),
-}
-
 /// Records in memory, lost with the process.
 pub struct MemoryStore {
     shards: Box<[Mutex<Shard>]>,
@@ -81,20 +72,21 @@ impl MemoryStore {
         self.shard(place.position).find(place).map(show)
     }
 
+    /// The same, of the record of bytes that are a key.
+    pub(super) fn read_bytes<R>(&self, key: &[u8], show: impl FnOnce(&Packed) -> R) -> Option<R> {
+        let place = place(Position::of_key_bytes(key), key);
+        self.shard(place.position).find(place).map(show)
+    }
+
     /// Stores a record, unless one with the same or a greater tag is there. One that is no
     /// longer than the record it replaces always fits.
     pub fn put(&self, key: &Key, record: &Record) -> Result<Put, Full> {
-        let newer = |held: Option<&Packed>| match held {
-            Some(held) if held.tag() >= record.tag && !mutants::is_on(Mutant::OlderTagStored) => {
-                Err((held.tag(), held.checksum()))
-            }
-            _ => Ok(record.clone()),
+        let newer = |held: Option<&Packed>| {
+            let settled = held.and_then(|held| settled(held, record.tag, record.checksum));
+            settled.map_or_else(|| Ok(record.clone()), Err)
         };
-        Ok(match self.replace(key, &record.content, newer)? {
-            Err(held) if held == (record.tag, record.checksum) => Put::Stored,
-            Err((held, _)) => Put::Superseded(held),
-            Ok(()) => Put::Stored,
-        })
+        let replaced = self.replace(key, &record.content, newer)?;
+        Ok(replaced.err().unwrap_or(Put::Stored))
     }
 
     /// Stores `content` under a tag that `mint` makes greater than the one it is given: that of
@@ -161,6 +153,47 @@ impl MemoryStore {
     /// What its records take, overhead included; never more than the limit.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Puts a record that is on a disk in the place of the one that is there, whatever the limit.
+    pub(super) fn insert(&self, packed: Packed) {
+        self.change(packed, |_| true);
+    }
+
+    /// Does so unless the one that is there is newer.
+    pub(super) fn load(&self, packed: Packed) {
+        let tag = packed.tag();
+        self.change(packed, |held| tag >= held.tag());
+    }
+
+    fn change(&self, packed: Packed, replaces: impl FnOnce(&Packed) -> bool) {
+        let key = packed.key().to_vec();
+        let place = place(Position::of_key_bytes(&key), &key);
+        let bytes = packed.bytes();
+        match self.shard(place.position).entry(place) {
+            Entry::Occupied(held) if replaces(held) => {
+                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
+                *held = packed;
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(vacancy) => {
+                let entry_bytes = bytes + ENTRY_OVERHEAD_BYTES;
+                self.bytes.fetch_add(entry_bytes, Ordering::Relaxed);
+                self.records.fetch_add(1, Ordering::Relaxed);
+                vacancy.insert(packed);
+            }
+        }
+    }
+
+    /// Whether so many bytes more are within the limit.
+    pub(super) fn check_room(&self, record_bytes: usize) -> Result<(), Full> {
+        let bytes_max = self.bytes_max;
+        let is_within = self.bytes().saturating_add(record_bytes) <= bytes_max;
+        is_within.then_some(()).ok_or(Full {
+            record_bytes,
+            bytes_max,
+        })
     }
 
     /// Puts what `record` makes of the record that is there, if one is, in its place, if it makes

@@ -7,20 +7,29 @@
 //! So a pair costs 24 bytes, an allocation's header and a place in a tree beyond its own
 //! bytes, and never keeps alive the datagram in which it came.
 
-use bytes::Bytes;
-use dkvs_common::kv::{Key, Value};
-use dkvs_common::record::{Content, ContentType, Record, checksum};
+use dkvs_common::kv::Key;
+use dkvs_common::record::{Content, Parts, Record, checksum_of};
 use dkvs_common::tag::Tag;
 
 const HEAD_BYTES: usize = 24;
+
+/// Where the byte of the kind is.
+const KIND: usize = 20;
 const TOMBSTONE: u8 = 1;
+
+/// Beside the kind, and never written to a disk: the store does not vouch for the record.
+const DOUBTED: u8 = 0x80;
 
 /// A key and its record.
 pub struct Packed(Box<[u8]>);
 
 impl Packed {
     pub(super) fn new(key: &Key, record: &Record) -> Self {
-        let (kind, content_type, value) = parts(&record.content);
+        let Parts {
+            kind,
+            content_type,
+            value,
+        } = Parts::of(&record.content);
         let key = key.as_bytes();
         let mut packed =
             Vec::with_capacity(packed_bytes(key.len(), content_type.len(), value.len()));
@@ -38,8 +47,8 @@ impl Packed {
 
     /// How many bytes a pair takes, packed.
     pub(super) fn bytes_of(key: &Key, content: &Content) -> usize {
-        let (_, content_type, value) = parts(content);
-        packed_bytes(key.as_bytes().len(), content_type.len(), value.len())
+        let parts = Parts::of(content);
+        packed_bytes(key.as_bytes().len(), parts.content_type.len(), parts.value.len())
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -70,7 +79,19 @@ impl Packed {
 
     /// Whether the key is deleted.
     pub fn is_tombstone(&self) -> bool {
-        self.0[20] == TOMBSTONE
+        self.0[KIND] & !DOUBTED == TOMBSTONE
+    }
+
+    /// Whether the store holds it without vouching that it confirmed nothing newer.
+    pub fn is_doubted(&self) -> bool {
+        self.0[KIND] & DOUBTED != 0
+    }
+
+    pub(super) fn set_doubted(&mut self, is_doubted: bool) {
+        self.0[KIND] &= !DOUBTED;
+        if is_doubted {
+            self.0[KIND] |= DOUBTED;
+        }
     }
 
     /// The value's media type.
@@ -85,24 +106,45 @@ impl Packed {
 
     /// Whether the record is what once entered the cluster under this key.
     pub fn is_sound(&self) -> bool {
-        let copy = Bytes::copy_from_slice;
-        let content = match self.is_tombstone() {
-            true => Content::Tombstone,
-            false => {
-                let (Ok(content_type), Ok(value)) = (
-                    ContentType::new(copy(self.content_type())),
-                    Value::new(copy(self.value())),
-                ) else {
-                    return false;
-                };
-                Content::Value {
-                    content_type,
-                    value,
-                }
-            }
+        let kind = self.0[KIND] & !DOUBTED;
+        let parts = Parts {
+            kind,
+            content_type: self.content_type(),
+            value: self.value(),
         };
-        let key = Key::new(copy(self.key()));
-        key.is_ok_and(|key| checksum(&key, self.tag(), &content) == self.checksum())
+        checksum_of(self.key(), self.tag(), &parts) == self.checksum()
+    }
+
+    /// Writes it as it lies on a disk.
+    pub(super) fn write_to(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.0);
+        out[start + KIND] &= !DOUBTED;
+    }
+
+    /// Reads what was written so, if the lengths in it agree with its own.
+    pub(super) fn read_from(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < HEAD_BYTES {
+            return None;
+        }
+        let read = Self(bytes.into());
+        (read.value_start() <= bytes.len() && !read.is_doubted()).then_some(read)
+    }
+
+    /// Shows all of it but the value, as it lies on a disk.
+    pub(super) fn with_head<R>(&self, show: impl FnOnce(&[u8]) -> R) -> R {
+        let head = &self.0[..self.value_start()];
+        if !self.is_doubted() {
+            return show(head);
+        }
+        let mut head = head.to_vec();
+        head[KIND] &= !DOUBTED;
+        show(&head)
+    }
+
+    /// Another allocation of the same.
+    pub(super) fn duplicate(&self) -> Self {
+        Self(self.0.clone())
     }
 
     fn content_type_bytes(&self) -> usize {
@@ -115,16 +157,6 @@ impl Packed {
     }
 }
 
-fn parts(content: &Content) -> (u8, &[u8], &[u8]) {
-    match content {
-        Content::Value {
-            content_type,
-            value,
-        } => (0, content_type.as_bytes(), value.as_bytes()),
-        Content::Tombstone => (TOMBSTONE, &[], &[]),
-    }
-}
-
 fn packed_bytes(key_bytes: usize, content_type_bytes: usize, value_bytes: usize) -> usize {
     HEAD_BYTES + key_bytes + content_type_bytes + value_bytes
 }
@@ -132,6 +164,8 @@ fn packed_bytes(key_bytes: usize, content_type_bytes: usize, value_bytes: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dkvs_common::kv::Value;
+    use dkvs_common::record::ContentType;
 
     fn packed(key: &str, content_type: &str, value: &str) -> Packed {
         let key = Key::new(key.to_owned()).unwrap();
@@ -175,8 +209,9 @@ mod tests {
             }
             let mut flipped = Packed(sound.0.clone());
             flipped.0[bit / 8] ^= 1 << (bit % 8);
-            // Kinds other than value and tombstone read as a value.
-            if (20 * 8 + 1..21 * 8).contains(&bit) {
+            // Doubt is the store's own, and no part of what was written.
+            if bit == 20 * 8 + 7 {
+                assert!(flipped.is_sound() && flipped.is_doubted());
                 continue;
             }
             assert!(!flipped.is_sound(), "bit {bit}");

@@ -16,7 +16,8 @@ use dkvs_common::wire::v2::session::SessionSecret;
 use dkvs_storage_node::service::access::Access;
 use dkvs_storage_node::service::sessions::Issuer;
 use dkvs_storage_node::service::{Config, Received, Response, Service};
-use dkvs_storage_node::store::MemoryStore;
+use dkvs_storage_node::service::late::Mailbox;
+use dkvs_storage_node::store::{MemoryStore, Store};
 
 use super::chance::Chance;
 use super::moment::Moment;
@@ -61,6 +62,7 @@ enum State {
 struct Process {
     service: Service,
     access: Access,
+    mailbox: Arc<Mailbox>,
 }
 
 /// A datagram in the buffer.
@@ -121,7 +123,7 @@ impl Server {
     /// What it holds, or will hold again.
     pub fn store(&self) -> &MemoryStore {
         match &self.state {
-            State::Up { process, .. } => process.service.store(),
+            State::Up { process, .. } => process.service.store().records(),
             State::Down { kept, .. } => kept,
         }
     }
@@ -141,7 +143,10 @@ impl Server {
         };
         match std::mem::replace(&mut self.state, nobody) {
             State::Up { process, .. } if !forgets => {
-                let (kept, stranger) = (process.service.into_store(), None);
+                let Store::Memory(kept) = process.service.into_store() else {
+                    unreachable!("it is in memory");
+                };
+                let stranger = None;
                 self.state = State::Down { kept, stranger };
             }
             State::Up { .. } => {}
@@ -240,7 +245,8 @@ impl Server {
             }
         };
         Process {
-            service: Service::new(store, config),
+            service: Service::new(Store::Memory(store), config),
+            mailbox: Mailbox::new(|| {}),
             access,
         }
     }
@@ -258,10 +264,16 @@ impl Process {
                 waited: now.since(inbound.arrived),
             };
             let send = &mut |reply: Vec<u8>| replies.push(reply.into());
-            self.service.handle_v2(&received, &mut self.access, send);
+            self.service
+                .handle_v2(&received, &mut self.access, &self.mailbox, send);
         } else if let Response::Datagram(reply) =
             // Damage alone makes such a datagram. What it puts, it puts under no key of ours.
-            self.service.handle_v1(inbound.datagram.clone(), 0)
+            self.service.handle_v1(
+                inbound.datagram.clone(),
+                SocketAddr::V4(inbound.peer),
+                0,
+                &self.mailbox,
+            )
         {
             replies.push(reply);
         }

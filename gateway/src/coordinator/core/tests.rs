@@ -9,8 +9,9 @@ use dkvs_common::cluster::Cluster;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_storage_node::service::access::Access;
+use dkvs_storage_node::service::late::Mailbox;
 use dkvs_storage_node::service::{Config as ServiceConfig, Received, Service};
-use dkvs_storage_node::store::MemoryStore;
+use dkvs_storage_node::store::{MemoryStore, Store};
 
 const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
 
@@ -107,7 +108,8 @@ fn exchange(core: &mut Core<()>, service: &Service, now: Now) {
                 waited: Duration::ZERO,
             };
             let mut replies = Vec::new();
-            service.handle_v2(&received, &mut Access::Open, &mut |reply| {
+            let mailbox = Mailbox::new(|| {});
+            service.handle_v2(&received, &mut Access::Open, &mailbox, &mut |reply| {
                 replies.push(reply);
             });
             for reply in replies {
@@ -119,7 +121,7 @@ fn exchange(core: &mut Core<()>, service: &Service, now: Now) {
 
 #[test]
 fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is() {
-    let service = Service::new(MemoryStore::new(1 << 20), ServiceConfig::new(1));
+    let service = Service::new(Store::Memory(MemoryStore::new(1 << 20)), ServiceConfig::new(1));
     let mut core = core();
     let now = Now {
         at: Instant::now(),
@@ -139,12 +141,12 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
         let id = write(&mut core, level, "withdrawn");
         core.withdraw(id);
         exchange(&mut core, &service, now);
-        assert!(service.store().is_empty());
+        assert!(service.store().records().is_empty());
     }
     for (stored, level) in [(1, Level::Agreement), (2, Level::Linearizable)] {
         let id = write(&mut core, level, level.name());
         core.cancel(id);
         exchange(&mut core, &service, now);
-        assert_eq!(service.store().len(), stored);
+        assert_eq!(service.store().records().len(), stored);
     }
 }

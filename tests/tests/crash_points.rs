@@ -1,0 +1,239 @@
+//! A durable store on a disk that forgets: a crash at every write and every sync of short scripts,
+//! with any part of what was not synced kept, and of longer ones at random.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::reply::Durability;
+use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
+use dkvs_storage_node::store::{Put, Shown, Told};
+use dkvs_tests::disk::{Disk, Fault, Kept};
+use dkvs_tests::random::Random;
+
+fn options(declaration: Option<Declaration>) -> Options {
+    Options {
+        bytes_max: usize::MAX,
+        durability: Durability::Fsync,
+        declaration,
+        machine_run: 1,
+    }
+}
+
+fn open(disk: &Disk, declaration: Option<Declaration>) -> Result<Run, OpenError> {
+    let (store, committer) = DiskStore::open(disk.media(), options(declaration))?;
+    Ok(Run { store, committer })
+}
+
+/// A store while its server runs.
+struct Run {
+    store: Arc<DiskStore>,
+    committer: Committer,
+}
+
+/// One step of a script.
+#[derive(Debug, Clone)]
+enum Step {
+    /// These keys are put, with values of these lengths, and made durable together.
+    Commit(Vec<(u8, usize)>),
+    /// Old rows are cleaned.
+    Idle,
+}
+
+/// What was told, by the number that is a record's tag.
+type Heard = Arc<Mutex<Vec<(u64, Told)>>>;
+
+#[derive(Default)]
+struct Script {
+    /// Each key's records: the number of the put, and the length of its value; none is deleted.
+    put: BTreeMap<u8, Vec<(u64, usize)>>,
+    next: u64,
+    heard: Heard,
+}
+
+fn key(number: u8) -> Key {
+    Key::new(format!("key {number}")).unwrap()
+}
+
+/// The record of a put: a value that tells its number, or a tombstone.
+fn record(number: u64, key_number: u8, length: usize) -> Record {
+    let content = match length {
+        0 => Content::Tombstone,
+        _ => Content::Value {
+            content_type: ContentType::default(),
+            value: Value::new(vec![number as u8; length]).unwrap(),
+        },
+    };
+    let time = number + 1;
+    Record::new(&key(key_number), Tag { time, op: 1 }, content)
+}
+
+impl Script {
+    fn play(&mut self, run: &mut Run, step: &Step) {
+        let Step::Commit(puts) = step else {
+            while run.committer.idle() {}
+            return;
+        };
+        for (key_number, length) in puts {
+            let number = self.next;
+            self.next += 1;
+            self.put.entry(*key_number).or_default().push((number, *length));
+            let heard = Arc::clone(&self.heard);
+            let hear = move |told| heard.lock().unwrap().push((number, told));
+            let at_once = hear.clone();
+            let record = record(number, *key_number, *length);
+            let told = run.store.put(&key(*key_number), &record, || Box::new(hear));
+            if let Some(told) = told {
+                at_once(told);
+            }
+        }
+        while let Some(batch) = run.committer.begin() {
+            run.committer.finish(batch);
+        }
+    }
+
+    /// What was confirmed is there, or something newer that was put; and it is whole.
+    fn check(&self, run: &Run, what: &str) {
+        let heard = self.heard.lock().unwrap();
+        for (key_number, puts) in &self.put {
+            let is_confirmed =
+                |number: u64| heard.iter().any(|heard| *heard == (number, Ok(Put::Stored)));
+            let confirmed = puts.iter().rfind(|(number, _)| is_confirmed(*number));
+            let shown = run.store.read(&key(*key_number), |held| {
+                let number = held.tag().time - 1;
+                let length = held.value().len();
+                assert!(held.value().iter().all(|byte| *byte == number as u8), "{what}");
+                assert!(puts.contains(&(number, length)), "{what}: key {key_number}");
+                number
+            });
+            match (shown, confirmed) {
+                (Shown::Record(number), Some((confirmed, _))) => {
+                    assert!(number >= *confirmed, "{what}: {number} in place of {confirmed}");
+                }
+                (Shown::Nothing, Some((confirmed, _))) => {
+                    panic!("{what}: put {confirmed} of key {key_number} is lost");
+                }
+                (Shown::Record(_) | Shown::Nothing, None) => {}
+                (Shown::Corrupt, _) => panic!("{what}: key {key_number} is corrupt"),
+            }
+        }
+    }
+}
+
+fn short_script() -> Vec<Step> {
+    vec![
+        Step::Commit(vec![(1, 10)]),
+        Step::Commit(vec![(1, 20), (2, 5_000), (3, 1)]),
+        Step::Commit(vec![(2, 0), (4, 30_000)]),
+        Step::Commit(vec![(1, 7), (1, 8)]),
+    ]
+}
+
+/// One whose rows have to be cleaned: the same keys again and again.
+fn cleaning_script() -> Vec<Step> {
+    let again = |round: u64| Step::Commit(vec![((round % 3) as u8, 150_000)]);
+    let mut steps = vec![Step::Commit(vec![(9, 300), (8, 0)])];
+    steps.extend((0..12).map(again));
+    steps.push(Step::Idle);
+    steps.push(Step::Commit(vec![(7, 10)]));
+    steps
+}
+
+/// Plays a script with a crash at an operation, or none; whether it came to the crash.
+fn crash_at(script: &[Step], operation: Option<u64>, kept: &mut dyn FnMut(&Disk)) -> Option<u64> {
+    let disk = Disk::default();
+    let mut played = Script::default();
+    let mut run = open(&disk, Some(Declaration::New)).unwrap();
+    let begun = disk.operations();
+    if let Some(operation) = operation {
+        disk.fail_at(begun + operation, Fault::Crash);
+    }
+    for step in script {
+        played.play(&mut run, step);
+        if disk.is_down() {
+            break;
+        }
+    }
+    let what = format!("crash at {operation:?}");
+    played.check(&run, &what);
+    let operations = disk.operations() - begun;
+    let has_crashed = disk.is_down();
+    disk.crash();
+    drop(run);
+    kept(&disk);
+
+    let mut run = open(&disk, None).unwrap_or_else(|error| panic!("{what}: {error}"));
+    played.check(&run, &what);
+    // It goes on, and what it stores then is as durable.
+    for step in [Step::Commit(vec![(1, 99), (5, 5)]), Step::Idle, Step::Commit(vec![(2, 3)])] {
+        played.play(&mut run, &step);
+    }
+    disk.crash();
+    drop(run);
+    disk.recover(Kept::Nothing);
+    let run = open(&disk, None).unwrap_or_else(|error| panic!("{what}, and again: {error}"));
+    played.check(&run, &format!("{what}, and again"));
+    (!has_crashed).then_some(operations)
+}
+
+/// A crash at every operation of a script, with nothing, all and some of what was unsynced kept.
+fn crash_everywhere(script: &[Step], variants: u64) -> u64 {
+    let operations = crash_at(script, None, &mut |disk| disk.recover(Kept::Nothing)).unwrap();
+    let mut points = 0;
+    for operation in 0..operations {
+        crash_at(script, Some(operation), &mut |disk| disk.recover(Kept::Nothing));
+        crash_at(script, Some(operation), &mut |disk| disk.recover(Kept::All));
+        for variant in 0..variants {
+            let mut random = Random::new(operation * 1_000 + variant);
+            crash_at(script, Some(operation), &mut |disk| {
+                disk.recover(Kept::Some(&mut random));
+            });
+        }
+        points += 2 + variants;
+    }
+    points
+}
+
+#[test]
+fn a_crash_at_any_write_or_sync_takes_nothing_back_that_was_confirmed() {
+    let points = crash_everywhere(&short_script(), 10);
+    println!("{points} crashes of a short script");
+    assert!(points > 400, "{points}");
+}
+
+#[test]
+fn a_crash_while_old_rows_are_cleaned_takes_nothing_back() {
+    let points = crash_everywhere(&cleaning_script(), 2);
+    println!("{points} crashes of a script that cleans");
+    assert!(points > 400, "{points}");
+}
+
+#[test]
+fn crashes_of_long_scripts_at_random_take_nothing_back() {
+    for seed in 0..30 {
+        let mut random = Random::new(seed);
+        let script: Vec<Step> = (0..40)
+            .map(|_| {
+                let puts = 1 + random.below(8);
+                let mut put = || {
+                    let length = random.one_of(&[0, 1, 30, 1_000, 4_060, 70_000]);
+                    (random.below(12) as u8, length)
+                };
+                match puts {
+                    8 => Step::Idle,
+                    _ => Step::Commit((0..puts).map(|_| put()).collect()),
+                }
+            })
+            .collect();
+        let operations = crash_at(&script, None, &mut |disk| disk.recover(Kept::All)).unwrap();
+        for _ in 0..5 {
+            let operation = random.number() % operations;
+            let mut kept = Random::new(random.number());
+            crash_at(&script, Some(operation), &mut |disk| {
+                disk.recover(Kept::Some(&mut kept));
+            });
+        }
+    }
+}
