@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Flags, Servers, check_environment};
+use crate::config::{Config, Embedded, Flags, Servers, check_environment};
 use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
 use crate::http::App;
@@ -59,7 +59,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
             (Cluster::parse(&name, &text)?, None)
         }
         Servers::Embedded(servers) => {
-            let embedded = EmbeddedCluster::start(*servers)?;
+            let embedded = EmbeddedCluster::start(servers)?;
             (embedded.cluster().clone(), Some(embedded))
         }
     };
@@ -285,9 +285,22 @@ fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u
          curl 'http://{listen}/kv/greeting'\n  \
          curl 'http://{listen}/servers'\n"
     );
-    if let Servers::Embedded(_) = config.servers {
-        text += "\nThe servers run inside this process, in memory: nothing is kept when it ends.\n\
-                 With --servers FILE the gateway uses a cluster of real ones.\n";
+    match &config.servers {
+        Servers::Embedded(Embedded { data_dir: None, .. }) => {
+            text += "\nThe servers run inside this process, in memory: nothing is kept when it \
+                     ends.\nWith --data-dir DIR they keep it, and with --servers FILE the gateway \
+                     uses a cluster of real ones.\n";
+        }
+        Servers::Embedded(Embedded {
+            data_dir: Some(path),
+            ..
+        }) => {
+            text += &format!(
+                "\nThe servers run inside this process, and keep what they hold in {}.\n",
+                path.display()
+            );
+        }
+        Servers::File(_) => {}
     }
     text
 }

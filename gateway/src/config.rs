@@ -15,6 +15,9 @@ use clap::{CommandFactory, Parser};
 use dkvs_common::connection::peer::DATAGRAM_BYTES_MIN;
 use dkvs_common::kv::VALUE_BYTES_MAX;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX, VALUE_BYTES_DEFAULT};
+use dkvs_common::wire::v2::reply::Durability;
+use dkvs_storage_node::cli::{DeclarationChoice, DurabilityChoice};
+use dkvs_storage_node::store::disk::Declaration;
 use serde::Deserialize;
 
 use crate::coordinator::Protocol;
@@ -24,7 +27,8 @@ pub const TIMEOUT_MS_MAX: u64 = 30_000;
 
 /// The dkvs gateway: a distributed key-value store over plain HTTP.
 ///
-/// Without --servers it runs five storage servers inside itself, in memory.
+/// Without --servers it runs five storage servers inside itself, in memory unless there is a
+/// --data-dir.
 #[derive(Debug, Default, Parser)]
 #[command(name = "dkvs-gateway", version)]
 pub struct Flags {
@@ -35,6 +39,21 @@ pub struct Flags {
     /// Without --servers: how many servers to run inside the gateway [default: 5]
     #[arg(long, env = "DKVS_EMBEDDED", value_name = "N")]
     embedded: Option<NonZeroU8>,
+
+    /// Without --servers: keep what the servers hold in this directory, so that it outlasts the
+    /// process
+    #[arg(long, env = "DKVS_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// With --data-dir: what a confirmed write survives, the loss of power or the end of the
+    /// process [default: fsync]
+    #[arg(long, env = "DKVS_DURABILITY", value_name = "fsync|buffered|memory")]
+    durability: Option<DurabilityName>,
+
+    /// With --data-dir: say once, of servers that do not start otherwise, that records may be
+    /// missing from them, or that what they hold is complete
+    #[arg(long, value_name = "incomplete|complete", requires = "data_dir")]
+    declare: Option<DeclarationChoice>,
 
     /// Where to take HTTP [default: 127.0.0.1:8080]
     #[arg(long, env = "DKVS_LISTEN", value_name = "ADDR")]
@@ -105,6 +124,8 @@ pub struct Flags {
 struct File {
     servers: Option<PathBuf>,
     embedded: Option<NonZeroU8>,
+    data_dir: Option<PathBuf>,
+    durability: Option<DurabilityName>,
     listen: Option<SocketAddr>,
     replication: Option<NonZeroU8>,
     timeout: Option<u64>,
@@ -118,6 +139,15 @@ struct File {
     udp_offload: Option<Switch>,
     insecure: Option<bool>,
     log: Option<String>,
+}
+
+/// [`DurabilityChoice`], as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DurabilityName {
+    Fsync,
+    Buffered,
+    Memory,
 }
 
 /// [`Protocol`], as it is written.
@@ -142,8 +172,21 @@ enum Switch {
 pub enum Servers {
     /// Listed in a file.
     File(PathBuf),
-    /// So many inside the gateway.
-    Embedded(NonZeroU8),
+    /// Inside the gateway.
+    Embedded(Embedded),
+}
+
+/// Servers inside the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embedded {
+    /// How many; none where that is not said.
+    pub servers: Option<NonZeroU8>,
+    /// Where they keep what they hold, if they do.
+    pub data_dir: Option<PathBuf>,
+    /// What a confirmed write survives.
+    pub durability: Durability,
+    /// What the operator says of those that cannot be opened otherwise.
+    pub declaration: Option<Declaration>,
 }
 
 /// Everything, decided.
@@ -184,18 +227,33 @@ impl Config {
             Some(path) => read(path)?,
             None => File::default(),
         };
+        let data_dir = flags.data_dir.or(file.data_dir);
+        let durability = flags.durability.or(file.durability);
+        let durability = durability.map(|name| match name {
+            DurabilityName::Fsync => DurabilityChoice::Fsync,
+            DurabilityName::Buffered => DurabilityChoice::Buffered,
+            DurabilityName::Memory => DurabilityChoice::Memory,
+        });
         let servers = match (
             flags.servers.or(file.servers),
             flags.embedded.or(file.embedded),
         ) {
+            (Some(_), None) if data_dir.is_some() || durability.is_some() => bail!(
+                "`data_dir` and `durability` are of the servers inside the gateway, and `servers` \
+                 lists others; give --data-dir to each of those"
+            ),
             (Some(_), Some(_)) => bail!(
                 "both `servers` and `embedded` are set: the cluster is either listed in a file or \
                  runs inside the gateway"
             ),
             (Some(path), None) => Servers::File(path),
-            (None, count) => {
-                Servers::Embedded(count.unwrap_or(const { NonZeroU8::new(5).unwrap() }))
-            }
+            (None, servers) => Servers::Embedded(Embedded {
+                servers,
+                durability: DurabilityChoice::resolve(durability, data_dir.is_some())
+                    .map_err(anyhow::Error::msg)?,
+                data_dir,
+                declaration: flags.declare.map(Declaration::from),
+            }),
         };
         let timeout = flags.timeout.or(file.timeout).unwrap_or(1_000);
         ensure!(
@@ -303,7 +361,12 @@ mod tests {
         let config = Config::new(flags(&[])).unwrap();
         assert_eq!(
             config.servers,
-            Servers::Embedded(NonZeroU8::new(5).unwrap())
+            Servers::Embedded(Embedded {
+                servers: None,
+                data_dir: None,
+                durability: Durability::Memory,
+                declaration: None,
+            })
         );
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.timeout, Duration::from_secs(1));
@@ -312,6 +375,10 @@ mod tests {
     #[test]
     fn a_contradiction_or_an_impossible_value_is_refused() {
         assert!(refusal(&["--servers", "f", "--embedded", "3"]).contains("both `servers` and"));
+        assert!(refusal(&["--servers", "f", "--data-dir", "d"]).contains("to each of those"));
+        assert!(refusal(&["--durability", "fsync"]).contains("--data-dir DIR"));
+        let both = ["--durability", "memory", "--data-dir", "d"];
+        assert!(refusal(&both).contains("leave out one of them"));
         assert!(refusal(&["--timeout", "0"]).contains("from 1 to 30000"));
         assert!(refusal(&["--timeout", "30001"]).contains("from 1 to 30000"));
         assert!(refusal(&["--listen", "0.0.0.0:80"]).contains("--insecure"));

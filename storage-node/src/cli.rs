@@ -6,7 +6,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use dkvs_common::ring::Ring;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v1;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
+use dkvs_common::wire::v2::reply::Durability;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -25,10 +28,14 @@ use crate::StorageNode;
 use crate::key_file::{self, KeyFile};
 use crate::service::{Config, Service};
 pub use crate::signals::Signals;
+use crate::signals::Backups;
+use crate::store::disk::directory::{self, DataDirectory, Owner};
+use crate::store::disk::{CommitThread, Committer, Declaration, DiskStore, Options};
 use crate::store::{MemoryStore, Store};
-use crate::udp::{SOCKET_BUFFER_BYTES, workers_default};
+use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 
-/// A dkvs storage server: keeps key-value pairs in memory and answers DKVS/1 and DKVS/2 over UDP.
+/// A dkvs storage server: keeps key-value pairs, in memory or on a disk, and answers DKVS/1 and
+/// DKVS/2 over UDP.
 #[derive(Debug, Parser)]
 #[command(name = "dkvs-storage-node", version)]
 struct Arguments {
@@ -41,6 +48,21 @@ struct Arguments {
     /// Pairs that the server holds from the start: a key, its value, the next key, ...
     #[arg(value_name = "KEY VALUE")]
     pairs: Vec<OsString>,
+
+    /// Keep pairs in this directory, so that they outlast the process. All of them are in memory
+    /// as well
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// What a confirmed put survives: the loss of power, the end of the process, or neither
+    /// [default: fsync with a data directory, memory without]
+    #[arg(long, value_name = "fsync|buffered|memory")]
+    durability: Option<DurabilityChoice>,
+
+    /// Say once what a data directory cannot know of itself: that it is new with its cluster, that
+    /// confirmed records may be missing, or that what it holds is complete
+    #[arg(long, value_name = "new|incomplete|complete", requires = "data_dir")]
+    declare: Option<DeclarationChoice>,
 
     /// Most memory for pairs, in bytes or with a suffix K, M, G (powers of 1024); a full server
     /// refuses puts and keeps answering gets
@@ -130,6 +152,61 @@ fn value_size(text: &str) -> Result<Size, String> {
     }
 }
 
+/// What a confirmed put survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityChoice {
+    /// The loss of power: each put is synced before it is confirmed.
+    Fsync,
+    /// The end of the process, not that of the machine.
+    Buffered,
+    /// Neither.
+    Memory,
+}
+
+impl DurabilityChoice {
+    /// What there is to be, with a data directory or without.
+    ///
+    /// # Errors
+    ///
+    /// If the two do not go together; the text says why.
+    pub fn resolve(choice: Option<Self>, has_data_dir: bool) -> Result<Durability, &'static str> {
+        match (choice, has_data_dir) {
+            (None | Some(Self::Fsync), true) => Ok(Durability::Fsync),
+            (Some(Self::Buffered), true) => Ok(Durability::Buffered),
+            (None | Some(Self::Memory), false) => Ok(Durability::Memory),
+            (Some(Self::Memory), true) => Err(
+                "--durability memory keeps nothing, so there is nothing to keep in --data-dir: \
+                 leave out one of them",
+            ),
+            (Some(Self::Fsync | Self::Buffered), false) => Err(
+                "--durability fsync and buffered need a place for the pairs: give one with \
+                 --data-dir DIR",
+            ),
+        }
+    }
+}
+
+/// What is declared of a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeclarationChoice {
+    /// It is new, together with its whole cluster.
+    New,
+    /// Records that the server confirmed may be missing.
+    Incomplete,
+    /// It holds whatever the server confirmed.
+    Complete,
+}
+
+impl From<DeclarationChoice> for Declaration {
+    fn from(choice: DeclarationChoice) -> Self {
+        match choice {
+            DeclarationChoice::New => Self::New,
+            DeclarationChoice::Incomplete => Self::Incomplete,
+            DeclarationChoice::Complete => Self::Complete,
+        }
+    }
+}
+
 /// Whether something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
@@ -164,9 +241,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .as_deref()
         .map(KeyFile::open)
         .transpose()?;
-    let store = store(arguments)?;
-    let mut node = StorageNode::bind(addr.into(), workers, Store::Memory(store), config)
+    let (store, disk) = store(arguments, addr, config.epoch)?;
+    let sockets = Sockets::bind(addr.into(), workers)
         .with_context(|| format!("cannot take datagrams on {addr}"))?;
+    let mut node = StorageNode::new(sockets, store, config)?;
     node.set_offload(arguments.udp_offload == Switch::On);
     if let Some(key_file) = &key_file {
         let mut secret = [0; 32];
@@ -191,13 +269,22 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         pairs = service.store().records().len(),
         keys = ?key_file.as_ref().map_or(Vec::new(), KeyFile::ids),
         v1 = config.is_v1_on,
-        "serving; pairs are in memory and end with this process"
+        "serving; {}",
+        match service.store().durability() {
+            Durability::Memory => "pairs are in memory and end with this process",
+            Durability::Buffered => "what is confirmed outlasts this process, not the machine",
+            Durability::Fsync => "what is confirmed is synced to the disk",
+        }
     );
+    let disk = disk.map(Disk::start).transpose()?;
     let threads = spawn_workers(node, &shutdown)?;
+    let backups = runtime.block_on(async { Backups::new() });
+    let backups = backups.context("cannot take over SIGUSR1")?;
     runtime.block_on(async {
         tokio::select! {
             () = wait_for_signal(signals, &shutdown) => {}
             never = reloads => match never {},
+            never = back_up_when_asked(disk.as_ref(), backups) => match never {},
         }
     });
     for thread in threads {
@@ -207,7 +294,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     report(&service);
-    Ok(())
+    match disk {
+        Some(disk) => disk.thread.stop().context("the data directory was not left in good order"),
+        None => Ok(()),
+    }
 }
 
 /// Beyond loopback, what is answered has to be authenticated, unless the opposite is said aloud.
@@ -259,9 +349,97 @@ fn epoch(path: &Path, addr: SocketAddrV4) -> anyhow::Result<u32> {
     Ok(Ring::new(&cluster).epoch())
 }
 
+/// A durable store that is not yet at work.
+struct Opened {
+    directory: DataDirectory,
+    committer: Committer,
+}
+
+/// A durable store at work.
+struct Disk {
+    store: Arc<DiskStore>,
+    owner: Owner,
+    directory: Arc<DataDirectory>,
+    thread: CommitThread,
+}
+
+impl Disk {
+    fn start(opened: Opened) -> anyhow::Result<Self> {
+        let store = Arc::clone(opened.committer.store());
+        let directory = Arc::new(opened.directory);
+        let guard = Arc::clone(&directory);
+        let thread = CommitThread::start(opened.committer, "storage".into(), guard);
+        Ok(Self {
+            store,
+            owner: directory.owner(),
+            directory,
+            thread: thread.context("cannot start a thread for the disk")?,
+        })
+    }
+
+    /// Copies the log into the directory, on a thread of its own.
+    fn back_up(&self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let to = self.directory.backup_path(since.map_or(0, |since| since.as_secs()));
+        let owner = self.owner;
+        tracing::info!(path = %to.display(), "a backup begins");
+        let copy = move |snapshot: Result<_, _>| {
+            let copy = move || match snapshot.map(|snapshot| directory::back_up(&snapshot, &to, owner)) {
+                Ok(Ok(rows)) => tracing::info!(path = %to.display(), rows, "a backup is made"),
+                Ok(Err(error)) => tracing::error!(%error, "a backup was not made"),
+                Err(error) => tracing::error!(%error, "a backup was not made"),
+            };
+            if let Err(error) = thread::Builder::new().name("backup".into()).spawn(copy) {
+                tracing::error!(%error, "a backup was not made");
+            }
+        };
+        self.store.back_up(Box::new(copy));
+    }
+}
+
+async fn back_up_when_asked(disk: Option<&Disk>, mut asked: Backups) -> std::convert::Infallible {
+    loop {
+        asked.next().await;
+        match disk {
+            Some(disk) => disk.back_up(),
+            None => tracing::warn!("SIGUSR1: there is no data directory to back up"),
+        }
+    }
+}
+
 /// A store with the pairs of the command line.
-fn store(arguments: &Arguments) -> anyhow::Result<MemoryStore> {
-    let store = MemoryStore::new(arguments.max_memory.0);
+fn store(
+    arguments: &Arguments,
+    addr: SocketAddrV4,
+    ring: Option<u32>,
+) -> anyhow::Result<(Store, Option<Opened>)> {
+    let has_data_dir = arguments.data_dir.is_some();
+    let durability = DurabilityChoice::resolve(arguments.durability, has_data_dir);
+    let durability = durability.map_err(anyhow::Error::msg)?;
+    let mut opened = None;
+    let store = match &arguments.data_dir {
+        None => Store::Memory(MemoryStore::new(arguments.max_memory.0)),
+        Some(path) => {
+            ensure!(
+                addr.port() != 0,
+                "with --data-dir the server needs a port that stays the same: its ring knows it \
+                 by that"
+            );
+            let options = Options {
+                bytes_max: arguments.max_memory.0,
+                durability,
+                declaration: arguments.declare.map(Declaration::from),
+                machine_run: directory::machine_run(),
+            };
+            let owner = Owner { server: addr, ring };
+            let (directory, store, committer) = DataDirectory::open(path, owner, options)?;
+            opened = Some(Opened {
+                directory,
+                committer,
+            });
+            Store::Disk(store)
+        }
+    };
     for (op, (key, value)) in (1..).zip(initial_pairs(&arguments.pairs)?) {
         let content_type = ContentType::default();
         // The smallest tags there are: whatever is written later is newer.
@@ -274,11 +452,24 @@ fn store(arguments: &Arguments) -> anyhow::Result<MemoryStore> {
                 value,
             },
         );
-        store
-            .put(&key, &record)
+        let (told, hear) = std::sync::mpsc::channel();
+        let settled = store.put(&key, &record, || {
+            Box::new(move |put| {
+                // Whoever listens is still there: it is this function.
+                let _ = told.send(put);
+            })
+        });
+        let settled = settled.or_else(|| {
+            let committer = &mut opened.as_mut()?.committer;
+            let batch = committer.begin()?;
+            committer.finish(batch);
+            hear.try_recv().ok()
+        });
+        settled
+            .context("the pairs on the command line are not stored")?
             .context("the pairs on the command line do not fit")?;
     }
-    Ok(store)
+    Ok((store, opened))
 }
 
 type WorkerThread = thread::JoinHandle<anyhow::Result<()>>;

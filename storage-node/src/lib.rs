@@ -23,7 +23,6 @@ pub mod udp;
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use dkvs_common::wire::v2::keys::Keys;
@@ -32,7 +31,7 @@ use service::sessions::Issuer;
 use service::{Config, Service};
 use store::Store;
 use tokio::sync::watch;
-use udp::{KeySource, Worker};
+use udp::{KeySource, Sockets, Worker};
 
 /// A storage server that has its sockets and waits to be run.
 pub struct StorageNode {
@@ -42,18 +41,11 @@ pub struct StorageNode {
 }
 
 impl StorageNode {
-    /// Binds `workers` sockets to one address, over one store. Port 0 lets the system pick.
-    ///
-    /// Datagrams that arrive from here on wait in the sockets until the workers run.
-    pub fn bind(
-        addr: SocketAddr,
-        workers: NonZeroUsize,
-        store: Store,
-        config: Config,
-    ) -> io::Result<Self> {
+    /// A server over one store, with a worker for each socket.
+    pub fn new(sockets: Sockets, store: Store, config: Config) -> io::Result<Self> {
         let service = Arc::new(Service::new(store, config));
-        let sockets = udp::bind(addr, workers)?;
-        let local_addr = sockets[0].local_addr()?;
+        let local_addr = sockets.local_addr()?;
+        let sockets = sockets.into_inner();
         let worker = |socket| Worker::new(socket, Arc::clone(&service));
         Ok(Self {
             local_addr,

@@ -82,3 +82,38 @@ impl Hangups {
         std::future::pending().await
     }
 }
+
+/// The operator's wishes for a backup.
+#[cfg(unix)]
+pub(crate) struct Backups(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Backups {
+    /// Takes over SIGUSR1. Needs a runtime with I/O.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self(signal(SignalKind::user_defined1())?))
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// As on Unix, where there is no such thing.
+#[cfg(not(unix))]
+pub(crate) struct Backups;
+
+#[cfg(not(unix))]
+impl Backups {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}

@@ -45,9 +45,29 @@ const DATAGRAMS_PER_TURN: usize = 64;
 /// After an error of the socket itself, so that a broken one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
+/// The sockets of a server, all of one address.
+pub struct Sockets(Vec<std::net::UdpSocket>);
+
+impl Sockets {
+    /// Binds `count` of them. Port 0 lets the system pick. Datagrams that arrive from here on wait
+    /// in them until workers run.
+    pub fn bind(addr: SocketAddr, count: NonZeroUsize) -> io::Result<Self> {
+        Ok(Self(bind(addr, count)?))
+    }
+
+    /// Where they take datagrams.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0[0].local_addr()
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<std::net::UdpSocket> {
+        self.0
+    }
+}
+
 /// Binds `count` sockets to one address. An address that anyone else has bound is refused, even
 /// by another server of ours: the first socket is bound without SO_REUSEPORT.
-pub(crate) fn bind(addr: SocketAddr, count: NonZeroUsize) -> io::Result<Vec<std::net::UdpSocket>> {
+fn bind(addr: SocketAddr, count: NonZeroUsize) -> io::Result<Vec<std::net::UdpSocket>> {
     let first = open(addr)?;
     first.bind(&addr.into())?;
     let mut sockets = Vec::with_capacity(count.get());

@@ -118,6 +118,8 @@ pub struct Counters {
     pub puts_refused_busy: Counter,
     /// Puts refused because the disk had failed, or failed under them.
     pub puts_failed: Counter,
+    /// Questions of which the answer is that the record is damaged, or may be.
+    pub corrupt_answers: Counter,
     /// Dumps begun.
     pub dumps: Counter,
     /// Dumps dropped because too many were under way.
@@ -247,7 +249,10 @@ impl Service {
         let value = match value {
             Shown::Record(Some(value)) => value,
             Shown::Record(None) | Shown::Nothing => return Some(GetReply::Unknown),
-            Shown::Corrupt => return None,
+            Shown::Corrupt => {
+                self.counters.corrupt_answers.add(1);
+                return None;
+            }
         };
         let (reply, unrepresentable) = GetReply::of_stored(value);
         if let Some(reason) = unrepresentable {

@@ -21,7 +21,7 @@ use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
 use super::late::{Mailbox, ReplyTo};
 use super::{Counters, Received, Service, note};
-use crate::store::{Packed, Put, Refused, Shown, Told};
+use crate::store::{Packed, Put, Refused, Shown, Store, Told};
 
 /// What the requests of a datagram have in common.
 #[derive(Clone, Copy)]
@@ -306,7 +306,10 @@ impl Service {
         match shown {
             Shown::Record(reply) => reply,
             Shown::Nothing => Reply::Absent { tag: Tag::ZERO },
-            Shown::Corrupt => Reply::Corrupt,
+            Shown::Corrupt => {
+                self.counters.corrupt_answers.add(1);
+                Reply::Corrupt
+            }
         }
     }
 
@@ -410,9 +413,41 @@ impl Service {
             (Statistic::Expired, counters.expired.count()),
             (Statistic::V1Refused, counters.v1_refused.count()),
             (Statistic::RepliesTooLong, counters.replies_too_long.count()),
+            (
+                Statistic::PutsRefusedBusy,
+                counters.puts_refused_busy.count(),
+            ),
+            (Statistic::PutsFailed, counters.puts_failed.count()),
+            (Statistic::CorruptAnswers, counters.corrupt_answers.count()),
         ]
+        .into_iter()
+        .chain(self.disk_statistics(now))
         .map(|(name, value)| (name as u8, value))
-        .to_vec()
+        .collect()
+    }
+
+    /// What a durable store has to say beside; nothing in memory.
+    fn disk_statistics(&self, now: Instant) -> Vec<(Statistic, u64)> {
+        let Store::Disk(store) = &self.store else {
+            return Vec::new();
+        };
+        let status = store.status();
+        let age = |at: Instant| now.saturating_duration_since(at).as_millis();
+        let number = |large: u128| u64::try_from(large).unwrap_or(u64::MAX);
+        let told = [
+            (Statistic::IsReadOnly, status.is_read_only.into()),
+            (Statistic::IsDiskFull, status.is_disk_full.into()),
+            (Statistic::IsIncomplete, (!status.is_complete).into()),
+            (Statistic::LogBytes, status.log_bytes),
+            (Statistic::DiskBytes, status.disk_bytes),
+            (Statistic::DiskAvailableBytes, status.disk_available_bytes),
+            (Statistic::Commits, status.commits),
+            (Statistic::CommitMicros, number(status.commit_time.as_micros())),
+            (Statistic::CommittedBytes, status.written_bytes),
+            (Statistic::Waiting, status.waiting as u64),
+        ];
+        let last = status.last_commit.map(|at| (Statistic::LastCommitAgeMs, number(age(at))));
+        told.into_iter().chain(last).collect()
     }
 }
 
@@ -420,7 +455,7 @@ impl Service {
 mod tests {
     use super::*;
     use crate::service::Config;
-    use crate::store::{MemoryStore, Store};
+    use crate::store::MemoryStore;
     use dkvs_common::kv::Value;
     use dkvs_common::ring::Position;
     use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
@@ -744,7 +779,8 @@ mod tests {
             let mut told = told.iter().filter(|(name, _)| *name == wanted as u8);
             told.next().unwrap().1
         };
-        assert_eq!(told.len(), Statistic::ALL.len());
+        // A disk has more to tell.
+        assert_eq!(told.len(), Statistic::ALL.len() - 11);
         assert_eq!(number(Statistic::Keys), 1);
         assert_eq!(number(Statistic::Datagrams), 2);
         assert_eq!(number(Statistic::Messages), 4);

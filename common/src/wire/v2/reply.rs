@@ -190,6 +190,34 @@ pub enum Statistic {
     V1Refused = 21,
     /// Replies longer than the path to their client takes.
     RepliesTooLong = 22,
+    /// Puts refused because too much waited for the disk.
+    PutsRefusedBusy = 23,
+    /// Puts refused because the disk had failed, or failed under them.
+    PutsFailed = 24,
+    /// Questions answered with `corrupt`.
+    CorruptAnswers = 25,
+    /// 1 if the disk has failed and nothing more is stored, else 0.
+    IsReadOnly = 26,
+    /// 1 if the disk had no room when something was to be stored last, else 0.
+    IsDiskFull = 27,
+    /// 1 if the server does not vouch for all it ever confirmed, else 0.
+    IsIncomplete = 28,
+    /// What the rows of the log take, in bytes.
+    LogBytes = 29,
+    /// What its file takes of the disk, in bytes.
+    DiskBytes = 30,
+    /// What the disk has left, in bytes.
+    DiskAvailableBytes = 31,
+    /// Commits to the disk.
+    Commits = 32,
+    /// How long all of them took together, in microseconds.
+    CommitMicros = 33,
+    /// Bytes of records in them.
+    CommittedBytes = 34,
+    /// How long ago the last of them was done, in milliseconds.
+    LastCommitAgeMs = 35,
+    /// Records that wait for the disk.
+    Waiting = 36,
 }
 
 /// No statistic has this byte, or none that was known when this was written.
@@ -202,7 +230,7 @@ pub struct UnknownStatistic {
 
 impl Statistic {
     /// Every statistic.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 36] = [
         Self::Keys,
         Self::Bytes,
         Self::Gets,
@@ -225,6 +253,20 @@ impl Statistic {
         Self::Expired,
         Self::V1Refused,
         Self::RepliesTooLong,
+        Self::PutsRefusedBusy,
+        Self::PutsFailed,
+        Self::CorruptAnswers,
+        Self::IsReadOnly,
+        Self::IsDiskFull,
+        Self::IsIncomplete,
+        Self::LogBytes,
+        Self::DiskBytes,
+        Self::DiskAvailableBytes,
+        Self::Commits,
+        Self::CommitMicros,
+        Self::CommittedBytes,
+        Self::LastCommitAgeMs,
+        Self::Waiting,
     ];
 }
 

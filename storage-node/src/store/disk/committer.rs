@@ -34,6 +34,8 @@ pub struct Committer {
     /// None while the disk is full, if the engine failed over that, and after it failed for good.
     log: Option<Log>,
     media: Media,
+    /// Who is told if the disk fails for good, and with what.
+    on_failure: Option<Box<dyn FnOnce(&str) + Send>>,
 }
 
 /// What is made durable together.
@@ -58,9 +60,15 @@ impl Committer {
             store,
             log: Some(log),
             media,
+            on_failure: None,
         };
         committer.note_sizes();
         committer
+    }
+
+    /// Calls `told` with the reason if the disk fails for good.
+    pub fn on_failure(&mut self, told: impl FnOnce(&str) + Send + 'static) {
+        self.on_failure = Some(Box::new(told));
     }
 
     /// The store that it works for.
@@ -251,6 +259,9 @@ impl Committer {
              the disk, and start the server again with --declare incomplete"
         );
         self.store.status.is_read_only.store(true, Ordering::Relaxed);
+        if let Some(told) = self.on_failure.take() {
+            told(&error.to_string());
+        }
     }
 
     /// Opens the log again after the disk was full. What it holds beyond what was told is shown
@@ -323,8 +334,15 @@ impl Committer {
         }
     }
 
-    /// The log as it is now, to be copied while it goes on.
-    pub fn snapshot(&self) -> Result<Snapshot, CommitError> {
+    /// Gives the log as it is now to those who want to copy it while it goes on.
+    pub fn give_backups(&self) {
+        let wanted = mem::take(&mut self.store.queue().backups);
+        for backup in wanted {
+            backup(self.snapshot());
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, CommitError> {
         match &self.log {
             Some(log) => log.snapshot(),
             None => Err(CommitError::closed()),

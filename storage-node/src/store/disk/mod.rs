@@ -139,8 +139,13 @@ struct Queue {
     bytes: usize,
     /// How many records are with the committer.
     under_way: usize,
+    /// Backups that are wanted.
+    backups: Vec<Backup>,
     is_closed: bool,
 }
+
+/// What is to be done with a copy of the log.
+pub type Backup = Box<dyn FnOnce(Result<Snapshot, CommitError>) + Send>;
 
 struct Item {
     bytes: usize,
@@ -177,8 +182,6 @@ struct Status {
     commits: AtomicU64,
     commit_micros: AtomicU64,
     written_bytes: AtomicU64,
-    refused_busy: AtomicU64,
-    corrupt: AtomicU64,
     last_commit: Mutex<Option<Instant>>,
 }
 
@@ -205,10 +208,6 @@ pub struct DiskStatus {
     pub written_bytes: u64,
     /// Records that wait to be synced.
     pub waiting: usize,
-    /// Puts refused because too much waited.
-    pub refused_busy: u64,
-    /// Questions answered with `corrupt`.
-    pub corrupt: u64,
     /// When the last commit was synced.
     pub last_commit: Option<Instant>,
 }
@@ -256,16 +255,12 @@ impl DiskStore {
             let is_vouched_for = !held.is_doubted() && held.is_sound();
             is_vouched_for.then(|| show(held))
         };
-        let shown = match self.records.read(key, show) {
+        match self.records.read(key, show) {
             Some(Some(shown)) => Shown::Record(shown),
             Some(None) => Shown::Corrupt,
             None if self.vouches_for_absence() => Shown::Nothing,
             None => Shown::Corrupt,
-        };
-        if matches!(shown, Shown::Corrupt) {
-            self.status.corrupt.fetch_add(1, Ordering::Relaxed);
         }
-        shown
     }
 
     fn vouches_for_absence(&self) -> bool {
@@ -332,7 +327,6 @@ impl DiskStore {
         let is_full = queue.items.len() + queue.under_way >= QUEUE_ITEMS_MAX
             || queue.bytes.saturating_add(bytes) > QUEUE_BYTES_MAX;
         if queue.is_closed || is_full {
-            self.status.refused_busy.fetch_add(1, Ordering::Relaxed);
             return Err(Refused::Busy);
         }
         Ok(())
@@ -350,6 +344,13 @@ impl DiskStore {
             self.gathered.notify_one();
         }
         None
+    }
+
+    /// Has `backup` called with the log as it is once what gathered so far is stored. It is called
+    /// by whoever drives the committer, and nothing is stored meanwhile.
+    pub fn back_up(&self, backup: Backup) {
+        self.queue().backups.push(backup);
+        self.gathered.notify_one();
     }
 
     /// Whether anything waits for the committer.
@@ -385,8 +386,6 @@ impl DiskStore {
             commit_time: Duration::from_micros(number(&status.commit_micros)),
             written_bytes: number(&status.written_bytes),
             waiting: queue.items.len() + queue.under_way,
-            refused_busy: number(&status.refused_busy),
-            corrupt: number(&status.corrupt),
             last_commit: *last_commit.unwrap_or_else(PoisonError::into_inner),
         }
     }

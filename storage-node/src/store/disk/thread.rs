@@ -66,6 +66,7 @@ fn run(mut committer: Committer) -> Result<(), CommitError> {
             Some(batch) => committer.finish(batch),
             None => while !committer.store().has_gathered() && committer.idle() {},
         }
+        committer.give_backups();
     }
     committer.close()
 }
@@ -74,7 +75,7 @@ impl DiskStore {
     /// Waits until something has gathered, or for so long. Whether the store is still open.
     fn wait(&self, idle: Duration) -> bool {
         let queue = self.queue();
-        if queue.items.is_empty() && !queue.is_closed {
+        if queue.items.is_empty() && queue.backups.is_empty() && !queue.is_closed {
             let waited = self.gathered.wait_timeout(queue, idle);
             let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
             return !queue.is_closed;
