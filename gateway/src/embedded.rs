@@ -230,7 +230,10 @@ fn open_all(
         disks.push(CommitThread::start(committer, name, directory)?);
         nodes.push(node(sockets, Store::Disk(store))?);
     }
-    ensure!(is_declared, "there is nothing to declare; start without --declare");
+    ensure!(
+        is_declared,
+        "there is nothing to declare; start without --declare"
+    );
     Ok((cluster, nodes, disks))
 }
 

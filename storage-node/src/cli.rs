@@ -27,8 +27,8 @@ use tracing_subscriber::EnvFilter;
 use crate::StorageNode;
 use crate::key_file::{self, KeyFile};
 use crate::service::{Config, Service};
-pub use crate::signals::Signals;
 use crate::signals::Backups;
+pub use crate::signals::Signals;
 use crate::store::disk::directory::{self, DataDirectory, Owner};
 use crate::store::disk::{CommitThread, Committer, Declaration, DiskStore, Options};
 use crate::store::{MemoryStore, Store};
@@ -295,7 +295,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     report(&service);
     match disk {
-        Some(disk) => disk.thread.stop().context("the data directory was not left in good order"),
+        Some(disk) => disk
+            .thread
+            .stop()
+            .context("the data directory was not left in good order"),
         None => Ok(()),
     }
 }
@@ -380,15 +383,18 @@ impl Disk {
     /// Copies the log into the directory, on a thread of its own.
     fn back_up(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let to = self.directory.backup_path(since.map_or(0, |since| since.as_secs()));
+        let to = self
+            .directory
+            .backup_path(since.map_or(0, |since| since.as_secs()));
         let owner = self.owner;
         tracing::info!(path = %to.display(), "a backup begins");
         let copy = move |snapshot: Result<_, _>| {
-            let copy = move || match snapshot.map(|snapshot| directory::back_up(&snapshot, &to, owner)) {
-                Ok(Ok(rows)) => tracing::info!(path = %to.display(), rows, "a backup is made"),
-                Ok(Err(error)) => tracing::error!(%error, "a backup was not made"),
-                Err(error) => tracing::error!(%error, "a backup was not made"),
-            };
+            let copy =
+                move || match snapshot.map(|snapshot| directory::back_up(&snapshot, &to, owner)) {
+                    Ok(Ok(rows)) => tracing::info!(path = %to.display(), rows, "a backup is made"),
+                    Ok(Err(error)) => tracing::error!(%error, "a backup was not made"),
+                    Err(error) => tracing::error!(%error, "a backup was not made"),
+                };
             if let Err(error) = thread::Builder::new().name("backup".into()).spawn(copy) {
                 tracing::error!(%error, "a backup was not made");
             }

@@ -284,7 +284,8 @@ impl Port {
                     version: Version::V2,
                 });
             };
-            self.service.handle_v2(&received, access, &self.mailbox, send);
+            self.service
+                .handle_v2(&received, access, &self.mailbox, send);
         } else if received.datagram.is_empty() {
             self.answer_dump(peer);
         } else if let Response::Datagram(datagram) =

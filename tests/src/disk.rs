@@ -331,7 +331,9 @@ impl Medium for DiskFile {
     fn bytes_available(&self) -> io::Result<u64> {
         let state = self.disk.state();
         let taken = state.bytes_taken();
-        Ok(state.bytes_max.map_or(u64::MAX, |max| max.saturating_sub(taken)))
+        Ok(state
+            .bytes_max
+            .map_or(u64::MAX, |max| max.saturating_sub(taken)))
     }
 
     fn bytes_allocated(&self) -> io::Result<u64> {

@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod random;
 pub mod sim;
 pub mod stamps;
+pub mod stores;
 pub mod v1;
 pub mod v2;
 

@@ -79,7 +79,10 @@ impl Script {
         for (key_number, length) in puts {
             let number = self.next;
             self.next += 1;
-            self.put.entry(*key_number).or_default().push((number, *length));
+            self.put
+                .entry(*key_number)
+                .or_default()
+                .push((number, *length));
             let heard = Arc::clone(&self.heard);
             let hear = move |told| heard.lock().unwrap().push((number, told));
             let at_once = hear.clone();
@@ -98,19 +101,28 @@ impl Script {
     fn check(&self, run: &Run, what: &str) {
         let heard = self.heard.lock().unwrap();
         for (key_number, puts) in &self.put {
-            let is_confirmed =
-                |number: u64| heard.iter().any(|heard| *heard == (number, Ok(Put::Stored)));
+            let is_confirmed = |number: u64| {
+                heard
+                    .iter()
+                    .any(|heard| *heard == (number, Ok(Put::Stored)))
+            };
             let confirmed = puts.iter().rfind(|(number, _)| is_confirmed(*number));
             let shown = run.store.read(&key(*key_number), |held| {
                 let number = held.tag().time - 1;
                 let length = held.value().len();
-                assert!(held.value().iter().all(|byte| *byte == number as u8), "{what}");
+                assert!(
+                    held.value().iter().all(|byte| *byte == number as u8),
+                    "{what}"
+                );
                 assert!(puts.contains(&(number, length)), "{what}: key {key_number}");
                 number
             });
             match (shown, confirmed) {
                 (Shown::Record(number), Some((confirmed, _))) => {
-                    assert!(number >= *confirmed, "{what}: {number} in place of {confirmed}");
+                    assert!(
+                        number >= *confirmed,
+                        "{what}: {number} in place of {confirmed}"
+                    );
                 }
                 (Shown::Nothing, Some((confirmed, _))) => {
                     panic!("{what}: put {confirmed} of key {key_number} is lost");
@@ -167,7 +179,11 @@ fn crash_at(script: &[Step], operation: Option<u64>, kept: &mut dyn FnMut(&Disk)
     let mut run = open(&disk, None).unwrap_or_else(|error| panic!("{what}: {error}"));
     played.check(&run, &what);
     // It goes on, and what it stores then is as durable.
-    for step in [Step::Commit(vec![(1, 99), (5, 5)]), Step::Idle, Step::Commit(vec![(2, 3)])] {
+    for step in [
+        Step::Commit(vec![(1, 99), (5, 5)]),
+        Step::Idle,
+        Step::Commit(vec![(2, 3)]),
+    ] {
         played.play(&mut run, &step);
     }
     disk.crash();
@@ -183,7 +199,9 @@ fn crash_everywhere(script: &[Step], variants: u64) -> u64 {
     let operations = crash_at(script, None, &mut |disk| disk.recover(Kept::Nothing)).unwrap();
     let mut points = 0;
     for operation in 0..operations {
-        crash_at(script, Some(operation), &mut |disk| disk.recover(Kept::Nothing));
+        crash_at(script, Some(operation), &mut |disk| {
+            disk.recover(Kept::Nothing)
+        });
         crash_at(script, Some(operation), &mut |disk| disk.recover(Kept::All));
         for variant in 0..variants {
             let mut random = Random::new(operation * 1_000 + variant);

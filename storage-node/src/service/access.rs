@@ -191,9 +191,7 @@ impl Seal {
     pub(super) fn finish(&self, builder: Builder) -> Vec<u8> {
         match self {
             Self::Checksum => builder.finish(),
-            Self::Key(authenticity) => {
-                builder.finish_with(&authenticity.key, authenticity.client)
-            }
+            Self::Key(authenticity) => builder.finish_with(&authenticity.key, authenticity.client),
         }
     }
 
@@ -270,7 +268,8 @@ mod tests {
             let mut replies = Vec::new();
             let send = &mut |reply: Vec<u8>| replies.push(reply.into());
             let mailbox = Mailbox::new(|| {});
-            self.service.handle_v2(&received, &mut self.access, &mailbox, send);
+            self.service
+                .handle_v2(&received, &mut self.access, &mailbox, send);
             replies
         }
 
@@ -312,7 +311,10 @@ mod tests {
         fn give_in_vain(&mut self, datagram: &[u8], peer: SocketAddr) {
             let before = (self.sessions(), self.service.store().records().len());
             assert_eq!(self.give(datagram, peer), [""; 0]);
-            assert_eq!((self.sessions(), self.service.store().records().len()), before);
+            assert_eq!(
+                (self.sessions(), self.service.store().records().len()),
+                before
+            );
         }
     }
 
@@ -371,7 +373,10 @@ mod tests {
             panic!("{told:?}");
         };
         assert_eq!(greeting.session, session, "a session in use goes on");
-        assert_eq!((server.sessions(), server.service.store().records().len()), (1, 1));
+        assert_eq!(
+            (server.sessions(), server.service.store().records().len()),
+            (1, 1)
+        );
         assert_ne!(server.greet(1), session);
     }
 

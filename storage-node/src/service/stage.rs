@@ -98,7 +98,10 @@ impl Service {
         self.pending_uploads().insert(id);
         let pending = Arc::clone(&self.pending_uploads);
         let reply = self.put_record(key, &record, reply_to, move || {
-            pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            pending
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&id);
         });
         if reply.is_some() {
             self.pending_uploads().remove(&id);
@@ -217,7 +220,13 @@ mod tests {
         let record = record(5, b'v');
         assert_eq!(put(&service, 1, &record), Reply::Done);
         assert_eq!(held(&service), Some((record.tag, vec![b'v'; 10])));
-        assert!(service.store.records().read(&key(), Packed::is_sound).unwrap());
+        assert!(
+            service
+                .store
+                .records()
+                .read(&key(), Packed::is_sound)
+                .unwrap()
+        );
         assert_eq!(service.uploads().bytes_reserved(), 0);
         assert_eq!(service.upload_counts().completed, 1);
     }
@@ -249,7 +258,11 @@ mod tests {
     #[test]
     fn an_older_record_is_superseded_whether_its_upload_is_there_or_not() {
         let service = service(usize::MAX);
-        service.store.records().put(&key(), &record(9, b'n')).unwrap();
+        service
+            .store
+            .records()
+            .put(&key(), &record(9, b'n'))
+            .unwrap();
         stage_all(&service, 1, b'v');
         let tag = Tag { time: 9, op: 1 };
         for _ in 0..2 {
@@ -263,7 +276,11 @@ mod tests {
     #[test]
     fn another_record_under_the_tag_of_one_is_superseded_by_it() {
         let service = service(usize::MAX);
-        service.store.records().put(&key(), &record(5, b'n')).unwrap();
+        service
+            .store
+            .records()
+            .put(&key(), &record(5, b'n'))
+            .unwrap();
         stage_all(&service, 1, b'v');
         let tag = Tag { time: 5, op: 1 };
         let reply = put(&service, 1, &record(5, b'v'));

@@ -16,10 +16,10 @@ use dkvs_common::wire::v2::reply::{
 use dkvs_common::wire::v2::request::Request;
 
 use super::access::{Access, Standing};
+use super::late::{Mailbox, ReplyTo};
 use super::replies::Replies;
 use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
-use super::late::{Mailbox, ReplyTo};
 use super::{Counters, Received, Service, note};
 use crate::store::{Packed, Put, Refused, Shown, Store, Told};
 
@@ -144,7 +144,12 @@ impl Service {
     }
 
     /// Serves a request unless nobody waits for its reply any more.
-    fn serve_in_time(&self, message: RequestMessage, origin: Origin<'_>, replies: &mut Replies<'_>) {
+    fn serve_in_time(
+        &self,
+        message: RequestMessage,
+        origin: Origin<'_>,
+        replies: &mut Replies<'_>,
+    ) {
         if origin.waited >= Duration::from_millis(message.wait_ms.into()) {
             self.counters.expired.add(1);
             return;
@@ -442,11 +447,16 @@ impl Service {
             (Statistic::DiskBytes, status.disk_bytes),
             (Statistic::DiskAvailableBytes, status.disk_available_bytes),
             (Statistic::Commits, status.commits),
-            (Statistic::CommitMicros, number(status.commit_time.as_micros())),
+            (
+                Statistic::CommitMicros,
+                number(status.commit_time.as_micros()),
+            ),
             (Statistic::CommittedBytes, status.written_bytes),
             (Statistic::Waiting, status.waiting as u64),
         ];
-        let last = status.last_commit.map(|at| (Statistic::LastCommitAgeMs, number(age(at))));
+        let last = status
+            .last_commit
+            .map(|at| (Statistic::LastCommitAgeMs, number(age(at))));
         told.into_iter().chain(last).collect()
     }
 }
@@ -509,9 +519,14 @@ mod tests {
         }
         let mut datagrams = Vec::new();
         let received = received(builder.finish(), Duration::ZERO);
-        service.handle_v2(&received, &mut Access::Open, &Mailbox::new(|| {}), &mut |reply| {
-            datagrams.push(Bytes::from(reply));
-        });
+        service.handle_v2(
+            &received,
+            &mut Access::Open,
+            &Mailbox::new(|| {}),
+            &mut |reply| {
+                datagrams.push(Bytes::from(reply));
+            },
+        );
         let mut replies = Vec::new();
         for datagram in &datagrams {
             assert!(datagram.len() <= 1_200);
@@ -793,7 +808,12 @@ mod tests {
         let service = service(usize::MAX);
         let silent = |datagram: Vec<u8>| {
             let received = received(datagram, Duration::ZERO);
-            service.handle_v2(&received, &mut Access::Open, &Mailbox::new(|| {}), &mut |_| panic!("an answer"));
+            service.handle_v2(
+                &received,
+                &mut Access::Open,
+                &Mailbox::new(|| {}),
+                &mut |_| panic!("an answer"),
+            );
         };
         let envelope = Envelope {
             sender: Sender::Server,
@@ -826,12 +846,17 @@ mod tests {
             }
             let mut ids = Vec::new();
             let received = received(builder.finish(), waited);
-            service.handle_v2(&received, &mut Access::Open, &Mailbox::new(|| {}), &mut |reply| {
-                let (_, mut messages) = envelope::open(&reply.into(), Proof::Checksum).unwrap();
-                while let Some(message) = next_reply(&mut messages).unwrap() {
-                    ids.push(message.id.0);
-                }
-            });
+            service.handle_v2(
+                &received,
+                &mut Access::Open,
+                &Mailbox::new(|| {}),
+                &mut |reply| {
+                    let (_, mut messages) = envelope::open(&reply.into(), Proof::Checksum).unwrap();
+                    while let Some(message) = next_reply(&mut messages).unwrap() {
+                        ids.push(message.id.0);
+                    }
+                },
+            );
             ids
         };
         assert_eq!(answered(Duration::ZERO), [1, 2, 3]);

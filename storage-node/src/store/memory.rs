@@ -16,8 +16,8 @@ use dkvs_common::tag::Tag;
 use thiserror::Error;
 
 use super::packed::Packed;
-use super::{Put, settled};
 use super::shard::{Entry, Place, Shard};
+use super::{Put, settled};
 
 /// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
 /// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.

@@ -48,7 +48,11 @@ impl Packed {
     /// How many bytes a pair takes, packed.
     pub(super) fn bytes_of(key: &Key, content: &Content) -> usize {
         let parts = Parts::of(content);
-        packed_bytes(key.as_bytes().len(), parts.content_type.len(), parts.value.len())
+        packed_bytes(
+            key.as_bytes().len(),
+            parts.content_type.len(),
+            parts.value.len(),
+        )
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -14,9 +14,9 @@ use dkvs_common::wire::v2::is_v2;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
 use dkvs_storage_node::service::access::Access;
+use dkvs_storage_node::service::late::Mailbox;
 use dkvs_storage_node::service::sessions::Issuer;
 use dkvs_storage_node::service::{Config, Received, Response, Service};
-use dkvs_storage_node::service::late::Mailbox;
 use dkvs_storage_node::store::{MemoryStore, Store};
 
 use super::chance::Chance;

@@ -121,7 +121,10 @@ fn exchange(core: &mut Core<()>, service: &Service, now: Now) {
 
 #[test]
 fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is() {
-    let service = Service::new(Store::Memory(MemoryStore::new(1 << 20)), ServiceConfig::new(1));
+    let service = Service::new(
+        Store::Memory(MemoryStore::new(1 << 20)),
+        ServiceConfig::new(1),
+    );
     let mut core = core();
     let now = Now {
         at: Instant::now(),

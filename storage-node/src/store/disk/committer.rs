@@ -25,6 +25,9 @@ const COMMIT_BYTES: u64 = 512 << 10;
 /// What values leave free, so that keys can be deleted on a full disk.
 const RESERVE_BYTES: u64 = 1 << 20;
 
+/// The log is not cleaned while it takes less than this, in bytes, unless the disk is full.
+const CLEAN_BYTES_MIN: u64 = 1 << 20;
+
 /// What the engine's file may take for itself, beyond half as much as its rows.
 const ENGINE_BYTES: u64 = 1 << 20;
 
@@ -167,7 +170,12 @@ impl Committer {
             true => 0,
             false => RESERVE_BYTES,
         };
-        if self.log.is_none() || room < 2 * row_bytes + COMMIT_BYTES + reserve {
+        let is_full = self.log.is_none() || room < 2 * row_bytes + COMMIT_BYTES + reserve;
+        if is_full || reserve > 0 {
+            let status = &self.store.status;
+            status.is_disk_full.store(is_full, Ordering::Relaxed);
+        }
+        if is_full {
             return Err(Refused::DiskFull);
         }
         let held_bytes = self.held(batch, packed.key(), Packed::bytes);
@@ -184,7 +192,9 @@ impl Committer {
         match batch.by_key.get(packed.key()) {
             Some(place) => batch.records[*place] = packed,
             None => {
-                batch.by_key.insert(packed.key().into(), batch.records.len());
+                batch
+                    .by_key
+                    .insert(packed.key().into(), batch.records.len());
                 batch.records.push(packed);
             }
         }
@@ -229,17 +239,26 @@ impl Committer {
         let rows: Vec<Vec<u8>> = batch.records.iter().map(row).collect();
         let records = &self.store.records;
         let begun = Instant::now();
-        let live_bytes = live_bytes(&self.store) + batch.row_bytes;
-        log.commit(&rows, live_bytes, &mut |old| match batch.by_key.get(old.packed.key()) {
-            Some(_) => Fate::Dead,
-            None => fate(records, generation, &old),
-        })?;
+        let limit = log_bytes_max(&self.store, batch.row_bytes);
+        log.commit(
+            &rows,
+            limit,
+            &mut |old| match batch.by_key.get(old.packed.key()) {
+                Some(_) => Fate::Dead,
+                None => fate(records, generation, &old),
+            },
+        )?;
         let status = &self.store.status;
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         status.commits.fetch_add(1, Ordering::Relaxed);
         status.commit_micros.fetch_add(micros, Ordering::Relaxed);
-        status.written_bytes.fetch_add(batch.row_bytes, Ordering::Relaxed);
-        let mut last = status.last_commit.lock().unwrap_or_else(PoisonError::into_inner);
+        status
+            .written_bytes
+            .fetch_add(batch.row_bytes, Ordering::Relaxed);
+        let mut last = status
+            .last_commit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *last = Some(Instant::now());
         drop(last);
         self.note_sizes();
@@ -250,7 +269,10 @@ impl Committer {
         self.log = None;
         if error.is_full() {
             tracing::warn!(%error, "the disk is full; nothing is stored until there is room");
-            self.store.status.is_disk_full.store(true, Ordering::Relaxed);
+            self.store
+                .status
+                .is_disk_full
+                .store(true, Ordering::Relaxed);
             return;
         }
         tracing::error!(
@@ -258,7 +280,10 @@ impl Committer {
             "the disk failed: nothing more is stored here, what is stored is still served; replace \
              the disk, and start the server again with --declare incomplete"
         );
-        self.store.status.is_read_only.store(true, Ordering::Relaxed);
+        self.store
+            .status
+            .is_read_only
+            .store(true, Ordering::Relaxed);
         if let Some(told) = self.on_failure.take() {
             told(&error.to_string());
         }
@@ -285,13 +310,13 @@ impl Committer {
 
     /// What is to be done when nothing has gathered for a while. Whether there is more of it.
     pub fn idle(&mut self) -> bool {
-        let live_bytes = live_bytes(&self.store);
+        let limit = log_bytes_max(&self.store, 0);
         let Some(log) = &mut self.log else {
             return false;
         };
         let generation = log.facts().generation;
         let records = &self.store.records;
-        let cleaned = log.clean(live_bytes, &mut |old| fate(records, generation, &old));
+        let cleaned = log.clean(limit, &mut |old| fate(records, generation, &old));
         match cleaned {
             Ok(is_more) => {
                 self.note_sizes();
@@ -315,9 +340,7 @@ impl Committer {
         let status = &self.store.status;
         let rows = status.log_bytes.load(Ordering::Relaxed);
         let inside = allocated.saturating_sub(rows + rows / 2 + ENGINE_BYTES);
-        let room = available.saturating_add(inside);
-        status.is_disk_full.store(room < COMMIT_BYTES + RESERVE_BYTES, Ordering::Relaxed);
-        room
+        available.saturating_add(inside)
     }
 
     fn note_sizes(&mut self) {
@@ -330,7 +353,9 @@ impl Committer {
             self.media.records.bytes_available(),
         ) {
             status.disk_bytes.store(allocated, Ordering::Relaxed);
-            status.disk_available_bytes.store(available, Ordering::Relaxed);
+            status
+                .disk_available_bytes
+                .store(available, Ordering::Relaxed);
         }
     }
 
@@ -386,9 +411,14 @@ fn fate(records: &crate::store::MemoryStore, generation: u32, old: &Row) -> Fate
     }
 }
 
-/// What the rows of the records would take, each once.
-fn live_bytes(store: &DiskStore) -> u64 {
+/// What the log may take before it is cleaned: twice what its live rows do, or hardly more where
+/// the disk is full.
+fn log_bytes_max(store: &DiskStore, appended: u64) -> u64 {
     let records = &store.records;
     let overhead = records.len() * (ENTRY_OVERHEAD_BYTES - super::row::ROW_HEAD_BYTES);
-    records.bytes().saturating_sub(overhead) as u64
+    let live_bytes = records.bytes().saturating_sub(overhead) as u64 + appended;
+    match store.status.is_disk_full.load(Ordering::Relaxed) {
+        true => live_bytes + live_bytes / 8,
+        false => CLEAN_BYTES_MIN.max(2 * live_bytes),
+    }
 }

@@ -279,10 +279,12 @@ impl DataDirectory {
             Err(error) => return Err(io_error(&path)(error)),
         };
         let identity = serde_json::from_slice(&text);
-        identity.map(Some).map_err(|error| DirectoryError::NoIdentity {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        })
+        identity
+            .map(Some)
+            .map_err(|error| DirectoryError::NoIdentity {
+                path: path.display().to_string(),
+                reason: error.to_string(),
+            })
     }
 
     /// Writes whose it is, if that is not what it says. A ring that was known stays known.
@@ -324,7 +326,10 @@ pub fn back_up(snapshot: &Snapshot, to: &Path, owner: Owner) -> Result<u64, Back
     make_directory(&partial)?;
     let records = Arc::new(FileMedium::open(&partial.join(RECORDS), true)?);
     let rows = snapshot.copy_to(records)?;
-    write_synced(&partial.join(IDENTITY), Identity::of(owner).text().as_bytes())?;
+    write_synced(
+        &partial.join(IDENTITY),
+        Identity::of(owner).text().as_bytes(),
+    )?;
     fs::rename(&partial, to)?;
     if let Some(parent) = to.parent() {
         sync_directory(parent)?;
@@ -430,7 +435,9 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 pub fn machine_run() -> u64 {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let digits = text.unwrap_or_default().replace('-', "");
-    let told = digits.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let told = digits
+        .get(..16)
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
     // Where the system does not tell, every start counts as one of the machine.
     let number = told.or_else(|| getrandom::u64().ok());
     number.unwrap_or(1).max(1)

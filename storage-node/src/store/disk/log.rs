@@ -11,10 +11,9 @@
 //! commit that the engine has to give up as damaged when it opens would take its own words along:
 //! against that a witness, a small file beside the engine, knows the end of the last commit.
 //!
-//! Cleaning goes along with appending: while the rows take more than twice what the live records
-//! would, each commit also looks at as much of the oldest rows, drops the dead, and appends the
-//! living anew (Rosenblum and Ousterhout 1992). So no commit is much longer than others, and the
-//! disk holds at most about two rows for each record.
+//! Cleaning goes along with appending: while the rows take more than they may, each commit also
+//! looks at twice as many of the oldest, drops the dead, and appends the living anew (Rosenblum
+//! and Ousterhout 1992). So no commit is much longer than others.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,9 +30,6 @@ const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
 
 /// What the engine may keep of the file in memory; records are in memory anyway.
 const CACHE_BYTES: usize = 8 << 20;
-
-/// The log is not cleaned while it takes less than this, in bytes.
-const CLEAN_BYTES_MIN: u64 = 1 << 20;
 
 /// How many bytes of old rows a commit looks at, at the least, when the log is to be cleaned.
 const CLEAN_STEP_BYTES: u64 = 64 << 10;
@@ -101,7 +97,7 @@ pub(super) enum Fate {
 
 /// The log of a store.
 pub(super) struct Log {
-    engine: Database,
+    engine: Engine,
     witness: Arc<dyn Medium>,
     is_new: bool,
     facts: Facts,
@@ -129,7 +125,7 @@ impl Log {
             let log = Self {
                 is_new: facts.is_none(),
                 facts: facts.unwrap_or_default(),
-                engine,
+                engine: Engine(Some(engine)),
                 witness,
                 bytes: 0,
             };
@@ -172,7 +168,7 @@ impl Log {
         if expected == self.facts.next {
             return Ok(0);
         }
-        let reading = self.engine.begin_read().map_err(of_engine)?;
+        let reading = self.engine.database().begin_read().map_err(of_engine)?;
         let rows = reading.open_table(ROWS).map_err(of_engine)?;
         for row in rows.range(expected..).map_err(of_engine)? {
             let (number, row) = row.map_err(of_engine)?;
@@ -190,17 +186,16 @@ impl Log {
         Ok(bytes)
     }
 
-    /// Appends rows, and cleans if there is reason to, given what the live records would take.
-    /// Returns once a crash takes nothing of it back.
+    /// Appends rows, and cleans one step if the rows come to more than `limit` bytes. Returns once
+    /// a crash takes nothing of it back.
     pub(super) fn commit(
         &mut self,
         rows: &[Vec<u8>],
-        live_bytes: u64,
+        limit: u64,
         fate: &mut dyn FnMut(Row) -> Fate,
     ) -> Result<(), CommitError> {
         let facts = self.facts;
         let appended = rows.iter().map(|row| row.len() as u64).sum::<u64>();
-        let limit = CLEAN_BYTES_MIN.max(2 * live_bytes);
         let step = match self.bytes + appended > limit {
             true => CLEAN_STEP_BYTES.max(2 * appended),
             false => 0,
@@ -243,13 +238,13 @@ impl Log {
     /// Cleans one step further; whether there was anything to do.
     pub(super) fn clean(
         &mut self,
-        live_bytes: u64,
+        limit: u64,
         fate: &mut dyn FnMut(Row) -> Fate,
     ) -> Result<bool, CommitError> {
-        if self.bytes <= CLEAN_BYTES_MIN.max(2 * live_bytes) {
+        if self.bytes <= limit {
             return Ok(false);
         }
-        self.commit(&[], live_bytes, fate)?;
+        self.commit(&[], limit, fate)?;
         Ok(true)
     }
 
@@ -268,7 +263,7 @@ impl Log {
     ) -> Result<(), CommitError> {
         let (mut facts, mut bytes) = (self.facts, self.bytes);
         let changed = AssertUnwindSafe(|| -> Result<(), redb::Error> {
-            let mut writing = self.engine.begin_write()?;
+            let mut writing = self.engine.database().begin_write()?;
             writing.set_durability(Durability::Immediate)?;
             {
                 let mut rows = writing.open_table(ROWS)?;
@@ -317,11 +312,30 @@ impl Log {
 
     /// Copies the log to other media, as it is now. The copy knows that it is one.
     pub(super) fn snapshot(&self) -> Result<Snapshot, CommitError> {
-        let reading = self.engine.begin_read().map_err(of_commit)?;
+        let reading = self.engine.database().begin_read().map_err(of_commit)?;
         Ok(Snapshot {
             reading,
             facts: self.facts,
         })
+    }
+}
+
+/// The engine, which is closed when the value is dropped.
+struct Engine(Option<Database>);
+
+impl Engine {
+    fn database(&self) -> &Database {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let engine = self.0.take();
+        // Damage may make it panic here as well.
+        if catch_unwind(AssertUnwindSafe(|| drop(engine))).is_err() {
+            tracing::error!("the log could not be closed in good order");
+        }
     }
 }
 

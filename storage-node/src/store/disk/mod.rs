@@ -234,7 +234,10 @@ impl DiskStore {
             gathered: Condvar::new(),
             status: Status::default(),
         });
-        store.status.is_complete.store(facts.is_complete, Ordering::Relaxed);
+        store
+            .status
+            .is_complete
+            .store(facts.is_complete, Ordering::Relaxed);
         let committer = Committer::new(Arc::clone(&store), log, media);
         Ok((store, committer))
     }
@@ -264,8 +267,7 @@ impl DiskStore {
     }
 
     fn vouches_for_absence(&self) -> bool {
-        self.status.is_complete.load(Ordering::Relaxed)
-            || mutants::is_on(Mutant::LossUnnoticed)
+        self.status.is_complete.load(Ordering::Relaxed) || mutants::is_on(Mutant::LossUnnoticed)
     }
 
     /// Stores a record, unless one with the same or a greater tag is there. What is settled by
@@ -422,21 +424,27 @@ fn declared(log: &Log, options: Options) -> Result<Facts, OpenError> {
         None => known,
         Some(Declaration::New) if log.is_new() => complete,
         Some(Declaration::New) => {
-            return Err(OpenError::NothingToDeclare("the store is not new: it holds records"));
+            return Err(OpenError::NothingToDeclare(
+                "the store is not new: it holds records",
+            ));
         }
         Some(Declaration::Incomplete) if log.is_new() || known.is_complete => {
             incomplete(known.generation)
         }
         Some(Declaration::Incomplete) => {
-            return Err(OpenError::NothingToDeclare("the store is known to be incomplete"));
+            return Err(OpenError::NothingToDeclare(
+                "the store is known to be incomplete",
+            ));
         }
         Some(Declaration::Complete) if log.is_new() => {
-            return Err(OpenError::NothingToDeclare("the store holds nothing at all"));
+            return Err(OpenError::NothingToDeclare(
+                "the store holds nothing at all",
+            ));
         }
-        Some(Declaration::Complete)
-            if known.is_complete && !known.is_snapshot && !is_unsynced =>
-        {
-            return Err(OpenError::NothingToDeclare("the store is known to be complete"));
+        Some(Declaration::Complete) if known.is_complete && !known.is_snapshot && !is_unsynced => {
+            return Err(OpenError::NothingToDeclare(
+                "the store is known to be complete",
+            ));
         }
         Some(Declaration::Complete) => complete,
     };

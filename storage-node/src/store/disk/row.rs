@@ -89,7 +89,10 @@ mod tests {
         assert_eq!(row.generation, 3);
         assert!(row.packed.is_sound() && !row.packed.is_doubted());
         assert_eq!(row.packed.value(), b"value");
-        assert_eq!(Row::bytes_of(&doubted) as usize, Row::encode(3, &doubted).len());
+        assert_eq!(
+            Row::bytes_of(&doubted) as usize,
+            Row::encode(3, &doubted).len()
+        );
     }
 
     #[test]
@@ -103,7 +106,10 @@ mod tests {
                 Ok(row) => {
                     assert!(is_in_value, "bit {bit}");
                     assert!(!row.packed.is_sound());
-                    assert_eq!((row.packed.key(), row.packed.tag()), (&b"key"[..], packed().tag()));
+                    assert_eq!(
+                        (row.packed.key(), row.packed.tag()),
+                        (&b"key"[..], packed().tag())
+                    );
                 }
                 Err(HeadDamaged) => assert!(!is_in_value, "bit {bit}"),
             }

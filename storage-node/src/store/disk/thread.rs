@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Committer, CommitError, DiskStore};
+use super::{CommitError, Committer, DiskStore};
 
 /// After so long without anything to store, old rows are cleaned and sizes looked at.
 const IDLE: Duration = Duration::from_secs(1);

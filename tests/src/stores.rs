@@ -1,0 +1,162 @@
+//! Stores for tests, of either kind, with whoever takes what they are given to their disk.
+
+use std::sync::mpsc;
+
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::tag::{Exhausted, Tag};
+use dkvs_common::wire::v2::reply::Durability;
+use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
+use dkvs_storage_node::store::{MemoryStore, Put, Refused, Shown, Store, Told};
+
+use crate::disk::Disk;
+
+/// A store, and what stores for it.
+pub struct Kept {
+    pub store: Store,
+    pub committer: Option<Committer>,
+}
+
+/// What a durable store of a test is told unless it is about that.
+pub fn options(declaration: Option<Declaration>) -> Options {
+    Options {
+        bytes_max: usize::MAX,
+        durability: Durability::Fsync,
+        declaration,
+        machine_run: 1,
+    }
+}
+
+/// Opens the store on a disk.
+pub fn open(disk: &Disk, options: Options) -> Result<Kept, OpenError> {
+    let (store, committer) = DiskStore::open(disk.media(), options)?;
+    Ok(Kept {
+        store: Store::Disk(store),
+        committer: Some(committer),
+    })
+}
+
+/// An empty store of each kind, which takes so many bytes.
+pub fn of_each_kind(bytes_max: usize) -> [(&'static str, Kept); 2] {
+    let memory = Kept {
+        store: Store::Memory(MemoryStore::new(bytes_max)),
+        committer: None,
+    };
+    let options = Options {
+        bytes_max,
+        ..options(Some(Declaration::New))
+    };
+    let disk = open(&Disk::default(), options).expect("an empty disk takes a new store");
+    [("memory", memory), ("disk", disk)]
+}
+
+impl Kept {
+    /// Puts a record, and stores all that has gathered.
+    pub fn put(&mut self, name: &str, record: &Record) -> Told {
+        let (told, hear) = mpsc::channel();
+        let later = || -> dkvs_storage_node::store::Later { later(told) };
+        let at_once = self.store.put(&key(name), record, later);
+        self.store_all();
+        at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
+    }
+
+    /// Puts the record of this time.
+    pub fn put_at(&mut self, name: &str, time: u64, value: &str) -> Told {
+        self.put(name, &record(name, time, value))
+    }
+
+    /// Deletes a key at this time.
+    pub fn delete_at(&mut self, name: &str, time: u64) -> Told {
+        let tag = Tag { time, op: 1 };
+        let tombstone = Record::new(&key(name), tag, Content::Tombstone);
+        self.put(name, &tombstone)
+    }
+
+    /// Puts a value as what comes next.
+    pub fn put_next(&mut self, name: &str, value: &str, step: u64) -> Told {
+        let (told, hear) = mpsc::channel();
+        let mint = move |held: Tag| -> Result<Tag, Exhausted> {
+            Ok(Tag {
+                time: held.time + step,
+                op: 9,
+            })
+        };
+        let later = || -> dkvs_storage_node::store::Later { later(told) };
+        let key = key(name);
+        let at_once = self
+            .store
+            .put_next(&key, &content(value), Box::new(mint), later);
+        self.store_all();
+        at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
+    }
+
+    /// Vouches for the record of a key.
+    pub fn vouch(&mut self, name: &str, time: u64) -> bool {
+        let (told, hear) = mpsc::channel();
+        let later = || -> dkvs_storage_node::store::Later { later(told) };
+        let vouched = self.store.vouch(&key(name), Tag { time, op: 1 }, later);
+        self.store_all();
+        let told = vouched.map(|at_once| at_once.or_else(|| hear.try_recv().ok()));
+        told == Ok(Some(Ok(Put::Stored)))
+    }
+
+    /// Stores all that has gathered.
+    pub fn store_all(&mut self) {
+        let Some(committer) = &mut self.committer else {
+            return;
+        };
+        while let Some(batch) = committer.begin() {
+            committer.finish(batch);
+        }
+    }
+
+    /// Ends in good order.
+    pub fn close(self) {
+        let committer = self.committer.expect("it is on a disk");
+        committer.close().expect("the disk takes it");
+    }
+
+    /// The time and the value of a key, as a read sees them; a tombstone has none.
+    pub fn read(&self, name: &str) -> Shown<(u64, Option<String>)> {
+        self.store.read(&key(name), |held| {
+            let value = || String::from_utf8_lossy(held.value()).into_owned();
+            let value = (!held.is_tombstone()).then(value);
+            (held.tag().time, value)
+        })
+    }
+
+    /// The store, as one on a disk.
+    pub fn disk(&self) -> &DiskStore {
+        match &self.store {
+            Store::Disk(store) => store,
+            Store::Memory(_) => panic!("it is in memory"),
+        }
+    }
+}
+
+/// What a read of a value is to see.
+pub fn shown(time: u64, value: &str) -> Shown<(u64, Option<String>)> {
+    Shown::Record((time, Some(value.into())))
+}
+
+pub fn later(told: mpsc::Sender<Result<Put, Refused>>) -> dkvs_storage_node::store::Later {
+    // Whoever does not listen any more does not want to know.
+    Box::new(move |put| {
+        let _ = told.send(put);
+    })
+}
+
+pub fn key(name: &str) -> Key {
+    Key::new(name.to_owned()).expect("it is short")
+}
+
+pub fn content(value: &str) -> Content {
+    Content::Value {
+        content_type: ContentType::default(),
+        value: Value::new(value.to_owned()).expect("it is short"),
+    }
+}
+
+pub fn record(name: &str, time: u64, value: &str) -> Record {
+    Record::new(&key(name), Tag { time, op: 1 }, content(value))
+}
