@@ -63,6 +63,13 @@ impl Links {
         opened.map_or(Speaks::Unknown, |opened| opened.link.speaks())
     }
 
+    /// The boot id of `server`, if it had been started with that by `at` for certain.
+    pub(super) fn boot_id_before(&self, server: ServerId, at: Instant) -> Option<u64> {
+        let opened = self.opened[server.index()].as_ref()?;
+        let incarnation = opened.link.incarnation()?;
+        (incarnation.known_since <= at).then_some(incarnation.boot_id)
+    }
+
     pub(super) fn status(&self, server: ServerId) -> Option<LinkStatus> {
         let opened = self.opened[server.index()].as_ref()?;
         Some(LinkStatus {

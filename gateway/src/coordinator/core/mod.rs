@@ -18,6 +18,7 @@ mod probe;
 mod request;
 #[cfg(test)]
 mod tests;
+mod vouching;
 mod words;
 
 use std::collections::{HashMap, VecDeque};
@@ -49,6 +50,7 @@ use deadlines::Deadlines;
 use links::Links;
 use probe::Probe;
 use request::{InFlight, Next, Subject};
+use vouching::{Note, Notes};
 
 pub use links::LinkStatus;
 pub use request::{Ended, Machine};
@@ -114,6 +116,8 @@ pub struct Core<W> {
     requests: HashMap<RequestId, InFlight<W>>,
     next_request: u64,
     deadlines: Deadlines<RequestId>,
+    /// Of reads that have ended.
+    notes: Notes,
     links: Links,
     /// Numbers for links to begin with, one each.
     random: Vec<u64>,
@@ -145,6 +149,7 @@ impl<W> Core<W> {
             requests: HashMap::new(),
             next_request: 0,
             deadlines: Deadlines::default(),
+            notes: Notes::default(),
             links: Links::new(servers),
             clock: TagClock::new(random() as u32),
             random: (0..servers).map(|_| random()).collect(),
@@ -250,8 +255,7 @@ impl<W> Core<W> {
             && !matches!(request.machine, Machine::Write(_))
             && let Some(mut request) = self.requests.remove(&id)
         {
-            let abandoned = request.take_abandoned();
-            self.abandon(abandoned);
+            self.part_with(id, &mut request);
         }
     }
 
@@ -422,6 +426,7 @@ impl<W> Core<W> {
         let request = InFlight {
             machine,
             subject,
+            started: now.at,
             deadline,
             wait: wish.wait,
             waiter,
@@ -456,6 +461,12 @@ impl<W> Core<W> {
                     key,
                     assembly,
                 } => self.fetch(id, from, (key, assembly), now),
+                Next::Vouch {
+                    server,
+                    round,
+                    key,
+                    tag,
+                } => self.ask_to_vouch(id, server, round, (key, tag), now),
                 Next::Mint(seen) => match self.clock.mint(now.unix_ms, seen) {
                     Ok(tag) => {
                         let abandoned = request.begin_round(tag);
@@ -472,9 +483,25 @@ impl<W> Core<W> {
 
     fn end(&mut self, id: RequestId) {
         if let Some(mut request) = self.requests.remove(&id) {
-            let abandoned = request.take_abandoned();
-            self.abandon(abandoned);
+            self.part_with(id, &mut request);
             self.ended.push_back(request.finish());
+        }
+    }
+
+    /// Abandons what nobody waits for any more, and notes what is to follow nevertheless.
+    fn part_with(&mut self, id: RequestId, request: &mut InFlight<W>) {
+        let abandoned = request.take_abandoned();
+        self.abandon(abandoned);
+        if let (Machine::Read(read), Subject::Get { key }) = (&request.machine, &request.subject) {
+            for (server, tag) in read.unvouched() {
+                let note = Note {
+                    key: key.clone(),
+                    tag,
+                    started: request.started,
+                    deadline: request.deadline,
+                };
+                self.notes.insert(id, server, note);
+            }
         }
     }
 
@@ -533,6 +560,51 @@ impl<W> Core<W> {
         }
     }
 
+    /// Asks `server` to vouch for what it was given, if it is certain to be in the incarnation that
+    /// it was in before the read began.
+    fn ask_to_vouch(
+        &mut self,
+        id: RequestId,
+        server: ServerId,
+        round: u32,
+        (key, tag): (Key, Tag),
+        now: Now,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let asked = Asked::Vouch { round };
+        match self.links.boot_id_before(server, request.started) {
+            Some(boot_id) => {
+                let question = Question::Vouch { boot_id, key, tag };
+                self.ask(id, asked, &question, &[server], now);
+            }
+            None => request.handle(server, asked, Heard::Vouched(false), now.at),
+        }
+    }
+
+    /// A server had its word when the read had ended. If it has thereby confirmed what it is to
+    /// vouch for, it is asked to.
+    fn hear_late(&mut self, token: Token, from: ServerId, heard: &Heard, now: Now) {
+        let Asked::Repair { round } = token.asked else {
+            return;
+        };
+        let Some(note) = self.notes.remove(token.id, from) else {
+            return;
+        };
+        let Note { key, tag, .. } = note;
+        if matches!(heard, Heard::Write(reply) if reply.confirms(tag))
+            && let Some(boot_id) = self.links.boot_id_before(from, note.started)
+            && let Some(link) = self.links.to(from)
+        {
+            let question = Question::Vouch { boot_id, key, tag };
+            let asked = Asked::Vouch { round };
+            let token = Token { asked, ..token };
+            // If it cannot be asked, a later read sees to it.
+            let _ = link.ask(question.to_request(), token, now.at, note.deadline);
+        }
+    }
+
     fn fetch(&mut self, id: RequestId, from: ServerId, (key, assembly): (Key, Assembly), now: Now) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
@@ -560,7 +632,7 @@ impl<W> Core<W> {
     /// A server has its word. Whatever that makes necessary is done.
     fn hear(&mut self, token: Token, from: ServerId, heard: Heard, now: Now) {
         let Some(request) = self.requests.get_mut(&token.id) else {
-            return;
+            return self.hear_late(token, from, &heard, now);
         };
         if request.attempt == token.attempt {
             request.handle(from, token.asked, heard, now.at);
@@ -592,7 +664,10 @@ impl<W> Core<W> {
                     continue;
                 }
                 // The deadline is the request's own, and its end is seen to elsewhere.
-                Event::Expired { .. } => continue,
+                Event::Expired { token } => {
+                    self.notes.remove(token.id, server);
+                    continue;
+                }
                 Event::Restarted => {
                     let addr = self.shared.name(server);
                     tracing::info!(%addr, "a server was restarted");
@@ -607,6 +682,7 @@ impl<W> Core<W> {
     fn handle_not_v2(&mut self, token: Token, server: ServerId, now: Now) {
         let Token { id, attempt, asked } = token;
         let Some(request) = self.requests.get_mut(&id) else {
+            self.notes.remove(id, server);
             return;
         };
         if request.attempt != attempt {
