@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::connection::link::{Event, Link, Ticket};
-use dkvs_common::connection::peer::{Config, Counters, Speaks};
+use dkvs_common::connection::peer::{Config, Counters, Incarnation, Speaks};
 use dkvs_common::wire::v2::keys::Keys;
 
 use super::words::Token;
@@ -63,11 +63,9 @@ impl Links {
         opened.map_or(Speaks::Unknown, |opened| opened.link.speaks())
     }
 
-    /// The boot id of `server`, if it had been started with that by `at` for certain.
-    pub(super) fn boot_id_before(&self, server: ServerId, at: Instant) -> Option<u64> {
+    pub(super) fn incarnation(&self, server: ServerId) -> Option<Incarnation> {
         let opened = self.opened[server.index()].as_ref()?;
-        let incarnation = opened.link.incarnation()?;
-        (incarnation.known_since <= at).then_some(incarnation.boot_id)
+        opened.link.incarnation()
     }
 
     pub(super) fn status(&self, server: ServerId) -> Option<LinkStatus> {

@@ -10,7 +10,8 @@
 //! Production runs it over sockets, the simulator over a network of its own. The decisions are
 //! those of [`dkvs_common::quorum`]; this carries words to the machines and does what they want
 //! done. Invariants: a request ends exactly once, at its deadline at the latest, unless it is
-//! cancelled; a word to what was asked in an earlier round or attempt changes nothing.
+//! cancelled; a word to what was asked in an earlier round or attempt changes nothing, nor does one
+//! that comes at the deadline or later.
 
 mod deadlines;
 mod links;
@@ -112,6 +113,8 @@ pub struct Core<W> {
     datagram_bytes_max: usize,
     key_bytes_max: usize,
     keys: Option<Arc<Keys>>,
+    /// How long an incarnation of a server has to be known before a read that is evidence for it.
+    settling: Duration,
     requests_max: usize,
     requests: HashMap<RequestId, InFlight<W>>,
     next_request: u64,
@@ -145,6 +148,8 @@ impl<W> Core<W> {
             datagram_bytes_max: settings.datagram_bytes_max,
             key_bytes_max: key_bytes_max(settings),
             keys: keys.map(|keys| Arc::new(keys.borrow().clone())),
+            // A quarter more, for clocks that do not run alike.
+            settling: settings.timeout_max * 5 / 4,
             requests_max: settings.limits.requests_max,
             requests: HashMap::new(),
             next_request: 0,
@@ -560,8 +565,8 @@ impl<W> Core<W> {
         }
     }
 
-    /// Asks `server` to vouch for what it was given, if it is certain to be in the incarnation that
-    /// it was in before the read began.
+    /// Asks `server` to vouch for what it was given, if it is known to have lost nothing since long
+    /// enough before the read began.
     fn ask_to_vouch(
         &mut self,
         id: RequestId,
@@ -570,17 +575,22 @@ impl<W> Core<W> {
         (key, tag): (Key, Tag),
         now: Now,
     ) {
-        let Some(request) = self.requests.get_mut(&id) else {
-            return;
-        };
         let asked = Asked::Vouch { round };
-        match self.links.boot_id_before(server, request.started) {
-            Some(boot_id) => {
-                let question = Question::Vouch { boot_id, key, tag };
-                self.ask(id, asked, &question, &[server], now);
-            }
-            None => request.handle(server, asked, Heard::Vouched(false), now.at),
+        let started = self.requests.get(&id).map(|request| request.started);
+        if let Some(boot_id) = started.and_then(|started| self.boot_id_before(server, started)) {
+            let question = Question::Vouch { boot_id, key, tag };
+            self.ask(id, asked, &question, &[server], now);
+        } else if let Some(request) = self.requests.get_mut(&id) {
+            request.handle(server, asked, Heard::Vouched(false), now.at);
         }
+    }
+
+    /// The boot id of `server`, if it had that so long before `at` that whatever counts a word from
+    /// before it was started was decided by then.
+    fn boot_id_before(&self, server: ServerId, at: Instant) -> Option<u64> {
+        let incarnation = self.links.incarnation(server)?;
+        let is_settled = incarnation.known_since + self.settling <= at;
+        is_settled.then_some(incarnation.boot_id)
     }
 
     /// A server had its word when the read had ended. If it has thereby confirmed what it is to
@@ -594,7 +604,7 @@ impl<W> Core<W> {
         };
         let Note { key, tag, .. } = note;
         if matches!(heard, Heard::Write(reply) if reply.confirms(tag))
-            && let Some(boot_id) = self.links.boot_id_before(from, note.started)
+            && let Some(boot_id) = self.boot_id_before(from, note.started)
             && let Some(link) = self.links.to(from)
         {
             let question = Question::Vouch { boot_id, key, tag };
@@ -634,6 +644,10 @@ impl<W> Core<W> {
         let Some(request) = self.requests.get_mut(&token.id) else {
             return self.hear_late(token, from, &heard, now);
         };
+        if now.at >= request.deadline {
+            request.handle_timeout(now.at);
+            return self.end(token.id);
+        }
         if request.attempt == token.attempt {
             request.handle(from, token.asked, heard, now.at);
             self.go_on(token.id, now);

@@ -31,6 +31,7 @@ fn core_of(servers: u16) -> Core<()> {
         value_bytes_max: 1 << 20,
         offload: false,
         keys: None,
+        timeout_max: Duration::from_secs(1),
         limits: Limits {
             requests_max: 10,
             sockets_max: 0,

@@ -2,6 +2,7 @@
 
 use dkvs_common::kv::Value;
 use dkvs_common::quorum::read::{ReadOutcome, Standing};
+use dkvs_common::quorum::write::WriteOutcome;
 use dkvs_common::record::ContentType;
 use dkvs_common::wire::v2::envelope::{Builder, Envelope, Sender};
 use dkvs_common::wire::v2::message::next_reply;
@@ -11,6 +12,14 @@ use super::super::vouching::NOTES_MAX;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// After which what was decided with a word of an incarnation before has been.
+const SETTLED: Duration = Duration::from_secs(3);
+
+const PATH: Path = Path {
+    local: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5_000),
+    window_bytes_max: 1 << 16,
+};
 
 /// A real service that vouches for nothing before it is told to, if it lost its store.
 struct Server {
@@ -90,12 +99,8 @@ impl World {
             held: Vec::new(),
             vouches: Vec::new(),
         };
-        let path = Path {
-            local: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5_000),
-            window_bytes_max: 1 << 16,
-        };
         for number in 0..3 {
-            world.core.open(ServerId(number), path, world.now);
+            world.core.open(ServerId(number), PATH, world.now);
         }
         let content = Content::Value {
             content_type: ContentType::default(),
@@ -137,7 +142,7 @@ impl World {
     fn rest(&mut self, rest: Duration) {
         let until = self.now.at + rest;
         while self.now.at < until {
-            self.now.at += SECOND;
+            self.now.at += rest.min(SECOND);
             self.core.handle_timeout(self.now);
             self.core.probe(SECOND, (), self.now).unwrap();
             self.run();
@@ -205,7 +210,7 @@ const REFUSED: Standing = Standing::Refused(Refusal::Corrupt);
 #[test]
 fn a_server_that_lost_its_records_vouches_though_the_read_has_ended() {
     let mut world = World::new("v");
-    world.rest(SECOND);
+    world.rest(SETTLED);
     let first = world.first();
     assert_eq!(world.read(Wait::Quorum), REFUSED);
     assert!(matches!(world.vouches[..], [(to, 7, _)] if to == first));
@@ -217,7 +222,7 @@ fn a_server_that_lost_its_records_vouches_though_the_read_has_ended() {
 #[test]
 fn a_read_that_waits_for_all_tells_that_it_was_repaired() {
     let mut world = World::new("v");
-    world.rest(SECOND);
+    world.rest(SETTLED);
     assert_eq!(world.read(Wait::All), Standing::Repaired);
     assert_eq!(world.vouches.len(), 1);
     assert_eq!(world.read(Wait::All), Standing::Match);
@@ -226,7 +231,7 @@ fn a_read_that_waits_for_all_tells_that_it_was_repaired() {
 #[test]
 fn a_long_value_is_vouched_for_when_the_last_of_it_is_stored() {
     let mut world = World::new(&"v".repeat(10_000));
-    world.rest(SECOND);
+    world.rest(SETTLED);
     assert_eq!(world.read(Wait::Quorum), REFUSED);
     assert_eq!(world.vouches.len(), 1);
     assert_eq!(world.read(Wait::Quorum), Standing::Match);
@@ -239,17 +244,71 @@ fn a_read_that_began_before_the_incarnation_was_known_is_no_evidence() {
         world.now.at += SECOND;
         assert_eq!(world.read(wait), REFUSED);
         assert_eq!(world.vouches, []);
-        world.rest(SECOND);
+        world.rest(SETTLED);
         world.read(wait);
         assert_eq!(world.vouches.len(), 1);
         assert_eq!(world.read(wait), Standing::Match);
     }
 }
 
+/// A write has the word of the first server, which then loses the record. By the time when a read
+/// that has not seen the record is evidence, the write is over: else it would be confirmed by the
+/// second server and what the first has lost, and a read from the first and the third would be
+/// told the value before it.
+#[test]
+fn no_write_is_confirmed_by_what_a_server_lost_once_it_vouches() {
+    let mut world = World::new("v");
+    world.rest(SETTLED);
+    world.read(Wait::All);
+    world.vouches.clear();
+    let first = world.first();
+    let second = world.list()[1].server;
+
+    world.is_held = |request| matches!(request, Request::Put { .. });
+    let write = |world: &mut World| {
+        let (list, now) = (world.list(), world.now);
+        let wish = world.wish(Wait::Quorum);
+        let (key, content) = (key(), Content::Tombstone);
+        let write = world.core.write(&key, content, list, None, wish, (), now);
+        write.unwrap();
+    };
+    write(&mut world);
+    world.run();
+    let puts = std::mem::take(&mut world.held);
+    world.is_held = |_| false;
+    let of_server = |wanted: ServerId| puts.iter().filter(move |(to, _)| *to == wanted);
+    for (to, put) in of_server(first) {
+        world.deliver(*to, put.clone());
+    }
+    world.lose(8);
+    let mut writer = std::mem::replace(&mut world.core, core_of(3));
+    for number in 0..3 {
+        world.core.open(ServerId(number), PATH, world.now);
+    }
+
+    let asked = world.now.at;
+    while world.read(Wait::All) != Standing::Repaired {
+        world.rest(SECOND / 10);
+        assert!(world.now.at < asked + 2 * SECOND);
+    }
+    assert_eq!(world.read(Wait::All), Standing::Match);
+
+    // The writer stood still meanwhile, and hears the second server before its clock.
+    std::mem::swap(&mut world.core, &mut writer);
+    for (to, put) in of_server(second) {
+        world.deliver(*to, put.clone());
+    }
+    let (_, ended) = world.core.poll_ended().expect("it has ended");
+    let Machine::Write(write) = ended.machine else {
+        panic!("no write");
+    };
+    assert_eq!(write.outcome(), Some(WriteOutcome::TimedOut));
+}
+
 #[test]
 fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it() {
     let mut world = World::new("v");
-    world.rest(SECOND);
+    world.rest(SETTLED);
     world.is_held = |request| matches!(request, Request::Vouch { .. });
     world.read(Wait::Quorum);
     assert_eq!(world.held.len(), 1);
@@ -271,7 +330,7 @@ fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it(
     world.release();
     assert!(world.servers[first.index()].is_unvouched);
 
-    world.rest(SECOND);
+    world.rest(SETTLED);
     world.read(Wait::Quorum);
     assert!(matches!(world.vouches[..], [(_, 7, _), (_, 8, _)]));
     assert_eq!(world.read(Wait::Quorum), Standing::Match);
@@ -280,7 +339,7 @@ fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it(
 #[test]
 fn a_read_whose_caller_is_gone_is_evidence_all_the_same() {
     let mut world = World::new("v");
-    world.rest(SECOND);
+    world.rest(SETTLED);
     world.is_held = |request| matches!(request, Request::Put { .. });
     let id = world.begin(Wait::All);
     world.run();
@@ -294,7 +353,7 @@ fn a_read_whose_caller_is_gone_is_evidence_all_the_same() {
 #[test]
 fn a_note_goes_with_its_put_however_that_ends() {
     let mut world = World::new("v");
-    world.rest(SECOND);
+    world.rest(SETTLED);
     let first = world.first();
     let ends: [fn(&mut World, ServerId); 3] = [
         |world, _| {
@@ -316,7 +375,7 @@ fn a_note_goes_with_its_put_however_that_ends() {
         assert_eq!(world.core.notes.len(), 0);
         world.release();
         assert_eq!(world.vouches, []);
-        world.rest(SECOND);
+        world.rest(SETTLED);
     }
 }
 
