@@ -31,20 +31,23 @@
 //!                               +----------- or not --------------+--> refused, as it was
 //! ```
 //!
-//! Once r others have answered, the read knows the newest, t: their majority has met that of
-//! every write that was confirmed before the read began, so t is no older than any of those, and
-//! what the server confirmed and lost was part of those at most. The server is given t, or the
-//! newer one that was heard of since, as if it were stale, and asked to vouch for it: to answer for
-//! the key from then on, by t or what comes after. By the same argument r answers that its own is
-//! among are then as good as any. All of it hangs on the server's having lost nothing since the
-//! read began. The machine does not know that. Whoever carries the words asks a server to vouch
-//! only in the incarnation that it was in before, and the server refuses if it is in another.
+//! Once r others have answered, the read knows the newest, t. The server is given t, or what was
+//! heard of since and is newer, as if it were stale, and asked to vouch for it: to answer for the
+//! key from then on. It may, if t is no older than what was told or confirmed by any request that
+//! counted a word of the server from before the loss. That is so if all of those were over when the
+//! read began: the words that decided one of them and the r answers share a server that has what it
+//! said, or vouches again for no less, as this one is about to. A request that is decided later
+//! still may not be met. The machine knows neither when the server was started nor what else is
+//! under way: whoever carries the words asks a server to vouch only in an incarnation that was
+//! there for so long before the read that every request from before it is over, and the server
+//! refuses if it is in another by then.
 //!
 //! Such a repair never counts among those that hold the newest, nor among those that may yet, and
-//! the outcome does not wait for it. Nothing is lost by that: r have answered soundly by then.
-//! Nothing would be gained, either: what makes the server's copy one that later reads meet is the
-//! vouching, and what comes of that changes no outcome. If nothing was found anywhere, there is
-//! nothing to give, and nobody is asked to vouch.
+//! the outcome does not wait for it: it hangs on those alone that answered soundly. They are at
+//! least r by then, so they are enough if all goes well. A later read counts the server only once
+//! it vouches, and it does that for t or something newer only. So what the outcome promises to
+//! later reads holds whether they count it or not, and whatever comes of the vouching. If nothing
+//! was found anywhere, there is nothing to give, and nobody is asked to vouch.
 
 use std::time::Instant;
 

@@ -352,9 +352,6 @@ fn a_read_whose_caller_is_gone_is_evidence_all_the_same() {
 
 #[test]
 fn a_note_goes_with_its_put_however_that_ends() {
-    let mut world = World::new("v");
-    world.rest(SETTLED);
-    let first = world.first();
     let ends: [fn(&mut World, ServerId); 3] = [
         |world, _| {
             world.now.at += 2 * SECOND;
@@ -367,15 +364,22 @@ fn a_note_goes_with_its_put_however_that_ends() {
             }
         },
     ];
-    for end in ends {
-        world.is_held = |request| matches!(request, Request::Put { .. });
-        assert_eq!(world.read(Wait::Quorum), REFUSED);
-        assert_eq!(world.core.notes.len(), 1);
-        end(&mut world, first);
-        assert_eq!(world.core.notes.len(), 0);
-        world.release();
-        assert_eq!(world.vouches, []);
+    // The long one is an upload.
+    for value in ["v", &"v".repeat(10_000)] {
+        let mut world = World::new(value);
         world.rest(SETTLED);
+        let first = world.first();
+        for end in ends {
+            world.is_held =
+                |request| matches!(request, Request::Put { .. } | Request::Stage { .. });
+            assert_eq!(world.read(Wait::Quorum), REFUSED);
+            assert_eq!(world.core.notes.len(), 1);
+            end(&mut world, first);
+            assert_eq!(world.core.notes.len(), 0);
+            world.release();
+            assert_eq!(world.vouches, []);
+            world.rest(SETTLED);
+        }
     }
 }
 
