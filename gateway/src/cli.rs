@@ -9,6 +9,7 @@ use std::num::NonZeroU8;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -19,7 +20,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Embedded, Flags, Servers, check_environment};
+use crate::config::{Config, Embedded, Flags, Servers, TIMEOUT_MS_MAX, check_environment};
 use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
 use crate::http::App;
@@ -75,6 +76,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         value_bytes_max: config.value_bytes_max,
         offload: config.udp_offload,
         keys: key_file.as_ref().map(KeyFile::subscribe),
+        timeout_max: Duration::from_millis(TIMEOUT_MS_MAX),
         limits: Limits {
             requests_max: config.max_in_flight,
             sockets_max: allowed.sockets_max,

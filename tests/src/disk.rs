@@ -17,7 +17,7 @@ use crate::random::Random;
 const BLOCK_BYTES: u64 = 4_096;
 
 /// The files of one server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
@@ -67,12 +67,6 @@ pub enum Kept<'a> {
     All,
     /// Each piece, or not.
     Some(&'a mut Random),
-}
-
-impl Default for Disk {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
 }
 
 impl Disk {
@@ -323,8 +317,9 @@ impl Medium for DiskFile {
         state.step()?;
         state.syncs += 1;
         let file = &mut state.files[self.number];
-        file.unsynced.clear();
-        file.synced.clone_from(&file.seen);
+        for change in file.unsynced.drain(..) {
+            apply(&mut file.synced, &change);
+        }
         Ok(())
     }
 

@@ -101,11 +101,7 @@ impl Script {
     fn check(&self, run: &Run, what: &str) {
         let heard = self.heard.lock().unwrap();
         for (key_number, puts) in &self.put {
-            let is_confirmed = |number: u64| {
-                heard
-                    .iter()
-                    .any(|heard| *heard == (number, Ok(Put::Stored)))
-            };
+            let is_confirmed = |number: u64| heard.contains(&(number, Ok(Put::Stored)));
             let confirmed = puts.iter().rfind(|(number, _)| is_confirmed(*number));
             let shown = run.store.read(&key(*key_number), |held| {
                 let number = held.tag().time - 1;

@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::fetch::{Assembly, Mismatch};
-use super::peer::{self, Config, Counters, DATAGRAM_BYTES_MIN, Peer, RequestError, Speaks};
+use super::peer::{
+    self, Config, Counters, DATAGRAM_BYTES_MIN, Incarnation, Peer, RequestError, Speaks,
+};
 use super::upload::{Progress, TooLong, Upload};
 use crate::kv::{Key, Value};
 use crate::record::Record;
@@ -160,6 +162,11 @@ impl<T: Copy> Link<T> {
     /// What the server turned out to be.
     pub fn speaks(&self) -> Speaks {
         self.peer.speaks()
+    }
+
+    /// The server's last start, as far as is known.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.peer.incarnation()
     }
 
     /// The smoothed round trip; none before the first unambiguous reply.

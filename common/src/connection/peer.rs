@@ -71,6 +71,16 @@ pub enum Speaks {
     V1,
 }
 
+/// A start of the server's process, as far as it can be told from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Its random number.
+    pub boot_id: u64,
+    /// When the first answer that told the number arrived. The server had been started by then;
+    /// when the greeting was sent, it may not have been.
+    pub known_since: Instant,
+}
+
 /// Something that the caller has to know. A request is named by the token it was opened with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<T> {
@@ -161,7 +171,7 @@ pub struct Peer<T> {
     dues: BinaryHeap<Reverse<(Instant, RequestId)>>,
     greeting: Greeted,
     /// Of the server that was last met.
-    boot_id: Option<u64>,
+    incarnation: Option<Incarnation>,
     session: u64,
     sequence: u64,
     unreachable_until: Option<Instant>,
@@ -230,7 +240,7 @@ impl<T: Copy> Peer<T> {
                 send_at: None,
                 ends: now,
             },
-            boot_id: None,
+            incarnation: None,
             session: 0,
             sequence: 0,
             unreachable_until: None,
@@ -244,6 +254,11 @@ impl<T: Copy> Peer<T> {
     /// What the server turned out to be.
     pub fn speaks(&self) -> Speaks {
         self.speaks
+    }
+
+    /// The server's last start, as far as is known.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
     }
 
     /// The smoothed round trip; none before the first unambiguous reply.
@@ -629,11 +644,17 @@ impl<T: Copy> Peer<T> {
         }
         self.greeting.under_way = None;
         self.greeting.send_at = None;
-        let before = self.boot_id.replace(greeting.boot_id);
-        if before.is_some_and(|before| before != greeting.boot_id) {
-            // Whatever the process before it was asked, nobody is going to answer any more.
-            self.take_back_unanswered();
-            self.events.push_back(Event::Restarted);
+        let before = self.incarnation;
+        if before.is_none_or(|before| before.boot_id != greeting.boot_id) {
+            self.incarnation = Some(Incarnation {
+                boot_id: greeting.boot_id,
+                known_since: now,
+            });
+            if before.is_some() {
+                // Whatever the process before it was asked, nobody is going to answer any more.
+                self.take_back_unanswered();
+                self.events.push_back(Event::Restarted);
+            }
         }
         // Sequences go on from session to session: each is greater than all before it.
         self.session = greeting.session;

@@ -81,7 +81,8 @@ pub enum Refusal {
     Unsupported,
     /// It has too much under way.
     Busy,
-    /// The record was damaged, on its way or in the store.
+    /// The record was damaged, on its way or in the store; or the server has lost records, perhaps
+    /// a newer one of this key.
     Corrupt,
     /// Something went wrong in the server.
     Internal,
@@ -114,6 +115,11 @@ pub enum Ask {
     Tag,
     /// To store the record.
     Put,
+    /// To vouch for the record with this tag, which it was given.
+    Vouch {
+        /// Which version.
+        tag: Tag,
+    },
 }
 
 #[cfg(test)]

@@ -45,6 +45,18 @@ pub enum WriteReply {
     Refused(Refusal),
 }
 
+impl WriteReply {
+    /// Whether who answers so to a put under `tag` holds that record, or something that came
+    /// after it.
+    pub fn confirms(self, tag: Tag) -> bool {
+        match self {
+            Self::Stored => true,
+            Self::Superseded(held) => held > tag,
+            Self::Tag(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOutcome {

@@ -171,6 +171,8 @@ pub struct Settings {
     pub offload: bool,
     /// The cluster's keys, if it has any, as they change.
     pub keys: Option<watch::Receiver<Keys>>,
+    /// The longest that any gateway of the cluster lets a request take.
+    pub timeout_max: Duration,
     /// How much.
     pub limits: Limits,
 }

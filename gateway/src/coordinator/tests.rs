@@ -23,6 +23,7 @@ fn coordinator(protocol: Protocol) -> Coordinator {
             sockets_max: 0,
             value_bytes_in_flight_max: 1 << 20,
         },
+        timeout_max: Duration::from_secs(60),
     };
     Coordinator::new(Arc::new(Shared::new(cluster)), settings).unwrap()
 }

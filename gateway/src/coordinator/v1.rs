@@ -448,7 +448,7 @@ pub(super) fn encode(question: &Question) -> Result<Bytes, Refusal> {
             Content::Tombstone => return Err(Refusal::NoDeletion),
         },
         // Nothing that needs tags is asked so; what holds of a put then holds of asking for one.
-        Question::Tag { .. } => return Err(Refusal::NotV2),
+        Question::Tag { .. } | Question::Vouch { .. } => return Err(Refusal::NotV2),
         Question::Status => Ok(Bytes::from_static(PROBE_KEY.as_bytes())),
     };
     encoded.map_err(|_| Refusal::Unrepresentable)
@@ -462,7 +462,7 @@ fn decode(asked: Asked, datagram: Bytes) -> Result<Heard, IllFormedReply> {
                 GetReply::Unknown => ReadReply::Absent(None),
             })
         }
-        Asked::Put { .. } | Asked::Tag { .. } | Asked::Repair { .. } => {
+        Asked::Put { .. } | Asked::Tag { .. } | Asked::Repair { .. } | Asked::Vouch { .. } => {
             Heard::Write(match PutReply::decode(&datagram)? {
                 PutReply::Stored => WriteReply::Stored,
                 PutReply::Failed => WriteReply::Refused(Refusal::Unstated),

@@ -263,6 +263,7 @@ mod tests {
             value_bytes_max: 1 << 20,
             offload: true,
             keys: None,
+            timeout_max: Duration::from_secs(1),
             limits: Limits {
                 requests_max: 1,
                 sockets_max: 1,

@@ -258,7 +258,9 @@ fn reason_of(refusal: Refusal) -> &'static str {
         Refusal::WrongEpoch => "the server belongs to another ring: its servers file differs",
         Refusal::Unsupported => "the server does not know this operation",
         Refusal::Busy => "too much is under way towards the server or in it",
-        Refusal::Corrupt => "the record was damaged, on its way or in the store",
+        Refusal::Corrupt => {
+            "the record was damaged, on its way or in the store, or the server has lost records"
+        }
         Refusal::Internal => "something went wrong in the server",
     }
 }

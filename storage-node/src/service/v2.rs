@@ -21,6 +21,7 @@ use super::replies::Replies;
 use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
 use super::{Counters, Received, Service, note};
+use crate::store::disk::Vouched;
 use crate::store::{Packed, Put, Refused, Shown, Store, Told};
 
 /// What the requests of a datagram have in common.
@@ -233,6 +234,13 @@ impl Service {
                     replies.block_bytes_max(&[]) + RECORD_HEAD_BYTES - PAGE_HEAD_BYTES;
                 self.list(from, after.as_ref(), limit.into(), page_bytes_max)
             }
+            Request::Vouch { boot_id, key, tag } => {
+                let reply_to = origin.reply_to(id, operation, replies);
+                match self.vouch(boot_id, &key, tag, reply_to) {
+                    Some(reply) => reply,
+                    None => return,
+                }
+            }
         };
         replies.push(&ReplyMessage {
             id,
@@ -299,6 +307,24 @@ impl Service {
                 block: Bytes::copy_from_slice(&value[start..end]),
             }
         })
+    }
+
+    /// Answers for `key` from now on, if it holds `tag` or something newer. What was found of
+    /// another start of the server says nothing of what it may have lost since.
+    fn vouch(&self, boot_id: u64, key: &Key, tag: Tag, reply_to: ReplyTo<'_>) -> Option<Reply> {
+        if boot_id != self.config.boot_id {
+            return Some(Reply::Absent { tag: Tag::ZERO });
+        }
+        let reply = |told: Told| match told {
+            Ok(_) => Reply::Done,
+            Err(refused) => refusal(refused),
+        };
+        match self.store.vouch(key, tag, || reply_to.later(reply)) {
+            Ok(told) => told.map(reply),
+            Err(Vouched::Nothing) => Some(Reply::Absent { tag: Tag::ZERO }),
+            Err(Vouched::Older(tag)) => Some(Reply::Absent { tag }),
+            Err(Vouched::Corrupt) => Some(Reply::Corrupt),
+        }
     }
 
     /// What `reply` makes of the key's value; a tombstone or nothing is absent.
@@ -706,6 +732,39 @@ mod tests {
         );
         let (replies, _) = ask(&service, 8, vec![put(1, "v"), Request::Ping]);
         assert_eq!(replies, [Reply::WrongEpoch { epoch: 7 }, Reply::Done]);
+    }
+
+    #[test]
+    fn it_vouches_in_its_own_incarnation_for_what_it_holds_and_for_nothing_newer() {
+        let service = service(usize::MAX);
+        let vouch = |boot_id, time| {
+            let (key, tag) = (key(), Tag { time, op: 1 });
+            one(&service, Request::Vouch { boot_id, key, tag })
+        };
+        let absent = |tag| Reply::Absent { tag };
+        assert_eq!(vouch(77, 5), absent(Tag::ZERO), "it holds nothing");
+        assert_eq!(one(&service, put(5, "five")), Reply::Done);
+        assert_eq!(vouch(77, 5), Reply::Done);
+        assert_eq!(vouch(77, 4), Reply::Done);
+        assert_eq!(vouch(77, 6), absent(Tag { time: 5, op: 1 }));
+        assert_eq!(vouch(76, 5), absent(Tag::ZERO), "it was started anew");
+        let tag = Tag { time: 6, op: 1 };
+        let record = Record::new(&key(), tag, Content::Tombstone);
+        let key = key();
+        assert_eq!(one(&service, Request::Put { key, record }), Reply::Done);
+        assert_eq!(vouch(77, 6), Reply::Done, "a tombstone is a record");
+    }
+
+    #[test]
+    fn a_server_of_another_ring_vouches_for_nothing() {
+        let config = Config {
+            epoch: Some(7),
+            ..Config::new(77)
+        };
+        let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
+        let (boot_id, key, tag) = (77, key(), Tag::ZERO);
+        let (replies, _) = ask(&service, 8, vec![Request::Vouch { boot_id, key, tag }]);
+        assert_eq!(replies, [Reply::WrongEpoch { epoch: 7 }]);
     }
 
     #[test]

@@ -110,6 +110,10 @@ fn request_words(request: &Request) -> String {
         }
         Request::List { .. } => "list".into(),
         Request::Stats => "statistics".into(),
+        Request::Vouch { boot_id, key, tag } => {
+            let (key, tag) = (key_words(key), tag_words(*tag));
+            format!("vouch for {key} at {tag}, boot {:04x}", *boot_id as u16)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::chance::{Chance, Span};
 use super::log::Line;
 use super::network::{Direction, Route};
 use super::plan::{FaultKind, FaultPlan};
-use super::server::Server;
+use super::server::{Harm, Server};
 use super::world::{Event, World};
 use crate::random::Random;
 
@@ -81,7 +81,10 @@ impl World {
                 Some(self.cut(&[gateway], &all))
             }
             FaultKind::Split => Some(self.split()),
-            FaultKind::ServerCrash | FaultKind::Stranger => self.crash_server(server, kind),
+            FaultKind::ServerCrash
+            | FaultKind::Stranger
+            | FaultKind::DiskLoss
+            | FaultKind::DiskDamage => self.crash_server(server, kind),
             FaultKind::ServerPause => self.pause_server(server),
             FaultKind::GatewayCrash => self.crash_gateway(gateway),
             FaultKind::GatewayPause => self.pause_gateway(gateway),
@@ -113,7 +116,12 @@ impl World {
                     self.network.mend(route);
                 }
             }
-            Fault::ServerDown(server) => self.servers[server].start(),
+            Fault::ServerDown(server) => {
+                self.servers[server].start();
+                if self.servers[server].has_lost() {
+                    self.invariants.confirmations.forget(server);
+                }
+            }
             Fault::ServerPaused(server) => {
                 self.servers[server].set_paused(false);
                 self.serve(server);
@@ -209,9 +217,22 @@ impl World {
         if !self.may_take(server) {
             return None;
         }
+        let servers = self.servers.len();
+        let may_hit = |disks: super::plan::DiskPlan| disks.may_hit(server, servers);
+        let harm = match kind {
+            FaultKind::DiskLoss | FaultKind::DiskDamage
+                if !self.plan.disks.is_some_and(may_hit) =>
+            {
+                return None;
+            }
+            FaultKind::DiskLoss => Harm::Loss,
+            FaultKind::DiskDamage => Harm::Damage,
+            _ if self.forgets => Harm::Amnesia,
+            _ => Harm::None,
+        };
         self.look_at_store(server);
-        self.servers[server].crash(self.forgets);
-        if self.forgets {
+        self.servers[server].crash(harm);
+        if harm == Harm::Amnesia {
             self.invariants.confirmations.forget(server);
         }
         if kind == FaultKind::Stranger {

@@ -26,6 +26,7 @@ use dkvs_gateway::coordinator::{Limits, Protocol, Settings, Shared, Wait};
 use tokio::sync::{Semaphore, watch};
 
 use super::clock::WallClock;
+use super::invariants::convergence::READ_WITHIN;
 use super::moment::Moment;
 use super::plan::GatewayPlan;
 use crate::random::Random;
@@ -67,6 +68,7 @@ impl Setting {
             value_bytes_max: VALUE_BYTES_DEFAULT,
             offload: false,
             keys: keys.map(|keys| watch::channel(keys).1),
+            timeout_max: READ_WITHIN,
             limits: Limits {
                 requests_max: 1_024,
                 sockets_max: 0,

@@ -28,6 +28,7 @@ pub enum Line {
     Fault,
     Recovered,
     Checked,
+    Synced,
 }
 
 impl Log {

@@ -25,6 +25,8 @@ pub struct Plan {
     /// Whether a server that crashes has forgotten what it had confirmed. The promise does not
     /// cover it, and less is checked.
     pub is_forgetful: bool,
+    /// Whether servers keep what they hold on disks, and how.
+    pub disks: Option<DiskPlan>,
     pub datagram_bytes_max: usize,
     pub keys: Vec<KeyPlan>,
     pub workload: WorkloadPlan,
@@ -59,6 +61,19 @@ pub struct ServerPlan {
     pub service: Span,
     /// Datagrams that its socket holds.
     pub buffer_datagrams: usize,
+}
+
+/// How disks are, of which each server has one.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskPlan {
+    /// How long a commit takes.
+    pub commit: Span,
+    /// How likely it is the machine that goes down when a server crashes, so that what was not
+    /// synced may be lost.
+    pub power_loss: Chance,
+    /// The server from which on disks may be lost or damaged, and of how many: never of so many
+    /// that a majority of any key's replicas is hit.
+    pub victims: (usize, usize),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,10 +161,14 @@ pub enum FaultKind {
     GatewayPause,
     /// A gateway's wall clock is set.
     ClockJump,
+    /// A server crashes, and its disk is lost.
+    DiskLoss,
+    /// A server crashes, and bits of its disk flip.
+    DiskDamage,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::LinkCut,
         Self::ServerCut,
         Self::GatewayCut,
@@ -160,6 +179,8 @@ impl FaultKind {
         Self::GatewayCrash,
         Self::GatewayPause,
         Self::ClockJump,
+        Self::DiskLoss,
+        Self::DiskDamage,
     ];
 
     /// In words.
@@ -175,7 +196,17 @@ impl FaultKind {
             Self::GatewayCrash => "gateway crashes",
             Self::GatewayPause => "gateway pauses",
             Self::ClockJump => "clock jumps",
+            Self::DiskLoss => "disks lost",
+            Self::DiskDamage => "disks damaged",
         }
+    }
+}
+
+impl DiskPlan {
+    /// Whether the disk of this server, of so many, may be lost or damaged.
+    pub fn may_hit(&self, server: usize, servers: usize) -> bool {
+        let (first, count) = self.victims;
+        (server + servers - first) % servers < count
     }
 }
 
@@ -212,7 +243,9 @@ impl Plan {
         };
         let knows_ring = Chance::percent(80).happens(random);
         let (calm, worst) = (Severity::Calm, severity);
+        let disks = draw_disks(&mut Random::of(seed, "disks"), servers, replication);
         Self {
+            disks,
             severity,
             replication,
             servers: (0..servers)
@@ -247,6 +280,22 @@ fn draw_server(knows_ring: bool, random: &mut Random) -> ServerPlan {
         service: Span::us(2, slowest),
         buffer_datagrams: random.one_of(&[8, 64, 256]),
     }
+}
+
+fn draw_disks(random: &mut Random, servers: usize, replication: u8) -> Option<DiskPlan> {
+    if Chance::percent(50).happens(random) {
+        return None;
+    }
+    Some(DiskPlan {
+        commit: random.one_of(&[
+            Span::us(100, 1_000),
+            Span::us(100, 1_000),
+            Span::ms(1, 10),
+            Span::ms(5, 100),
+        ]),
+        power_loss: random.one_of(&[Chance::NEVER, Chance::percent(50), Chance::percent(100)]),
+        victims: (random.below(servers), usize::from(replication / 2)),
+    })
 }
 
 fn draw_gateways(random: &mut Random) -> Vec<GatewayPlan> {
@@ -380,6 +429,7 @@ fn draw_faults(severity: Severity, random: &mut Random) -> Vec<FaultPlan> {
     for kind in FaultKind::ALL {
         let likely = match kind {
             FaultKind::Stranger => Chance::percent(10),
+            FaultKind::DiskLoss | FaultKind::DiskDamage => Chance::percent(15),
             _ => Chance::percent(40),
         };
         let lasts = match kind {

@@ -1,27 +1,34 @@
 //! A storage server: the production service over a store, its process, and its socket's buffer.
 //!
-//! It crashes and starts again with its store, or with none; it stands still while datagrams wait
-//! in a buffer that is bounded; a server of another ring may take its place for a while. What the
-//! service does is its own: nothing here looks into a datagram.
+//! It keeps what it holds in memory, or on a disk that forgets. It crashes and starts again with
+//! that, with less, or with nothing; it stands still while datagrams wait in a buffer that is
+//! bounded; a server of another ring may take its place for a while. What the service and the
+//! store do is their own: nothing here looks into a datagram.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkvs_common::kv::Key;
 use dkvs_common::wire::v2::is_v2;
 use dkvs_common::wire::v2::keys::Keys;
+use dkvs_common::wire::v2::reply::Durability;
 use dkvs_common::wire::v2::session::SessionSecret;
 use dkvs_storage_node::service::access::Access;
-use dkvs_storage_node::service::late::Mailbox;
+use dkvs_storage_node::service::late::{LateDatagram, Mailbox};
 use dkvs_storage_node::service::sessions::Issuer;
 use dkvs_storage_node::service::{Config, Received, Response, Service};
-use dkvs_storage_node::store::{MemoryStore, Store};
+use dkvs_storage_node::store::disk::{
+    Batch, Committer, Declaration, DiskStore, OpenError, Options,
+};
+use dkvs_storage_node::store::{MemoryStore, Shown, Store};
 
 use super::chance::Chance;
 use super::moment::Moment;
-use super::plan::ServerPlan;
+use super::plan::{DiskPlan, ServerPlan};
+use crate::disk::{Disk, Fault, Kept};
 use crate::random::Random;
 
 /// One server of the cluster.
@@ -30,6 +37,8 @@ pub struct Server {
     ring: Ring,
     keys: Option<Keys>,
     random: Random,
+    /// What it keeps its records on, if not in memory.
+    disk: Option<OnDisk>,
     state: State,
     inbox: VecDeque<Inbound>,
     /// Until when it works on the last datagram that it took.
@@ -45,6 +54,43 @@ pub struct Server {
 pub struct Ring {
     pub epoch: u32,
     pub datagram_bytes_max: usize,
+}
+
+/// A server's disk, and what is to be said of it at the next start.
+struct OnDisk {
+    plan: DiskPlan,
+    disk: Disk,
+    random: Random,
+    declaration: Option<Declaration>,
+    is_damaged: bool,
+    /// Whether the server started without what it had confirmed, and said so.
+    has_lost: bool,
+    /// How often it was started.
+    starts: u64,
+}
+
+/// What a crash does beside ending the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// Nothing.
+    None,
+    /// What was confirmed is forgotten, and nobody says so.
+    Amnesia,
+    /// The disk is lost.
+    Loss,
+    /// Bits of the disk flip.
+    Damage,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// The disk has it.
+    Done,
+    /// The process stands still.
+    Paused,
+    /// The process that began it is gone.
+    Gone,
 }
 
 enum State {
@@ -63,6 +109,10 @@ struct Process {
     service: Service,
     access: Access,
     mailbox: Arc<Mailbox>,
+    committer: Option<Committer>,
+    committing: Option<Batch>,
+    /// The gateway at each address that has asked.
+    gateways: BTreeMap<SocketAddrV4, usize>,
 }
 
 /// A datagram in the buffer.
@@ -86,13 +136,36 @@ pub enum Reception {
     Nobody,
 }
 
+/// How often old rows are cleaned after a commit.
+const CLEANS: Chance = Chance::percent(5);
+
+/// How often a crash that comes while something is on its way to the disk comes in the middle of
+/// that, and not before.
+const CRASHES_IN_COMMIT: Chance = Chance::percent(60);
+
 /// How often a server lies that does.
 const LIES: Chance = Chance::percent(2);
 
 impl Server {
     /// A server with an empty store, which is up.
-    pub fn new(plan: ServerPlan, ring: Ring, keys: Option<Keys>, random: Random) -> Self {
+    pub fn new(
+        plan: ServerPlan,
+        disks: Option<DiskPlan>,
+        ring: Ring,
+        keys: Option<Keys>,
+        [random, disk_random]: [Random; 2],
+    ) -> Self {
+        let on_disk = |plan| OnDisk {
+            plan,
+            disk: Disk::default(),
+            random: disk_random,
+            declaration: Some(Declaration::New),
+            is_damaged: false,
+            has_lost: false,
+            starts: 0,
+        };
         let mut server = Self {
+            disk: disks.map(on_disk),
             plan,
             ring,
             keys,
@@ -135,21 +208,40 @@ impl Server {
         self.liar = Some(self.process(MemoryStore::new(usize::MAX), epoch));
     }
 
-    /// The process ends. What is in the buffer is lost; the store is, too, if it `forgets`.
-    pub fn crash(&mut self, forgets: bool) {
+    /// Whether it started without what it had confirmed.
+    pub fn has_lost(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.has_lost)
+    }
+
+    /// Whether it would tell what it holds of a key, or that it holds nothing.
+    pub fn vouches_for(&self, key: &Key) -> bool {
+        match &self.state {
+            State::Up { process, .. } => {
+                let shown = process.service.store().read(key, |_| ());
+                !matches!(shown, Shown::Corrupt)
+            }
+            State::Down { .. } => false,
+        }
+    }
+
+    /// The process ends. What is in the buffer is lost; of what it holds, what `harm` says.
+    pub fn crash(&mut self, harm: Harm) {
         let nobody = State::Down {
             kept: MemoryStore::new(usize::MAX),
             stranger: None,
         };
         match std::mem::replace(&mut self.state, nobody) {
-            State::Up { process, .. } if !forgets => {
-                let Store::Memory(kept) = process.service.into_store() else {
-                    unreachable!("it is in memory");
-                };
-                let stranger = None;
-                self.state = State::Down { kept, stranger };
-            }
-            State::Up { .. } => {}
+            State::Up { process, .. } => match &mut self.disk {
+                Some(disk) => disk.crash(process, harm),
+                None if harm == Harm::Amnesia => {}
+                None => {
+                    let Store::Memory(kept) = process.service.into_store() else {
+                        unreachable!("it is in memory");
+                    };
+                    let stranger = None;
+                    self.state = State::Down { kept, stranger };
+                }
+            },
             down @ State::Down { .. } => self.state = down,
         }
         self.inbox.clear();
@@ -173,7 +265,16 @@ impl Server {
             State::Up { .. } => return,
         };
         let epoch = self.plan.knows_ring.then_some(self.ring.epoch);
-        let process = self.process(kept, epoch);
+        let opened = self.disk.as_mut().map(OnDisk::open);
+        let mut process = match opened {
+            Some((store, committer)) => {
+                let mut process = self.process_of(Store::Disk(store), epoch);
+                process.committer = Some(committer);
+                process
+            }
+            None => self.process(kept, epoch),
+        };
+        process.committing = None;
         let is_paused = false;
         self.state = State::Up { process, is_paused };
         self.inbox.clear();
@@ -229,7 +330,75 @@ impl Server {
         Some((inbound, replies, takes))
     }
 
+    /// Takes to the disk what has gathered, unless it is at that already. Tells which start of the
+    /// server that was, and how long it takes.
+    pub fn begin_commit(&mut self) -> Option<(u64, Duration)> {
+        let (State::Up { process, is_paused }, Some(disk)) = (&mut self.state, &mut self.disk)
+        else {
+            return None;
+        };
+        if *is_paused || process.committing.is_some() {
+            return None;
+        }
+        process.committing = Some(process.committer.as_mut()?.begin()?);
+        let takes = disk.plan.commit.draw(&mut disk.random);
+        Some((disk.starts, takes))
+    }
+
+    /// The disk has what was begun by this start of the server.
+    pub fn finish_commit(&mut self, start: u64) -> Commit {
+        let (State::Up { process, is_paused }, Some(disk)) = (&mut self.state, &mut self.disk)
+        else {
+            return Commit::Gone;
+        };
+        if disk.starts != start {
+            return Commit::Gone;
+        }
+        if *is_paused {
+            return Commit::Paused;
+        }
+        if let (Some(committer), Some(batch)) = (&mut process.committer, process.committing.take())
+        {
+            committer.finish(batch);
+            if CLEANS.happens(&mut disk.random) {
+                committer.idle();
+            }
+        }
+        Commit::Done
+    }
+
+    /// What it has to say to what it was asked earlier, and to whom.
+    pub fn late_replies(&mut self) -> Vec<(usize, SocketAddrV4, Bytes)> {
+        let State::Up {
+            process,
+            is_paused: false,
+        } = &mut self.state
+        else {
+            return Vec::new();
+        };
+        let mut replies = Vec::new();
+        let gateways = &process.gateways;
+        process
+            .service
+            .send_late(&process.mailbox, &mut |peer, late| {
+                let datagram = match late {
+                    LateDatagram::V1(datagram) => datagram,
+                    LateDatagram::V2(datagram) => datagram.into(),
+                };
+                if let SocketAddr::V4(peer) = peer
+                    && let Some(gateway) = gateways.get(&peer)
+                {
+                    replies.push((*gateway, peer, datagram));
+                }
+            });
+        replies
+    }
+
     fn process(&mut self, store: MemoryStore, epoch: Option<u32>) -> Process {
+        self.process_of(Store::Memory(store), epoch)
+    }
+
+    fn process_of(&mut self, store: Store, epoch: Option<u32>) -> Process {
         let config = Config {
             epoch,
             datagram_bytes_max: self.ring.datagram_bytes_max,
@@ -245,9 +414,79 @@ impl Server {
             }
         };
         Process {
-            service: Service::new(Store::Memory(store), config),
+            service: Service::new(store, config),
             mailbox: Mailbox::new(|| {}),
+            committer: None,
+            committing: None,
+            gateways: BTreeMap::new(),
             access,
+        }
+    }
+}
+
+impl OnDisk {
+    /// The process ends while the disk is at work, or the whole machine does.
+    fn crash(&mut self, mut process: Process, harm: Harm) {
+        if let (Some(committer), Some(batch)) = (&mut process.committer, process.committing.take())
+            && CRASHES_IN_COMMIT.happens(&mut self.random)
+        {
+            let operation = self.disk.operations() + self.random.below(12) as u64;
+            self.disk.fail_at(operation, Fault::Crash);
+            committer.finish(batch);
+        }
+        self.disk.crash();
+        drop(process);
+        match self.plan.power_loss.happens(&mut self.random) {
+            true => self.disk.recover(Kept::Some(&mut self.random)),
+            false => self.disk.restart(),
+        }
+        match harm {
+            Harm::None => {}
+            Harm::Amnesia => {
+                self.disk.wipe();
+                self.declaration = Some(Declaration::New);
+            }
+            Harm::Loss => {
+                self.disk.wipe();
+                self.declaration = Some(Declaration::Incomplete);
+            }
+            Harm::Damage => {
+                let random = &mut self.random;
+                self.disk.with_records(|file| {
+                    for _ in 0..1 + random.below(3) {
+                        let at = random.below(file.len());
+                        file[at] ^= 1 << random.below(8);
+                    }
+                });
+                self.is_damaged = true;
+            }
+        }
+    }
+
+    /// Opens what the disk holds, as its operator does.
+    fn open(&mut self) -> (Arc<DiskStore>, Committer) {
+        self.starts += 1;
+        self.has_lost = false;
+        let mut options = Options {
+            bytes_max: usize::MAX,
+            durability: Durability::Fsync,
+            declaration: self.declaration.take(),
+            machine_run: 1,
+        };
+        self.has_lost = options.declaration == Some(Declaration::Incomplete);
+        match DiskStore::open(self.disk.media(), options) {
+            Ok(opened) => opened,
+            Err(OpenError::Damaged(_) | OpenError::Io(_) | OpenError::Commit(_))
+                if self.is_damaged =>
+            {
+                self.disk.wipe();
+                self.is_damaged = false;
+                self.has_lost = true;
+                options.declaration = Some(Declaration::Incomplete);
+                let opened = DiskStore::open(self.disk.media(), options);
+                opened.expect("an empty disk takes a store")
+            }
+            Err(error) => panic!("a server does not start: {error}"),
         }
     }
 }
@@ -256,6 +495,7 @@ impl Process {
     /// As a worker of the server does, datagram by datagram.
     fn answer(&mut self, inbound: &Inbound, now: Moment) -> Vec<Bytes> {
         let mut replies = Vec::new();
+        self.gateways.insert(inbound.peer, inbound.gateway);
         if is_v2(&inbound.datagram) {
             let received = Received {
                 datagram: inbound.datagram.clone(),

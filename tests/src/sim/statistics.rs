@@ -41,10 +41,11 @@ pub enum Count {
     Notices,
     Events,
     ReadsChecked,
+    Commits,
 }
 
 impl Count {
-    const NAMES: [&'static str; 24] = [
+    const NAMES: [&'static str; 25] = [
         "reads",
         "writes",
         "deletes",
@@ -69,6 +70,7 @@ impl Count {
         "notices of unreachable ports",
         "events",
         "reads that the checker looked at",
+        "commits to disks",
     ];
 }
 

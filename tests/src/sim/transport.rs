@@ -1,6 +1,7 @@
 //! How datagrams leave, travel and arrive.
 
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -8,9 +9,12 @@ use super::datagram::words;
 use super::log::{Line, digest};
 use super::moment::Moment;
 use super::network::{Arrival, Direction, Fate, Route};
-use super::server::{Inbound, Reception};
+use super::server::{Commit, Inbound, Reception};
 use super::statistics::Count;
 use super::world::{Event, World};
+
+/// After so long it is looked again whether a server that stands still goes on.
+const PAUSED_DISK: Duration = Duration::from_millis(5);
 
 impl World {
     /// Sends what a gateway has to send.
@@ -146,7 +150,8 @@ impl World {
             if self.servers[server].is_up() {
                 let store = self.servers[server].store();
                 let confirmations = &mut self.invariants.confirmations;
-                let checked = confirmations.look_at(server, &inbound.datagram, &replies, store);
+                let checked =
+                    confirmations.look_at(server, inbound.peer, &inbound.datagram, &replies, store);
                 self.report(checked);
             }
             let route = Route {
@@ -160,6 +165,51 @@ impl World {
         }
         if let Some(at) = self.servers[server].next_turn(self.now) {
             self.queue.enter(at, Event::ServerTurn { server });
+        }
+        self.begin_commit(server);
+    }
+
+    /// Lets a server take to its disk what has gathered, if it is not at that already.
+    fn begin_commit(&mut self, server: usize) {
+        if let Some((start, takes)) = self.servers[server].begin_commit() {
+            let at = self.now + takes;
+            self.queue.enter(at, Event::CommitEnds { server, start });
+        }
+        self.send_late(server);
+    }
+
+    /// A server's disk has what it was given.
+    pub(super) fn end_commit(&mut self, server: usize, start: u64) {
+        match self.servers[server].finish_commit(start) {
+            Commit::Done => {
+                self.statistics.count(Count::Commits);
+                self.log
+                    .enter(self.now, Line::Synced, &[server as u64], || {
+                        format!("s{server}: what it took to its disk is synced")
+                    });
+                self.begin_commit(server);
+            }
+            Commit::Paused => {
+                let at = self.now + PAUSED_DISK;
+                self.queue.enter(at, Event::CommitEnds { server, start });
+            }
+            Commit::Gone => {}
+        }
+    }
+
+    /// Sends what a server has to say to what it was asked earlier.
+    fn send_late(&mut self, server: usize) {
+        for (gateway, peer, reply) in self.servers[server].late_replies() {
+            let store = self.servers[server].store();
+            let confirmations = &mut self.invariants.confirmations;
+            let checked = confirmations.look_at_late(server, peer, &reply, store);
+            self.report(checked);
+            let route = Route {
+                gateway,
+                server,
+                direction: Direction::ToGateway,
+            };
+            self.send(route, peer, reply, self.now);
         }
     }
 

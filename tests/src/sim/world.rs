@@ -126,6 +126,11 @@ pub(super) enum Event {
     FaultEnds {
         number: u64,
     },
+    CommitEnds {
+        server: usize,
+        /// Which start of the server began it.
+        start: u64,
+    },
 }
 
 /// Most events of a world; one that has more is going in circles.
@@ -150,7 +155,8 @@ impl World {
         let setting = Setting::new(Arc::clone(&shared), plan.datagram_bytes_max, keys.clone());
         let server = |(number, server): (usize, &super::plan::ServerPlan)| {
             let random = Random::of(seed, &format!("server {number}"));
-            let mut server = Server::new(*server, ring, keys.clone(), random);
+            let random = [random, Random::of(seed, &format!("disk {number}"))];
+            let mut server = Server::new(*server, plan.disks, ring, keys.clone(), random);
             if options.sabotage == Some(Sabotage::Lying) {
                 server.lie();
             }
@@ -294,6 +300,7 @@ impl World {
                 }
             }
             Event::FaultEnds { number } => self.end_fault(number),
+            Event::CommitEnds { server, start } => self.end_commit(server, start),
         }
     }
 

@@ -150,6 +150,10 @@ impl Server {
                 None => Reply::Absent { tag: Tag::ZERO },
                 Some(record) => Reply::Tag { tag: record.tag },
             },
+            Request::Vouch { boot_id, key, tag } => match self.pairs.get(&key) {
+                Some(record) if boot_id == self.boot_id && record.tag >= tag => Reply::Done,
+                _ => Reply::Absent { tag: Tag::ZERO },
+            },
             Request::Stage {
                 upload,
                 offset,

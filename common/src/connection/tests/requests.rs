@@ -1,6 +1,6 @@
 //! Requests of one message: batching, retransmission, deadlines, restarts, versions, limits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use proptest::prelude::*;
 
 use super::super::link::{Event, Ticket};
 use super::super::peer::{
-    Config, GREETING_INTERVAL, REQUESTS_MAX, RequestError, Speaks, UNREACHABLE_REST,
+    Config, GREETING_INTERVAL, Incarnation, REQUESTS_MAX, RequestError, Speaks, UNREACHABLE_REST,
 };
 use super::super::rtt::RTO_INITIAL;
 use super::{CLIENT, Faults, SECOND, Server, World, config, key};
+use crate::tag::Tag;
 use crate::wire::v2::keys::Keys;
 use crate::wire::v2::reply::{Greeting, Reply};
 use crate::wire::v2::request::Request;
@@ -271,6 +272,72 @@ fn a_restart_is_noticed_by_the_boot_id_within_a_second_of_use() {
         world.run(world.now + Duration::from_millis(50));
         assert!(world.now < restarted + SECOND);
     }
+}
+
+#[test]
+fn an_incarnation_is_known_since_its_first_answer_arrived() {
+    let mut world = World::new(5, Faults::default());
+    let start = world.now;
+    assert_eq!(world.link.incarnation(), None);
+    world.put(0, start + SECOND);
+    world.run(start + SECOND);
+    let round_trip = Duration::from_micros(200);
+    let of = |boot_id, known_since| {
+        Some(Incarnation {
+            boot_id,
+            known_since,
+        })
+    };
+    let first = of(1, start + round_trip);
+    assert_eq!(world.link.incarnation(), first);
+
+    world.put(1, world.now + SECOND);
+    world.run(world.now + SECOND);
+    assert_eq!(world.link.incarnation(), first, "as before");
+    world.link.handle_unreachable(world.now);
+    assert_eq!(
+        world.link.incarnation(),
+        first,
+        "it may have been started anew"
+    );
+
+    world.server = Server::new(2);
+    let again = world.now + SECOND;
+    world.run(again);
+    world.put(2, again + SECOND);
+    world.run(again + SECOND);
+    assert_eq!(world.link.incarnation(), of(2, again + round_trip));
+}
+
+#[test]
+fn vouching_is_asked_for_until_it_is_answered() {
+    let mut world = World::met(5);
+    let deadline = world.now + SECOND;
+    let vouch = |world: &mut World, boot_id, token| {
+        let (key, tag) = (key(1), Tag { time: 1, op: 0 });
+        let request = Request::Vouch { boot_id, key, tag };
+        world.link.ask(request, token, world.now, deadline).unwrap();
+    };
+    world.put(1, deadline);
+    world.run(world.now + SECOND / 10);
+    world.events.clear();
+    world.faults = Faults::ALL_LOST;
+    vouch(&mut world, 1, 2);
+    vouch(&mut world, 2, 3);
+    world.run(world.now + SECOND / 10);
+    assert!(world.events.is_empty());
+    world.faults = Faults::default();
+    world.run(deadline);
+    let answers = world.events.iter().map(|(_, event)| match event {
+        Event::Reply { token, reply, .. } => (*token, reply.clone()),
+        other => panic!("{other:?}"),
+    });
+    let absent = Reply::Absent { tag: Tag::ZERO };
+    let expected = [(2, Reply::Done), (3, absent)];
+    assert_eq!(
+        answers.collect::<BTreeMap<_, _>>(),
+        BTreeMap::from(expected)
+    );
 }
 
 #[test]

@@ -17,6 +17,37 @@
 //! A replica that turns out to be stale is given the newest record even where the read need not
 //! wait for that. If a replica that is heard after the outcome holds something newer still, that
 //! is what the others are given: so replicas that were all heard out end up with the same.
+//!
+//! # Replicas that refuse as corrupt
+//!
+//! A server that has lost or damaged records answers `corrupt` for every key for which it does not
+//! vouch. It may have confirmed a record that it does not have any more, so whatever it holds may
+//! be too old, and a quorum that counted its answer might miss what the one before it confirmed.
+//! Its refusal is no answer, as any refusal.
+//!
+//! ```text
+//!   refused as corrupt --> given the newest -- confirmed --> asked to vouch --> repaired
+//!                               |                                 |
+//!                               +----------- or not --------------+--> refused, as it was
+//! ```
+//!
+//! Once r others have answered, the read knows the newest, t. The server is given t, or what was
+//! heard of since and is newer, as if it were stale, and asked to vouch for it: to answer for the
+//! key from then on. It may, if t is no older than what was told or confirmed by any request that
+//! counted a word of the server from before the loss. That is so if all of those were over when the
+//! read began: the words that decided one of them and the r answers share a server that has what it
+//! said, or vouches again for no less, as this one is about to. A request that is decided later
+//! still may not be met. The machine knows neither when the server was started nor what else is
+//! under way: whoever carries the words asks a server to vouch only in an incarnation that was
+//! there for so long before the read that every request from before it is over, and the server
+//! refuses if it is in another by then.
+//!
+//! Such a repair never counts among those that hold the newest, nor among those that may yet, and
+//! the outcome does not wait for it: it hangs on those alone that answered soundly. They are at
+//! least r by then, so they are enough if all goes well. A later read counts the server only once
+//! it vouches, and it does that for t or something newer only. So what the outcome promises to
+//! later reads holds whether they count it or not, and whatever comes of the vouching. If nothing
+//! was found anywhere, there is nothing to give, and nobody is asked to vouch.
 
 use std::time::Instant;
 
@@ -78,6 +109,8 @@ enum Newest {
 struct Repair {
     server: ServerId,
     tag: Tag,
+    /// Whether the replica refused as corrupt: it has to vouch as well, and does not count.
+    is_unvouched: bool,
     state: RepairState,
 }
 
@@ -85,8 +118,17 @@ struct Repair {
 enum RepairState {
     Wanted,
     Sent,
+    /// The replica confirmed, and is to vouch.
+    VouchWanted,
+    VouchSent,
     Confirmed,
     Failed,
+}
+
+impl Repair {
+    fn is_open(&self) -> bool {
+        !matches!(self.state, RepairState::Confirmed | RepairState::Failed)
+    }
 }
 
 impl Newest {
@@ -136,8 +178,15 @@ impl Read {
     }
 
     /// The next thing to send: all n are to be asked at once; later, the record that
-    /// [`Self::repair`] gives is to be put to those who lack it.
+    /// [`Self::repair`] gives is to be put to those who lack it. Those who are to vouch come before
+    /// all else.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let mut repairs = self.repairs.iter_mut();
+        if let Some(repair) = repairs.find(|repair| repair.state == RepairState::VouchWanted) {
+            repair.state = RepairState::VouchSent;
+            let (to, ask) = (repair.server, Ask::Vouch { tag: repair.tag });
+            return Some(Transmit { to, ask });
+        }
         if let Some(replica) = self.tally.replicas().get(self.transmitted) {
             self.transmitted += 1;
             let (to, ask) = (replica.server, Ask::Get);
@@ -246,21 +295,35 @@ impl Read {
 
     /// `from` was given the record of `round` and answered; none if it cannot be reached.
     pub fn handle_repaired(&mut self, from: ServerId, round: u32, reply: Option<WriteReply>) {
-        if round != self.round {
-            return;
-        }
-        let mut repairs = self.repairs.iter_mut();
-        let sent =
-            |repair: &&mut Repair| repair.server == from && repair.state == RepairState::Sent;
-        let Some(repair) = repairs.find(sent) else {
+        let Some(repair) = self.repair_of(from, round, RepairState::Sent) else {
             return;
         };
-        repair.state = match reply {
-            Some(WriteReply::Stored) => RepairState::Confirmed,
-            Some(WriteReply::Superseded(held)) if held > repair.tag => RepairState::Confirmed,
-            _ => RepairState::Failed,
+        let is_confirmed = reply.is_some_and(|reply| reply.confirms(repair.tag));
+        repair.state = match is_confirmed {
+            true if repair.is_unvouched => RepairState::VouchWanted,
+            true => RepairState::Confirmed,
+            false => RepairState::Failed,
         };
         self.advance();
+    }
+
+    /// `from` was asked in `round` to vouch for what it was given; whether it does.
+    pub fn handle_vouched(&mut self, from: ServerId, round: u32, vouches: bool) {
+        if let Some(repair) = self.repair_of(from, round, RepairState::VouchSent) {
+            repair.state = match vouches {
+                true => RepairState::Confirmed,
+                false => RepairState::Failed,
+            };
+        }
+    }
+
+    /// Those that refused as corrupt and have not confirmed what they are given, each with its
+    /// tag.
+    pub fn unvouched(&self) -> Vec<(ServerId, Tag)> {
+        let repairs = self.repairs.iter();
+        let repairs =
+            repairs.filter(|repair| repair.is_unvouched && repair.state == RepairState::Sent);
+        repairs.map(|repair| (repair.server, repair.tag)).collect()
     }
 
     /// The value behind a digest has arrived.
@@ -289,10 +352,8 @@ impl Read {
             return;
         }
         self.tally.expire();
-        for repair in &mut self.repairs {
-            if matches!(repair.state, RepairState::Wanted | RepairState::Sent) {
-                repair.state = RepairState::Failed;
-            }
+        for repair in self.repairs.iter_mut().filter(|repair| repair.is_open()) {
+            repair.state = RepairState::Failed;
         }
         self.given = None;
         self.outcome.get_or_insert(ReadOutcome::TimedOut);
@@ -310,7 +371,7 @@ impl Read {
         });
         self.outcome.is_some()
             && self.tally.pending() == 0
-            && self.being_repaired() == 0
+            && !self.repairs.iter().any(Repair::is_open)
             && !is_fetching
     }
 
@@ -355,11 +416,13 @@ impl Read {
             Word::Pending => return Standing::Pending,
             Word::Unreachable | Word::CutOff => return Standing::Unreachable,
             Word::TimedOut => return Standing::TimedOut,
-            Word::Answer(Answer::Refused(refusal)) => return Standing::Refused(refusal),
             Word::Answer(answer) => answer,
         };
         if self.is_repaired(replica.server) {
             return Standing::Repaired;
+        }
+        if let Answer::Refused(refusal) = answer {
+            return Standing::Refused(refusal);
         }
         let held = Newest::of(answer).unwrap_or(Newest::Nothing);
         match (self.newest, held) {
@@ -390,7 +453,7 @@ impl Read {
                 .filter(|newest| newest.tag() > given.tag())
                 .or(self.given);
         }
-        self.find_stale();
+        self.find_lacking();
     }
 
     /// Settles what the newest is, once r replicas told.
@@ -460,19 +523,23 @@ impl Read {
         }
     }
 
-    /// Wants everyone repaired who is known to be stale, if it is known what to give.
-    fn find_stale(&mut self) {
+    /// Wants everyone repaired who is known to be stale, or refused as corrupt, if it is known what
+    /// to give.
+    fn find_lacking(&mut self) {
         if let Some(given) = self.given
             && self.repair().is_some()
             && !mutants::is_on(Mutant::NoWriteBack)
         {
-            let stale: Vec<ServerId> = self.stale(given).collect();
-            let repair = |server| Repair {
+            let stale = self.stale(given).map(|server| (server, false));
+            let corrupt = self.corrupt(given).map(|server| (server, true));
+            let lacking: Vec<(ServerId, bool)> = stale.chain(corrupt).collect();
+            let repair = |(server, is_unvouched)| Repair {
                 server,
                 tag: given.tag(),
+                is_unvouched,
                 state: RepairState::Wanted,
             };
-            self.repairs.extend(stale.into_iter().map(repair));
+            self.repairs.extend(lacking.into_iter().map(repair));
         }
     }
 
@@ -528,6 +595,16 @@ impl Read {
         replicas.map(|replica| replica.server)
     }
 
+    /// Those who refused as corrupt, and were not given `newest` yet.
+    fn corrupt(&self, newest: Newest) -> impl Iterator<Item = ServerId> + '_ {
+        let is_corrupt = move |replica: &&Replica<Answer>| {
+            replica.word == Word::Answer(Answer::Refused(Refusal::Corrupt))
+                && !self.is_given(replica.server, newest.tag())
+        };
+        let replicas = self.tally.replicas().iter().filter(is_corrupt);
+        replicas.map(|replica| replica.server)
+    }
+
     fn is_found(&self) -> bool {
         matches!(self.outcome, Some(ReadOutcome::Found(..)))
     }
@@ -543,10 +620,21 @@ impl Read {
         repairs.any(|repair| repair.server == server && repair.state == RepairState::Confirmed)
     }
 
+    /// How many are being given something that may come to hold it.
     fn being_repaired(&self) -> usize {
-        let is_open =
-            |repair: &&Repair| matches!(repair.state, RepairState::Wanted | RepairState::Sent);
-        self.repairs.iter().filter(is_open).count()
+        let counts = |repair: &&Repair| repair.is_open() && !repair.is_unvouched;
+        self.repairs.iter().filter(counts).count()
+    }
+
+    fn repair_of(
+        &mut self,
+        server: ServerId,
+        round: u32,
+        state: RepairState,
+    ) -> Option<&mut Repair> {
+        let is_now = round == self.round;
+        let mut repairs = self.repairs.iter_mut();
+        repairs.find(|repair| is_now && repair.server == server && repair.state == state)
     }
 
     /// The first holder of a record that has not failed to give its value.
@@ -580,15 +668,21 @@ mod tests {
     const NEW: Tag = Tag { time: 2, op: 0 };
 
     fn read(r: u8) -> (Read, Instant) {
+        read_of(3, r)
+    }
+
+    fn read_of(n: u8, r: u8) -> (Read, Instant) {
         let now = start_of_time();
         let point = |server| RingPoint {
             position: Position([0; 20]),
             server,
         };
-        let quorum = Quorum::new(3, r).unwrap();
-        let list = SERVERS.map(point).to_vec();
+        let quorum = Quorum::new(n, r).unwrap();
+        let servers = (0..n).map(|number| ServerId(number.into()));
+        let list = servers.clone().map(point).collect();
         let mut read = Read::new(list, quorum, now, now + Duration::from_secs(1));
-        assert_eq!(sent(&mut read), SERVERS.map(|server| (server, Ask::Get)));
+        let all: Vec<_> = servers.map(|server| (server, Ask::Get)).collect();
+        assert_eq!(sent(&mut read), all);
         (read, now)
     }
 
@@ -861,6 +955,194 @@ mod tests {
         assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
     }
 
+    const CORRUPT: ReadReply = ReadReply::Refused(Refusal::Corrupt);
+
+    #[test]
+    fn a_corrupt_replica_is_given_the_newest_and_then_asked_to_vouch_for_it() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, CORRUPT, now);
+        read.handle_reply(SERVERS[1], 0, whole(NEW), now);
+        assert!(sent(&mut read).is_empty(), "the newest is not known");
+        read.handle_reply(SERVERS[2], 0, whole(NEW), now);
+        assert_eq!(read.outcome(), Some(&found(NEW)));
+        assert_eq!(read.unvouched(), [], "it was not sent");
+        assert_eq!(sent(&mut read), [(SERVERS[0], Ask::Put)]);
+        assert_eq!(read.repair().unwrap().0, NEW);
+        assert_eq!(read.unvouched(), [(SERVERS[0], NEW)]);
+        assert!(!read.is_complete());
+        read.handle_vouched(SERVERS[0], 0, true);
+        assert!(sent(&mut read).is_empty(), "it was not asked to");
+
+        read.handle_repaired(SERVERS[0], 0, Some(WriteReply::Stored));
+        let refused = Standing::Refused(Refusal::Corrupt);
+        assert_eq!(
+            standings(&read)[0],
+            refused,
+            "it does not answer for it yet"
+        );
+        assert_eq!(read.unvouched(), []);
+        assert!(!read.is_complete());
+        let vouch = Ask::Vouch { tag: NEW };
+        assert_eq!(sent(&mut read), [(SERVERS[0], vouch)]);
+        assert!(!read.is_complete());
+        read.handle_vouched(SERVERS[0], 0, true);
+        assert_eq!(standings(&read)[0], Standing::Repaired);
+        assert!(read.is_complete() && sent(&mut read).is_empty());
+        assert_eq!(read.agreeing(), 2);
+    }
+
+    #[test]
+    fn an_unvouched_replica_never_counts_even_if_it_vouches_in_the_end() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, CORRUPT, now);
+        assert_eq!((read.outcome(), read.agreeing()), (None, 1));
+        read.handle_reply(SERVERS[2], 0, whole(OLD), now);
+        let given = [SERVERS[2], SERVERS[1]].map(|server| (server, Ask::Put));
+        assert_eq!(sent(&mut read), given);
+        read.handle_repaired(SERVERS[1], 0, Some(WriteReply::Stored));
+        assert_eq!(sent(&mut read), [(SERVERS[1], Ask::Vouch { tag: NEW })]);
+        read.handle_vouched(SERVERS[1], 0, true);
+        assert_eq!((read.outcome(), read.agreeing()), (None, 1));
+        let full = WriteReply::Refused(Refusal::Full);
+        read.handle_repaired(SERVERS[2], 0, Some(full));
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+        assert_eq!(standings(&read)[1], Standing::Repaired);
+    }
+
+    #[test]
+    fn nobody_waits_for_an_unvouched_replica() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, CORRUPT, now);
+        read.handle_reply(SERVERS[2], 0, whole(OLD), now);
+        sent(&mut read);
+        read.handle_repaired(SERVERS[2], 0, None);
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+        assert!(!read.is_complete(), "it is being repaired");
+
+        let (mut read, now) = self::read(2);
+        read.handle_reply(SERVERS[0], 0, CORRUPT, now);
+        read.handle_reply(SERVERS[1], 0, CORRUPT, now);
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+        read.handle_reply(SERVERS[2], 0, whole(NEW), now);
+        assert!(sent(&mut read).is_empty(), "one answer is no evidence");
+        assert!(read.is_complete());
+    }
+
+    #[test]
+    fn a_corrupt_replica_is_repaired_after_the_answer_too() {
+        let (mut read, now) = read(2);
+        let deleted = ReadReply::Absent(Some(NEW));
+        read.handle_reply(SERVERS[0], 0, deleted.clone(), now);
+        read.handle_reply(SERVERS[1], 0, deleted, now);
+        read.handle_reply(SERVERS[2], 0, CORRUPT, now);
+        assert_eq!(sent(&mut read), [(SERVERS[2], Ask::Put)]);
+        assert_eq!(read.repair(), Some((NEW, Content::Tombstone)));
+        read.handle_repaired(SERVERS[2], 0, Some(WriteReply::Stored));
+        assert_eq!(sent(&mut read), [(SERVERS[2], Ask::Vouch { tag: NEW })]);
+        read.handle_timeout(read.poll_timeout().unwrap());
+        assert!(read.is_complete());
+        read.handle_vouched(SERVERS[2], 0, true);
+        let refused = Standing::Refused(Refusal::Corrupt);
+        assert_eq!(standings(&read)[2], refused, "the deadline was before that");
+    }
+
+    #[test]
+    fn a_corrupt_replica_vouches_for_what_it_was_given_and_for_no_more() {
+        let newer = Tag { time: 3, op: 0 };
+        let older = WriteReply::Superseded(OLD);
+        let another = WriteReply::Superseded(NEW);
+        let full = WriteReply::Refused(Refusal::Full);
+        let corrupt = WriteReply::Refused(Refusal::Corrupt);
+        for (reply, vouches) in [
+            (Some(WriteReply::Stored), true),
+            (Some(WriteReply::Superseded(newer)), true),
+            (Some(another), false),
+            (Some(older), false),
+            (Some(full), false),
+            (Some(corrupt), false),
+            (None, false),
+        ] {
+            let (mut read, now) = read(2);
+            read.handle_reply(SERVERS[0], 0, CORRUPT, now);
+            read.handle_reply(SERVERS[1], 0, whole(NEW), now);
+            read.handle_reply(SERVERS[2], 0, whole(NEW), now);
+            sent(&mut read);
+            read.handle_repaired(SERVERS[0], 0, reply);
+            let vouch = [(SERVERS[0], Ask::Vouch { tag: NEW })];
+            assert_eq!(sent(&mut read), vouch[..usize::from(vouches)], "{reply:?}");
+            assert_eq!(read.is_complete(), !vouches);
+            read.handle_vouched(SERVERS[0], 0, false);
+            assert!(read.is_complete());
+            assert_eq!(standings(&read)[0], Standing::Refused(Refusal::Corrupt));
+        }
+    }
+
+    #[test]
+    fn a_corrupt_replica_is_given_what_turns_out_to_be_newer_as_well() {
+        let (mut read, now) = read_of(5, 3);
+        let (corrupt, last) = (ServerId(0), ServerId(4));
+        read.handle_reply(corrupt, 0, CORRUPT, now);
+        for number in 1..4 {
+            read.handle_reply(ServerId(number), 0, whole(OLD), now);
+        }
+        assert_eq!(sent(&mut read), [(corrupt, Ask::Put)]);
+        read.handle_reply(last, 0, whole(NEW), now);
+        let lack = [1, 2, 3, 0].map(|number| (ServerId(number), Ask::Put));
+        assert_eq!(sent(&mut read), lack);
+        assert_eq!(read.unvouched(), [(corrupt, OLD), (corrupt, NEW)]);
+        for tag in [OLD, NEW] {
+            read.handle_repaired(corrupt, 0, Some(WriteReply::Stored));
+            assert_eq!(sent(&mut read), [(corrupt, Ask::Vouch { tag })]);
+        }
+    }
+
+    #[test]
+    fn if_nothing_is_anywhere_a_corrupt_replica_has_nothing_to_vouch_for() {
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, CORRUPT, now);
+        for server in &SERVERS[1..] {
+            read.handle_reply(*server, 0, ReadReply::Absent(None), now);
+        }
+        assert_eq!(read.outcome(), Some(&ReadOutcome::Absent));
+        assert!(sent(&mut read).is_empty() && read.is_complete());
+    }
+
+    #[test]
+    fn who_refuses_for_another_reason_is_given_nothing() {
+        for refusal in [Refusal::Busy, Refusal::Internal, Refusal::WrongEpoch] {
+            let (mut read, now) = read(2);
+            read.handle_reply(SERVERS[0], 0, ReadReply::Refused(refusal), now);
+            read.handle_reply(SERVERS[1], 0, whole(NEW), now);
+            read.handle_reply(SERVERS[2], 0, whole(NEW), now);
+            assert!(sent(&mut read).is_empty() && read.is_complete());
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_round_found_is_vouched_for_no_more() {
+        let (mut read, now) = read_of(4, 3);
+        read.handle_reply(SERVERS[0], 0, CORRUPT, now);
+        for number in 1..4 {
+            read.handle_reply(ServerId(number), 0, long(OLD), now);
+        }
+        let (from, _) = read.poll_fetch().unwrap();
+        read.handle_fetched(&digest(OLD), value("1"));
+        assert_eq!(
+            (from, sent(&mut read)),
+            (SERVERS[1], vec![(SERVERS[0], Ask::Put)])
+        );
+        read.handle_repaired(SERVERS[0], 1, Some(WriteReply::Stored));
+        assert!(sent(&mut read).is_empty());
+        read.handle_repaired(SERVERS[0], 0, Some(WriteReply::Stored));
+        assert_eq!(sent(&mut read), [(SERVERS[0], Ask::Vouch { tag: OLD })]);
+        read.handle_vouched(SERVERS[0], 1, true);
+        assert_ne!(read.standing(&read.replicas()[0]), Standing::Repaired);
+        read.handle_vouched(SERVERS[0], 0, true);
+        assert_eq!(read.standing(&read.replicas()[0]), Standing::Repaired);
+    }
+
     /// Every order of answers, and every way their repairs end: what is told is at least as new
     /// as everything among the first r answers, and r replicas hold it by then.
     #[test]
@@ -871,6 +1153,7 @@ mod tests {
             Some(whole(NEW)),
             Some(ReadReply::Absent(Some(Tag { time: 3, op: 0 }))),
             Some(ReadReply::Refused(Refusal::Busy)),
+            Some(CORRUPT),
             None,
         ];
         for r in [2u8, 3] {
@@ -896,11 +1179,18 @@ mod tests {
                             read.handle_reply(server, 0, reply, now);
                         }
                     }
-                    for (to, ask) in sent(&mut read) {
-                        assert_eq!(ask, Ask::Put);
+                    while let Some(Transmit { to, ask }) = read.poll_transmit() {
                         let (tag, _) = read.repair().unwrap();
+                        let word = read.replicas()[to.index()].word;
+                        let is_corrupt = word == Word::Answer(Answer::Refused(Refusal::Corrupt));
+                        if ask == (Ask::Vouch { tag }) {
+                            assert!(is_corrupt);
+                            read.handle_vouched(to, 0, true);
+                            continue;
+                        }
+                        assert_eq!(ask, Ask::Put);
                         let stored = repair_succeeds(to);
-                        if stored && read.outcome().is_none() {
+                        if stored && !is_corrupt && read.outcome().is_none() {
                             held.push(Some(tag));
                         }
                         read.handle_repaired(to, 0, stored.then_some(WriteReply::Stored));

@@ -57,7 +57,8 @@ pub enum Standing {
     Match,
     /// It holds something older than what was read.
     Stale,
-    /// It held something older, or nothing, and has what was read by now, or something newer.
+    /// It held something older, or nothing, and has what was read by now, or something newer. Or it
+    /// had lost or damaged what it held, has that by now, and answers for the key again.
     Repaired,
     /// It holds another value, or a value where none won; at the linearizable level, something
     /// newer than what was read, which a write under way has put there.
@@ -207,6 +208,22 @@ impl Read {
     pub fn handle_repaired(&mut self, from: ServerId, round: u32, reply: Option<WriteReply>) {
         if let Self::Linearizable(read) = self {
             read.handle_repaired(from, round, reply);
+        }
+    }
+
+    /// `from` was asked in `round` to vouch for what it was given; whether it does.
+    pub fn handle_vouched(&mut self, from: ServerId, round: u32, vouches: bool) {
+        if let Self::Linearizable(read) = self {
+            read.handle_vouched(from, round, vouches);
+        }
+    }
+
+    /// Those that are being given a record and do not answer for the key before they are asked to
+    /// vouch for it, each with the record's tag.
+    pub fn unvouched(&self) -> Vec<(ServerId, Tag)> {
+        match self {
+            Self::Agreement(_) => Vec::new(),
+            Self::Linearizable(read) => read.unvouched(),
         }
     }
 

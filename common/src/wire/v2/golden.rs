@@ -104,12 +104,17 @@ fn requests() -> Vec<Request> {
             limit: 100,
         },
         Request::Stats,
+        Request::Vouch {
+            boot_id: 0xb007,
+            key: key(),
+            tag: TAG,
+        },
     ]
 }
 
 /// Each reply with the operation that it answers.
 fn replies() -> Vec<(u8, Reply)> {
-    let (get, put) = (3, 6);
+    let (get, put, vouch) = (3, 6, 12);
     vec![
         (
             1,
@@ -180,6 +185,9 @@ fn replies() -> Vec<(u8, Reply)> {
         (8, Reply::Busy),
         (get, Reply::Corrupt),
         (get, Reply::Internal),
+        (vouch, Reply::Done),
+        (vouch, Reply::Absent { tag: TAG }),
+        (vouch, Reply::Corrupt),
     ]
 }
 

@@ -29,7 +29,7 @@ pub const PAGE_ENTRY_BYTES: usize = 2 + 16 + 1;
 pub enum Reply {
     /// To a greeting.
     Greeting(Greeting),
-    /// To a ping, to a put that is stored: done.
+    /// To a ping, to a put that is stored, to a vouch if the server does: done.
     Done,
     /// To a get: the record, or its first block if it is too long for a datagram.
     Record {
@@ -83,9 +83,10 @@ pub enum Reply {
     /// To a statistics request: numbers by name, which is the byte of a [`Statistic`].
     Stats(Vec<(u8, u64)>),
     /// There is no value; there may be a tombstone, whose tag this is, else [`Tag::ZERO`]. To a
-    /// put of an upload: not all of it is there, or nothing.
+    /// put of an upload: not all of it is there, or nothing. To a vouch: the server does not, for
+    /// it was started anew, or holds something older, whose tag this is, or nothing.
     Absent {
-        /// The tombstone's.
+        /// The tombstone's, or of what is held.
         tag: Tag,
     },
     /// A put's record is older than the one that the server holds, and keeps.
@@ -111,7 +112,8 @@ pub enum Reply {
     Unsupported,
     /// Too much is under way; later it may work.
     Busy,
-    /// A record does not match its checksum, or a block or a put its upload.
+    /// A record does not match its checksum, or a block or a put its upload; or the server may have
+    /// lost a newer record of the key, so that it does not answer for it.
     Corrupt,
     /// Something went wrong in the server.
     Internal,
@@ -353,7 +355,9 @@ impl Reply {
     fn decode_ok(operation: u8, body: &mut Reader) -> Result<Self, MessageError> {
         Ok(match operation {
             operation::GREET => Self::Greeting(Greeting::decode(body)?),
-            operation::PING | operation::PUT | operation::PUT_STAGED => Self::Done,
+            operation::PING | operation::PUT | operation::PUT_STAGED | operation::VOUCH => {
+                Self::Done
+            }
             operation::GET => Self::Record {
                 tag: read_tag(body)?,
                 value_bytes: body.u32()?,

@@ -96,6 +96,16 @@ pub enum Request {
     },
     /// Counts and sizes.
     Stats,
+    /// To answer for a key from now on, though the server may have lost what it held: a read that
+    /// began after this server had started found that no record that was ever confirmed is newer.
+    Vouch {
+        /// The server's boot id when the read began.
+        boot_id: u64,
+        /// Which key.
+        key: Key,
+        /// What the read found to be newest.
+        tag: Tag,
+    },
 }
 
 const KIND_VALUE: u8 = 0;
@@ -116,6 +126,7 @@ impl Request {
             Self::GetBlock { .. } => operation::GET_BLOCK,
             Self::List { .. } => operation::LIST,
             Self::Stats => operation::STATS,
+            Self::Vouch { .. } => operation::VOUCH,
         }
     }
 
@@ -182,6 +193,11 @@ impl Request {
                 },
             },
             operation::STATS => Self::Stats,
+            operation::VOUCH => Self::Vouch {
+                boot_id: body.u64()?,
+                key: read_key(body)?,
+                tag: read_tag(body)?,
+            },
             operation => return Err(MessageError::Operation { operation }),
         })
     }
@@ -254,6 +270,11 @@ impl Request {
                 if let Some(after) = after {
                     write_key(body, after);
                 }
+            }
+            Self::Vouch { boot_id, key, tag } => {
+                body.put_u64(*boot_id);
+                write_key(body, key);
+                write_tag(body, *tag);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::connection::link::{Event, Link, Ticket};
-use dkvs_common::connection::peer::{Config, Counters, Speaks};
+use dkvs_common::connection::peer::{Config, Counters, Incarnation, Speaks};
 use dkvs_common::wire::v2::keys::Keys;
 
 use super::words::Token;
@@ -61,6 +61,11 @@ impl Links {
     pub(super) fn speaks(&self, server: ServerId) -> Speaks {
         let opened = self.opened[server.index()].as_ref();
         opened.map_or(Speaks::Unknown, |opened| opened.link.speaks())
+    }
+
+    pub(super) fn incarnation(&self, server: ServerId) -> Option<Incarnation> {
+        let opened = self.opened[server.index()].as_ref()?;
+        opened.link.incarnation()
     }
 
     pub(super) fn status(&self, server: ServerId) -> Option<LinkStatus> {

@@ -10,7 +10,8 @@
 //! Production runs it over sockets, the simulator over a network of its own. The decisions are
 //! those of [`dkvs_common::quorum`]; this carries words to the machines and does what they want
 //! done. Invariants: a request ends exactly once, at its deadline at the latest, unless it is
-//! cancelled; a word to what was asked in an earlier round or attempt changes nothing.
+//! cancelled; a word to what was asked in an earlier round or attempt changes nothing, nor does one
+//! that comes at the deadline or later.
 
 mod deadlines;
 mod links;
@@ -18,6 +19,7 @@ mod probe;
 mod request;
 #[cfg(test)]
 mod tests;
+mod vouching;
 mod words;
 
 use std::collections::{HashMap, VecDeque};
@@ -49,6 +51,7 @@ use deadlines::Deadlines;
 use links::Links;
 use probe::Probe;
 use request::{InFlight, Next, Subject};
+use vouching::{Note, Notes};
 
 pub use links::LinkStatus;
 pub use request::{Ended, Machine};
@@ -110,10 +113,14 @@ pub struct Core<W> {
     datagram_bytes_max: usize,
     key_bytes_max: usize,
     keys: Option<Arc<Keys>>,
+    /// How long an incarnation of a server has to be known before a read that is evidence for it.
+    settling: Duration,
     requests_max: usize,
     requests: HashMap<RequestId, InFlight<W>>,
     next_request: u64,
     deadlines: Deadlines<RequestId>,
+    /// Of reads that have ended.
+    notes: Notes,
     links: Links,
     /// Numbers for links to begin with, one each.
     random: Vec<u64>,
@@ -141,10 +148,13 @@ impl<W> Core<W> {
             datagram_bytes_max: settings.datagram_bytes_max,
             key_bytes_max: key_bytes_max(settings),
             keys: keys.map(|keys| Arc::new(keys.borrow().clone())),
+            // A quarter more, for clocks that do not run alike.
+            settling: settings.timeout_max * 5 / 4,
             requests_max: settings.limits.requests_max,
             requests: HashMap::new(),
             next_request: 0,
             deadlines: Deadlines::default(),
+            notes: Notes::default(),
             links: Links::new(servers),
             clock: TagClock::new(random() as u32),
             random: (0..servers).map(|_| random()).collect(),
@@ -250,8 +260,7 @@ impl<W> Core<W> {
             && !matches!(request.machine, Machine::Write(_))
             && let Some(mut request) = self.requests.remove(&id)
         {
-            let abandoned = request.take_abandoned();
-            self.abandon(abandoned);
+            self.part_with(id, &mut request);
         }
     }
 
@@ -422,6 +431,7 @@ impl<W> Core<W> {
         let request = InFlight {
             machine,
             subject,
+            started: now.at,
             deadline,
             wait: wish.wait,
             waiter,
@@ -456,6 +466,12 @@ impl<W> Core<W> {
                     key,
                     assembly,
                 } => self.fetch(id, from, (key, assembly), now),
+                Next::Vouch {
+                    server,
+                    round,
+                    key,
+                    tag,
+                } => self.ask_to_vouch(id, server, round, (key, tag), now),
                 Next::Mint(seen) => match self.clock.mint(now.unix_ms, seen) {
                     Ok(tag) => {
                         let abandoned = request.begin_round(tag);
@@ -472,9 +488,25 @@ impl<W> Core<W> {
 
     fn end(&mut self, id: RequestId) {
         if let Some(mut request) = self.requests.remove(&id) {
-            let abandoned = request.take_abandoned();
-            self.abandon(abandoned);
+            self.part_with(id, &mut request);
             self.ended.push_back(request.finish());
+        }
+    }
+
+    /// Abandons what nobody waits for any more, and notes what is to follow nevertheless.
+    fn part_with(&mut self, id: RequestId, request: &mut InFlight<W>) {
+        let abandoned = request.take_abandoned();
+        self.abandon(abandoned);
+        if let (Machine::Read(read), Subject::Get { key }) = (&request.machine, &request.subject) {
+            for (server, tag) in read.unvouched() {
+                let note = Note {
+                    key: key.clone(),
+                    tag,
+                    started: request.started,
+                    deadline: request.deadline,
+                };
+                self.notes.insert(id, server, note);
+            }
         }
     }
 
@@ -533,6 +565,56 @@ impl<W> Core<W> {
         }
     }
 
+    /// Asks `server` to vouch for what it was given, if it is known to have lost nothing since long
+    /// enough before the read began.
+    fn ask_to_vouch(
+        &mut self,
+        id: RequestId,
+        server: ServerId,
+        round: u32,
+        (key, tag): (Key, Tag),
+        now: Now,
+    ) {
+        let asked = Asked::Vouch { round };
+        let started = self.requests.get(&id).map(|request| request.started);
+        if let Some(boot_id) = started.and_then(|started| self.boot_id_before(server, started)) {
+            let question = Question::Vouch { boot_id, key, tag };
+            self.ask(id, asked, &question, &[server], now);
+        } else if let Some(request) = self.requests.get_mut(&id) {
+            request.handle(server, asked, Heard::Vouched(false), now.at);
+        }
+    }
+
+    /// The boot id of `server`, if it had that so long before `at` that whatever counts a word from
+    /// before it was started was decided by then.
+    fn boot_id_before(&self, server: ServerId, at: Instant) -> Option<u64> {
+        let incarnation = self.links.incarnation(server)?;
+        let is_settled = incarnation.known_since + self.settling <= at;
+        is_settled.then_some(incarnation.boot_id)
+    }
+
+    /// A server had its word when the read had ended. If it has thereby confirmed what it is to
+    /// vouch for, it is asked to.
+    fn hear_late(&mut self, token: Token, from: ServerId, heard: &Heard, now: Now) {
+        let Asked::Repair { round } = token.asked else {
+            return;
+        };
+        let Some(note) = self.notes.remove(token.id, from) else {
+            return;
+        };
+        let Note { key, tag, .. } = note;
+        if matches!(heard, Heard::Write(reply) if reply.confirms(tag))
+            && let Some(boot_id) = self.boot_id_before(from, note.started)
+            && let Some(link) = self.links.to(from)
+        {
+            let question = Question::Vouch { boot_id, key, tag };
+            let asked = Asked::Vouch { round };
+            let token = Token { asked, ..token };
+            // If it cannot be asked, a later read sees to it.
+            let _ = link.ask(question.to_request(), token, now.at, note.deadline);
+        }
+    }
+
     fn fetch(&mut self, id: RequestId, from: ServerId, (key, assembly): (Key, Assembly), now: Now) {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
@@ -560,8 +642,12 @@ impl<W> Core<W> {
     /// A server has its word. Whatever that makes necessary is done.
     fn hear(&mut self, token: Token, from: ServerId, heard: Heard, now: Now) {
         let Some(request) = self.requests.get_mut(&token.id) else {
-            return;
+            return self.hear_late(token, from, &heard, now);
         };
+        if now.at >= request.deadline {
+            request.handle_timeout(now.at);
+            return self.end(token.id);
+        }
         if request.attempt == token.attempt {
             request.handle(from, token.asked, heard, now.at);
             self.go_on(token.id, now);
@@ -592,7 +678,10 @@ impl<W> Core<W> {
                     continue;
                 }
                 // The deadline is the request's own, and its end is seen to elsewhere.
-                Event::Expired { .. } => continue,
+                Event::Expired { token } => {
+                    self.notes.remove(token.id, server);
+                    continue;
+                }
                 Event::Restarted => {
                     let addr = self.shared.name(server);
                     tracing::info!(%addr, "a server was restarted");
@@ -607,6 +696,7 @@ impl<W> Core<W> {
     fn handle_not_v2(&mut self, token: Token, server: ServerId, now: Now) {
         let Token { id, attempt, asked } = token;
         let Some(request) = self.requests.get_mut(&id) else {
+            self.notes.remove(id, server);
             return;
         };
         if request.attempt != attempt {

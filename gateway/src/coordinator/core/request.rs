@@ -54,6 +54,7 @@ pub(super) enum Subject {
 pub(super) struct InFlight<W> {
     pub(super) machine: Machine,
     pub(super) subject: Subject,
+    pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) wait: Wait,
     pub(super) waiter: W,
@@ -83,6 +84,13 @@ pub(super) enum Next {
         key: Key,
         assembly: Assembly,
     },
+    /// Ask this server to vouch for what it was given.
+    Vouch {
+        server: ServerId,
+        round: u32,
+        key: Key,
+        tag: Tag,
+    },
     /// Mint a tag greater than this one.
     Mint(Tag),
 }
@@ -99,6 +107,14 @@ impl<W> InFlight<W> {
                             let (tag, content) = read.repair()?;
                             let record = Record::new(&key, tag, content);
                             (Asked::Repair { round }, Question::Put { key, record })
+                        }
+                        Ask::Vouch { tag } => {
+                            return Some(Next::Vouch {
+                                server: servers[0],
+                                round,
+                                key,
+                                tag,
+                            });
                         }
                         Ask::Get | Ask::Tag => (Asked::Get { round }, Question::Get { key }),
                     };
@@ -196,6 +212,9 @@ impl<W> InFlight<W> {
             (Machine::Read(read), Asked::Repair { round }, Heard::Unreachable { .. }) => {
                 read.handle_repaired(from, round, None);
             }
+            (Machine::Read(read), Asked::Vouch { round }, heard) => {
+                read.handle_vouched(from, round, matches!(heard, Heard::Vouched(true)));
+            }
             (Machine::Read(_), Asked::Fetch, heard) => self.handle_fetch(from, heard),
             (
                 Machine::Write(write),
@@ -292,7 +311,7 @@ impl<W> InFlight<W> {
     }
 
     /// The questions on whose answers nothing depends any more. Of a put, all do: every replica
-    /// is to have the record, although nobody waits for that.
+    /// is to have the record, although nobody waits for that. So it is with vouching.
     pub(super) fn take_abandoned(&mut self) -> Vec<(ServerId, Ticket)> {
         let silent: Vec<ServerId> = match &self.machine {
             Machine::Read(read) => {
@@ -305,7 +324,7 @@ impl<W> InFlight<W> {
         self.take_tickets(|server, asked| match asked {
             Asked::Get { .. } => silent.contains(&server),
             Asked::Tag { .. } | Asked::Fetch => true,
-            Asked::Put { .. } | Asked::Repair { .. } | Asked::Status => false,
+            Asked::Put { .. } | Asked::Repair { .. } | Asked::Vouch { .. } | Asked::Status => false,
         })
     }
 
@@ -365,9 +384,12 @@ impl<W> InFlight<W> {
     }
 }
 
-/// Everyone whom a machine wants to be asked now, and what.
+/// Everyone whom a machine wants to be asked now, and what. Who is to vouch, comes alone.
 fn to_all(mut poll_transmit: impl FnMut() -> Option<Transmit>) -> Option<(Ask, Vec<ServerId>)> {
     let Transmit { to, ask } = poll_transmit()?;
+    if let Ask::Vouch { .. } = ask {
+        return Some((ask, vec![to]));
+    }
     let rest = std::iter::from_fn(poll_transmit).inspect(|transmit| {
         debug_assert_eq!(transmit.ask, ask, "a machine asks one thing at a time");
     });

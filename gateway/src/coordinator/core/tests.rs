@@ -1,5 +1,7 @@
 //! A core without a network.
 
+mod vouching;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
 
@@ -16,13 +18,21 @@ use dkvs_storage_node::store::{MemoryStore, Store};
 const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
 
 fn core() -> Core<()> {
-    let cluster = Cluster::parse("test", b"127.0.0.1 4000 1\n127.0.0.1 4001 1\n").unwrap();
+    core_of(2)
+}
+
+fn core_of(servers: u16) -> Core<()> {
+    let file: String = (0..servers)
+        .map(|number| format!("127.0.0.1 {} 1\n", 4_000 + number))
+        .collect();
+    let cluster = Cluster::parse("test", file.as_bytes()).unwrap();
     let settings = Settings {
         protocol: Protocol::V2,
         datagram_bytes_max: 1_200,
         value_bytes_max: 1 << 20,
         offload: false,
         keys: None,
+        timeout_max: Duration::from_secs(1),
         limits: Limits {
             requests_max: 10,
             sockets_max: 0,

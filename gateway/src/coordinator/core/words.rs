@@ -48,6 +48,11 @@ pub enum Asked {
         /// Which round.
         round: u32,
     },
+    /// To vouch for what it was given by a read's round.
+    Vouch {
+        /// Which round.
+        round: u32,
+    },
     /// A long value.
     Fetch,
     /// How the server does.
@@ -74,6 +79,15 @@ pub enum Question {
         /// Which record.
         record: Record,
     },
+    /// To vouch for a key.
+    Vouch {
+        /// The start of the server that is asked; any other is to refuse.
+        boot_id: u64,
+        /// Which key.
+        key: Key,
+        /// What no record that was confirmed is newer than.
+        tag: Tag,
+    },
     /// How the server does.
     Status,
 }
@@ -84,6 +98,7 @@ impl Question {
             Self::Get { key } => Request::Get { key },
             Self::Tag { key } => Request::Tag { key },
             Self::Put { key, record } => Request::Put { key, record },
+            Self::Vouch { boot_id, key, tag } => Request::Vouch { boot_id, key, tag },
             Self::Status => Request::Stats,
         }
     }
@@ -98,6 +113,8 @@ pub enum Heard {
     Record(Digest, Bytes),
     /// To a put, or to the question for a tag.
     Write(WriteReply),
+    /// Whether it vouches for the key from now on.
+    Vouched(bool),
     /// Its statistics, by number; DKVS/1 tells none.
     Status(Vec<(u8, u64)>),
     /// A long value.
@@ -119,6 +136,7 @@ impl Heard {
             Asked::Tag { .. } | Asked::Put { .. } | Asked::Repair { .. } => {
                 Self::Write(WriteReply::Refused(refusal))
             }
+            Asked::Vouch { .. } => Self::Vouched(false),
             Asked::Fetch => Self::FetchFailed(None),
             Asked::Status => Self::Unreachable { sent: true },
         }
@@ -130,6 +148,7 @@ impl Heard {
         let is_get = matches!(asked, Asked::Get { .. });
         let refusal = match reply {
             Reply::Done if is_put => return Self::Write(WriteReply::Stored),
+            Reply::Done if matches!(asked, Asked::Vouch { .. }) => return Self::Vouched(true),
             Reply::Superseded { tag } if is_put => {
                 return Self::Write(WriteReply::Superseded(tag));
             }

@@ -38,8 +38,10 @@ pub struct Committer {
     log: Option<Log>,
     media: Media,
     /// Who is told if the disk fails for good, and with what.
-    on_failure: Option<Box<dyn FnOnce(&str) + Send>>,
+    on_failure: Option<OnFailure>,
 }
+
+type OnFailure = Box<dyn FnOnce(&str) + Send>;
 
 /// What is made durable together.
 #[derive(Default)]

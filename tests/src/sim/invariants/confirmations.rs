@@ -4,6 +4,7 @@
 //! The truth is taken from the store itself, each time a server has answered a datagram.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
@@ -26,6 +27,8 @@ pub struct Confirmations {
     held: BTreeMap<(usize, Key), Tag>,
     /// Each put that a server answered when it held the record or a newer one.
     answered: BTreeSet<(usize, Key, Tag)>,
+    /// Puts whose answer is still to come. A gateway that was started anew may use a number again.
+    open: BTreeMap<(usize, SocketAddrV4, u64), Vec<(Key, Tag)>>,
 }
 
 impl Confirmations {
@@ -33,6 +36,7 @@ impl Confirmations {
     pub fn look_at(
         &mut self,
         server: usize,
+        peer: SocketAddrV4,
         asked: &Bytes,
         answered: &[Bytes],
         store: &MemoryStore,
@@ -49,9 +53,31 @@ impl Confirmations {
         let puts: BTreeMap<u64, (Key, Tag)> = requests
             .filter_map(|message| Some((message.id.0, put(message.request)?)))
             .collect();
+        let mut waiting = puts.clone();
         for reply in answered.iter().flat_map(datagram::replies) {
             if let Some((key, tag)) = puts.get(&reply.id.0) {
                 self.look_at_reply(server, key, *tag, &reply.reply, store)?;
+                waiting.remove(&reply.id.0);
+            }
+        }
+        for (id, put) in waiting {
+            self.open.entry((server, peer, id)).or_default().push(put);
+        }
+        Ok(())
+    }
+
+    /// A server has answered what it took earlier.
+    pub fn look_at_late(
+        &mut self,
+        server: usize,
+        peer: SocketAddrV4,
+        answered: &Bytes,
+        store: &MemoryStore,
+    ) -> Result<(), Violation> {
+        for reply in datagram::replies(answered) {
+            let puts = self.open.get(&(server, peer, reply.id.0)).cloned();
+            for (key, tag) in puts.unwrap_or_default() {
+                self.look_at_reply(server, &key, tag, &reply.reply, store)?;
             }
         }
         Ok(())

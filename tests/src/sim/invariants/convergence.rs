@@ -55,7 +55,10 @@ pub fn check_replicas(
         let held = servers[server.index()].store().read(key, Packed::tag);
         held.unwrap_or(Tag::ZERO)
     };
-    let mut tags = list.iter().map(|point| (point.server, tag(point.server)));
+    // Who does not vouch for what it holds tells nobody of it.
+    let vouches = |server: &ServerId| servers[server.index()].vouches_for(key);
+    let list = list.iter().map(|point| point.server).filter(vouches);
+    let mut tags = list.map(|server| (server, tag(server)));
     let first = tags.next();
     let other = tags.find(|(_, tag)| first.is_some_and(|(_, first)| first != *tag));
     match (first, other) {
