@@ -1,10 +1,12 @@
 //! What comes after the chaos: looks at what is left, and back at what was told.
 
+use dkvs_common::cluster::ServerId;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::ring::Position;
 
 use super::gateway::{Asked, Request};
 use super::invariants::{convergence, deadlines, registers};
+use super::plan::KeyPlan;
 use super::statistics::Count;
 use super::world::{Phase, World};
 use crate::history::{Action, Reply};
@@ -22,13 +24,14 @@ impl World {
         let all = (0..self.plan.keys.len()).collect();
         let (gateway, keys, is_last) = match self.phase {
             Phase::Chaos | Phase::Healed => (0, all, false),
-            Phase::Reading { gateway, .. } => {
-                let refused = std::mem::take(&mut self.refused);
-                if refused.is_empty() {
-                    self.check_replicas();
-                    (gateway + 1, all, false)
-                } else {
-                    (gateway, refused, true)
+            Phase::Reading { gateway, is_last } => {
+                let mut again = std::mem::take(&mut self.refused);
+                if again.is_empty() {
+                    again = self.check_replicas(is_last);
+                }
+                match again.is_empty() {
+                    true => (gateway + 1, all, false),
+                    false => (gateway, again, true),
                 }
             }
         };
@@ -66,21 +69,42 @@ impl World {
         }
     }
 
-    fn check_replicas(&mut self) {
+    /// Whether as many replicas vouch for a key as a read of it needs. Where a read needs more than
+    /// a majority, a lost disk may leave fewer, and no such read can change that.
+    pub(super) fn can_be_read(&self, key: &KeyPlan) -> bool {
+        let n = usize::from(key.read.n());
+        let list = self
+            .shared
+            .ring
+            .preference_list(Position::of_key(&key.key), n);
+        let vouches = |server: ServerId| self.servers[server.index()].vouches_for(&key.key);
+        let vouching = list.iter().filter(|point| vouches(point.server)).count();
+        vouching >= usize::from(key.read.needed())
+    }
+
+    /// Gives the keys that are to be read once more: a replica that lost its disk may have held
+    /// something newer than it was given, and tells of it only now that it vouches.
+    fn check_replicas(&mut self, is_last: bool) -> Vec<usize> {
+        let mut again = Vec::new();
         if self.promises_less {
-            return;
+            return again;
         }
         for key in 0..self.plan.keys.len() {
             let plan = &self.plan.keys[key];
-            if plan.level == Level::Agreement {
+            if plan.level == Level::Agreement || !self.can_be_read(plan) {
                 continue;
             }
             let ring = &self.shared.ring;
             let n = usize::from(plan.read.n());
             let list = ring.preference_list(Position::of_key(&plan.key), n);
             let checked = convergence::check_replicas(&plan.key, &list, &self.servers);
-            self.report(checked);
+            if checked.is_err() && self.plan.disks.is_some() && !is_last {
+                again.push(key);
+            } else {
+                self.report(checked);
+            }
         }
+        again
     }
 
     /// Looks at everything that is left, and back at everything that was told.

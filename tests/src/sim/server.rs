@@ -436,7 +436,9 @@ impl OnDisk {
         }
         self.disk.crash();
         drop(process);
-        match self.plan.power_loss.happens(&mut self.random) {
+        // Bits that flip while power fails pass for a commit that was cut short.
+        let loses_power = harm != Harm::Damage && self.plan.power_loss.happens(&mut self.random);
+        match loses_power {
             true => self.disk.recover(Kept::Some(&mut self.random)),
             false => self.disk.restart(),
         }
@@ -476,9 +478,7 @@ impl OnDisk {
         self.has_lost = options.declaration == Some(Declaration::Incomplete);
         match DiskStore::open(self.disk.media(), options) {
             Ok(opened) => opened,
-            Err(OpenError::Damaged(_) | OpenError::Io(_) | OpenError::Commit(_))
-                if self.is_damaged =>
-            {
+            Err(OpenError::Damaged(_) | OpenError::Io(_)) if self.is_damaged => {
                 self.disk.wipe();
                 self.is_damaged = false;
                 self.has_lost = true;

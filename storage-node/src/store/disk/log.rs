@@ -9,7 +9,9 @@
 //!
 //! With each commit the log also says where it begins and ends, so no row can vanish unseen. A
 //! commit that the engine has to give up as damaged when it opens would take its own words along:
-//! against that a witness, a small file beside the engine, knows the end of the last commit.
+//! against that a witness, a small file beside the engine, knows the end of the last commit. It is
+//! not synced. So one thing goes unnoticed: bits of the last commit that flip just when power
+//! fails look like a commit that was cut short.
 //!
 //! Cleaning goes along with appending: while the rows take more than they may, each commit also
 //! looks at twice as many of the oldest, drops the dead, and appends the living anew (Rosenblum
@@ -419,7 +421,13 @@ fn facts_of(engine: &Database) -> Result<Option<Facts>, LogError> {
     let table = match reading.open_table(FACTS) {
         Ok(table) => table,
         // Nothing was ever committed.
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(redb::TableError::TableDoesNotExist(_)) => {
+            let mut tables = reading.list_tables().map_err(of_engine)?;
+            return match tables.next() {
+                None => Ok(None),
+                Some(_) => Err(damaged("it does not say what it holds")),
+            };
+        }
         Err(error) => return Err(of_engine(error)),
     };
     let fact = |name: &str| -> Result<u64, LogError> {

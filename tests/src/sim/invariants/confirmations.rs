@@ -27,7 +27,8 @@ pub struct Confirmations {
     held: BTreeMap<(usize, Key), Tag>,
     /// Each put that a server answered when it held the record or a newer one.
     answered: BTreeSet<(usize, Key, Tag)>,
-    /// Puts whose answer is still to come. A gateway that was started anew may use a number again.
+    /// Puts whose answer is still to come. Of one number there are several if a gateway was
+    /// started anew, or a datagram was damaged: one of them is what is answered.
     open: BTreeMap<(usize, SocketAddrV4, u64), Vec<(Key, Tag)>>,
 }
 
@@ -76,8 +77,16 @@ impl Confirmations {
     ) -> Result<(), Violation> {
         for reply in datagram::replies(answered) {
             let puts = self.open.get(&(server, peer, reply.id.0)).cloned();
+            let mut found = Ok(());
+            let mut is_any = false;
             for (key, tag) in puts.unwrap_or_default() {
-                self.look_at_reply(server, &key, tag, &reply.reply, store)?;
+                match self.look_at_reply(server, &key, tag, &reply.reply, store) {
+                    Ok(()) => is_any = true,
+                    Err(violation) => found = Err(violation),
+                }
+            }
+            if !is_any {
+                found?;
             }
         }
         Ok(())
