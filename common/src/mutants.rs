@@ -48,8 +48,6 @@ pub enum Mutant {
     UnsyncedServed,
     /// A server that lost records tells of what it lacks as if it had never been.
     LossUnnoticed,
-    /// It takes whatever it is given for the newest that it ever confirmed.
-    LossForgotten,
 }
 
 impl Mutant {
@@ -74,7 +72,6 @@ impl Mutant {
         Self::AcknowledgedBeforeSynced,
         Self::UnsyncedServed,
         Self::LossUnnoticed,
-        Self::LossForgotten,
     ];
 
     /// Its name on a command line.
@@ -99,7 +96,6 @@ impl Mutant {
             Self::AcknowledgedBeforeSynced => "acknowledged-before-synced",
             Self::UnsyncedServed => "unsynced-served",
             Self::LossUnnoticed => "loss-unnoticed",
-            Self::LossForgotten => "loss-forgotten",
         }
     }
 }

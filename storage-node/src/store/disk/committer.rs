@@ -153,7 +153,7 @@ impl Committer {
             None => !self.store.status.is_complete.load(Ordering::Relaxed),
         };
         let mut packed = packed;
-        packed.set_doubted(is_doubted && !mutants::is_on(Mutant::LossForgotten));
+        packed.set_doubted(is_doubted);
         self.take(batch, packed, room)
     }
 
