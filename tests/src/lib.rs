@@ -11,6 +11,7 @@ pub mod flood;
 pub mod history;
 pub mod http;
 pub mod keys;
+pub mod kills;
 pub mod load;
 pub mod process;
 pub mod proxy;

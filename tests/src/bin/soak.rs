@@ -15,6 +15,7 @@ use std::{env, fs, thread};
 use anyhow::Context;
 use clap::Parser;
 use dkvs_tests::chaos::{Level, PHASES, Scenario};
+use dkvs_tests::kills;
 use dkvs_tests::process::Programs;
 
 /// Breaks things under a running load and sees that each key stays one register.
@@ -32,6 +33,10 @@ struct Options {
     /// What is asked for; agreement promises less, so that a broken promise is found before long
     #[arg(long, value_enum, default_value = "linearizable")]
     consistency: Level,
+
+    /// Rather than that: servers with disks are killed so often, and what was confirmed is read back
+    #[arg(long)]
+    kills: Option<usize>,
 
     /// Where the history of a scenario that fails is written [default: the system's directory for
     /// temporary files]
@@ -63,6 +68,14 @@ fn soak(options: &Options) -> anyhow::Result<bool> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let begun = Instant::now();
     let mut seed = options.seed.unwrap_or(since_epoch.as_secs());
+    if let Some(kills) = options.kills {
+        let finished = kills::Scenario { seed, kills }.run(programs);
+        println!("{finished}");
+        for wrong in &finished.wrong {
+            println!("{wrong}");
+        }
+        return Ok(finished.wrong.is_empty());
+    }
     let is_over = || {
         let minutes = Duration::from_secs(60 * options.minutes);
         let is_late = options.minutes > 0 && begun.elapsed() >= minutes;

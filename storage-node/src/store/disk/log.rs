@@ -453,7 +453,13 @@ fn damaged(reason: impl Into<String>) -> LogError {
 
 fn of_engine(error: impl Into<redb::Error>) -> LogError {
     match error.into() {
-        redb::Error::Io(error) => LogError::Io(error),
+        // What is there is no log, or not all of one.
+        redb::Error::Io(error)
+            if ![io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof]
+                .contains(&error.kind()) =>
+        {
+            LogError::Io(error)
+        }
         error => LogError::Damaged(error.to_string()),
     }
 }

@@ -1,0 +1,248 @@
+//! Data directories of real processes: who may open one, what is refused, disks that fill, backups.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use dkvs_tests::process::{Cluster, Node, Process, Programs, ServersFile, own_loopback};
+use dkvs_tests::{patiently, programs, until};
+use reqwest::{Client, StatusCode};
+use rustix::process::Signal;
+
+const PROGRAMS: Programs = programs!();
+
+/// A directory that goes with its value.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let name = format!("dkvs-data-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A port of an address that is ours alone, so that it stays free.
+fn addr() -> SocketAddr {
+    let socket = UdpSocket::bind((own_loopback(), 0)).unwrap();
+    socket.local_addr().unwrap()
+}
+
+fn node(addr: SocketAddr, data_dir: &str, more: &[&str]) -> Node {
+    PROGRAMS.node_at(addr, &[&["--data-dir", data_dir], more].concat())
+}
+
+/// What a server says that does not start.
+fn refusal(addr: SocketAddr, data_dir: &str, more: &[&str]) -> String {
+    let mut command = PROGRAMS.node_command(addr);
+    command.args(["--data-dir", data_dir]).args(more);
+    let (status, _, err) = PROGRAMS.run_to_end(command);
+    assert!(!status.success(), "{err}");
+    err
+}
+
+fn end(mut node: Node) {
+    let (status, _) = node.process.end_with(Signal::TERM);
+    assert!(status.success(), "{:?}", node.process.rest_of_stderr());
+}
+
+#[test]
+fn a_directory_is_opened_by_its_own_server_alone_and_by_one_process_at_a_time() {
+    let directory = Directory::new("owner");
+    let data = directory.path("s1");
+    let (ours, other) = (addr(), addr());
+    assert!(refusal(ours, &data, &[]).contains("--declare new"));
+    let running = node(ours, &data, &["--declare", "new"]);
+    assert!(refusal(other, &data, &[]).contains("in use by another process"));
+    end(running);
+    assert!(refusal(other, &data, &[]).contains(&format!("belongs to server {ours}")));
+    assert!(refusal(ours, &data, &["--declare", "new"]).contains("it holds records"));
+    assert!(refusal(ours, &data, &["--durability", "memory"]).contains("leave out one of them"));
+    let port_0 = SocketAddr::from(([127, 0, 0, 1], 0));
+    assert!(refusal(port_0, &data, &[]).contains("a port that stays the same"));
+    // Its operator may say that it has moved: then it vouches for nothing.
+    end(node(other, &data, &["--declare", "incomplete"]));
+    assert!(refusal(ours, &data, &[]).contains(&format!("belongs to server {other}")));
+    end(node(other, &data, &[]));
+}
+
+#[test]
+fn a_directory_of_another_ring_or_a_newer_format_is_refused() {
+    let directory = Directory::new("ring");
+    let data = directory.path("s1");
+    let ours = addr();
+    let ring = ServersFile::new(&[ours]);
+    let larger = ServersFile::new(&[ours, addr()]);
+    end(node(
+        ours,
+        &data,
+        &["--declare", "new", "--servers", ring.path()],
+    ));
+    end(node(ours, &data, &["--servers", ring.path()]));
+    end(node(ours, &data, &[]));
+    let refused = refusal(ours, &data, &["--servers", larger.path()]);
+    assert!(refused.contains("of ring"), "{refused}");
+    let identity = Path::new(&data).join("identity.json");
+    let text = fs::read_to_string(&identity).unwrap();
+    fs::write(&identity, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    assert!(refusal(ours, &data, &[]).contains("is in format 2"));
+    fs::write(&identity, "{").unwrap();
+    assert!(refusal(ours, &data, &[]).contains("does not say whose records these are"));
+    fs::write(&identity, text).unwrap();
+    fs::write(Path::new(&data).join("failed"), "no such device").unwrap();
+    assert!(refusal(ours, &data, &[]).contains("no such device"));
+    end(node(ours, &data, &["--declare", "incomplete"]));
+    end(node(ours, &data, &[]));
+}
+
+#[test]
+fn damaged_records_are_put_aside_when_the_operator_says_so() {
+    let directory = Directory::new("damaged");
+    let data = directory.path("s1");
+    let ours = addr();
+    end(node(ours, &data, &["--declare", "new", "key", "value"]));
+    let records = Path::new(&data).join("records.redb");
+    let length = fs::metadata(&records).unwrap().len();
+    fs::write(&records, vec![7; usize::try_from(length).unwrap()]).unwrap();
+    assert!(refusal(ours, &data, &[]).contains("the records are damaged"));
+    end(node(ours, &data, &["--declare", "incomplete"]));
+    assert!(Path::new(&data).join("records.damaged-1.redb").exists());
+    end(node(ours, &data, &[]));
+}
+
+/// One durable server and a gateway.
+fn cluster(data: &str, more: &[&str]) -> Cluster {
+    let node = node(addr(), data, more);
+    let servers = ServersFile::new(&[node.addr]);
+    let gateway = PROGRAMS.gateway_over(&servers, &[]);
+    Cluster {
+        nodes: vec![node],
+        servers,
+        gateway,
+    }
+}
+
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+async fn status(client: &Client, method: &str, url: &str, body: &str) -> StatusCode {
+    let method = method.parse().unwrap();
+    let request = client.request(method, url).body(body.to_owned());
+    patiently(request.send()).await.unwrap().status()
+}
+
+#[tokio::test]
+async fn a_backup_made_while_the_server_runs_is_a_directory_of_its_own() {
+    let directory = Directory::new("backup");
+    let data = directory.path("s1");
+    let mut cluster = cluster(&data, &["--declare", "new"]);
+    let client = client();
+    let url = cluster.gateway.url("/kv/k");
+    assert!(status(&client, "PUT", &url, "before").await.is_success());
+    cluster.nodes[0].process.signal(Signal::USR1);
+    let line = cluster.nodes[0]
+        .process
+        .stderr_line_with("a backup is made");
+    assert!(status(&client, "PUT", &url, "after").await.is_success());
+    let path = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("path="));
+    let backup = path.unwrap().to_owned();
+    let ours = cluster.nodes[0].addr;
+    cluster.nodes[0].process.kill();
+    assert!(refusal(ours, &backup, &[]).contains("are a backup"));
+    let _restored = node(ours, &backup, &["--declare", "complete"]);
+    let body = patiently(client.get(&url).send()).await.unwrap();
+    let body: serde_json::Value = patiently(body.json()).await.unwrap();
+    assert_eq!(body["value"], "before", "{body}");
+}
+
+/// A file system of so many bytes, in memory, which goes with its value.
+struct Tmpfs(Directory);
+
+impl Tmpfs {
+    /// None where the system does not let us.
+    fn mount(name: &str, size: &str) -> Option<Self> {
+        let directory = Directory::new(name);
+        let size = format!("size={size}");
+        let mut command = Command::new("mount");
+        command
+            .args(["-t", "tmpfs", "-o", &size, "dkvs-test"])
+            .arg(&directory.0);
+        match command.output() {
+            Ok(output) if output.status.success() => Some(Self(directory)),
+            refused => {
+                eprintln!("skipped: no file system can be mounted here: {refused:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_disk_of_8_mib_is_filled_freed_and_filled_again() {
+    let Some(tmpfs) = Tmpfs::mount("tmpfs", "8m") else {
+        return;
+    };
+    let data = tmpfs.0.path("s1");
+    let mut cluster = cluster(&data, &["--declare", "new"]);
+    let client = client();
+    let value = "v".repeat(20_000);
+    let url = |gateway: &dkvs_tests::process::Gateway, number: usize| {
+        gateway.url(&format!("/kv/key{number}"))
+    };
+    let mut stored = 0;
+    loop {
+        match status(&client, "PUT", &url(&cluster.gateway, stored), &value).await {
+            StatusCode::OK => stored += 1,
+            StatusCode::INSUFFICIENT_STORAGE => break,
+            other => panic!("{other} after {stored}"),
+        }
+    }
+    assert!(stored > 100, "{stored} values of 20 KB");
+    for number in [0, stored / 2, stored - 1] {
+        let url = url(&cluster.gateway, number);
+        assert_eq!(status(&client, "GET", &url, "").await, StatusCode::OK);
+    }
+    for number in 0..stored {
+        let url = url(&cluster.gateway, number);
+        assert!(
+            status(&client, "DELETE", &url, "").await.is_success(),
+            "{number}"
+        );
+    }
+    let again = url(&cluster.gateway, stored);
+    until("there is room again", async || {
+        status(&client, "PUT", &again, &value).await == StatusCode::OK
+    })
+    .await;
+    cluster.nodes[0].process.kill();
+    let ours = cluster.nodes[0].addr;
+    let restarted: Process = node(ours, &data, &[]).process;
+    assert_eq!(status(&client, "GET", &again, "").await, StatusCode::OK);
+    let first = url(&cluster.gateway, 0);
+    assert_eq!(
+        status(&client, "GET", &first, "").await,
+        StatusCode::NOT_FOUND
+    );
+    drop(restarted);
+}
