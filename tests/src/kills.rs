@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -201,7 +201,7 @@ impl Server {
     }
 }
 
-fn start(programs: Programs, addr: SocketAddr, directory: &PathBuf, more: &[&str]) -> Node {
+fn start(programs: Programs, addr: SocketAddr, directory: &Path, more: &[&str]) -> Node {
     let directory = directory.to_str().expect("a path with a plain name");
     let arguments = ["--workers", "1", "--data-dir", directory];
     programs.node_at(addr, &[&arguments, more].concat())

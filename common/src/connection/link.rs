@@ -54,6 +54,9 @@ pub enum Event<T> {
         reply: Reply,
         /// From its first transmission until now; none for an upload.
         after: Option<Duration>,
+        /// Whether it was sent more than once, or may have been: what the answer says holds for one
+        /// of the copies.
+        was_repeated: bool,
     },
     /// A value has arrived, and matches its digest.
     Fetched {
@@ -393,6 +396,7 @@ impl<T: Copy> Link<T> {
                 token,
                 reply: Reply::Busy,
                 after: None,
+                was_repeated: false,
             },
         };
         self.events.push_back(event);
@@ -467,7 +471,8 @@ impl<T: Copy> Link<T> {
                     token,
                     reply,
                     after,
-                } => self.handle_reply(token, reply, after, now),
+                    was_repeated,
+                } => self.handle_reply(token, reply, after, was_repeated, now),
                 peer::Event::Expired { token } => {
                     self.ended(token, |token| Event::Expired { token });
                 }
@@ -489,7 +494,15 @@ impl<T: Copy> Link<T> {
         }
     }
 
-    fn handle_reply(&mut self, part: Part<T>, reply: Reply, after: Duration, now: Instant) {
+    fn handle_reply(
+        &mut self,
+        part: Part<T>,
+        reply: Reply,
+        after: Duration,
+        was_repeated: bool,
+        now: Instant,
+    ) {
+        let was_put_again;
         let (number, progress) = match part {
             Part::Whole(token) => {
                 let after = Some(after);
@@ -497,6 +510,7 @@ impl<T: Copy> Link<T> {
                     token,
                     reply,
                     after,
+                    was_repeated,
                 });
                 return;
             }
@@ -504,6 +518,8 @@ impl<T: Copy> Link<T> {
                 let Some(Kind::Upload(upload)) = self.kind(number) else {
                     return;
                 };
+                // Blocks alone store nothing.
+                was_put_again = was_repeated && block.is_none();
                 (number, upload.handle_reply(block, reply))
             }
             Part::Fetched(number, asked) => return self.handle_block(number, asked, reply, now),
@@ -512,11 +528,11 @@ impl<T: Copy> Link<T> {
             Progress::Abandon(ids) => ids.into_iter().for_each(|id| self.peer.abandon(id)),
             Progress::Ended(reply) => {
                 if let Some(Transfer { token, .. }) = self.end(number) {
-                    let after = None;
                     self.events.push_back(Event::Reply {
                         token,
                         reply,
-                        after,
+                        after: None,
+                        was_repeated: was_put_again,
                     });
                 }
             }

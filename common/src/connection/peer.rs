@@ -92,6 +92,8 @@ pub enum Event<T> {
         reply: Reply,
         /// From its first transmission until now.
         after: Duration,
+        /// Whether it was sent more than once: what the answer says holds for one of the copies.
+        was_repeated: bool,
     },
     /// A request's deadline has passed.
     Expired {
@@ -597,6 +599,7 @@ impl<T: Copy> Peer<T> {
                 token,
                 reply,
                 after,
+                was_repeated: true,
             });
         }
         let mut removed = self.open.remove(&id);
@@ -626,6 +629,7 @@ impl<T: Copy> Peer<T> {
             token,
             reply,
             after,
+            was_repeated: open.transmissions > 1,
         });
     }
 

@@ -278,6 +278,13 @@ impl Write {
         self.tally.pending() == 0
     }
 
+    /// A replica refused the put of this round when it had been sent there more than once. The
+    /// refusal is of one copy; another may have been stored, before the server was started anew
+    /// with less room, say.
+    pub fn handle_refused_again(&mut self) {
+        self.may_be_stored = true;
+    }
+
     /// What became of the value, as far as is known now. A replica that has not been heard of,
     /// or timed out, may have stored it.
     pub fn applied(&self) -> Applied {
@@ -662,6 +669,18 @@ mod tests {
             assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
             assert_eq!(write.applied(), applied);
         }
+    }
+
+    #[test]
+    fn a_refusal_of_a_put_that_was_sent_again_tells_nothing_of_the_first_copy() {
+        let (mut write, now) = write(2);
+        for server in SERVERS {
+            write.handle_reply(server, 1, WriteReply::Refused(Refusal::Full), now);
+        }
+        assert_eq!(write.applied(), Applied::NotApplied);
+        write.handle_refused_again();
+        assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
+        assert_eq!(write.applied(), Applied::Unknown);
     }
 
     #[test]

@@ -36,6 +36,7 @@ use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
+use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::quorum::{Level, Refusal};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::{Position, PreferenceList};
@@ -661,11 +662,16 @@ impl<W> Core<W> {
                     token,
                     reply,
                     after,
+                    was_repeated,
                 } => {
                     if let Some(after) = after {
                         self.shared.record_round_trip(server, after);
                     }
-                    (token, Heard::from_reply(token.asked, reply))
+                    let heard = Heard::from_reply(token.asked, reply);
+                    if was_repeated && matches!(heard, Heard::Write(WriteReply::Refused(_))) {
+                        self.note_refused_again(token);
+                    }
+                    (token, heard)
                 }
                 Event::Fetched { token, value } => (token, Heard::Fetched(value)),
                 Event::FetchFailed { token, assembly } => (token, Heard::FetchFailed(assembly)),
@@ -689,6 +695,17 @@ impl<W> Core<W> {
                 }
             };
             self.hear(token, server, heard, now);
+        }
+    }
+
+    /// A server is about to be heard that refuses what it was sent more than once.
+    fn note_refused_again(&mut self, token: Token) {
+        let request = self.requests.get_mut(&token.id);
+        let request = request.filter(|request| request.attempt == token.attempt);
+        if let Some(Machine::Write(write)) = request.map(|request| &mut request.machine)
+            && matches!(token.asked, Asked::Put { .. })
+        {
+            write.handle_refused_again();
         }
     }
 
