@@ -1,6 +1,7 @@
 //! Who takes part: storage servers, a gateway before them, and what they hold.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 
 use anyhow::Context;
 use dkvs_tests::process::{Gateway, Node, Process, ServersFile, own_loopback};
@@ -44,10 +45,31 @@ pub fn puts(query: &str) -> Vec<Vec<u8>> {
 
 /// A storage server by itself.
 pub fn node(options: &Options) -> anyhow::Result<Node> {
+    node_with((own_loopback(), 0).into(), options, &[])
+}
+
+/// The same with a data directory, at an address that it has again when it is started again.
+pub fn node_on_disk(
+    addr: SocketAddr,
+    options: &Options,
+    directory: &Path,
+    more: &[&str],
+) -> anyhow::Result<Node> {
+    let directory = directory.to_str().context("a path with a plain name")?;
+    node_with(addr, options, &[&["--data-dir", directory], more].concat())
+}
+
+/// An address for such a server.
+pub fn node_addr() -> anyhow::Result<SocketAddr> {
+    Ok(UdpSocket::bind((own_loopback(), 0))?.local_addr()?)
+}
+
+fn node_with(addr: SocketAddr, options: &Options, more: &[&str]) -> anyhow::Result<Node> {
     let mut command = Role::StorageNode.command()?;
     command
-        .args([&own_loopback().to_string(), "0"])
-        .args(options.server_arguments());
+        .args([addr.ip().to_string(), addr.port().to_string()])
+        .args(options.server_arguments())
+        .args(more);
     let mut process = Process::spawn(command);
     let line = process.stderr_line_with("serving");
     let addr = line
@@ -85,9 +107,27 @@ impl Cluster {
     /// Starts `servers` servers that hold every key, on three of them each, or on all if there
     /// are fewer.
     pub fn start(servers: usize, options: &Options) -> anyhow::Result<Self> {
-        let nodes = (0..servers)
-            .map(|_| node(options))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let nodes = (0..servers).map(|_| node(options));
+        let cluster = Self::of(nodes.collect::<anyhow::Result<Vec<_>>>()?, options)?;
+        cluster.fill("")?;
+        Ok(cluster)
+    }
+
+    /// Starts servers that sync to disk, and hold nothing yet.
+    pub fn start_on_disk(
+        servers: usize,
+        options: &Options,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        let node = |number: usize| {
+            let directory = directory.join(number.to_string());
+            node_on_disk(node_addr()?, options, &directory, &["--declare", "new"])
+        };
+        let nodes = (0..servers).map(node).collect::<anyhow::Result<Vec<_>>>()?;
+        Self::of(nodes, options)
+    }
+
+    fn of(nodes: Vec<Node>, options: &Options) -> anyhow::Result<Self> {
         let line = |node: &Node| {
             let (ip, port) = (node.addr.ip(), node.addr.port());
             format!("{ip} {port} {RING_POINTS}\n")
@@ -96,13 +136,11 @@ impl Cluster {
         let mut command = Role::Gateway.command()?;
         command.args(["--servers", servers.path(), "--listen", "127.0.0.1:0"]);
         command.args(options.gateway_arguments());
-        let cluster = Self {
+        Ok(Self {
             nodes,
             gateway: Gateway::of(command),
             _servers: servers,
-        };
-        cluster.fill("")?;
-        Ok(cluster)
+        })
     }
 
     /// Stores every key.

@@ -12,6 +12,7 @@ use dkvs_common::ring::{Position, Ring};
 
 use crate::cluster::{self, Cluster, SMALL};
 use crate::contest::{Side, take_turns};
+use crate::directory::Directory;
 use crate::figures::{load, probe, rate};
 use crate::http;
 use crate::load::Load;
@@ -53,12 +54,13 @@ type Draw = fn(&Options) -> anyhow::Result<Curve>;
 
 /// Draws every curve that is wanted.
 pub fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    let curves: [(&str, Draw); 6] = [
+    let curves: [(&str, Draw); 7] = [
         ("connections", over_connections),
         ("replicas", over_replicas),
         ("value-size", over_value_size),
         ("preference-list", over_servers),
         ("memory", over_keys),
+        ("disk", on_disk),
         ("idle", idle),
     ];
     for (name, curve) in curves {
@@ -231,6 +233,60 @@ fn over_keys(options: &Options) -> anyhow::Result<Curve> {
         name: "memory",
         what: "Memory of a server for each key, over keys (few keys show the buffers, too)",
         columns: vec!["keys", "a key", "beyond key and value"],
+        rows,
+    })
+}
+
+/// What a server with a disk takes for its keys, and how long it takes to start with them.
+fn on_disk(options: &Options) -> anyhow::Result<Curve> {
+    let mut rows = Vec::new();
+    for keys in KEYS_HELD {
+        let directory = Directory::new("disk")?;
+        let (addr, data) = (cluster::node_addr()?, directory.0.join("data"));
+        let start = |more: &[&str]| {
+            let arguments = [&["--durability", "buffered"], more].concat();
+            cluster::node_on_disk(addr, options, &data, &arguments)
+        };
+        let mut node = start(&["--declare", "new"])?;
+        wire::Client::new(node.addr)?
+            .fill(keys)
+            .context("filling a server")?;
+        let written = machine::bytes_written(node.process.id())?;
+        node.process.end_with(rustix::process::Signal::TERM);
+        let disk_bytes = machine::bytes_on_disk(&data)?;
+        let mut started = Vec::new();
+        for is_clean in [true, false] {
+            let begun = Instant::now();
+            let mut node = start(&[])?;
+            started.push(begun.elapsed().as_secs_f64() * 1e3);
+            if !is_clean {
+                let resident = node.process.resident_bytes();
+                started.push(resident.context("the system tells no memory")? as f64 / 1e6);
+            }
+            node.process.kill();
+        }
+        // A row has 40 bytes beside key, type and value.
+        let live = (keys * (cluster::key(0).len() + SMALL.len() + 32)) as f64;
+        let told = [
+            amount(started[0], "ms"),
+            amount(started[1], "ms"),
+            amount(started[2], "MB"),
+            amount(disk_bytes as f64 / live, ""),
+            amount(written as f64 / live, ""),
+        ];
+        rows.push((keys.to_string(), told.to_vec()));
+    }
+    Ok(Curve {
+        name: "disk",
+        what: "A server with a disk, over the keys it holds: each written once",
+        columns: vec![
+            "keys",
+            "start",
+            "start after kill -9",
+            "memory",
+            "disk over records",
+            "written over records",
+        ],
         rows,
     })
 }

@@ -5,6 +5,7 @@ use std::thread;
 
 use crate::cluster::{self, Cluster, LARGE_BYTES, LARGE_KEY, SMALL};
 use crate::contest::{Comparison, Goal, Metric, Rounds, Side, Spec, take_turns};
+use crate::directory::Directory;
 use crate::http::{self, Client};
 use crate::load::{Load, Measured};
 use crate::machine;
@@ -65,6 +66,11 @@ const PUT_TWO_ROUNDS: Spec = ratio(
     "PUT n=3 w=2, linearizable, in memory, over the bare handler",
     goal(0.28, 0.45),
 );
+const PUT_SYNCED: Spec = ratio(
+    "put-synced",
+    "PUT n=3 w=2, linearizable, synced to disk, over the same in memory",
+    None,
+);
 const ONE_CONNECTION: Spec = Spec {
     metric: Metric::MedianUs,
     comparison: Comparison::Difference,
@@ -118,6 +124,9 @@ pub fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     }
     if wants(&[PUT_ONE_ROUND, PUT_TWO_ROUNDS]) {
         puts(options, report)?;
+    }
+    if wants(&[PUT_SYNCED]) {
+        synced_puts(options, report)?;
     }
     if wants(&[ONE_CONNECTION]) {
         one_connection(options, report)?;
@@ -227,6 +236,37 @@ impl Traffic {
             amount(each, "")
         )
     }
+}
+
+/// The keys are few beside the puts, so old rows are being cleaned nearly all the time.
+fn synced_puts(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let directory = Directory::new("synced")?;
+    let memory = Cluster::start(3, options)?;
+    let disk = Cluster::start_on_disk(3, options, &directory.0)?;
+    let requests = cluster::puts(PUT_LINEARIZABLE);
+    let side = |name, addr| {
+        let load = load(options, addr, &requests);
+        Side::new(name, move || load.measure())
+    };
+    let sides = vec![
+        side("in memory", memory.addr()),
+        side("synced", disk.addr()),
+    ];
+    let rounds = take_turns(options.rounds(), sides)?;
+    report.compare(&PUT_SYNCED, &rounds[1], &rounds[0])?;
+    let p99 = |rounds: &Rounds| {
+        let measured = rounds.measured.iter();
+        let values: Vec<f64> = measured
+            .map(|one| one.latency.percentile_us(0.99))
+            .collect();
+        Spread::of(&values).map_or(f64::NAN, |spread| spread.median)
+    };
+    report.note(format!(
+        "PUT: p99 {} in memory, {} synced, while old rows are cleaned",
+        amount(p99(&rounds[0]), "us"),
+        amount(p99(&rounds[1]), "us")
+    ));
+    Ok(())
 }
 
 fn puts(options: &Options, report: &mut Report) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! What the system tells of itself and of processes; where it tells nothing, so do we.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -51,6 +53,24 @@ pub fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let ticks = cpu_ticks(&text).context("the system tells no processor time")?;
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// How many bytes a process has had written to disks so far.
+pub fn bytes_written(process: u32) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/io"))?;
+    let told = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(told.context("the system counts no writes")?.parse()?)
+}
+
+/// What the files of a directory take of the disk, in bytes.
+pub fn bytes_on_disk(directory: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        bytes += entry?.metadata()?.blocks() * 512;
+    }
+    Ok(bytes)
 }
 
 /// The fields utime and stime, which are the 14th and the 15th. The second is the program's name

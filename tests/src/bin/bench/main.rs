@@ -8,6 +8,7 @@
 mod cluster;
 mod contest;
 mod curves;
+mod directory;
 mod figures;
 mod histogram;
 mod http;

@@ -3,7 +3,6 @@
 //! Nothing is needed of it: what is not in the search path is said to be missing. A peer runs on
 //! free ports of the loopback, in a directory that goes with it.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -17,6 +16,7 @@ use serde_json::json;
 
 use crate::cluster::{self, Cluster, KEYS, SMALL, key};
 use crate::contest::{Comparison, Goal, Metric, Side, Spec, take_turns};
+use crate::directory::Directory;
 use crate::figures::{filled_node, load, talking};
 use crate::http::{self, Client};
 use crate::options::Options;
@@ -57,8 +57,11 @@ const WEBDIS: Spec = over(
 );
 const ETCD: Spec = over(
     "peer-etcd",
-    "PUT n=3 w=2, in memory, over a put of three etcd members, on disk",
-    None,
+    "PUT n=3 w=2, linearizable, synced to disk, over a put of three etcd members, synced as well",
+    Some(Goal {
+        reach: 4.0,
+        then: 8.0,
+    }),
 );
 const NGINX: Spec = over(
     "peer-nginx",
@@ -104,30 +107,6 @@ fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let mut candidates = std::env::split_paths(&path).map(|directory| directory.join(program));
     candidates.find(|candidate| candidate.is_file())
-}
-
-/// A directory that goes with its value.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("dkvs-bench-{}-{name}", std::process::id()));
-        fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    /// Writes a file into it.
-    fn file(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-        let path = self.0.join(name);
-        fs::write(&path, text)?;
-        Ok(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// A port that was free a moment ago; whoever takes no port 0 has to be given one.
@@ -323,8 +302,8 @@ fn etcd(found: &[PathBuf], options: &Options, report: &mut Report) -> anyhow::Re
         ensure!(begun.elapsed() < PATIENCE, "it stores nothing: {error:#}");
         thread::sleep(Duration::from_millis(100));
     }
-    let cluster = Cluster::start(3, options)?;
-    let our_puts = cluster::puts("?n=3&w=2");
+    let cluster = Cluster::start_on_disk(3, options, &directory.0.join("ours"))?;
+    let our_puts = cluster::puts("?n=3&w=2&consistency=linearizable");
     let (theirs, ours) = (
         ("etcd", clients[0], &puts[..]),
         (cluster.addr(), &our_puts[..]),
@@ -356,14 +335,5 @@ mod tests {
     fn a_program_is_found_in_the_search_path_or_not() {
         assert!(find("sh").is_some_and(|path| path.ends_with("sh")));
         assert_eq!(find("no-program-has-this-name"), None);
-    }
-
-    #[test]
-    fn a_directory_goes_with_its_value() {
-        let directory = Directory::new("test").unwrap();
-        let file = directory.file("a", "b").unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "b");
-        drop(directory);
-        assert!(!file.exists());
     }
 }
