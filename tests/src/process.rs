@@ -213,6 +213,37 @@ impl Drop for ServersFile {
     }
 }
 
+/// A directory that goes with its value, and was not there before it. To be declared before the
+/// programs that use it, so that they end first.
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dkvs-test-{}-{number}.d", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    pub fn path(&self) -> &str {
+        self.0
+            .to_str()
+            .expect("a temporary directory with a plain name")
+    }
+}
+
+impl Default for DataDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A running program, killed when the value goes. That it panicked anywhere fails the test then.
 pub struct Process {
     child: Child,

@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use dkvs_tests::http::{client, exchange, get, put, request};
-use dkvs_tests::process::{Gateway, Process, Programs, ServersFile, own_loopback};
+use dkvs_tests::process::{DataDir, Gateway, Process, Programs, ServersFile, own_loopback};
 use dkvs_tests::{programs, until};
 use rustix::process::Signal;
+use serde_json::{Value as Json, json};
 use tokio::net::TcpStream;
 
 const PROGRAMS: Programs = programs!();
@@ -302,6 +303,47 @@ async fn an_embedded_cluster_greets_tells_what_it_is_and_works() {
             [""; 0],
             "nothing after the greeting"
         );
+    }
+}
+
+#[tokio::test]
+async fn an_embedded_cluster_with_a_data_directory_tells_of_its_disks() {
+    let data = DataDir::new();
+    let gateway = PROGRAMS.gateway(&["--embedded", "3", "--data-dir", data.path()]);
+    let client = client();
+    // A server has half a second to tell, which may be too little at times.
+    let told = async || -> Vec<Json> {
+        let mut servers = Vec::new();
+        until("all three tell of their disks", async || {
+            let told = get(&client, gateway.url("/servers")).await;
+            servers.clone_from(told.json["servers"].as_array().unwrap());
+            servers.iter().all(|server| server["storage"].is_object())
+        })
+        .await;
+        servers
+    };
+    for server in told().await {
+        let storage = &server["storage"];
+        assert_eq!(storage["commits"], 0);
+        assert_eq!(storage["commit_mean_us"], 0);
+        assert_eq!(storage["last_commit_age_ms"], json!(null));
+    }
+    let put = put(&client, gateway.url("/kv/k?wait=all"), "v").await;
+    assert_eq!(put.statuses(), ["stored"; 3]);
+    for server in told().await {
+        assert_eq!(server["durability"], "fsync");
+        assert_eq!(server["corrupt_answers"], 0);
+        let storage = &server["storage"];
+        assert_eq!(storage["complete"], true);
+        assert_eq!(storage["read_only"], false);
+        assert_eq!(storage["disk_full"], false);
+        assert_eq!(storage["commits"], 1);
+        assert_eq!(storage["waiting"], 0);
+        assert!(storage["last_commit_age_ms"].is_u64(), "{storage}");
+        let number = |name: &str| storage[name].as_u64().unwrap();
+        assert!(number("commit_mean_us") > 0, "{storage}");
+        assert!(0 < number("log_bytes") && number("log_bytes") < number("disk_bytes"));
+        assert!(number("disk_available_bytes") > 0, "{storage}");
     }
 }
 

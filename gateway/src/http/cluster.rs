@@ -121,7 +121,44 @@ struct ServerBody {
     value_bytes_max: Option<u32>,
     keys: Option<u64>,
     bytes: Option<u64>,
+    corrupt_answers: Option<u64>,
+    storage: Option<StorageBody>,
     traffic: Option<TrafficBody>,
+}
+
+/// What a server says of its disk.
+#[derive(Serialize)]
+struct StorageBody {
+    complete: bool,
+    read_only: bool,
+    disk_full: bool,
+    disk_bytes: u64,
+    disk_available_bytes: u64,
+    log_bytes: u64,
+    commits: u64,
+    commit_mean_us: u64,
+    last_commit_age_ms: Option<u64>,
+    waiting: u64,
+}
+
+impl StorageBody {
+    /// None unless all of it was told, as servers that keep everything in memory do not.
+    fn new(statistic: impl Fn(Statistic) -> Option<u64>) -> Option<Self> {
+        let commits = statistic(Statistic::Commits)?;
+        let commit_us = statistic(Statistic::CommitMicros)?;
+        Some(Self {
+            complete: statistic(Statistic::IsIncomplete)? == 0,
+            read_only: statistic(Statistic::IsReadOnly)? != 0,
+            disk_full: statistic(Statistic::IsDiskFull)? != 0,
+            disk_bytes: statistic(Statistic::DiskBytes)?,
+            disk_available_bytes: statistic(Statistic::DiskAvailableBytes)?,
+            log_bytes: statistic(Statistic::LogBytes)?,
+            commits,
+            commit_mean_us: commit_us.checked_div(commits).unwrap_or(0),
+            last_commit_age_ms: statistic(Statistic::LastCommitAgeMs),
+            waiting: statistic(Statistic::Waiting)?,
+        })
+    }
 }
 
 /// What one worker of this gateway has exchanged with a server.
@@ -184,6 +221,8 @@ fn server_body(
         value_bytes_max: greeting.map(|greeting| greeting.value_bytes_max),
         keys: statistic(Statistic::Keys),
         bytes: statistic(Statistic::Bytes),
+        corrupt_answers: statistic(Statistic::CorruptAnswers),
+        storage: StorageBody::new(statistic),
         traffic: status.traffic.map(|traffic| TrafficBody {
             requests: traffic.requests,
             retransmissions: traffic.retransmissions,

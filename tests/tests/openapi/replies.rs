@@ -20,9 +20,6 @@ const NOT_SHOWN: &[&str] = &[
     "Problem.type is \"urn:dkvs:problem:request-timeout\"",
     // It belongs to no operation.
     "Problem.type is \"urn:dkvs:problem:no-such-path\"",
-    // Every server keeps its values in memory.
-    "Server.durability is \"buffered\"",
-    "Server.durability is \"fsync\"",
 ];
 
 #[tokio::test]
@@ -47,6 +44,7 @@ async fn replies_keep_to_the_file_and_show_all_that_it_declares() {
     versions::content_types(&mut witness).await;
     versions::long_values(&mut witness).await;
     versions::servers_of_both_protocols(&mut witness).await;
+    versions::servers_with_disks(&mut witness).await;
     versions::servers_of_the_first_protocol_alone(&mut witness).await;
     versions::a_gateway_of_the_first_protocol(&mut witness).await;
     versions::a_version_that_none_exceeds(&mut witness).await;

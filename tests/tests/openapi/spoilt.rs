@@ -1,5 +1,6 @@
 //! Replies that are wrong in one way each, which [`Contract::judge`](crate::contract) must see.
 
+use dkvs_tests::process::DataDir;
 use dkvs_tests::programs;
 use reqwest::header::HeaderValue;
 use serde_json::{Map, Value as Json, json};
@@ -26,6 +27,10 @@ async fn a_reply_that_is_wrong_anywhere_is_refused() {
     ] {
         replies.push((id, at.ask(id, target, expected).await));
     }
+    let data = DataDir::new();
+    let durable = programs!().gateway(&["--embedded", "1", "--data-dir", data.path()]);
+    let mut at = witness.at(&durable);
+    replies.push(("getServers", at.ask("getServers", "/servers", "200").await));
     for (id, reply) in &mut replies {
         let good = reply.json.clone();
         for (what, bad) in spoilt(&good) {

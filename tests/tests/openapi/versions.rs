@@ -12,7 +12,7 @@ use dkvs_common::wire::v2::reply::Reply as Answer;
 use dkvs_common::wire::v2::request::Request;
 use dkvs_tests::faulty::{FaultyServer, Manner};
 use dkvs_tests::http::Reply;
-use dkvs_tests::process::ServersFile;
+use dkvs_tests::process::{DataDir, ServersFile};
 use dkvs_tests::{PATIENCE, programs};
 use serde_json::{Value as Json, json};
 
@@ -143,9 +143,31 @@ pub async fn servers_of_both_protocols(witness: &mut Witness) {
         [&json!("DKVS/2"), &json!("DKVS/1"), &json!(null)]
     );
     assert_eq!(told[0]["durability"], "memory");
-    for name in ["boot_id", "value_bytes_max", "keys", "bytes"] {
+    let in_memory: Vec<_> = told.iter().map(|it| &it["storage"]).collect();
+    assert_eq!(in_memory, [&json!(null); 3]);
+    for name in [
+        "boot_id",
+        "value_bytes_max",
+        "keys",
+        "bytes",
+        "corrupt_answers",
+    ] {
         let is_told: Vec<_> = told.iter().map(|it| !it[name].is_null()).collect();
         assert_eq!(is_told, [true, false, false], "{name}");
+    }
+}
+
+pub async fn servers_with_disks(witness: &mut Witness) {
+    for durability in ["fsync", "buffered"] {
+        let data = DataDir::new();
+        let arguments = ["--embedded", "3", "--data-dir", data.path()];
+        let arguments = [&arguments[..], &["--durability", durability]].concat();
+        let gateway = programs!().gateway(&arguments);
+        let mut at = witness.at(&gateway);
+        at.ask("getServers", "/servers", "200").await;
+        at.put("/kv/k?wait=all", "v", "200").await;
+        let reply = at.ask("getServers", "/servers", "200").await;
+        assert_eq!(reply.json["servers"][0]["durability"], durability);
     }
 }
 
