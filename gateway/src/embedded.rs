@@ -207,6 +207,7 @@ fn open_all(
             bytes_max: STORE_BYTES_MAX,
             durability: embedded.durability,
             declaration: declaration(&directory),
+            is_doubtful: false,
             machine_run: directory::machine_run(),
         };
         let owner = Owner {

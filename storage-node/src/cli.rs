@@ -260,6 +260,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Before anyone is told that the server serves, and might tell it to end.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.context("cannot take over signals")?;
+    let backups = runtime.block_on(async { Backups::new() });
+    let backups = backups.context("cannot take over SIGUSR1")?;
     let reloads = runtime.block_on(async { key_file::reloads(key_file.as_ref()) });
     let reloads = reloads.context("cannot take over SIGHUP")?;
     tracing::info!(
@@ -278,8 +280,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     let disk = disk.map(Disk::start).transpose()?;
     let threads = spawn_workers(node, &shutdown)?;
-    let backups = runtime.block_on(async { Backups::new() });
-    let backups = backups.context("cannot take over SIGUSR1")?;
     runtime.block_on(async {
         tokio::select! {
             () = wait_for_signal(signals, &shutdown) => {}
@@ -435,6 +435,7 @@ fn store(
                 bytes_max: arguments.max_memory.0,
                 durability,
                 declaration: arguments.declare.map(Declaration::from),
+                is_doubtful: false,
                 machine_run: directory::machine_run(),
             };
             let owner = Owner { server: addr, ring };

@@ -251,6 +251,7 @@ impl Port {
                     self.sender.flush(&mut self.outbox).await;
                 }
             }
+            self.service.wake_disk();
             self.sender.flush(&mut self.outbox).await;
         }
         Ok(())

@@ -18,6 +18,7 @@ fn options(declaration: Option<Declaration>) -> Options {
         bytes_max: usize::MAX,
         durability: Durability::Fsync,
         declaration,
+        is_doubtful: false,
         machine_run: 1,
     }
 }

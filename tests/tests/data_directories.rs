@@ -105,6 +105,17 @@ fn a_directory_of_another_ring_or_a_newer_format_is_refused() {
     assert!(refusal(ours, &data, &[]).contains("no such device"));
     end(node(ours, &data, &["--declare", "incomplete"]));
     end(node(ours, &data, &[]));
+    // It is incomplete by now, and that changes nothing of what else may be declared.
+    fs::write(Path::new(&data).join("failed"), "no such device").unwrap();
+    end(node(ours, &data, &["--declare", "incomplete"]));
+    let grown = &["--servers", larger.path()];
+    assert!(refusal(ours, &data, grown).contains("--declare complete"));
+    end(node(
+        ours,
+        &data,
+        &[&grown[..], &["--declare", "complete"]].concat(),
+    ));
+    end(node(ours, &data, grown));
 }
 
 #[test]

@@ -203,6 +203,13 @@ impl Service {
         self.store
     }
 
+    /// Has what waits for the disk taken there: to be called once what came together is handled.
+    pub fn wake_disk(&self) {
+        if let Store::Disk(store) = &self.store {
+            store.wake();
+        }
+    }
+
     /// Answers one datagram of DKVS/1, if that is on, now or by the mailbox. `unix_ms` is what the
     /// wall clock shows.
     pub fn handle_v1(

@@ -473,6 +473,7 @@ impl OnDisk {
             bytes_max: usize::MAX,
             durability: Durability::Fsync,
             declaration: self.declaration.take(),
+            is_doubtful: false,
             machine_run: 1,
         };
         self.has_lost = options.declaration == Some(Declaration::Incomplete);

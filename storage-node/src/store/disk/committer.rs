@@ -263,7 +263,7 @@ impl Committer {
             .unwrap_or_else(PoisonError::into_inner);
         *last = Some(Instant::now());
         drop(last);
-        self.note_sizes();
+        status.log_bytes.store(log.bytes(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -342,23 +342,19 @@ impl Committer {
         let status = &self.store.status;
         let rows = status.log_bytes.load(Ordering::Relaxed);
         let inside = allocated.saturating_sub(rows + rows / 2 + ENGINE_BYTES);
+        status.disk_bytes.store(allocated, Ordering::Relaxed);
+        status
+            .disk_available_bytes
+            .store(available, Ordering::Relaxed);
         available.saturating_add(inside)
     }
 
     fn note_sizes(&mut self) {
-        let status = &self.store.status;
         if let Some(log) = &self.log {
+            let status = &self.store.status;
             status.log_bytes.store(log.bytes(), Ordering::Relaxed);
         }
-        if let (Ok(allocated), Ok(available)) = (
-            self.media.records.bytes_allocated(),
-            self.media.records.bytes_available(),
-        ) {
-            status.disk_bytes.store(allocated, Ordering::Relaxed);
-            status
-                .disk_available_bytes
-                .store(available, Ordering::Relaxed);
-        }
+        self.room();
     }
 
     /// Gives the log as it is now to those who want to copy it while it goes on.

@@ -101,8 +101,9 @@ pub enum DirectoryError {
     /// It is another server's, or belongs to another ring.
     #[error(
         "{path} belongs to {theirs}, and this is {ours}; give this server its own directory. If \
-         the server has moved, or its cluster's servers file has changed, start it once with \
-         --declare incomplete: it takes over what it holds, and the other replicas fill in the rest"
+         servers were added to its cluster and none was removed, start it once with --declare \
+         complete. If it has moved, or takes over keys of a server that was removed, start it once \
+         with --declare incomplete, and no other server until reads have filled it again"
     )]
     Other {
         /// The directory.
@@ -180,7 +181,11 @@ impl DataDirectory {
             owner,
             _lock: lock,
         };
-        directory.check(options.declaration)?;
+        let is_doubtful = directory.check(options.declaration)?;
+        let options = Options {
+            is_doubtful,
+            ..options
+        };
         let (store, mut committer) = directory.open_store(options)?;
         directory.write_identity()?;
         let failed = path.join(FAILED);
@@ -195,10 +200,12 @@ impl DataDirectory {
         Ok((directory, store, committer))
     }
 
-    /// Refuses what is not certain to be this server's.
-    fn check(&self, declaration: Option<Declaration>) -> Result<(), DirectoryError> {
+    /// Refuses what is not certain to be this server's, unless something is declared of it; tells
+    /// whether it is not certain.
+    fn check(&self, declaration: Option<Declaration>) -> Result<bool, DirectoryError> {
         let path = || self.path.display().to_string();
-        let is_incomplete = declaration == Some(Declaration::Incomplete);
+        let is_declared = declaration.is_some_and(|declaration| declaration != Declaration::New);
+        let mut is_doubtful = false;
         if let Some(identity) = self.read_identity()? {
             if identity.format > FORMAT {
                 let format = identity.format;
@@ -210,7 +217,8 @@ impl DataDirectory {
             let ours = Identity::of(self.owner);
             let is_other_ring = identity.ring.is_some() && ours.ring.is_some();
             let is_other_ring = is_other_ring && identity.ring != ours.ring;
-            if (identity.server != ours.server || is_other_ring) && !is_incomplete {
+            is_doubtful = identity.server != ours.server || is_other_ring;
+            if is_doubtful && !is_declared {
                 return Err(DirectoryError::Other {
                     path: path(),
                     theirs: identity.to_string(),
@@ -219,11 +227,12 @@ impl DataDirectory {
             }
         }
         match fs::read_to_string(self.path.join(FAILED)) {
-            Ok(reason) if !is_incomplete => Err(DirectoryError::Failed {
+            Ok(reason) if !is_declared => Err(DirectoryError::Failed {
                 path: path(),
                 reason,
             }),
-            _ => Ok(()),
+            Ok(_) => Ok(true),
+            Err(_) => Ok(is_doubtful),
         }
     }
 

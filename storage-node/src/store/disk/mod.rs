@@ -80,6 +80,9 @@ pub struct Options {
     pub durability: Durability,
     /// What the operator says of the store, if anything.
     pub declaration: Option<Declaration>,
+    /// Whether anything beside the store makes it doubtful: another ring, say, or a disk that
+    /// failed. It is opened only with a declaration then, which is anything but [`Declaration::New`].
+    pub is_doubtful: bool,
     /// Another number after each start of the machine, never 0.
     pub machine_run: u64,
 }
@@ -342,9 +345,6 @@ impl DiskStore {
         queue.bytes += bytes;
         let later = later();
         queue.items.push_back(Item { bytes, what, later });
-        if queue.items.len() == 1 {
-            self.gathered.notify_one();
-        }
         None
     }
 
@@ -353,6 +353,14 @@ impl DiskStore {
     pub fn back_up(&self, backup: Backup) {
         self.queue().backups.push(backup);
         self.gathered.notify_one();
+    }
+
+    /// Wakes the thread that takes what has gathered to the disk, if it sleeps. To be called after
+    /// what came together was put, so that it gets there together.
+    pub fn wake(&self) {
+        if self.has_gathered() {
+            self.gathered.notify_one();
+        }
     }
 
     /// Whether anything waits for the committer.
@@ -428,7 +436,13 @@ fn declared(log: &Log, options: Options) -> Result<Facts, OpenError> {
                 "the store is not new: it holds records",
             ));
         }
-        Some(Declaration::Incomplete) if log.is_new() || known.is_complete => {
+        Some(Declaration::Incomplete)
+            if log.is_new()
+                || known.is_complete
+                || known.is_snapshot
+                || is_unsynced
+                || options.is_doubtful =>
+        {
             incomplete(known.generation)
         }
         Some(Declaration::Incomplete) => {
@@ -441,7 +455,9 @@ fn declared(log: &Log, options: Options) -> Result<Facts, OpenError> {
                 "the store holds nothing at all",
             ));
         }
-        Some(Declaration::Complete) if known.is_complete && !known.is_snapshot && !is_unsynced => {
+        Some(Declaration::Complete)
+            if known.is_complete && !known.is_snapshot && !is_unsynced && !options.is_doubtful =>
+        {
             return Err(OpenError::NothingToDeclare(
                 "the store is known to be complete",
             ));
