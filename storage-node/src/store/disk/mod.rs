@@ -1,4 +1,4 @@
-//! The durable store: records in memory for whoever reads, and in a [log](log) on a disk for
+//! The durable store: records in memory for whoever reads, and in a log on a disk for
 //! whoever comes after a crash.
 //!
 //! ```text
