@@ -63,6 +63,15 @@ pub(super) fn put_reply(counters: &Counters, told: Told) -> Reply {
     }
 }
 
+/// What `reply` makes of a record that has a value.
+fn of_held(held: &Packed, reply: impl FnOnce(&Packed) -> Reply) -> Reply {
+    match held.is_tombstone() {
+        true if mutants::is_on(Mutant::TombstoneDropped) => Reply::Absent { tag: Tag::ZERO },
+        true => Reply::Absent { tag: held.tag() },
+        false => reply(held),
+    }
+}
+
 fn refusal(refused: Refused) -> Reply {
     match refused {
         Refused::Full(_) | Refused::DiskFull => Reply::Full,
@@ -295,7 +304,8 @@ impl Service {
     }
 
     fn block(&self, key: &Key, tag: Tag, offset: u32, block_bytes: usize) -> Reply {
-        self.show(key, |held| {
+        // The whole value may be thousands of blocks: it is verified once it is together.
+        let block = |held: &Packed| {
             if held.tag() != tag {
                 return Reply::Superseded { tag: held.tag() };
             }
@@ -306,7 +316,8 @@ impl Service {
                 offset,
                 block: Bytes::copy_from_slice(&value[start..end]),
             }
-        })
+        };
+        self.told(self.store.read_part(key, |held| of_held(held, block)))
     }
 
     /// Answers for `key` from now on, if it holds `tag` or something newer. What was found of
@@ -329,11 +340,10 @@ impl Service {
 
     /// What `reply` makes of the key's value; a tombstone or nothing is absent.
     fn show(&self, key: &Key, reply: impl FnOnce(&Packed) -> Reply) -> Reply {
-        let shown = self.store.read(key, |held| match held.is_tombstone() {
-            true if mutants::is_on(Mutant::TombstoneDropped) => Reply::Absent { tag: Tag::ZERO },
-            true => Reply::Absent { tag: held.tag() },
-            false => reply(held),
-        });
+        self.told(self.store.read(key, |held| of_held(held, reply)))
+    }
+
+    fn told(&self, shown: Shown<Reply>) -> Reply {
         match shown {
             Shown::Record(reply) => reply,
             Shown::Nothing => Reply::Absent { tag: Tag::ZERO },

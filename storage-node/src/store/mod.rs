@@ -122,6 +122,18 @@ impl Store {
         }
     }
 
+    /// Shows the record of a key as [`Self::read`] does, but does not verify that it is sound: for
+    /// a part of a value, of which whoever has all parts verifies the whole.
+    pub fn read_part<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Shown<R> {
+        match self {
+            Self::Memory(store) => match store.read(key, show) {
+                Some(shown) => Shown::Record(shown),
+                None => Shown::Nothing,
+            },
+            Self::Disk(store) => store.show(key, show, |held| !held.is_doubted()),
+        }
+    }
+
     /// Stores a record, unless one with the same or a greater tag is there. What that comes to is
     /// given at once, or told by `later`.
     pub fn put(&self, key: &Key, record: &Record, later: impl FnOnce() -> Later) -> Option<Told> {

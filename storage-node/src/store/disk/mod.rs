@@ -257,10 +257,17 @@ impl DiskStore {
 
     /// Shows the record of a key, if there is one that is sound and vouched for.
     pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Shown<R> {
-        let show = |held: &Packed| {
-            let is_vouched_for = !held.is_doubted() && held.is_sound();
-            is_vouched_for.then(|| show(held))
-        };
+        self.show(key, show, |held| !held.is_doubted() && held.is_sound())
+    }
+
+    /// Shows the record of a key if it may be shown.
+    pub(super) fn show<R>(
+        &self,
+        key: &Key,
+        show: impl FnOnce(&Packed) -> R,
+        may_be_shown: impl FnOnce(&Packed) -> bool,
+    ) -> Shown<R> {
+        let show = |held: &Packed| may_be_shown(held).then(|| show(held));
         match self.records.read(key, show) {
             Some(Some(shown)) => Shown::Record(shown),
             Some(None) => Shown::Corrupt,
