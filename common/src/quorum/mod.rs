@@ -17,11 +17,13 @@
 //! * [`level`]: what a request promises, and when it can
 //! * [`mod@read`]: [`read::agreement`], the original system's rule, and [`read::linearizable`]
 //! * [`mod@write`]: both levels; the linearizable one asks for tags before it stores
+//! * [`list`]: the keys of all servers, page by page
 //!
 //! After the outcome a machine still takes replies, for the report on each replica. Nothing here
 //! knows HTTP or a wire format. The division of labour follows riak_kv's get and put cores.
 
 pub mod level;
+pub mod list;
 pub mod params;
 pub mod read;
 pub mod tally;

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use dkvs_common::cluster::{Cluster, ServerId};
 use dkvs_common::connection::peer::Speaks;
 use dkvs_common::kv::Key;
+use dkvs_common::quorum::list::{List, Listing};
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
 use dkvs_common::record::Content;
@@ -78,6 +79,9 @@ pub enum NotBegun {
     /// DKVS/1 cannot delete.
     #[error("the servers speak DKVS/1, which cannot delete a key")]
     NoDeletion,
+    /// DKVS/1 cannot list keys in pages.
+    #[error("the gateway speaks DKVS/1, which cannot list keys")]
+    NoListing,
     /// A linearizable request needs tags, and a replica has none.
     #[error("{server} speaks DKVS/1 only, which has no tags; consistency=agreement needs none")]
     NoTags {
@@ -316,6 +320,18 @@ impl Coordinator {
         }
     }
 
+    /// Lists keys, for up to `timeout`.
+    pub async fn list(&self, listing: Listing, timeout: Duration) -> Result<List, NotBegun> {
+        let begin = |state: &mut State, waiter, now| {
+            self.open_each(state, now);
+            state.core.list(listing, timeout, waiter, now)
+        };
+        match self.begin(begin)?.finish().await.machine {
+            Machine::List(list) => Ok(list),
+            _ => unreachable!("a request ends with its own machine"),
+        }
+    }
+
     /// Why a key or a content could not travel to servers that found so.
     pub fn unrepresentable(&self, key: &Key, content: Option<&Content>) -> NotBegun {
         let by_v1 = v1::check(key, content).err();
@@ -343,11 +359,7 @@ impl Coordinator {
     pub async fn probe(&self, timeout: Duration) -> Result<Vec<ServerStatus>, NotBegun> {
         let servers: Vec<ServerId> = self.shared().cluster.iter().map(|(id, _)| id).collect();
         let begin = |state: &mut State, waiter, now| {
-            for server in &servers {
-                if self.0.protocol != Protocol::V1 && !state.core.is_open(*server) {
-                    self.open(state, *server, now);
-                }
-            }
+            self.open_each(state, now);
             state.core.probe(timeout, waiter, now)
         };
         let answers = match self.begin(begin)?.finish().await.machine {

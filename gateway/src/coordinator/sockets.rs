@@ -18,7 +18,7 @@ use dkvs_common::ring::PreferenceList;
 
 use super::core::{Core, Now, Path};
 use super::socket::{ReceiveBuffer, ServerSocket};
-use super::{Coordinator, Shared, State, Waiter};
+use super::{Coordinator, Protocol, Shared, State, Waiter};
 
 /// By server; none before it is first asked.
 pub(super) struct Sockets {
@@ -50,6 +50,15 @@ impl Coordinator {
         for point in list {
             if !state.core.is_open(point.server) {
                 self.open(state, point.server, now);
+            }
+        }
+    }
+
+    /// The same for every server of the cluster, if they are to be asked by DKVS/2.
+    pub(super) fn open_each(&self, state: &mut State, now: Now) {
+        for (server, _) in self.shared().cluster.iter() {
+            if self.0.protocol != Protocol::V1 && !state.core.is_open(server) {
+                self.open(state, server, now);
             }
         }
     }

@@ -448,7 +448,9 @@ pub(super) fn encode(question: &Question) -> Result<Bytes, Refusal> {
             Content::Tombstone => return Err(Refusal::NoDeletion),
         },
         // Nothing that needs tags is asked so; what holds of a put then holds of asking for one.
-        Question::Tag { .. } | Question::Vouch { .. } => return Err(Refusal::NotV2),
+        Question::Tag { .. } | Question::Vouch { .. } | Question::Page { .. } => {
+            return Err(Refusal::NotV2);
+        }
         Question::Status => Ok(Bytes::from_static(PROBE_KEY.as_bytes())),
     };
     encoded.map_err(|_| Refusal::Unrepresentable)
@@ -456,7 +458,7 @@ pub(super) fn encode(question: &Question) -> Result<Bytes, Refusal> {
 
 fn decode(asked: Asked, datagram: Bytes) -> Result<Heard, IllFormedReply> {
     Ok(match asked {
-        Asked::Get { .. } | Asked::Fetch | Asked::Status => {
+        Asked::Get { .. } | Asked::Fetch | Asked::Page | Asked::Status => {
             Heard::Read(match GetReply::decode(datagram)? {
                 GetReply::Value(value) => ReadReply::Value(value),
                 GetReply::Unknown => ReadReply::Absent(None),

@@ -1,4 +1,4 @@
-//! Which form of a value the caller accepts (RFC 9110, section 12.5.1).
+//! Which form of an answer the caller accepts (RFC 9110, section 12.5.1).
 
 use axum::http::{HeaderMap, header};
 
@@ -11,8 +11,20 @@ pub(super) enum Form {
     Raw,
 }
 
-/// The form that the `Accept` headers rank highest, JSON among equals; none if both are refused.
+/// The form of a value that the `Accept` headers rank highest, JSON among equals; none if both are
+/// refused.
 pub(super) fn form(headers: &HeaderMap) -> Option<Form> {
+    let is_raw = ranks_over_json(headers, "octet-stream")?;
+    Some(if is_raw { Form::Raw } else { Form::Json })
+}
+
+/// Whether a list is rather wanted line by line than as one JSON document; none if neither is.
+pub(super) fn lines(headers: &HeaderMap) -> Option<bool> {
+    ranks_over_json(headers, "x-ndjson")
+}
+
+/// Whether `application/<subtype>` is ranked higher than JSON; none if both are refused.
+fn ranks_over_json(headers: &HeaderMap, subtype: &str) -> Option<bool> {
     let ranges: Vec<Range<'_>> = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -21,7 +33,7 @@ pub(super) fn form(headers: &HeaderMap) -> Option<Form> {
         .filter_map(Range::parse)
         .collect();
     if ranges.is_empty() {
-        return Some(Form::Json);
+        return Some(false);
     }
     let quality = |subtype| {
         let matching = ranges
@@ -31,10 +43,9 @@ pub(super) fn form(headers: &HeaderMap) -> Option<Form> {
             .max_by_key(|(specificity, _)| *specificity)
             .map_or(0, |(_, quality)| quality)
     };
-    match (quality("json"), quality("octet-stream")) {
+    match (quality("json"), quality(subtype)) {
         (0, 0) => None,
-        (json, raw) if json >= raw => Some(Form::Json),
-        _ => Some(Form::Raw),
+        (json, other) => Some(other > json),
     }
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use super::params::InvalidParameter;
+use super::list::ListReport;
 use super::report::{ReadReport, WriteReport};
 use crate::coordinator::NotBegun;
 
@@ -86,7 +87,7 @@ impl Problem {
         ))
     }
 
-    fn invalid_key(detail: String) -> Self {
+    pub(super) fn invalid_key(detail: String) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
             "invalid-key",
@@ -141,6 +142,37 @@ impl Problem {
         )
     }
 
+    /// The body of a batch is not one.
+    pub(super) fn no_batch(why: &str) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-body",
+            "The body could not be read",
+            format!("the body is no batch: {why}; nothing was sent to any server"),
+        )
+    }
+
+    pub(super) fn batch_too_large(bytes_max: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "batch-too-large",
+            "The batch is too large",
+            format!(
+                "the batch is longer than {bytes_max} bytes, which is the limit here; send it in \
+                 parts, and long values by PUT"
+            ),
+        )
+    }
+
+    pub(super) fn no_such_list_form() -> Self {
+        Self::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "not-acceptable",
+            "No acceptable form",
+            "keys are given as application/json or as application/x-ndjson, and Accept refuses both",
+        )
+    }
+
     pub(super) fn not_acceptable() -> Self {
         Self::new(
             StatusCode::NOT_ACCEPTABLE,
@@ -148,6 +180,20 @@ impl Problem {
             "No acceptable form",
             "a value is given as application/json or as application/octet-stream, and Accept refuses both",
         )
+    }
+
+    /// `size` is that of the value, in bytes.
+    pub(super) fn no_such_range(size: usize) -> Self {
+        let mut problem = Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range-not-satisfiable",
+            "The value has no such bytes",
+            format!("the value has {size} bytes, and Range asks for others"),
+        );
+        if let Ok(told) = HeaderValue::try_from(format!("bytes */{size}")) {
+            problem.0.headers.push((header::CONTENT_RANGE, told));
+        }
+        problem
     }
 
     pub(super) fn no_such_path(path: &str) -> Self {
@@ -229,6 +275,16 @@ impl Problem {
             _ => "answered",
         };
         Self::timeout(format!("fewer than {r} of {n} replicas {what} in time")).with(report)
+    }
+
+    pub(super) fn list_unreachable(report: ListReport<'_>) -> Self {
+        let detail = "so many servers cannot be asked that keys might be missing from the list";
+        Self::quorum_unreachable(detail.to_owned()).with(report)
+    }
+
+    pub(super) fn list_timeout(report: ListReport<'_>) -> Self {
+        let detail = "too few servers answered in time to tell a single key, or that there is none";
+        Self::timeout(detail.to_owned()).with(report)
     }
 
     pub(super) fn write_unreachable(report: WriteReport<'_>) -> Self {
@@ -318,6 +374,15 @@ impl Problem {
         .with(report)
     }
 
+    fn no_listing() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "not-supported",
+            "The servers cannot do this",
+            "the gateway speaks DKVS/1, which cannot list keys; it takes servers that speak DKVS/2",
+        )
+    }
+
     fn no_deletion() -> Self {
         Self::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -360,8 +425,17 @@ impl Problem {
         )
     }
 
-    /// The response, with the request's name in it.
-    pub(super) fn into_named_response(self, request_id: &HeaderValue) -> Response<Body> {
+    /// Its status code.
+    pub(super) fn status(&self) -> u16 {
+        self.0.status.as_u16()
+    }
+
+    /// The document, without the request's name in it.
+    pub(super) fn document(self) -> Json {
+        self.into_document(None).0
+    }
+
+    fn into_document(self, instance: Option<String>) -> (Json, Vec<(HeaderName, HeaderValue)>) {
         let Inner {
             status,
             name,
@@ -370,17 +444,24 @@ impl Problem {
             members,
             headers,
         } = *self.0;
-        let request_id = request_id.to_str().unwrap_or_default();
-        let mut document = serde_json::json!({
-            "type": format!("urn:dkvs:problem:{name}"),
-            "title": title,
-            "status": status.as_u16(),
-            "detail": detail,
-            "instance": format!("urn:dkvs:request:{request_id}"),
-        });
-        if let Json::Object(document) = &mut document {
-            document.extend(members);
+        let mut document = Map::new();
+        document.insert("type".into(), format!("urn:dkvs:problem:{name}").into());
+        document.insert("title".into(), title.into());
+        document.insert("status".into(), status.as_u16().into());
+        document.insert("detail".into(), detail.into());
+        if let Some(instance) = instance {
+            document.insert("instance".into(), instance.into());
         }
+        document.extend(members);
+        (document.into(), headers)
+    }
+
+    /// The response, with the request's name in it.
+    pub(super) fn into_named_response(self, request_id: &HeaderValue) -> Response<Body> {
+        let status = self.0.status;
+        let request_id = request_id.to_str().unwrap_or_default();
+        let instance = format!("urn:dkvs:request:{request_id}");
+        let (document, headers) = self.into_document(Some(instance));
         let mut response = Response::new(Body::from(format!("{document}\n")));
         *response.status_mut() = status;
         let content_type = HeaderValue::from_static("application/problem+json");
@@ -445,6 +526,7 @@ impl From<NotBegun> for Problem {
             )
             .with_retry_after(),
             NotBegun::NoDeletion => Self::no_deletion(),
+            NotBegun::NoListing => Self::no_listing(),
             NotBegun::NoTags { server } => Self::no_tags(Some(server)),
             NotBegun::KeyTooLong { .. } => Self::key_too_long(error.to_string()),
             NotBegun::Unrepresentable(error) => match error {

@@ -1,37 +1,31 @@
 //! PUT, GET, HEAD and DELETE of /kv/{key}.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header, request};
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, request,
+};
 use axum::response::IntoResponse;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::read::{ReadOutcome, Standing};
 use dkvs_common::quorum::write::WriteOutcome;
-use dkvs_common::quorum::{Refusal, Version};
+use dkvs_common::quorum::Refusal;
 use dkvs_common::record::{Content, ContentType};
-use http_body_util::BodyExt as _;
+use dkvs_common::tag::Tag;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::accept::{self, Form};
+use super::conditional::{self, Part};
 use super::error::Problem;
 use super::params::KvParameters;
 use super::report::{KeyText, ReadReport, ValueText, WriteReport, micros};
-use super::{App, READ, WRITE, path};
-use crate::coordinator::Coordinator;
+use super::{App, READ, WRITE, body, path};
 
 const PREFIX: &str = "/kv/";
-
-/// How long the body of a request may make no progress.
-const BODY_PROGRESS: Duration = Duration::from_secs(10);
-
-/// For how long, and for how many bytes, a body is read on after it was refused.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 16 << 20;
 
 pub(super) async fn put(
     State(app): State<App>,
@@ -39,9 +33,8 @@ pub(super) async fn put(
 ) -> Result<Response<Body>, Problem> {
     let (head, mut body) = request.into_parts();
     let put = put_value(&app, &head, &mut body).await;
-    // A caller who waits to be asked for the body is not asked for it any more.
-    if put.is_err() && !head.headers.contains_key(header::EXPECT) {
-        tokio::spawn(linger(body));
+    if put.is_err() {
+        body::linger(&head.headers, body);
     }
     put
 }
@@ -55,33 +48,39 @@ async fn put_value(
     let parameters = KvParameters::parse(app, &head.uri, WRITE, "w")?;
     let content_type = content_type(&head.headers)?;
     let coordinator = &app.0.coordinator;
-    let (value, _memory) = read_value(coordinator, body).await?;
+    let value_bytes_max = coordinator.value_bytes_max();
+    let too_large = || Problem::value_too_large(value_bytes_max);
+    let (value, _memory) = body::read(coordinator, body, value_bytes_max, too_large).await?;
+    let value = Value::new(value).map_err(|_| too_large())?;
     let content = Content::Value {
         content_type,
         value,
     };
-    write(app, &key, content, &parameters).await
+    let written = write(app, &key, content, &parameters).await?;
+    Ok(json_text(written))
 }
 
 pub(super) async fn delete(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
     let key = path::key(&uri, PREFIX)?;
     let parameters = KvParameters::parse(&app, &uri, WRITE, "w")?;
-    write(&app, &key, Content::Tombstone, &parameters).await
+    let written = write(&app, &key, Content::Tombstone, &parameters).await?;
+    Ok(json_text(written))
 }
 
-async fn write(
+/// Writes; gives what it came to as JSON.
+pub(super) async fn write(
     app: &App,
     key: &Key,
     content: Content,
     parameters: &KvParameters,
-) -> Result<Response<Body>, Problem> {
+) -> Result<Vec<u8>, Problem> {
     let started = Instant::now();
     let KvParameters { wish, tag, .. } = *parameters;
     let coordinator = &app.0.coordinator;
     let written = coordinator.write(key, content.clone(), tag, wish).await?;
     let report = WriteReport::new(coordinator.shared(), &written);
     match written.write.outcome() {
-        Some(WriteOutcome::Committed) => Ok(json(&WriteBody {
+        Some(WriteOutcome::Committed) => Ok(text(&WriteBody {
             key: KeyText::new(key),
             report,
             elapsed_us: micros(started.elapsed()),
@@ -127,6 +126,7 @@ struct WriteBody<'a> {
 /// GET, and HEAD with it: the body of a HEAD is taken off further out.
 pub(super) async fn get(
     State(app): State<App>,
+    method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
@@ -138,9 +138,38 @@ pub(super) async fn get(
         accept::form(&headers).ok_or_else(Problem::not_acceptable)?
     };
 
+    let show = |found: Found<'_>| {
+        let (tag, size) = (found.report.tag, found.value.len());
+        let mut response = match form {
+            _ if tag.is_some_and(|tag| conditional::is_held(&headers, tag)) => {
+                not_modified(&found.report)
+            }
+            Form::Json => json_text(found.json(&key)),
+            Form::Raw => {
+                // Of a HEAD there are no parts.
+                let part = match method {
+                    Method::HEAD => Part::Whole,
+                    _ => conditional::part(&headers, tag, size),
+                };
+                found.raw(part)?
+            }
+        };
+        name_version(response.headers_mut(), tag, form);
+        Ok(response)
+    };
+    read(&app, &key, &parameters, show).await
+}
+
+/// Reads; gives what `show` makes of the value.
+pub(super) async fn read<R>(
+    app: &App,
+    key: &Key,
+    parameters: &KvParameters,
+    show: impl FnOnce(Found<'_>) -> Result<R, Problem>,
+) -> Result<R, Problem> {
     let started = Instant::now();
     let coordinator = &app.0.coordinator;
-    let read = coordinator.read(&key, parameters.wish).await?;
+    let read = coordinator.read(key, parameters.wish).await?;
     let outcome = read.outcome();
     let tag = match outcome {
         Some(ReadOutcome::Found(_, version)) => version.tag,
@@ -149,13 +178,12 @@ pub(super) async fn get(
     };
     let report = ReadReport::new(coordinator.shared(), &read, tag);
     match outcome {
-        Some(ReadOutcome::Found(value, version)) => {
-            let elapsed_us = micros(started.elapsed());
-            Ok(match form {
-                Form::Json => found_json(&key, value, version, report, elapsed_us),
-                Form::Raw => found_raw(value, version, &report),
-            })
-        }
+        Some(ReadOutcome::Found(value, version)) => show(Found {
+            value,
+            content_type: version.content_type.as_bytes(),
+            report,
+            elapsed_us: micros(started.elapsed()),
+        }),
         Some(ReadOutcome::Absent) => Err(Problem::key_not_found(report)),
         Some(ReadOutcome::Disagree) => Err(Problem::replicas_disagree(report)),
         Some(ReadOutcome::Unreachable) => {
@@ -164,7 +192,7 @@ pub(super) async fn get(
                 replicas.any(|replica| read.standing(replica) == Standing::Refused(refusal))
             };
             Err(if has_refused(Refusal::Unrepresentable) {
-                Problem::from(coordinator.unrepresentable(&key, None)).with(report)
+                Problem::from(coordinator.unrepresentable(key, None)).with(report)
             } else if has_refused(Refusal::NotV2) && parameters.wish.insists_on_tags() {
                 Problem::no_tags(None).with(report)
             } else {
@@ -173,6 +201,14 @@ pub(super) async fn get(
         }
         Some(ReadOutcome::TimedOut) | None => Err(Problem::read_timeout(report)),
     }
+}
+
+/// A value that was read, and what the replicas said.
+pub(super) struct Found<'a> {
+    value: &'a Value,
+    content_type: &'a [u8],
+    report: ReadReport<'a>,
+    elapsed_us: u64,
 }
 
 #[derive(Serialize)]
@@ -187,26 +223,78 @@ struct GetBody<'a> {
     elapsed_us: u64,
 }
 
-fn found_json(
-    key: &Key,
-    value: &Value,
-    version: &Version,
-    report: ReadReport<'_>,
-    elapsed_us: u64,
-) -> Response<Body> {
-    let content_type = version.content_type.as_bytes();
-    json(&GetBody {
-        key: KeyText::new(key),
-        value: ValueText::new(value),
-        content_type: (!content_type.is_empty()).then(|| String::from_utf8_lossy(content_type)),
-        report,
-        elapsed_us,
-    })
+impl Found<'_> {
+    /// The whole of it as JSON.
+    pub(super) fn json(self, key: &Key) -> Vec<u8> {
+        let content_type = self.content_type;
+        text(&GetBody {
+            key: KeyText::new(key),
+            value: ValueText::new(self.value),
+            content_type: (!content_type.is_empty()).then(|| String::from_utf8_lossy(content_type)),
+            report: self.report,
+            elapsed_us: self.elapsed_us,
+        })
+    }
+
+    /// The value's bytes, or some of them. The value may be someone else's HTML, so browsers are
+    /// told to run nothing in it.
+    fn raw(self, part: Part) -> Result<Response<Body>, Problem> {
+        let bytes = self.value.clone().into_bytes();
+        let size = bytes.len();
+        let mut response = match part {
+            Part::Whole => Response::new(Body::from(bytes)),
+            Part::Bytes(range) => {
+                let told = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                let mut response = Response::new(Body::from(bytes.slice(range)));
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                if let Ok(told) = HeaderValue::try_from(told) {
+                    response.headers_mut().insert(header::CONTENT_RANGE, told);
+                }
+                response
+            }
+            Part::None => return Err(Problem::no_such_range(size)),
+        };
+        let headers = response.headers_mut();
+        let fixed = [
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (
+                header::CONTENT_SECURITY_POLICY,
+                "default-src 'none'; sandbox",
+            ),
+            (header::ACCEPT_RANGES, "bytes"),
+        ];
+        for (name, value) in fixed {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let stored = HeaderValue::from_bytes(self.content_type)
+            .ok()
+            .filter(|stored| !stored.is_empty());
+        let octets = HeaderValue::from_static("application/octet-stream");
+        headers.insert(header::CONTENT_TYPE, stored.unwrap_or(octets));
+        diagnose(headers, &self.report);
+        Ok(response)
+    }
 }
 
-/// The value's bytes, the diagnostics in headers. The value may be someone else's HTML, so
-/// browsers are told to run nothing in it.
-fn found_raw(value: &Value, version: &Version, report: &ReadReport<'_>) -> Response<Body> {
+/// Which version this is, in which form, and that it has to be asked for again before it is used.
+fn name_version(headers: &mut HeaderMap, tag: Option<Tag>, form: Form) {
+    if let Some(tag) = tag {
+        headers.insert(header::ETAG, conditional::entity_tag(tag, form));
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+}
+
+/// The caller has it already.
+fn not_modified(report: &ReadReport<'_>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    diagnose(response.headers_mut(), report);
+    response
+}
+
+/// What the JSON would have said of the read.
+fn diagnose(headers: &mut HeaderMap, report: &ReadReport<'_>) {
     const CONSISTENCY: HeaderName = HeaderName::from_static("dkvs-consistency");
     const QUORUM: HeaderName = HeaderName::from_static("dkvs-quorum");
     const TAG: HeaderName = HeaderName::from_static("dkvs-tag");
@@ -222,34 +310,17 @@ fn found_raw(value: &Value, version: &Version, report: &ReadReport<'_>) -> Respo
         .map(|(number, replica)| replica.server_timing(number))
         .collect();
 
-    let mut response = Response::new(Body::from(value.clone().into_bytes()));
-    let headers = response.headers_mut();
-    let mut set = |name: HeaderName, value: &'static str| {
-        headers.insert(name, HeaderValue::from_static(value))
-    };
-    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; sandbox",
-    );
-    set(CONSISTENCY, report.consistency);
-    let stored = version.content_type.as_bytes();
-    let stored = HeaderValue::from_bytes(stored)
-        .ok()
-        .filter(|stored| !stored.is_empty());
-    let octets = HeaderValue::from_static("application/octet-stream");
-    headers.insert(header::CONTENT_TYPE, stored.unwrap_or(octets));
+    headers.insert(CONSISTENCY, HeaderValue::from_static(report.consistency));
     let texts = [
         (QUORUM, Some(quorum)),
         (SERVER_TIMING, Some(timing.join(", "))),
-        (TAG, version.tag.map(|tag| tag.to_string())),
+        (TAG, report.tag.map(|tag| tag.to_string())),
     ];
     for (name, text) in texts {
         if let Some(Ok(value)) = text.map(HeaderValue::try_from) {
             headers.insert(name, value);
         }
     }
-    response
 }
 
 /// What the report on a small value takes.
@@ -257,106 +328,18 @@ const JSON_BYTES_USUAL: usize = 1_024;
 
 /// A JSON document and a line end, which a terminal is glad of.
 pub(super) fn json(document: &impl Serialize) -> Response<Body> {
-    let mut text = Vec::with_capacity(JSON_BYTES_USUAL);
-    serde_json::to_writer(&mut text, document)
-        .expect("reports have string keys and no failing parts");
-    text.push(b'\n');
+    json_text(text(document))
+}
+
+pub(super) fn json_text(text: Vec<u8>) -> Response<Body> {
     let json = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json)], text).into_response()
 }
 
-/// The body, refused as soon as it is known to be longer than what may be put, or when there is no
-/// memory for it. The permit stands for that memory.
-async fn read_value(
-    coordinator: &Coordinator,
-    body: &mut Body,
-) -> Result<(Value, Option<OwnedSemaphorePermit>), Problem> {
-    let value_bytes_max = coordinator.value_bytes_max();
-    let too_large = || Problem::value_too_large(value_bytes_max);
-    let announced = http_body::Body::size_hint(body).lower();
-    if announced > value_bytes_max as u64 {
-        return Err(too_large());
-    }
-    let mut memory: Option<OwnedSemaphorePermit> = None;
-    let mut bytes = BytesMut::new();
-    loop {
-        let frame = tokio::time::timeout(BODY_PROGRESS, body.frame()).await;
-        let Some(frame) = frame.map_err(|_| Problem::body_timeout(BODY_PROGRESS.as_secs()))? else {
-            break;
-        };
-        let frame: Bytes = frame
-            .map_err(|_| Problem::body_broken())?
-            .into_data()
-            .unwrap_or_default();
-        if bytes.len() + frame.len() > value_bytes_max {
-            return Err(too_large());
-        }
-        if bytes.is_empty() && frame.len() as u64 == announced {
-            // All of it, as it is.
-            let memory = take_memory(coordinator, frame.len(), 0, memory);
-            let memory = memory.map_err(|Full| Problem::no_memory())?;
-            let value = Value::new(frame).map_err(|_| too_large())?;
-            return Ok((value, memory));
-        }
-        if bytes.capacity() < bytes.len() + frame.len() {
-            let wanted = (announced as usize)
-                .max(2 * bytes.capacity())
-                .max(frame.len())
-                .min(value_bytes_max);
-            memory = match take_memory(coordinator, wanted, bytes.capacity(), memory) {
-                Ok(memory) => memory,
-                Err(Full) => return Err(Problem::no_memory()),
-            };
-            bytes.reserve(wanted - bytes.len());
-        }
-        bytes.extend_from_slice(&frame);
-    }
-    let value = Value::new(bytes.freeze()).map_err(|_| too_large())?;
-    Ok((value, memory))
-}
-
-/// Values that are longer than this, in bytes, count against the memory for long ones.
-const LONG: usize = 32 << 10;
-
-struct Full;
-
-/// Makes the permit one for `wanted` bytes, `held` of which it stands for already.
-fn take_memory(
-    coordinator: &Coordinator,
-    wanted: usize,
-    held: usize,
-    memory: Option<OwnedSemaphorePermit>,
-) -> Result<Option<OwnedSemaphorePermit>, Full> {
-    if wanted <= LONG {
-        return Ok(memory);
-    }
-    let more = if memory.is_some() {
-        wanted - held
-    } else {
-        wanted
-    };
-    let more = coordinator.take_memory(more).ok_or(Full)?;
-    Ok(Some(match memory {
-        Some(mut memory) => {
-            memory.merge(more);
-            memory
-        }
-        None => more,
-    }))
-}
-
-/// Reads on in a body that was refused, for a while, so that the caller gets to read the answer:
-/// closing a connection with unread bytes would take the answer back.
-async fn linger(mut body: Body) {
-    let reading = async {
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.into_data().map_or(0, |data| data.len());
-            if read > LINGER_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // Past it the connection is closed.
-    let _ = tokio::time::timeout(LINGER, reading).await;
+fn text(document: &impl Serialize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(JSON_BYTES_USUAL);
+    serde_json::to_writer(&mut text, document)
+        .expect("reports have string keys and no failing parts");
+    text.push(b'\n');
+    text
 }

@@ -6,9 +6,13 @@
 //! Handlers know nothing of sockets or wire formats, and the coordinator knows nothing of HTTP.
 
 mod accept;
+mod batch;
+mod body;
 mod cluster;
+mod conditional;
 pub mod error;
 mod kv;
+mod list;
 mod params;
 mod path;
 mod report;
@@ -20,7 +24,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, Uri};
-use axum::routing::{MethodRouter, delete, get, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
@@ -78,7 +82,8 @@ pub struct Operation {
 
 const WRITE: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "tag"];
 const READ: &[&str] = &["n", "r", "consistency", "timeout_ms", "wait", "raw"];
-const READ_STATUSES: &[u16] = &[200, 400, 404, 406, 409, 414, 503, 504];
+const GET_STATUSES: &[u16] = &[200, 206, 304, 400, 404, 406, 409, 414, 416, 503, 504];
+const HEAD_STATUSES: &[u16] = &[200, 304, 400, 404, 406, 409, 414, 503, 504];
 
 /// Every operation. HEAD goes with every GET; it is an operation of its own where a caller would
 /// want it for its own sake.
@@ -104,7 +109,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/kv/{key}",
         id: "getValue",
         parameters: READ,
-        statuses: READ_STATUSES,
+        statuses: GET_STATUSES,
         handler: || get(kv::get),
     },
     Operation {
@@ -112,8 +117,24 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/kv/{key}",
         id: "headValue",
         parameters: READ,
-        statuses: READ_STATUSES,
+        statuses: HEAD_STATUSES,
         handler: MethodRouter::new, // goes with GET
+    },
+    Operation {
+        method: Method::GET,
+        path: "/kv",
+        id: "listKeys",
+        parameters: list::PARAMETERS,
+        statuses: &[200, 400, 406, 501, 503, 504],
+        handler: || get(list::list),
+    },
+    Operation {
+        method: Method::POST,
+        path: "/batch",
+        id: "runBatch",
+        parameters: &[],
+        statuses: &[200, 400, 408, 413, 503],
+        handler: || post(batch::batch),
     },
     Operation {
         method: Method::GET,

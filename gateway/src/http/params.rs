@@ -6,6 +6,7 @@ use axum::http::Uri;
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::{Quorum, QuorumError};
 use dkvs_common::tag::{AHEAD_MS_MAX, Tag};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::App;
@@ -55,6 +56,20 @@ impl Query {
         query
     }
 
+    /// Parameters that were given elsewhere than in a query.
+    pub(super) fn given<const N: usize>(
+        given: [(&str, Option<String>); N],
+        known: &[&str],
+    ) -> Self {
+        debug_assert!(given.iter().all(|(name, _)| known.contains(name)));
+        let given = given.into_iter();
+        let given = given.filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Self {
+            given: given.collect(),
+            invalid: Vec::new(),
+        }
+    }
+
     /// The end of it: fails if anything was refused.
     pub(super) fn finish(self) -> Result<(), Problem> {
         if self.invalid.is_empty() {
@@ -64,14 +79,23 @@ impl Query {
         }
     }
 
-    fn value(&self, name: &str) -> Option<&str> {
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
         let mut given = self.given.iter();
         given
             .find(|(given, _)| given == name)
             .map(|(_, value)| &**value)
     }
 
-    fn refuse(&mut self, name: &str, reason: impl Into<String>) {
+    /// The value of a parameter that need not be text, percent-decoded.
+    pub(super) fn bytes(&self, uri: &Uri, name: &str) -> Option<Vec<u8>> {
+        // Where it is no text, `form_urlencoded` has put something else in its place.
+        let pairs = uri.query().unwrap_or_default().split('&');
+        let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let (_, value) = pairs.find(|(given, _)| percent_decode_str(given).eq(name.bytes()))?;
+        Some(percent_decode_str(&value.replace('+', " ")).collect())
+    }
+
+    pub(super) fn refuse(&mut self, name: &str, reason: impl Into<String>) {
         let (name, reason) = (name.to_owned(), reason.into());
         // A repeated parameter may be wrong as well; once is enough.
         if !self.invalid.iter().any(|invalid| invalid.name == name) {
@@ -80,7 +104,7 @@ impl Query {
     }
 
     /// A whole number in `1..=max`. `str::parse` alone would let a `+` pass.
-    fn number(&mut self, name: &str, max: u64) -> Option<u64> {
+    pub(super) fn number(&mut self, name: &str, max: u64) -> Option<u64> {
         let text = self.value(name)?;
         let number = text.parse::<u64>().ok().filter(|number| {
             text.bytes().all(|byte| byte.is_ascii_digit()) && (1..=max).contains(number)
@@ -126,7 +150,7 @@ impl Query {
         }
     }
 
-    fn timeout(&mut self, app: &App) -> Duration {
+    pub(super) fn timeout(&mut self, app: &App) -> Duration {
         let ms = self.number("timeout_ms", TIMEOUT_MS_MAX);
         ms.map_or(app.0.timeout, Duration::from_millis)
     }
@@ -209,7 +233,11 @@ impl KvParameters {
         known: &[&str],
         needed: &str,
     ) -> Result<Self, Problem> {
-        let mut query = Query::new(uri, known);
+        Self::of(app, Query::new(uri, known), needed)
+    }
+
+    /// `needed` is `w` or `r`.
+    pub(super) fn of(app: &App, mut query: Query, needed: &str) -> Result<Self, Problem> {
         let quorum = query.quorum(app, needed);
         let (level, may_fall_back) = query.consistency(app, quorum);
         let parameters = Self {

@@ -245,7 +245,7 @@ impl<'a> ReadReport<'a> {
     }
 }
 
-fn reason_of(refusal: Refusal) -> &'static str {
+pub(super) fn reason_of(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Unstated => "the server has no room, or another reason that DKVS/1 cannot tell",
         Refusal::Full => "the server has no room",

@@ -5,55 +5,118 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::ring::Position;
-use dkvs_common::wire::v2::reply::{PAGE_ENTRY_BYTES, Reply};
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::reply::{EntryKind, PAGE_ENTRY_BYTES, PageEntry, Reply};
 
 use super::Service;
+use crate::store::Packed;
 
-/// Most records that one page looks at. It is more than any page holds, and is met only by a run
-/// of keys that are all too long to be told.
+/// Most records that one page looks at.
 const RECORDS_PER_PAGE_MAX: usize = 4_096;
 
 impl Service {
-    /// A page of at most `keys_max` keys whose entries come to at most `page_bytes_max` bytes.
+    /// A page of at most `keys_max` keys that begin with `prefix`, from the first that stands at
+    /// `start` or later; their entries come to at most `page_bytes_max` bytes.
     ///
-    /// A key that is too long for a page of its own is left out, since nobody could ask for what
-    /// follows it. After too many of those without a single key to tell, the page has no end that
-    /// could be told, and the answer is `internal`.
+    /// A page that has looked at enough records ends with the last of them that can be told,
+    /// whether it has the prefix or not, for the next page to begin there. A key that is too long
+    /// for a page of its own is left out, since nobody could ask for what follows it. After too
+    /// many of those without a single key to tell, the page has no end that could be told, and the
+    /// answer is `internal`.
     pub(super) fn list(
         &self,
-        from: Position,
-        after: Option<&Key>,
+        (from, after): (Position, Option<&Key>),
+        prefix: &[u8],
         keys_max: usize,
         page_bytes_max: usize,
     ) -> Reply {
-        let (mut entries, mut more, mut has_given_up) = (Vec::new(), false, false);
-        let (mut room, mut looked_at, mut left_out) = (page_bytes_max, 0, 0);
+        let mut page = Page {
+            entries: Vec::new(),
+            room: page_bytes_max,
+            passed_over: Vec::new(),
+            passed_over_tag: Tag::ZERO,
+        };
+        let (mut more, mut looked_at, mut left_out) = (false, 0, 0);
         self.store.records().walk(from, after, |held| {
-            let entry_bytes = PAGE_ENTRY_BYTES + held.key().len();
-            let is_too_long = entry_bytes > page_bytes_max;
-            let is_past_the_end = entries.len() == keys_max || entry_bytes > room;
-            has_given_up = looked_at == RECORDS_PER_PAGE_MAX;
-            if has_given_up || (!is_too_long && is_past_the_end) {
+            let has_prefix = held.key().starts_with(prefix);
+            let is_too_long = has_prefix && entry_bytes(held) > page_bytes_max;
+            let is_told = has_prefix && !is_too_long;
+            let is_past_the_end = page.entries.len() == keys_max || entry_bytes(held) > page.room;
+            if looked_at == RECORDS_PER_PAGE_MAX || (is_told && is_past_the_end) {
                 more = true;
                 return ControlFlow::Break(());
             }
             looked_at += 1;
-            match Key::new(Bytes::copy_from_slice(held.key())) {
-                Ok(key) if !is_too_long => {
-                    room -= entry_bytes;
-                    entries.push((key, held.tag(), held.is_tombstone()));
-                }
-                _ => left_out += 1,
+            left_out += u64::from(is_too_long);
+            match is_told {
+                true => page.tell(held),
+                false => page.pass_over(held),
             }
             ControlFlow::Continue(())
         });
         self.counters.list_keys_left_out.add(left_out);
+        let has_given_up = more && looked_at == RECORDS_PER_PAGE_MAX;
+        if has_given_up {
+            page.end_there();
+        }
+        let entries = page.entries;
         if has_given_up && entries.is_empty() {
             tracing::warn!(%from, "a list met {looked_at} keys in a row that no datagram holds");
             return Reply::Internal;
         }
-        Reply::Page { more, entries }
+        Reply::Page {
+            more,
+            is_incomplete: !self.store.is_complete(),
+            entries,
+        }
     }
+}
+
+/// A page under way.
+struct Page {
+    entries: Vec<PageEntry>,
+    /// What is left of the page, in bytes.
+    room: usize,
+    /// The last key after the last entry that can be told; no bytes if there is none.
+    passed_over: Vec<u8>,
+    passed_over_tag: Tag,
+}
+
+impl Page {
+    fn tell(&mut self, held: &Packed) {
+        let kind = match held.is_tombstone() {
+            true => EntryKind::Tombstone,
+            false => EntryKind::Value,
+        };
+        self.room -= entry_bytes(held);
+        self.passed_over.clear();
+        self.push(Bytes::copy_from_slice(held.key()), held.tag(), kind);
+    }
+
+    fn pass_over(&mut self, held: &Packed) {
+        if entry_bytes(held) <= self.room {
+            self.passed_over.clear();
+            self.passed_over.extend_from_slice(held.key());
+            self.passed_over_tag = held.tag();
+        }
+    }
+
+    /// Ends the page with what was passed over last.
+    fn end_there(&mut self) {
+        let key = std::mem::take(&mut self.passed_over);
+        self.push(key.into(), self.passed_over_tag, EntryKind::PassedOver);
+    }
+
+    fn push(&mut self, key: Bytes, tag: Tag, kind: EntryKind) {
+        // What a store holds is keys; no bytes are none.
+        if let Ok(key) = Key::new(key) {
+            self.entries.push(PageEntry { key, tag, kind });
+        }
+    }
+}
+
+fn entry_bytes(held: &Packed) -> usize {
+    PAGE_ENTRY_BYTES + held.key().len()
 }
 
 #[cfg(test)]
@@ -62,7 +125,6 @@ mod tests {
     use crate::service::Config;
     use crate::store::{MemoryStore, Store};
     use dkvs_common::record::{Content, Record};
-    use dkvs_common::tag::Tag;
 
     const TAG: Tag = Tag { time: 1, op: 2 };
     const START: Position = Position([0; 20]);
@@ -83,8 +145,8 @@ mod tests {
 
     /// How many keys a page has, and whether there are more.
     fn page(service: &Service, keys_max: usize, page_bytes_max: usize) -> (usize, bool) {
-        match service.list(START, None, keys_max, page_bytes_max) {
-            Reply::Page { more, entries } => (entries.len(), more),
+        match service.list((START, None), b"", keys_max, page_bytes_max) {
+            Reply::Page { more, entries, .. } => (entries.len(), more),
             reply => panic!("{reply:?}"),
         }
     }
@@ -116,13 +178,14 @@ mod tests {
         let (mut after, mut listed): (Option<Key>, usize) = (None, 0);
         loop {
             let from = after.as_ref().map_or(START, Position::of_key);
-            let reply = service.list(from, after.as_ref(), 7, PAGE_ENTRY_BYTES + 79);
-            let Reply::Page { more, entries } = reply else {
+            let start = (from, after.as_ref());
+            let reply = service.list(start, b"", 7, PAGE_ENTRY_BYTES + 79);
+            let Reply::Page { more, entries, .. } = reply else {
                 panic!("{reply:?}");
             };
-            assert!(entries.iter().all(|(key, ..)| key.as_bytes().len() == 4));
+            assert!(entries.iter().all(|entry| entry.key.as_bytes().len() == 4));
             listed += entries.len();
-            after = entries.last().map(|(key, ..)| key.clone()).or(after);
+            after = entries.last().map(|entry| entry.key.clone()).or(after);
             if !more {
                 break;
             }
@@ -141,9 +204,39 @@ mod tests {
         let all = service(numbers(RECORDS_PER_PAGE_MAX));
         assert_eq!(page(&all, 10, PAGE_ENTRY_BYTES + 3), (0, false));
         let one_more = service(numbers(RECORDS_PER_PAGE_MAX + 1));
-        let reply = one_more.list(START, None, 10, PAGE_ENTRY_BYTES + 3);
+        let reply = one_more.list((START, None), b"", 10, PAGE_ENTRY_BYTES + 3);
         assert_eq!(reply, Reply::Internal);
         let left_out = one_more.counters.list_keys_left_out.count();
         assert_eq!(left_out, RECORDS_PER_PAGE_MAX as u64);
+    }
+
+    #[test]
+    fn keys_with_a_prefix_are_all_told_and_a_page_looks_at_so_many_records_at_most() {
+        let rare = (0..50).map(|number| format!("rare/{number}"));
+        let common = (0..3 * RECORDS_PER_PAGE_MAX).map(|number| format!("common/{number}"));
+        let service = service(rare.chain(common));
+        let (mut after, mut told, mut pages): (Option<Key>, Vec<Key>, _) = (None, Vec::new(), 0);
+        loop {
+            let from = after.as_ref().map_or(START, Position::of_key);
+            let reply = service.list((from, after.as_ref()), b"rare/", 40, 1_000);
+            let Reply::Page { more, entries, .. } = reply else {
+                panic!("{reply:?}");
+            };
+            pages += 1;
+            after = entries.last().map(|entry| entry.key.clone());
+            let is_told = |entry: &PageEntry| entry.kind != EntryKind::PassedOver;
+            let last = entries.len().saturating_sub(1);
+            assert!(entries.iter().take(last).all(is_told));
+            told.extend(entries.into_iter().filter(is_told).map(|entry| entry.key));
+            if !more {
+                break;
+            }
+        }
+        assert!(told.is_sorted_by_key(Position::of_key));
+        let names = told.iter().map(|key| key.as_bytes().starts_with(b"rare/"));
+        assert_eq!(names.filter(|is_rare| *is_rare).count(), 50);
+        assert_eq!(told.len(), 50);
+        // Four for the records that are looked at, and one more where a page was full.
+        assert!((4..=6).contains(&pages), "{pages}");
     }
 }

@@ -238,10 +238,16 @@ impl Service {
                     None => return,
                 }
             }
-            Request::List { from, after, limit } => {
+            Request::List {
+                from,
+                after,
+                prefix,
+                limit,
+            } => {
+                let start = (from, after.as_ref());
                 let page_bytes_max =
                     replies.block_bytes_max(&[]) + RECORD_HEAD_BYTES - PAGE_HEAD_BYTES;
-                self.list(from, after.as_ref(), limit.into(), page_bytes_max)
+                self.list(start, &prefix, limit.into(), page_bytes_max)
             }
             Request::Vouch { boot_id, key, tag } => {
                 let reply_to = origin.reply_to(id, operation, replies);
@@ -506,7 +512,7 @@ mod tests {
     use dkvs_common::ring::Position;
     use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
     use dkvs_common::wire::v2::message::next_reply;
-    use dkvs_common::wire::v2::reply::PAGE_ENTRY_BYTES;
+    use dkvs_common::wire::v2::reply::{EntryKind, PAGE_ENTRY_BYTES, PageEntry};
 
     fn service(bytes_max: usize) -> Service {
         let config = Config {
@@ -825,17 +831,21 @@ mod tests {
         loop {
             let after = listed.last().cloned();
             let from = after.as_ref().map_or(Position([0; 20]), Position::of_key);
-            let limit = u16::MAX;
-            let Reply::Page { more, entries } = one(&service, Request::List { from, after, limit })
-            else {
+            let list = Request::List {
+                from,
+                after,
+                prefix: Bytes::new(),
+                limit: u16::MAX,
+            };
+            let Reply::Page { more, entries, .. } = one(&service, list) else {
                 panic!("no page");
             };
-            let entry_bytes = |key: &Key| PAGE_ENTRY_BYTES + key.as_bytes().len();
-            let page_bytes: usize = entries.iter().map(|(key, ..)| entry_bytes(key)).sum();
+            let entry_bytes = |entry: &PageEntry| PAGE_ENTRY_BYTES + entry.key.as_bytes().len();
+            let page_bytes: usize = entries.iter().map(entry_bytes).sum();
             // One more would not have fitted: no key here is longer than 90 bytes.
             assert!(!more || page_bytes > 1_200 - PLAIN_BYTES - PAGE_HEAD_BYTES - 110);
-            for (key, tag, is_tombstone) in entries {
-                assert!(tag.time == 3 && is_tombstone);
+            for PageEntry { key, tag, kind } in entries {
+                assert!(tag.time == 3 && kind == EntryKind::Tombstone);
                 listed.push(key);
             }
             if !more {

@@ -107,6 +107,14 @@ impl Store {
         }
     }
 
+    /// Whether it answers for every record that it ever confirmed; in memory, since it was started.
+    pub fn is_complete(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Disk(store) => store.is_complete(),
+        }
+    }
+
     /// Shows the record of a key, if there is one that is sound and vouched for.
     pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Shown<R> {
         match self {

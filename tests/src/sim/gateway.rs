@@ -366,7 +366,7 @@ impl Gateway {
         let told = match ended.machine {
             Machine::Read(read) => Told::Read(read),
             Machine::Write(write) => Told::Write(write, ended.tag),
-            Machine::Probe(_) => return None,
+            Machine::List(_) | Machine::Probe(_) => return None,
         };
         Some(waiter.answer(told))
     }

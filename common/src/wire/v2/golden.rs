@@ -7,7 +7,7 @@ use super::envelope::{self, Authentication, Builder, ClusterKey, Envelope, Proof
 use super::message::{
     MessageError, ReplyMessage, RequestId, RequestMessage, next_reply, next_request,
 };
-use super::reply::{Durability, Greeting, Reply};
+use super::reply::{Durability, EntryKind, Greeting, PageEntry, Reply};
 use super::request::Request;
 use crate::kv::{Key, Value};
 use crate::record::{Content, ContentType, Record};
@@ -28,6 +28,14 @@ fn content(content_type: &'static str, value: &'static str) -> Content {
     Content::Value {
         content_type: ContentType::new(content_type).unwrap(),
         value: Value::new(value).unwrap(),
+    }
+}
+
+fn entry(kind: EntryKind) -> PageEntry {
+    PageEntry {
+        key: key(),
+        tag: TAG,
+        kind,
     }
 }
 
@@ -96,11 +104,19 @@ fn requests() -> Vec<Request> {
         Request::List {
             from,
             after: None,
+            prefix: Bytes::new(),
             limit: 100,
         },
         Request::List {
             from,
             after: Some(key()),
+            prefix: Bytes::new(),
+            limit: 100,
+        },
+        Request::List {
+            from,
+            after: Some(key()),
+            prefix: Bytes::from_static(b"ke"),
             limit: 100,
         },
         Request::Stats,
@@ -165,7 +181,24 @@ fn replies() -> Vec<(u8, Reply)> {
             10,
             Reply::Page {
                 more: true,
-                entries: vec![(key(), TAG, false), (key(), TAG, true)],
+                is_incomplete: false,
+                entries: vec![entry(EntryKind::Value), entry(EntryKind::Tombstone)],
+            },
+        ),
+        (
+            10,
+            Reply::Page {
+                more: true,
+                is_incomplete: true,
+                entries: vec![entry(EntryKind::Value), entry(EntryKind::PassedOver)],
+            },
+        ),
+        (
+            10,
+            Reply::Page {
+                more: false,
+                is_incomplete: true,
+                entries: Vec::new(),
             },
         ),
         (11, Reply::Stats(vec![(1, 1_000), (2, 7)])),
@@ -350,7 +383,7 @@ fn every_shortened_and_every_lengthened_message_is_refused() {
             request: request.clone(),
         }
         .encode(&mut message);
-        let takes_the_rest = matches!(request, Request::Stage { .. })
+        let takes_the_rest = matches!(request, Request::Stage { .. } | Request::List { .. })
             || matches!(&request, Request::Put { record, .. } if record.content != Content::Tombstone);
         for length in 12..=message.len() + 1 {
             let mut changed = message.clone();

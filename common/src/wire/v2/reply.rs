@@ -4,8 +4,8 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::coding::{
-    Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
-    write_key, write_tag,
+    Put as _, Reader, read_content_type, read_key, read_tag, write_content_type, write_key,
+    write_tag,
 };
 use super::message::{MessageError, REPLY_HEAD_BYTES, operation};
 use crate::kv::Key;
@@ -77,8 +77,10 @@ pub enum Reply {
     Page {
         /// Whether there are more after the last of these.
         more: bool,
-        /// Each key with its tag, and whether it is a tombstone.
-        entries: Vec<(Key, Tag, bool)>,
+        /// Whether the server may have lost keys, which are then not among these.
+        is_incomplete: bool,
+        /// The keys. One that was passed over is the last.
+        entries: Vec<PageEntry>,
     },
     /// To a statistics request: numbers by name, which is the byte of a [`Statistic`].
     Stats(Vec<(u8, u64)>),
@@ -118,6 +120,32 @@ pub enum Reply {
     /// Something went wrong in the server.
     Internal,
 }
+
+/// A key in a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageEntry {
+    /// Which key.
+    pub key: Key,
+    /// Which version of it.
+    pub tag: Tag,
+    /// What the server has of it.
+    pub kind: EntryKind,
+}
+
+/// What a server has of a key in a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A value.
+    Value = 0,
+    /// A tombstone.
+    Tombstone = 1,
+    /// It does not begin with the prefix that was asked for, and is told only for the list to go on
+    /// after it: the server has looked at enough keys for one page.
+    PassedOver = 2,
+}
+
+const MORE: u8 = 1;
+const INCOMPLETE: u8 = 2;
 
 /// What a server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -394,12 +422,28 @@ impl Reply {
     }
 
     fn decode_page(body: &mut Reader) -> Result<Self, MessageError> {
-        let more = read_flag(body)?;
+        let flags = body.u8()?;
+        if flags & !(MORE | INCOMPLETE) != 0 {
+            return Err(MessageError::Field);
+        }
         let mut entries = Vec::new();
         while body.end().is_err() {
-            entries.push((read_key(body)?, read_tag(body)?, read_flag(body)?));
+            entries.push(PageEntry {
+                key: read_key(body)?,
+                tag: read_tag(body)?,
+                kind: match body.u8()? {
+                    0 => EntryKind::Value,
+                    1 => EntryKind::Tombstone,
+                    2 => EntryKind::PassedOver,
+                    _ => return Err(MessageError::Field),
+                },
+            });
         }
-        Ok(Self::Page { more, entries })
+        Ok(Self::Page {
+            more: flags & MORE != 0,
+            is_incomplete: flags & INCOMPLETE != 0,
+            entries,
+        })
     }
 
     fn decode_stats(body: &mut Reader) -> Result<Self, MessageError> {
@@ -446,12 +490,18 @@ impl Reply {
                 body.put_u32(*base);
                 body.put(bitmap);
             }
-            Self::Page { more, entries } => {
-                body.put_u8((*more).into());
-                for (key, tag, is_tombstone) in entries {
+            Self::Page {
+                more,
+                is_incomplete,
+                entries,
+            } => {
+                let more = if *more { MORE } else { 0 };
+                let incomplete = if *is_incomplete { INCOMPLETE } else { 0 };
+                body.put_u8(more | incomplete);
+                for PageEntry { key, tag, kind } in entries {
                     write_key(body, key);
                     write_tag(body, *tag);
-                    body.put_u8((*is_tombstone).into());
+                    body.put_u8(*kind as u8);
                 }
             }
             Self::Stats(stats) => {

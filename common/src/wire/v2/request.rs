@@ -91,6 +91,8 @@ pub enum Request {
         from: Position,
         /// ...but for this key and those before it at the very same position.
         after: Option<Key>,
+        /// Only keys that begin with these bytes are told.
+        prefix: Bytes,
         /// Most keys to tell.
         limit: u16,
     },
@@ -146,6 +148,12 @@ impl Request {
         }
     }
 
+    /// How long the prefix of a list may be beside a key in a message of `message_bytes`.
+    pub fn list_prefix_bytes_max(message_bytes: usize, after: Option<&Key>) -> usize {
+        let after = after.map_or(0, |key| 2 + key.as_bytes().len());
+        message_bytes.saturating_sub(REQUEST_HEAD_BYTES + 20 + 2 + 1 + after)
+    }
+
     pub(super) fn decode(operation: u8, body: &mut Reader) -> Result<Self, MessageError> {
         Ok(match operation {
             operation::GREET => Self::decode_greet(body)?,
@@ -191,6 +199,7 @@ impl Request {
                     true => Some(read_key(body)?),
                     false => None,
                 },
+                prefix: body.rest(),
             },
             operation::STATS => Self::Stats,
             operation::VOUCH => Self::Vouch {
@@ -263,13 +272,19 @@ impl Request {
                 body.put_u32(*offset);
                 body.put_u16(*block_bytes);
             }
-            Self::List { from, after, limit } => {
+            Self::List {
+                from,
+                after,
+                prefix,
+                limit,
+            } => {
                 body.put(&from.0);
                 body.put_u16(*limit);
                 body.put_u8(after.is_some().into());
                 if let Some(after) = after {
                     write_key(body, after);
                 }
+                body.put(prefix);
             }
             Self::Vouch { boot_id, key, tag } => {
                 body.put_u64(*boot_id);

@@ -33,6 +33,7 @@ use dkvs_common::connection::link::{Event, Ticket};
 use dkvs_common::connection::peer::{Config, RequestError, Speaks};
 use dkvs_common::kv::{KEY_BYTES_MAX, Key};
 use dkvs_common::mutants::{self, Mutant};
+use dkvs_common::quorum::list::{List, Listing};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
@@ -105,6 +106,9 @@ pub(super) struct AskByV1 {
     pub(super) question: Question,
     pub(super) deadline: Instant,
 }
+
+/// Which part of its time a listing waits for silent servers.
+const PATIENCE: u32 = 4;
 
 /// One worker's requests and links. `W` is what the caller attaches to a request, to get it back
 /// at its end.
@@ -241,18 +245,38 @@ impl<W> Core<W> {
         self.begin(Machine::Write(write), subject, wish, waiter, now)
     }
 
+    /// Begins to list keys, for up to `timeout`. Fails, with nobody asked, if it cannot begin.
+    pub fn list(
+        &mut self,
+        listing: Listing,
+        timeout: Duration,
+        waiter: W,
+        now: Now,
+    ) -> Result<RequestId, NotBegun> {
+        if self.protocol == Protocol::V1 {
+            return Err(NotBegun::NoListing);
+        }
+        let subject = Subject::Keys {
+            prefix: listing.prefix.clone(),
+            message_bytes_max: self.datagram_bytes_max - AUTHENTICATED_BYTES,
+        };
+        let servers = self.shared.cluster.iter().map(|(server, _)| server);
+        let list = List::new(servers, listing, now.at, timeout / PATIENCE);
+        let patience_ends = list.patience_ends();
+        let wish = unanimous(timeout);
+        let id = self.begin(Machine::List(list), subject, wish, waiter, now)?;
+        let requests = &self.requests;
+        let is_in_flight = |other| requests.contains_key(&other);
+        self.deadlines
+            .insert(now.at, patience_ends, id, is_in_flight);
+        Ok(id)
+    }
+
     /// Begins to ask every server how it does.
     pub fn probe(&mut self, timeout: Duration, waiter: W, now: Now) -> Result<RequestId, NotBegun> {
         let servers = self.shared.cluster.servers().len();
         let machine = Machine::Probe(Probe::new(servers));
-        let wish = Wish {
-            quorum: Quorum::new(1, 1).expect("one of one is a quorum"),
-            level: Level::Agreement,
-            may_fall_back: false,
-            timeout,
-            wait: Wait::All,
-        };
-        self.begin(machine, Subject::Status, wish, waiter, now)
+        self.begin(machine, Subject::Status, unanimous(timeout), waiter, now)
     }
 
     /// Nobody waits for a request any more. A read ends by that; a write goes on.
@@ -293,9 +317,16 @@ impl<W> Core<W> {
     pub fn handle_timeout(&mut self, now: Now) {
         // Requests first: that a fetch ends at its request's deadline is no failure of the server.
         while let Some(id) = self.deadlines.pop_due(now.at) {
-            if let Some(request) = self.requests.get_mut(&id) {
-                request.handle_timeout(now.at);
-                self.end(id);
+            match self.requests.get_mut(&id) {
+                Some(request) if now.at < request.deadline => {
+                    request.handle_patience();
+                    self.go_on(id, now);
+                }
+                Some(request) => {
+                    request.handle_timeout(now.at);
+                    self.end(id);
+                }
+                None => {}
             }
         }
         for server in self.links.handle_timeout(now.at) {
@@ -719,8 +750,8 @@ impl<W> Core<W> {
         if request.attempt != attempt {
             return;
         }
-        let heard = if asked == Asked::Fetch {
-            Heard::FetchFailed(None)
+        let heard = if matches!(asked, Asked::Fetch | Asked::Page) {
+            Heard::refused(asked, Refusal::NotV2)
         } else if self.protocol == Protocol::V2 {
             Heard::refused(asked, Refusal::NotV2)
         } else if request.needs_tags() {
@@ -747,6 +778,17 @@ impl<W> Core<W> {
         for (server, ticket) in tickets {
             self.links.abandon(server, ticket);
         }
+    }
+}
+
+/// What a request that asks all servers asks for.
+fn unanimous(timeout: Duration) -> Wish {
+    Wish {
+        quorum: Quorum::new(1, 1).expect("one of one is a quorum"),
+        level: Level::Agreement,
+        may_fall_back: false,
+        timeout,
+        wait: Wait::All,
     }
 }
 

@@ -7,12 +7,14 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::connection::fetch::{Assembly, Digest};
 use dkvs_common::connection::link::Ticket;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::quorum::list::List;
 use dkvs_common::quorum::read::{Read, ReadReply};
 use dkvs_common::quorum::tally::Word;
 use dkvs_common::quorum::write::Write;
 use dkvs_common::quorum::{Ask, Level, Refusal, Transmit};
 use dkvs_common::record::{Content, ContentType, Record, checksum};
 use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::request::Request;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::probe::Probe;
@@ -25,6 +27,8 @@ pub enum Machine {
     Read(Read),
     /// A write.
     Write(Write),
+    /// A listing of keys.
+    List(List),
     /// Whether servers answer.
     Probe(Probe),
 }
@@ -47,6 +51,12 @@ pub(super) enum Subject {
         content: Content,
         /// With the tag of the round, once it has one.
         record: Option<Record>,
+    },
+    Keys {
+        /// What they begin with.
+        prefix: Bytes,
+        /// The longest message to a server.
+        message_bytes_max: usize,
     },
     Status,
 }
@@ -159,6 +169,24 @@ impl<W> InFlight<W> {
                     servers,
                 })
             }
+            (
+                Machine::List(list),
+                Subject::Keys {
+                    prefix,
+                    message_bytes_max,
+                },
+            ) => {
+                let (server, wish) = list.poll_transmit()?;
+                let after = wish.start.after.as_ref();
+                let room = Request::list_prefix_bytes_max(*message_bytes_max, after);
+                // The server only saves work by it: all is looked at again here.
+                let prefix = prefix.slice(..prefix.len().min(room));
+                Some(Next::Ask {
+                    asked: Asked::Page,
+                    question: Question::Page { wish, prefix },
+                    servers: vec![server],
+                })
+            }
             (Machine::Probe(probe), _) => Some(Next::Ask {
                 asked: Asked::Status,
                 question: Question::Status,
@@ -230,6 +258,19 @@ impl<W> InFlight<W> {
             ) => {
                 write.handle_unreachable(from, round, sent, now);
             }
+            (
+                Machine::List(list),
+                _,
+                Heard::Page {
+                    more,
+                    is_incomplete,
+                    entries,
+                },
+            ) => list.handle_page(from, more, is_incomplete, entries),
+            (Machine::List(list), _, Heard::PageRefused(refusal)) => {
+                list.handle_refusal(from, refusal);
+            }
+            (Machine::List(list), _, Heard::Unreachable { .. }) => list.handle_unreachable(from),
             (Machine::Probe(probe), _, Heard::Status(statistics)) => {
                 probe.handle_answer(from, statistics);
             }
@@ -266,7 +307,15 @@ impl<W> InFlight<W> {
         match &mut self.machine {
             Machine::Read(read) => read.handle_timeout(now),
             Machine::Write(write) => write.handle_timeout(now),
+            Machine::List(list) => list.handle_timeout(),
             Machine::Probe(probe) => probe.handle_timeout(),
+        }
+    }
+
+    /// Servers were silent for so long that a listing goes on without them, if it can.
+    pub(super) fn handle_patience(&mut self) {
+        if let Machine::List(list) = &mut self.machine {
+            list.handle_patience();
         }
     }
 
@@ -282,6 +331,7 @@ impl<W> InFlight<W> {
         let (is_decided, is_complete) = match &self.machine {
             Machine::Read(read) => (read.outcome().is_some(), read.is_complete()),
             Machine::Write(write) => (write.outcome().is_some(), write.is_complete()),
+            Machine::List(list) => (list.outcome().is_some(), list.outcome().is_some()),
             Machine::Probe(probe) => (probe.is_complete(), probe.is_complete()),
         };
         match self.wait {
@@ -319,11 +369,11 @@ impl<W> InFlight<W> {
                 let pending = replicas.filter(|replica| matches!(replica.word, Word::Pending));
                 pending.map(|replica| replica.server).collect()
             }
-            Machine::Write(_) | Machine::Probe(_) => Vec::new(),
+            Machine::Write(_) | Machine::List(_) | Machine::Probe(_) => Vec::new(),
         };
         self.take_tickets(|server, asked| match asked {
             Asked::Get { .. } => silent.contains(&server),
-            Asked::Tag { .. } | Asked::Fetch => true,
+            Asked::Tag { .. } | Asked::Fetch | Asked::Page => true,
             Asked::Put { .. } | Asked::Repair { .. } | Asked::Vouch { .. } | Asked::Status => false,
         })
     }
@@ -348,6 +398,8 @@ impl<W> InFlight<W> {
         let level = match &self.machine {
             Machine::Read(read) => read.level(),
             Machine::Write(write) => write.level(),
+            // A page has tags.
+            Machine::List(_) => Level::Linearizable,
             Machine::Probe(_) => Level::Agreement,
         };
         level == Level::Linearizable

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use dkvs_common::connection::fetch::{Assembly, Digest};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
+use dkvs_common::quorum::list::PageWish;
 use dkvs_common::quorum::read::ReadReply;
 use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::record::Record;
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::reply::Reply;
+use dkvs_common::wire::v2::reply::{PageEntry, Reply};
 use dkvs_common::wire::v2::request::Request;
 
 /// A request's number, never used twice by a core.
@@ -55,6 +56,8 @@ pub enum Asked {
     },
     /// A long value.
     Fetch,
+    /// Some of the keys that the server holds.
+    Page,
     /// How the server does.
     Status,
 }
@@ -88,6 +91,13 @@ pub enum Question {
         /// What no record that was confirmed is newer than.
         tag: Tag,
     },
+    /// Some of the keys that the server holds.
+    Page {
+        /// Which, and how many.
+        wish: PageWish,
+        /// What they begin with.
+        prefix: Bytes,
+    },
     /// How the server does.
     Status,
 }
@@ -99,6 +109,12 @@ impl Question {
             Self::Tag { key } => Request::Tag { key },
             Self::Put { key, record } => Request::Put { key, record },
             Self::Vouch { boot_id, key, tag } => Request::Vouch { boot_id, key, tag },
+            Self::Page { wish, prefix } => Request::List {
+                from: wish.start.from,
+                after: wish.start.after,
+                prefix,
+                limit: u16::try_from(wish.keys_max).unwrap_or(u16::MAX),
+            },
             Self::Status => Request::Stats,
         }
     }
@@ -117,6 +133,17 @@ pub enum Heard {
     Vouched(bool),
     /// Its statistics, by number; DKVS/1 tells none.
     Status(Vec<(u8, u64)>),
+    /// Keys in ring order.
+    Page {
+        /// Whether there are more after them.
+        more: bool,
+        /// Whether the server may have lost some.
+        is_incomplete: bool,
+        /// The keys.
+        entries: Vec<PageEntry>,
+    },
+    /// No keys.
+    PageRefused(Refusal),
     /// A long value.
     Fetched(Value),
     /// No long value, but perhaps a part of it.
@@ -138,6 +165,7 @@ impl Heard {
             }
             Asked::Vouch { .. } => Self::Vouched(false),
             Asked::Fetch => Self::FetchFailed(None),
+            Asked::Page => Self::PageRefused(refusal),
             Asked::Status => Self::Unreachable { sent: true },
         }
     }
@@ -177,6 +205,17 @@ impl Heard {
             },
             Reply::Tag { tag } if matches!(asked, Asked::Tag { .. }) => {
                 return Self::Write(WriteReply::Tag(tag));
+            }
+            Reply::Page {
+                more,
+                is_incomplete,
+                entries,
+            } if asked == Asked::Page => {
+                return Self::Page {
+                    more,
+                    is_incomplete,
+                    entries,
+                };
             }
             Reply::Stats(statistics) if asked == Asked::Status => {
                 return Self::Status(statistics);

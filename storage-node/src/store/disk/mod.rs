@@ -271,12 +271,13 @@ impl DiskStore {
         match self.records.read(key, show) {
             Some(Some(shown)) => Shown::Record(shown),
             Some(None) => Shown::Corrupt,
-            None if self.vouches_for_absence() => Shown::Nothing,
+            None if self.is_complete() => Shown::Nothing,
             None => Shown::Corrupt,
         }
     }
 
-    fn vouches_for_absence(&self) -> bool {
+    /// Whether it answers for every record that it ever confirmed.
+    pub fn is_complete(&self) -> bool {
         self.status.is_complete.load(Ordering::Relaxed) || mutants::is_on(Mutant::LossUnnoticed)
     }
 

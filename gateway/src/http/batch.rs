@@ -1,0 +1,268 @@
+//! POST /batch: many operations in one request, each with its own result.
+//!
+//! All of them are begun in one turn of the worker, so what they ask of a server shares datagrams.
+//! They are as independent of each other as requests of their own would be, and run at once.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Response, request};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType};
+use serde::Deserialize;
+use serde_json::Number;
+
+use super::error::Problem;
+use super::kv;
+use super::params::{self, KvParameters, Query};
+use super::report::micros;
+use super::{App, READ, WRITE, body};
+
+/// Most operations in a batch.
+pub(super) const OPERATIONS_MAX: usize = 128;
+
+/// What the body of a batch may take beside two values of the greatest length, in bytes: keys,
+/// parameters, and many short values.
+const BODY_BYTES_BESIDE: usize = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchBody {
+    operations: Vec<Operation>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+enum Operation {
+    Get(Get),
+    Put(Put),
+    Delete(Delete),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    key: Option<String>,
+    key_base64: Option<String>,
+    n: Option<Number>,
+    r: Option<Number>,
+    consistency: Option<String>,
+    timeout_ms: Option<Number>,
+    wait: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Put {
+    key: Option<String>,
+    key_base64: Option<String>,
+    value: String,
+    #[serde(default)]
+    encoding: Encoding,
+    content_type: Option<String>,
+    n: Option<Number>,
+    w: Option<Number>,
+    consistency: Option<String>,
+    timeout_ms: Option<Number>,
+    wait: Option<String>,
+    tag: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    key: Option<String>,
+    key_base64: Option<String>,
+    n: Option<Number>,
+    w: Option<Number>,
+    consistency: Option<String>,
+    timeout_ms: Option<Number>,
+    wait: Option<String>,
+    tag: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum Encoding {
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    Base64,
+}
+
+pub(super) async fn batch(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response<Body>, Problem> {
+    let (head, mut body) = request.into_parts();
+    let batch = run(&app, &head, &mut body).await;
+    if batch.is_err() {
+        body::linger(&head.headers, body);
+    }
+    batch
+}
+
+async fn run(
+    app: &App,
+    head: &request::Parts,
+    body: &mut Body,
+) -> Result<Response<Body>, Problem> {
+    let started = Instant::now();
+    params::none(&head.uri)?;
+    let coordinator = &app.0.coordinator;
+    let bytes_max = 2 * coordinator.value_bytes_max() + BODY_BYTES_BESIDE;
+    let too_large = || Problem::batch_too_large(bytes_max);
+    let (text, _memory) = body::read(coordinator, body, bytes_max, too_large).await?;
+    let batch: BatchBody =
+        serde_json::from_slice(&text).map_err(|error| Problem::no_batch(&error.to_string()))?;
+    drop(text);
+    let count = batch.operations.len();
+    if !(1..=OPERATIONS_MAX).contains(&count) {
+        return Err(Problem::no_batch(&format!(
+            "it has {count} operations, and may have 1 to {OPERATIONS_MAX}"
+        )));
+    }
+    let results = batch.operations.into_iter();
+    let results = futures_util::future::join_all(results.map(|one| result(app, one))).await;
+    let mut text = b"{\"results\":[".to_vec();
+    for (number, result) in results.into_iter().enumerate() {
+        if number > 0 {
+            text.push(b',');
+        }
+        text.extend(result);
+    }
+    text.extend(format!("],\"elapsed_us\":{}}}\n", micros(started.elapsed())).bytes());
+    Ok(kv::json_text(text))
+}
+
+/// The member of a batch's results that an operation comes to.
+async fn result(app: &App, operation: Operation) -> Vec<u8> {
+    let (name, done) = match operation {
+        Operation::Get(get) => ("read", read(app, get).await),
+        Operation::Put(put) => ("write", write(app, put).await),
+        Operation::Delete(delete) => ("write", erase(app, delete).await),
+    };
+    let (status, name, document) = match done {
+        Ok(document) => (200, name, document),
+        Err(problem) => (problem.status(), "problem", problem.document().to_string().into()),
+    };
+    let mut result = format!("{{\"status\":{status},\"{name}\":").into_bytes();
+    result.extend(document.trim_ascii_end());
+    result.push(b'}');
+    result
+}
+
+async fn read(app: &App, get: Get) -> Result<Vec<u8>, Problem> {
+    let Get {
+        key,
+        key_base64,
+        n,
+        r,
+        consistency,
+        timeout_ms,
+        wait,
+    } = get;
+    let key = self::key(key, key_base64)?;
+    let given = [
+        ("n", text(n)),
+        ("r", text(r)),
+        ("consistency", consistency),
+        ("timeout_ms", text(timeout_ms)),
+        ("wait", wait),
+    ];
+    let parameters = KvParameters::of(app, Query::given(given, READ), "r")?;
+    kv::read(app, &key, &parameters, |found| Ok(found.json(&key))).await
+}
+
+async fn write(app: &App, put: Put) -> Result<Vec<u8>, Problem> {
+    let Put {
+        key,
+        key_base64,
+        value,
+        encoding,
+        content_type,
+        n,
+        w,
+        consistency,
+        timeout_ms,
+        wait,
+        tag,
+    } = put;
+    let key = self::key(key, key_base64)?;
+    let given = [
+        ("n", text(n)),
+        ("w", text(w)),
+        ("consistency", consistency),
+        ("timeout_ms", text(timeout_ms)),
+        ("wait", wait),
+        ("tag", tag),
+    ];
+    let parameters = KvParameters::of(app, Query::given(given, WRITE), "w")?;
+    let bytes: Bytes = match encoding {
+        Encoding::Utf8 => value.into(),
+        Encoding::Base64 => STANDARD
+            .decode(value)
+            .map_err(|error| Problem::invalid_value(format!("it is no base64: {error}")))?
+            .into(),
+    };
+    let value_bytes_max = app.0.coordinator.value_bytes_max();
+    let value = Value::new(bytes)
+        .ok()
+        .filter(|value| value.len() <= value_bytes_max)
+        .ok_or_else(|| Problem::value_too_large(value_bytes_max))?;
+    let content_type = ContentType::new(content_type.unwrap_or_default())
+        .map_err(|error| Problem::invalid_value(error.to_string()))?;
+    let content = Content::Value {
+        content_type,
+        value,
+    };
+    kv::write(app, &key, content, &parameters).await
+}
+
+async fn erase(app: &App, delete: Delete) -> Result<Vec<u8>, Problem> {
+    let Delete {
+        key,
+        key_base64,
+        n,
+        w,
+        consistency,
+        timeout_ms,
+        wait,
+        tag,
+    } = delete;
+    let key = self::key(key, key_base64)?;
+    let given = [
+        ("n", text(n)),
+        ("w", text(w)),
+        ("consistency", consistency),
+        ("timeout_ms", text(timeout_ms)),
+        ("wait", wait),
+        ("tag", tag),
+    ];
+    let parameters = KvParameters::of(app, Query::given(given, WRITE), "w")?;
+    kv::write(app, &key, Content::Tombstone, &parameters).await
+}
+
+/// The key of an operation, of which it has one or the other.
+fn key(key: Option<String>, key_base64: Option<String>) -> Result<Key, Problem> {
+    let bytes: Bytes = match (key, key_base64) {
+        (Some(key), None) => key.into(),
+        (None, Some(key)) => STANDARD
+            .decode(key)
+            .map_err(|error| Problem::invalid_key(format!("`key_base64` is no base64: {error}")))?
+            .into(),
+        _ => {
+            let detail = "an operation has either `key` or `key_base64`";
+            return Err(Problem::invalid_key(detail.to_owned()));
+        }
+    };
+    Ok(Key::new(bytes)?)
+}
+
+fn text(number: Option<Number>) -> Option<String> {
+    number.map(|number| number.to_string())
+}

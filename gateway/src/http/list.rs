@@ -1,0 +1,221 @@
+//! GET /kv: the keys of the cluster, page by page.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header};
+use axum::response::IntoResponse;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use dkvs_common::kv::{KEY_BYTES_MAX, Key};
+use dkvs_common::quorum::list::{List, ListOutcome, ListStanding, Listing, Place};
+use dkvs_common::ring::Position;
+use serde::Serialize;
+
+use super::accept;
+use super::error::Problem;
+use super::params::Query;
+use super::report::{KeyText, micros, reason_of};
+use super::{App, kv};
+use crate::coordinator::Shared;
+
+/// The parameters of a listing.
+pub(super) const PARAMETERS: &[&str] = &["prefix", "limit", "cursor", "timeout_ms"];
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: u64 = 1_000;
+
+/// Where the rest of an NDJSON listing begins.
+const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
+
+#[derive(Serialize)]
+struct ListBody<'a> {
+    keys: Vec<ListedKey<'a>>,
+    cursor: Option<String>,
+    #[serde(flatten)]
+    report: ListReport<'a>,
+    elapsed_us: u64,
+}
+
+/// A key: as text, or in base64 where it is no UTF-8.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ListedKey<'a> {
+    Text(&'a str),
+    Bytes(KeyText<'a>),
+}
+
+/// What each server had to say.
+#[derive(Serialize)]
+pub(super) struct ListReport<'a> {
+    servers: Vec<ListedServer<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedServer<'a> {
+    server: &'a str,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let started = Instant::now();
+    let (listing, timeout) = parse(&app, &uri)?;
+    let is_lines = accept::lines(&headers).ok_or_else(Problem::no_such_list_form)?;
+    let coordinator = &app.0.coordinator;
+    let list = coordinator.list(listing, timeout).await?;
+    let report = ListReport::new(coordinator.shared(), &list);
+    match list.outcome() {
+        Some(ListOutcome::Listed) => {}
+        Some(ListOutcome::Unreachable) => return Err(Problem::list_unreachable(report)),
+        Some(ListOutcome::TimedOut) | None => return Err(Problem::list_timeout(report)),
+    }
+    let cursor = list.next().map(to_cursor);
+    let keys = list.keys().iter().map(ListedKey::new);
+    Ok(match is_lines {
+        true => lines(keys, cursor),
+        false => kv::json(&ListBody {
+            keys: keys.collect(),
+            cursor,
+            report,
+            elapsed_us: micros(started.elapsed()),
+        }),
+    })
+}
+
+fn parse(app: &App, uri: &Uri) -> Result<(Listing, Duration), Problem> {
+    let mut query = Query::new(uri, PARAMETERS);
+    let prefix = query.bytes(uri, "prefix").unwrap_or_default();
+    if prefix.len() > KEY_BYTES_MAX {
+        query.refuse("prefix", format!("it is longer than any key, {KEY_BYTES_MAX} bytes"));
+    }
+    let limit = query.number("limit", LIMIT_MAX);
+    let start = query.value("cursor").map(from_cursor);
+    if start == Some(None) {
+        query.refuse("cursor", "it is the `cursor` of an earlier page, as that gave it");
+    }
+    let timeout = query.timeout(app);
+    query.finish()?;
+    let replication = usize::from(app.0.replication);
+    let listing = Listing {
+        start: start.flatten().unwrap_or(Place::START),
+        prefix: prefix.into(),
+        keys_max: limit.map_or(LIMIT_DEFAULT, |limit| limit as usize),
+        silent_max: replication - (replication / 2 + 1),
+    };
+    Ok((listing, timeout))
+}
+
+const CURSOR_VERSION: u8 = 1;
+
+/// A place as a caller keeps it: version 1, position 20, and the key if there is one.
+fn to_cursor(place: &Place) -> String {
+    let key = place.after.as_ref().map_or(&[][..], Key::as_bytes);
+    let bytes = [&[CURSOR_VERSION], &place.from.0[..], key].concat();
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn from_cursor(cursor: &str) -> Option<Place> {
+    let bytes = Bytes::from(URL_SAFE_NO_PAD.decode(cursor).ok()?);
+    let (&CURSOR_VERSION, rest) = bytes.split_first()? else {
+        return None;
+    };
+    let (from, key) = rest.split_first_chunk::<20>()?;
+    let from = Position(*from);
+    if key.is_empty() {
+        return Some(Place { from, after: None });
+    }
+    let key = Key::new(bytes.slice_ref(key)).ok()?;
+    (Position::of_key(&key) == from).then(|| Place::after(key))
+}
+
+/// A key a line, as JSON.
+fn lines<'a>(keys: impl Iterator<Item = ListedKey<'a>>, cursor: Option<String>) -> Response<Body> {
+    let mut text = Vec::new();
+    for key in keys {
+        serde_json::to_writer(&mut text, &key).expect("keys are strings");
+        text.push(b'\n');
+    }
+    let content_type = HeaderValue::from_static("application/x-ndjson");
+    let mut response = ([(header::CONTENT_TYPE, content_type)], text).into_response();
+    if let Some(Ok(cursor)) = cursor.map(HeaderValue::try_from) {
+        response.headers_mut().insert(DKVS_CURSOR, cursor);
+    }
+    response
+}
+
+impl<'a> ListedKey<'a> {
+    fn new(key: &'a Key) -> Self {
+        match std::str::from_utf8(key.as_bytes()) {
+            Ok(text) => Self::Text(text),
+            Err(_) => Self::Bytes(KeyText::new(key)),
+        }
+    }
+}
+
+impl<'a> ListReport<'a> {
+    fn new(shared: &'a Shared, list: &List) -> Self {
+        let server = |(server, standing)| {
+            let mut reason = None;
+            let status = match standing {
+                Some(ListStanding::Answered) => "answered",
+                Some(ListStanding::Incomplete) => "incomplete",
+                Some(ListStanding::Refused(refusal)) => {
+                    reason = Some(reason_of(refusal));
+                    "refused"
+                }
+                Some(ListStanding::Unreachable) => "unreachable",
+                Some(ListStanding::TimedOut) => "timeout",
+                None => "pending",
+            };
+            ListedServer {
+                server: shared.name(server),
+                status,
+                reason,
+            }
+        };
+        Self {
+            servers: list.standings().map(server).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_as_the_place_that_it_names() {
+        let key = Key::new(&b"a\xff"[..]).unwrap();
+        let without_key = Place {
+            from: Position([7; 20]),
+            after: None,
+        };
+        for place in [Place::START, Place::after(key), without_key] {
+            assert_eq!(from_cursor(&to_cursor(&place)), Some(place));
+        }
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        let place = Place::after(Key::new("a").unwrap());
+        let elsewhere = Place {
+            from: Position([7; 20]),
+            ..place.clone()
+        };
+        let good = to_cursor(&place);
+        let short = URL_SAFE_NO_PAD.encode([CURSOR_VERSION; 20]);
+        let other_version = URL_SAFE_NO_PAD.encode([2; 21]);
+        let padded = good.clone() + "==";
+        for cursor in ["", "a", "!", &short, &other_version, &padded, &to_cursor(&elsewhere)] {
+            assert_eq!(from_cursor(cursor), None, "{cursor}");
+        }
+    }
+}
