@@ -24,7 +24,6 @@ use super::Refusal;
 use crate::cluster::ServerId;
 use crate::kv::Key;
 use crate::ring::Position;
-use crate::tag::Tag;
 use crate::wire::v2::reply::{EntryKind, PageEntry};
 
 /// A place in the ring between two keys: before the first key at `from` or later, but for the key
@@ -387,6 +386,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use crate::tag::Tag;
+
     /// A server's records in ring order.
     #[derive(Clone, Default)]
     struct Server(BTreeMap<Place, PageEntry>);
@@ -593,10 +594,10 @@ mod tests {
     #[test]
     fn a_server_whose_pages_do_not_go_on_is_refused() {
         let mut server = Server::default();
-        server.put("k", 1, EntryKind::Value);
+        server.put("k", 1, EntryKind::PassedOver);
         let mut list = list(3, listing(Place::START, "", 10));
-        let (first, wish) = list.poll_transmit().unwrap();
-        let (_, entries) = server.page(&wish, b"", 10);
+        let (first, _) = list.poll_transmit().unwrap();
+        let entries: Vec<PageEntry> = server.0.into_values().collect();
         list.handle_page(first, true, false, entries.clone());
         assert_eq!(list.poll_transmit().map(|(server, _)| server), Some(first));
         list.handle_page(first, true, false, entries);

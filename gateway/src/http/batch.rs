@@ -106,11 +106,7 @@ pub(super) async fn batch(
     batch
 }
 
-async fn run(
-    app: &App,
-    head: &request::Parts,
-    body: &mut Body,
-) -> Result<Response<Body>, Problem> {
+async fn run(app: &App, head: &request::Parts, body: &mut Body) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
     params::none(&head.uri)?;
     let coordinator = &app.0.coordinator;
@@ -148,7 +144,11 @@ async fn result(app: &App, operation: Operation) -> Vec<u8> {
     };
     let (status, name, document) = match done {
         Ok(document) => (200, name, document),
-        Err(problem) => (problem.status(), "problem", problem.document().to_string().into()),
+        Err(problem) => (
+            problem.status(),
+            "problem",
+            problem.document().to_string().into(),
+        ),
     };
     let mut result = format!("{{\"status\":{status},\"{name}\":").into_bytes();
     result.extend(document.trim_ascii_end());

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Response, Uri, header};
-use axum::response::IntoResponse;
+use axum::http::{Response, Uri};
 use dkvs_common::connection::peer::Speaks;
 use dkvs_common::ring::Position;
 use dkvs_common::wire::v2::reply::{Durability, Statistic};
@@ -14,7 +13,7 @@ use serde::Serialize;
 use super::error::Problem;
 use super::kv::json;
 use super::report::{KeyText, micros};
-use super::{App, OPENAPI_YAML, params, path};
+use super::{App, params, path};
 use crate::coordinator::ServerStatus;
 
 /// How long a server may take to show that it can be reached.
@@ -259,10 +258,4 @@ pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<B
         "servers_reachable": reachable,
     });
     Ok(json(&body))
-}
-
-pub(super) async fn openapi_yaml(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
-    let content_type = [(header::CONTENT_TYPE, "application/yaml")];
-    Ok((content_type, OPENAPI_YAML).into_response())
 }

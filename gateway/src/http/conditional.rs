@@ -61,7 +61,9 @@ pub(super) fn part(headers: &HeaderMap, tag: Option<Tag>, size: usize) -> Part {
         return Part::Whole;
     }
     match parsed.validate(size as u64).as_deref() {
-        Ok([range]) => Part::Bytes(*range.start() as usize..*range.end() as usize + 1),
+        // An empty value has no part.
+        Ok(_) if size == 0 => Part::None,
+        Ok([range]) => Part::Bytes(*range.start() as usize..size.min(*range.end() as usize + 1)),
         Ok(_) => Part::Whole,
         Err(_) => Part::None,
     }

@@ -12,8 +12,8 @@ use dkvs_common::wire::v1::Unrepresentable;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use super::params::InvalidParameter;
 use super::list::ListReport;
+use super::params::InvalidParameter;
 use super::report::{ReadReport, WriteReport};
 use crate::coordinator::NotBegun;
 

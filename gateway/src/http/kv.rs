@@ -11,9 +11,9 @@ use axum::http::{
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::{ReadOutcome, Standing};
 use dkvs_common::quorum::write::WriteOutcome;
-use dkvs_common::quorum::Refusal;
 use dkvs_common::record::{Content, ContentType};
 use dkvs_common::tag::Tag;
 use serde::Serialize;

@@ -94,12 +94,18 @@ fn parse(app: &App, uri: &Uri) -> Result<(Listing, Duration), Problem> {
     let mut query = Query::new(uri, PARAMETERS);
     let prefix = query.bytes(uri, "prefix").unwrap_or_default();
     if prefix.len() > KEY_BYTES_MAX {
-        query.refuse("prefix", format!("it is longer than any key, {KEY_BYTES_MAX} bytes"));
+        query.refuse(
+            "prefix",
+            format!("it is longer than any key, {KEY_BYTES_MAX} bytes"),
+        );
     }
     let limit = query.number("limit", LIMIT_MAX);
     let start = query.value("cursor").map(from_cursor);
     if start == Some(None) {
-        query.refuse("cursor", "it is the `cursor` of an earlier page, as that gave it");
+        query.refuse(
+            "cursor",
+            "it is the `cursor` of an earlier page, as that gave it",
+        );
     }
     let timeout = query.timeout(app);
     query.finish()?;
@@ -214,7 +220,15 @@ mod tests {
         let short = URL_SAFE_NO_PAD.encode([CURSOR_VERSION; 20]);
         let other_version = URL_SAFE_NO_PAD.encode([2; 21]);
         let padded = good.clone() + "==";
-        for cursor in ["", "a", "!", &short, &other_version, &padded, &to_cursor(&elsewhere)] {
+        for cursor in [
+            "",
+            "a",
+            "!",
+            &short,
+            &other_version,
+            &padded,
+            &to_cursor(&elsewhere),
+        ] {
             assert_eq!(from_cursor(cursor), None, "{cursor}");
         }
     }

@@ -10,6 +10,7 @@ mod batch;
 mod body;
 mod cluster;
 mod conditional;
+mod docs;
 pub mod error;
 mod kv;
 mod list;
@@ -190,7 +191,31 @@ pub const OPERATIONS: &[Operation] = &[
         id: "getOpenapiYaml",
         parameters: &[],
         statuses: &[200, 400],
-        handler: || get(cluster::openapi_yaml),
+        handler: || get(docs::openapi_yaml),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/openapi.json",
+        id: "getOpenapiJson",
+        parameters: &[],
+        statuses: &[200, 400],
+        handler: || get(docs::openapi_json),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/docs",
+        id: "getDocs",
+        parameters: &[],
+        statuses: &[200, 400],
+        handler: || get(docs::page),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/docs/{file}",
+        id: "getDocsFile",
+        parameters: &[],
+        statuses: &[200, 400, 404],
+        handler: || get(docs::file),
     },
 ];
 

@@ -30,6 +30,8 @@ pub struct Operation {
     pub id: String,
     /// Its query parameters.
     pub parameters: Vec<Json>,
+    /// The schema of its body in JSON; null without any.
+    pub body: Json,
     /// By status code, in digits or as `4XX`.
     pub responses: Map<String, Json>,
 }
@@ -78,6 +80,7 @@ impl Contract {
                     .filter(|parameter| parameter["in"] == "query")
                     .cloned()
                     .collect(),
+                body: operation["requestBody"]["content"]["application/json"]["schema"].clone(),
                 responses: responses
                     .map(|(code, response)| (code.clone(), self.resolve(response).clone()))
                     .collect(),
@@ -140,6 +143,13 @@ impl Contract {
         Ok(facts)
     }
 
+    /// What the body of a request shows, or what is wrong with it.
+    pub fn judge_request(&self, id: &str, body: &Json) -> Result<Facts, String> {
+        let schema = &self.operation(id).body;
+        no_more(self.violations(schema, body))?;
+        Ok(self.facts("", schema, body))
+    }
+
     fn judge_headers(&self, name: &str, response: &Json, reply: &Reply) -> Result<Facts, String> {
         let empty = Map::new();
         let declared = response["headers"].as_object().unwrap_or(&empty);
@@ -175,7 +185,7 @@ impl Contract {
         // A value given as it is has the type that it was stored with, which may be any.
         let media = content.get(content_type).or_else(|| content.get("*/*"));
         let media = media.ok_or_else(|| format!("{content_type:?} is not declared"))?;
-        if !content_type.ends_with("json") {
+        if !content_type.ends_with("json") || content_type.ends_with("ndjson") {
             return Ok(Facts::new());
         }
         no_more(self.violations(&media["schema"], &reply.json))?;
@@ -213,6 +223,12 @@ impl Contract {
             None => (name, schema),
         };
         let mut facts = Facts::new();
+        let alternatives = schema["oneOf"].as_array().into_iter().flatten();
+        for alternative in alternatives {
+            if self.violations(alternative, instance).is_empty() {
+                facts.extend(self.facts(name, alternative, instance));
+            }
+        }
         if schema["enum"].is_array() {
             facts.insert(format!("{name} is {instance}"));
         }

@@ -2,11 +2,12 @@
 //!
 //! * here: the file itself, and the table that the router is made of
 //! * [`router`]: the paths, methods and parameters that a gateway takes
-//! * [`replies`] and [`versions`]: what it answers; [`contract`] judges, and [`spoilt`] judges the
+//! * [`replies`], [`listing`] and [`versions`]: what it answers; [`contract`] judges, and [`spoilt`] judges the
 //!   judge
 
 mod contract;
 mod levels;
+mod listing;
 mod replies;
 mod router;
 mod spoilt;

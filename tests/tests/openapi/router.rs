@@ -6,7 +6,7 @@ use dkvs_tests::http::{self, Reply};
 use dkvs_tests::process::Gateway;
 use dkvs_tests::programs;
 use reqwest::{Client, Method};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::contract::{Contract, Operation, reference};
 
@@ -28,8 +28,12 @@ async fn a_path_takes_the_methods_that_are_declared_and_no_other() {
             declared.insert("HEAD");
         }
         for method in METHODS {
-            let url = gateway.url(&path.replace("{key}", "k"));
-            let request = client.request(method.parse().unwrap(), url);
+            let path = path.replace("{key}", "k").replace("{file}", "page.js");
+            let mut request = client.request(method.parse().unwrap(), gateway.url(&path));
+            if path == "/batch" {
+                let get = json!({ "op": "get", "key": "k" });
+                request = request.json(&json!({ "operations": [get] }));
+            }
             let reply = http::send(request).await;
             if declared.contains(method) {
                 assert_eq!(reply.status, 200, "{method} {path}: {reply:?}");
@@ -145,6 +149,7 @@ async fn ask(
     value: &str,
 ) -> Reply {
     let path = operation.path.replace("{key}", "k");
+    let path = path.replace("{file}", "page.js");
     let url = gateway.url(&format!("{path}?{name}={value}"));
     let reply = http::send(client.request(operation.method.clone(), &url)).await;
     if operation.method != Method::HEAD {
@@ -177,6 +182,9 @@ fn allowed(schema: &Json) -> Vec<String> {
 
 /// Values that it does not allow.
 fn not_allowed(schema: &Json) -> Vec<String> {
+    if let Some(longest) = schema["maxLength"].as_u64() {
+        return vec!["k".repeat(longest as usize + 1)];
+    }
     let word = schema["enum"][0].as_str().or(schema["example"].as_str());
     match (schema["type"].as_str(), word) {
         (Some("string"), Some(word)) => texts(["", "some", &word.to_uppercase()]),

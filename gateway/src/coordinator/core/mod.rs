@@ -750,9 +750,8 @@ impl<W> Core<W> {
         if request.attempt != attempt {
             return;
         }
-        let heard = if matches!(asked, Asked::Fetch | Asked::Page) {
-            Heard::refused(asked, Refusal::NotV2)
-        } else if self.protocol == Protocol::V2 {
+        let is_v2_only = matches!(asked, Asked::Fetch | Asked::Page);
+        let heard = if is_v2_only || self.protocol == Protocol::V2 {
             Heard::refused(asked, Refusal::NotV2)
         } else if request.needs_tags() {
             if let Some(abandoned) = request.fall_back(now.at) {

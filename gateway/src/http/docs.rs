@@ -1,0 +1,117 @@
+//! The contract, and a page to read and try it. Everything that the page needs is served from here.
+
+use std::sync::LazyLock;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Path;
+use axum::http::{HeaderValue, Request, Response, Uri, header};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+use swagger_ui_dist::{ApiDefinition, OpenApiSource};
+use tower::ServiceExt as _;
+
+use super::error::Problem;
+use super::{OPENAPI_YAML, params};
+
+/// The contract as JSON.
+static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
+    let contract: serde_json::Value =
+        serde_norway::from_str(OPENAPI_YAML).expect("the contract is YAML, as the tests have it");
+    format!("{contract:#}\n").into()
+});
+
+const PAGE: &str = include_str!("docs/page.html");
+
+/// What the page is made of: the viewer, Swagger UI, which comes with a crate, and what starts it.
+static FILES: LazyLock<[(&str, &str, Bytes); 3]> = LazyLock::new(|| {
+    let start = Bytes::from_static(include_bytes!("docs/page.js"));
+    [
+        ("page.js", "text/javascript", start),
+        (
+            "swagger-ui-bundle.js",
+            "text/javascript",
+            viewer("swagger-ui-bundle.js"),
+        ),
+        ("swagger-ui.css", "text/css", viewer("swagger-ui.css")),
+    ]
+});
+
+/// What the page may do: nothing that is not from here. The viewer sets styles on its elements.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
+
+/// How long a browser may keep the viewer.
+const FILE_CACHING: &str = "public, max-age=3600";
+
+/// A file of the viewer. Its crate gives them out as routes only.
+fn viewer(name: &str) -> Bytes {
+    let routes: Router = swagger_ui_dist::generate_routes(ApiDefinition {
+        uri_prefix: "/viewer",
+        api_definition: OpenApiSource::Uri("/openapi.json"),
+        title: None,
+    });
+    let request = Request::get(format!("/viewer/{name}")).body(Body::empty());
+    let file = async {
+        let response = routes.oneshot(request.ok()?).await.ok()?;
+        let body = response.into_body().collect().await.ok()?;
+        Some(body.to_bytes())
+    };
+    // All of it is in the program, so there is nothing to wait for.
+    file.now_or_never().flatten().unwrap_or_default()
+}
+
+pub(super) async fn openapi_yaml(uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    let content_type = [(header::CONTENT_TYPE, "application/yaml")];
+    Ok((content_type, OPENAPI_YAML).into_response())
+}
+
+pub(super) async fn openapi_json(uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    Ok((content_type, OPENAPI_JSON.clone()).into_response())
+}
+
+pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+    ];
+    Ok((headers, PAGE).into_response())
+}
+
+pub(super) async fn file(Path(name): Path<String>, uri: Uri) -> Result<Response<Body>, Problem> {
+    params::none(&uri)?;
+    let mut files = FILES.iter();
+    let Some((_, content_type, file)) = files.find(|(known, ..)| *known == name) else {
+        return Err(Problem::no_such_path(uri.path()));
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static(FILE_CACHING),
+        ),
+    ];
+    Ok((headers, file.clone()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_the_page_names_is_there() {
+        for (name, _, file) in FILES.iter() {
+            assert!(PAGE.contains(&format!("\"/docs/{name}\"")), "{name}");
+            assert!(!file.is_empty(), "{name}");
+        }
+        assert_eq!(PAGE.matches("/docs/").count(), FILES.len());
+        assert!(FILES[1].2.len() > 1 << 20);
+    }
+}
