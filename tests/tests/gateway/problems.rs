@@ -347,7 +347,6 @@ async fn a_path_that_does_not_exist_is_told_so() {
     let gateway = PROGRAMS.gateway(&["--embedded", "3"]);
     for (method, target) in [
         ("GET", "/"),
-        ("GET", "/kv"),
         ("GET", "/kvk"),
         ("GET", "/KV/k"),
         ("PUT", "//kv/k"),

@@ -4,6 +4,7 @@
 mod batches;
 mod deletion;
 mod keys;
+mod listing;
 mod long_values;
 mod mixed;
 mod tags;

@@ -34,6 +34,14 @@ pub fn gets(query: &str) -> Vec<Vec<u8>> {
     (0..KEYS).map(get).collect()
 }
 
+/// A batch of gets of the first keys.
+pub fn batch_of_gets(count: usize) -> Vec<u8> {
+    let operation = |number| format!(r#"{{"op":"get","key":"{}"}}"#, key(number));
+    let operations: Vec<String> = (0..count).map(operation).collect();
+    let body = format!(r#"{{"operations":[{}]}}"#, operations.join(","));
+    http::with_body("POST", "/batch", body.as_bytes())
+}
+
 /// A PUT of each key.
 pub fn puts(query: &str) -> Vec<Vec<u8>> {
     let put = |number| {

@@ -56,6 +56,7 @@ const GET_P99: Spec = Spec {
         goal(2.5, 1.5),
     )
 };
+const BATCH: Spec = ratio("batch", "gets in batches of 100 over gets alone", None);
 const PUT_ONE_ROUND: Spec = ratio(
     "put-agreement",
     "PUT n=3 w=2, agreement, in memory, over the bare handler",
@@ -121,6 +122,9 @@ pub fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let wants = |specs: &[Spec]| specs.iter().any(|spec| options.wants(spec.name));
     if wants(&[GET_LINEARIZABLE, GET_AGREEMENT, GET_P99]) {
         gets(options, report)?;
+    }
+    if wants(&[BATCH]) {
+        batches(options, report)?;
     }
     if wants(&[PUT_ONE_ROUND, PUT_TWO_ROUNDS]) {
         puts(options, report)?;
@@ -203,6 +207,30 @@ fn gets(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     report.compare(&GET_P99, rounds.get(2).unwrap_or(gateway), bare)?;
     report.note(after.since(&before));
     Ok(())
+}
+
+/// How many gets a batch has.
+const BATCHED: usize = 100;
+
+fn batches(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let cluster = Cluster::start(3, options)?;
+    let (alone, batch) = (cluster::gets(""), [cluster::batch_of_gets(BATCHED)]);
+    let load = |requests, body_bytes_min| Load {
+        body_bytes_min,
+        ..load(options, cluster.addr(), requests)
+    };
+    let rounds = take_turns(
+        options.rounds(),
+        vec![
+            Side::new("alone", || load(&alone, SMALL.len() as u64).measure()),
+            Side::new("in batches", || {
+                let mut measured = load(&batch, (BATCHED * SMALL.len()) as u64).measure()?;
+                measured.requests *= BATCHED as u64;
+                Ok(measured)
+            }),
+        ],
+    )?;
+    report.compare(&BATCH, &rounds[1], &rounds[0])
 }
 
 /// Messages and datagrams between gateway and servers.
