@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header, request};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header, request};
 use axum::response::IntoResponse;
 use bytes::{Bytes, BytesMut};
 use dkvs_common::kv::{Key, Value};
@@ -35,7 +35,7 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 
 pub(super) async fn put(
     State(app): State<App>,
-    request: Request,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let (head, mut body) = request.into_parts();
     let put = put_value(&app, &head, &mut body).await;
@@ -359,4 +359,15 @@ async fn linger(mut body: Body) {
     };
     // Past it the connection is closed.
     let _ = tokio::time::timeout(LINGER, reading).await;
+}
+
+/// The same of a whole request, as far as it has a body and its caller sends that unasked.
+pub(super) fn linger_in<B>(request: Request<B>)
+where
+    B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+{
+    let (head, body) = request.into_parts();
+    if !body.is_end_stream() && !head.headers.contains_key(header::EXPECT) {
+        tokio::spawn(linger(Body::new(body)));
+    }
 }
