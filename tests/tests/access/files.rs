@@ -148,3 +148,19 @@ async fn beyond_loopback_callers_have_to_say_who_they_are() {
     connection.send(request("GET", "/livez", None)).await;
     assert_eq!(connection.reply().await.status, 200);
 }
+
+#[test]
+fn the_greeting_says_how_to_talk_to_a_gateway_with_tokens_and_tls() {
+    let known = token("known", "read", &[]);
+    let tokens = token_file(&[&known]);
+    let authority = Authority::new();
+    let server = authority.server();
+    let arguments = ["--embedded", "1", "--tokens", tokens.path()];
+    let mut gateway = PROGRAMS.gateway(&[&arguments, &server.arguments()[..]].concat());
+    let command = gateway.process.stdout_line_with("/servers'");
+    let expected = format!(
+        "curl -H 'Authorization: Bearer TOKEN' 'https://{}/servers'",
+        gateway.addr
+    );
+    assert_eq!(command.trim(), expected);
+}
