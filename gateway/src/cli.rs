@@ -14,17 +14,22 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use dkvs_common::cluster::Cluster;
-use dkvs_storage_node::cli::Signals;
-use dkvs_storage_node::key_file::{self, KeyFile};
+use dkvs_storage_node::cli::{Hangups, Signals};
+use dkvs_storage_node::key_file::KeyFile;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Embedded, Flags, Servers, TIMEOUT_MS_MAX, check_environment};
+use crate::config::{
+    Command, Config, Embedded, Flags, NewToken, Servers, TIMEOUT_MS_MAX, check_environment,
+};
 use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
 use crate::http::App;
+use crate::http::gate::Gate;
 use crate::http::serve::{self, Listener};
+use crate::tls::{Tls, TlsFiles};
+use crate::tokens::{self, TokenFile};
 
 /// File descriptors that are neither connections nor sockets towards servers: listeners, the
 /// runtimes' own, and an embedded cluster of 255 servers.
@@ -39,9 +44,12 @@ const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
     let flags = Flags::parse();
-    let result = check_environment(std::env::vars_os().map(|(name, _)| name))
-        .and_then(|()| Config::new(flags))
-        .and_then(|config| run(&config));
+    let result = match &flags.command {
+        Some(Command::Token(wanted)) => print_token(wanted),
+        None => check_environment(std::env::vars_os().map(|(name, _)| name))
+            .and_then(|()| Config::new(flags))
+            .and_then(|config| run(&config)),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,6 +57,19 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a token and its line for the file, a line each, and what to do with them aside.
+fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
+    let minted = tokens::mint(&wanted.name, wanted.scope, &wanted.prefix);
+    let minted = minted.context("the system has no random bytes")?;
+    writeln!(std::io::stdout(), "{}\n{}", minted.token, minted.line)?;
+    eprintln!(
+        "\nThe first line is the token: give it to whoever is to use it. It is shown this once and \
+         kept nowhere.\nAdd the second line to the token file of each gateway (--tokens FILE, mode \
+         600), and start them with it or send them SIGHUP."
+    );
+    Ok(())
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
@@ -69,13 +90,13 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .workers
         .map_or_else(default_workers, |workers| workers.get());
     let allowed = descriptors(workers, cluster.servers().len(), config.max_connections)?;
-    let key_file = config.key_file.as_deref().map(KeyFile::open).transpose()?;
+    let files = Files::open(config)?;
     let settings = Settings {
         protocol: config.protocol,
         datagram_bytes_max: config.datagram_bytes_max,
         value_bytes_max: config.value_bytes_max,
         offload: config.udp_offload,
-        keys: key_file.as_ref().map(KeyFile::subscribe),
+        keys: files.keys.as_ref().map(KeyFile::subscribe),
         timeout_max: Duration::from_millis(TIMEOUT_MS_MAX),
         limits: Limits {
             requests_max: config.max_in_flight,
@@ -87,19 +108,30 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let listeners = serve::bind(config.listen, workers)
         .with_context(|| format!("cannot take HTTP on {}", config.listen))?;
     let listen = listeners[0].local_addr()?;
+    warn_of_what_is_readable(config, listen);
+    let policy = Arc::new(config.policy.clone());
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
     let mut threads = Vec::new();
     for (number, listener) in listeners.into_iter().enumerate() {
         let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());
         let coordinator = coordinator.context("the system has no random bytes")?;
-        let app = App::new(coordinator, replication, config.timeout, shutdown.clone())?;
+        let tokens = files.tokens.as_ref().map(TokenFile::subscribe);
+        let gate = Gate::new(tokens, Arc::clone(&policy));
+        let app = App::new(
+            coordinator,
+            replication,
+            config.timeout,
+            shutdown.clone(),
+            gate,
+        )?;
         let connections_max = allowed.connections_max;
         threads.push(spawn_worker(
             number,
             listener,
             app,
             connections_max,
+            files.tls.as_ref().map(TlsFiles::subscribe),
             &shutdown,
         )?);
     }
@@ -109,7 +141,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     // Before anyone is told that the gateway serves, and might tell it to end.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.context("cannot take over signals")?;
-    let reloads = runtime.block_on(async { key_file::reloads(key_file.as_ref()) });
+    let reloads = runtime.block_on(async { files.reloads() });
     let reloads = reloads.context("cannot take over SIGHUP")?;
     greet(config, listen, &shared, replication);
     wait_for_signal(runtime, signals, reloads, &shutdown);
@@ -133,6 +165,51 @@ fn start_log(filter: &str) -> anyhow::Result<()> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     Ok(())
+}
+
+/// The files that are read again on SIGHUP.
+struct Files {
+    keys: Option<KeyFile>,
+    tokens: Option<TokenFile>,
+    tls: Option<TlsFiles>,
+}
+
+impl Files {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            keys: config.key_file.as_deref().map(KeyFile::open).transpose()?,
+            tokens: config.tokens.as_deref().map(TokenFile::open).transpose()?,
+            tls: config.tls.as_ref().map(TlsFiles::open).transpose()?,
+        })
+    }
+
+    /// Reads them again on every SIGHUP, which is taken over from here on if there are any. Needs
+    /// a runtime with I/O.
+    fn reloads(&self) -> std::io::Result<impl Future<Output = Infallible>> {
+        let any = self.keys.is_some() || self.tokens.is_some() || self.tls.is_some();
+        let hangups = any.then(Hangups::new).transpose()?;
+        Ok(async move {
+            let Some(mut hangups) = hangups else {
+                return std::future::pending().await;
+            };
+            loop {
+                hangups.next().await;
+                self.keys.as_ref().inspect(|file| file.reload());
+                self.tokens.as_ref().inspect(|file| file.reload());
+                self.tls.as_ref().inspect(|files| files.reload());
+            }
+        })
+    }
+}
+
+/// Says what others on the way can read, and use, although callers have to prove who they are.
+fn warn_of_what_is_readable(config: &Config, listen: SocketAddr) {
+    if config.tokens.is_some() && config.tls.is_none() && !listen.ip().is_loopback() {
+        tracing::warn!(
+            "tokens and values travel unencrypted: whoever reads along on the network can use them; \
+             give --tls-cert and --tls-key, or let something in front of the gateway speak TLS"
+        );
+    }
 }
 
 fn replication(set: Option<NonZeroU8>, cluster: &Cluster) -> anyhow::Result<u8> {
@@ -211,6 +288,7 @@ fn spawn_worker(
     listener: Listener,
     app: App,
     connections_max: usize,
+    tls: Option<Tls>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<WorkerThread> {
     let shutdown = shutdown.clone();
@@ -220,7 +298,7 @@ fn spawn_worker(
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(serve::run(listener, app, connections_max, shutdown))?;
+        runtime.block_on(serve::run(listener, app, connections_max, tls, shutdown))?;
         Ok(())
     })?)
 }
@@ -261,8 +339,12 @@ fn greet(config: &Config, listen: SocketAddr, shared: &Shared, replication: u8) 
 fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u8) -> String {
     let servers = shared.cluster.servers();
     let version = env!("CARGO_PKG_VERSION");
+    let url = match &config.tls {
+        Some(_) => format!("https://{listen}"),
+        None => format!("http://{listen}"),
+    };
     let mut text = format!(
-        "dkvs gateway {version} on http://{listen}\n\n\
+        "dkvs gateway {version} on {url}\n\n\
          {} servers, each key on {replication} of them:\n",
         servers.len()
     );
@@ -281,11 +363,15 @@ fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u
             servers.len() - GREETED_SERVERS_MAX
         );
     }
+    let mut curl = String::from("curl");
+    if config.tokens.is_some() {
+        curl += " -H 'Authorization: Bearer TOKEN'";
+    }
     text += &format!(
         "\nTry:\n  \
-         curl -X PUT --data-binary 'hello' 'http://{listen}/kv/greeting'\n  \
-         curl 'http://{listen}/kv/greeting'\n  \
-         curl 'http://{listen}/servers'\n"
+         {curl} -X PUT --data-binary 'hello' '{url}/kv/greeting'\n  \
+         {curl} '{url}/kv/greeting'\n  \
+         {curl} '{url}/servers'\n"
     );
     match &config.servers {
         Servers::Embedded(Embedded { data_dir: None, .. }) => {

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use clap::{CommandFactory, Parser};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use dkvs_common::connection::peer::DATAGRAM_BYTES_MIN;
 use dkvs_common::kv::VALUE_BYTES_MAX;
 use dkvs_common::wire::v2::reply::Durability;
@@ -21,6 +22,10 @@ use dkvs_storage_node::store::disk::Declaration;
 use serde::Deserialize;
 
 use crate::coordinator::Protocol;
+use crate::http::gate::Policy;
+use crate::http::hosts::{Hosts, parse_host, parse_origin};
+use crate::tls;
+use crate::tokens::{self, Scopes};
 
 /// The longest a request may take, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 30_000;
@@ -31,6 +36,7 @@ pub const TIMEOUT_MS_MAX: u64 = 30_000;
 /// --data-dir.
 #[derive(Debug, Default, Parser)]
 #[command(name = "dkvs-gateway", version)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Flags {
     /// The servers of the cluster, one a line: `<IPv4> <port> <ring points>`
     #[arg(long, env = "DKVS_SERVERS", value_name = "FILE")]
@@ -104,6 +110,45 @@ pub struct Flags {
     #[arg(long, env = "DKVS_UDP_OFFLOAD", value_name = "on|off")]
     udp_offload: Option<Switch>,
 
+    /// The access tokens that are let in, one a line: `<name> sha256:<64 hexadecimal digits>
+    /// <scopes>`; without it nobody needs one. `dkvs-gateway token` makes one. Read again on SIGHUP
+    #[arg(long, env = "DKVS_TOKENS", value_name = "FILE")]
+    tokens: Option<PathBuf>,
+
+    /// Speak TLS with this certificate, in PEM, followed by those between it and its root. Read
+    /// again on SIGHUP
+    #[arg(long, env = "DKVS_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate, in PEM. Read again on SIGHUP
+    #[arg(long, env = "DKVS_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
+    /// With --tls-cert: let in only clients with a certificate that one of these vouches for. Read
+    /// again on SIGHUP
+    #[arg(long, env = "DKVS_TLS_CLIENT_CA", value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// A host name by which requests reach the gateway, besides localhost and its address; several
+    /// with commas, or the flag several times
+    #[arg(
+        long,
+        env = "DKVS_ALLOWED_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    allowed_host: Vec<String>,
+
+    /// An origin whose pages may read and write from browsers, as in `https://app.example.org`;
+    /// several as above
+    #[arg(
+        long,
+        env = "DKVS_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    cors_origin: Vec<String>,
+
     /// Take HTTP from beyond this machine although nothing authenticates it
     #[arg(long, env = "DKVS_INSECURE", num_args = 0..=1, default_missing_value = "true",
           require_equals = true, value_name = "BOOL")]
@@ -116,6 +161,43 @@ pub struct Flags {
     /// A TOML file with any of these, under the same names with underscores
     #[arg(long, env = "DKVS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// What to do in place of serving.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print a new access token, and the line for the token file. Nothing is written anywhere
+    Token(NewToken),
+}
+
+/// What a new token is to be.
+#[derive(Debug, Args)]
+pub(crate) struct NewToken {
+    /// What to call it, in the file and in logs
+    #[arg(long, value_parser = parse_name)]
+    pub(crate) name: String,
+
+    /// What it is good for: read, write and admin, with commas between
+    #[arg(long, value_name = "SCOPES", value_parser = parse_scopes)]
+    pub(crate) scope: Scopes,
+
+    /// Only for keys that begin so; several times for several
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) prefix: Vec<String>,
+}
+
+fn parse_name(name: &str) -> Result<String, &'static str> {
+    tokens::is_name(name)
+        .then(|| name.to_owned())
+        .ok_or("it is 1 to 64 letters, digits, dots, hyphens and underscores")
+}
+
+fn parse_scopes(words: &str) -> Result<Scopes, &'static str> {
+    Scopes::parse(words).ok_or("it is a list of read, write and admin, each once, with commas")
 }
 
 /// The same in a file.
@@ -137,6 +219,12 @@ struct File {
     max_datagram: Option<u16>,
     max_value: Option<u32>,
     udp_offload: Option<Switch>,
+    tokens: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
+    allowed_host: Option<Vec<String>>,
+    cors_origin: Option<Vec<String>>,
     insecure: Option<bool>,
     log: Option<String>,
 }
@@ -216,6 +304,12 @@ pub struct Config {
     pub value_bytes_max: usize,
     /// Whether many datagrams go by one system call.
     pub udp_offload: bool,
+    /// The access tokens that callers need, if they need any.
+    pub tokens: Option<PathBuf>,
+    /// What TLS is spoken with, if it is.
+    pub tls: Option<tls::Paths>,
+    /// What browsers may be made to do.
+    pub policy: Policy,
     /// What to log.
     pub log: String,
 }
@@ -263,11 +357,36 @@ impl Config {
         let listen = flags.listen.or(file.listen);
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
         let insecure = flags.insecure.or(file.insecure).unwrap_or(false);
+        let tokens = flags.tokens.or(file.tokens);
+        let tls = tls_paths(
+            flags.tls_cert.or(file.tls_cert),
+            flags.tls_key.or(file.tls_key),
+            flags.tls_client_ca.or(file.tls_client_ca),
+        )?;
+        let knows_clients = tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
         ensure!(
-            listen.ip().is_loopback() || insecure,
+            listen.ip().is_loopback() || tokens.is_some() || knows_clients || insecure,
             "{listen} can be reached from other machines, and anyone there could read and write \
-             every key; say --insecure if the network is yours alone, or listen on 127.0.0.1"
+             every key; give --tokens FILE, or --tls-client-ca FILE, so that callers have to say \
+             who they are, or listen on 127.0.0.1, or say --insecure if the network is yours alone"
         );
+        let policy = Policy {
+            hosts: Hosts::new(
+                listen,
+                &parse_all(
+                    or_file(flags.allowed_host, file.allowed_host),
+                    parse_host,
+                    "`allowed_host` has {}, which is no host name or address; leave out scheme, \
+                     port and path",
+                )?,
+            ),
+            origins: parse_all(
+                or_file(flags.cors_origin, file.cors_origin),
+                parse_origin,
+                "`cors_origin` has {}, which is no origin as browsers send it, such as \
+                 https://app.example.org or http://localhost:3000, in lower case",
+            )?,
+        };
         let key_file = flags.key_file.or(file.key_file);
         let protocol = flags.protocol.or(file.protocol);
         let protocol = match (protocol, &key_file) {
@@ -314,9 +433,53 @@ impl Config {
             datagram_bytes_max,
             value_bytes_max,
             udp_offload: flags.udp_offload.or(file.udp_offload) != Some(Switch::Off),
+            tokens,
+            tls,
+            policy,
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
         })
     }
+}
+
+/// The files of TLS, if it is to be spoken: then a certificate and its key are both there.
+fn tls_paths(
+    certificates: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_roots: Option<PathBuf>,
+) -> anyhow::Result<Option<tls::Paths>> {
+    match (certificates, key) {
+        (Some(certificates), Some(key)) => Ok(Some(tls::Paths {
+            certificates,
+            key,
+            client_roots,
+        })),
+        (None, None) if client_roots.is_none() => Ok(None),
+        _ => bail!(
+            "of `tls_cert`, `tls_key` and `tls_client_ca` one needs another: a certificate and its \
+             key belong together, and clients are asked for theirs by TLS alone"
+        ),
+    }
+}
+
+/// A list of the flags, or of the file where they have none.
+fn or_file(flags: Vec<String>, file: Option<Vec<String>>) -> Vec<String> {
+    match flags[..] {
+        [] => file.unwrap_or_default(),
+        _ => flags,
+    }
+}
+
+/// Reads each of some texts, or fails with `refusal`, in which {} stands for the text.
+fn parse_all<T>(
+    texts: Vec<String>,
+    parse: impl Fn(&str) -> Option<T>,
+    refusal: &str,
+) -> anyhow::Result<Vec<T>> {
+    let parse = |text: &String| {
+        let refused = || anyhow::Error::msg(refusal.replace("{}", &format!("{text:?}")));
+        parse(text).ok_or_else(refused)
+    };
+    texts.iter().map(parse).collect()
 }
 
 fn read(path: &Path) -> anyhow::Result<File> {
@@ -383,11 +546,73 @@ mod tests {
         assert!(refusal(&["--timeout", "30001"]).contains("from 1 to 30000"));
         assert!(refusal(&["--listen", "0.0.0.0:80"]).contains("--insecure"));
         assert!(Config::new(flags(&["--listen", "0.0.0.0:80", "--insecure"])).is_ok());
+        let listen = ["--listen", "0.0.0.0:80"];
+        let beyond = |more: &[&'static str]| [&listen, more].concat();
+        let tls = ["--tls-cert", "c", "--tls-key", "k"];
+        assert!(refusal(&beyond(&tls)).contains("--tokens FILE"));
+        assert!(Config::new(flags(&beyond(&["--tokens", "t"]))).is_ok());
+        let clients = [&tls[..], &["--tls-client-ca", "a"]].concat();
+        assert!(Config::new(flags(&beyond(&clients))).is_ok());
+        for part in [
+            &tls[..2],
+            &tls[2..],
+            &clients[4..],
+            &clients[2..],
+            &clients[..2],
+        ] {
+            assert!(refusal(part).contains("belong together"), "{part:?}");
+        }
+        assert!(refusal(&["--allowed-host", "a,http://b"]).contains("\"http://b\""));
+        assert!(refusal(&["--cors-origin", "*"]).contains("\"*\""));
         assert!(refusal(&["--max-datagram", "511"]).contains("from 512 to 65507"));
         assert!(refusal(&["--max-value", "16777217"]).contains("at most 16777216"));
         assert!(refusal(&["--protocol", "v1", "--key-file", "f"]).contains("prove"));
         assert!(Flags::try_parse_from(["dkvs-gateway", "--replication", "0"]).is_err());
         assert!(Flags::try_parse_from(["dkvs-gateway", "--replicas", "3"]).is_err());
+    }
+
+    #[test]
+    fn lists_are_given_with_commas_or_one_by_one_or_in_the_file() {
+        let policy = |arguments: &[&str]| Config::new(flags(arguments)).unwrap().policy;
+        let expected = policy(&["--allowed-host", "a", "--allowed-host", "b"]);
+        assert_eq!(policy(&["--allowed-host", "a,b"]), expected);
+        assert_ne!(policy(&["--allowed-host", "a"]), expected);
+        let file: File = toml::from_str("allowed_host = ['a', 'b']").unwrap();
+        let both = or_file(Vec::new(), file.allowed_host.clone());
+        assert_eq!(both, ["a", "b"]);
+        assert_eq!(or_file(vec!["c".into()], file.allowed_host), ["c"]);
+    }
+
+    #[test]
+    fn a_token_is_asked_for_with_nothing_else() {
+        let parse = |arguments: &[&str]| {
+            let arguments = [&["dkvs-gateway"], arguments].concat();
+            Flags::try_parse_from(arguments).map(|flags| flags.command)
+        };
+        assert!(parse(&[]).unwrap().is_none());
+        let asked = [
+            "token",
+            "--name",
+            "a",
+            "--scope",
+            "read,write",
+            "--prefix",
+            "a,b",
+        ];
+        let Some(Command::Token(told)) = parse(&asked).unwrap() else {
+            panic!("a token is asked for");
+        };
+        assert_eq!(told.prefix, ["a,b"]);
+        for wrong in [
+            &["token"][..],
+            &["token", "--name", "a"],
+            &["token", "--name", "a b", "--scope", "read"],
+            &["token", "--name", "a", "--scope", "all"],
+            &["token", "--name", "a", "--scope", "read", "--prefix", ""],
+            &["--embedded", "3", "token", "--name", "a", "--scope", "read"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

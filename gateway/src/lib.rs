@@ -3,6 +3,7 @@
 //! * [`http`]: routes, parameters, JSON, problem documents, the serving of connections
 //! * [`coordinator`]: the requests in flight, and the sockets towards the servers
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
+//! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
 //! A gateway keeps nothing that a request depends on: any number may run side by side.
@@ -17,3 +18,5 @@ pub mod config;
 pub mod coordinator;
 pub mod embedded;
 pub mod http;
+pub mod tls;
+pub mod tokens;

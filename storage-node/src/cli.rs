@@ -28,7 +28,7 @@ use crate::StorageNode;
 use crate::key_file::{self, KeyFile};
 use crate::service::{Config, Service};
 use crate::signals::Backups;
-pub use crate::signals::Signals;
+pub use crate::signals::{Hangups, Signals};
 use crate::store::disk::directory::{self, DataDirectory, Owner};
 use crate::store::disk::{CommitThread, Committer, Declaration, DiskStore, Options};
 use crate::store::{MemoryStore, Store};

@@ -38,7 +38,7 @@ impl KeyFile {
     }
 
     /// Reads the file again. One that is refused changes nothing.
-    fn reload(&self) {
+    pub fn reload(&self) {
         match load(&self.path) {
             Ok(keys) => {
                 self.keys.send_replace(keys);
@@ -68,25 +68,33 @@ pub fn reloads(key_file: Option<&KeyFile>) -> io::Result<impl Future<Output = In
 
 /// Reads the cluster's keys. A file that group or others may read, write or run is refused.
 pub fn load(path: &Path) -> anyhow::Result<Keys> {
+    let text = read_private(path, "the cluster's keys are in it")?;
+    Ok(Keys::parse(&path.display().to_string(), &text)?)
+}
+
+/// Reads a file, which is refused if group or others may read, write or run it; `why` says why
+/// that matters.
+pub fn read_private(path: &Path, why: &str) -> anyhow::Result<Vec<u8>> {
     let cannot_read = || format!("cannot read {}", path.display());
     let mut file = File::open(path).with_context(cannot_read)?;
     // Of the file that was opened, so that no other can take its place in between.
     #[cfg(unix)]
-    refuse_if_shared(&file, path)?;
+    refuse_if_shared(&file, path, why)?;
+    #[cfg(not(unix))]
+    let _ = why;
     let mut text = Vec::new();
     file.read_to_end(&mut text).with_context(cannot_read)?;
-    Ok(Keys::parse(&path.display().to_string(), &text)?)
+    Ok(text)
 }
 
 #[cfg(unix)]
-fn refuse_if_shared(file: &File, path: &Path) -> anyhow::Result<()> {
+fn refuse_if_shared(file: &File, path: &Path, why: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 
     let mode = file.metadata()?.permissions().mode();
     anyhow::ensure!(
         mode & 0o077 == 0,
-        "{path} is open to others than its owner (mode {:03o}), and the cluster's keys are in it; \
-         say chmod 600 {path}",
+        "{path} is open to others than its owner (mode {:03o}), and {why}; say chmod 600 {path}",
         mode & 0o777,
         path = path.display(),
     );

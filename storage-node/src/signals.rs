@@ -50,18 +50,18 @@ impl Signals {
 
 /// The system's wishes that files be read again.
 #[cfg(unix)]
-pub(crate) struct Hangups(tokio::signal::unix::Signal);
+pub struct Hangups(tokio::signal::unix::Signal);
 
 #[cfg(unix)]
 impl Hangups {
     /// Takes over SIGHUP. Needs a runtime with I/O.
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self(signal(SignalKind::hangup())?))
     }
 
     /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
+    pub async fn next(&mut self) {
         if self.0.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
@@ -70,15 +70,17 @@ impl Hangups {
 
 /// As on Unix, where there is no such thing.
 #[cfg(not(unix))]
-pub(crate) struct Hangups;
+pub struct Hangups;
 
 #[cfg(not(unix))]
 impl Hangups {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    /// Never fails.
+    pub fn new() -> std::io::Result<Self> {
         Ok(Self)
     }
 
-    pub(crate) async fn next(&mut self) {
+    /// Waits for ever.
+    pub async fn next(&mut self) {
         std::future::pending().await
     }
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::{PATIENCE, patiently};
@@ -126,7 +126,7 @@ pub fn path_of(key: impl AsRef<[u8]>) -> String {
 /// The bytes of a request with a body of known length, or with none.
 pub fn request(method: &str, target: impl AsRef<[u8]>, body: Option<&[u8]>) -> Vec<u8> {
     let mut bytes = [method.as_bytes(), b" ", target.as_ref()].concat();
-    bytes.extend_from_slice(b" HTTP/1.1\r\nhost: test\r\n");
+    bytes.extend_from_slice(b" HTTP/1.1\r\nhost: localhost\r\n");
     if let Some(body) = body {
         bytes.extend_from_slice(format!("content-length: {}\r\n", body.len()).as_bytes());
     }
@@ -143,8 +143,8 @@ pub async fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Reply {
 }
 
 /// A connection on which a test writes the bytes itself.
-pub struct Connection {
-    stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    stream: S,
     /// What has arrived and belongs to no reply yet.
     arrived: Vec<u8>,
 }
@@ -152,8 +152,15 @@ pub struct Connection {
 impl Connection {
     pub async fn open(addr: SocketAddr) -> Self {
         let stream = patiently(TcpStream::connect(addr)).await;
+        Self::over(stream.expect("a connection"))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// HTTP over a stream of any kind.
+    pub fn over(stream: S) -> Self {
         Self {
-            stream: stream.expect("a connection"),
+            stream,
             arrived: Vec::new(),
         }
     }
@@ -196,6 +203,12 @@ impl Connection {
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.receive().await {}
         std::mem::take(&mut self.arrived)
+    }
+
+    /// So many of the bytes that come next, or fewer if the other side closes or breaks off first.
+    pub async fn first_bytes(&mut self, length: usize) -> Vec<u8> {
+        while self.arrived.len() < length && self.receive().await {}
+        self.arrived[..length.min(self.arrived.len())].to_vec()
     }
 
     async fn head(&mut self) -> (StatusCode, HeaderMap) {

@@ -144,8 +144,8 @@ impl Gateway {
     /// Runs a command that starts one.
     pub fn of(command: Command) -> Self {
         let mut process = Process::spawn(command);
-        let greeting = process.stdout_line_with("http://");
-        let (_, addr) = greeting.split_once("http://").unwrap();
+        let greeting = process.stdout_line_with("://");
+        let (_, addr) = greeting.split_once("://").unwrap();
         Self {
             addr: addr.trim().parse().unwrap(),
             process,

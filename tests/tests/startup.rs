@@ -120,7 +120,7 @@ fn bad_arguments_are_refused_with_what_is_wrong() {
     let path = servers.path();
     for (arguments, reason) in [
         (&["--no-such-flag"][..], "--no-such-flag"),
-        (&["file"], "unexpected argument 'file'"),
+        (&["file"], "the subcommand 'file'"),
         (
             &["--servers", path, "--embedded", "3"],
             "both `servers` and `embedded` are set",

@@ -16,6 +16,7 @@ use dkvs_common::record::{Content, ContentType};
 use serde::Deserialize;
 use serde_json::Number;
 
+use super::access::{Caller, Scope};
 use super::error::Problem;
 use super::kv;
 use super::params::{self, KvParameters, Query};
@@ -96,17 +97,23 @@ enum Encoding {
 
 pub(super) async fn batch(
     State(app): State<App>,
+    caller: Caller,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     let (head, mut body) = request.into_parts();
-    let batch = run(&app, &head, &mut body).await;
+    let batch = run(&app, &caller, &head, &mut body).await;
     if batch.is_err() {
         body::linger(&head.headers, body);
     }
     batch
 }
 
-async fn run(app: &App, head: &request::Parts, body: &mut Body) -> Result<Response<Body>, Problem> {
+async fn run(
+    app: &App,
+    caller: &Caller,
+    head: &request::Parts,
+    body: &mut Body,
+) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
     params::none(&head.uri)?;
     let coordinator = &app.0.coordinator;
@@ -123,7 +130,7 @@ async fn run(app: &App, head: &request::Parts, body: &mut Body) -> Result<Respon
         )));
     }
     let results = batch.operations.into_iter();
-    let results = futures_util::future::join_all(results.map(|one| result(app, one))).await;
+    let results = futures_util::future::join_all(results.map(|one| result(app, caller, one))).await;
     let mut text = b"{\"results\":[".to_vec();
     for (number, result) in results.into_iter().enumerate() {
         if number > 0 {
@@ -136,11 +143,11 @@ async fn run(app: &App, head: &request::Parts, body: &mut Body) -> Result<Respon
 }
 
 /// The member of a batch's results that an operation comes to.
-async fn result(app: &App, operation: Operation) -> Vec<u8> {
+async fn result(app: &App, caller: &Caller, operation: Operation) -> Vec<u8> {
     let (name, done) = match operation {
-        Operation::Get(get) => ("read", read(app, get).await),
-        Operation::Put(put) => ("write", write(app, put).await),
-        Operation::Delete(delete) => ("write", erase(app, delete).await),
+        Operation::Get(get) => ("read", read(app, caller, get).await),
+        Operation::Put(put) => ("write", write(app, caller, put).await),
+        Operation::Delete(delete) => ("write", erase(app, caller, delete).await),
     };
     let (status, name, document) = match done {
         Ok(document) => (200, name, document),
@@ -156,7 +163,7 @@ async fn result(app: &App, operation: Operation) -> Vec<u8> {
     result
 }
 
-async fn read(app: &App, get: Get) -> Result<Vec<u8>, Problem> {
+async fn read(app: &App, caller: &Caller, get: Get) -> Result<Vec<u8>, Problem> {
     let Get {
         key,
         key_base64,
@@ -167,6 +174,7 @@ async fn read(app: &App, get: Get) -> Result<Vec<u8>, Problem> {
         wait,
     } = get;
     let key = self::key(key, key_base64)?;
+    caller.may(Scope::Read, Some(&key))?;
     let given = [
         ("n", text(n)),
         ("r", text(r)),
@@ -178,7 +186,7 @@ async fn read(app: &App, get: Get) -> Result<Vec<u8>, Problem> {
     kv::read(app, &key, &parameters, |found| Ok(found.json(&key))).await
 }
 
-async fn write(app: &App, put: Put) -> Result<Vec<u8>, Problem> {
+async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem> {
     let Put {
         key,
         key_base64,
@@ -193,6 +201,7 @@ async fn write(app: &App, put: Put) -> Result<Vec<u8>, Problem> {
         tag,
     } = put;
     let key = self::key(key, key_base64)?;
+    caller.may(Scope::Write, Some(&key))?;
     let given = [
         ("n", text(n)),
         ("w", text(w)),
@@ -223,7 +232,7 @@ async fn write(app: &App, put: Put) -> Result<Vec<u8>, Problem> {
     kv::write(app, &key, content, &parameters).await
 }
 
-async fn erase(app: &App, delete: Delete) -> Result<Vec<u8>, Problem> {
+async fn erase(app: &App, caller: &Caller, delete: Delete) -> Result<Vec<u8>, Problem> {
     let Delete {
         key,
         key_base64,
@@ -235,6 +244,7 @@ async fn erase(app: &App, delete: Delete) -> Result<Vec<u8>, Problem> {
         tag,
     } = delete;
     let key = self::key(key, key_base64)?;
+    caller.may(Scope::Write, Some(&key))?;
     let given = [
         ("n", text(n)),
         ("w", text(w)),

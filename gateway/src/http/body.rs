@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Request, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
@@ -100,7 +100,7 @@ fn take_memory(
 /// closing a connection with unread bytes would take the answer back. A caller who waits to be
 /// asked for the body is not asked for it any more.
 pub(super) fn linger(headers: &HeaderMap, mut body: Body) {
-    if headers.contains_key(header::EXPECT) {
+    if http_body::Body::is_end_stream(&body) || headers.contains_key(header::EXPECT) {
         return;
     }
     let reading = async move {
@@ -114,4 +114,13 @@ pub(super) fn linger(headers: &HeaderMap, mut body: Body) {
     };
     // Past it the connection is closed.
     drop(tokio::spawn(tokio::time::timeout(LINGER, reading)));
+}
+
+/// The same of a whole request.
+pub(super) fn linger_in<B>(request: Request<B>)
+where
+    B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+{
+    let (head, body) = request.into_parts();
+    linger(&head.headers, Body::new(body));
 }

@@ -4,7 +4,6 @@ use std::sync::LazyLock;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Path;
 use axum::http::{HeaderValue, Request, Response, Uri, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
@@ -85,10 +84,11 @@ pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
     Ok((headers, PAGE).into_response())
 }
 
-pub(super) async fn file(Path(name): Path<String>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn file(uri: Uri) -> Result<Response<Body>, Problem> {
     params::none(&uri)?;
+    let name = uri.path().strip_prefix("/docs/");
     let mut files = FILES.iter();
-    let Some((_, content_type, file)) = files.find(|(known, ..)| *known == name) else {
+    let Some((_, content_type, file)) = files.find(|(known, ..)| Some(*known) == name) else {
         return Err(Problem::no_such_path(uri.path()));
     };
     let headers = [

@@ -217,6 +217,88 @@ impl Problem {
         )
     }
 
+    pub(super) fn bad_host(detail: &'static str) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-host",
+            "The Host header is not valid",
+            format!("{detail}; a request has exactly one, with the host that it is sent to"),
+        )
+    }
+
+    pub(super) fn host_not_allowed(host: &str) -> Self {
+        let shown: String = host.chars().take(100).collect();
+        Self::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "host-not-allowed",
+            "The gateway does not go by this name",
+            format!(
+                "the request is for the host {shown:?}, which this gateway does not go by; if it \
+                 should, start it with --allowed-host and that name"
+            ),
+        )
+    }
+
+    pub(super) fn cross_site() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "cross-site",
+            "A page of another origin may not do this",
+            "a browser sent this for a page of another origin, which may not change anything here; \
+             if it should, start the gateway with --cors-origin and the page's origin",
+        )
+    }
+
+    pub(super) fn no_token() -> Self {
+        Self::unauthorized(
+            "the request has no access token; send the header Authorization: Bearer <token>",
+        )
+        .with_header(header::WWW_AUTHENTICATE, "Bearer realm=\"dkvs\"")
+    }
+
+    pub(super) fn wrong_token() -> Self {
+        Self::unauthorized("the access token is none that this gateway knows").with_header(
+            header::WWW_AUTHENTICATE,
+            "Bearer realm=\"dkvs\", error=\"invalid_token\"",
+        )
+    }
+
+    fn unauthorized(detail: &'static str) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "An access token is needed",
+            detail,
+        )
+    }
+
+    pub(super) fn forbidden_scope(token: &str, scope: &str) -> Self {
+        Self::forbidden(format!(
+            "the access token {token:?} does not have the scope {scope}, which this needs"
+        ))
+    }
+
+    pub(super) fn forbidden_key(token: &str) -> Self {
+        Self::forbidden(format!(
+            "the key is outside of the prefixes of the access token {token:?}"
+        ))
+    }
+
+    pub(super) fn forbidden_listing(token: &str) -> Self {
+        Self::forbidden(format!(
+            "not all keys with this prefix are within a prefix of the access token {token:?}"
+        ))
+    }
+
+    fn forbidden(detail: String) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "The access token is not good for this",
+            detail,
+        )
+    }
+
     pub(super) fn not_ready(detail: String) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,

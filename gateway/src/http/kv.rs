@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, request,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request,
 };
 use axum::response::IntoResponse;
 use bytes::Bytes;
@@ -29,7 +29,7 @@ const PREFIX: &str = "/kv/";
 
 pub(super) async fn put(
     State(app): State<App>,
-    request: Request,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let (head, mut body) = request.into_parts();
     let put = put_value(&app, &head, &mut body).await;

@@ -15,6 +15,7 @@ use dkvs_common::ring::Position;
 use serde::Serialize;
 
 use super::accept;
+use super::access::Caller;
 use super::error::Problem;
 use super::params::Query;
 use super::report::{KeyText, micros, reason_of};
@@ -63,11 +64,13 @@ struct ListedServer<'a> {
 
 pub(super) async fn list(
     State(app): State<App>,
+    caller: Caller,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
     let (listing, timeout) = parse(&app, &uri)?;
+    caller.may_list(&listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(Problem::no_such_list_form)?;
     let coordinator = &app.0.coordinator;
     let list = coordinator.list(listing, timeout).await?;

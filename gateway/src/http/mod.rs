@@ -1,17 +1,23 @@
 //! HTTP: routes in one place, handlers that extract, coordinate and respond.
 //!
+//! * [`gate`]: what is asked of every request before it is routed, and said to every browser
+//! * [`access`]: what each operation asks of its caller, and who that is
+//! * [`hosts`]: the names that the gateway goes by
 //! * [`error`]: every failure as a problem document; the only place that names their status codes
 //! * [`serve`]: connections, with time-outs and limits
 //!
 //! Handlers know nothing of sockets or wire formats, and the coordinator knows nothing of HTTP.
 
 mod accept;
+pub mod access;
 mod batch;
 mod body;
 mod cluster;
 mod conditional;
 mod docs;
 pub mod error;
+pub mod gate;
+pub mod hosts;
 mod kv;
 mod list;
 mod params;
@@ -29,7 +35,9 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
+use access::{Access, GuardLayer, Scope};
 use error::Problem;
+use gate::Gate;
 use request_id::RequestIds;
 
 /// The contract of this API, as served at `/openapi.yaml`.
@@ -46,6 +54,7 @@ struct Inner {
     /// Called when the gateway is to end: it then says that it is not ready.
     draining: CancellationToken,
     request_ids: RequestIds,
+    gate: Gate,
 }
 
 impl App {
@@ -55,6 +64,7 @@ impl App {
         replication: u8,
         timeout: Duration,
         draining: CancellationToken,
+        gate: Gate,
     ) -> anyhow::Result<Self> {
         Ok(Self(Arc::new(Inner {
             coordinator,
@@ -62,6 +72,7 @@ impl App {
             timeout,
             draining,
             request_ids: RequestIds::new()?,
+            gate,
         })))
     }
 }
@@ -74,6 +85,8 @@ pub struct Operation {
     pub path: &'static str,
     /// Its `operationId`.
     pub id: &'static str,
+    /// What it asks of its caller.
+    pub access: Access,
     /// The query parameters it takes; any other is refused.
     pub parameters: &'static [&'static str],
     /// The status codes it may answer with.
@@ -83,8 +96,10 @@ pub struct Operation {
 
 const WRITE: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "tag"];
 const READ: &[&str] = &["n", "r", "consistency", "timeout_ms", "wait", "raw"];
-const GET_STATUSES: &[u16] = &[200, 206, 304, 400, 404, 406, 409, 414, 416, 503, 504];
-const HEAD_STATUSES: &[u16] = &[200, 304, 400, 404, 406, 409, 414, 503, 504];
+const GET_STATUSES: &[u16] = &[
+    200, 206, 304, 400, 401, 403, 404, 406, 409, 414, 416, 421, 503, 504,
+];
+const HEAD_STATUSES: &[u16] = &[200, 304, 400, 401, 403, 404, 406, 409, 414, 421, 503, 504];
 
 /// Every operation. HEAD goes with every GET; it is an operation of its own where a caller would
 /// want it for its own sake.
@@ -93,22 +108,25 @@ pub const OPERATIONS: &[Operation] = &[
         method: Method::PUT,
         path: "/kv/{key}",
         id: "putValue",
+        access: Access::Key(Scope::Write),
         parameters: WRITE,
-        statuses: &[200, 400, 408, 409, 413, 414, 503, 504, 507],
+        statuses: &[200, 400, 401, 403, 408, 409, 413, 414, 421, 503, 504, 507],
         handler: || put(kv::put),
     },
     Operation {
         method: Method::DELETE,
         path: "/kv/{key}",
         id: "deleteValue",
+        access: Access::Key(Scope::Write),
         parameters: WRITE,
-        statuses: &[200, 400, 409, 414, 501, 503, 504, 507],
+        statuses: &[200, 400, 401, 403, 409, 414, 421, 501, 503, 504, 507],
         handler: || delete(kv::delete),
     },
     Operation {
         method: Method::GET,
         path: "/kv/{key}",
         id: "getValue",
+        access: Access::Key(Scope::Read),
         parameters: READ,
         statuses: GET_STATUSES,
         handler: || get(kv::get),
@@ -117,6 +135,7 @@ pub const OPERATIONS: &[Operation] = &[
         method: Method::HEAD,
         path: "/kv/{key}",
         id: "headValue",
+        access: Access::Key(Scope::Read),
         parameters: READ,
         statuses: HEAD_STATUSES,
         handler: MethodRouter::new, // goes with GET
@@ -125,96 +144,126 @@ pub const OPERATIONS: &[Operation] = &[
         method: Method::GET,
         path: "/kv",
         id: "listKeys",
+        access: Access::Token,
         parameters: list::PARAMETERS,
-        statuses: &[200, 400, 406, 501, 503, 504],
+        statuses: &[200, 400, 401, 403, 406, 421, 501, 503, 504],
         handler: || get(list::list),
     },
     Operation {
         method: Method::POST,
         path: "/batch",
         id: "runBatch",
+        access: Access::Token,
         parameters: &[],
-        statuses: &[200, 400, 408, 413, 503],
+        statuses: &[200, 400, 401, 403, 408, 413, 421, 503],
         handler: || post(batch::batch),
     },
     Operation {
         method: Method::GET,
         path: "/ring",
         id: "getRing",
+        access: Access::Cluster(Scope::Admin),
         parameters: &[],
-        statuses: &[200, 400],
+        statuses: &[200, 400, 401, 403, 421],
         handler: || get(cluster::ring),
     },
     Operation {
         method: Method::GET,
         path: "/ring/{key}",
         id: "getPreferenceList",
+        access: Access::Key(Scope::Read),
         parameters: &["n"],
-        statuses: &[200, 400, 414],
+        statuses: &[200, 400, 401, 403, 414, 421],
         handler: || get(cluster::preference_list),
     },
     Operation {
         method: Method::GET,
         path: "/servers",
         id: "getServers",
+        access: Access::Cluster(Scope::Admin),
         parameters: &[],
-        statuses: &[200, 400, 503],
+        statuses: &[200, 400, 401, 403, 421, 503],
         handler: || get(cluster::servers),
     },
     Operation {
         method: Method::GET,
         path: "/livez",
         id: "getLiveness",
+        access: Access::Open,
         parameters: &[],
-        statuses: &[200, 400],
+        statuses: &[200, 400, 421],
         handler: || get(cluster::live),
     },
     Operation {
         method: Method::GET,
         path: "/healthz",
         id: "getHealth",
+        access: Access::Open,
         parameters: &[],
-        statuses: &[200, 400],
+        statuses: &[200, 400, 421],
         handler: || get(cluster::live),
     },
     Operation {
         method: Method::GET,
         path: "/readyz",
         id: "getReadiness",
+        access: Access::Open,
         parameters: &[],
-        statuses: &[200, 400, 503],
+        statuses: &[200, 400, 421, 503],
         handler: || get(cluster::ready),
     },
     Operation {
         method: Method::GET,
         path: "/openapi.yaml",
         id: "getOpenapiYaml",
+        access: Access::Open,
         parameters: &[],
-        statuses: &[200, 400],
+        statuses: &[200, 400, 421],
         handler: || get(docs::openapi_yaml),
     },
     Operation {
         method: Method::GET,
         path: "/openapi.json",
         id: "getOpenapiJson",
+        access: Access::Open,
         parameters: &[],
-        statuses: &[200, 400],
+        statuses: &[200, 400, 421],
         handler: || get(docs::openapi_json),
     },
     Operation {
         method: Method::GET,
         path: "/docs",
         id: "getDocs",
+        access: Access::Open,
         parameters: &[],
-        statuses: &[200, 400],
+        statuses: &[200, 400, 421],
         handler: || get(docs::page),
     },
     Operation {
         method: Method::GET,
-        path: "/docs/{file}",
-        id: "getDocsFile",
+        path: "/docs/page.js",
+        id: "getDocsScript",
+        access: Access::Open,
         parameters: &[],
-        statuses: &[200, 400, 404],
+        statuses: &[200, 400, 421],
+        handler: || get(docs::file),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/docs/swagger-ui-bundle.js",
+        id: "getDocsViewer",
+        access: Access::Open,
+        parameters: &[],
+        statuses: &[200, 400, 421],
+        handler: || get(docs::file),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/docs/swagger-ui.css",
+        id: "getDocsStyle",
+        access: Access::Open,
+        parameters: &[],
+        statuses: &[200, 400, 421],
         handler: || get(docs::file),
     },
 ];
@@ -223,14 +272,25 @@ pub const OPERATIONS: &[Operation] = &[
 pub fn router(app: App) -> Router {
     let mut router = Router::new();
     for operation in OPERATIONS {
+        let handler = || {
+            let handler = (operation.handler)();
+            if app.0.gate.has_tokens() {
+                handler.layer(GuardLayer {
+                    access: operation.access,
+                    key_prefix: operation.path.strip_suffix("{key}").unwrap_or_default(),
+                })
+            } else {
+                handler
+            }
+        };
         // A key may be any bytes, slashes among them, so it takes the rest of the path. The
         // pattern needs a byte to match; the path without one is the empty key.
         if let Some(prefix) = operation.path.strip_suffix("{key}") {
             router = router
-                .route(prefix, (operation.handler)())
-                .route(&format!("{prefix}{{*key}}"), (operation.handler)());
+                .route(prefix, handler())
+                .route(&format!("{prefix}{{*key}}"), handler());
         } else {
-            router = router.route(operation.path, (operation.handler)());
+            router = router.route(operation.path, handler());
         }
     }
     router

@@ -272,6 +272,8 @@ pub(super) fn none(uri: &Uri) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::gate::{Gate, Policy};
+    use crate::http::hosts::Hosts;
     use std::sync::Arc;
 
     use dkvs_common::cluster::Cluster;
@@ -300,7 +302,12 @@ mod tests {
         };
         let coordinator = Coordinator::new(Arc::new(Shared::new(cluster)), settings).unwrap();
         let timeout = Duration::from_secs(1);
-        App::new(coordinator, 3, timeout, CancellationToken::new()).unwrap()
+        let policy = Policy {
+            hosts: Hosts::new(([127, 0, 0, 1], 80).into(), &[]),
+            origins: Vec::new(),
+        };
+        let gate = Gate::new(None, Arc::new(policy));
+        App::new(coordinator, 3, timeout, CancellationToken::new(), gate).unwrap()
     }
 
     const KNOWN: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "tag", "raw"];

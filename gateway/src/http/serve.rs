@@ -1,10 +1,10 @@
-//! Connections: accepted, limited, timed, drained.
+//! Connections: accepted, limited, timed, drained; by TLS if there are certificates.
 //!
 //! hyper is driven directly rather than through `axum::serve`, which sets no time-out on the
 //! head of a request and none on an idle connection.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -17,6 +17,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, Method, Request, Response, header};
 use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,14 +25,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use super::body::linger_in;
 use super::error::Problem;
 use super::{App, router};
+use crate::tls::Tls;
 
-/// How long the head of a request may take.
+/// How long the head of a request may take, and the handshake of TLS.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may be idle between requests, or make no progress taking a response.
@@ -105,11 +109,13 @@ fn open(addr: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Serves one worker's connections until `shutdown`, then drains them.
+/// Serves one worker's connections until `shutdown`, then drains them. With `tls` it speaks nothing
+/// else.
 pub async fn run(
     listener: Listener,
     app: App,
     connections_max: usize,
+    tls: Option<Tls>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener.0)?;
@@ -117,6 +123,7 @@ pub async fn run(
         router: router(app.clone()),
         app,
         started: Instant::now(),
+        tls,
         shutdown: shutdown.clone(),
     };
     let connections = TaskTracker::new();
@@ -124,7 +131,7 @@ pub async fn run(
     let place = |stream| {
         if connections.len() < connections_max {
             connections.spawn(server.clone().serve(stream));
-        } else if refusals.len() < REFUSALS_MAX {
+        } else if server.tls.is_none() && refusals.len() < REFUSALS_MAX {
             refusals.spawn(tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)));
         }
     };
@@ -163,6 +170,7 @@ pub async fn run(
 async fn refuse(mut stream: TcpStream) -> io::Result<()> {
     let refusal = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+         x-content-type-options: nosniff\r\ncontent-security-policy: default-src 'none'\r\n\
          retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{REFUSAL_BODY}",
         REFUSAL_BODY.len()
     );
@@ -178,6 +186,7 @@ struct Server {
     router: Router,
     app: App,
     started: Instant,
+    tls: Option<Tls>,
     shutdown: CancellationToken,
 }
 
@@ -186,6 +195,22 @@ impl Server {
     async fn serve(self, stream: TcpStream) {
         // Small answers go out at once. A socket that refuses this works all the same.
         let _ = stream.set_nodelay(true);
+        match self.tls.as_ref().map(Tls::acceptor) {
+            None => self.serve_stream(stream).await,
+            // Apart, so that connections without TLS take no memory for it.
+            Some(acceptor) => Box::pin(self.serve_tls(stream, acceptor)).await,
+        }
+    }
+
+    async fn serve_tls(self, stream: TcpStream, acceptor: TlsAcceptor) {
+        match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_stream(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long and is given up"),
+        }
+    }
+
+    async fn serve_stream(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let clock = Clock::new(self.started);
         let shutdown = self.shutdown.clone();
         let timed = TimedStream {
@@ -303,12 +328,12 @@ impl Clock {
 }
 
 /// A stream that tells the clock of its progress.
-struct TimedStream {
-    stream: TcpStream,
+struct TimedStream<S> {
+    stream: S,
     clock: Clock,
 }
 
-impl AsyncRead for TimedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -323,7 +348,7 @@ impl AsyncRead for TimedStream {
     }
 }
 
-impl AsyncWrite for TimedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -357,7 +382,7 @@ impl AsyncWrite for TimedStream {
     }
 }
 
-impl TimedStream {
+impl<S> TimedStream<S> {
     fn note_progress(&self, written: &Poll<io::Result<usize>>) {
         if matches!(written, Poll::Ready(Ok(_))) && self.clock.is_idle() {
             self.clock.enter(Phase::Idle);
@@ -378,12 +403,19 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.clock.enter(Phase::Handling);
-        let request_ids = &self.server.app.0.request_ids;
-        let request_id = request_ids.name(request.headers().get(X_REQUEST_ID));
+        let app = self.server.app.clone();
+        let request_id = app.0.request_ids.name(request.headers().get(X_REQUEST_ID));
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let response = self.server.router.clone().call(request);
+        let reader = app.0.gate.reader(request.headers());
+        let response = match app.0.gate.stop(&mut request) {
+            None => Either::Left(self.server.router.clone().call(request)),
+            Some(stopped) => {
+                linger_in(request);
+                Either::Right(ready(Ok(stopped)))
+            }
+        };
         let clock = self.clock.clone();
         Box::pin(async move {
             let mut response = response.await?;
@@ -401,6 +433,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
             let status = response.status().as_u16();
             tracing::debug!(?request_id, %method, ?uri, status, "answered");
             response.headers_mut().insert(X_REQUEST_ID, request_id);
+            app.0.gate.mark(response.headers_mut(), reader);
             clock.enter(Phase::Idle);
             Ok(response)
         })

@@ -76,7 +76,7 @@ async fn a_connection_serves_one_request_after_another() {
         connection.send(request("GET", "/kv/none", None)).await;
         assert_eq!(connection.reply().await.status, 404);
     }
-    let last = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let last = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     connection.send(last).await;
     assert_eq!(connection.reply().await.header("connection"), "close");
     assert_eq!(connection.rest().await, b"");
@@ -119,7 +119,7 @@ async fn a_request_may_arrive_byte_by_byte() {
 }
 
 async fn expecting(connection: &mut Connection, content_length: usize) -> Reply {
-    let head = "PUT /kv/k?wait=all HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n";
+    let head = "PUT /kv/k?wait=all HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n";
     let length = format!("content-length: {content_length}\r\n\r\n");
     connection.send(head.to_owned() + &length).await;
     connection.reply().await
@@ -168,24 +168,27 @@ async fn http_1_0_is_understood() {
 #[tokio::test]
 async fn ill_formed_requests_are_refused_and_change_nothing() {
     let cluster = programs!().cluster(3, &[]);
-    let many_headers: String = (0..65).map(|number| format!("h{number}: x\r\n")).collect();
-    let many_headers = format!("PUT /kv/k HTTP/1.1\r\n{many_headers}\r\n");
-    let long_header = format!("PUT /kv/k HTTP/1.1\r\nh: {}\r\n\r\n", "x".repeat(200_000));
+    let many_headers: String = (0..64).map(|number| format!("h{number}: x\r\n")).collect();
+    let many_headers = format!("PUT /kv/k HTTP/1.1\r\nhost: localhost\r\n{many_headers}\r\n");
+    let long_header = format!(
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\nh: {}\r\n\r\n",
+        "x".repeat(200_000)
+    );
     for request in [
         "\r\n\r\nnonsense\r\n\r\n",
         "PUT\r\n\r\n",
         "PUT /kv/k\r\n\r\n",
         "PUT /kv/k HTTP/9.9\r\n\r\n",
-        "PUT /kv/a b HTTP/1.1\r\n\r\n",
-        "PUT kv/k HTTP/1.1\r\n\r\n",
-        "PUT /kv/k HTTP/1.1\r\nno colon\r\n\r\n",
-        "PUT /kv/k HTTP/1.1\r\n: no name\r\n\r\n",
-        "PUT /kv/k HTTP/1.1\r\na\0b: x\r\n\r\n",
-        "PUT /kv/k HTTP/1.1\r\ncontent-length: -1\r\n\r\nv",
-        "PUT /kv/k HTTP/1.1\r\ncontent-length: 1x\r\n\r\nv",
-        "PUT /kv/k HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nvv",
-        "PUT /kv/k HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\nv",
-        "PUT /kv/k HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n-1\r\nv\r\n0\r\n\r\n",
+        "PUT /kv/a b HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "PUT kv/k HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\nno colon\r\n\r\n",
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\n: no name\r\n\r\n",
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\na\0b: x\r\n\r\n",
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\nv",
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1x\r\n\r\nv",
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nvv",
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\nv",
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n-1\r\nv\r\n0\r\n\r\n",
         "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}fc\u{3}\u{3}",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         &many_headers,
@@ -209,9 +212,9 @@ async fn ill_formed_requests_are_refused_and_change_nothing() {
 async fn a_request_with_two_framings_is_not_taken_for_two_requests() {
     let cluster = programs!().cluster(3, &[]);
     let mut connection = Connection::open(cluster.gateway.addr).await;
-    let smuggled = "PUT /kv/smuggled HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nv";
+    let smuggled = "PUT /kv/smuggled HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nv";
     let both = format!(
-        "PUT /kv/k HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
          {:x}\r\n{smuggled}\r\n0\r\n\r\n",
         smuggled.len()
     );

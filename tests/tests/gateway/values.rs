@@ -133,7 +133,7 @@ async fn too_large(gateway: &Gateway, longest: usize) {
     let too_long = vec![b'v'; longest + 1];
     let announced = request("PUT", "/kv/k", Some(&too_long));
     let mut chunked =
-        b"PUT /kv/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+        b"PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     for chunk in too_long.chunks(1_000) {
         chunked.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
         chunked.extend_from_slice(chunk);
@@ -147,7 +147,8 @@ async fn too_large(gateway: &Gateway, longest: usize) {
         format!("content-length: {}\r\n\r\n", longest + 1).as_bytes(),
     ]
     .concat();
-    let endless = b"PUT /kv/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nffffff\r\n";
+    let endless =
+        b"PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nffffff\r\n";
     let endless = [endless, &too_long[..]].concat();
     let megabytes = request("PUT", "/kv/k", Some(&vec![b'v'; 8 << 20]));
 
@@ -173,7 +174,7 @@ async fn too_large(gateway: &Gateway, longest: usize) {
 async fn a_chunked_value_of_32753_bytes_is_taken() {
     let cluster = programs!().cluster(3, &[]);
     let mut connection = Connection::open(cluster.gateway.addr).await;
-    let head = "PUT /kv/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     connection.send(head).await;
     for chunk in vec![b'v'; LONGEST].chunks(10_000) {
         connection.send(format!("{:x}\r\n", chunk.len())).await;
@@ -205,8 +206,8 @@ async fn by_dkvs_1_a_nul_in_a_value_is_refused_and_nothing_is_stored() {
 #[tokio::test]
 async fn a_body_that_is_cut_off_or_ill_formed_stores_nothing() {
     let cluster = programs!().cluster(3, &[]);
-    let cut_off = b"PUT /kv/k HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nonly";
-    let chunked = "PUT /kv/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let cut_off = b"PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nonly";
+    let chunked = "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     for body in [
         &cut_off[..],
         format!("{chunked}4\r\nonly\r\n").as_bytes(),

@@ -9,8 +9,14 @@ use serde_json::{Map, Value as Json, json};
 /// The file.
 pub const TEXT: &str = include_str!("../../../openapi.yaml");
 
-/// Headers that need no mention: HTTP itself has them on any reply.
-const PLAIN_HEADERS: [&str; 3] = ["content-length", "content-type", "date"];
+/// Headers that need no mention: HTTP itself, or what is said to browsers, has them on any reply.
+const PLAIN_HEADERS: [&str; 5] = [
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "date",
+    "x-content-type-options",
+];
 
 /// What the file declares, or what a reply has shown of it, a line each: `getValue 404`,
 /// `getValue 200 DKVS-Quorum`, `Ring.points`, `Value.encoding is "base64"`.

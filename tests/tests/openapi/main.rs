@@ -78,7 +78,8 @@ fn every_reference_leads_somewhere_and_every_component_is_referred_to() {
         assert!(contract.target(reference).is_some(), "{reference}");
     }
     let kinds = contract.document["components"].as_object().unwrap();
-    for (kind, components) in kinds {
+    // Schemes are referred to by their names alone.
+    for (kind, components) in kinds.iter().filter(|(kind, _)| *kind != "securitySchemes") {
         for name in components.as_object().unwrap().keys() {
             let reference = format!("#/components/{kind}/{name}");
             assert!(references.contains(&reference), "{reference} is not used");

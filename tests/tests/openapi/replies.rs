@@ -1,7 +1,10 @@
 //! Real replies of every kind, each judged by what the file declares of it.
 
+use dkvs_gateway::http::OPERATIONS;
+use dkvs_gateway::tokens::{Scopes, mint};
 use dkvs_tests::faulty::{FaultyServer, Manner};
 use dkvs_tests::http::{self, Connection, Reply, exchange};
+use dkvs_tests::keys::set_mode;
 use dkvs_tests::process::{Gateway, ServersFile};
 use dkvs_tests::{patiently, programs, v1};
 use reqwest::{Body, Client, Method, RequestBuilder};
@@ -25,6 +28,8 @@ const NOT_SHOWN: &[&str] = &[
     "runBatch 503",
     "runBatch 503 Retry-After",
     "runBatch 503 X-Request-Id",
+    // It belongs to no operation.
+    "Problem.type is \"urn:dkvs:problem:no-such-path\"",
 ];
 
 #[tokio::test]
@@ -35,6 +40,7 @@ async fn replies_keep_to_the_file_and_show_all_that_it_declares() {
     the_cluster_and_its_health(&mut witness).await;
     paths_that_are_refused(&mut witness).await;
     values_that_are_refused(&mut witness).await;
+    callers_that_are_refused(&mut witness).await;
     replicas_that_disagree(&mut witness).await;
     servers_that_are_gone(&mut witness).await;
     a_server_that_is_silent(&mut witness).await;
@@ -283,9 +289,49 @@ async fn values_that_are_refused(witness: &mut Witness) {
     let reply = at.put("/kv/k", too_long, "413 value-too-large").await;
     assert_members(&reply, json!({ "value_bytes_max": 1_000, "outcome": null }));
 
-    let head = "PUT /kv/k HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     let reply = exchange(gateway.addr, format!("{head}no length\r\n")).await;
     at.judge("putValue", reply, "400 invalid-body");
+}
+
+async fn callers_that_are_refused(witness: &mut Witness) {
+    let known = mint(
+        "known",
+        Scopes::parse("read,write").unwrap(),
+        &["other".into()],
+    )
+    .unwrap();
+    let tokens = ServersFile::with_text(&known.line);
+    set_mode(&tokens, 0o600);
+    let arguments = ["--embedded", "3", "--tokens", tokens.path()];
+    let gateway = programs!().gateway(&arguments);
+    let mut at = witness.at(&gateway);
+    for operation in OPERATIONS {
+        let (id, target) = (operation.id, operation.path.replace("{key}", "k"));
+        let is_head = operation.method == Method::HEAD;
+        let expect = |told: &'static str| if is_head { &told[..3] } else { told };
+        let elsewhere = at.request(id, &target).header("host", "other.example");
+        at.send(id, elsewhere, expect("421 host-not-allowed")).await;
+        if !operation.statuses.contains(&401) {
+            continue;
+        }
+        at.ask(id, &target, expect("401 unauthorized")).await;
+        let wrong = at.request(id, &target).bearer_auth("wrong");
+        at.send(id, wrong, expect("401 unauthorized")).await;
+        // Of a batch each operation is refused by itself.
+        if operation.statuses.contains(&403) && id != "runBatch" {
+            let limited = at.request(id, &target).bearer_auth(&known.token);
+            at.send(id, limited, expect("403 forbidden")).await;
+        }
+    }
+    for (id, target) in [("deleteValue", "/kv/k"), ("runBatch", "/batch")] {
+        let foreign = at.request(id, target);
+        let foreign = foreign.header("sec-fetch-site", "cross-site");
+        at.send(id, foreign, "403 cross-site").await;
+    }
+    let nowhere = "GET /servers HTTP/1.1\r\n\r\n";
+    let reply = exchange(gateway.addr, nowhere).await;
+    at.judge("getServers", reply, "400 invalid-host");
 }
 
 async fn replicas_that_disagree(witness: &mut Witness) {

@@ -28,7 +28,7 @@ async fn a_path_takes_the_methods_that_are_declared_and_no_other() {
             declared.insert("HEAD");
         }
         for method in METHODS {
-            let path = path.replace("{key}", "k").replace("{file}", "page.js");
+            let path = path.replace("{key}", "k");
             let mut request = client.request(method.parse().unwrap(), gateway.url(&path));
             if path == "/batch" {
                 let get = json!({ "op": "get", "key": "k" });
@@ -149,7 +149,6 @@ async fn ask(
     value: &str,
 ) -> Reply {
     let path = operation.path.replace("{key}", "k");
-    let path = path.replace("{file}", "page.js");
     let url = gateway.url(&format!("{path}?{name}={value}"));
     let reply = http::send(client.request(operation.method.clone(), &url)).await;
     if operation.method != Method::HEAD {

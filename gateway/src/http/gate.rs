@@ -1,0 +1,283 @@
+//! What is asked of every request before it is routed: is it meant for this gateway, does a
+//! foreign web page send it, and does its caller have a token. And what every reply says to
+//! browsers.
+//!
+//! Nothing of a request's body is looked at here.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
+use axum::response::IntoResponse as _;
+use tokio::sync::watch;
+
+use super::OPERATIONS;
+use super::access::{Access, Caller};
+use super::error::Problem;
+use super::hosts::Hosts;
+use crate::tokens::Tokens;
+
+/// Longest token that is looked for, in bytes: hashing what strangers send has to have an end.
+const TOKEN_BYTES_MAX: usize = 512;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// For how many seconds a browser may remember what a preflight was told.
+const PREFLIGHT_SECONDS: &str = "600";
+
+/// What one worker asks of requests.
+#[derive(Clone)]
+pub struct Gate {
+    tokens: Option<watch::Receiver<Tokens>>,
+    policy: Arc<Policy>,
+}
+
+/// What browsers may be made to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The hosts that requests may be sent to.
+    pub hosts: Hosts,
+    /// The origins of pages that may read and write.
+    pub origins: Vec<HeaderValue>,
+}
+
+impl Gate {
+    /// Lets in whom these tokens let in; everyone if there are none.
+    pub fn new(tokens: Option<watch::Receiver<Tokens>>, policy: Arc<Policy>) -> Self {
+        Self { tokens, policy }
+    }
+
+    /// Whether callers need a token.
+    pub(super) fn has_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// What a request that goes no further is answered with. One that does has its [`Caller`] in
+    /// its extensions, if there are tokens and it has one.
+    pub(super) fn stop<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
+        let is_preflight = match self.check_sender(request) {
+            Ok(is_preflight) => is_preflight,
+            Err(problem) => return Some(problem.into_response()),
+        };
+        if is_preflight {
+            return Some(preflight());
+        }
+        let tokens = self.tokens.as_ref()?;
+        // Not in the match itself: the tokens would be borrowed all through it.
+        let caller = caller(&tokens.borrow(), request.headers());
+        match caller {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                None
+            }
+            Err(_) if is_open(request.method(), request.uri()) => None,
+            Err(problem) => Some(problem.into_response()),
+        }
+    }
+
+    /// Whether a request is a preflight of a page that may send more. Fails if it is meant for
+    /// another host, or comes from a page that may not send it.
+    fn check_sender<B>(&self, request: &Request<B>) -> Result<bool, Problem> {
+        let (method, headers) = (request.method(), request.headers());
+        let authority = authority(request)?;
+        if let Some(authority) = authority
+            && !self.policy.hosts.allow(authority)
+        {
+            return Err(Problem::host_not_allowed(authority));
+        }
+        if self.policy.origin_of(headers).is_some() {
+            return Ok(is_preflight(method, headers));
+        }
+        if is_from_foreign_page(method, headers, authority) {
+            return Err(Problem::cross_site());
+        }
+        Ok(false)
+    }
+
+    /// The origin of a page that may read the reply, to be kept for [`Self::mark`].
+    pub(super) fn reader(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        self.policy.origin_of(headers).cloned()
+    }
+
+    /// Tells browsers what to do with a reply, where it does not say so itself.
+    pub(super) fn mark(&self, headers: &mut HeaderMap, reader: Option<HeaderValue>) {
+        let mut say = |name: HeaderName, value: &'static str| {
+            headers
+                .entry(name)
+                .or_insert(HeaderValue::from_static(value));
+        };
+        say(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        say(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
+        if self.policy.origins.is_empty() {
+            return;
+        }
+        if reader.is_some() {
+            say(header::ACCESS_CONTROL_EXPOSE_HEADERS, "*");
+        }
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        if let Some(origin) = reader {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
+    }
+}
+
+impl Policy {
+    /// The origin that a request comes from, if it is one that may.
+    fn origin_of<'a>(&'a self, headers: &HeaderMap) -> Option<&'a HeaderValue> {
+        if self.origins.is_empty() {
+            return None;
+        }
+        let origin = headers.get(header::ORIGIN)?;
+        self.origins.iter().find(|allowed| *allowed == origin)
+    }
+}
+
+/// Whom a request is for: the host of its target if that is a URL, else of its one Host header,
+/// which only HTTP/1.0 may leave out (RFC 9112, section 3.2).
+fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Problem::bad_host("there is more than one Host header"));
+    }
+    let host = match host {
+        Some(host) => Some(
+            host.to_str()
+                .map_err(|_| Problem::bad_host("the Host header is no host"))?,
+        ),
+        None if request.version() >= Version::HTTP_11 => {
+            return Err(Problem::bad_host("there is no Host header"));
+        }
+        None => None,
+    };
+    let target = request.uri().authority();
+    Ok(target.map(|authority| authority.as_str()).or(host))
+}
+
+/// A browser's question whether a page may send what it wants to send.
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn preflight() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            "GET, HEAD, PUT, POST, DELETE",
+        ),
+        // The star does not stand for the first.
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, *"),
+        (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Whether a browser sends this for a page of another origin, and it may change something.
+/// Browsers that are old, or do not trust the way to the gateway, tell the origin alone. What is
+/// no browser tells neither.
+fn is_from_foreign_page(method: &Method, headers: &HeaderMap, authority: Option<&str>) -> bool {
+    if method.is_safe() {
+        return false;
+    }
+    match (headers.get(SEC_FETCH_SITE), headers.get(header::ORIGIN)) {
+        (Some(site), _) => site != "same-origin" && site != "none",
+        (None, Some(origin)) => {
+            let origin = origin.to_str().ok();
+            let host = origin.and_then(|origin| origin.split_once("://"));
+            let (host, authority) = (host.map(|(_, host)| host), authority.unwrap_or_default());
+            !host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+        }
+        (None, None) => false,
+    }
+}
+
+fn caller(tokens: &Tokens, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(Problem::no_token)?;
+    let token = bearer(value.as_bytes()).ok_or_else(Problem::no_token)?;
+    if values.next().is_some() || token.len() > TOKEN_BYTES_MAX {
+        return Err(Problem::wrong_token());
+    }
+    let token = tokens.find(token).ok_or_else(Problem::wrong_token)?;
+    Ok(Caller::with(token))
+}
+
+/// The token of `Bearer <token>`; schemes have no case.
+fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let (scheme, token) = credentials.split_at_checked(SCHEME.len())?;
+    scheme
+        .eq_ignore_ascii_case(SCHEME)
+        .then(|| token.trim_ascii())
+}
+
+/// Whether a request is for an operation that needs no token.
+fn is_open(method: &Method, uri: &Uri) -> bool {
+    OPERATIONS.iter().any(|operation| {
+        let is_head = method == Method::HEAD && operation.method == Method::GET;
+        operation.access == Access::Open
+            && operation.path == uri.path()
+            && (operation.method == *method || is_head)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_follows_its_scheme() {
+        for (credentials, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("BEARER   abc ", Some("abc")),
+            ("Bearer ", Some("")),
+            ("Bearer", None),
+            ("Bearerabc", None),
+            ("Basic abc", None),
+            ("abc", None),
+            ("", None),
+        ] {
+            let expected = token.map(str::as_bytes);
+            assert_eq!(bearer(credentials.as_bytes()), expected, "{credentials}");
+        }
+    }
+
+    #[test]
+    fn what_a_foreign_page_may_change_something_with_is_known() {
+        for (method, site, origin, is_foreign) in [
+            ("PUT", None, None, false),
+            ("PUT", Some("none"), None, false),
+            ("PUT", Some("same-origin"), Some("http://kv:80"), false),
+            ("PUT", Some("cross-site"), None, true),
+            ("POST", Some("same-site"), None, true),
+            ("POST", Some("cross-site"), Some("http://kv:80"), true),
+            ("DELETE", Some("anything"), None, true),
+            ("POST", None, Some("http://kv:80"), false),
+            ("POST", None, Some("https://KV:80"), false),
+            ("POST", None, Some("http://kv"), true),
+            ("POST", None, Some("http://other"), true),
+            ("POST", None, Some("null"), true),
+            ("GET", Some("cross-site"), Some("http://other"), false),
+            ("HEAD", Some("cross-site"), None, false),
+            ("OPTIONS", Some("cross-site"), Some("http://other"), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(SEC_FETCH_SITE, site), (header::ORIGIN, origin)] {
+                if let Some(value) = value {
+                    headers.insert(name, HeaderValue::from_static(value));
+                }
+            }
+            let method = method.parse().unwrap();
+            let told = is_from_foreign_page(&method, &headers, Some("kv:80"));
+            assert_eq!(told, is_foreign, "{method} {site:?} {origin:?}");
+        }
+    }
+}

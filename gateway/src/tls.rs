@@ -1,0 +1,126 @@
+//! TLS: the files it needs, and who is told when they change.
+//!
+//! The certificates are rustls's to judge, and the cryptography is ring's. HTTP/1.1 is all that is
+//! spoken inside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, ensure};
+use dkvs_storage_node::key_file;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+/// Where the files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// The gateway's certificate and those between it and its root, in this order.
+    pub certificates: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who vouches for clients; if none, clients need no certificate.
+    pub client_roots: Option<PathBuf>,
+}
+
+/// The files in use, and those who are told of them.
+pub struct TlsFiles {
+    paths: Paths,
+    config: watch::Sender<Arc<ServerConfig>>,
+}
+
+impl TlsFiles {
+    /// Reads the files. A key that others than its owner may read or write is refused.
+    pub fn open(paths: &Paths) -> anyhow::Result<Self> {
+        Ok(Self {
+            paths: paths.clone(),
+            config: watch::Sender::new(Arc::new(load(paths)?)),
+        })
+    }
+
+    /// What is spoken from now on, as it changes.
+    pub fn subscribe(&self) -> Tls {
+        Tls(self.config.subscribe())
+    }
+
+    /// Reads the files again. If any is refused, nothing changes. Connections that are open stay
+    /// as they are.
+    pub fn reload(&self) {
+        match load(&self.paths) {
+            Ok(config) => {
+                self.config.send_replace(Arc::new(config));
+                tracing::info!("SIGHUP: the TLS files were read again");
+            }
+            Err(error) => {
+                tracing::error!("SIGHUP: the TLS certificate and key stay as they were: {error:#}");
+            }
+        }
+    }
+}
+
+/// How a worker speaks TLS.
+#[derive(Clone)]
+pub struct Tls(watch::Receiver<Arc<ServerConfig>>);
+
+impl Tls {
+    /// What takes up the next connection.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.0.borrow()))
+    }
+}
+
+fn load(paths: &Paths) -> anyhow::Result<ServerConfig> {
+    let certificates = certificates(&paths.certificates)?;
+    let key = private_key(&paths.key)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let config = match &paths.client_roots {
+        None => config.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for root in self::certificates(path)? {
+                let added = roots.add(root);
+                added.with_context(|| format!("{} has no valid roots", path.display()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            config.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let config = config.with_single_cert(certificates, key);
+    let mut config = config.with_context(|| {
+        let (certificates, key) = (paths.certificates.display(), paths.key.display());
+        format!("the certificate in {certificates} and the key in {key} cannot be used together")
+    })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let name = path.display();
+    let text = fs::read(path).with_context(|| format!("cannot read {name}"))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|_| anyhow!("{name} is damaged: certificates are expected in it, as PEM"))?;
+    ensure!(
+        !certificates.is_empty(),
+        "{name} has no certificate; PEM is expected, with lines BEGIN CERTIFICATE"
+    );
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    let text = key_file::read_private(path, "the private key is in it")?;
+    // The reason might show a part of the key.
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+        anyhow!(
+            "{} has no private key that can be read; PEM is expected, not encrypted, with a line \
+             BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY",
+            path.display()
+        )
+    })
+}
