@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use dkvs_common::cluster::Cluster;
+use dkvs_storage_node::about;
 use dkvs_storage_node::cli::{Hangups, Signals};
 use dkvs_storage_node::key_file::KeyFile;
 use tokio::runtime::Runtime;
@@ -43,20 +45,60 @@ const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
-    let flags = Flags::parse();
-    let result = match &flags.command {
-        Some(Command::Token(wanted)) => print_token(wanted),
-        None => check_environment(std::env::vars_os().map(|(name, _)| name))
-            .and_then(|()| Config::new(flags))
-            .and_then(|config| run(&config)),
-    };
-    match result {
+    match carry_out(Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dkvs-gateway: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn carry_out(flags: Flags) -> anyhow::Result<()> {
+    if let Some(text) = flags.about.text::<Flags>()? {
+        return Ok(about::print(&text)?);
+    }
+    if let Some(Command::Token(wanted)) = &flags.command {
+        return print_token(wanted);
+    }
+    check_environment(std::env::vars_os().map(|(name, _)| name))?;
+    let is_check = flags.check_config;
+    let config = Config::new(flags)?;
+    match is_check {
+        true => check(&config),
+        false => run(&config),
+    }
+}
+
+/// Whether the settings, and the files that they name, are such as to serve with.
+fn check(config: &Config) -> anyhow::Result<()> {
+    filter(&config.log)?;
+    let servers = match &config.servers {
+        Servers::File(path) => {
+            let cluster = read_cluster(path)?;
+            let replication = replication(config.replication, &cluster)?;
+            let servers = cluster.servers().len();
+            format!("{servers} servers, each key on {replication} of them")
+        }
+        Servers::Embedded(_) => "servers inside the gateway".to_owned(),
+    };
+    let files = Files::open(config)?;
+    let has = |is_there: bool| if is_there { "with" } else { "without" };
+    let text = format!(
+        "the settings are good, and nothing was started\n  HTTP on {}, {} TLS, {} tokens\n  \
+         {servers}, {} keys\n",
+        config.listen,
+        has(files.tls.is_some()),
+        has(files.tokens.is_some()),
+        has(files.keys.is_some()),
+    );
+    Ok(about::print(text.as_bytes())?)
+}
+
+fn read_cluster(path: &Path) -> anyhow::Result<Cluster> {
+    let name = path.display().to_string();
+    let text = fs::read(path).with_context(|| format!("cannot read {name}"))?;
+    Ok(Cluster::parse(&name, &text)?)
 }
 
 /// Prints a token and its line for the file, a line each, and what to do with them aside.
@@ -75,11 +117,7 @@ fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
 fn run(config: &Config) -> anyhow::Result<()> {
     start_log(&config.log)?;
     let (cluster, _embedded) = match &config.servers {
-        Servers::File(path) => {
-            let name = path.display().to_string();
-            let text = fs::read(path).with_context(|| format!("cannot read {name}"))?;
-            (Cluster::parse(&name, &text)?, None)
-        }
+        Servers::File(path) => (read_cluster(path)?, None),
         Servers::Embedded(servers) => {
             let embedded = EmbeddedCluster::start(servers)?;
             (embedded.cluster().clone(), Some(embedded))
@@ -156,15 +194,17 @@ fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 fn start_log(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| {
-        format!("`log` is {filter:?}, which is no filter such as info or debug")
-    })?;
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(self::filter(filter)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     Ok(())
+}
+
+fn filter(words: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(words)
+        .with_context(|| format!("`log` is {words:?}, which is no filter such as info or debug"))
 }
 
 /// The files that are read again on SIGHUP.

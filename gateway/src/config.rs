@@ -17,6 +17,7 @@ use dkvs_common::connection::peer::DATAGRAM_BYTES_MIN;
 use dkvs_common::kv::VALUE_BYTES_MAX;
 use dkvs_common::wire::v2::reply::Durability;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX, VALUE_BYTES_DEFAULT};
+use dkvs_storage_node::about::About;
 use dkvs_storage_node::cli::{DeclarationChoice, DurabilityChoice};
 use dkvs_storage_node::store::disk::Declaration;
 use serde::Deserialize;
@@ -62,7 +63,7 @@ pub struct Flags {
     declare: Option<DeclarationChoice>,
 
     /// Where to take HTTP [default: 127.0.0.1:8080]
-    #[arg(long, env = "DKVS_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "DKVS_LISTEN", value_name = "ADDR", value_parser = parse_listen)]
     listen: Option<SocketAddr>,
 
     /// How many servers keep each key [default: 3, or the number of servers if fewer]
@@ -162,6 +163,13 @@ pub struct Flags {
     #[arg(long, env = "DKVS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
+    /// Read everything that the settings name, say what is wrong, and start nothing
+    #[arg(long)]
+    pub(crate) check_config: bool,
+
+    #[command(flatten)]
+    pub(crate) about: About,
+
     /// What to do in place of serving.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -188,6 +196,12 @@ pub(crate) struct NewToken {
     /// Only for keys that begin so; several times for several
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) prefix: Vec<String>,
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(
+        |_| "it is an IP address and a port from 0 to 65535, as in 127.0.0.1:8080 or [::1]:8080",
+    )
 }
 
 fn parse_name(name: &str) -> Result<String, &'static str> {
@@ -640,7 +654,8 @@ mod tests {
         for argument in Flags::command().get_arguments() {
             let name = argument.get_id().as_str();
             // What is declared is said once, and not left anywhere.
-            if ["config", "declare", "help", "version"].contains(&name) {
+            let said_once = ["config", "declare", "check_config", "completions", "man"];
+            if said_once.contains(&name) || ["help", "version"].contains(&name) {
                 continue;
             }
             assert_eq!(argument.get_long(), Some(&*name.replace('_', "-")));

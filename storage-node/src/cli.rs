@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::StorageNode;
+use crate::about::{self, About};
 use crate::key_file::{self, KeyFile};
 use crate::service::{Config, Service};
 use crate::signals::Backups;
@@ -40,6 +41,7 @@ use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 #[command(name = "dkvs-storage-node", version)]
 struct Arguments {
     /// The IPv4 address to take datagrams on
+    #[arg(value_parser = parse_ip)]
     ip: Ipv4Addr,
 
     /// The UDP port; 0 lets the system pick one, which the log tells
@@ -107,6 +109,22 @@ struct Arguments {
     /// What to log, as in `info` or `debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: EnvFilter,
+
+    /// Read everything that the other arguments name, say what is wrong, and serve nothing. The
+    /// data directory is not looked into
+    #[arg(long)]
+    check_config: bool,
+
+    #[command(flatten)]
+    about: About,
+}
+
+/// What can be asked without an address.
+#[derive(Debug, Parser)]
+#[command(disable_help_flag = true)]
+struct AboutAlone {
+    #[command(flatten)]
+    about: About,
 }
 
 impl Arguments {
@@ -142,6 +160,11 @@ impl FromStr for Size {
                 "a size is a whole number of bytes, or one with K, M or G after it".into()
             })
     }
+}
+
+fn parse_ip(text: &str) -> Result<Ipv4Addr, &'static str> {
+    text.parse()
+        .map_err(|_| "it is an IPv4 address, as in 127.0.0.1")
 }
 
 fn value_size(text: &str) -> Result<Size, String> {
@@ -216,19 +239,56 @@ enum Switch {
 
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
+    // These stand without the address that everything else needs.
+    if let Ok(alone) = AboutAlone::try_parse()
+        && let Some(text) = alone.about.text::<Arguments>().transpose()
+    {
+        return exit_code(
+            text.and_then(|text| about::print(&text))
+                .map_err(Into::into),
+        );
+    }
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_env_filter(arguments.log.clone())
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
-    match run(&arguments) {
+    exit_code(match arguments.check_config {
+        true => check(&arguments),
+        false => run(&arguments),
+    })
+}
+
+fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dkvs-storage-node: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the arguments, and the files that they name, are such as to serve with.
+fn check(arguments: &Arguments) -> anyhow::Result<()> {
+    let addr = SocketAddrV4::new(arguments.ip, arguments.port);
+    refuse_strangers(arguments, addr)?;
+    let config = config(arguments, addr)?;
+    let key_file = arguments.key_file.as_deref();
+    let key_file = key_file.map(KeyFile::open).transpose()?;
+    let durability = DurabilityChoice::resolve(arguments.durability, arguments.data_dir.is_some())
+        .map_err(anyhow::Error::msg)?;
+    let keys = key_file.as_ref().map_or(0, |file| file.ids().len());
+    let epoch = config
+        .epoch
+        .map_or_else(|| "any".to_owned(), |epoch| format!("{epoch:08x}"));
+    let text = format!(
+        "the settings are good, and nothing was started\n  address {addr}, ring {epoch}, {keys} keys, \
+         durability {}\n",
+        format!("{durability:?}").to_lowercase()
+    );
+    Ok(about::print(text.as_bytes())?)
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@
     expect(clippy::unwrap_used, reason = "a test fails by panicking")
 )]
 
+pub mod about;
 pub mod cli;
 pub mod key_file;
 pub mod service;

@@ -158,6 +158,73 @@ fn bad_arguments_are_refused_with_what_is_wrong() {
     }
 }
 
+#[test]
+fn the_programs_tell_shells_and_man_what_they_take() {
+    for program in [PROGRAMS.gateway, PROGRAMS.storage_node] {
+        for (arguments, expected) in [
+            (&["--completions", "bash"][..], "--check-config"),
+            (&["--completions", "zsh"], "--check-config"),
+            (&["--completions", "fish"], "check-config"),
+            (&["--man"], "\\-\\-check\\-config"),
+        ] {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            let (status, stdout, stderr) = PROGRAMS.run_to_end(command);
+            assert!(status.success(), "{program} {arguments:?}: {stderr}");
+            assert!(stdout.contains(expected), "{program} {arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn settings_are_checked_without_starting_anything() {
+    let good = ServersFile::with_text("127.0.0.1 4100 3\n127.0.0.1 4101 3\n");
+    let bad = ServersFile::with_text("127.0.0.1 x 3\n");
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).arg("--check-config");
+        PROGRAMS.run_to_end(command)
+    };
+    for (arguments, expected) in [
+        (&["--servers", good.path()][..], "2 servers, each key on 2"),
+        (&["--data-dir", "/nonexistent"], "inside the gateway"),
+    ] {
+        let (status, stdout, stderr) = run(PROGRAMS.gateway, arguments);
+        assert!(status.success(), "{stderr}");
+        assert!(stdout.contains(expected), "{stdout}");
+    }
+    for (arguments, expected) in [
+        (&["--servers", bad.path()][..], ":1: "),
+        (&["--servers", "/nonexistent"], "cannot read /nonexistent"),
+        (&["--tokens", bad.path()], "mode"),
+        (&["--log", "=="], "no filter"),
+        (
+            &["--replication", "9", "--servers", good.path()],
+            "at most their number",
+        ),
+    ] {
+        let (status, _, stderr) = run(PROGRAMS.gateway, arguments);
+        assert!(!status.success(), "{arguments:?}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+    let node = |arguments: &[&str]| {
+        run(
+            PROGRAMS.storage_node,
+            &[&["127.0.0.1", "4100"], arguments].concat(),
+        )
+    };
+    let (status, stdout, stderr) = node(&["--servers", good.path(), "--data-dir", "/nonexistent"]);
+    assert!(status.success(), "{stderr}");
+    assert!(stdout.contains("durability fsync"), "{stdout}");
+    for arguments in [["--servers", bad.path()], ["--key-file", "/nonexistent"]] {
+        let (status, _, stderr) = node(&arguments);
+        assert!(
+            !status.success() && stderr.contains(arguments[1]),
+            "{stderr}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn other_machines_are_let_in_only_if_that_is_said() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {

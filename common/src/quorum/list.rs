@@ -387,6 +387,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::tag::Tag;
+    use crate::testing::start_of_time;
 
     /// A server's records in ring order.
     #[derive(Clone, Default)]
@@ -441,7 +442,12 @@ mod tests {
 
     fn list(servers: usize, listing: Listing) -> List {
         let servers = (0..servers as u16).map(ServerId);
-        List::new(servers, listing, Instant::now(), Duration::from_millis(250))
+        List::new(
+            servers,
+            listing,
+            start_of_time(),
+            Duration::from_millis(250),
+        )
     }
 
     /// Asks those that are not silent until it is decided, in an order that `pick` gives.
