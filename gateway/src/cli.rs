@@ -16,6 +16,7 @@ use clap::Parser;
 use dkvs_common::cluster::Cluster;
 use dkvs_storage_node::cli::Signals;
 use dkvs_storage_node::key_file::{self, KeyFile};
+use dkvs_storage_node::log::{self, LogFormat};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -24,6 +25,7 @@ use crate::config::{Config, Embedded, Flags, Servers, TIMEOUT_MS_MAX, check_envi
 use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
 use crate::http::App;
+use crate::http::metrics;
 use crate::http::serve::{self, Listener};
 
 /// File descriptors that are neither connections nor sockets towards servers: listeners, the
@@ -52,7 +54,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
-    start_log(&config.log)?;
+    start_log(&config.log, config.log_format)?;
     let (cluster, _embedded) = match &config.servers {
         Servers::File(path) => {
             let name = path.display().to_string();
@@ -89,11 +91,16 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let listen = listeners[0].local_addr()?;
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
-    let mut threads = Vec::new();
-    for (number, listener) in listeners.into_iter().enumerate() {
+    let mut apps = Vec::new();
+    for _ in &listeners {
         let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());
         let coordinator = coordinator.context("the system has no random bytes")?;
         let app = App::new(coordinator, replication, config.timeout, shutdown.clone())?;
+        apps.push(app);
+    }
+    metrics::unite(&apps);
+    let mut threads = Vec::new();
+    for (number, (listener, app)) in listeners.into_iter().zip(apps).enumerate() {
         let connections_max = allowed.connections_max;
         threads.push(spawn_worker(
             number,
@@ -123,15 +130,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_log(filter: &str) -> anyhow::Result<()> {
+fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| {
         format!("`log` is {filter:?}, which is no filter such as info or debug")
     })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    log::start(filter, format);
     Ok(())
 }
 

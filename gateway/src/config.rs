@@ -17,6 +17,7 @@ use dkvs_common::kv::VALUE_BYTES_MAX;
 use dkvs_common::wire::v2::reply::Durability;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX, VALUE_BYTES_DEFAULT};
 use dkvs_storage_node::cli::{DeclarationChoice, DurabilityChoice};
+use dkvs_storage_node::log::LogFormat;
 use dkvs_storage_node::store::disk::Declaration;
 use serde::Deserialize;
 
@@ -113,6 +114,10 @@ pub struct Flags {
     #[arg(long, env = "DKVS_LOG", value_name = "FILTER")]
     log: Option<String>,
 
+    /// How to log: as lines for people, or as one JSON object a line [default: text]
+    #[arg(long, env = "DKVS_LOG_FORMAT", value_name = "text|json")]
+    log_format: Option<LogFormat>,
+
     /// A TOML file with any of these, under the same names with underscores
     #[arg(long, env = "DKVS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -139,6 +144,7 @@ struct File {
     udp_offload: Option<Switch>,
     insecure: Option<bool>,
     log: Option<String>,
+    log_format: Option<LogFormat>,
 }
 
 /// [`DurabilityChoice`], as it is written.
@@ -218,6 +224,8 @@ pub struct Config {
     pub udp_offload: bool,
     /// What to log.
     pub log: String,
+    /// How.
+    pub log_format: LogFormat,
 }
 
 impl Config {
@@ -315,6 +323,7 @@ impl Config {
             value_bytes_max,
             udp_offload: flags.udp_offload.or(file.udp_offload) != Some(Switch::Off),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
+            log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! * [`http`]: routes, parameters, JSON, problem documents, the serving of connections
 //! * [`coordinator`]: the requests in flight, and the sockets towards the servers
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
+//! * [`histogram`]: how long things took, for `/metrics`
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
 //! A gateway keeps nothing that a request depends on: any number may run side by side.
@@ -16,4 +17,5 @@ pub mod cli;
 pub mod config;
 pub mod coordinator;
 pub mod embedded;
+pub mod histogram;
 pub mod http;

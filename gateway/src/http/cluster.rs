@@ -18,7 +18,7 @@ use super::{App, OPENAPI_YAML, params, path};
 use crate::coordinator::ServerStatus;
 
 /// How long a server may take to show that it can be reached.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Serialize)]
 struct RingBody {

@@ -1,19 +1,23 @@
 //! HTTP: routes in one place, handlers that extract, coordinate and respond.
 //!
 //! * [`error`]: every failure as a problem document; the only place that names their status codes
+//! * [`metrics`]: what all workers have counted, for Prometheus
 //! * [`serve`]: connections, with time-outs and limits
 //!
 //! Handlers know nothing of sockets or wire formats, and the coordinator knows nothing of HTTP.
 
 mod accept;
 mod cluster;
+mod counts;
 pub mod error;
 mod kv;
+pub mod metrics;
 mod params;
 mod path;
 mod report;
 mod request_id;
 pub mod serve;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
 use error::Problem;
+use metrics::Metrics;
 use request_id::RequestIds;
 
 /// The contract of this API, as served at `/openapi.yaml`.
@@ -41,6 +46,7 @@ struct Inner {
     /// Called when the gateway is to end: it then says that it is not ready.
     draining: CancellationToken,
     request_ids: RequestIds,
+    metrics: Metrics,
 }
 
 impl App {
@@ -57,6 +63,7 @@ impl App {
             timeout,
             draining,
             request_ids: RequestIds::new()?,
+            metrics: Metrics::new(),
         })))
     }
 }
@@ -162,6 +169,14 @@ pub const OPERATIONS: &[Operation] = &[
         parameters: &[],
         statuses: &[200, 400, 503],
         handler: || get(cluster::ready),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/metrics",
+        id: "getMetrics",
+        parameters: &[],
+        statuses: &[200, 400],
+        handler: || get(metrics::metrics),
     },
     Operation {
         method: Method::GET,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderName, Method, Request, Response, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,8 +27,12 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
+use tracing::{Instrument as _, Level, Span};
 
+use super::counts::{Begun, Connected};
 use super::error::Problem;
+use super::report::micros;
+use super::trace::TraceId;
 use super::{App, router};
 
 /// How long the head of a request may take.
@@ -119,12 +123,23 @@ pub async fn run(
         started: Instant::now(),
         shutdown: shutdown.clone(),
     };
+    let counts = Arc::clone(&server.app.0.metrics.counts);
+    let limit = u64::try_from(connections_max).unwrap_or(u64::MAX);
+    counts.connections_max.store(limit, Ordering::Relaxed);
     let connections = TaskTracker::new();
     let refusals = TaskTracker::new();
     let place = |stream| {
         if connections.len() < connections_max {
-            connections.spawn(server.clone().serve(stream));
-        } else if refusals.len() < REFUSALS_MAX {
+            let connected = Connected::new(&counts);
+            let serving = server.clone().serve(stream);
+            connections.spawn(async move {
+                serving.await;
+                drop(connected);
+            });
+            return;
+        }
+        counts.connections_refused.fetch_add(1, Ordering::Relaxed);
+        if refusals.len() < REFUSALS_MAX {
             refusals.spawn(tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)));
         }
     };
@@ -380,10 +395,23 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.clock.enter(Phase::Handling);
-        let request_ids = &self.server.app.0.request_ids;
-        let request_id = request_ids.name(request.headers().get(X_REQUEST_ID));
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        let response = self.server.router.clone().call(request);
+        let app = &self.server.app.0;
+        let request_id = app.request_ids.name(request.headers().get(X_REQUEST_ID));
+        let method = request.method().clone();
+        let counts = &app.metrics.counts;
+        let begun = Begun::new(counts, counts.place(&method, request.uri().path()));
+        // Where nobody is told of it, no request needs a trace.
+        let is_told = tracing::enabled!(Level::DEBUG);
+        let trace_id = is_told.then(|| TraceId::of(request.headers())).flatten();
+        let span = match is_told {
+            true => tracing::debug_span!(
+                "request",
+                request_id = text(&request_id),
+                trace_id = trace_id.map(tracing::field::display)
+            ),
+            false => Span::none(),
+        };
+        let response = self.server.router.clone().call(request).instrument(span);
         let clock = self.clock.clone();
         Box::pin(async move {
             let mut response = response.await?;
@@ -399,12 +427,27 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 }
             }
             let status = response.status().as_u16();
-            tracing::debug!(?request_id, %method, ?uri, status, "answered");
+            let route = begun.route();
+            let elapsed_us = micros(begun.answered(status));
+            tracing::debug!(
+                request_id = text(&request_id),
+                trace_id = trace_id.map(tracing::field::display),
+                %method,
+                route,
+                status,
+                elapsed_us,
+                "answered"
+            );
             response.headers_mut().insert(X_REQUEST_ID, request_id);
             clock.enter(Phase::Idle);
             Ok(response)
         })
     }
+}
+
+/// A request's name, which is plain text.
+fn text(request_id: &HeaderValue) -> &str {
+    request_id.to_str().unwrap_or_default()
 }
 
 /// The answer to a HEAD: the length of what a GET would give, and nothing of it.
