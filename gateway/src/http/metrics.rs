@@ -249,6 +249,9 @@ struct Links<'a> {
     snapshots: &'a [Snapshot],
 }
 
+/// One number of a link.
+type OfLink = fn(&LinkStatus) -> u64;
+
 impl Links<'_> {
     fn each(&self, of: impl Fn(&ServerSnapshot) -> u64) -> Vec<(Labels, Number)> {
         let servers = self.shared.cluster.iter();
@@ -265,10 +268,7 @@ impl Links<'_> {
         self.each(|server| server.link.as_ref().map_or(0, &of))
     }
 
-    fn causes<const N: usize>(
-        &self,
-        causes: [(&'static str, fn(&LinkStatus) -> u64); N],
-    ) -> Samples {
+    fn causes<const N: usize>(&self, causes: [(&'static str, OfLink); N]) -> Samples {
         let series = causes.into_iter().flat_map(|(cause, of)| {
             let mut series = self.link(of);
             for (labels, _) in &mut series {
@@ -294,7 +294,7 @@ fn push_links(page: &mut Page, shared: &Shared, snapshots: &[Snapshot]) {
         "From the first transmission of a request to a server to the answer, by either protocol",
         Samples::Histogram(round_trips.collect()),
     );
-    let counters: [(_, _, fn(&LinkStatus) -> u64); 7] = [
+    let counters: [(_, _, OfLink); 7] = [
         (
             "dkvs_gateway_link_requests",
             "Requests sent to the server, each counted once",
