@@ -219,6 +219,22 @@ async fn servers_that_are_silent_show() {
             && page.sum("dkvs_gateway_link_retransmissions_total", &silent) >= 1.0
     })
     .await;
+    // A caller who does not wait for that long.
+    let mut impatient = Connection::open(cluster.gateway.addr).await;
+    impatient.send(request("GET", "/kv/k", None)).await;
+    let cancelled = [("outcome", "cancelled")];
+    until("the request is begun", async || {
+        let page = scrape(&client, &cluster.gateway).await;
+        page.sum("dkvs_gateway_http_requests_in_flight", &[]) == 2.0
+    })
+    .await;
+    drop(impatient);
+    until("the request is abandoned", async || {
+        let page = scrape(&client, &cluster.gateway).await;
+        page.sum("dkvs_gateway_http_requests_abandoned_total", &[]) == 1.0
+            && page.sum("dkvs_gateway_quorum_requests_total", &cancelled) == 1.0
+    })
+    .await;
     cluster.nodes[..2].iter().for_each(|it| it.process.go_on());
 }
 
