@@ -16,7 +16,7 @@ use clap::Parser;
 use dkvs_common::cluster::Cluster;
 use dkvs_storage_node::cli::Signals;
 use dkvs_storage_node::key_file::{self, KeyFile};
-use dkvs_storage_node::log::{self, LogFormat};
+use dkvs_storage_node::log;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
-    start_log(&config.log, config.log_format)?;
+    let _log = start_log(config)?;
     let (cluster, _embedded) = match &config.servers {
         Servers::File(path) => {
             let name = path.display().to_string();
@@ -130,12 +130,30 @@ fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+/// What has to last for as long as something is logged.
+struct Log {
+    #[cfg(feature = "otel")]
+    _exporter: Option<crate::otel::Exporter>,
+}
+
+fn start_log(config: &Config) -> anyhow::Result<Log> {
+    let filter = &config.log;
     let filter = EnvFilter::try_new(filter).with_context(|| {
         format!("`log` is {filter:?}, which is no filter such as info or debug")
     })?;
-    log::start(filter, format);
-    Ok(())
+    #[cfg(feature = "otel")]
+    if let Some(endpoint) = &config.otlp_endpoint {
+        let exporter = crate::otel::Exporter::new(endpoint)?;
+        log::start_with(filter, config.log_format, exporter.layer());
+        return Ok(Log {
+            _exporter: Some(exporter),
+        });
+    }
+    log::start(filter, config.log_format);
+    Ok(Log {
+        #[cfg(feature = "otel")]
+        _exporter: None,
+    })
 }
 
 fn replication(set: Option<NonZeroU8>, cluster: &Cluster) -> anyhow::Result<u8> {

@@ -118,6 +118,11 @@ pub struct Flags {
     #[arg(long, env = "DKVS_LOG_FORMAT", value_name = "text|json")]
     log_format: Option<LogFormat>,
 
+    /// Export spans of requests to this OpenTelemetry collector, by OTLP over plain HTTP
+    #[cfg(feature = "otel")]
+    #[arg(long, env = "DKVS_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+
     /// A TOML file with any of these, under the same names with underscores
     #[arg(long, env = "DKVS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -145,6 +150,8 @@ struct File {
     insecure: Option<bool>,
     log: Option<String>,
     log_format: Option<LogFormat>,
+    #[cfg(feature = "otel")]
+    otlp_endpoint: Option<String>,
 }
 
 /// [`DurabilityChoice`], as it is written.
@@ -226,6 +233,9 @@ pub struct Config {
     pub log: String,
     /// How.
     pub log_format: LogFormat,
+    /// Where spans are exported to.
+    #[cfg(feature = "otel")]
+    pub otlp_endpoint: Option<String>,
 }
 
 impl Config {
@@ -324,6 +334,8 @@ impl Config {
             udp_offload: flags.udp_offload.or(file.udp_offload) != Some(Switch::Off),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
+            #[cfg(feature = "otel")]
+            otlp_endpoint: flags.otlp_endpoint.or(file.otlp_endpoint),
         })
     }
 }

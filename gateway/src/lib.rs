@@ -19,3 +19,5 @@ pub mod coordinator;
 pub mod embedded;
 pub mod histogram;
 pub mod http;
+#[cfg(feature = "otel")]
+pub mod otel;

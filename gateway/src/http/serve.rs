@@ -27,13 +27,12 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
-use tracing::{Instrument as _, Level, Span};
+use tracing::Instrument as _;
 
 use super::counts::{Begun, Connected};
 use super::error::Problem;
 use super::report::micros;
-use super::trace::TraceId;
-use super::{App, router};
+use super::{App, router, trace};
 
 /// How long the head of a request may take.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -400,18 +399,14 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let method = request.method().clone();
         let counts = &app.metrics.counts;
         let begun = Begun::new(counts, counts.place(&method, request.uri().path()));
-        // Where nobody is told of it, no request needs a trace.
-        let is_told = tracing::enabled!(Level::DEBUG);
-        let trace_id = is_told.then(|| TraceId::of(request.headers())).flatten();
-        let span = match is_told {
-            true => tracing::debug_span!(
-                "request",
-                request_id = text(&request_id),
-                trace_id = trace_id.map(tracing::field::display)
-            ),
-            false => Span::none(),
-        };
-        let response = self.server.router.clone().call(request).instrument(span);
+        let (headers, name) = (request.headers(), text(&request_id));
+        let (span, trace_id) = trace::begin(headers, name, &method, begun.route());
+        let response = self
+            .server
+            .router
+            .clone()
+            .call(request)
+            .instrument(span.clone());
         let clock = self.clock.clone();
         Box::pin(async move {
             let mut response = response.await?;
@@ -427,6 +422,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 }
             }
             let status = response.status().as_u16();
+            trace::end(&span, status);
             let route = begun.route();
             let elapsed_us = micros(begun.answered(status));
             tracing::debug!(

@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, Method};
+use tracing::{Level, Span, debug_span, field};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -13,14 +14,85 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct TraceId([u8; 16]);
 
-impl TraceId {
-    /// The caller's, if there is one and one only that is well-formed; else another one. None if
-    /// the system has no random bytes.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        Self::callers(headers).or_else(Self::random)
+/// The span of a request, for what is logged or exported of it, and its trace. Where nobody is
+/// told of requests, there is neither.
+pub(super) fn begin(
+    headers: &HeaderMap,
+    request_id: &str,
+    method: &Method,
+    route: &str,
+) -> (Span, Option<TraceId>) {
+    if !tracing::span_enabled!(target: TARGET, Level::DEBUG) {
+        return (Span::none(), None);
     }
+    let span = new_span(request_id, method, route);
+    let parent = Parent::of(headers);
+    let trace_id = exported(&span, parent.as_ref()).or_else(|| match parent {
+        Some(parent) => Some(parent.trace_id),
+        None => TraceId::random(),
+    });
+    if let Some(trace_id) = trace_id {
+        span.record("trace_id", field::display(trace_id));
+    }
+    (span, trace_id)
+}
 
-    fn callers(headers: &HeaderMap) -> Option<Self> {
+/// The target of a request's span is that of its event: who asks for one gets both.
+const TARGET: &str = "dkvs_gateway::http::serve";
+
+#[cfg(not(feature = "otel"))]
+fn new_span(request_id: &str, _: &Method, _: &str) -> Span {
+    let trace_id = field::Empty;
+    debug_span!(target: TARGET, parent: None, "request", request_id, trace_id)
+}
+
+/// With the fields that OpenTelemetry has names for.
+#[cfg(feature = "otel")]
+fn new_span(request_id: &str, method: &Method, route: &str) -> Span {
+    debug_span!(
+        target: TARGET,
+        parent: None,
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = route,
+        http.response.status_code = field::Empty,
+        request_id,
+        trace_id = field::Empty,
+    )
+}
+
+#[cfg(not(feature = "otel"))]
+fn exported(_: &Span, _: Option<&Parent>) -> Option<TraceId> {
+    None
+}
+
+/// The trace under which a span is exported, if it is.
+#[cfg(feature = "otel")]
+fn exported(span: &Span, parent: Option<&Parent>) -> Option<TraceId> {
+    if let Some(parent) = parent {
+        crate::otel::set_parent(span, parent.trace_id.0, parent.span_id, parent.flags);
+    }
+    crate::otel::trace_id(span).map(TraceId)
+}
+
+/// Notes a request's status in its span, where that is exported.
+pub(super) fn end(span: &Span, status: u16) {
+    span.record("http.response.status_code", status);
+}
+
+/// What a caller says of the trace that its request belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parent {
+    trace_id: TraceId,
+    span_id: [u8; 8],
+    flags: u8,
+}
+
+impl Parent {
+    /// That of the header, if there is one and one only that is well-formed.
+    fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let value = values.next()?;
         match values.next() {
@@ -36,8 +108,8 @@ impl TraceId {
         let (known, rest) = text.split_at_checked(BYTES)?;
         let version = bytes_of::<1>(&known[..2])?;
         let trace_id = bytes_of::<16>(&known[3..35])?;
-        let parent_id = bytes_of::<8>(&known[36..52])?;
-        bytes_of::<1>(&known[53..])?;
+        let span_id = bytes_of::<8>(&known[36..52])?;
+        let [flags] = bytes_of(&known[53..])?;
         let has_dashes = [2, 35, 52].iter().all(|at| known[*at] == b'-');
         let is_as_long_as_it_may_be = match version {
             [0] => rest.is_empty(),
@@ -47,10 +119,17 @@ impl TraceId {
         let is_valid = has_dashes
             && is_as_long_as_it_may_be
             && trace_id.iter().any(|byte| *byte != 0)
-            && parent_id.iter().any(|byte| *byte != 0);
-        is_valid.then_some(Self(trace_id))
+            && span_id.iter().any(|byte| *byte != 0);
+        is_valid.then_some(Self {
+            trace_id: TraceId(trace_id),
+            span_id,
+            flags,
+        })
     }
+}
 
+impl TraceId {
+    /// Another one. None if the system has no random bytes.
     fn random() -> Option<Self> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).ok()?;
@@ -93,7 +172,8 @@ mod tests {
     const ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
     fn parsed(text: &str) -> Option<String> {
-        TraceId::parse(text.as_bytes()).map(|id| id.to_string())
+        let parent = Parent::parse(text.as_bytes());
+        parent.map(|parent| parent.trace_id.to_string())
     }
 
     #[test]
@@ -130,18 +210,21 @@ mod tests {
     }
 
     #[test]
-    fn without_one_good_traceparent_a_trace_begins_here() {
+    fn only_one_traceparent_that_is_good_is_taken() {
         let of = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(TRACEPARENT, HeaderValue::from_static(value));
             }
-            TraceId::of(&headers).unwrap()
+            Parent::of(&headers)
         };
-        assert_eq!(of(&[GOOD]).to_string(), ID);
+        let parent = of(&[GOOD]).unwrap();
+        assert_eq!(parent.trace_id.to_string(), ID);
+        assert_eq!(u64::from_be_bytes(parent.span_id), 0xb7ad_6b71_6920_3331);
+        assert_eq!(parent.flags, 1);
         for values in [&[][..], &["00-x"], &[GOOD, GOOD]] {
-            assert_ne!(of(values).to_string(), ID);
-            assert_ne!(of(values), of(values));
+            assert_eq!(of(values), None);
         }
+        assert_ne!(TraceId::random(), TraceId::random());
     }
 }

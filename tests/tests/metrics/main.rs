@@ -3,9 +3,12 @@
 //! * here: pages of metrics, read strictly
 //! * [`documents`]: docs/metrics.md and the dashboard against what is really there
 //! * [`logs`]: lines of JSON, and the trace of a request in them
+//! * `spans`: what a collector gets, with the feature `otel`
 
 mod documents;
 mod logs;
+#[cfg(feature = "otel")]
+mod spans;
 
 use std::net::SocketAddr;
 
