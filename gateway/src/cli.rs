@@ -18,6 +18,7 @@ use dkvs_common::cluster::Cluster;
 use dkvs_storage_node::about;
 use dkvs_storage_node::cli::{Hangups, Signals};
 use dkvs_storage_node::key_file::KeyFile;
+use dkvs_storage_node::log;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -29,6 +30,7 @@ use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
 use crate::http::App;
 use crate::http::gate::Gate;
+use crate::http::metrics;
 use crate::http::serve::{self, Listener};
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::{self, TokenFile};
@@ -115,7 +117,7 @@ fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
-    start_log(&config.log)?;
+    let _log = start_log(config)?;
     let (cluster, _embedded) = match &config.servers {
         Servers::File(path) => (read_cluster(path)?, None),
         Servers::Embedded(servers) => {
@@ -150,8 +152,8 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let policy = Arc::new(config.policy.clone());
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
-    let mut threads = Vec::new();
-    for (number, listener) in listeners.into_iter().enumerate() {
+    let mut apps = Vec::new();
+    for _ in &listeners {
         let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());
         let coordinator = coordinator.context("the system has no random bytes")?;
         let tokens = files.tokens.as_ref().map(TokenFile::subscribe);
@@ -163,6 +165,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
             shutdown.clone(),
             gate,
         )?;
+        apps.push(app);
+    }
+    metrics::unite(&apps);
+    let mut threads = Vec::new();
+    for (number, (listener, app)) in listeners.into_iter().zip(apps).enumerate() {
         let connections_max = allowed.connections_max;
         threads.push(spawn_worker(
             number,
@@ -193,13 +200,27 @@ fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_log(filter: &str) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(self::filter(filter)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
-    Ok(())
+/// What has to last for as long as something is logged.
+struct Log {
+    #[cfg(feature = "otel")]
+    _exporter: Option<crate::otel::Exporter>,
+}
+
+fn start_log(config: &Config) -> anyhow::Result<Log> {
+    let filter = filter(&config.log)?;
+    #[cfg(feature = "otel")]
+    if let Some(endpoint) = &config.otlp_endpoint {
+        let exporter = crate::otel::Exporter::new(endpoint)?;
+        log::start_with(filter, config.log_format, exporter.layer());
+        return Ok(Log {
+            _exporter: Some(exporter),
+        });
+    }
+    log::start(filter, config.log_format);
+    Ok(Log {
+        #[cfg(feature = "otel")]
+        _exporter: None,
+    })
 }
 
 fn filter(words: &str) -> anyhow::Result<EnvFilter> {

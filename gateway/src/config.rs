@@ -19,6 +19,7 @@ use dkvs_common::wire::v2::reply::Durability;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX, VALUE_BYTES_DEFAULT};
 use dkvs_storage_node::about::About;
 use dkvs_storage_node::cli::{DeclarationChoice, DurabilityChoice};
+use dkvs_storage_node::log::LogFormat;
 use dkvs_storage_node::store::disk::Declaration;
 use serde::Deserialize;
 
@@ -159,6 +160,15 @@ pub struct Flags {
     #[arg(long, env = "DKVS_LOG", value_name = "FILTER")]
     log: Option<String>,
 
+    /// How to log: as lines for people, or as one JSON object a line [default: text]
+    #[arg(long, env = "DKVS_LOG_FORMAT", value_name = "text|json")]
+    log_format: Option<LogFormat>,
+
+    /// Export spans of requests to this OpenTelemetry collector, by OTLP over plain HTTP
+    #[cfg(feature = "otel")]
+    #[arg(long, env = "DKVS_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+
     /// A TOML file with any of these, under the same names with underscores
     #[arg(long, env = "DKVS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -241,6 +251,9 @@ struct File {
     cors_origin: Option<Vec<String>>,
     insecure: Option<bool>,
     log: Option<String>,
+    log_format: Option<LogFormat>,
+    #[cfg(feature = "otel")]
+    otlp_endpoint: Option<String>,
 }
 
 /// [`DurabilityChoice`], as it is written.
@@ -326,6 +339,11 @@ pub struct Config {
     pub policy: Policy,
     /// What to log.
     pub log: String,
+    /// How.
+    pub log_format: LogFormat,
+    /// Where spans are exported to.
+    #[cfg(feature = "otel")]
+    pub otlp_endpoint: Option<String>,
 }
 
 impl Config {
@@ -451,6 +469,9 @@ impl Config {
             tls,
             policy,
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
+            log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
+            #[cfg(feature = "otel")]
+            otlp_endpoint: flags.otlp_endpoint.or(file.otlp_endpoint),
         })
     }
 }

@@ -4,6 +4,7 @@
 //! * [`coordinator`]: the requests in flight, and the sockets towards the servers
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
+//! * [`histogram`]: how long things took, for `/metrics`
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
 //! A gateway keeps nothing that a request depends on: any number may run side by side.
@@ -17,6 +18,9 @@ pub mod cli;
 pub mod config;
 pub mod coordinator;
 pub mod embedded;
+pub mod histogram;
 pub mod http;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod tls;
 pub mod tokens;

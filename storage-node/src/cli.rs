@@ -1,7 +1,7 @@
 //! The `dkvs-storage-node` program: arguments, logs, signals.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,6 +27,8 @@ use tracing_subscriber::EnvFilter;
 use crate::StorageNode;
 use crate::about::{self, About};
 use crate::key_file::{self, KeyFile};
+use crate::log::{self, LogFormat};
+use crate::metrics;
 use crate::service::{Config, Service};
 use crate::signals::Backups;
 pub use crate::signals::{Hangups, Signals};
@@ -106,9 +108,17 @@ struct Arguments {
     #[arg(long, value_name = "on|off", default_value = "on")]
     udp_offload: Switch,
 
+    /// Serve metrics at http://ADDR/metrics, for Prometheus
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+
     /// What to log, as in `info` or `debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: EnvFilter,
+
+    /// How to log: as lines for people, or as one JSON object a line
+    #[arg(long, value_name = "text|json", default_value = "text")]
+    log_format: LogFormat,
 
     /// Read everything that the other arguments name, say what is wrong, and serve nothing. The
     /// data directory is not looked into
@@ -249,11 +259,7 @@ pub fn main() -> ExitCode {
         );
     }
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(arguments.log.clone())
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    log::start(arguments.log.clone(), arguments.log_format);
     exit_code(match arguments.check_config {
         true => check(&arguments),
         false => run(&arguments),
@@ -301,6 +307,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .as_deref()
         .map(KeyFile::open)
         .transpose()?;
+    let metrics = arguments.metrics.map(bind_metrics).transpose()?;
     let (store, disk) = store(arguments, addr, config.epoch)?;
     let sockets = Sockets::bind(addr.into(), workers)
         .with_context(|| format!("cannot take datagrams on {addr}"))?;
@@ -338,6 +345,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Durability::Fsync => "what is confirmed is synced to the disk",
         }
     );
+    if let Some(listener) = metrics {
+        let at = listener.local_addr()?;
+        metrics::serve::start(listener, node.local_addr(), Arc::clone(&service))
+            .context("cannot start a thread for the metrics")?;
+        tracing::info!("metrics are at http://{at}/metrics");
+    }
     let disk = disk.map(Disk::start).transpose()?;
     let threads = spawn_workers(node, &shutdown)?;
     runtime.block_on(async {
@@ -363,8 +376,21 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
+fn bind_metrics(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).with_context(|| {
+        format!("cannot serve metrics on {addr}; give --metrics an address that is free")
+    })
+}
+
 /// Beyond loopback, what is answered has to be authenticated, unless the opposite is said aloud.
 fn refuse_strangers(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result<()> {
+    if let Some(metrics) = arguments.metrics {
+        ensure!(
+            metrics.ip().is_loopback() || arguments.insecure,
+            "metrics on {metrics} can be read from other machines, and nothing authenticates who \
+             asks; serve them on 127.0.0.1, or say --insecure if the network is yours alone"
+        );
+    }
     if arguments.ip.is_loopback() || arguments.insecure {
         return Ok(());
     }

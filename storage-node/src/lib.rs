@@ -4,6 +4,8 @@
 //! * [`service`]: one request in, one response out; no sockets
 //! * [`udp`]: sockets in, datagrams out
 //! * [`key_file`]: the cluster's keys on disk
+//! * [`metrics`]: what a server says of itself, for Prometheus
+//! * [`log`]: the log, as text or as JSON
 //! * [`cli`]: the `dkvs-storage-node` program
 //!
 //! A [`StorageNode`] is the whole server as a value: the program runs one, and the gateway's
@@ -17,6 +19,8 @@
 pub mod about;
 pub mod cli;
 pub mod key_file;
+pub mod log;
+pub mod metrics;
 pub mod service;
 mod signals;
 pub mod store;

@@ -6,6 +6,7 @@
 
 pub mod chaos;
 pub mod disk;
+pub mod exposition;
 pub mod faulty;
 pub mod flood;
 pub mod history;

@@ -182,6 +182,16 @@ impl<T: Copy> Link<T> {
         self.peer.counters()
     }
 
+    /// How many bytes are on their way to the server or asked of it.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.peer.in_flight_bytes()
+    }
+
+    /// How many may be.
+    pub fn window_bytes(&self) -> usize {
+        self.peer.window_bytes()
+    }
+
     /// Greets the server if it was not greeted lately.
     pub fn greet_if_due(&mut self, now: Instant) {
         self.peer.greet_if_due(now);

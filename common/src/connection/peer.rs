@@ -146,6 +146,12 @@ pub struct Counters {
     pub sent_again: u64,
     /// Requests that were due to be sent again and were not, for want of budget.
     pub over_budget: u64,
+    /// Requests that were sent and not answered before they were given up.
+    pub unanswered: u64,
+    /// Replies to open requests.
+    pub replies: u64,
+    /// How often the system told that nothing listens at the server's port.
+    pub unreachable: u64,
     /// Datagrams sent.
     pub datagrams_sent: u64,
     /// Replies that matched no open request.
@@ -276,6 +282,16 @@ impl<T: Copy> Peer<T> {
     /// Counts since the start.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// How many bytes are on their way to the server or asked of it.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.window.in_flight()
+    }
+
+    /// How many may be.
+    pub fn window_bytes(&self) -> usize {
+        self.window.bytes_max()
     }
 
     /// The longest message, its head included, that fits a datagram to this server.
@@ -610,6 +626,7 @@ impl<T: Copy> Peer<T> {
             self.counters.strays += 1;
             return;
         };
+        self.counters.replies += 1;
         let after = now.saturating_duration_since(open.first_sent);
         if open.transmissions == 1 {
             self.round_trip.sample(after);
@@ -698,7 +715,9 @@ impl<T: Copy> Peer<T> {
         self.greeting.send_at = None;
         self.greeting.ends = now;
         self.unreachable_until = Some(now + UNREACHABLE_REST);
+        self.counters.unreachable += 1;
         for open in self.take_all() {
+            self.counters.unanswered += u64::from(open.transmissions > 0);
             if !open.is_abandoned {
                 self.events.push_back(Event::Unreachable {
                     token: open.token,
@@ -768,6 +787,7 @@ impl<T: Copy> Peer<T> {
         };
         let was_in_flight = std::mem::take(&mut open.in_flight);
         let (deadline, is_abandoned, token) = (open.deadline, open.is_abandoned, open.token);
+        let was_sent = open.transmissions > 0;
         let timeout = self.round_trip.timeout();
         if was_in_flight {
             self.window.given_up(open.window_bytes);
@@ -775,6 +795,7 @@ impl<T: Copy> Peer<T> {
         }
         if is_abandoned || deadline <= now {
             self.open.remove(&id);
+            self.counters.unanswered += u64::from(was_sent);
             if !is_abandoned {
                 self.events.push_back(Event::Expired { token });
             }

@@ -37,7 +37,11 @@ use dkvs_common::wire::v2::keys::Keys;
 use thiserror::Error;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use self::core::{AskByV1, Core, Ended, Heard, Machine, Now, RequestId, Token, Wish};
+use self::core::{
+    AskByV1, Core, Ended, Heard, Limit, LinkStatus, Machine, Now, RequestId, ServerCounts, Token,
+    Totals, Wish,
+};
+use crate::histogram::Histogram;
 pub use ports::BurnedPorts;
 use sockets::Sockets;
 pub use v1::SOCKET_BUFFER_BYTES;
@@ -189,8 +193,8 @@ struct Inner {
     shared: Arc<Shared>,
     protocol: Protocol,
     value_bytes_max: usize,
-    /// The lock is the worker's own and never contended; it is there so that handlers may be
-    /// `Send`, and is never held across an await.
+    /// The lock is the worker's own; it is there so that handlers may be `Send`, and is never held
+    /// across an await. Others take it only to copy counts, when somebody asks for metrics.
     state: Mutex<State>,
     v1: v1::Links,
     driver: Once,
@@ -198,6 +202,7 @@ struct Inner {
     keys: Option<watch::Receiver<Keys>>,
     /// Kibibytes of long values that may be under way.
     memory: Arc<Semaphore>,
+    limits: Limits,
 }
 
 struct State {
@@ -242,6 +247,32 @@ pub struct Traffic {
     pub dropped: u64,
 }
 
+/// What a worker has counted since its start, and what it has in hand.
+pub struct Snapshot {
+    /// How reads and writes ended, and which limits were hit.
+    pub totals: Totals,
+    /// In the cluster's order.
+    pub servers: Vec<ServerSnapshot>,
+    /// The same: how long they took to answer, by either protocol.
+    pub round_trips: Arc<[Histogram]>,
+    /// Reads, writes and questions how servers do.
+    pub requests_in_flight: usize,
+    /// The memory that long values on their way have taken, in bytes.
+    pub value_bytes_in_flight: usize,
+    /// Sockets for DKVS/1.
+    pub v1_sockets_open: usize,
+    /// The most of each.
+    pub limits: Limits,
+}
+
+/// The same of one server.
+pub struct ServerSnapshot {
+    /// What went to it and came from it by DKVS/2; none before it was first asked.
+    pub link: Option<LinkStatus>,
+    /// What was counted about it.
+    pub counts: ServerCounts,
+}
+
 impl Coordinator {
     /// A coordinator for one worker. Its futures run on that worker's runtime. Fails if the
     /// system has no random bytes.
@@ -267,6 +298,7 @@ impl Coordinator {
             woken: Arc::new(Notify::new()),
             keys: settings.keys,
             memory,
+            limits,
             shared,
         })))
     }
@@ -351,7 +383,35 @@ impl Coordinator {
 
     /// Takes `value_bytes` of the memory for long values, for as long as the permit is held.
     pub fn take_memory(&self, value_bytes: usize) -> Option<OwnedSemaphorePermit> {
-        self::core::take_memory(&self.0.memory, value_bytes)
+        let taken = self::core::take_memory(&self.0.memory, value_bytes);
+        if taken.is_none() {
+            self.state().core.note_limit(Limit::ValueMemory);
+        }
+        taken
+    }
+
+    /// What this worker has counted, and what it has in hand. May be asked by any thread.
+    pub fn snapshot(&self) -> Snapshot {
+        let servers = self.shared().cluster.iter().map(|(id, _)| id);
+        let servers: Vec<ServerId> = servers.collect();
+        let taken_kibibytes = (self.0.limits.value_bytes_in_flight_max >> 10)
+            .saturating_sub(self.0.memory.available_permits());
+        let mut links = Vec::with_capacity(servers.len());
+        let state = self.state();
+        let core = &state.core;
+        links.extend(servers.iter().map(|server| ServerSnapshot {
+            link: core.link_status(*server),
+            counts: core.server_counts(*server),
+        }));
+        Snapshot {
+            totals: core.totals(),
+            servers: links,
+            round_trips: Arc::clone(core.round_trips()),
+            requests_in_flight: core.in_flight(),
+            value_bytes_in_flight: taken_kibibytes << 10,
+            v1_sockets_open: self.0.v1.open_sockets(),
+            limits: self.0.limits,
+        }
     }
 
     /// Asks every server whether it answers and how it does, for up to `timeout`. One entry per
@@ -418,6 +478,7 @@ impl Coordinator {
         let sockets = match inner.v1.take(&servers) {
             Ok(sockets) => sockets,
             Err(error) => {
+                state.core.note_limit(Limit::V1Sockets);
                 state.core.withdraw(id);
                 drop(state);
                 return Err(error);
@@ -446,7 +507,10 @@ impl Coordinator {
         for ask in by_v1 {
             match self.0.v1.take(&[ask.server]) {
                 Ok(mut sockets) => self.ask_by_v1(ask, sockets.pop().flatten()),
-                Err(_) => self.heard_by_v1(ask.token, ask.server, unreachable()),
+                Err(_) => {
+                    self.state().core.note_limit(Limit::V1Sockets);
+                    self.heard_by_v1(ask.token, ask.server, unreachable());
+                }
             }
         }
     }

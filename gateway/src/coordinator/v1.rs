@@ -120,6 +120,11 @@ impl Links {
         }
     }
 
+    /// How many sockets are open.
+    pub(super) fn open_sockets(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// A socket for each of `servers`, or none where the server owes so many replies that no
     /// socket towards it is safe. Fails if there are no sockets at all to be had.
     pub(super) fn take(&self, servers: &[ServerId]) -> Result<Vec<Option<LinkSocket>>, NotBegun> {
@@ -382,6 +387,9 @@ impl Exchange {
                             let round_trip = now.saturating_duration_since(self.asked_at);
                             let shared = &self.links.shared;
                             shared.record_round_trip(self.server, round_trip);
+                            let state = self.coordinator.state();
+                            state.core.note_round_trip(self.server, round_trip);
+                            drop(state);
                             let ports = &shared.burned_ports;
                             ports.answered(self.server, self.asked_at, now);
                             self.tell(heard);

@@ -17,7 +17,7 @@ use super::{App, params, path};
 use crate::coordinator::ServerStatus;
 
 /// How long a server may take to show that it can be reached.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Serialize)]
 struct RingBody {

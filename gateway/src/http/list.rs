@@ -222,7 +222,7 @@ mod tests {
         let good = to_cursor(&place);
         let short = URL_SAFE_NO_PAD.encode([CURSOR_VERSION; 20]);
         let other_version = URL_SAFE_NO_PAD.encode([2; 21]);
-        let padded = good.clone() + "==";
+        let padded = format!("{good}==");
         for cursor in [
             "",
             "a",

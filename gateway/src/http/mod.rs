@@ -4,6 +4,7 @@
 //! * [`access`]: what each operation asks of its caller, and who that is
 //! * [`hosts`]: the names that the gateway goes by
 //! * [`error`]: every failure as a problem document; the only place that names their status codes
+//! * [`metrics`]: what all workers have counted, for Prometheus
 //! * [`serve`]: connections, with time-outs and limits
 //!
 //! Handlers know nothing of sockets or wire formats, and the coordinator knows nothing of HTTP.
@@ -14,17 +15,20 @@ mod batch;
 mod body;
 mod cluster;
 mod conditional;
+mod counts;
 mod docs;
 pub mod error;
 pub mod gate;
 pub mod hosts;
 mod kv;
 mod list;
+pub mod metrics;
 mod params;
 mod path;
 mod report;
 mod request_id;
 pub mod serve;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +42,7 @@ use crate::coordinator::Coordinator;
 use access::{Access, GuardLayer, Scope};
 use error::Problem;
 use gate::Gate;
+use metrics::Metrics;
 use request_id::RequestIds;
 
 /// The contract of this API, as served at `/openapi.yaml`.
@@ -55,6 +60,7 @@ struct Inner {
     draining: CancellationToken,
     request_ids: RequestIds,
     gate: Gate,
+    metrics: Metrics,
 }
 
 impl App {
@@ -73,6 +79,7 @@ impl App {
             draining,
             request_ids: RequestIds::new()?,
             gate,
+            metrics: Metrics::new(),
         })))
     }
 }
@@ -211,6 +218,15 @@ pub const OPERATIONS: &[Operation] = &[
         parameters: &[],
         statuses: &[200, 400, 421, 503],
         handler: || get(cluster::ready),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/metrics",
+        id: "getMetrics",
+        access: Access::Cluster(Scope::Admin),
+        parameters: &[],
+        statuses: &[200, 400, 401, 403, 421],
+        handler: || get(metrics::metrics),
     },
     Operation {
         method: Method::GET,

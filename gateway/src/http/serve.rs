@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderName, Method, Request, Response, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use hyper::body::Incoming;
@@ -29,10 +29,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
+use tracing::Instrument as _;
 
 use super::body::linger_in;
+use super::counts::{Begun, Connected};
 use super::error::Problem;
-use super::{App, router};
+use super::report::micros;
+use super::{App, router, trace};
 use crate::tls::Tls;
 
 /// How long the head of a request may take, and the handshake of TLS.
@@ -126,12 +129,23 @@ pub async fn run(
         tls,
         shutdown: shutdown.clone(),
     };
+    let counts = Arc::clone(&server.app.0.metrics.counts);
+    let limit = u64::try_from(connections_max).unwrap_or(u64::MAX);
+    counts.connections_max.store(limit, Ordering::Relaxed);
     let connections = TaskTracker::new();
     let refusals = TaskTracker::new();
     let place = |stream| {
         if connections.len() < connections_max {
-            connections.spawn(server.clone().serve(stream));
-        } else if server.tls.is_none() && refusals.len() < REFUSALS_MAX {
+            let connected = Connected::new(&counts);
+            let serving = server.clone().serve(stream);
+            connections.spawn(async move {
+                serving.await;
+                drop(connected);
+            });
+            return;
+        }
+        counts.connections_refused.fetch_add(1, Ordering::Relaxed);
+        if server.tls.is_none() && refusals.len() < REFUSALS_MAX {
             refusals.spawn(tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)));
         }
     };
@@ -407,8 +421,12 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         self.clock.enter(Phase::Handling);
         let app = self.server.app.clone();
         let request_id = app.0.request_ids.name(request.headers().get(X_REQUEST_ID));
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        let reader = app.0.gate.reader(request.headers());
+        let method = request.method().clone();
+        let counts = &app.0.metrics.counts;
+        let begun = Begun::new(counts, counts.place(&method, request.uri().path()));
+        let (headers, name) = (request.headers(), text(&request_id));
+        let (span, trace_id) = trace::begin(headers, name, &method, begun.route());
+        let reader = app.0.gate.reader(headers);
         let response = match app.0.gate.stop(&mut request) {
             None => Either::Left(self.server.router.clone().call(request)),
             Some(stopped) => {
@@ -416,6 +434,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 Either::Right(ready(Ok(stopped)))
             }
         };
+        let response = response.instrument(span.clone());
         let clock = self.clock.clone();
         Box::pin(async move {
             let mut response = response.await?;
@@ -431,13 +450,29 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 }
             }
             let status = response.status().as_u16();
-            tracing::debug!(?request_id, %method, ?uri, status, "answered");
+            trace::end(&span, status);
+            let route = begun.route();
+            let elapsed_us = micros(begun.answered(status));
+            tracing::debug!(
+                request_id = text(&request_id),
+                trace_id = trace_id.map(tracing::field::display),
+                %method,
+                route,
+                status,
+                elapsed_us,
+                "answered"
+            );
             response.headers_mut().insert(X_REQUEST_ID, request_id);
             app.0.gate.mark(response.headers_mut(), reader);
             clock.enter(Phase::Idle);
             Ok(response)
         })
     }
+}
+
+/// A request's name, which is plain text.
+fn text(request_id: &HeaderValue) -> &str {
+    request_id.to_str().unwrap_or_default()
 }
 
 /// The answer to a HEAD: the length of what a GET would give, and nothing of it.

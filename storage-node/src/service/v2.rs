@@ -421,7 +421,8 @@ impl Service {
         late.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn statistics(&self, now: Instant) -> Vec<(u8, u64)> {
+    /// What the server says of itself, by the bytes of [`Statistic`].
+    pub fn statistics(&self, now: Instant) -> Vec<(u8, u64)> {
         let counters = &self.counters;
         let (uploads, upload_bytes_reserved) = {
             let mut uploads = self.uploads();

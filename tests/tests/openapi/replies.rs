@@ -233,6 +233,7 @@ async fn the_cluster_and_its_health(witness: &mut Witness) {
         ("getLiveness", "/livez"),
         ("getHealth", "/healthz"),
         ("getReadiness", "/readyz"),
+        ("getMetrics", "/metrics"),
         ("getOpenapiYaml", "/openapi.yaml"),
     ] {
         at.ask(id, path, "200").await;

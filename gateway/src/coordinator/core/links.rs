@@ -20,6 +20,10 @@ pub struct LinkStatus {
     pub counters: Counters,
     /// Datagrams received.
     pub datagrams_received: u64,
+    /// Bytes on their way to the server or asked of it.
+    pub in_flight_bytes: usize,
+    /// How many may be.
+    pub window_bytes: usize,
 }
 
 pub(super) struct Links {
@@ -74,6 +78,8 @@ impl Links {
             round_trip: opened.link.round_trip(),
             counters: opened.link.counters(),
             datagrams_received: opened.datagrams_received,
+            in_flight_bytes: opened.link.in_flight_bytes(),
+            window_bytes: opened.link.window_bytes(),
         })
     }
 

@@ -13,6 +13,7 @@
 //! cancelled; a word to what was asked in an earlier round or attempt changes nothing, nor does one
 //! that comes at the deadline or later.
 
+mod counts;
 mod deadlines;
 mod links;
 mod probe;
@@ -49,12 +50,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::v1;
 use super::{NotBegun, Protocol, Settings, Shared, Wait};
+use crate::histogram::Histogram;
+use counts::Counts;
 use deadlines::Deadlines;
 use links::Links;
 use probe::Probe;
 use request::{InFlight, Next, Subject};
 use vouching::{Note, Notes};
 
+pub use counts::{Kind, Limit, Outcome, ServerCounts, Totals};
 pub use links::LinkStatus;
 pub use request::{Ended, Machine};
 pub use words::{Asked, Heard, Question, RequestId, Token};
@@ -135,6 +139,7 @@ pub struct Core<W> {
     memory: Arc<Semaphore>,
     by_v1: VecDeque<AskByV1>,
     ended: VecDeque<(W, Ended)>,
+    counts: Counts,
 }
 
 impl<W> Core<W> {
@@ -166,6 +171,7 @@ impl<W> Core<W> {
             memory,
             by_v1: VecDeque::new(),
             ended: VecDeque::new(),
+            counts: Counts::new(servers),
             shared,
         }
     }
@@ -285,6 +291,7 @@ impl<W> Core<W> {
             && !matches!(request.machine, Machine::Write(_))
             && let Some(mut request) = self.requests.remove(&id)
         {
+            self.counts.cancelled(&request.machine);
             self.part_with(id, &mut request);
         }
     }
@@ -390,6 +397,36 @@ impl<W> Core<W> {
         self.links.status(server)
     }
 
+    /// How reads and writes ended, and which limits were hit.
+    pub fn totals(&self) -> Totals {
+        self.counts.totals
+    }
+
+    /// What was counted about `server`.
+    pub fn server_counts(&self, server: ServerId) -> ServerCounts {
+        self.counts.servers[server.index()]
+    }
+
+    /// By server, how long each took to answer.
+    pub fn round_trips(&self) -> &Arc<[Histogram]> {
+        &self.counts.round_trips
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Something was refused for a limit that is kept elsewhere.
+    pub(super) fn note_limit(&mut self, limit: Limit) {
+        self.counts.limit_hit(limit);
+    }
+
+    /// A server has answered by DKVS/1.
+    pub(super) fn note_round_trip(&self, server: ServerId, round_trip: Duration) {
+        self.counts.round_trip(server, round_trip);
+    }
+
     /// The longest key that fits a DKVS/2 datagram, in bytes.
     pub(super) fn key_bytes_max(&self) -> usize {
         self.key_bytes_max
@@ -454,6 +491,7 @@ impl<W> Core<W> {
         now: Now,
     ) -> Result<RequestId, NotBegun> {
         if self.requests.len() >= self.requests_max {
+            self.counts.limit_hit(Limit::RequestsInFlight);
             let what = "too many requests are in flight";
             return Err(NotBegun::Overloaded { what });
         }
@@ -521,6 +559,7 @@ impl<W> Core<W> {
     fn end(&mut self, id: RequestId) {
         if let Some(mut request) = self.requests.remove(&id) {
             self.part_with(id, &mut request);
+            self.counts.ended(&request.machine);
             self.ended.push_back(request.finish());
         }
     }
@@ -583,13 +622,19 @@ impl<W> Core<W> {
                 };
                 let heard = match asked_of {
                     Ok(ticket) => {
+                        if let Asked::Repair { .. } = asked {
+                            self.counts.servers[server.index()].repairs_sent += 1;
+                        }
                         request.tickets.push((server, asked, ticket));
                         continue;
                     }
                     Err(RequestError::TooLong { .. }) => {
                         Heard::refused(asked, Refusal::Unrepresentable)
                     }
-                    Err(RequestError::TooMany) => Heard::refused(asked, Refusal::Busy),
+                    Err(RequestError::TooMany) => {
+                        self.counts.limit_hit(Limit::RequestsToServer);
+                        Heard::refused(asked, Refusal::Busy)
+                    }
                     Err(RequestError::Unreachable) => Heard::Unreachable { sent: false },
                 };
                 request.handle(server, asked, heard, now.at);
@@ -654,6 +699,9 @@ impl<W> Core<W> {
         let value_bytes = assembly.digest().value_bytes as usize;
         if request.memory.is_none() {
             request.memory = take_memory(&self.memory, value_bytes);
+            if request.memory.is_none() {
+                self.counts.limit_hit(Limit::ValueMemory);
+            }
         }
         let asked = Asked::Fetch;
         let token = Token {
@@ -673,6 +721,9 @@ impl<W> Core<W> {
 
     /// A server has its word. Whatever that makes necessary is done.
     fn hear(&mut self, token: Token, from: ServerId, heard: Heard, now: Now) {
+        if let (Asked::Repair { .. }, Heard::Write(WriteReply::Stored)) = (token.asked, &heard) {
+            self.counts.servers[from.index()].repairs_stored += 1;
+        }
         let Some(request) = self.requests.get_mut(&token.id) else {
             return self.hear_late(token, from, &heard, now);
         };
@@ -697,6 +748,7 @@ impl<W> Core<W> {
                 } => {
                     if let Some(after) = after {
                         self.shared.record_round_trip(server, after);
+                        self.counts.round_trip(server, after);
                     }
                     let heard = Heard::from_reply(token.asked, reply);
                     if was_repeated && matches!(heard, Heard::Write(WriteReply::Refused(_))) {

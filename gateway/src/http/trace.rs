@@ -1,0 +1,230 @@
+//! The trace that a request belongs to (W3C Trace Context): taken from `traceparent`, or begun
+//! here.
+//!
+//! Nothing of it goes back to the caller: the recommendation has no header for that.
+
+use std::fmt;
+
+use axum::http::{HeaderMap, HeaderName, Method};
+use tracing::{Level, Span, debug_span, field};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A trace's name: 16 bytes, not all of them 0.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct TraceId([u8; 16]);
+
+/// The span of a request, for what is logged or exported of it, and its trace. Where nobody is
+/// told of requests, there is neither.
+pub(super) fn begin(
+    headers: &HeaderMap,
+    request_id: &str,
+    method: &Method,
+    route: &str,
+) -> (Span, Option<TraceId>) {
+    if !tracing::span_enabled!(target: TARGET, Level::DEBUG) {
+        return (Span::none(), None);
+    }
+    let span = new_span(request_id, method, route);
+    let parent = Parent::of(headers);
+    let trace_id = exported(&span, parent.as_ref()).or_else(|| match parent {
+        Some(parent) => Some(parent.trace_id),
+        None => TraceId::random(),
+    });
+    if let Some(trace_id) = trace_id {
+        span.record("trace_id", field::display(trace_id));
+    }
+    (span, trace_id)
+}
+
+/// The target of a request's span is that of its event: who asks for one gets both.
+const TARGET: &str = "dkvs_gateway::http::serve";
+
+#[cfg(not(feature = "otel"))]
+fn new_span(request_id: &str, _: &Method, _: &str) -> Span {
+    let trace_id = field::Empty;
+    debug_span!(target: TARGET, parent: None, "request", request_id, trace_id)
+}
+
+/// With the fields that OpenTelemetry has names for.
+#[cfg(feature = "otel")]
+fn new_span(request_id: &str, method: &Method, route: &str) -> Span {
+    debug_span!(
+        target: TARGET,
+        parent: None,
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = route,
+        http.response.status_code = field::Empty,
+        request_id,
+        trace_id = field::Empty,
+    )
+}
+
+#[cfg(not(feature = "otel"))]
+fn exported(_: &Span, _: Option<&Parent>) -> Option<TraceId> {
+    None
+}
+
+/// The trace under which a span is exported, if it is.
+#[cfg(feature = "otel")]
+fn exported(span: &Span, parent: Option<&Parent>) -> Option<TraceId> {
+    if let Some(parent) = parent {
+        crate::otel::set_parent(span, parent.trace_id.0, parent.span_id, parent.flags);
+    }
+    crate::otel::trace_id(span).map(TraceId)
+}
+
+/// Notes a request's status in its span, where that is exported.
+pub(super) fn end(span: &Span, status: u16) {
+    span.record("http.response.status_code", status);
+}
+
+/// What a caller says of the trace that its request belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parent {
+    trace_id: TraceId,
+    span_id: [u8; 8],
+    flags: u8,
+}
+
+impl Parent {
+    /// That of the header, if there is one and one only that is well-formed.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(TRACEPARENT).iter();
+        let value = values.next()?;
+        match values.next() {
+            None => Self::parse(value.as_bytes()),
+            Some(_) => None,
+        }
+    }
+
+    /// `version "-" trace-id "-" parent-id "-" flags`, all in lower-case hexadecimal digits. A
+    /// later version than 0 may have more after that.
+    fn parse(text: &[u8]) -> Option<Self> {
+        const BYTES: usize = 55;
+        let (known, rest) = text.split_at_checked(BYTES)?;
+        let version = bytes_of::<1>(&known[..2])?;
+        let trace_id = bytes_of::<16>(&known[3..35])?;
+        let span_id = bytes_of::<8>(&known[36..52])?;
+        let [flags] = bytes_of(&known[53..])?;
+        let has_dashes = [2, 35, 52].iter().all(|at| known[*at] == b'-');
+        let is_as_long_as_it_may_be = match version {
+            [0] => rest.is_empty(),
+            [0xff] => false,
+            _ => rest.is_empty() || rest[0] == b'-',
+        };
+        let is_valid = has_dashes
+            && is_as_long_as_it_may_be
+            && trace_id.iter().any(|byte| *byte != 0)
+            && span_id.iter().any(|byte| *byte != 0);
+        is_valid.then_some(Self {
+            trace_id: TraceId(trace_id),
+            span_id,
+            flags,
+        })
+    }
+}
+
+impl TraceId {
+    /// Another one. None if the system has no random bytes.
+    fn random() -> Option<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).ok()?;
+        bytes.iter().any(|byte| *byte != 0).then_some(Self(bytes))
+    }
+}
+
+/// Of twice as many digits.
+fn bytes_of<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TraceId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const ID: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    fn parsed(text: &str) -> Option<String> {
+        let parent = Parent::parse(text.as_bytes());
+        parent.map(|parent| parent.trace_id.to_string())
+    }
+
+    #[test]
+    fn a_well_formed_traceparent_is_taken() {
+        assert_eq!(parsed(GOOD).as_deref(), Some(ID));
+        assert_eq!(parsed(&GOOD.replace("-01", "-00")).as_deref(), Some(ID));
+        let later = format!("cc{}", &GOOD[2..]);
+        assert_eq!(parsed(&later).as_deref(), Some(ID));
+        assert_eq!(parsed(&format!("{later}-more")).as_deref(), Some(ID));
+    }
+
+    #[test]
+    fn a_malformed_traceparent_is_not() {
+        let zeros = |digits| "0".repeat(digits);
+        for text in [
+            "",
+            "00",
+            &GOOD[..54],
+            &format!("{GOOD}-"),
+            &format!("{GOOD}0"),
+            &format!("{GOOD}-more"),
+            &format!("cc{}more", &GOOD[2..]),
+            &format!("ff{}", &GOOD[2..]),
+            &GOOD.replace('-', "_"),
+            &GOOD.replace(ID, &zeros(32)),
+            &GOOD.replace("b7ad6b7169203331", &zeros(16)),
+            &GOOD.to_uppercase(),
+            &GOOD.replace("0af7", "0ag7"),
+            &GOOD.replace("-01", "-0x"),
+            &GOOD.replacen("00-", "0x-", 1),
+        ] {
+            assert_eq!(parsed(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_one_traceparent_that_is_good_is_taken() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(TRACEPARENT, HeaderValue::from_static(value));
+            }
+            Parent::of(&headers)
+        };
+        let parent = of(&[GOOD]).unwrap();
+        assert_eq!(parent.trace_id.to_string(), ID);
+        assert_eq!(u64::from_be_bytes(parent.span_id), 0xb7ad_6b71_6920_3331);
+        assert_eq!(parent.flags, 1);
+        for values in [&[][..], &["00-x"], &[GOOD, GOOD]] {
+            assert_eq!(of(values), None);
+        }
+        assert_ne!(TraceId::random(), TraceId::random());
+    }
+}
