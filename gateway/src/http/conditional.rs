@@ -22,6 +22,9 @@ pub(super) fn entity_tag(tag: Tag, form: Form) -> HeaderValue {
 
 /// Whether the caller has this version already: `If-None-Match` names it.
 pub(super) fn is_held(headers: &HeaderMap, tag: Tag) -> bool {
+    if !headers.contains_key(header::IF_NONE_MATCH) {
+        return false;
+    }
     let quoted = format!("\"{tag}\"");
     let mut given = texts(headers, header::IF_NONE_MATCH).flat_map(|text| text.split(','));
     given.any(|one| {

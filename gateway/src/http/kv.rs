@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request,
 };
-use axum::response::IntoResponse;
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
@@ -276,13 +275,12 @@ impl Found<'_> {
     }
 }
 
-/// Which version this is, in which form, and that it has to be asked for again before it is used.
+/// Which version this is, in which form. Without more, nobody uses it again unasked.
 fn name_version(headers: &mut HeaderMap, tag: Option<Tag>, form: Form) {
     if let Some(tag) = tag {
         headers.insert(header::ETAG, conditional::entity_tag(tag, form));
     }
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
 }
 
 /// The caller has it already.
@@ -326,14 +324,21 @@ fn diagnose(headers: &mut HeaderMap, report: &ReadReport<'_>) {
 /// What the report on a small value takes.
 const JSON_BYTES_USUAL: usize = 1_024;
 
+/// Headers that a reply has when it leaves.
+const HEADERS_USUAL: usize = 9;
+
 /// A JSON document and a line end, which a terminal is glad of.
 pub(super) fn json(document: &impl Serialize) -> Response<Body> {
     json_text(text(document))
 }
 
 pub(super) fn json_text(text: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS_USUAL);
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], text).into_response()
+    headers.insert(header::CONTENT_TYPE, json);
+    response
 }
 
 fn text(document: &impl Serialize) -> Vec<u8> {
