@@ -54,3 +54,17 @@ def refusals_have_a_reason_that_no_schema_can_say(ctx, response, case):
     assert problem["type"] == "urn:dkvs:problem:invalid-parameter", problem["detail"]
     for wrong in problem["invalid_parameters"]:
         assert re.search(REASONS.get(wrong["name"], "(?!)"), wrong["reason"]), wrong
+
+
+@schemathesis.check
+def a_batch_refuses_what_is_wrong_in_it(ctx, response, case):
+    """A batch that is against the schema and yet answered has an operation that was refused."""
+    if case.operation.path != "/batch" or case.method != "POST" or response.status_code != 200:
+        return
+    if case.meta is None or case.meta.generation.mode == GenerationMode.POSITIVE:
+        return
+    # The gateway reads a batch whatever its Content-Type says.
+    if response.request.headers.get("Content-Type") != "application/json":
+        return
+    results = response.json()["results"]
+    assert any(result["status"] in (400, 413, 414) for result in results), results
