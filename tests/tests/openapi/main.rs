@@ -68,6 +68,19 @@ fn the_file_has_the_version_of_the_programs() {
 }
 
 #[test]
+fn generated_clients_call_each_problem_type_by_its_name() {
+    let document = Contract::read().document;
+    let kind = &document["components"]["schemas"]["Problem"]["properties"]["type"];
+    let capitalised = |word: &str| word[..1].to_uppercase() + &word[1..];
+    let urns = kind["enum"].as_array().unwrap().iter();
+    let names: Vec<String> = urns
+        .map(|urn| urn.as_str().unwrap().rsplit(':').next().unwrap())
+        .map(|name| name.split('-').map(capitalised).collect())
+        .collect();
+    assert_eq!(kind["x-enum-varnames"], serde_json::json!(names));
+}
+
+#[test]
 fn every_reference_leads_somewhere_and_every_component_is_referred_to() {
     let contract = Contract::read();
     let mut references = BTreeSet::new();
