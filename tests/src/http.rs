@@ -171,6 +171,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let _ = patiently(self.stream.write_all(bytes.as_ref())).await;
     }
 
+    /// Sends bytes; whether the other side has let them come.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        patiently(self.stream.write_all(bytes.as_ref()))
+            .await
+            .is_ok()
+    }
+
     /// Says that nothing more will be sent.
     pub async fn finish(&mut self) {
         let _ = patiently(self.stream.shutdown()).await;

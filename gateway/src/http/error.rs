@@ -507,6 +507,11 @@ impl Problem {
         )
     }
 
+    /// Whether the gateway has as much in hand as it takes.
+    pub(super) fn is_overload(&self) -> bool {
+        self.0.name == "overloaded"
+    }
+
     /// Its status code.
     pub(super) fn status(&self) -> u16 {
         self.0.status.as_u16()

@@ -61,6 +61,10 @@ const REFUSALS_MAX: usize = 64;
 /// How long telling them may take.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a request waits for the word that the gateway is overloaded. Callers that ask again at
+/// once would else take the time of those that are served.
+const OVERLOAD_PAUSE: Duration = Duration::from_millis(20);
+
 const REFUSAL_BODY: &str = concat!(
     r#"{"type":"urn:dkvs:problem:overloaded","title":"The gateway is overloaded","status":503,"#,
     r#""detail":"the gateway is overloaded: too many connections are open; nothing was sent to any server"}"#,
@@ -439,6 +443,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         Box::pin(async move {
             let mut response = response.await?;
             if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+                if problem.is_overload() {
+                    tokio::time::sleep(OVERLOAD_PAUSE).await;
+                }
                 // What the router itself has set stays: Allow, for one.
                 let allow = response.headers_mut().remove(header::ALLOW);
                 response = problem.into_named_response(&request_id);

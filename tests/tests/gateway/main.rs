@@ -4,6 +4,7 @@ mod clients;
 mod connections;
 mod interop;
 mod keys;
+mod malformed;
 mod problems;
 mod quorums;
 mod values;
