@@ -300,7 +300,7 @@ struct Descriptors {
 }
 
 /// What the process's limit on open files allows each worker, after raising that limit as far as
-/// the system lets it: at most half of it for connections.
+/// the system lets it: what DKVS/1 may need is kept back from connections.
 fn descriptors(
     workers: usize,
     servers: usize,
@@ -319,9 +319,10 @@ fn descriptors(
     // Each worker has a DKVS/2 socket for each server.
     let per_worker = files.saturating_sub(DESCRIPTORS_RESERVED) / workers;
     let per_worker = per_worker.saturating_sub(servers);
+    let sockets_max = SOCKETS_MAX.min(per_worker / 2);
     let allowed = Descriptors {
-        connections_max: connections_max.min(per_worker / 2),
-        sockets_max: SOCKETS_MAX.min(per_worker / 2),
+        connections_max: connections_max.min(per_worker - sockets_max),
+        sockets_max,
     };
     ensure!(
         per_worker >= 64,

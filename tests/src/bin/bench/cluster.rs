@@ -115,8 +115,13 @@ impl Cluster {
     /// Starts `servers` servers that hold every key, on three of them each, or on all if there
     /// are fewer.
     pub fn start(servers: usize, options: &Options) -> anyhow::Result<Self> {
+        Self::start_with(servers, options, &[])
+    }
+
+    /// The same, with further arguments for the gateway.
+    pub fn start_with(servers: usize, options: &Options, more: &[&str]) -> anyhow::Result<Self> {
         let nodes = (0..servers).map(|_| node(options));
-        let cluster = Self::of(nodes.collect::<anyhow::Result<Vec<_>>>()?, options)?;
+        let cluster = Self::of(nodes.collect::<anyhow::Result<Vec<_>>>()?, options, more)?;
         cluster.fill("")?;
         Ok(cluster)
     }
@@ -132,10 +137,10 @@ impl Cluster {
             node_on_disk(node_addr()?, options, &directory, &["--declare", "new"])
         };
         let nodes = (0..servers).map(node).collect::<anyhow::Result<Vec<_>>>()?;
-        Self::of(nodes, options)
+        Self::of(nodes, options, &[])
     }
 
-    fn of(nodes: Vec<Node>, options: &Options) -> anyhow::Result<Self> {
+    fn of(nodes: Vec<Node>, options: &Options, more: &[&str]) -> anyhow::Result<Self> {
         let line = |node: &Node| {
             let (ip, port) = (node.addr.ip(), node.addr.port());
             format!("{ip} {port} {RING_POINTS}\n")
@@ -143,7 +148,7 @@ impl Cluster {
         let servers = ServersFile::with_text(nodes.iter().map(line).collect::<String>());
         let mut command = Role::Gateway.command()?;
         command.args(["--servers", servers.path(), "--listen", "127.0.0.1:0"]);
-        command.args(options.gateway_arguments());
+        command.args(more).args(options.gateway_arguments());
         Ok(Self {
             nodes,
             gateway: Gateway::of(command),

@@ -23,11 +23,11 @@ const PUT_LINEARIZABLE: &str = "?n=3&w=2&consistency=linearizable";
 /// Connections that carry long values at a time.
 const LARGE_CONNECTIONS: usize = 4;
 
-const fn goal(reach: f64, then: f64) -> Option<Goal> {
+pub const fn goal(reach: f64, then: f64) -> Option<Goal> {
     Some(Goal { reach, then })
 }
 
-const fn ratio(name: &'static str, what: &'static str, goal: Option<Goal>) -> Spec {
+pub const fn ratio(name: &'static str, what: &'static str, goal: Option<Goal>) -> Spec {
     Spec {
         name,
         what,
@@ -154,6 +154,7 @@ pub fn load<'a>(options: &Options, addr: SocketAddr, requests: &'a [Vec<u8>]) ->
         requests,
         body_bytes_min: 1,
         connections: options.connections.into(),
+        takes_refusals: false,
         warm_up: options.warm_up(),
         duration: options.duration(),
     }

@@ -41,6 +41,11 @@ impl Histogram {
         self.count += other.count;
     }
 
+    /// How many durations it has.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The duration that `share` of the durations do not exceed, in microseconds; 0 of none.
     pub fn percentile_us(&self, share: f64) -> f64 {
         let rank = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));

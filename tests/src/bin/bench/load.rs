@@ -38,6 +38,8 @@ pub struct Load<'a> {
     pub body_bytes_min: u64,
     /// At a time.
     pub connections: usize,
+    /// Whether 503 is no failure, but counted as refused.
+    pub takes_refusals: bool,
     /// Before anything counts.
     pub warm_up: Duration,
     /// From the first to the last request that counts.
@@ -57,6 +59,8 @@ pub struct Measured {
     pub seconds: f64,
     /// How long each request took.
     pub latency: Histogram,
+    /// How long each took that was refused, where that is no failure.
+    pub refused: Histogram,
 }
 
 impl Measured {
@@ -87,6 +91,7 @@ impl Measured {
         self.first_failure = self.first_failure.take().or(other.first_failure);
         self.seconds = self.seconds.max(other.seconds);
         self.latency.add(&other.latency);
+        self.refused.add(&other.refused);
     }
 }
 
@@ -240,6 +245,9 @@ impl<'a> Worker<'a> {
             return;
         }
         let latency = now - begun;
+        if self.load.takes_refusals && response.status == 503 {
+            return self.measured.refused.record(latency);
+        }
         self.measured
             .record(response, self.load.body_bytes_min, latency);
     }
@@ -302,6 +310,7 @@ mod tests {
         let load = Load {
             addr: server(answer),
             requests: &[crate::http::get("/")],
+            takes_refusals: false,
             body_bytes_min: 2,
             connections: 1,
             warm_up: Duration::ZERO,

@@ -15,6 +15,7 @@ mod http;
 mod load;
 mod machine;
 mod options;
+mod overload;
 mod peers;
 mod reference;
 mod report;
@@ -53,6 +54,7 @@ fn bench(options: &Options) -> anyhow::Result<bool> {
     let mut report = Report::new(options)?;
     print!("{}", report.head());
     figures::measure(options, &mut report)?;
+    overload::measure(options, &mut report)?;
     if options.peers {
         peers::measure(options, &mut report)?;
     }
