@@ -10,6 +10,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use thiserror::Error;
 
+use crate::lines;
+
 /// Most servers in one cluster.
 pub const SERVERS_MAX: usize = 4_096;
 
@@ -90,26 +92,21 @@ impl Cluster {
             reason,
         };
         let mut listing = Listing::default();
-        let mut lines = 0;
-        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            lines = index + 1;
+        for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.starts_with(b"#") {
                 continue;
             }
-            let fields: Vec<&[u8]> = line
-                .split(|byte| matches!(byte, b' ' | b'\t'))
-                .filter(|field| !field.is_empty())
-                .collect();
+            let fields = lines::fields(line);
             if fields.is_empty() {
                 continue;
             }
             parse_server(&fields)
-                .and_then(|server| listing.add(server, lines))
-                .map_err(|reason| refuse(lines, reason))?;
+                .and_then(|server| listing.add(server, number))
+                .map_err(|reason| refuse(number, reason))?;
         }
         if listing.servers.is_empty() {
-            return Err(refuse(lines, Reason::NoServer));
+            return Err(refuse(lines::last(text), Reason::NoServer));
         }
         Ok(Self {
             servers: listing.servers,

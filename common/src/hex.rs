@@ -6,7 +6,7 @@ pub struct Digits<const N: usize>([u8; N]);
 
 impl<const N: usize> Digits<N> {
     /// Two digits for each of `bytes`, of which there are half of `N`.
-    pub(crate) fn new(bytes: &[u8]) -> Self {
+    pub fn new(bytes: &[u8]) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [b'0'; N];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
@@ -22,9 +22,30 @@ impl<const N: usize> Digits<N> {
     }
 }
 
+/// The bytes of twice as many digits, of either case; none for anything else.
+pub fn parse<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_of_either_case_are_read_and_nothing_else() {
+        assert_eq!(parse(b"00abAB10"), Some([0, 0xab, 0xab, 0x10]));
+        for digits in [&b""[..], b"0", b"000", b"0g", b"+1", b" 1", b"\xff0"] {
+            assert_eq!(parse::<1>(digits), None, "{digits:?}");
+        }
+    }
 
     #[test]
     fn every_byte_has_its_two_digits() {

@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod connection;
 pub mod hex;
 pub mod kv;
+pub mod lines;
 pub mod mutants;
 pub mod quorum;
 pub mod record;

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dkvs_common::hex::{self, Digits};
+use dkvs_common::lines;
 use dkvs_storage_node::key_file;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use sha2::{Digest as _, Sha256};
@@ -104,14 +106,7 @@ impl Hash {
     }
 
     fn parse(digits: &[u8]) -> Option<Self> {
-        let digits: &[u8; 64] = digits.try_into().ok()?;
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |digit: u8| char::from(digit).to_digit(16);
-            let value = digit(pair[0])? << 4 | digit(pair[1])?;
-            *byte = u8::try_from(value).ok()?;
-        }
-        Some(Self::from_bytes(&bytes))
+        hex::parse(digits).map(|bytes| Self::from_bytes(&bytes))
     }
 }
 
@@ -232,31 +227,25 @@ impl Tokens {
             reason,
         };
         let mut tokens: Vec<(usize, Token)> = Vec::new();
-        let mut lines = 0;
-        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            lines = index + 1;
-            let line = line.trim_ascii();
-            if line.is_empty() || line.starts_with(b"#") {
-                continue;
-            }
-            let token = parse_token(line).map_err(|reason| refuse(lines, reason))?;
+        for (line, fields) in lines::entries(text) {
+            let token = parse_token(&fields).map_err(|reason| refuse(line, reason))?;
             let first_line = |is_same: &dyn Fn(&Token) -> bool| {
                 let mut tokens = tokens.iter();
                 tokens.find_map(|(line, token)| is_same(token).then_some(*line))
             };
             if let Some(first_line) = first_line(&|other| other.name == token.name) {
-                return Err(refuse(lines, Reason::DuplicateName { first_line }));
+                return Err(refuse(line, Reason::DuplicateName { first_line }));
             }
             if let Some(first_line) = first_line(&|other| other.hash == token.hash) {
-                return Err(refuse(lines, Reason::DuplicateToken { first_line }));
+                return Err(refuse(line, Reason::DuplicateToken { first_line }));
             }
             if tokens.len() == TOKENS_MAX {
-                return Err(refuse(lines, Reason::TooMany));
+                return Err(refuse(line, Reason::TooMany));
             }
-            tokens.push((lines, token));
+            tokens.push((line, token));
         }
         if tokens.is_empty() {
-            return Err(refuse(lines, Reason::NoToken));
+            return Err(refuse(lines::last(text), Reason::NoToken));
         }
         let tokens = tokens.into_iter().map(|(_, token)| Arc::new(token));
         Ok(Self(tokens.collect()))
@@ -281,12 +270,8 @@ impl Tokens {
     }
 }
 
-fn parse_token(line: &[u8]) -> Result<Token, Reason> {
-    let fields: Vec<&[u8]> = line
-        .split(|byte| matches!(byte, b' ' | b'\t'))
-        .filter(|field| !field.is_empty())
-        .collect();
-    let [name, hash, scopes, prefixes @ ..] = fields.as_slice() else {
+fn parse_token(fields: &[&[u8]]) -> Result<Token, Reason> {
+    let [name, hash, scopes, prefixes @ ..] = fields else {
         let found = fields.len();
         return Err(Reason::FieldCount { found });
     };
@@ -353,10 +338,8 @@ pub fn mint(name: &str, scopes: Scopes, prefixes: &[String]) -> anyhow::Result<M
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
     let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
-    let mut line = format!("{name} sha256:");
-    for byte in Sha256::digest(&token) {
-        write!(line, "{byte:02x}")?;
-    }
+    let digits = Digits::<64>::new(&Sha256::digest(&token));
+    let mut line = format!("{name} sha256:{}", digits.as_str());
     let words = Scope::ALL.into_iter().filter(|scope| scopes.has(*scope));
     let words: Vec<_> = words.map(Scope::word).collect();
     write!(line, " {}", words.join(","))?;

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::record::{Content, ContentType};
+use dkvs_common::record::Content;
 use serde::Deserialize;
 use serde_json::Number;
 
@@ -132,12 +132,7 @@ async fn run(
     let results = batch.operations.into_iter();
     let results = futures_util::future::join_all(results.map(|one| result(app, caller, one))).await;
     let mut text = b"{\"results\":[".to_vec();
-    for (number, result) in results.into_iter().enumerate() {
-        if number > 0 {
-            text.push(b',');
-        }
-        text.extend(result);
-    }
+    text.extend(results.join(&b','));
     text.extend(format!("],\"elapsed_us\":{}}}\n", micros(started.elapsed())).bytes());
     Ok(kv::json_text(text))
 }
@@ -164,57 +159,36 @@ async fn result(app: &App, caller: &Caller, operation: Operation) -> Vec<u8> {
 }
 
 async fn read(app: &App, caller: &Caller, get: Get) -> Result<Vec<u8>, Problem> {
-    let Get {
-        key,
-        key_base64,
-        n,
-        r,
-        consistency,
-        timeout_ms,
-        wait,
-    } = get;
-    let key = self::key(key, key_base64)?;
-    caller.may(Scope::Read, Some(&key))?;
-    let given = [
-        ("n", text(n)),
-        ("r", text(r)),
-        ("consistency", consistency),
-        ("timeout_ms", text(timeout_ms)),
-        ("wait", wait),
-    ];
-    let parameters = KvParameters::of(app, Query::given(given, READ), "r")?;
+    let common = Common {
+        key: get.key,
+        key_base64: get.key_base64,
+        n: get.n,
+        needed: ("r", get.r),
+        consistency: get.consistency,
+        timeout_ms: get.timeout_ms,
+        wait: get.wait,
+        tag: None,
+    };
+    let (key, parameters) = common.check(app, caller, Scope::Read, READ)?;
     kv::read(app, &key, &parameters, |found| Ok(found.json(&key))).await
 }
 
 async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem> {
-    let Put {
-        key,
-        key_base64,
-        value,
-        encoding,
-        content_type,
-        n,
-        w,
-        consistency,
-        timeout_ms,
-        wait,
-        tag,
-    } = put;
-    let key = self::key(key, key_base64)?;
-    caller.may(Scope::Write, Some(&key))?;
-    let given = [
-        ("n", text(n)),
-        ("w", text(w)),
-        ("consistency", consistency),
-        ("timeout_ms", text(timeout_ms)),
-        ("wait", wait),
-        ("tag", tag),
-    ];
-    let parameters = KvParameters::of(app, Query::given(given, WRITE), "w")?;
-    let bytes: Bytes = match encoding {
-        Encoding::Utf8 => value.into(),
+    let common = Common {
+        key: put.key,
+        key_base64: put.key_base64,
+        n: put.n,
+        needed: ("w", put.w),
+        consistency: put.consistency,
+        timeout_ms: put.timeout_ms,
+        wait: put.wait,
+        tag: put.tag,
+    };
+    let (key, parameters) = common.check(app, caller, Scope::Write, WRITE)?;
+    let bytes: Bytes = match put.encoding {
+        Encoding::Utf8 => put.value.into(),
         Encoding::Base64 => STANDARD
-            .decode(value)
+            .decode(put.value)
             .map_err(|error| Problem::invalid_value(format!("it is no base64: {error}")))?
             .into(),
     };
@@ -223,38 +197,64 @@ async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem>
         .ok()
         .filter(|value| value.len() <= value_bytes_max)
         .ok_or_else(|| Problem::value_too_large(value_bytes_max))?;
-    let content_type = ContentType::new(content_type.unwrap_or_default())
-        .map_err(|error| Problem::invalid_value(error.to_string()))?;
     let content = Content::Value {
-        content_type,
+        content_type: kv::content_type(put.content_type.unwrap_or_default())?,
         value,
     };
     kv::write(app, &key, content, &parameters).await
 }
 
 async fn erase(app: &App, caller: &Caller, delete: Delete) -> Result<Vec<u8>, Problem> {
-    let Delete {
-        key,
-        key_base64,
-        n,
-        w,
-        consistency,
-        timeout_ms,
-        wait,
-        tag,
-    } = delete;
-    let key = self::key(key, key_base64)?;
-    caller.may(Scope::Write, Some(&key))?;
-    let given = [
-        ("n", text(n)),
-        ("w", text(w)),
-        ("consistency", consistency),
-        ("timeout_ms", text(timeout_ms)),
-        ("wait", wait),
-        ("tag", tag),
-    ];
-    let parameters = KvParameters::of(app, Query::given(given, WRITE), "w")?;
+    let common = Common {
+        key: delete.key,
+        key_base64: delete.key_base64,
+        n: delete.n,
+        needed: ("w", delete.w),
+        consistency: delete.consistency,
+        timeout_ms: delete.timeout_ms,
+        wait: delete.wait,
+        tag: delete.tag,
+    };
+    let (key, parameters) = common.check(app, caller, Scope::Write, WRITE)?;
     kv::write(app, &key, Content::Tombstone, &parameters).await
+}
+
+/// What an operation has whatever it is.
+struct Common {
+    key: Option<String>,
+    key_base64: Option<String>,
+    n: Option<Number>,
+    /// `w` or `r`.
+    needed: (&'static str, Option<Number>),
+    consistency: Option<String>,
+    timeout_ms: Option<Number>,
+    wait: Option<String>,
+    tag: Option<String>,
+}
+
+impl Common {
+    /// The key, which the caller may read or write, and the parameters, of those that are `known`.
+    fn check(
+        self,
+        app: &App,
+        caller: &Caller,
+        scope: Scope,
+        known: &[&str],
+    ) -> Result<(Key, KvParameters), Problem> {
+        let key = key(self.key, self.key_base64)?;
+        caller.may(scope, Some(&key))?;
+        let (needed_name, needed) = self.needed;
+        let given = [
+            ("n", text(self.n)),
+            (needed_name, text(needed)),
+            ("consistency", self.consistency),
+            ("timeout_ms", text(self.timeout_ms)),
+            ("wait", self.wait),
+            ("tag", self.tag),
+        ];
+        let query = Query::given(given, known);
+        Ok((key, KvParameters::of(app, query, needed_name)?))
+    }
 }
 
 /// The key of an operation, of which it has one or the other.

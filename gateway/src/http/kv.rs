@@ -45,7 +45,9 @@ async fn put_value(
 ) -> Result<Response<Body>, Problem> {
     let key = path::key(&head.uri, PREFIX)?;
     let parameters = KvParameters::parse(app, &head.uri, WRITE, "w")?;
-    let content_type = content_type(&head.headers)?;
+    let content_type = head.headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.map_or(&[][..], HeaderValue::as_bytes);
+    let content_type = self::content_type(Bytes::copy_from_slice(content_type))?;
     let coordinator = &app.0.coordinator;
     let value_bytes_max = coordinator.value_bytes_max();
     let too_large = || Problem::value_too_large(value_bytes_max);
@@ -106,11 +108,8 @@ fn most_common(refusals: impl Iterator<Item = Refusal>) -> Option<Refusal> {
     refusals.iter().rev().max_by_key(count).copied()
 }
 
-fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
-    let given = headers.get(header::CONTENT_TYPE);
-    let given = given.map_or(&[][..], HeaderValue::as_bytes);
-    ContentType::new(Bytes::copy_from_slice(given))
-        .map_err(|error| Problem::invalid_value(error.to_string()))
+pub(super) fn content_type(given: impl Into<Bytes>) -> Result<ContentType, Problem> {
+    ContentType::new(given).map_err(|error| Problem::invalid_value(error.to_string()))
 }
 
 #[derive(Serialize)]

@@ -61,7 +61,11 @@ impl Query {
         given: [(&str, Option<String>); N],
         known: &[&str],
     ) -> Self {
-        debug_assert!(given.iter().all(|(name, _)| known.contains(name)));
+        debug_assert!(
+            given
+                .iter()
+                .all(|(name, value)| value.is_none() || known.contains(name))
+        );
         let given = given.into_iter();
         let given = given.filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Self {

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, Method};
+use dkvs_common::hex::{self, Digits};
 use tracing::{Level, Span, debug_span, field};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -106,17 +107,19 @@ impl Parent {
     fn parse(text: &[u8]) -> Option<Self> {
         const BYTES: usize = 55;
         let (known, rest) = text.split_at_checked(BYTES)?;
-        let version = bytes_of::<1>(&known[..2])?;
-        let trace_id = bytes_of::<16>(&known[3..35])?;
-        let span_id = bytes_of::<8>(&known[36..52])?;
-        let [flags] = bytes_of(&known[53..])?;
+        let version = hex::parse::<1>(&known[..2])?;
+        let trace_id = hex::parse::<16>(&known[3..35])?;
+        let span_id = hex::parse::<8>(&known[36..52])?;
+        let [flags] = hex::parse(&known[53..])?;
         let has_dashes = [2, 35, 52].iter().all(|at| known[*at] == b'-');
         let is_as_long_as_it_may_be = match version {
             [0] => rest.is_empty(),
             [0xff] => false,
             _ => rest.is_empty() || rest[0] == b'-',
         };
+        let is_lower_case = !known.iter().any(u8::is_ascii_uppercase);
         let is_valid = has_dashes
+            && is_lower_case
             && is_as_long_as_it_may_be
             && trace_id.iter().any(|byte| *byte != 0)
             && span_id.iter().any(|byte| *byte != 0);
@@ -137,23 +140,9 @@ impl TraceId {
     }
 }
 
-/// Of twice as many digits.
-fn bytes_of<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
-}
-
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(Digits::<32>::new(&self.0).as_str())
     }
 }
 

@@ -12,6 +12,7 @@
 use thiserror::Error;
 
 use super::envelope::ClusterKey;
+use crate::{hex, lines};
 
 /// Bytes of a key; twice as many digits in the file.
 const KEY_BYTES: usize = 32;
@@ -61,21 +62,15 @@ impl Keys {
         };
         let mut first_lines = [None; 256];
         let mut keys = Vec::new();
-        let mut lines = 0;
-        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            lines = index + 1;
-            let line = line.trim_ascii();
-            if line.is_empty() || line.starts_with(b"#") {
-                continue;
-            }
-            let (id, key) = parse_key(line).map_err(|reason| refuse(lines, reason))?;
-            if let Some(first_line) = first_lines[usize::from(id)].replace(lines) {
-                return Err(refuse(lines, Reason::Duplicate { id, first_line }));
+        for (line, fields) in lines::entries(text) {
+            let (id, key) = parse_key(&fields).map_err(|reason| refuse(line, reason))?;
+            if let Some(first_line) = first_lines[usize::from(id)].replace(line) {
+                return Err(refuse(line, Reason::Duplicate { id, first_line }));
             }
             keys.push((id, key));
         }
         if keys.is_empty() {
-            return Err(refuse(lines, Reason::NoKey));
+            return Err(refuse(lines::last(text), Reason::NoKey));
         }
         let others = keys.split_off(1);
         let sending = keys.remove(0);
@@ -105,12 +100,8 @@ impl Keys {
     }
 }
 
-fn parse_key(line: &[u8]) -> Result<(u8, ClusterKey), Reason> {
-    let fields: Vec<&[u8]> = line
-        .split(|byte| matches!(byte, b' ' | b'\t'))
-        .filter(|field| !field.is_empty())
-        .collect();
-    let &[id, digits] = fields.as_slice() else {
+fn parse_key(fields: &[&[u8]]) -> Result<(u8, ClusterKey), Reason> {
+    let &[id, digits] = fields else {
         let found = fields.len();
         return Err(Reason::FieldCount { found });
     };
@@ -121,20 +112,8 @@ fn parse_key(line: &[u8]) -> Result<(u8, ClusterKey), Reason> {
         .flatten()
         .filter(|id| *id > 0)
         .ok_or(Reason::Id)?;
-    let key = parse_hex(digits).ok_or(Reason::Key)?;
+    let key: [u8; KEY_BYTES] = hex::parse(digits).ok_or(Reason::Key)?;
     Ok((id, ClusterKey::new(&key)))
-}
-
-fn parse_hex(digits: &[u8]) -> Option<[u8; KEY_BYTES]> {
-    if digits.len() != 2 * KEY_BYTES {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let mut key = [0; KEY_BYTES];
-    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-    }
-    Some(key)
 }
 
 #[cfg(test)]

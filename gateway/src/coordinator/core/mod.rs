@@ -271,10 +271,7 @@ impl<W> Core<W> {
         let patience_ends = list.patience_ends();
         let wish = unanimous(timeout);
         let id = self.begin(Machine::List(list), subject, wish, waiter, now)?;
-        let requests = &self.requests;
-        let is_in_flight = |other| requests.contains_key(&other);
-        self.deadlines
-            .insert(now.at, patience_ends, id, is_in_flight);
+        self.wake_at(patience_ends, id, now);
         Ok(id)
     }
 
@@ -513,12 +510,17 @@ impl<W> Core<W> {
             assembly: None,
             memory: None,
         };
-        let requests = &self.requests;
-        let is_in_flight = |other| requests.contains_key(&other);
-        self.deadlines.insert(now.at, deadline, id, is_in_flight);
+        self.wake_at(deadline, id, now);
         self.requests.insert(id, request);
         self.go_on(id, now);
         Ok(id)
+    }
+
+    /// Has [`Self::handle_timeout`] look at a request when `at` has come.
+    fn wake_at(&mut self, at: Instant, id: RequestId, now: Now) {
+        let requests = &self.requests;
+        let is_in_flight = |other| requests.contains_key(&other);
+        self.deadlines.insert(now.at, at, id, is_in_flight);
     }
 
     /// Does what a request wants done, until it waits for something or has ended.
