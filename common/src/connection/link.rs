@@ -224,6 +224,13 @@ impl<T: Copy> Link<T> {
         Ok(Ticket::Request(id))
     }
 
+    /// Tells the server which trace a request belongs to. Of transfers nothing is told.
+    pub fn trace(&mut self, ticket: Ticket, trace: Trace) {
+        if let Ticket::Request(id) = ticket {
+            self.peer.trace(id, trace);
+        }
+    }
+
     /// Fetches what is missing of a value.
     pub fn fetch(
         &mut self,

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, ContentType};
+use dkvs_common::trace::Trace;
 use serde::Deserialize;
 use serde_json::Number;
 
@@ -21,7 +22,7 @@ use super::error::Problem;
 use super::kv;
 use super::params::{self, KvParameters, Query};
 use super::report::micros;
-use super::{App, READ, WRITE, body};
+use super::{App, READ, WRITE, body, trace};
 
 /// Most operations in a batch.
 pub(super) const OPERATIONS_MAX: usize = 128;
@@ -129,8 +130,13 @@ async fn run(
             "it has {count} operations, and may have 1 to {OPERATIONS_MAX}"
         )));
     }
+    let by = By {
+        app,
+        caller,
+        trace: trace::sampled(&head.headers),
+    };
     let results = batch.operations.into_iter();
-    let results = futures_util::future::join_all(results.map(|one| result(app, caller, one))).await;
+    let results = futures_util::future::join_all(results.map(|one| result(by, one))).await;
     let mut text = b"{\"results\":[".to_vec();
     for (number, result) in results.into_iter().enumerate() {
         if number > 0 {
@@ -142,12 +148,20 @@ async fn run(
     Ok(kv::json_text(text))
 }
 
+/// What the operations of a batch have in common.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    app: &'a App,
+    caller: &'a Caller,
+    trace: Option<Trace>,
+}
+
 /// The member of a batch's results that an operation comes to.
-async fn result(app: &App, caller: &Caller, operation: Operation) -> Vec<u8> {
+async fn result(by: By<'_>, operation: Operation) -> Vec<u8> {
     let (name, done) = match operation {
-        Operation::Get(get) => ("read", read(app, caller, get).await),
-        Operation::Put(put) => ("write", write(app, caller, put).await),
-        Operation::Delete(delete) => ("write", erase(app, caller, delete).await),
+        Operation::Get(get) => ("read", read(by, get).await),
+        Operation::Put(put) => ("write", write(by, put).await),
+        Operation::Delete(delete) => ("write", erase(by, delete).await),
     };
     let (status, name, document) = match done {
         Ok(document) => (200, name, document),
@@ -163,7 +177,7 @@ async fn result(app: &App, caller: &Caller, operation: Operation) -> Vec<u8> {
     result
 }
 
-async fn read(app: &App, caller: &Caller, get: Get) -> Result<Vec<u8>, Problem> {
+async fn read(by: By<'_>, get: Get) -> Result<Vec<u8>, Problem> {
     let Get {
         key,
         key_base64,
@@ -174,7 +188,7 @@ async fn read(app: &App, caller: &Caller, get: Get) -> Result<Vec<u8>, Problem> 
         wait,
     } = get;
     let key = self::key(key, key_base64)?;
-    caller.may(Scope::Read, Some(&key))?;
+    by.caller.may(Scope::Read, Some(&key))?;
     let given = [
         ("n", text(n)),
         ("r", text(r)),
@@ -182,11 +196,12 @@ async fn read(app: &App, caller: &Caller, get: Get) -> Result<Vec<u8>, Problem> 
         ("timeout_ms", text(timeout_ms)),
         ("wait", wait),
     ];
-    let parameters = KvParameters::of(app, Query::given(given, READ), "r")?;
-    kv::read(app, &key, &parameters, |found| Ok(found.json(&key))).await
+    let mut parameters = KvParameters::of(by.app, Query::given(given, READ), "r")?;
+    parameters.wish.trace = by.trace;
+    kv::read(by.app, &key, &parameters, |found| Ok(found.json(&key))).await
 }
 
-async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem> {
+async fn write(by: By<'_>, put: Put) -> Result<Vec<u8>, Problem> {
     let Put {
         key,
         key_base64,
@@ -201,7 +216,7 @@ async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem>
         tag,
     } = put;
     let key = self::key(key, key_base64)?;
-    caller.may(Scope::Write, Some(&key))?;
+    by.caller.may(Scope::Write, Some(&key))?;
     let given = [
         ("n", text(n)),
         ("w", text(w)),
@@ -210,7 +225,8 @@ async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem>
         ("wait", wait),
         ("tag", tag),
     ];
-    let parameters = KvParameters::of(app, Query::given(given, WRITE), "w")?;
+    let mut parameters = KvParameters::of(by.app, Query::given(given, WRITE), "w")?;
+    parameters.wish.trace = by.trace;
     let bytes: Bytes = match encoding {
         Encoding::Utf8 => value.into(),
         Encoding::Base64 => STANDARD
@@ -218,7 +234,7 @@ async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem>
             .map_err(|error| Problem::invalid_value(format!("it is no base64: {error}")))?
             .into(),
     };
-    let value_bytes_max = app.0.coordinator.value_bytes_max();
+    let value_bytes_max = by.app.0.coordinator.value_bytes_max();
     let value = Value::new(bytes)
         .ok()
         .filter(|value| value.len() <= value_bytes_max)
@@ -229,10 +245,10 @@ async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem>
         content_type,
         value,
     };
-    kv::write(app, &key, content, &parameters).await
+    kv::write(by.app, &key, content, &parameters).await
 }
 
-async fn erase(app: &App, caller: &Caller, delete: Delete) -> Result<Vec<u8>, Problem> {
+async fn erase(by: By<'_>, delete: Delete) -> Result<Vec<u8>, Problem> {
     let Delete {
         key,
         key_base64,
@@ -244,7 +260,7 @@ async fn erase(app: &App, caller: &Caller, delete: Delete) -> Result<Vec<u8>, Pr
         tag,
     } = delete;
     let key = self::key(key, key_base64)?;
-    caller.may(Scope::Write, Some(&key))?;
+    by.caller.may(Scope::Write, Some(&key))?;
     let given = [
         ("n", text(n)),
         ("w", text(w)),
@@ -253,8 +269,9 @@ async fn erase(app: &App, caller: &Caller, delete: Delete) -> Result<Vec<u8>, Pr
         ("wait", wait),
         ("tag", tag),
     ];
-    let parameters = KvParameters::of(app, Query::given(given, WRITE), "w")?;
-    kv::write(app, &key, Content::Tombstone, &parameters).await
+    let mut parameters = KvParameters::of(by.app, Query::given(given, WRITE), "w")?;
+    parameters.wish.trace = by.trace;
+    kv::write(by.app, &key, Content::Tombstone, &parameters).await
 }
 
 /// The key of an operation, of which it has one or the other.

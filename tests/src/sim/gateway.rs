@@ -282,6 +282,7 @@ impl Gateway {
                     may_fall_back: false,
                     timeout: request.timeout,
                     wait: match request.waits_for_all {
+                    trace: None,
                         true => Wait::All,
                         false => Wait::Quorum,
                     },
