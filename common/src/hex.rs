@@ -1,17 +1,27 @@
 //! Bytes as lower-case hexadecimal digits, without the cost of formatting each byte.
 
+/// The two digits of every byte.
+static PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// `N` digits of ASCII.
 #[derive(Clone, Copy)]
-pub struct Digits<const N: usize>([u8; N]);
+pub struct Digits<const N: usize>(pub(crate) [u8; N]);
 
 impl<const N: usize> Digits<N> {
     /// Two digits for each of `bytes`, of which there are half of `N`.
     pub fn new(bytes: &[u8]) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [b'0'; N];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+            pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
         }
         Self(digits)
     }

@@ -31,6 +31,25 @@ impl Tag {
     pub fn unix_ms(self) -> u64 {
         self.time >> COUNTER_BITS
     }
+
+    /// Its text: two groups of 16 hexadecimal digits.
+    pub fn text(self) -> TagText {
+        let mut text = [b'-'; 33];
+        text[..16].copy_from_slice(&Digits::<16>::new(&self.time.to_be_bytes()).0);
+        text[17..].copy_from_slice(&Digits::<16>::new(&self.op.to_be_bytes()).0);
+        TagText(text)
+    }
+}
+
+/// The text of a tag, made without the cost of formatting.
+#[derive(Clone, Copy)]
+pub struct TagText([u8; 33]);
+
+impl TagText {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits and a dash are ASCII")
+    }
 }
 
 /// Bits of a time that count within a millisecond.
@@ -39,9 +58,7 @@ const COUNTER_BITS: u32 = 16;
 impl fmt::Display for Tag {
     /// Two groups of 16 hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Digits::<16>::new(&self.time.to_be_bytes()).as_str())?;
-        f.write_str("-")?;
-        f.write_str(Digits::<16>::new(&self.op.to_be_bytes()).as_str())
+        f.write_str(self.text().as_str())
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn entity_tag(tag: Tag, form: Form) -> HeaderValue {
         Form::Json => "W/",
         Form::Raw => "",
     };
-    let text = format!("{weak}\"{tag}\"");
+    let text = [weak, "\"", tag.text().as_str(), "\""].concat();
     HeaderValue::try_from(text).expect("a tag is hexadecimal digits and a dash")
 }
 

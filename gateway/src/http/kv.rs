@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request,
 };
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
@@ -64,12 +64,12 @@ async fn put_value(
 
 pub(super) async fn delete(
     State(app): State<App>,
-    uri: Uri,
-    headers: HeaderMap,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
-    let key = path::key(&uri, PREFIX)?;
-    let mut parameters = KvParameters::parse(&app, &uri, WRITE, "w")?;
-    parameters.wish.trace = trace::sampled(&headers);
+    let (head, _) = request.into_parts();
+    let key = path::key(&head.uri, PREFIX)?;
+    let mut parameters = KvParameters::parse(&app, &head.uri, WRITE, "w")?;
+    parameters.wish.trace = trace::sampled(&head.headers);
     let written = write(&app, &key, Content::Tombstone, &parameters).await?;
     Ok(json_text(written))
 }
@@ -130,31 +130,32 @@ struct WriteBody<'a> {
 /// GET, and HEAD with it: the body of a HEAD is taken off further out.
 pub(super) async fn get(
     State(app): State<App>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
-    let key = path::key(&uri, PREFIX)?;
-    let mut parameters = KvParameters::parse(&app, &uri, READ, "r")?;
-    parameters.wish.trace = trace::sampled(&headers);
+    // The parts as they are: extracted one by one, the headers would be copied.
+    let (head, _) = request.into_parts();
+    let headers = &head.headers;
+    let key = path::key(&head.uri, PREFIX)?;
+    let mut parameters = KvParameters::parse(&app, &head.uri, READ, "r")?;
+    parameters.wish.trace = trace::sampled(headers);
     let form = if parameters.raw {
         Form::Raw
     } else {
-        accept::form(&headers).ok_or_else(Problem::not_acceptable)?
+        accept::form(headers).ok_or_else(Problem::not_acceptable)?
     };
 
     let show = |found: Found<'_>| {
         let (tag, size) = (found.report.tag, found.value.len());
         let mut response = match form {
-            _ if tag.is_some_and(|tag| conditional::is_held(&headers, tag)) => {
+            _ if tag.is_some_and(|tag| conditional::is_held(headers, tag)) => {
                 not_modified(&found.report)
             }
             Form::Json => json_text(found.json(&key)),
             Form::Raw => {
                 // Of a HEAD there are no parts.
-                let part = match method {
+                let part = match head.method {
                     Method::HEAD => Part::Whole,
-                    _ => conditional::part(&headers, tag, size),
+                    _ => conditional::part(headers, tag, size),
                 };
                 found.raw(part)?
             }

@@ -106,7 +106,7 @@ fn as_digits<S: Serializer>(position: &Position, serializer: S) -> Result<S::Ok,
 
 fn as_text<S: Serializer>(tag: &Option<Tag>, serializer: S) -> Result<S::Ok, S::Error> {
     match tag {
-        Some(tag) => serializer.collect_str(tag),
+        Some(tag) => serializer.serialize_str(tag.text().as_str()),
         None => serializer.serialize_none(),
     }
 }

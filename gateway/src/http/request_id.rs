@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::http::HeaderValue;
+use dkvs_common::hex::Digits;
 
 /// Longest request id taken over from a caller, in bytes.
 const CALLERS_BYTES_MAX: usize = 64;
@@ -26,8 +27,9 @@ impl RequestIds {
             Some(callers) if is_plain(callers.as_bytes()) => callers.clone(),
             _ => {
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
-                let id = format!("{:08x}{number:08x}", self.prefix);
-                HeaderValue::from_str(&id).expect("hexadecimal digits are a header value")
+                let id = u64::from(self.prefix) << 32 | u64::from(number);
+                let id = Digits::<16>::new(&id.to_be_bytes());
+                HeaderValue::from_str(id.as_str()).expect("digits are a header value")
             }
         }
     }
