@@ -152,6 +152,8 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let policy = Arc::new(config.policy.clone());
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
+    // From the notice on, or without any from the beginning of the end.
+    let draining = shutdown.child_token();
     let mut apps = Vec::new();
     for _ in &listeners {
         let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());
@@ -162,7 +164,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
             coordinator,
             replication,
             config.timeout,
-            shutdown.clone(),
+            draining.clone(),
             gate,
         )?;
         apps.push(app);
@@ -189,7 +191,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let reloads = runtime.block_on(async { files.reloads() });
     let reloads = reloads.context("cannot take over SIGHUP")?;
     greet(config, listen, &shared, replication);
-    wait_for_signal(runtime, signals, reloads, &shutdown);
+    let notice = Notice {
+        draining,
+        time: config.shutdown_notice,
+    };
+    wait_for_signal(runtime, signals, reloads, &notice, &shutdown);
     for thread in threads {
         match thread.join() {
             Ok(result) => result.context("a worker failed")?,
@@ -365,17 +371,36 @@ fn spawn_worker(
     })?)
 }
 
-/// Returns when the process is to end, with `shutdown` called. A second signal ends it at once.
-/// `reloads` is polled meanwhile.
+/// What comes between the signal to end and the end.
+struct Notice {
+    /// Says that the gateway is not ready any more.
+    draining: CancellationToken,
+    time: Duration,
+}
+
+/// Returns when the process is to end, with `shutdown` called. A signal begins the notice, the next
+/// one ends it if it is not over, and one more ends the process at once. `reloads` is polled until
+/// the first.
 fn wait_for_signal(
     runtime: Runtime,
     mut signals: Signals,
     reloads: impl Future<Output = Infallible>,
+    notice: &Notice,
     shutdown: &CancellationToken,
 ) {
     runtime.block_on(async {
         tokio::select! {
-            name = signals.next() => {
+            mut name = signals.next() => {
+                notice.draining.cancel();
+                if !notice.time.is_zero() {
+                    let time = notice.time;
+                    tracing::info!("{name}: not ready, and serving for {time:?}; once more to end");
+                    tokio::select! {
+                        again = signals.next() => name = again,
+                        () = tokio::time::sleep(time) => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                }
                 tracing::info!("{name}: finishing what is in flight; once more to stop at once");
             }
             never = reloads => match never {},

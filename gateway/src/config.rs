@@ -32,6 +32,9 @@ use crate::tokens::{self, Scopes};
 /// The longest a request may take, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 30_000;
 
+/// The longest notice that the gateway gives before it ends.
+const SHUTDOWN_NOTICE_MS_MAX: u64 = 600_000;
+
 /// The dkvs gateway: a distributed key-value store over plain HTTP.
 ///
 /// Without --servers it runs five storage servers inside itself, in memory unless there is a
@@ -87,6 +90,11 @@ pub struct Flags {
     /// Most HTTP connections per worker; past it, 503 [default: 4096]
     #[arg(long, env = "DKVS_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<NonZeroUsize>,
+
+    /// How long to go on serving when told to end, in milliseconds, at most 600000, while /readyz
+    /// says 503, so that load balancers turn away first; another signal cuts it short [default: 0]
+    #[arg(long, env = "DKVS_SHUTDOWN_NOTICE", value_name = "MS")]
+    shutdown_notice: Option<u64>,
 
     /// Which protocol to speak to the servers: DKVS/2 where they do, or one of both only
     /// [default: auto; v2 with a key file]
@@ -238,6 +246,7 @@ struct File {
     workers: Option<NonZeroUsize>,
     max_in_flight: Option<NonZeroUsize>,
     max_connections: Option<NonZeroUsize>,
+    shutdown_notice: Option<u64>,
     protocol: Option<ProtocolName>,
     key_file: Option<PathBuf>,
     max_datagram: Option<u16>,
@@ -321,6 +330,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// HTTP connections per worker.
     pub max_connections: usize,
+    /// How long it goes on serving, and says that it is not ready, when told to end.
+    pub shutdown_notice: Duration,
     /// Which protocol to speak to the servers.
     pub protocol: Protocol,
     /// The cluster's keys.
@@ -385,6 +396,12 @@ impl Config {
         ensure!(
             (1..=TIMEOUT_MS_MAX).contains(&timeout),
             "`timeout` is {timeout}; it is a whole number of milliseconds from 1 to {TIMEOUT_MS_MAX}"
+        );
+        let notice = flags.shutdown_notice.or(file.shutdown_notice).unwrap_or(0);
+        ensure!(
+            notice <= SHUTDOWN_NOTICE_MS_MAX,
+            "`shutdown_notice` is {notice}; it is a whole number of milliseconds from 0 to \
+             {SHUTDOWN_NOTICE_MS_MAX}"
         );
         let listen = flags.listen.or(file.listen);
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
@@ -460,6 +477,7 @@ impl Config {
             workers: flags.workers.or(file.workers),
             max_in_flight: or_default(flags.max_in_flight.or(file.max_in_flight), 1_024),
             max_connections: or_default(flags.max_connections.or(file.max_connections), 4_096),
+            shutdown_notice: Duration::from_millis(notice),
             protocol,
             key_file,
             datagram_bytes_max,
@@ -579,6 +597,7 @@ mod tests {
         assert!(refusal(&both).contains("leave out one of them"));
         assert!(refusal(&["--timeout", "0"]).contains("from 1 to 30000"));
         assert!(refusal(&["--timeout", "30001"]).contains("from 1 to 30000"));
+        assert!(refusal(&["--shutdown-notice", "600001"]).contains("from 0 to 600000"));
         assert!(refusal(&["--listen", "0.0.0.0:80"]).contains("--insecure"));
         assert!(Config::new(flags(&["--listen", "0.0.0.0:80", "--insecure"])).is_ok());
         let listen = ["--listen", "0.0.0.0:80"];

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
-use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -167,9 +166,14 @@ pub async fn run(
             }
         }
     }
-    // Whoever connected before the end is served: closing would cut off what is in the backlog.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-        place(stream);
+    // Whoever connected before the end is served: closing would cut off what is in the backlog. The
+    // system itself is asked, since the runtime knows only of what came before it last slept.
+    let listener = listener.into_std()?;
+    while let Ok((stream, _)) = listener.accept() {
+        let accepted = stream.set_nonblocking(true);
+        if let Ok(stream) = accepted.and_then(|()| TcpStream::from_std(stream)) {
+            place(stream);
+        }
     }
     drop(listener);
     connections.close();

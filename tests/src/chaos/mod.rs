@@ -19,7 +19,7 @@
 mod client;
 mod finished;
 mod nemesis;
-mod reply;
+pub mod reply;
 mod schedule;
 mod stage;
 

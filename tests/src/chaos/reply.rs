@@ -10,15 +10,15 @@ use crate::history::Reply;
 
 /// What a gateway said to a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Written {
-    pub(super) reply: Reply,
+pub struct Written {
+    pub reply: Reply,
     /// The write's own, by which it can be sent again.
-    pub(super) tag: Option<String>,
+    pub tag: Option<String>,
 }
 
 /// A reply that no sound gateway gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Surprise(pub(super) String);
+pub struct Surprise(pub String);
 
 /// The reply to a GET.
 pub(super) fn to_read(level: Level, status: u16, json: &Json) -> Result<Reply, Surprise> {
@@ -43,7 +43,7 @@ pub(super) fn to_read(level: Level, status: u16, json: &Json) -> Result<Reply, S
 
 /// The reply to a PUT or DELETE; `is_repeated` when it was sent before. That the repetition was
 /// not applied says nothing of what it repeats.
-pub(super) fn to_write(
+pub fn to_write(
     level: Level,
     is_repeated: bool,
     status: u16,

@@ -115,6 +115,36 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_gives_notice_serves_on_and_says_that_it_is_not_ready() {
+    let mut cluster = cluster(&["--shutdown-notice", "600000"]);
+    let addr = cluster.gateway.addr;
+    let mut kept = Connection::open(addr).await;
+    cluster.gateway.process.signal(Signal::TERM);
+    let begun = "not ready, and serving for 600s";
+    cluster.gateway.process.stderr_line_with(begun);
+    let reply = exchange(addr, request("GET", "/readyz", None)).await;
+    assert_eq!((reply.status.as_u16(), reply.problem()), (503, "not-ready"));
+    let value = request("PUT", "/kv/k?timeout_ms=30000", Some(b"v"));
+    for _ in 0..2 {
+        assert_eq!(exchange(addr, &value).await.status, 200);
+        kept.send(&value).await;
+        assert_eq!(kept.reply().await.status, 200);
+    }
+    assert!(cluster.gateway.process.is_running());
+    // Another signal ends the notice, and not what is in flight.
+    let (status, _) = cluster.gateway.process.end_with(Signal::TERM);
+    assert!(status.success(), "{status:?}");
+    assert_eq!(kept.rest().await, b"");
+}
+
+#[tokio::test]
+async fn a_notice_comes_to_an_end() {
+    let mut cluster = cluster(&["--shutdown-notice", "1"]);
+    let (status, _) = cluster.gateway.process.end_with(Signal::TERM);
+    assert!(status.success(), "{status:?}");
+}
+
+#[tokio::test]
 async fn a_gateway_comes_back_at_its_address_at_once() {
     let mut cluster = cluster(&[]);
     let addr = cluster.gateway.addr;

@@ -1,13 +1,7 @@
-//! Between network namespaces, with keys: what a server sends to an address that never asked, and
-//! whether anything travels in fragments. Where the machine makes no namespaces, each test says so
-//! and ends.
+//! Two namespaces with a cable between them: what a server sends to an address that never asked,
+//! and whether anything travels in fragments.
 
-#![cfg(target_os = "linux")]
-
-use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsFd as _;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,14 +12,13 @@ use dkvs_common::kv::Key;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
+use dkvs_tests::PATIENCE;
 use dkvs_tests::http::{client, get, put};
 use dkvs_tests::keys::{key_file, key_lines};
-use dkvs_tests::process::{Programs, ServersFile};
+use dkvs_tests::process::ServersFile;
 use dkvs_tests::random::Random;
-use dkvs_tests::{PATIENCE, programs};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-const PROGRAMS: Programs = programs!();
+use crate::{PROGRAMS, SKIPPED, fragments, ip, runtime, within};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 2);
@@ -86,7 +79,7 @@ impl Cable {
                 "cable",
             ]);
         if !is_laid {
-            println!("skipped: no network namespaces can be made here");
+            println!("{SKIPPED}");
             return None;
         }
         Some(cable)
@@ -106,34 +99,6 @@ impl Drop for Cable {
         ip(&["netns", "del", &self.servers]);
         ip(&["netns", "del", &self.clients]);
     }
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    let output = Command::new("ip").args(arguments).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
-/// Does something on a thread that has moved into a namespace, and with it whatever it starts.
-fn within<R: Send>(namespace: &str, act: impl FnOnce() -> R + Send) -> R {
-    let file = File::open(format!("/var/run/netns/{namespace}")).unwrap();
-    let moved = || {
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        act()
-    };
-    std::thread::scope(|scope| scope.spawn(moved).join().unwrap())
-}
-
-/// How many datagrams the namespace of this thread has cut up, or put together, or could not.
-fn fragments() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("Ip: "));
-    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
-    let fields = names.split(' ').zip(numbers.split(' '));
-    let of_fragments =
-        fields.filter(|(name, _)| name.starts_with("Frag") || name.starts_with("Reasm"));
-    of_fragments
-        .map(|(_, number)| number.parse::<u64>().unwrap_or(0))
-        .sum()
 }
 
 /// Asks by the connection core, and keeps every datagram that it sent.
@@ -221,11 +186,7 @@ fn long_values_travel_whole_over_a_path_of_1280_bytes_and_nothing_in_fragments()
     let value = Random::new(1_280).bytes(1 << 20);
     let sent_in_fragments = cable.among_clients(|| {
         let gateway = PROGRAMS.gateway_over(&servers, &arguments);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let client = client();
             let url = gateway.url("/kv/long?wait=all&raw=true");
             let written = gateway.url("/kv/long?wait=all");
