@@ -23,6 +23,7 @@ pub mod quorum;
 pub mod record;
 pub mod ring;
 pub mod tag;
+pub mod trace;
 pub mod wire;
 
 #[cfg(test)]

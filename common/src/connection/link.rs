@@ -26,6 +26,7 @@ use super::peer::{
 use super::upload::{Progress, TooLong, Upload};
 use crate::kv::{Key, Value};
 use crate::record::Record;
+use crate::trace::Trace;
 use crate::wire::v2::envelope::AUTHENTICATED_BYTES;
 use crate::wire::v2::keys::Keys;
 use crate::wire::v2::message::{REPLY_HEAD_BYTES, RequestId};
@@ -222,6 +223,13 @@ impl<T: Copy> Link<T> {
             .peer
             .request(request, Part::Whole(token), now, deadline)?;
         Ok(Ticket::Request(id))
+    }
+
+    /// Tells the server which trace a request belongs to. Of transfers nothing is told.
+    pub fn trace(&mut self, ticket: Ticket, trace: Trace) {
+        if let Ticket::Request(id) = ticket {
+            self.peer.trace(id, trace);
+        }
     }
 
     /// Fetches what is missing of a value.

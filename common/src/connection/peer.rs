@@ -29,6 +29,7 @@ use thiserror::Error;
 use super::rtt::RoundTrip;
 use super::window::{RetryBudget, Window};
 use crate::mutants::{self, Mutant};
+use crate::trace::Trace;
 use crate::wire::v2::envelope::{
     self, AUTHENTICATED_BYTES, Authentication, Builder, Envelope, PLAIN_BYTES, Proof, Sender,
 };
@@ -212,6 +213,8 @@ struct Open<T> {
     is_abandoned: bool,
     /// Whether a server that carries it out has something that it had not before.
     stores: bool,
+    /// What is sent before it the first time, where that fits.
+    trace: Option<Vec<u8>>,
 }
 
 /// The greeting that is under way, if one is, and when the next one is due.
@@ -355,10 +358,19 @@ impl<T: Copy> Peer<T> {
             in_flight: false,
             is_abandoned: false,
             stores,
+            trace: None,
         };
         self.open.insert(id, open);
         self.fresh.push_back(id);
         Ok(id)
+    }
+
+    /// Tells the server which trace a request belongs to, if that was not sent yet.
+    pub fn trace(&mut self, of: RequestId, trace: Trace) {
+        let id = self.next_id();
+        if let Some(open) = self.open.get_mut(&of) {
+            open.trace = Some(encode(id, Request::Trace { of, trace }).0);
+        }
     }
 
     /// Greets the server if it was not greeted for [`GREETING_INTERVAL`].
@@ -435,13 +447,20 @@ impl<T: Copy> Peer<T> {
                     builder.insert(Builder::new(envelope, bytes_max))
                 }
             };
+            let trace = open.trace.take();
             let write = |datagram: &mut Vec<u8>| {
+                datagram.extend_from_slice(trace.as_deref().unwrap_or_default());
                 datagram.extend_from_slice(&open.message);
                 datagram.extend_from_slice(&open.block);
             };
             if !builder.push(write) {
                 if !builder.is_empty() {
+                    open.trace = trace;
                     break;
+                }
+                if trace.is_some() {
+                    // Alone it may fit.
+                    continue;
                 }
                 // It was opened before the server told what it takes.
                 let token = open.token;

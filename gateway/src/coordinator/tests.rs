@@ -35,6 +35,7 @@ fn wish(level: Level) -> Wish {
         may_fall_back: false,
         timeout: Duration::from_secs(60),
         wait: Wait::Quorum,
+        trace: None,
     }
 }
 

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::Content;
+use dkvs_common::trace::Trace;
 use serde::Deserialize;
 use serde_json::Number;
 
@@ -21,7 +22,7 @@ use super::error::Problem;
 use super::kv;
 use super::params::{self, KvParameters, Query};
 use super::report::micros;
-use super::{App, READ, WRITE, body};
+use super::{App, READ, WRITE, body, trace};
 
 /// Most operations in a batch.
 pub(super) const OPERATIONS_MAX: usize = 128;
@@ -129,20 +130,33 @@ async fn run(
             "it has {count} operations, and may have 1 to {OPERATIONS_MAX}"
         )));
     }
+    let by = By {
+        app,
+        caller,
+        trace: trace::sampled(&head.headers),
+    };
     let results = batch.operations.into_iter();
-    let results = futures_util::future::join_all(results.map(|one| result(app, caller, one))).await;
+    let results = futures_util::future::join_all(results.map(|one| result(by, one))).await;
     let mut text = b"{\"results\":[".to_vec();
     text.extend(results.join(&b','));
     text.extend(format!("],\"elapsed_us\":{}}}\n", micros(started.elapsed())).bytes());
     Ok(kv::json_text(text))
 }
 
+/// What the operations of a batch have in common.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    app: &'a App,
+    caller: &'a Caller,
+    trace: Option<Trace>,
+}
+
 /// The member of a batch's results that an operation comes to.
-async fn result(app: &App, caller: &Caller, operation: Operation) -> Vec<u8> {
+async fn result(by: By<'_>, operation: Operation) -> Vec<u8> {
     let (name, done) = match operation {
-        Operation::Get(get) => ("read", read(app, caller, get).await),
-        Operation::Put(put) => ("write", write(app, caller, put).await),
-        Operation::Delete(delete) => ("write", erase(app, caller, delete).await),
+        Operation::Get(get) => ("read", read(by, get).await),
+        Operation::Put(put) => ("write", write(by, put).await),
+        Operation::Delete(delete) => ("write", erase(by, delete).await),
     };
     let (status, name, document) = match done {
         Ok(document) => (200, name, document),
@@ -158,7 +172,7 @@ async fn result(app: &App, caller: &Caller, operation: Operation) -> Vec<u8> {
     result
 }
 
-async fn read(app: &App, caller: &Caller, get: Get) -> Result<Vec<u8>, Problem> {
+async fn read(by: By<'_>, get: Get) -> Result<Vec<u8>, Problem> {
     let common = Common {
         key: get.key,
         key_base64: get.key_base64,
@@ -169,11 +183,11 @@ async fn read(app: &App, caller: &Caller, get: Get) -> Result<Vec<u8>, Problem> 
         wait: get.wait,
         tag: None,
     };
-    let (key, parameters) = common.check(app, caller, Scope::Read, READ)?;
-    kv::read(app, &key, &parameters, |found| Ok(found.json(&key))).await
+    let (key, parameters) = common.check(by, Scope::Read, READ)?;
+    kv::read(by.app, &key, &parameters, |found| Ok(found.json(&key))).await
 }
 
-async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem> {
+async fn write(by: By<'_>, put: Put) -> Result<Vec<u8>, Problem> {
     let common = Common {
         key: put.key,
         key_base64: put.key_base64,
@@ -184,7 +198,7 @@ async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem>
         wait: put.wait,
         tag: put.tag,
     };
-    let (key, parameters) = common.check(app, caller, Scope::Write, WRITE)?;
+    let (key, parameters) = common.check(by, Scope::Write, WRITE)?;
     let bytes: Bytes = match put.encoding {
         Encoding::Utf8 => put.value.into(),
         Encoding::Base64 => STANDARD
@@ -192,7 +206,7 @@ async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem>
             .map_err(|error| Problem::invalid_value(format!("it is no base64: {error}")))?
             .into(),
     };
-    let value_bytes_max = app.0.coordinator.value_bytes_max();
+    let value_bytes_max = by.app.0.coordinator.value_bytes_max();
     let value = Value::new(bytes)
         .ok()
         .filter(|value| value.len() <= value_bytes_max)
@@ -201,10 +215,10 @@ async fn write(app: &App, caller: &Caller, put: Put) -> Result<Vec<u8>, Problem>
         content_type: kv::content_type(put.content_type.unwrap_or_default())?,
         value,
     };
-    kv::write(app, &key, content, &parameters).await
+    kv::write(by.app, &key, content, &parameters).await
 }
 
-async fn erase(app: &App, caller: &Caller, delete: Delete) -> Result<Vec<u8>, Problem> {
+async fn erase(by: By<'_>, delete: Delete) -> Result<Vec<u8>, Problem> {
     let common = Common {
         key: delete.key,
         key_base64: delete.key_base64,
@@ -215,8 +229,8 @@ async fn erase(app: &App, caller: &Caller, delete: Delete) -> Result<Vec<u8>, Pr
         wait: delete.wait,
         tag: delete.tag,
     };
-    let (key, parameters) = common.check(app, caller, Scope::Write, WRITE)?;
-    kv::write(app, &key, Content::Tombstone, &parameters).await
+    let (key, parameters) = common.check(by, Scope::Write, WRITE)?;
+    kv::write(by.app, &key, Content::Tombstone, &parameters).await
 }
 
 /// What an operation has whatever it is.
@@ -236,13 +250,12 @@ impl Common {
     /// The key, which the caller may read or write, and the parameters, of those that are `known`.
     fn check(
         self,
-        app: &App,
-        caller: &Caller,
+        by: By<'_>,
         scope: Scope,
         known: &[&str],
     ) -> Result<(Key, KvParameters), Problem> {
         let key = key(self.key, self.key_base64)?;
-        caller.may(scope, Some(&key))?;
+        by.caller.may(scope, Some(&key))?;
         let (needed_name, needed) = self.needed;
         let given = [
             ("n", text(self.n)),
@@ -253,7 +266,9 @@ impl Common {
             ("tag", self.tag),
         ];
         let query = Query::given(given, known);
-        Ok((key, KvParameters::of(app, query, needed_name)?))
+        let mut parameters = KvParameters::of(by.app, query, needed_name)?;
+        parameters.wish.trace = by.trace;
+        Ok((key, parameters))
     }
 }
 

@@ -22,7 +22,7 @@ use super::conditional::{self, Part};
 use super::error::Problem;
 use super::params::KvParameters;
 use super::report::{KeyText, ReadReport, ValueText, WriteReport, micros};
-use super::{App, READ, WRITE, body, path};
+use super::{App, READ, WRITE, body, path, trace};
 
 const PREFIX: &str = "/kv/";
 
@@ -44,7 +44,8 @@ async fn put_value(
     body: &mut Body,
 ) -> Result<Response<Body>, Problem> {
     let key = path::key(&head.uri, PREFIX)?;
-    let parameters = KvParameters::parse(app, &head.uri, WRITE, "w")?;
+    let mut parameters = KvParameters::parse(app, &head.uri, WRITE, "w")?;
+    parameters.wish.trace = trace::sampled(&head.headers);
     let content_type = head.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.map_or(&[][..], HeaderValue::as_bytes);
     let content_type = self::content_type(Bytes::copy_from_slice(content_type))?;
@@ -61,9 +62,14 @@ async fn put_value(
     Ok(json_text(written))
 }
 
-pub(super) async fn delete(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn delete(
+    State(app): State<App>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
     let key = path::key(&uri, PREFIX)?;
-    let parameters = KvParameters::parse(&app, &uri, WRITE, "w")?;
+    let mut parameters = KvParameters::parse(&app, &uri, WRITE, "w")?;
+    parameters.wish.trace = trace::sampled(&headers);
     let written = write(&app, &key, Content::Tombstone, &parameters).await?;
     Ok(json_text(written))
 }
@@ -129,7 +135,8 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let key = path::key(&uri, PREFIX)?;
-    let parameters = KvParameters::parse(&app, &uri, READ, "r")?;
+    let mut parameters = KvParameters::parse(&app, &uri, READ, "r")?;
+    parameters.wish.trace = trace::sampled(&headers);
     let form = if parameters.raw {
         Form::Raw
     } else {

@@ -251,6 +251,7 @@ impl KvParameters {
                 may_fall_back,
                 timeout: query.timeout(app),
                 wait: query.wait(),
+                trace: None,
             },
             tag: query.tag(crate::coordinator::now().unix_ms),
             raw: query.flag("raw"),

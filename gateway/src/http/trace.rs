@@ -3,17 +3,12 @@
 //!
 //! Nothing of it goes back to the caller: the recommendation has no header for that.
 
-use std::fmt;
-
 use axum::http::{HeaderMap, HeaderName, Method};
-use dkvs_common::hex::{self, Digits};
+use dkvs_common::hex;
+use dkvs_common::trace::{SpanId, Trace, TraceId};
 use tracing::{Level, Span, debug_span, field};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// A trace's name: 16 bytes, not all of them 0.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct TraceId([u8; 16]);
 
 /// The span of a request, for what is logged or exported of it, and its trace. Where nobody is
 /// told of requests, there is neither.
@@ -30,7 +25,7 @@ pub(super) fn begin(
     let parent = Parent::of(headers);
     let trace_id = exported(&span, parent.as_ref()).or_else(|| match parent {
         Some(parent) => Some(parent.trace_id),
-        None => TraceId::random(),
+        None => random_trace(),
     });
     if let Some(trace_id) = trace_id {
         span.record("trace_id", field::display(trace_id));
@@ -131,25 +126,24 @@ impl Parent {
     }
 }
 
-impl TraceId {
-    /// Another one. None if the system has no random bytes.
-    fn random() -> Option<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).ok()?;
-        bytes.iter().any(|byte| *byte != 0).then_some(Self(bytes))
-    }
+/// Another one. None if the system has no random bytes.
+fn random_trace() -> Option<TraceId> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    bytes
+        .iter()
+        .any(|byte| *byte != 0)
+        .then_some(TraceId(bytes))
 }
 
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Digits::<32>::new(&self.0).as_str())
-    }
-}
-
-impl fmt::Debug for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TraceId({self})")
-    }
+/// The trace that servers are to log a request under: that of a caller who samples it.
+pub(super) fn sampled(headers: &HeaderMap) -> Option<Trace> {
+    const SAMPLED: u8 = 1;
+    let parent = Parent::of(headers)?;
+    (parent.flags & SAMPLED != 0).then_some(Trace {
+        trace_id: parent.trace_id,
+        span_id: SpanId(parent.span_id),
+    })
 }
 
 #[cfg(test)]
@@ -214,6 +208,6 @@ mod tests {
         for values in [&[][..], &["00-x"], &[GOOD, GOOD]] {
             assert_eq!(of(values), None);
         }
-        assert_ne!(TraceId::random(), TraceId::random());
+        assert_ne!(random_trace(), random_trace());
     }
 }

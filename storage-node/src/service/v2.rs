@@ -9,6 +9,7 @@ use dkvs_common::kv::Key;
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
+use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
 use dkvs_common::wire::v2::reply::{
     Greeting, PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply, Statistic,
@@ -121,7 +122,7 @@ impl Service {
     fn greet(&self, mut messages: Bytes, origin: Origin<'_>, replies: &mut Replies<'_>) {
         match next_request(&mut messages) {
             Ok(Some(Ok(message))) if matches!(message.request, Request::Greet { .. }) => {
-                self.serve_in_time(message, origin, replies);
+                let _ = self.serve_in_time(message, origin, replies);
             }
             _ => return self.counters.not_greetings.add(1),
         }
@@ -131,9 +132,16 @@ impl Service {
     }
 
     fn serve_all(&self, mut messages: Bytes, origin: Origin<'_>, replies: &mut Replies<'_>) {
+        let mut traced: Option<(RequestId, Trace)> = None;
         loop {
             match next_request(&mut messages) {
-                Ok(Some(Ok(request))) => self.serve_in_time(request, origin, replies),
+                Ok(Some(Ok(message))) => match message.request {
+                    Request::Trace { of, trace } => traced = Some((of, trace)),
+                    _ => match traced.take_if(|(of, _)| *of == message.id) {
+                        Some((_, trace)) => self.serve_traced(trace, message, origin, replies),
+                        None => drop(self.serve_in_time(message, origin, replies)),
+                    },
+                },
                 Ok(Some(Err(bad))) => {
                     self.counters.malformed.add(1);
                     tracing::debug!(error = %bad.error, "a request that is not understood");
@@ -153,21 +161,42 @@ impl Service {
         }
     }
 
-    /// Serves a request unless nobody waits for its reply any more.
+    /// Serves a request, and leaves a line in the log that its trace leads to.
+    fn serve_traced(
+        &self,
+        trace: Trace,
+        message: RequestMessage,
+        origin: Origin<'_>,
+        replies: &mut Replies<'_>,
+    ) {
+        let (operation, peer) = (message.request.name(), origin.peer);
+        let key_bytes = message.request.key().map(|key| key.as_bytes().len());
+        let status = self.serve_in_time(message, origin, replies);
+        let Trace { trace_id, span_id } = trace;
+        tracing::debug!(%trace_id, %span_id, operation, key_bytes, status, %peer, "served");
+    }
+
+    /// Serves a request unless nobody waits for its reply any more; gives the status of the reply,
+    /// if it has left.
     fn serve_in_time(
         &self,
         message: RequestMessage,
         origin: Origin<'_>,
         replies: &mut Replies<'_>,
-    ) {
+    ) -> Option<u8> {
         if origin.waited >= Duration::from_millis(message.wait_ms.into()) {
             self.counters.expired.add(1);
-            return;
+            return None;
         }
-        self.serve(message, origin, replies);
+        self.serve(message, origin, replies)
     }
 
-    fn serve(&self, message: RequestMessage, origin: Origin<'_>, replies: &mut Replies<'_>) {
+    fn serve(
+        &self,
+        message: RequestMessage,
+        origin: Origin<'_>,
+        replies: &mut Replies<'_>,
+    ) -> Option<u8> {
         let Origin {
             epoch, peer, now, ..
         } = origin;
@@ -175,6 +204,8 @@ impl Service {
         self.counters.messages.add(1);
         let reply = match message.request {
             Request::Greet { .. } => Reply::Greeting(self.greeting(origin.standing)),
+            // It is about another request, and is not answered.
+            Request::Trace { .. } => return None,
             Request::Ping => Reply::Done,
             Request::Stats => Reply::Stats(self.statistics(now)),
             _ if self.config.epoch.is_some_and(|ours| ours != epoch) => Reply::WrongEpoch {
@@ -185,10 +216,7 @@ impl Service {
             Request::Digest { key } => self.digest(&key),
             Request::Put { key, record } => {
                 let reply_to = origin.reply_to(id, operation, replies);
-                match self.put_record(&key, &record, reply_to, || {}) {
-                    Some(reply) => reply,
-                    None => return,
-                }
+                self.put_record(&key, &record, reply_to, || {})?
             }
             Request::GetBlock {
                 key,
@@ -233,10 +261,7 @@ impl Service {
                 };
                 let upload = UploadId { peer, number };
                 let reply_to = origin.reply_to(id, operation, replies);
-                match self.put_staged(&key, record, upload, now, reply_to) {
-                    Some(reply) => reply,
-                    None => return,
-                }
+                self.put_staged(&key, record, upload, now, reply_to)?
             }
             Request::List {
                 from,
@@ -251,17 +276,16 @@ impl Service {
             }
             Request::Vouch { boot_id, key, tag } => {
                 let reply_to = origin.reply_to(id, operation, replies);
-                match self.vouch(boot_id, &key, tag, reply_to) {
-                    Some(reply) => reply,
-                    None => return,
-                }
+                self.vouch(boot_id, &key, tag, reply_to)?
             }
         };
+        let status = reply.status();
         replies.push(&ReplyMessage {
             id,
             operation,
             reply,
         });
+        Some(status)
     }
 
     fn greeting(&self, standing: Standing) -> Greeting {
@@ -275,7 +299,13 @@ impl Service {
         }
     }
 
-    fn serve_get(&self, id: RequestId, operation: u8, key: &Key, replies: &mut Replies<'_>) {
+    fn serve_get(
+        &self,
+        id: RequestId,
+        operation: u8,
+        key: &Key,
+        replies: &mut Replies<'_>,
+    ) -> Option<u8> {
         self.counters.gets.add(1);
         let record = |held: &Packed| {
             let block_bytes = replies.block_bytes_max(held.content_type());
@@ -290,11 +320,13 @@ impl Service {
             }
         };
         let reply = self.show(key, record);
+        let status = reply.status();
         replies.push(&ReplyMessage {
             id,
             operation,
             reply,
         });
+        Some(status)
     }
 
     fn tag(&self, key: &Key) -> Reply {

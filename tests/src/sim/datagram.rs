@@ -109,6 +109,7 @@ fn request_words(request: &Request) -> String {
             format!("get {key} at {tag} from {offset}")
         }
         Request::List { .. } => "list".into(),
+        Request::Trace { .. } => "trace".into(),
         Request::Stats => "statistics".into(),
         Request::Vouch { boot_id, key, tag } => {
             let (key, tag) = (key_words(key), tag_words(*tag));

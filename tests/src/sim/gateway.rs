@@ -285,6 +285,7 @@ impl Gateway {
                         true => Wait::All,
                         false => Wait::Quorum,
                     },
+                    trace: None,
                 };
                 let waiter = Waiter {
                     operation: request.operation,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use dkvs_tests::http::{Connection, client, put, request};
+use dkvs_tests::http::{Connection, client, put, request, send};
 use dkvs_tests::process::{Gateway, Process, ServersFile, own_loopback};
 use dkvs_tests::v1;
 use rustix::process::Signal;
@@ -176,4 +176,33 @@ fn the_format_is_taken_from_the_environment_too_and_no_other_word_is() {
     let (status, _, err) = PROGRAMS.run_to_end(command);
     assert_eq!(status.code(), Some(2), "{err}");
     assert!(err.contains("'xml'") && err.contains("text, json"), "{err}");
+}
+
+#[tokio::test]
+async fn servers_log_what_they_do_under_the_trace_of_a_caller_who_samples_it() {
+    let mut nodes = [(); 3].map(|()| PROGRAMS.node(&["--log", "debug"]));
+    let servers = ServersFile::new(&nodes.each_ref().map(|it| it.addr));
+    let gateway = PROGRAMS.gateway_over(&servers, &[]);
+    let client = client();
+    for (key, flags) in [("sampled", "01"), ("not", "00")] {
+        let traceparent = format!("00-{TRACE_ID}-b7ad6b7169203331-{flags}");
+        let put = client.put(gateway.url(&format!("/kv/{key}?wait=all")));
+        let put = put.header("traceparent", traceparent).body("v");
+        assert_eq!(send(put).await.status, 200);
+    }
+    for node in &mut nodes {
+        let mut lines = log_of(&mut node.process);
+        lines.retain(|line| line.contains(TRACE_ID));
+        let [tag, put] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        for (line, operation) in [(tag, "tag"), (put, "put")] {
+            assert!(
+                line.contains(&format!("operation=\"{operation}\"")),
+                "{line}"
+            );
+            assert!(line.contains("span_id=b7ad6b7169203331"), "{line}");
+            assert!(line.contains("key_bytes=7"), "{line}");
+        }
+    }
 }

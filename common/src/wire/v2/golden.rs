@@ -13,6 +13,7 @@ use crate::kv::{Key, Value};
 use crate::record::{Content, ContentType, Record};
 use crate::ring::Position;
 use crate::tag::Tag;
+use crate::trace::{SpanId, Trace, TraceId};
 
 const ID: RequestId = RequestId(0x0102_0304_0506_0708);
 const TAG: Tag = Tag {
@@ -124,6 +125,13 @@ fn requests() -> Vec<Request> {
             boot_id: 0xb007,
             key: key(),
             tag: TAG,
+        },
+        Request::Trace {
+            of: RequestId(0x7f),
+            trace: Trace {
+                trace_id: TraceId([0x33; 16]),
+                span_id: SpanId([0x44; 8]),
+            },
         },
     ]
 }
@@ -415,7 +423,7 @@ fn likely_message() -> impl Strategy<Value = Bytes> {
         prop_oneof![Just(0u8), Just(1u8), Just(3u8), any::<u8>()],
         0..80,
     );
-    (0u8..14, 0u8..12, body).prop_map(|(operation, status, body)| {
+    (0u8..15, 0u8..12, body).prop_map(|(operation, status, body)| {
         let mut message = (12 + body.len() as u16).to_be_bytes().to_vec();
         message.extend([operation, status]);
         message.extend([7; 8]);

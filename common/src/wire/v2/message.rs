@@ -81,6 +81,7 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const LIST: u8 = 10;
     pub(in crate::wire::v2) const STATS: u8 = 11;
     pub(in crate::wire::v2) const VOUCH: u8 = 12;
+    pub(in crate::wire::v2) const TRACE: u8 = 13;
 }
 
 /// Cuts the next message off the messages of a datagram: its head, and a reader at its body.

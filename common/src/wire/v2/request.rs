@@ -6,12 +6,13 @@ use super::coding::{
     Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
     write_key, write_tag,
 };
-use super::message::{MessageError, REQUEST_HEAD_BYTES, operation};
+use super::message::{MessageError, REQUEST_HEAD_BYTES, RequestId, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
 use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, ContentType, Record};
 use crate::ring::Position;
 use crate::tag::Tag;
+use crate::trace::{SpanId, Trace, TraceId};
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,14 @@ pub enum Request {
         /// What the read found to be newest.
         tag: Tag,
     },
+    /// Which trace another request of the same datagram belongs to, for the server's log. It is not
+    /// answered.
+    Trace {
+        /// The request that it is about.
+        of: RequestId,
+        /// Its trace.
+        trace: Trace,
+    },
 }
 
 const KIND_VALUE: u8 = 0;
@@ -129,6 +138,45 @@ impl Request {
             Self::List { .. } => operation::LIST,
             Self::Stats => operation::STATS,
             Self::Vouch { .. } => operation::VOUCH,
+            Self::Trace { .. } => operation::TRACE,
+        }
+    }
+
+    /// Its operation's name, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Greet { .. } => "greet",
+            Self::Ping => "ping",
+            Self::Get { .. } => "get",
+            Self::Tag { .. } => "tag",
+            Self::Digest { .. } => "digest",
+            Self::Put { .. } => "put",
+            Self::PutStaged { .. } => "put staged",
+            Self::Stage { .. } => "stage",
+            Self::GetBlock { .. } => "get block",
+            Self::List { .. } => "list",
+            Self::Stats => "statistics",
+            Self::Vouch { .. } => "vouch",
+            Self::Trace { .. } => "trace",
+        }
+    }
+
+    /// The key that it is about, if it is about one.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Get { key }
+            | Self::Tag { key }
+            | Self::Digest { key }
+            | Self::Put { key, .. }
+            | Self::PutStaged { key, .. }
+            | Self::GetBlock { key, .. }
+            | Self::Vouch { key, .. } => Some(key),
+            Self::Greet { .. }
+            | Self::Ping
+            | Self::Stage { .. }
+            | Self::List { .. }
+            | Self::Stats
+            | Self::Trace { .. } => None,
         }
     }
 
@@ -206,6 +254,13 @@ impl Request {
                 boot_id: body.u64()?,
                 key: read_key(body)?,
                 tag: read_tag(body)?,
+            },
+            operation::TRACE => Self::Trace {
+                of: RequestId(body.u64()?),
+                trace: Trace {
+                    trace_id: TraceId(body.array()?),
+                    span_id: SpanId(body.array()?),
+                },
             },
             operation => return Err(MessageError::Operation { operation }),
         })
@@ -290,6 +345,11 @@ impl Request {
                 body.put_u64(*boot_id);
                 write_key(body, key);
                 write_tag(body, *tag);
+            }
+            Self::Trace { of, trace } => {
+                body.put_u64(of.0);
+                body.put(&trace.trace_id.0);
+                body.put(&trace.span_id.0);
             }
         }
     }

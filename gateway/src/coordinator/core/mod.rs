@@ -43,6 +43,7 @@ use dkvs_common::quorum::{Level, Refusal};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::{Position, PreferenceList};
 use dkvs_common::tag::{Tag, TagClock};
+use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::envelope::{AUTHENTICATED_BYTES, PLAIN_BYTES};
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::request::Request;
@@ -85,6 +86,8 @@ pub struct Wish {
     pub timeout: Duration,
     /// When it is answered.
     pub wait: Wait,
+    /// The trace that servers are to log it under.
+    pub trace: Option<Trace>,
 }
 
 impl Wish {
@@ -501,6 +504,7 @@ impl<W> Core<W> {
             started: now.at,
             deadline,
             wait: wish.wait,
+            trace: wish.trace,
             waiter,
             may_fall_back: wish.may_fall_back && self.protocol != Protocol::V2,
             attempt: 0,
@@ -619,7 +623,13 @@ impl<W> Core<W> {
                 }
             } else {
                 let asked_of = match self.links.to(server) {
-                    Some(link) => link.ask(question.to_request(), token, now.at, deadline),
+                    Some(link) => {
+                        let asked_of = link.ask(question.to_request(), token, now.at, deadline);
+                        if let (Ok(ticket), Some(trace)) = (&asked_of, request.trace) {
+                            link.trace(*ticket, trace);
+                        }
+                        asked_of
+                    }
                     None => Err(RequestError::TooMany),
                 };
                 let heard = match asked_of {
@@ -842,6 +852,7 @@ fn unanimous(timeout: Duration) -> Wish {
         may_fall_back: false,
         timeout,
         wait: Wait::All,
+        trace: None,
     }
 }
 

@@ -14,6 +14,7 @@ use dkvs_common::quorum::write::Write;
 use dkvs_common::quorum::{Ask, Level, Refusal, Transmit};
 use dkvs_common::record::{Content, ContentType, Record, checksum};
 use dkvs_common::tag::Tag;
+use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::request::Request;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -67,6 +68,7 @@ pub(super) struct InFlight<W> {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) wait: Wait,
+    pub(super) trace: Option<Trace>,
     pub(super) waiter: W,
     /// Whether it may go on at the agreement level where a server turns out to have no tags.
     pub(super) may_fall_back: bool,

@@ -60,6 +60,7 @@ fn wish(level: Level) -> Wish {
         may_fall_back: false,
         timeout: Duration::from_secs(1),
         wait: Wait::Quorum,
+        trace: None,
     }
 }
 

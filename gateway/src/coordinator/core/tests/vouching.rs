@@ -129,6 +129,7 @@ impl World {
         Wish {
             quorum: Quorum::new(3, 2).unwrap(),
             wait,
+            trace: None,
             ..wish(Level::Linearizable)
         }
     }
