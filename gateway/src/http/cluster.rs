@@ -14,7 +14,7 @@ use super::error::Problem;
 use super::kv::json;
 use super::report::{KeyText, micros};
 use super::{App, params, path};
-use crate::coordinator::ServerStatus;
+use crate::coordinator::{Coordinator, NotBegun, ServerStatus};
 
 /// How long a server may take to show that it can be reached.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -108,7 +108,7 @@ struct ServersBody {
 
 /// What is known of a server; what only DKVS/2 tells is null where the server does not speak it.
 #[derive(Serialize)]
-struct ServerBody {
+pub(super) struct ServerBody {
     server: String,
     reachable: bool,
     protocol: Option<&'static str>,
@@ -172,18 +172,20 @@ struct TrafficBody {
 
 pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
     params::none(&uri)?;
-    let coordinator = &app.0.coordinator;
+    let servers = ask_servers(&app.0.coordinator).await?;
+    Ok(json(&ServersBody { servers }))
+}
+
+/// Asks every server how it does, and waits for all of them; in the cluster's order.
+pub(super) async fn ask_servers(coordinator: &Coordinator) -> Result<Vec<ServerBody>, NotBegun> {
     let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
     let shared = coordinator.shared();
     let servers = shared.cluster.iter().zip(statuses);
-    Ok(json(&ServersBody {
-        servers: servers
-            .map(|((id, server), status)| {
-                let last_round_trip = shared.last_round_trip(id);
-                server_body(server.addr.to_string(), last_round_trip, &status)
-            })
-            .collect(),
-    }))
+    let bodies = servers.map(|((id, server), status)| {
+        let last_round_trip = shared.last_round_trip(id);
+        server_body(server.addr.to_string(), last_round_trip, &status)
+    });
+    Ok(bodies.collect())
 }
 
 fn server_body(

@@ -414,6 +414,12 @@ impl Problem {
         })
     }
 
+    pub(super) fn too_many_listeners() -> Self {
+        Self::from(NotBegun::Overloaded {
+            what: "as many as may listen to its events do so",
+        })
+    }
+
     /// Linearizable was asked for, and servers have no tags.
     pub(super) fn no_tags(server: Option<String>) -> Self {
         let who = server.map_or("too many of the replicas speak".to_owned(), |server| {
