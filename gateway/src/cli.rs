@@ -118,7 +118,7 @@ fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
 
 fn run(config: &Config) -> anyhow::Result<()> {
     let _log = start_log(config)?;
-    let (cluster, _embedded) = match &config.servers {
+    let (cluster, embedded) = match &config.servers {
         Servers::File(path) => (read_cluster(path)?, None),
         Servers::Embedded(servers) => {
             let embedded = EmbeddedCluster::start(servers)?;
@@ -152,7 +152,8 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let policy = Arc::new(config.policy.clone());
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
-    let common = Arc::new(Common::new());
+    let switch = embedded.as_ref().map(EmbeddedCluster::switch);
+    let common = Arc::new(Common::new(switch));
     let mut apps = Vec::new();
     for _ in &listeners {
         let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());

@@ -169,7 +169,7 @@ async fn tell(app: App, told: watch::Sender<Option<Bytes>>) {
     loop {
         ticks.tick().await;
         // A gateway that has too much in hand to ask them tells what they said last.
-        if let Ok(answered) = ask_servers(&app.0.coordinator).await {
+        if let Ok(answered) = ask_servers(&app).await {
             servers = answered;
         }
         let snapshot = Snapshot::new(&app, &workers, &servers);
@@ -190,7 +190,7 @@ struct Snapshot<'a> {
     replication: u8,
     totals: Totals,
     latency: Latency,
-    servers: Vec<Server<'a>>,
+    servers: &'a [ServerBody],
 }
 
 /// Counts since the gateway started.
@@ -229,30 +229,18 @@ struct Bucket {
     count: u64,
 }
 
-#[derive(Serialize)]
-struct Server<'a> {
-    #[serde(flatten)]
-    body: &'a ServerBody,
-    /// Of an embedded one: whether it has not been stopped.
-    running: Option<bool>,
-}
-
 impl<'a> Snapshot<'a> {
     fn new(app: &App, workers: &[Worker], servers: &'a [ServerBody]) -> Self {
         let started = app.0.common.started.duration_since(UNIX_EPOCH);
-        let servers = servers.iter().map(|body| Server {
-            body,
-            running: None,
-        });
         Self {
             at_ms: coordinator::now().unix_ms,
             started_ms: started.map_or(0, |since| since.as_millis() as u64),
             version: env!("CARGO_PKG_VERSION"),
-            embedded: false,
+            embedded: app.0.common.switch.is_some(),
             replication: app.0.replication,
             totals: Totals::new(workers),
             latency: Latency::new(workers),
-            servers: servers.collect(),
+            servers,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! * [`access`]: what each operation asks of its caller, and who that is
 //! * [`hosts`]: the names that the gateway goes by
 //! * [`console`], [`events`]: the page that shows the cluster, and what it is told each second
+//! * [`switch`]: embedded servers, stopped and started
 //! * [`error`]: every failure as a problem document; the only place that names their status codes
 //! * [`metrics`]: what all workers have counted, for Prometheus
 //! * [`serve`]: connections, with time-outs and limits
@@ -31,6 +32,7 @@ mod path;
 mod report;
 mod request_id;
 pub mod serve;
+mod switch;
 mod trace;
 
 use std::sync::Arc;
@@ -42,6 +44,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
+use crate::embedded::Switch;
 use access::{Access, GuardLayer, Scope};
 use error::Problem;
 use events::Feed;
@@ -55,15 +58,16 @@ pub const OPENAPI_YAML: &str = include_str!("../../../openapi.yaml");
 /// What the workers of one gateway share.
 pub struct Common {
     started: SystemTime,
+    switch: Option<Switch>,
     events: Feed,
 }
 
 impl Common {
-    /// Of a gateway that starts now.
-    #[expect(clippy::new_without_default, reason = "it says when it is made")]
-    pub fn new() -> Self {
+    /// Of a gateway that starts now, and can stop its servers if it has a switch for them.
+    pub fn new(switch: Option<Switch>) -> Self {
         Self {
             started: SystemTime::now(),
+            switch,
             events: Feed::default(),
         }
     }
@@ -215,6 +219,24 @@ pub const OPERATIONS: &[Operation] = &[
         parameters: &[],
         statuses: &[200, 400, 401, 403, 421, 503],
         handler: || get(cluster::servers),
+    },
+    Operation {
+        method: Method::POST,
+        path: "/servers/{server}/stop",
+        id: "stopServer",
+        access: Access::Cluster(Scope::Admin),
+        parameters: &[],
+        statuses: &[200, 400, 401, 403, 404, 409, 421],
+        handler: || post(switch::stop),
+    },
+    Operation {
+        method: Method::POST,
+        path: "/servers/{server}/start",
+        id: "startServer",
+        access: Access::Cluster(Scope::Admin),
+        parameters: &[],
+        statuses: &[200, 400, 401, 403, 404, 409, 421, 503],
+        handler: || post(switch::start),
     },
     Operation {
         method: Method::GET,

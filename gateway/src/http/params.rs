@@ -312,7 +312,7 @@ mod tests {
             origins: Vec::new(),
         };
         let gate = Gate::new(None, Arc::new(policy));
-        let common = Arc::new(Common::new());
+        let common = Arc::new(Common::new(None));
         App::new(
             coordinator,
             3,
