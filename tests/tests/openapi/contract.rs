@@ -156,6 +156,14 @@ impl Contract {
         Ok(self.facts("", schema, body))
     }
 
+    /// What the data of an event shows, or what is wrong with them.
+    pub fn judge_event(&self, id: &str, data: &Json) -> Result<Facts, String> {
+        let content = &self.operation(id).responses["200"]["content"];
+        let schema = &content["text/event-stream"]["schema"];
+        no_more(self.violations(schema, data))?;
+        Ok(self.facts("", schema, data))
+    }
+
     fn judge_headers(&self, name: &str, response: &Json, reply: &Reply) -> Result<Facts, String> {
         let empty = Map::new();
         let declared = response["headers"].as_object().unwrap_or(&empty);
