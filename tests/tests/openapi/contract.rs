@@ -10,11 +10,12 @@ use serde_json::{Map, Value as Json, json};
 pub const TEXT: &str = include_str!("../../../openapi.yaml");
 
 /// Headers that need no mention: HTTP itself, or what is said to browsers, has them on any reply.
-const PLAIN_HEADERS: [&str; 5] = [
+const PLAIN_HEADERS: [&str; 6] = [
     "content-length",
     "content-security-policy",
     "content-type",
     "date",
+    "transfer-encoding",
     "x-content-type-options",
 ];
 
