@@ -1,0 +1,1 @@
+// Placeholder: the console takes its place.
