@@ -32,6 +32,7 @@ use crate::http::gate::Gate;
 use crate::http::metrics;
 use crate::http::serve::{self, Listener};
 use crate::http::{App, Common};
+use crate::ready;
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::{self, TokenFile};
 
@@ -60,8 +61,10 @@ fn carry_out(flags: Flags) -> anyhow::Result<()> {
     if let Some(text) = flags.about.text::<Flags>()? {
         return Ok(about::print(&text)?);
     }
-    if let Some(Command::Token(wanted)) = &flags.command {
-        return print_token(wanted);
+    match &flags.command {
+        Some(Command::Token(wanted)) => return print_token(wanted),
+        Some(Command::Ready { addr }) => return ready::ask(*addr),
+        None => {}
     }
     check_environment(std::env::vars_os().map(|(name, _)| name))?;
     let is_check = flags.check_config;

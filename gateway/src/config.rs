@@ -198,6 +198,13 @@ pub struct Flags {
 pub(crate) enum Command {
     /// Print a new access token, and the line for the token file. Nothing is written anywhere
     Token(NewToken),
+
+    /// Ask the gateway at an address, by plain HTTP, whether it is ready. If not, say why, and end
+    /// with status 1
+    Ready {
+        /// Its address and port; that of a gateway in the same container, say
+        addr: SocketAddr,
+    },
 }
 
 /// What a new token is to be.

@@ -5,6 +5,7 @@
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
 //! * [`histogram`]: how long things took, for `/metrics`
+//! * `ready`: asking another gateway whether it is ready
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
 //! A gateway keeps nothing that a request depends on: any number may run side by side.
@@ -22,5 +23,6 @@ pub mod histogram;
 pub mod http;
 #[cfg(feature = "otel")]
 pub mod otel;
+mod ready;
 pub mod tls;
 pub mod tokens;

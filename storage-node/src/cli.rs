@@ -42,12 +42,17 @@ use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 #[derive(Debug, Parser)]
 #[command(name = "dkvs-storage-node", version)]
 struct Arguments {
-    /// The IPv4 address to take datagrams on
+    /// The IPv4 address to take datagrams on, by which the servers file knows the server
     #[arg(value_parser = parse_ip)]
     ip: Ipv4Addr,
 
     /// The UDP port; 0 lets the system pick one, which the log tells
     port: u16,
+
+    /// Take datagrams on this address instead, where the network brings those for IP and PORT to
+    /// it; IP and PORT are then only what the server is known by
+    #[arg(long, value_name = "IP:PORT")]
+    bind: Option<SocketAddrV4>,
 
     /// Pairs that the server holds from the start: a key, its value, the next key, ...
     #[arg(value_name = "KEY VALUE")]
@@ -138,6 +143,17 @@ struct AboutAlone {
 }
 
 impl Arguments {
+    /// By what the ring, the servers file and the data directory know the server. Port 0 stands
+    /// for the one that the system picks.
+    fn addr(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.ip, self.port)
+    }
+
+    /// Where datagrams are taken.
+    fn bound(&self) -> SocketAddrV4 {
+        self.bind.unwrap_or_else(|| self.addr())
+    }
+
     fn is_v1_on(&self) -> bool {
         match self.v1 {
             Some(v1) => v1 == Switch::On,
@@ -278,9 +294,9 @@ fn exit_code(result: anyhow::Result<()>) -> ExitCode {
 
 /// Whether the arguments, and the files that they name, are such as to serve with.
 fn check(arguments: &Arguments) -> anyhow::Result<()> {
-    let addr = SocketAddrV4::new(arguments.ip, arguments.port);
-    refuse_strangers(arguments, addr)?;
-    let config = config(arguments, addr)?;
+    let addr = arguments.addr();
+    refuse_strangers(arguments)?;
+    let config = config(arguments)?;
     let key_file = arguments.key_file.as_deref();
     let key_file = key_file.map(KeyFile::open).transpose()?;
     let durability = DurabilityChoice::resolve(arguments.durability, arguments.data_dir.is_some())
@@ -298,19 +314,19 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let addr = SocketAddrV4::new(arguments.ip, arguments.port);
-    refuse_strangers(arguments, addr)?;
+    refuse_strangers(arguments)?;
     let workers = arguments.workers.unwrap_or_else(workers_default);
-    let config = config(arguments, addr)?;
+    let config = config(arguments)?;
     let key_file = arguments
         .key_file
         .as_deref()
         .map(KeyFile::open)
         .transpose()?;
     let metrics = arguments.metrics.map(bind_metrics).transpose()?;
-    let (store, disk) = store(arguments, addr, config.epoch)?;
-    let sockets = Sockets::bind(addr.into(), workers)
-        .with_context(|| format!("cannot take datagrams on {addr}"))?;
+    let (store, disk) = store(arguments, config.epoch)?;
+    let bound = arguments.bound();
+    let sockets = Sockets::bind(bound.into(), workers)
+        .with_context(|| format!("cannot take datagrams on {bound}"))?;
     let mut node = StorageNode::new(sockets, store, config)?;
     node.set_offload(arguments.udp_offload == Switch::On);
     if let Some(key_file) = &key_file {
@@ -319,6 +335,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         node.set_keys(&key_file.subscribe(), &secret);
     }
 
+    let addr = match arguments.bind {
+        Some(_) => arguments.addr().into(),
+        None => node.local_addr(),
+    };
     let shutdown = CancellationToken::new();
     let service = node.service().clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -332,7 +352,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let reloads = runtime.block_on(async { key_file::reloads(key_file.as_ref()) });
     let reloads = reloads.context("cannot take over SIGHUP")?;
     tracing::info!(
-        addr = %node.local_addr(),
+        %addr,
+        bound = %node.local_addr(),
         workers,
         max_memory_bytes = arguments.max_memory.0,
         pairs = service.store().records().len(),
@@ -347,7 +368,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     if let Some(listener) = metrics {
         let at = listener.local_addr()?;
-        metrics::serve::start(listener, node.local_addr(), Arc::clone(&service))
+        metrics::serve::start(listener, addr, Arc::clone(&service))
             .context("cannot start a thread for the metrics")?;
         tracing::info!("metrics are at http://{at}/metrics");
     }
@@ -383,7 +404,12 @@ fn bind_metrics(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Beyond loopback, what is answered has to be authenticated, unless the opposite is said aloud.
-fn refuse_strangers(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result<()> {
+fn refuse_strangers(arguments: &Arguments) -> anyhow::Result<()> {
+    let addr = arguments.addr();
+    ensure!(
+        arguments.bind.is_none() || addr.port() != 0,
+        "with --bind the server needs the port that it is known by, which is not 0"
+    );
     if let Some(metrics) = arguments.metrics {
         ensure!(
             metrics.ip().is_loopback() || arguments.insecure,
@@ -391,7 +417,9 @@ fn refuse_strangers(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result
              asks; serve them on 127.0.0.1, or say --insecure if the network is yours alone"
         );
     }
-    if arguments.ip.is_loopback() || arguments.insecure {
+    // Whoever brings datagrams to the one address from the other may bring those of strangers.
+    let is_local = addr.ip().is_loopback() && arguments.bound().ip().is_loopback();
+    if is_local || arguments.insecure {
         return Ok(());
     }
     ensure!(
@@ -411,13 +439,13 @@ fn refuse_strangers(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result
 
 const NO_RANDOM: &str = "the system has no random bytes";
 
-fn config(arguments: &Arguments, addr: SocketAddrV4) -> anyhow::Result<Config> {
+fn config(arguments: &Arguments) -> anyhow::Result<Config> {
     let boot_id = getrandom::u64().context(NO_RANDOM)?;
     Ok(Config {
         datagram_bytes_max: arguments.max_datagram.into(),
         value_bytes_max: arguments.max_value.0,
         epoch: match &arguments.servers {
-            Some(path) => Some(epoch(path, addr)?),
+            Some(path) => Some(epoch(path, arguments.addr())?),
             None => None,
         },
         is_v1_on: arguments.is_v1_on(),
@@ -500,11 +528,8 @@ async fn back_up_when_asked(disk: Option<&Disk>, mut asked: Backups) -> std::con
 }
 
 /// A store with the pairs of the command line.
-fn store(
-    arguments: &Arguments,
-    addr: SocketAddrV4,
-    ring: Option<u32>,
-) -> anyhow::Result<(Store, Option<Opened>)> {
+fn store(arguments: &Arguments, ring: Option<u32>) -> anyhow::Result<(Store, Option<Opened>)> {
+    let addr = arguments.addr();
     let has_data_dir = arguments.data_dir.is_some();
     let durability = DurabilityChoice::resolve(arguments.durability, has_data_dir);
     let durability = durability.map_err(anyhow::Error::msg)?;
@@ -702,13 +727,27 @@ mod tests {
         let is_v1_on = |flags: &[&str]| {
             let fixed = ["dkvs-storage-node", "127.0.0.1", "4000"];
             let arguments = Arguments::parse_from(fixed.iter().chain(flags));
-            let addr = SocketAddrV4::new(arguments.ip, arguments.port);
-            config(&arguments, addr).unwrap().is_v1_on
+            config(&arguments).unwrap().is_v1_on
         };
         assert!(is_v1_on(&[]));
         assert!(!is_v1_on(&["--v1", "off"]));
         assert!(!is_v1_on(&["--key-file", "keys"]));
         assert!(is_v1_on(&["--key-file", "keys", "--v1", "on"]));
+    }
+
+    #[test]
+    fn either_address_beyond_loopback_needs_keys() {
+        let is_refused = |addr: [&str; 2], flags: &[&str]| {
+            let arguments = ["dkvs-storage-node"].iter().chain(&addr).chain(flags);
+            refuse_strangers(&Arguments::parse_from(arguments)).is_err()
+        };
+        let (near, far) = (["127.0.0.1", "4000"], ["10.0.0.1", "4000"]);
+        assert!(!is_refused(near, &["--bind", "127.0.0.2:4000"]));
+        assert!(is_refused(near, &["--bind", "0.0.0.0:4000"]));
+        assert!(is_refused(far, &["--bind", "127.0.0.1:4000"]));
+        let keys = ["--bind", "0.0.0.0:4000", "--key-file", "keys"];
+        assert!(!is_refused(far, &keys));
+        assert!(is_refused(["10.0.0.1", "0"], &keys), "known by no port");
     }
 
     #[test]

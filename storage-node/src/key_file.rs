@@ -66,14 +66,15 @@ pub fn reloads(key_file: Option<&KeyFile>) -> io::Result<impl Future<Output = In
     })
 }
 
-/// Reads the cluster's keys. A file that group or others may read, write or run is refused.
+/// Reads the cluster's keys, as [`read_private`].
 pub fn load(path: &Path) -> anyhow::Result<Keys> {
     let text = read_private(path, "the cluster's keys are in it")?;
     Ok(Keys::parse(&path.display().to_string(), &text)?)
 }
 
 /// Reads a file, which is refused if group or others may read, write or run it; `why` says why
-/// that matters.
+/// that matters. One that belongs to root its group may read, unless the process is root itself:
+/// that is how service managers give a secret to the user of one service.
 pub fn read_private(path: &Path, why: &str) -> anyhow::Result<Vec<u8>> {
     let cannot_read = || format!("cannot read {}", path.display());
     let mut file = File::open(path).with_context(cannot_read)?;
@@ -89,14 +90,46 @@ pub fn read_private(path: &Path, why: &str) -> anyhow::Result<Vec<u8>> {
 
 #[cfg(unix)]
 fn refuse_if_shared(file: &File, path: &Path, why: &str) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::MetadataExt as _;
 
-    let mode = file.metadata()?.permissions().mode();
+    let metadata = file.metadata()?;
+    let mode = metadata.mode();
     anyhow::ensure!(
-        mode & 0o077 == 0,
+        is_private(mode, metadata.uid(), rustix::process::geteuid().as_raw()),
         "{path} is open to others than its owner (mode {:03o}), and {why}; say chmod 600 {path}",
         mode & 0o777,
         path = path.display(),
     );
     Ok(())
+}
+
+/// Whether nobody can read a file whose secrets are this process's but who is to.
+#[cfg(unix)]
+fn is_private(mode: u32, owner: u32, process: u32) -> bool {
+    let is_handed_over = owner == 0 && process != 0;
+    let for_others = if is_handed_over { 0o037 } else { 0o077 };
+    mode & for_others == 0
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_root_hands_over_may_be_read_by_its_group() {
+        const ROOT: u32 = 0;
+        const OTHER: u32 = 1000;
+        for owner in [ROOT, OTHER] {
+            for process in [ROOT, OTHER] {
+                assert!(is_private(0o400, owner, process));
+                assert!(is_private(0o600, owner, process));
+                for mode in [0o604, 0o602, 0o601, 0o620, 0o610, 0o660, 0o644] {
+                    assert!(!is_private(mode, owner, process), "{mode:o}");
+                }
+                let is_handed_over = owner == ROOT && process == OTHER;
+                assert_eq!(is_private(0o440, owner, process), is_handed_over);
+                assert_eq!(is_private(0o640, owner, process), is_handed_over);
+            }
+        }
+    }
 }

@@ -225,6 +225,29 @@ fn settings_are_checked_without_starting_anything() {
     }
 }
 
+#[test]
+fn a_program_without_an_http_client_learns_whether_a_gateway_is_ready() {
+    let ask = |gateway: &Gateway| {
+        let mut command = PROGRAMS.gateway_command();
+        command.args(["ready", &gateway.addr.to_string()]);
+        PROGRAMS.run_to_end(command)
+    };
+    let ready = PROGRAMS.gateway(&["--embedded", "1"]);
+    let (status, stdout, stderr) = ask(&ready);
+    assert!(status.success(), "{stderr}");
+    assert_eq!((stdout, stderr), (String::new(), String::new()));
+    let nobody = ServersFile::with_text("127.0.0.1 1 1\n");
+    let alone = PROGRAMS.gateway(&["--servers", nobody.path()]);
+    let (status, _, stderr) = ask(&alone);
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("no majority"), "{stderr}");
+    let addr = alone.addr;
+    drop(alone);
+    let (status, _, stderr) = ask(&Gateway { addr, ..ready });
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("no answer from"), "{stderr}");
+}
+
 #[tokio::test]
 async fn other_machines_are_let_in_only_if_that_is_said() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use dkvs_tests::process::Programs;
+use dkvs_tests::process::{DataDir, Programs, ServersFile, own_loopback};
 use dkvs_tests::random::Random;
 use dkvs_tests::v1::{Client, EMPTY, NUL};
 use dkvs_tests::{PATIENCE, programs};
@@ -207,6 +207,33 @@ fn other_machines_are_let_in_only_if_that_is_said() {
     let node = PROGRAMS.node_at(([0, 0, 0, 0], 0).into(), &["--insecure", "k", "v"]);
     let addr = ([127, 0, 0, 1], node.addr.port()).into();
     assert_eq!(Client::new(addr).get("k"), b"v");
+}
+
+#[test]
+fn a_server_may_be_known_by_another_address_than_it_is_bound_to() {
+    // An address for documentation, which no machine has.
+    let known = "192.0.2.1:4000".parse().unwrap();
+    let servers = ServersFile::with_text("192.0.2.1 4000 1\n192.0.2.2 4000 1\n");
+    let dir = DataDir::new();
+    let bound = format!("{}:0", own_loopback());
+    let arguments = [
+        ["--bind", &bound],
+        ["--servers", servers.path()],
+        ["--data-dir", dir.path()],
+        ["--declare", "new"],
+    ];
+    let arguments = [&["--insecure"], arguments.as_flattened()].concat();
+    let node = PROGRAMS.node_at(known, &arguments);
+    assert_eq!(node.addr, known, "the log names it as the ring does");
+    let serving = node.process.log.last().unwrap().clone();
+    let bound = serving
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("bound="));
+    let client = Client::new(bound.unwrap().parse().unwrap());
+    client.store("k", "v");
+    assert_eq!(client.get("k"), b"v");
+    let identity = std::fs::read_to_string(format!("{}/identity.json", dir.path())).unwrap();
+    assert!(identity.contains("192.0.2.1:4000"), "{identity}");
 }
 
 #[test]
