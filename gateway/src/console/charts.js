@@ -71,8 +71,8 @@ function build(chart, container) {
     html(
       "div",
       { class: "chart" },
-      html("h3", {}, chart.title),
-      html("p", { class: "now" }, figure, ...(single ? [] : lines.map((line) => line.label))),
+      html("div", { class: "about" }, html("h3", {}, chart.title), html("p", { class: "keys" }, ...(single ? [] : lines.map((line) => line.label)))),
+      html("p", {}, figure),
       html("div", { class: "plot" }, top, picture),
     ),
   );

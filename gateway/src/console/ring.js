@@ -361,6 +361,9 @@ export class Ring {
     const row = small ? 19 : 28;
     const top = (-row * shown.length) / 2 + row / 2 + (small ? 6 : 8);
     const answered = replicas.some((replica) => replica.status);
+    // Where room is short, ports alone tell servers of one host apart.
+    const hosts = new Set([...this.#servers.keys()].map((server) => server.split(":")[0]));
+    const short = small && hosts.size === 1;
     const width = Math.min(this.#radius * 1.24, answered ? 340 : 230);
     const longest = Math.floor((this.#radius * 1.1) / (small ? 7.5 : 9));
     this.#text([
@@ -391,10 +394,11 @@ export class Ring {
         svg("text", { x: left + 10, y, dy: ".35em" }, String(index + 1)),
       );
       number.style.setProperty("--hue", this.hue(replica.server));
-      const name = svg("text", { class: "server", x: left + (small ? 21 : 28), y, dy: ".35em" }, replica.server);
-      const said = replica.status ? `${SIGNS[own]} ${small ? "" : replica.status + " "}` : "";
-      const time = (replica.latency_us ?? null) === null ? "" : duration(replica.latency_us);
-      const answer = svg("text", { class: `answer ${own}`, x: right - 4, y, dy: ".35em" }, said + (small && !time ? replica.status ?? "" : time));
+      const name = svg("text", { class: "server", x: left + (small ? 21 : 28), y, dy: ".35em" }, short ? replica.server.replace(/.*:/, ":") : replica.server);
+      const time = (replica.latency_us ?? null) === null || (small && !short) ? "" : duration(replica.latency_us);
+      const word = small && (time || !short) ? "" : replica.status;
+      const said = replica.status ? [SIGNS[own], word, time].filter(Boolean).join(" ") : "";
+      const answer = svg("text", { class: `answer ${own}`, x: right - 4, y, dy: ".35em" }, said);
       this.layers.middle.append(number, name, answer);
     });
     this.layers.lines.replaceChildren(...lines);
