@@ -4,7 +4,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { createServer } from "node:net";
 
-const BINARY = process.env.GATEWAY ?? "target/debug/dkvs-gateway";
+const BINARY = process.env.GATEWAY;
 const running = new Set();
 
 export class Gateway {

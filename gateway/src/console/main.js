@@ -63,20 +63,25 @@ browser.onChoose = async (key) => {
 };
 helper.update(inspector.read());
 
-/** The start of the gateway that the ring on the page is of. */
+/** The start of the gateway that the ring on the page is of, as soon as a snapshot has told it. */
 let ringOf = null;
+let ringLoaded = false;
 
-async function loadRing(started) {
-  ringOf = started;
+const RING_HINT = byId("ring-hint").textContent;
+
+async function loadRing() {
+  ringLoaded = true;
   try {
     const response = await send("/ring");
     const text = await response.text();
     performance.mark("ring-data");
     const body = JSON.parse(text);
     if (!response.ok) {
-      byId("ring-hint").textContent = sentence(body, response.status);
+      setText(byId("ring-hint"), sentence(body, response.status));
+      ringLoaded = false;
       return;
     }
+    setText(byId("ring-hint"), RING_HINT);
     ring.load(body);
     // The frame after the one that was asked for has the ring on the screen.
     requestAnimationFrame(() => setTimeout(() => {
@@ -85,16 +90,17 @@ async function loadRing(started) {
     }));
     if (byId("key").value) inspector.locate();
   } catch {
-    ringOf = null; // the next snapshot tries again
+    ringLoaded = false; // the next snapshot tries again
   }
 }
 
 const events = follow({
   onSnapshot(snapshot) {
-    if (snapshot.started_ms !== ringOf) {
-      loadRing(snapshot.started_ms);
-      browser.refresh();
-    }
+    // A gateway that was started anew may have other servers.
+    const another = ringOf !== null && ringOf !== snapshot.started_ms;
+    ringOf = snapshot.started_ms;
+    if (another || !ringLoaded) loadRing();
+    if (another) browser.refresh();
     history.add(snapshot);
     charts.draw(history.samples);
     ring.update(snapshot.servers);
@@ -118,7 +124,11 @@ access.start(
   { section: byId("access"), why: byId("access-why"), form: byId("access-form"), input: byId("token"), forget: byId("forget") },
   () => {
     events.retry();
+    loadRing();
     browser.refresh();
     helper.update(inspector.read());
   },
 );
+
+loadRing();
+browser.refresh();

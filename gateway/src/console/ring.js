@@ -10,7 +10,7 @@ import { hue } from "./colours.js";
 import { duration, percent, plural, verdict } from "./format.js";
 
 /** More arcs than this are thinner than a pixel or two: then the ring is sampled at so many places. */
-const ARCS_MAX = 3600;
+const ARCS_MAX = 2400;
 const LEGEND_MAX = 10;
 /** How many replicas find room in the middle; the table has them all. */
 const ROWS_MAX = 5;
