@@ -28,10 +28,10 @@ use crate::config::{
 };
 use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
-use crate::http::App;
 use crate::http::gate::Gate;
 use crate::http::metrics;
 use crate::http::serve::{self, Listener};
+use crate::http::{App, Common};
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::{self, TokenFile};
 
@@ -118,7 +118,7 @@ fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
 
 fn run(config: &Config) -> anyhow::Result<()> {
     let _log = start_log(config)?;
-    let (cluster, _embedded) = match &config.servers {
+    let (cluster, embedded) = match &config.servers {
         Servers::File(path) => (read_cluster(path)?, None),
         Servers::Embedded(servers) => {
             let embedded = EmbeddedCluster::start(servers)?;
@@ -152,6 +152,8 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let policy = Arc::new(config.policy.clone());
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
+    let switch = embedded.as_ref().map(EmbeddedCluster::switch);
+    let common = Arc::new(Common::new(switch));
     let mut apps = Vec::new();
     for _ in &listeners {
         let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());
@@ -164,6 +166,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
             config.timeout,
             shutdown.clone(),
             gate,
+            Arc::clone(&common),
         )?;
         apps.push(app);
     }

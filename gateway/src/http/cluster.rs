@@ -14,7 +14,7 @@ use super::error::Problem;
 use super::kv::json;
 use super::report::{KeyText, micros};
 use super::{App, params, path};
-use crate::coordinator::ServerStatus;
+use crate::coordinator::{NotBegun, ServerStatus};
 
 /// How long a server may take to show that it can be reached.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -108,7 +108,7 @@ struct ServersBody {
 
 /// What is known of a server; what only DKVS/2 tells is null where the server does not speak it.
 #[derive(Serialize)]
-struct ServerBody {
+pub(super) struct ServerBody {
     server: String,
     reachable: bool,
     protocol: Option<&'static str>,
@@ -123,6 +123,8 @@ struct ServerBody {
     corrupt_answers: Option<u64>,
     storage: Option<StorageBody>,
     traffic: Option<TrafficBody>,
+    /// Of an embedded one: whether it has not been stopped.
+    running: Option<bool>,
 }
 
 /// What a server says of its disk.
@@ -172,25 +174,26 @@ struct TrafficBody {
 
 pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
     params::none(&uri)?;
-    let coordinator = &app.0.coordinator;
+    let servers = ask_servers(&app).await?;
+    Ok(json(&ServersBody { servers }))
+}
+
+/// Asks every server how it does, and waits for all of them; in the cluster's order.
+pub(super) async fn ask_servers(App(app): &App) -> Result<Vec<ServerBody>, NotBegun> {
+    let (coordinator, switch) = (&app.coordinator, app.common.switch.as_ref());
     let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
     let shared = coordinator.shared();
     let servers = shared.cluster.iter().zip(statuses);
-    Ok(json(&ServersBody {
-        servers: servers
-            .map(|((id, server), status)| {
-                let last_round_trip = shared.last_round_trip(id);
-                server_body(server.addr.to_string(), last_round_trip, &status)
-            })
-            .collect(),
-    }))
+    let bodies = servers.map(|((id, server), status)| ServerBody {
+        last_round_trip_us: shared.last_round_trip(id).map(micros),
+        running: switch.map(|switch| switch.is_running(id)),
+        ..server_body(server.addr.to_string(), &status)
+    });
+    Ok(bodies.collect())
 }
 
-fn server_body(
-    server: String,
-    last_round_trip: Option<Duration>,
-    status: &ServerStatus,
-) -> ServerBody {
+/// What the server itself tells.
+fn server_body(server: String, status: &ServerStatus) -> ServerBody {
     let greeting = match &status.speaks {
         Speaks::V2(greeting) => Some(greeting),
         Speaks::V1 | Speaks::Unknown => None,
@@ -208,7 +211,7 @@ fn server_body(
             Speaks::V1 => Some("DKVS/1"),
             Speaks::V2(_) => Some("DKVS/2"),
         },
-        last_round_trip_us: last_round_trip.map(micros),
+        last_round_trip_us: None,
         round_trip_us: status.round_trip.map(micros),
         boot_id: greeting.map(|greeting| format!("{:016x}", greeting.boot_id)),
         durability: greeting.map(|greeting| match greeting.durability {
@@ -229,6 +232,7 @@ fn server_body(
             datagrams_received: traffic.datagrams_received,
             dropped: traffic.dropped,
         }),
+        running: None,
     }
 }
 

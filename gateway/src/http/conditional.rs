@@ -22,10 +22,11 @@ pub(super) fn entity_tag(tag: Tag, form: Form) -> HeaderValue {
 
 /// Whether the caller has this version already: `If-None-Match` names it.
 pub(super) fn is_held(headers: &HeaderMap, tag: Tag) -> bool {
-    if !headers.contains_key(header::IF_NONE_MATCH) {
-        return false;
-    }
-    let quoted = format!("\"{tag}\"");
+    headers.contains_key(header::IF_NONE_MATCH) && is_named(headers, &format!("\"{tag}\""))
+}
+
+/// Whether `If-None-Match` has this entity tag, which stands in quotes.
+pub(super) fn is_named(headers: &HeaderMap, quoted: &str) -> bool {
     let mut given = texts(headers, header::IF_NONE_MATCH).flat_map(|text| text.split(','));
     given.any(|one| {
         let one = one.trim();

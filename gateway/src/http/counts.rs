@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 
-use super::OPERATIONS;
+use super::{OPERATIONS, path};
 use crate::histogram::Histogram;
 
 /// The methods that have a series of their own; any other is the last.
@@ -99,13 +99,8 @@ impl Counts {
     /// Where a request for this path counts.
     pub(super) fn place(&self, method: &Method, path: &str) -> Place {
         let other = self.routes.len() - 1;
-        let route =
-            self.routes[..other]
-                .iter()
-                .position(|route| match route.strip_suffix("{key}") {
-                    Some(prefix) => path.starts_with(prefix),
-                    None => path == *route,
-                });
+        let mut routes = self.routes[..other].iter();
+        let route = routes.position(|route| path::is_at(route, path));
         let method = METHODS.iter().position(|name| *name == method.as_str());
         Place {
             route: route.unwrap_or(other),
@@ -230,7 +225,9 @@ mod tests {
         assert_eq!(route("/ring"), "/ring");
         assert_eq!(route("/ring/k"), "/ring/{key}");
         assert_eq!(route("/metrics"), "/metrics");
-        for path in ["/", "/KV/k", "/metrics/", "/nothing", "*", ""] {
+        assert_eq!(route("/"), "/");
+        assert_eq!(route("/console/main.js"), "/console/{file}");
+        for path in ["//", "/console/", "/KV/k", "/metrics/", "/nothing", "*", ""] {
             assert_eq!(route(path), "other", "{path}");
         }
     }

@@ -208,6 +208,35 @@ impl Problem {
         )
     }
 
+    pub(super) fn no_such_server(name: &str) -> Self {
+        let shown: String = name.chars().take(100).collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-such-server",
+            "The cluster has no such server",
+            format!("{shown} is no server of this cluster; /servers lists all of them"),
+        )
+    }
+
+    pub(super) fn not_embedded() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "not-embedded",
+            "The server does not run inside the gateway",
+            "this gateway only talks to its servers; stop or start the server's own process",
+        )
+    }
+
+    pub(super) fn server_not_started(detail: String) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "server-not-started",
+            "The server could not be started",
+            detail,
+        )
+        .with_retry_after()
+    }
+
     pub(super) fn method_not_allowed(method: &Method) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -411,6 +440,12 @@ impl Problem {
     pub(super) fn no_memory() -> Self {
         Self::from(NotBegun::Overloaded {
             what: "too many long values are on their way",
+        })
+    }
+
+    pub(super) fn too_many_listeners() -> Self {
+        Self::from(NotBegun::Overloaded {
+            what: "as many as may listen to its events do so",
         })
     }
 

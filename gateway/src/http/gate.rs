@@ -13,10 +13,10 @@ use axum::http::{
 use axum::response::IntoResponse as _;
 use tokio::sync::watch;
 
-use super::OPERATIONS;
 use super::access::{Access, Caller};
 use super::error::Problem;
 use super::hosts::Hosts;
+use super::{OPERATIONS, path};
 use crate::tokens::Tokens;
 
 /// Longest token that is looked for, in bytes: hashing what strangers send has to have an end.
@@ -52,6 +52,13 @@ impl Gate {
     /// Whether callers need a token.
     pub(super) fn has_tokens(&self) -> bool {
         self.tokens.is_some()
+    }
+
+    /// The tokens, if there are any, with those of now taken for known.
+    pub(super) fn tokens_from_now(&self) -> Option<watch::Receiver<Tokens>> {
+        let mut tokens = self.tokens.clone()?;
+        tokens.mark_unchanged();
+        Some(tokens)
     }
 
     /// What a request that goes no further is answered with. One that does has its [`Caller`] in
@@ -223,7 +230,7 @@ fn is_open(method: &Method, uri: &Uri) -> bool {
     OPERATIONS.iter().any(|operation| {
         let is_head = method == Method::HEAD && operation.method == Method::GET;
         operation.access == Access::Open
-            && operation.path == uri.path()
+            && path::is_at(operation.path, uri.path())
             && (operation.method == *method || is_head)
     })
 }

@@ -25,14 +25,13 @@ use crate::histogram;
 /// A worker as others see it.
 #[derive(Clone)]
 pub(super) struct Worker {
-    counts: Arc<Counts>,
-    coordinator: Coordinator,
+    pub(super) counts: Arc<Counts>,
+    pub(super) coordinator: Coordinator,
 }
 
 /// What one worker counts, and where it finds the others.
 pub(super) struct Metrics {
     pub(super) counts: Arc<Counts>,
-    started: SystemTime,
     /// All workers of the gateway; none where there is no other.
     workers: OnceLock<Arc<[Worker]>>,
 }
@@ -41,7 +40,6 @@ impl Metrics {
     pub(super) fn new() -> Self {
         Self {
             counts: Arc::new(Counts::new()),
-            started: SystemTime::now(),
             workers: OnceLock::new(),
         }
     }
@@ -53,6 +51,14 @@ pub fn unite(workers: &[App]) {
     for App(inner) in workers {
         // Whoever is part of a gateway stays part of that one.
         let _ = inner.metrics.workers.set(Arc::clone(&all));
+    }
+}
+
+/// All workers of a worker's gateway.
+pub(super) fn workers(app: &App) -> Arc<[Worker]> {
+    match app.0.metrics.workers.get() {
+        Some(workers) => Arc::clone(workers),
+        None => Arc::new([worker(app)]),
     }
 }
 
@@ -72,14 +78,11 @@ pub(super) async fn metrics(
     // A gateway that has as much in hand as it takes says so in what it counts itself.
     let statuses = app.0.coordinator.probe(cluster::PROBE_TIMEOUT).await;
     let statuses = statuses.unwrap_or_default();
-    let workers = match app.0.metrics.workers.get() {
-        Some(workers) => Arc::clone(workers),
-        None => Arc::new([worker(&app)]),
-    };
+    let workers = workers(&app);
     let snapshots: Vec<Snapshot> = workers.iter().map(|it| it.coordinator.snapshot()).collect();
     let shared = app.0.coordinator.shared();
     let mut page = Page::default();
-    push_process(&mut page, &app.0.metrics, workers.len());
+    push_process(&mut page, app.0.common.started, workers.len());
     push_http(&mut page, &workers);
     push_requests(&mut page, &snapshots, &workers);
     push_links(&mut page, shared, &snapshots);
@@ -91,14 +94,14 @@ pub(super) async fn metrics(
     Ok((content_type, page.render(form)).into_response())
 }
 
-fn push_process(page: &mut Page, metrics: &Metrics, workers: usize) {
+fn push_process(page: &mut Page, started: SystemTime, workers: usize) {
     let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
     page.push(
         "dkvs_gateway_build_info",
         "1, with the gateway's version as a label",
         Samples::Gauge(vec![(version, Number::Whole(1))]),
     );
-    let started = metrics.started.duration_since(UNIX_EPOCH);
+    let started = started.duration_since(UNIX_EPOCH);
     let started = started.map_or(0.0, |since| since.as_secs_f64());
     page.push(
         "dkvs_gateway_start_time_seconds",

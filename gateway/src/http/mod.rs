@@ -3,6 +3,8 @@
 //! * [`gate`]: what is asked of every request before it is routed, and said to every browser
 //! * [`access`]: what each operation asks of its caller, and who that is
 //! * [`hosts`]: the names that the gateway goes by
+//! * [`console`], [`events`]: the page that shows the cluster, and what it is told each second
+//! * [`switch`]: embedded servers, stopped and started
 //! * [`error`]: every failure as a problem document; the only place that names their status codes
 //! * [`metrics`]: what all workers have counted, for Prometheus
 //! * [`serve`]: connections, with time-outs and limits
@@ -15,9 +17,11 @@ mod batch;
 mod body;
 mod cluster;
 mod conditional;
+mod console;
 mod counts;
 mod docs;
 pub mod error;
+mod events;
 pub mod gate;
 pub mod hosts;
 mod kv;
@@ -28,10 +32,11 @@ mod path;
 mod report;
 mod request_id;
 pub mod serve;
+mod switch;
 mod trace;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::http::{Method, Uri};
@@ -39,14 +44,34 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
+use crate::embedded::Switch;
 use access::{Access, GuardLayer, Scope};
 use error::Problem;
+use events::Feed;
 use gate::Gate;
 use metrics::Metrics;
 use request_id::RequestIds;
 
 /// The contract of this API, as served at `/openapi.yaml`.
 pub const OPENAPI_YAML: &str = include_str!("../../../openapi.yaml");
+
+/// What the workers of one gateway share.
+pub struct Common {
+    started: SystemTime,
+    switch: Option<Switch>,
+    events: Feed,
+}
+
+impl Common {
+    /// Of a gateway that starts now, and can stop its servers if it has a switch for them.
+    pub fn new(switch: Option<Switch>) -> Self {
+        Self {
+            started: SystemTime::now(),
+            switch,
+            events: Feed::default(),
+        }
+    }
+}
 
 /// What the handlers of one worker share.
 #[derive(Clone)]
@@ -61,6 +86,7 @@ struct Inner {
     request_ids: RequestIds,
     gate: Gate,
     metrics: Metrics,
+    common: Arc<Common>,
 }
 
 impl App {
@@ -71,6 +97,7 @@ impl App {
         timeout: Duration,
         draining: CancellationToken,
         gate: Gate,
+        common: Arc<Common>,
     ) -> anyhow::Result<Self> {
         Ok(Self(Arc::new(Inner {
             coordinator,
@@ -80,6 +107,7 @@ impl App {
             request_ids: RequestIds::new()?,
             gate,
             metrics: Metrics::new(),
+            common,
         })))
     }
 }
@@ -88,7 +116,7 @@ impl App {
 pub struct Operation {
     /// Its method.
     pub method: Method,
-    /// Its path, with `{key}` for the rest of the path.
+    /// Its path, with `{key}` for the rest of the path, and other names for a part of it.
     pub path: &'static str,
     /// Its `operationId`.
     pub id: &'static str,
@@ -193,6 +221,33 @@ pub const OPERATIONS: &[Operation] = &[
         handler: || get(cluster::servers),
     },
     Operation {
+        method: Method::POST,
+        path: "/servers/{server}/stop",
+        id: "stopServer",
+        access: Access::Cluster(Scope::Admin),
+        parameters: &[],
+        statuses: &[200, 400, 401, 403, 404, 409, 421],
+        handler: || post(switch::stop),
+    },
+    Operation {
+        method: Method::POST,
+        path: "/servers/{server}/start",
+        id: "startServer",
+        access: Access::Cluster(Scope::Admin),
+        parameters: &[],
+        statuses: &[200, 400, 401, 403, 404, 409, 421, 503],
+        handler: || post(switch::start),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/events",
+        id: "getEvents",
+        access: Access::Cluster(Scope::Admin),
+        parameters: &[],
+        statuses: &[200, 400, 401, 403, 421, 503],
+        handler: || get(events::events),
+    },
+    Operation {
         method: Method::GET,
         path: "/livez",
         id: "getLiveness",
@@ -281,6 +336,24 @@ pub const OPERATIONS: &[Operation] = &[
         parameters: &[],
         statuses: &[200, 400, 421],
         handler: || get(docs::file),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/",
+        id: "getConsole",
+        access: Access::Open,
+        parameters: &[],
+        statuses: &[200, 304, 400, 421],
+        handler: || get(console::page),
+    },
+    Operation {
+        method: Method::GET,
+        path: "/console/{file}",
+        id: "getConsoleFile",
+        access: Access::Open,
+        parameters: &[],
+        statuses: &[200, 304, 400, 404, 421],
+        handler: || get(console::file),
     },
 ];
 

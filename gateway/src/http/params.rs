@@ -276,6 +276,7 @@ pub(super) fn none(uri: &Uri) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Common;
     use crate::http::gate::{Gate, Policy};
     use crate::http::hosts::Hosts;
     use std::sync::Arc;
@@ -311,7 +312,16 @@ mod tests {
             origins: Vec::new(),
         };
         let gate = Gate::new(None, Arc::new(policy));
-        App::new(coordinator, 3, timeout, CancellationToken::new(), gate).unwrap()
+        let common = Arc::new(Common::new(None));
+        App::new(
+            coordinator,
+            3,
+            timeout,
+            CancellationToken::new(),
+            gate,
+            common,
+        )
+        .unwrap()
     }
 
     const KNOWN: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "tag", "raw"];

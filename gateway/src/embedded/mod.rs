@@ -1,0 +1,178 @@
+//! The cluster that runs inside the gateway when no servers file is given: real storage servers
+//! on real sockets, on loopback ports that the system picks. Each can be stopped and started again
+//! by a [`Switch`].
+//!
+//! * [`node`]: one of them
+//! * [`directory`]: those that outlast the process
+
+mod directory;
+mod node;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, anyhow};
+use dkvs_common::cluster::{Cluster, Server, ServerId};
+use dkvs_storage_node::udp::Sockets;
+use node::{Home, Node, Opened};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Embedded;
+
+/// Ring points of each server.
+pub const RING_POINTS: u32 = 64;
+
+/// How many servers there are unless something else is said.
+pub const SERVERS_DEFAULT: NonZeroU8 = NonZeroU8::new(5).unwrap();
+
+/// Most memory for each server's pairs, in bytes.
+pub const STORE_BYTES_MAX: usize = 256 << 20;
+
+/// Storage servers in this process. They end when the value is dropped.
+pub struct EmbeddedCluster {
+    cluster: Cluster,
+    servers: Arc<Servers>,
+    /// Ends the thread that all of them run on.
+    shutdown: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Servers {
+    /// In the cluster's order.
+    nodes: Vec<Node>,
+    runtime: Handle,
+}
+
+/// What a server needs in order to run.
+struct Prepared {
+    sockets: Sockets,
+    home: Home,
+    opened: Opened,
+}
+
+impl EmbeddedCluster {
+    /// Starts the servers, all on one thread of their own.
+    pub fn start(embedded: &Embedded) -> anyhow::Result<Self> {
+        let (cluster, prepared) = match &embedded.data_dir {
+            None => in_memory(embedded)?,
+            Some(path) => directory::prepare(path, embedded)
+                .with_context(|| format!("cannot use the data directory {}", path.display()))?,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a runtime for the embedded servers")?;
+        let handle = runtime.handle().clone();
+        let run = |(server, it): (&Server, Prepared)| {
+            Node::run(server.addr.into(), it.home, it.opened, it.sockets, &handle)
+        };
+        let nodes = cluster.servers().iter().zip(prepared).map(run);
+        let nodes = nodes.collect::<Result<_, _>>()?;
+        let shutdown = CancellationToken::new();
+        let ended = shutdown.clone().cancelled_owned();
+        let thread = thread::Builder::new()
+            .name("embedded".into())
+            .spawn(move || runtime.block_on(ended))
+            .context("cannot start a thread for the embedded servers")?;
+        Ok(Self {
+            cluster,
+            servers: Arc::new(Servers {
+                nodes,
+                runtime: handle,
+            }),
+            shutdown,
+            thread: Some(thread),
+        })
+    }
+
+    /// The servers.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// What stops and starts them.
+    pub fn switch(&self) -> Switch {
+        Switch(Arc::clone(&self.servers))
+    }
+}
+
+impl Drop for EmbeddedCluster {
+    fn drop(&mut self) {
+        for node in &self.servers.nodes {
+            node.stop();
+        }
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the embedded servers panicked");
+        }
+    }
+}
+
+/// Stops and starts the servers of an embedded cluster one by one, to be seen doing without.
+#[derive(Clone)]
+pub struct Switch(Arc<Servers>);
+
+impl Switch {
+    /// Whether a server has not been stopped.
+    pub fn is_running(&self, server: ServerId) -> bool {
+        self.0.nodes[server.index()].is_running()
+    }
+
+    /// Ends a server as if its process did: nothing listens at its port then, and what it had in
+    /// memory alone is gone. Blocks until it has ended.
+    pub fn stop(&self, server: ServerId) {
+        self.0.nodes[server.index()].stop();
+    }
+
+    /// Starts a server that was stopped, at the same port, with what its data directory holds if
+    /// it has one. Blocks until it takes datagrams.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else has its port, or the data directory cannot be opened. It is stopped then,
+    /// as before.
+    pub fn start(&self, server: ServerId) -> anyhow::Result<()> {
+        self.0.nodes[server.index()].start(&self.0.runtime)
+    }
+}
+
+fn in_memory(embedded: &Embedded) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
+    let sockets = bind_any(embedded.servers.unwrap_or(SERVERS_DEFAULT))?;
+    let cluster = cluster_of(&sockets)?;
+    let prepare = |sockets| {
+        let home = Home::Memory;
+        let opened = home.open(None)?;
+        Ok(Prepared {
+            sockets,
+            home,
+            opened,
+        })
+    };
+    let prepared = sockets.into_iter().map(prepare);
+    Ok((cluster, prepared.collect::<anyhow::Result<_>>()?))
+}
+
+/// Sockets for so many servers, on ports that the system picks.
+fn bind_any(servers: NonZeroU8) -> anyhow::Result<Vec<Sockets>> {
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let bind = |_| Sockets::bind(addr, NonZeroUsize::MIN);
+    let sockets = (0..servers.get()).map(bind).collect::<Result<_, _>>();
+    sockets.context("cannot start the embedded servers")
+}
+
+fn cluster_of(sockets: &[Sockets]) -> anyhow::Result<Cluster> {
+    let server = |sockets: &Sockets| match sockets.local_addr()? {
+        SocketAddr::V4(addr) => Ok(Server {
+            addr,
+            ring_points: RING_POINTS,
+        }),
+        SocketAddr::V6(addr) => Err(anyhow!("an IPv4 socket is bound to {addr}")),
+    };
+    let listed = sockets.iter().map(server).collect::<Result<Vec<_>, _>>()?;
+    Ok(Cluster::from_servers(&listed)?)
+}
