@@ -61,7 +61,8 @@ export function query(parameters) {
 /** A problem in a sentence or two: what was wrong, and what to do where that is not plain. */
 export function sentence(problem, status) {
   const what = problem.detail ? `${problem.title}: ${problem.detail}` : problem.title ?? `The gateway answered ${status}`;
-  const advice = {
+  // Of a write that may have been applied there is more to say, and its own way on.
+  const advice = problem.outcome !== "unknown" && {
     "urn:dkvs:problem:unauthorized": "Enter an access token above.",
     "urn:dkvs:problem:forbidden": "Use a token with that scope, or ask the operator for it.",
     "urn:dkvs:problem:overloaded": "Try again in a few seconds.",

@@ -25,6 +25,12 @@ export class Helper {
     this.#draw();
   }
 
+  /** Shows the command of this method. */
+  method(method) {
+    this.#elements.method.querySelector(`[value=${method}]`).checked = true;
+    this.#draw();
+  }
+
   update(said) {
     this.#said = said;
     this.#draw();

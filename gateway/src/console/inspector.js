@@ -18,6 +18,8 @@ export class Inspector {
   #located = null; // { name, position, replicas }
   /** Hears of each change of the form. */
   onChange = () => {};
+  /** Hears of each method that is chosen. */
+  onSend = () => {};
   /** Hears of each write that may have changed the keys. */
   onWrite = () => {};
 
@@ -114,6 +116,7 @@ export class Inspector {
 
   /** Sends what the form says. */
   async send(method) {
+    this.onSend(method);
     const said = this.read();
     if (!said.problem && !said.key.length) said.problem = ["key", "A key has at least one byte. Type one."];
     const relevant = said.problem && (method === "PUT" || said.problem[0] !== "value");

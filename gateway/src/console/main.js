@@ -55,6 +55,7 @@ const browser = new Browser({
 
 ring.onHighlight = (server) => servers.highlight(server);
 inspector.onChange = () => helper.update(inspector.read());
+inspector.onSend = (method) => helper.method(method);
 inspector.onWrite = debounced(300, () => browser.refresh());
 browser.onChoose = async (key) => {
   byId("inspector").scrollIntoView({ block: "nearest" });

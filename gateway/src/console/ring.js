@@ -329,10 +329,10 @@ export class Ring {
     const up = known.filter(Boolean).length;
     const small = this.#small;
     this.#text([
-      ["huge", small ? 2 : 4, String(this.#servers.size)],
+      ["huge", small ? 2 : 4, this.#servers.size.toLocaleString("en")],
       ["label", small ? 20 : 30, this.#servers.size === 1 ? "server" : "servers"],
       ["faint", small ? 42 : 58, `${this.#points.length.toLocaleString("en")} ring points · ${plural(this.#replication, "copy").replace("copys", "copies")}`],
-      known.length ? [up === known.length ? "good" : "poor", small ? 60 : 80, up === known.length ? "✓ all answer" : `✕ ${known.length - up} silent`] : null,
+      known.length ? [up === known.length ? "good" : "poor", small ? 60 : 80, up === known.length ? "✓ all answer" : `✕ ${(known.length - up).toLocaleString("en")} ${known.length - up === 1 ? "does" : "do"} not answer`] : null,
     ]);
   }
 
@@ -370,7 +370,7 @@ export class Ring {
       ["title", top - row - (small ? 14 : 22), shorten(label, longest)],
       ["faint mono", top - row + (small ? 1 : 0), `${position.slice(0, small ? 10 : 16)}…`],
       replicas.length > ROWS_MAX ? ["faint", top + shown.length * row - 2, `and ${replicas.length - ROWS_MAX} more, in the table`] : null,
-      headline && replicas.length <= ROWS_MAX ? [`verdict ${overall}`, top + shown.length * row + (small ? 4 : 10), headline] : null,
+      headline && replicas.length <= ROWS_MAX ? [`verdict ${overall}`, top + shown.length * row + (small ? 4 : 10), small ? headline.split(" · ")[0] : headline] : null,
     ]);
     const at = fraction(position);
     const side = at < 0.5 ? 1 : -1;
