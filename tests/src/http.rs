@@ -97,12 +97,64 @@ pub fn client() -> Client {
         .expect("a client")
 }
 
-/// Sends a request and takes the whole reply.
+/// Sends a request and takes the whole reply; of a stream of events, which has no end, its head.
 pub async fn send(request: reqwest::RequestBuilder) -> Reply {
     let response = request.send().await.expect("a reply");
     let (status, headers) = (response.status(), response.headers().clone());
-    let body = response.bytes().await.expect("a whole body").to_vec();
+    let is_endless = headers
+        .get("content-type")
+        .is_some_and(|it| it == EVENT_STREAM);
+    let body = match is_endless {
+        true => Vec::new(),
+        false => response.bytes().await.expect("a whole body").to_vec(),
+    };
     Reply::new(status, headers, body)
+}
+
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// A stream of events that is listened to.
+pub struct Events {
+    response: reqwest::Response,
+    arrived: Vec<u8>,
+}
+
+impl Events {
+    /// Sends a request that is answered with one.
+    pub async fn open(request: reqwest::RequestBuilder) -> Self {
+        let response = request.send().await.expect("a reply");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], EVENT_STREAM);
+        Self {
+            response,
+            arrived: Vec::new(),
+        }
+    }
+
+    /// The data of the next snapshot; none once the other side has ended the stream.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            while let Some(end) = self.arrived.windows(2).position(|two| two == b"\n\n") {
+                let event: Vec<u8> = self.arrived.drain(..end + 2).collect();
+                let event = String::from_utf8(event).expect("text");
+                if let Some(data) = event.strip_prefix("event: snapshot\ndata: ") {
+                    return Some(serde_json::from_str(data).expect("JSON on one line"));
+                }
+                assert_eq!(event, "retry: 1000\n\n");
+            }
+            let more = patiently(self.response.chunk()).await;
+            self.arrived.extend(more.expect("a whole event")?);
+        }
+    }
+}
+
+/// An existing path, of those that a pattern of the API stands for. The server is one that no
+/// cluster has, unless another is put in its place.
+pub fn target_of(pattern: &str) -> String {
+    pattern
+        .replace("{key}", "k")
+        .replace("{file}", "main.js")
+        .replace("{server}", "127.0.0.1:1")
 }
 
 pub async fn get(client: &Client, url: String) -> Reply {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use dkvs_gateway::http::access::{Access, Scope};
 use dkvs_gateway::http::{OPERATIONS, Operation};
 use dkvs_gateway::tokens::Minted;
-use dkvs_tests::http::{Connection, Reply, client, exchange, get, request, send};
+use dkvs_tests::http::{Connection, Reply, client, exchange, get, request, send, target_of};
 use dkvs_tests::process::ServersFile;
 use reqwest::{Client, Method};
 use serde_json::{Value as Json, json};
@@ -103,7 +103,7 @@ async fn every_operation_is_for_those_whom_it_is_declared_to_be_for() {
     for operation in OPERATIONS {
         let Operation { method, path, .. } = operation;
         for asker in &askers {
-            let url = gateway.url(&path.replace("{key}", "k"));
+            let url = gateway.url(&target_of(path));
             let reply = asker.ask(&client, method, url).await;
             let status = reply.status.as_u16();
             let who = asker.name;
@@ -174,7 +174,7 @@ async fn a_batch_and_a_listing_do_what_the_token_is_good_for_and_no_more() {
 }
 
 #[test]
-fn nothing_but_health_and_the_contract_is_open() {
+fn nothing_but_health_the_contract_and_pages_is_open() {
     let open = OPERATIONS.iter().filter(|it| it.access == Access::Open);
     let open: Vec<_> = open.map(|it| (it.method.as_str(), it.path)).collect();
     assert_eq!(
@@ -189,6 +189,8 @@ fn nothing_but_health_and_the_contract_is_open() {
             ("GET", "/docs/page.js"),
             ("GET", "/docs/swagger-ui-bundle.js"),
             ("GET", "/docs/swagger-ui.css"),
+            ("GET", "/"),
+            ("GET", "/console/{file}"),
         ]
     );
     for operation in OPERATIONS {
@@ -197,10 +199,12 @@ fn nothing_but_health_and_the_contract_is_open() {
         assert_eq!(of_a_key, operation.path.ends_with("{key}"), "{id}");
         if ![Method::GET, Method::HEAD].contains(&operation.method) {
             let access = operation.access;
-            assert!(
-                [Access::Token, Access::Key(Scope::Write)].contains(&access),
-                "{id} has {access:?}"
-            );
+            let may_change = [
+                Access::Token,
+                Access::Key(Scope::Write),
+                Access::Cluster(Scope::Admin),
+            ];
+            assert!(may_change.contains(&access), "{id} has {access:?}");
         }
     }
 }

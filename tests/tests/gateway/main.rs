@@ -2,6 +2,7 @@
 
 mod clients;
 mod connections;
+mod console;
 mod interop;
 mod keys;
 mod malformed;

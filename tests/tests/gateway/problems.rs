@@ -346,7 +346,7 @@ async fn a_form_that_is_not_on_offer_is_not_acceptable() {
 async fn a_path_that_does_not_exist_is_told_so() {
     let gateway = PROGRAMS.gateway(&["--embedded", "3"]);
     for (method, target) in [
-        ("GET", "/"),
+        ("GET", "/index.html"),
         ("GET", "/kvk"),
         ("GET", "/KV/k"),
         ("PUT", "//kv/k"),

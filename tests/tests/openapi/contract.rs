@@ -10,11 +10,12 @@ use serde_json::{Map, Value as Json, json};
 pub const TEXT: &str = include_str!("../../../openapi.yaml");
 
 /// Headers that need no mention: HTTP itself, or what is said to browsers, has them on any reply.
-const PLAIN_HEADERS: [&str; 5] = [
+const PLAIN_HEADERS: [&str; 6] = [
     "content-length",
     "content-security-policy",
     "content-type",
     "date",
+    "transfer-encoding",
     "x-content-type-options",
 ];
 
@@ -154,6 +155,14 @@ impl Contract {
         let schema = &self.operation(id).body;
         no_more(self.violations(schema, body))?;
         Ok(self.facts("", schema, body))
+    }
+
+    /// What the data of an event shows, or what is wrong with them.
+    pub fn judge_event(&self, id: &str, data: &Json) -> Result<Facts, String> {
+        let content = &self.operation(id).responses["200"]["content"];
+        let schema = &content["text/event-stream"]["schema"];
+        no_more(self.violations(schema, data))?;
+        Ok(self.facts("", schema, data))
     }
 
     fn judge_headers(&self, name: &str, response: &Json, reply: &Reply) -> Result<Facts, String> {

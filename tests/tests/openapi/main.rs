@@ -2,9 +2,10 @@
 //!
 //! * here: the file itself, and the table that the router is made of
 //! * [`router`]: the paths, methods and parameters that a gateway takes
-//! * [`replies`], [`listing`] and [`versions`]: what it answers; [`contract`] judges, and [`spoilt`] judges the
+//! * [`replies`], [`console`], [`listing`] and [`versions`]: what it answers; [`contract`] judges, and [`spoilt`] judges the
 //!   judge
 
+mod console;
 mod contract;
 mod levels;
 mod listing;

@@ -3,7 +3,7 @@
 use dkvs_gateway::http::OPERATIONS;
 use dkvs_gateway::tokens::{Scopes, mint};
 use dkvs_tests::faulty::{FaultyServer, Manner};
-use dkvs_tests::http::{self, Connection, Reply, exchange};
+use dkvs_tests::http::{self, Connection, Reply, exchange, target_of};
 use dkvs_tests::keys::set_mode;
 use dkvs_tests::process::{Gateway, ServersFile};
 use dkvs_tests::{patiently, programs, v1};
@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::net::UdpSocket;
 
 use crate::contract::{Contract, Facts, TEXT, reference};
-use crate::{levels, listing, versions};
+use crate::{console, levels, listing, versions};
 
 /// What the file declares and no reply here shows.
 const NOT_SHOWN: &[&str] = &[
@@ -28,14 +28,14 @@ const NOT_SHOWN: &[&str] = &[
     "runBatch 503",
     "runBatch 503 Retry-After",
     "runBatch 503 X-Request-Id",
-    // It belongs to no operation.
-    "Problem.type is \"urn:dkvs:problem:no-such-path\"",
 ];
 
 #[tokio::test]
 async fn replies_keep_to_the_file_and_show_all_that_it_declares() {
     let mut witness = Witness::new();
     values_in_json(&mut witness).await;
+    console::files_and_events(&mut witness).await;
+    console::servers_that_are_stopped(&mut witness).await;
     values_as_bytes(&mut witness).await;
     the_cluster_and_its_health(&mut witness).await;
     paths_that_are_refused(&mut witness).await;
@@ -135,6 +135,14 @@ impl At<'_> {
         match self.witness.contract.judge_request(id, body) {
             Ok(facts) => self.witness.shown.extend(facts),
             Err(wrong) => panic!("{id}: {wrong}\nin {body}"),
+        }
+    }
+
+    /// What the data of an event have shown of it.
+    pub fn show_event(&mut self, id: &str, data: &Json) {
+        match self.witness.contract.judge_event(id, data) {
+            Ok(facts) => self.witness.shown.extend(facts),
+            Err(wrong) => panic!("{id}: {wrong}\nin {data}"),
         }
     }
 
@@ -275,7 +283,7 @@ async fn paths_that_are_refused(witness: &mut Witness) {
     // A PATCH is judged as if it were an operation of its path; any but a HEAD has a document.
     let operations = Contract::read().operations;
     for operation in operations.iter().filter(|it| it.method != Method::HEAD) {
-        let url = gateway.url(&operation.path.replace("{key}", "k"));
+        let url = gateway.url(&target_of(&operation.path));
         let request = at.witness.client.patch(url);
         at.send(&operation.id, request, "405 method-not-allowed")
             .await;
@@ -308,7 +316,7 @@ async fn callers_that_are_refused(witness: &mut Witness) {
     let gateway = programs!().gateway(&arguments);
     let mut at = witness.at(&gateway);
     for operation in OPERATIONS {
-        let (id, target) = (operation.id, operation.path.replace("{key}", "k"));
+        let (id, target) = (operation.id, target_of(operation.path));
         let is_head = operation.method == Method::HEAD;
         let expect = |told: &'static str| if is_head { &told[..3] } else { told };
         let elsewhere = at.request(id, &target).header("host", "other.example");
@@ -325,7 +333,12 @@ async fn callers_that_are_refused(witness: &mut Witness) {
             at.send(id, limited, expect("403 forbidden")).await;
         }
     }
-    for (id, target) in [("deleteValue", "/kv/k"), ("runBatch", "/batch")] {
+    for (id, target) in [
+        ("deleteValue", "/kv/k"),
+        ("runBatch", "/batch"),
+        ("stopServer", "/servers/127.0.0.1:1/stop"),
+        ("startServer", "/servers/127.0.0.1:1/start"),
+    ] {
         let foreign = at.request(id, target);
         let foreign = foreign.header("sec-fetch-site", "cross-site");
         at.send(id, foreign, "403 cross-site").await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dkvs_tests::http::{self, Reply};
+use dkvs_tests::http::{self, Reply, target_of};
 use dkvs_tests::process::Gateway;
 use dkvs_tests::programs;
 use reqwest::{Client, Method};
@@ -20,6 +20,8 @@ async fn a_path_takes_the_methods_that_are_declared_and_no_other() {
     let gateway = gateway();
     let client = http::client();
     http::put(&client, gateway.url("/kv/k"), "v").await;
+    let servers = http::get(&client, gateway.url("/servers")).await;
+    let server = servers.json["servers"][0]["server"].as_str().unwrap();
     let paths: BTreeSet<_> = contract.operations.iter().map(|it| &it.path).collect();
     for path in paths {
         let operations = contract.operations.iter().filter(|it| it.path == *path);
@@ -28,7 +30,7 @@ async fn a_path_takes_the_methods_that_are_declared_and_no_other() {
             declared.insert("HEAD");
         }
         for method in METHODS {
-            let path = path.replace("{key}", "k");
+            let path = target_of(&path.replace("{server}", server));
             let mut request = client.request(method.parse().unwrap(), gateway.url(&path));
             if path == "/batch" {
                 let get = json!({ "op": "get", "key": "k" });
@@ -148,7 +150,7 @@ async fn ask(
     name: &str,
     value: &str,
 ) -> Reply {
-    let path = operation.path.replace("{key}", "k");
+    let path = target_of(&operation.path);
     let url = gateway.url(&format!("{path}?{name}={value}"));
     let reply = http::send(client.request(operation.method.clone(), &url)).await;
     if operation.method != Method::HEAD {
