@@ -39,6 +39,20 @@ const answers = (page) => page.locator(".replicas tbody .badge").evaluateAll((ba
 /** Waits until the page says so; what it said last is in the failure. */
 const until = (page, claim, argument) => page.waitForFunction(claim, argument, { polling: 50 });
 
+/** Lists the keys with a prefix, and waits until those are the ones on the page. */
+async function list(page, prefix) {
+  await page.fill("#prefix", prefix);
+  await page.locator("#browse button").click();
+  await until(
+    page,
+    (prefix) => {
+      const names = [...document.querySelectorAll("#keys tbody th")].map((cell) => cell.textContent);
+      return names.length && names.every((name) => name.startsWith(prefix));
+    },
+    prefix,
+  );
+}
+
 async function put(url, key, value) {
   const response = await fetch(`${url}/kv/${encodeURIComponent(key)}?wait=all`, { method: "PUT", body: value });
   assert.equal(response.status, 200);
@@ -144,8 +158,7 @@ const tests = {
   async keys_are_listed_page_by_page() {
     await Promise.all(Array.from({ length: 40 }, (_, at) => put(cluster.url, `page/${at}`, `value ${at}`)));
     const page = await openConsole(cluster.url);
-    await page.fill("#prefix", "page/");
-    await page.locator("#browse button").click();
+    await list(page, "page/");
     const listed = () => page.locator("#keys tbody th").allInnerTexts();
     const pages = [];
     for (const [number, size] of [[1, 15], [2, 15], [3, 10]]) {
@@ -174,8 +187,7 @@ const tests = {
     assert.match(await press(page, "PUT"), /committed/);
     assert.match(await press(page, "GET"), /found/);
     assert.equal(await page.locator(".read pre").textContent(), markup);
-    await page.fill("#prefix", "markup/");
-    await page.locator("#browse button").click();
+    await list(page, "markup/");
     await page.locator("#keys code").first().waitFor();
     assert.equal(await page.locator("#keys th button").innerText(), `markup/${markup}`);
     assert.equal(await page.locator("#keys code").textContent(), markup);
