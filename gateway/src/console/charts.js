@@ -20,6 +20,7 @@ const CHARTS = [
       { field: "DELETE", name: "delete", colour: "three" },
     ],
     show: perSecond,
+    brief: digits, // the figure beside it has the unit
     total: true,
     least: 4,
   },
@@ -91,7 +92,7 @@ function update(chart, samples, describe) {
   chart.lines.forEach((line, at) => {
     const path = trace(values[at], top);
     line.path.setAttribute("d", path);
-    setText(line.value, (newest[line.field] ?? null) === null ? "–" : chart.show(newest[line.field]));
+    setText(line.value, (newest[line.field] ?? null) === null ? "–" : (chart.brief ?? chart.show)(newest[line.field]));
     if (at === 0) chart.area.setAttribute("d", filled(values[0], top));
   });
   if (describe || !chart.picture.hasAttribute("aria-label")) {
