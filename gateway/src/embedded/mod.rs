@@ -2,8 +2,8 @@
 //! on real sockets, on loopback ports that the system picks. Each can be stopped and started again
 //! by a [`Switch`].
 //!
-//! * [`node`]: one of them
-//! * [`directory`]: those that outlast the process
+//! * `node`: one of them
+//! * `directory`: those that outlast the process
 
 mod directory;
 mod node;

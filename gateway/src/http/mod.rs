@@ -3,8 +3,8 @@
 //! * [`gate`]: what is asked of every request before it is routed, and said to every browser
 //! * [`access`]: what each operation asks of its caller, and who that is
 //! * [`hosts`]: the names that the gateway goes by
-//! * [`console`], [`events`]: the page that shows the cluster, and what it is told each second
-//! * [`switch`]: embedded servers, stopped and started
+//! * `console`, `events`: the page that shows the cluster, and what it is told each second
+//! * `switch`: embedded servers, stopped and started
 //! * [`error`]: every failure as a problem document; the only place that names their status codes
 //! * [`metrics`]: what all workers have counted, for Prometheus
 //! * [`serve`]: connections, with time-outs and limits
