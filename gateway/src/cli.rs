@@ -461,7 +461,7 @@ fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u
         curl += " -H 'Authorization: Bearer TOKEN'";
     }
     text += &format!(
-        "\nTry:\n  \
+        "\nThe console: {url}/\n\nTry:\n  \
          {curl} -X PUT --data-binary 'hello' '{url}/kv/greeting'\n  \
          {curl} '{url}/kv/greeting'\n  \
          {curl} '{url}/servers'\n"

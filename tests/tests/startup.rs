@@ -358,6 +358,7 @@ async fn an_embedded_cluster_greets_tells_what_it_is_and_works() {
         for expected in [
             &*format!("on http://{addr}"),
             &counted,
+            &format!("The console: http://{addr}/"),
             &format!("curl -X PUT --data-binary 'hello' 'http://{addr}/kv/greeting'"),
             &format!("curl 'http://{addr}/kv/greeting'"),
             &format!("curl 'http://{addr}/servers'"),

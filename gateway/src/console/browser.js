@@ -1,0 +1,134 @@
+// The list of keys, page by page, with the beginning of each value. Owns the prefix and the pages
+// that led here; choosing a key is told to whoever listens.
+
+import { ask, keyPath, query, send, sentence, UNREACHABLE } from "./api.js";
+import { fromBase64, preview, showKey } from "./bytes.js";
+import { html } from "./dom.js";
+import { bytes as byteCount, plural } from "./format.js";
+
+const PAGE = 15;
+/** So much of a value is asked for: enough to recognise it, whatever its length. */
+const PREVIEW_BYTES = 4096;
+/** One line has no room for more characters. */
+const PREVIEW_SHOWN = 160;
+/** Values that are asked for at once. */
+const READERS = 4;
+
+export class Browser {
+  #elements;
+  #prefix = "";
+  #cursors = [null]; // of the pages up to this one
+  #next = null;
+  #turn = 0;
+  #listed = false;
+  onChoose = () => {};
+
+  constructor(elements) {
+    this.#elements = elements;
+    elements.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#prefix = elements.prefix.value;
+      this.#cursors = [null];
+      this.#list();
+    });
+    elements.next.addEventListener("click", () => {
+      this.#cursors.push(this.#next);
+      this.#list();
+    });
+    elements.previous.addEventListener("click", () => {
+      this.#cursors.pop();
+      this.#list();
+    });
+  }
+
+  /** Lists this page again; the first time, the first page. */
+  refresh() {
+    return this.#list();
+  }
+
+  async #list() {
+    const turn = (this.#turn += 1);
+    const { status: note } = this.#elements;
+    if (!this.#listed) note.textContent = "Asking the servers…";
+    try {
+      const { ok, status, body } = await ask(`/kv${query({ prefix: this.#prefix, limit: PAGE, cursor: this.#cursors.at(-1) })}`);
+      if (turn !== this.#turn) return;
+      this.#problem(ok ? null : sentence(body, status));
+      if (!ok) {
+        if (!this.#listed) note.textContent = "";
+        return;
+      }
+      this.#listed = true;
+      this.#next = body.cursor;
+      this.#draw(body.keys, turn);
+    } catch {
+      if (turn === this.#turn) this.#problem(UNREACHABLE);
+    }
+  }
+
+  #draw(keys, turn) {
+    const { body, status, next, previous } = this.#elements;
+    const rows = keys.map((told) => {
+      const key = typeof told === "string" ? new TextEncoder().encode(told) : fromBase64(told.key_base64);
+      const cells = ["value", "number", "type"].map((name) => html("td", { role: "cell", class: name }));
+      const row = html(
+        "tr",
+        { role: "row" },
+        html("th", { role: "rowheader", scope: "row" }, html("button", { type: "button", class: "name mono", onclick: () => this.onChoose(key) }, showKey(key))),
+        ...cells,
+      );
+      return { key, row, cells };
+    });
+    body.replaceChildren(...rows.map(({ row }) => row));
+    // A button that has the focus and is disabled loses it to the page.
+    const focused = document.activeElement;
+    next.disabled = this.#next === null;
+    previous.disabled = this.#cursors.length === 1;
+    if (focused?.disabled) (focused === next ? previous : next).focus();
+    const page = `Page ${this.#cursors.length}`;
+    status.textContent = keys.length
+      ? `${page}: ${plural(keys.length, "key")}${this.#next === null ? ", the last" : ""}.`
+      : this.#cursors.length > 1
+        ? `${page}: no more keys.`
+        : this.#prefix
+          ? `No key begins with “${this.#prefix}”.`
+          : "There are no keys yet. Put one above.";
+    const queue = [...rows];
+    const reader = async () => {
+      for (let one = queue.shift(); one && turn === this.#turn; one = queue.shift()) await read(one);
+    };
+    for (let at = 0; at < READERS; at += 1) reader();
+  }
+
+  #problem(text) {
+    this.#elements.problem.hidden = !text;
+    this.#elements.problem.textContent = text ?? "";
+  }
+}
+
+/** Fills a row with the beginning of its value, as bytes: what they would do in a page, they never do here. */
+async function read({ key, cells: [value, size, type] }) {
+  try {
+    const response = await send(keyPath("/kv", key, { raw: "true" }), { headers: { Range: `bytes=0-${PREVIEW_BYTES - 1}` } });
+    if (response.status === 416) {
+      // There is no first byte to give.
+      value.replaceChildren(html("span", { class: "hint" }, "(empty)"));
+      size.textContent = byteCount(0);
+      return;
+    }
+    if (!response.ok) {
+      const problem = await response.json().catch(() => ({}));
+      value.replaceChildren(html("span", { class: "hint" }, problem.title ?? `status ${response.status}`));
+      return;
+    }
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    const whole = Number(response.headers.get("Content-Range")?.split("/")[1] ?? bytes.length);
+    const { text, binary } = preview(bytes, whole > bytes.length);
+    const line = [...text.replace(/\s+/g, " ")].slice(0, PREVIEW_SHOWN).join("");
+    value.replaceChildren(html("code", { class: binary ? "binary" : null }, line));
+    size.textContent = byteCount(whole);
+    type.textContent = response.headers.get("Content-Type") ?? "";
+  } catch (error) {
+    value.replaceChildren(html("span", { class: "hint" }, error instanceof TypeError ? "not read" : error.message));
+  }
+}
