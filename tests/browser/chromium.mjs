@@ -33,7 +33,7 @@ export class Browser {
     const context = await this.browser.newContext({ viewport: { width: 1440, height: 1000 }, reducedMotion: "reduce", ...options });
     const page = await context.newPage();
     const seen = { faults: [] };
-    this.#pages.push({ context, seen });
+    this.#pages.push({ context, page, seen });
     page.on("console", (message) => {
       const line = `${message.type()}: ${message.text()} (${message.location().url})`;
       const wrong = ["error", "warning"].includes(message.type());
@@ -51,6 +51,15 @@ export class Browser {
     });
     await page.goto(url);
     return page;
+  }
+
+  /** What the open pages say of their connection, for failures. */
+  async describe() {
+    const said = this.#pages.map(({ page }) => page.evaluate(() => {
+      const pill = document.getElementById("connection");
+      return `${location.href}: ${pill?.textContent} ${pill?.title}`;
+    }).catch((error) => error.message));
+    return (await Promise.all(said)).join("\n");
   }
 
   /** Closes the pages of a test, and throws if one of them did what it must not. */

@@ -392,7 +392,7 @@ try {
       console.log(`ok   ${name}`);
     } catch (error) {
       failed += 1;
-      console.log(`FAIL ${name}\n${error.stack}`);
+      console.log(`FAIL ${name}\n${error.stack}\n${await browser.describe()}`);
       await browser.closePages().catch((faults) => console.log(faults.message));
     }
   }

@@ -41,16 +41,20 @@ export async function endAll() {
   await Promise.all([...running].map((gateway) => gateway.end()));
 }
 
-/** A port that nobody listens on, to start on twice. */
-export function freePort() {
-  return new Promise((resolve, reject) => {
+/**
+ * A port that nobody listens on, to start on twice. It is not one that the system gives to whoever
+ * asks for any (from 32768 up): between the two starts it would be anybody's.
+ */
+export async function freePort() {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
     const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
+    const isFree = await new Promise((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
     });
-  });
+    if (isFree) return port;
+  }
 }
 
 /** A new access token, and its line for the file. */
