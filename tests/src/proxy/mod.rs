@@ -8,7 +8,9 @@
 //! Gateways find the fronts in their servers file; the servers never learn of them. On loopback
 //! all gateways have one IP address, so a gateway is told by when it first spoke: whoever is
 //! unknown belongs to the gateway that was expected last. A gateway with one worker has one socket
-//! towards each server for life, and once it has spoken to all of them another may be expected.
+//! towards each server for life, and once it has spoken to all of them another may be expected. One
+//! that is expected again has been replaced: its sockets are forgotten, since the fresh one may get
+//! the port of one of them.
 //!
 //! One thread does it all. What it holds back is bounded in bytes, and the sockets in number; past
 //! either limit datagrams are dropped, and counted as such.
@@ -88,9 +90,11 @@ impl Proxy {
         &self.addrs
     }
 
-    /// Whoever is unknown from now on is this gateway, which has spoken to nobody yet.
+    /// Whoever is unknown from now on is this gateway, which has spoken to nobody yet. If there was
+    /// one of this number, it is gone.
     pub fn expect(&self, gateway: usize) {
         let mut table = self.shared.table();
+        *table.lives.entry(gateway).or_default() += 1;
         table.expected = gateway;
         table.met = vec![false; self.addrs.len()];
     }
@@ -145,8 +149,23 @@ struct Table {
     /// Those ways that are not clear.
     conditions: HashMap<Way, Conditions>,
     expected: usize,
+    /// By gateway, how often it was expected.
+    lives: HashMap<usize, u64>,
     /// By server, whether the expected gateway has spoken to it.
     met: Vec<bool>,
+}
+
+/// Whose a socket is: a gateway, before and after it is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    gateway: usize,
+    life: u64,
+}
+
+impl Table {
+    fn life_of(&self, gateway: usize) -> u64 {
+        self.lives.get(&gateway).copied().unwrap_or_default()
+    }
 }
 
 impl Shared {
@@ -154,13 +173,22 @@ impl Shared {
         self.table.lock().unwrap()
     }
 
-    /// The gateway that an unknown address belongs to, which has now met this server.
-    fn meet(&self, server: usize) -> usize {
+    /// Whom an unknown address belongs to, who has now met this server.
+    fn meet(&self, server: usize) -> Owner {
         let mut table = self.table();
         if let Some(met) = table.met.get_mut(server) {
             *met = true;
         }
-        table.expected
+        let gateway = table.expected;
+        Owner {
+            gateway,
+            life: table.life_of(gateway),
+        }
+    }
+
+    /// Whether no other gateway has taken the place of this one.
+    fn is_alive(&self, owner: Owner) -> bool {
+        self.table().life_of(owner.gateway) == owner.life
     }
 
     fn conditions(&self, way: Way) -> Conditions {

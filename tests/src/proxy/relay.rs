@@ -12,7 +12,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::conditions::Fate;
-use super::{Direction, Shared, Way};
+use super::{Direction, Owner, Shared, Way};
 use crate::random::Random;
 
 /// Sockets of gateways that are known at most.
@@ -34,7 +34,7 @@ pub(super) struct Relay {
     servers: Vec<SocketAddr>,
     /// The tokens after those of the fronts.
     clients: Vec<Client>,
-    /// Clients by their addresses and servers.
+    /// Clients by their addresses and servers, also of gateways that have been replaced.
     known: HashMap<(SocketAddr, usize), usize>,
     held: BinaryHeap<Reverse<Held>>,
     held_bytes: usize,
@@ -47,7 +47,7 @@ pub(super) struct Relay {
 /// A gateway's socket, as one front knows it.
 struct Client {
     addr: SocketAddr,
-    gateway: usize,
+    owner: Owner,
     server: usize,
     /// Connected to the server.
     upstream: UdpSocket,
@@ -122,10 +122,10 @@ impl Relay {
 
     fn take_from_gateways(&mut self, server: usize, buffer: &mut [u8]) {
         while let Some((length, from)) = received(|| self.fronts[server].recv_from(buffer)) {
-            let client = match self.known.get(&(from, server)) {
-                Some(client) => Some(*client),
-                None => self.meet(from, server),
-            };
+            let known = self.known.get(&(from, server)).copied();
+            let client = known
+                .filter(|client| self.shared.is_alive(self.clients[*client].owner))
+                .or_else(|| self.meet(from, server));
             match client {
                 Some(client) => self.relay(client, Direction::ToServer, &buffer[..length]),
                 None => count(&self.shared.dropped),
@@ -151,7 +151,7 @@ impl Relay {
         let upstream = registered(&self.poll, upstream, token).ok()?;
         self.clients.push(Client {
             addr,
-            gateway: self.shared.meet(server),
+            owner: self.shared.meet(server),
             server,
             upstream,
         });
@@ -160,11 +160,9 @@ impl Relay {
     }
 
     fn relay(&mut self, client: usize, direction: Direction, datagram: &[u8]) {
-        let Client {
-            gateway, server, ..
-        } = self.clients[client];
+        let Client { owner, server, .. } = self.clients[client];
         let conditions = self.shared.conditions(Way {
-            gateway,
+            gateway: owner.gateway,
             server,
             direction,
         });

@@ -219,3 +219,27 @@ fn a_server_that_is_gone_and_one_that_comes_back_disturb_nothing() {
     });
     assert_eq!(arrived, Some(1));
 }
+
+#[test]
+fn a_gateway_that_is_replaced_is_met_again_though_it_has_a_port_of_the_one_before() {
+    let server = socket();
+    let proxy = Proxy::before(&[server.local_addr().unwrap()], 1);
+    let gateway = gateway_to(proxy.addrs()[0]);
+    gateway.send(&[1]).unwrap();
+    let (_, before) = received(&server);
+    assert!(proxy.has_met_the_expected());
+
+    proxy.expect(1);
+    gateway.send(&[2]).unwrap();
+    assert_eq!(received(&server), (2, before), "another is no successor");
+    assert!(!proxy.has_met_the_expected());
+
+    proxy.expect(0);
+    gateway.send(&[3]).unwrap();
+    let (arrived, after) = received(&server);
+    assert_eq!(arrived, 3);
+    assert_ne!(after, before, "the server has to see another client");
+    assert!(proxy.has_met_the_expected());
+    server.send_to(&[4], after).unwrap();
+    assert_eq!(received(&gateway).0, 4);
+}
