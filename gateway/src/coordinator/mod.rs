@@ -309,8 +309,13 @@ impl Coordinator {
     }
 
     /// Reads `key` from the `wish.quorum.n()` replicas of its preference list. Returns once
-    /// decided (or, with [`Wait::All`], once complete), at the latest after `wish.timeout`.
-    pub async fn read(&self, key: &Key, wish: Wish) -> Result<Read, NotBegun> {
+    /// decided (or, with [`Wait::All`], once complete), at the latest after `wish.timeout`. Begins
+    /// at once, not when it is first awaited: nothing of the request is kept beside the future.
+    pub fn read(
+        &self,
+        key: &Key,
+        wish: Wish,
+    ) -> impl Future<Output = Result<Read, NotBegun>> + use<> {
         let begin = |state: &mut State, waiter, now| {
             let list = state.core.preference_list(key, wish.quorum);
             if self.0.protocol != Protocol::V1 {
@@ -318,22 +323,25 @@ impl Coordinator {
             }
             state.core.read(key, list, wish, waiter, now)
         };
-        match self.begin(begin)?.finish().await.machine {
-            Machine::Read(read) => Ok(read),
-            _ => unreachable!("a request ends with its own machine"),
+        let begun = self.begin(begin);
+        async {
+            match begun?.finish().await.machine {
+                Machine::Read(read) => Ok(read),
+                _ => unreachable!("a request ends with its own machine"),
+            }
         }
     }
 
     /// Writes `content` to the `wish.quorum.n()` replicas of the key's preference list; otherwise
     /// as [`Self::read`]. With a `tag`, it is the write that had this tag once more. Dropping the
     /// future does not take back what was sent.
-    pub async fn write(
+    pub fn write(
         &self,
         key: &Key,
         content: Content,
         tag: Option<Tag>,
         wish: Wish,
-    ) -> Result<Written, NotBegun> {
+    ) -> impl Future<Output = Result<Written, NotBegun>> + use<> {
         let begin = |state: &mut State, waiter, now| {
             let list = state.core.preference_list(key, wish.quorum);
             if self.0.protocol != Protocol::V1 {
@@ -342,13 +350,16 @@ impl Coordinator {
             let core = &mut state.core;
             core.write(key, content, list, tag, wish, waiter, now)
         };
-        let ended = self.begin(begin)?.finish().await;
-        match ended.machine {
-            Machine::Write(write) => Ok(Written {
-                write,
-                tag: ended.tag,
-            }),
-            _ => unreachable!("a request ends with its own machine"),
+        let begun = self.begin(begin);
+        async {
+            let ended = begun?.finish().await;
+            match ended.machine {
+                Machine::Write(write) => Ok(Written {
+                    write,
+                    tag: ended.tag,
+                }),
+                _ => unreachable!("a request ends with its own machine"),
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Response, request};
+use axum::http::{HeaderMap, Response, request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -140,7 +140,7 @@ async fn run(
     let mut text = b"{\"results\":[".to_vec();
     text.extend(results.join(&b','));
     text.extend(format!("],\"elapsed_us\":{}}}\n", micros(started.elapsed())).bytes());
-    Ok(kv::json_text(text))
+    Ok(kv::json_text(HeaderMap::new(), text))
 }
 
 /// What the operations of a batch have in common.
@@ -212,7 +212,7 @@ async fn write(by: By<'_>, put: Put) -> Result<Vec<u8>, Problem> {
         .filter(|value| value.len() <= value_bytes_max)
         .ok_or_else(|| Problem::value_too_large(value_bytes_max))?;
     let content = Content::Value {
-        content_type: kv::content_type(put.content_type.unwrap_or_default())?,
+        content_type: kv::content_type_of(put.content_type.unwrap_or_default())?,
         value,
     };
     kv::write(by.app, &key, content, &parameters).await

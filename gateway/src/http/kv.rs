@@ -1,6 +1,8 @@
 //! PUT, GET, HEAD and DELETE of /kv/{key}.
 
 use std::borrow::Cow;
+use std::future::ready;
+use std::mem;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -11,10 +13,11 @@ use axum::http::{
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::read::{ReadOutcome, Standing};
+use dkvs_common::quorum::read::{Read, ReadOutcome, Standing};
 use dkvs_common::quorum::write::WriteOutcome;
 use dkvs_common::record::{Content, ContentType};
 use dkvs_common::tag::Tag;
+use futures_util::future::Either;
 use serde::Serialize;
 
 use super::accept::{self, Form};
@@ -23,78 +26,129 @@ use super::error::Problem;
 use super::params::KvParameters;
 use super::report::{KeyText, ReadReport, ValueText, WriteReport, micros};
 use super::{App, READ, WRITE, body, path, trace};
+use crate::coordinator::core::Wish;
+use crate::coordinator::{Coordinator, Written};
 
 const PREFIX: &str = "/kv/";
 
-pub(super) async fn put(
+/// Not an `async fn`, like the other handlers here: such a one keeps its request beside what it
+/// makes of it, and the larger a future is, the more it costs to allocate.
+pub(super) fn put(
     State(app): State<App>,
     request: Request<Body>,
-) -> Result<Response<Body>, Problem> {
+) -> impl Future<Output = Answer> + Send {
     let (head, mut body) = request.into_parts();
-    let put = put_value(&app, &head, &mut body).await;
-    if put.is_err() {
-        body::linger(&head.headers, body);
-    }
-    put
+    let asked = Put::parse(&app, &head);
+    let headers = head.headers;
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(problem) => {
+            body::linger(&headers, body);
+            return Either::Left(ready(Err(problem)));
+        }
+    };
+    Either::Right(async move {
+        let written = put_value(&app, &asked, &mut body).await;
+        if written.is_err() {
+            body::linger(&headers, body);
+        }
+        Ok(json_text(headers, written?))
+    })
 }
 
-async fn put_value(
-    app: &App,
-    head: &request::Parts,
-    body: &mut Body,
-) -> Result<Response<Body>, Problem> {
-    let key = path::key(&head.uri, PREFIX)?;
-    let mut parameters = KvParameters::parse(app, &head.uri, WRITE, "w")?;
-    parameters.wish.trace = trace::sampled(&head.headers);
-    let content_type = head.headers.get(header::CONTENT_TYPE);
-    let content_type = content_type.map_or(&[][..], HeaderValue::as_bytes);
-    let content_type = self::content_type(Bytes::copy_from_slice(content_type))?;
+type Answer = Result<Response<Body>, Problem>;
+
+/// What the head of a PUT asks for.
+struct Put {
+    key: Key,
+    parameters: KvParameters,
+    content_type: ContentType,
+}
+
+impl Put {
+    fn parse(app: &App, head: &request::Parts) -> Result<Self, Problem> {
+        let key = path::key(&head.uri, PREFIX)?;
+        let mut parameters = KvParameters::parse(app, &head.uri, WRITE, "w")?;
+        parameters.wish.trace = trace::sampled(&head.headers);
+        let content_type = head.headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.map_or(&[][..], HeaderValue::as_bytes);
+        Ok(Self {
+            key,
+            parameters,
+            content_type: content_type_of(Bytes::copy_from_slice(content_type))?,
+        })
+    }
+}
+
+async fn put_value(app: &App, asked: &Put, body: &mut Body) -> Result<Vec<u8>, Problem> {
     let coordinator = &app.0.coordinator;
     let value_bytes_max = coordinator.value_bytes_max();
     let too_large = || Problem::value_too_large(value_bytes_max);
     let (value, _memory) = body::read(coordinator, body, value_bytes_max, too_large).await?;
-    let value = Value::new(value).map_err(|_| too_large())?;
     let content = Content::Value {
-        content_type,
-        value,
+        content_type: asked.content_type.clone(),
+        value: Value::new(value).map_err(|_| too_large())?,
     };
-    let written = write(app, &key, content, &parameters).await?;
-    Ok(json_text(written))
+    write(app, &asked.key, content, &asked.parameters).await
 }
 
-pub(super) async fn delete(
+pub(super) fn delete(
     State(app): State<App>,
     request: Request<Body>,
-) -> Result<Response<Body>, Problem> {
+) -> impl Future<Output = Answer> + Send {
     let (head, _) = request.into_parts();
-    let key = path::key(&head.uri, PREFIX)?;
-    let mut parameters = KvParameters::parse(&app, &head.uri, WRITE, "w")?;
-    parameters.wish.trace = trace::sampled(&head.headers);
-    let written = write(&app, &key, Content::Tombstone, &parameters).await?;
-    Ok(json_text(written))
+    let asked = path::key(&head.uri, PREFIX).and_then(|key| {
+        let mut parameters = KvParameters::parse(&app, &head.uri, WRITE, "w")?;
+        parameters.wish.trace = trace::sampled(&head.headers);
+        Ok((key, parameters))
+    });
+    let (key, parameters) = match asked {
+        Ok(asked) => asked,
+        Err(problem) => return Either::Left(ready(Err(problem))),
+    };
+    Either::Right(async move {
+        let written = write(&app, &key, Content::Tombstone, &parameters).await?;
+        Ok(json_text(head.headers, written))
+    })
 }
 
 /// Writes; gives what it came to as JSON.
-pub(super) async fn write(
+pub(super) fn write(
     app: &App,
     key: &Key,
     content: Content,
     parameters: &KvParameters,
-) -> Result<Vec<u8>, Problem> {
+) -> impl Future<Output = Result<Vec<u8>, Problem>> {
     let started = Instant::now();
-    let KvParameters { wish, tag, .. } = *parameters;
+    let KvParameters { wish, tag, .. } = parameters;
     let coordinator = &app.0.coordinator;
-    let written = coordinator.write(key, content.clone(), tag, wish).await?;
-    let report = WriteReport::new(coordinator.shared(), &written);
+    let written = coordinator.write(key, content.clone(), *tag, *wish);
+    async move {
+        let written = written.await?;
+        let elapsed_us = micros(started.elapsed());
+        tell_written(coordinator, key, &content, wish, &written, elapsed_us)
+    }
+}
+
+/// What a write came to.
+fn tell_written(
+    coordinator: &Coordinator,
+    key: &Key,
+    content: &Content,
+    wish: &Wish,
+    written: &Written,
+    elapsed_us: u64,
+) -> Result<Vec<u8>, Problem> {
+    let report = WriteReport::new(coordinator.shared(), written);
     match written.write.outcome() {
         Some(WriteOutcome::Committed) => Ok(text(&WriteBody {
             key: KeyText::new(key),
             report,
-            elapsed_us: micros(started.elapsed()),
+            elapsed_us,
         })),
         Some(WriteOutcome::Refused) => Err(match most_common(written.write.refusals()) {
             Some(Refusal::Unrepresentable) => {
-                Problem::from(coordinator.unrepresentable(key, Some(&content))).with(report)
+                Problem::from(coordinator.unrepresentable(key, Some(content))).with(report)
             }
             Some(Refusal::NotV2) if wish.insists_on_tags() => Problem::no_tags(None).with(report),
             Some(refusal) => Problem::write_refused(refusal, report),
@@ -114,7 +168,7 @@ fn most_common(refusals: impl Iterator<Item = Refusal>) -> Option<Refusal> {
     refusals.iter().rev().max_by_key(count).copied()
 }
 
-pub(super) fn content_type(given: impl Into<Bytes>) -> Result<ContentType, Problem> {
+pub(super) fn content_type_of(given: impl Into<Bytes>) -> Result<ContentType, Problem> {
     ContentType::new(given).map_err(|error| Problem::invalid_value(error.to_string()))
 }
 
@@ -128,61 +182,98 @@ struct WriteBody<'a> {
 }
 
 /// GET, and HEAD with it: the body of a HEAD is taken off further out.
-pub(super) async fn get(
+pub(super) fn get(
     State(app): State<App>,
     request: Request<Body>,
-) -> Result<Response<Body>, Problem> {
+) -> impl Future<Output = Answer> + Send {
     // The parts as they are: extracted one by one, the headers would be copied.
     let (head, _) = request.into_parts();
-    let headers = &head.headers;
-    let key = path::key(&head.uri, PREFIX)?;
-    let mut parameters = KvParameters::parse(&app, &head.uri, READ, "r")?;
-    parameters.wish.trace = trace::sampled(headers);
-    let form = if parameters.raw {
-        Form::Raw
-    } else {
-        accept::form(headers).ok_or_else(Problem::not_acceptable)?
+    let asked = match Get::parse(&app, head) {
+        Ok(asked) => asked,
+        Err(problem) => return Either::Left(ready(Err(problem))),
     };
-
-    let show = |found: Found<'_>| {
-        let (tag, size) = (found.report.tag, found.value.len());
-        let mut response = match form {
-            _ if tag.is_some_and(|tag| conditional::is_held(headers, tag)) => {
-                not_modified(&found.report)
-            }
-            Form::Json => json_text(found.json(&key)),
-            Form::Raw => {
+    Either::Right(async move {
+        let mut headers = asked.headers;
+        let show = |found: Found<'_>| {
+            let (tag, size) = (found.report.tag, found.value.len());
+            let mut response = match asked.form {
+                _ if tag.is_some_and(|tag| conditional::is_held(&headers, tag)) => {
+                    not_modified(&found.report)
+                }
+                Form::Json => json_text(mem::take(&mut headers), found.json(&asked.key)),
                 // Of a HEAD there are no parts.
-                let part = match head.method {
-                    Method::HEAD => Part::Whole,
-                    _ => conditional::part(headers, tag, size),
-                };
-                found.raw(part)?
-            }
+                Form::Raw if asked.is_head => found.raw(Part::Whole)?,
+                Form::Raw => found.raw(conditional::part(&headers, tag, size))?,
+            };
+            name_version(response.headers_mut(), tag, asked.form);
+            Ok(response)
         };
-        name_version(response.headers_mut(), tag, form);
-        Ok(response)
-    };
-    read(&app, &key, &parameters, show).await
+        read(&app, &asked.key, &asked.parameters, show).await
+    })
+}
+
+/// What a GET asks for.
+struct Get {
+    key: Key,
+    parameters: KvParameters,
+    form: Form,
+    is_head: bool,
+    headers: HeaderMap,
+}
+
+impl Get {
+    fn parse(app: &App, head: request::Parts) -> Result<Self, Problem> {
+        let key = path::key(&head.uri, PREFIX)?;
+        let mut parameters = KvParameters::parse(app, &head.uri, READ, "r")?;
+        parameters.wish.trace = trace::sampled(&head.headers);
+        let form = if parameters.raw {
+            Form::Raw
+        } else {
+            accept::form(&head.headers).ok_or_else(Problem::not_acceptable)?
+        };
+        Ok(Self {
+            key,
+            parameters,
+            form,
+            is_head: head.method == Method::HEAD,
+            headers: head.headers,
+        })
+    }
 }
 
 /// Reads; gives what `show` makes of the value.
-pub(super) async fn read<R>(
+pub(super) fn read<R>(
     app: &App,
     key: &Key,
     parameters: &KvParameters,
     show: impl FnOnce(Found<'_>) -> Result<R, Problem>,
-) -> Result<R, Problem> {
+) -> impl Future<Output = Result<R, Problem>> {
     let started = Instant::now();
+    let wish = &parameters.wish;
     let coordinator = &app.0.coordinator;
-    let read = coordinator.read(key, parameters.wish).await?;
+    let read = coordinator.read(key, *wish);
+    async move {
+        let read = read.await?;
+        tell_read(coordinator, key, wish, &read, started, show)
+    }
+}
+
+/// What a read came to.
+fn tell_read<R>(
+    coordinator: &Coordinator,
+    key: &Key,
+    wish: &Wish,
+    read: &Read,
+    started: Instant,
+    show: impl FnOnce(Found<'_>) -> Result<R, Problem>,
+) -> Result<R, Problem> {
     let outcome = read.outcome();
     let tag = match outcome {
         Some(ReadOutcome::Found(_, version)) => version.tag,
         Some(ReadOutcome::Absent) => read.tombstone(),
         _ => None,
     };
-    let report = ReadReport::new(coordinator.shared(), &read, tag);
+    let report = ReadReport::new(coordinator.shared(), read, tag);
     match outcome {
         Some(ReadOutcome::Found(value, version)) => show(Found {
             value,
@@ -199,7 +290,7 @@ pub(super) async fn read<R>(
             };
             Err(if has_refused(Refusal::Unrepresentable) {
                 Problem::from(coordinator.unrepresentable(key, None)).with(report)
-            } else if has_refused(Refusal::NotV2) && parameters.wish.insists_on_tags() {
+            } else if has_refused(Refusal::NotV2) && wish.insists_on_tags() {
                 Problem::no_tags(None).with(report)
             } else {
                 Problem::read_unreachable(report)
@@ -336,15 +427,17 @@ const HEADERS_USUAL: usize = 9;
 
 /// A JSON document and a line end, which a terminal is glad of.
 pub(super) fn json(document: &impl Serialize) -> Response<Body> {
-    json_text(text(document))
+    json_text(HeaderMap::with_capacity(HEADERS_USUAL), text(document))
 }
 
-pub(super) fn json_text(text: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    let headers = response.headers_mut();
-    headers.reserve(HEADERS_USUAL);
+/// The same of one that is text already. `map` may hold the request's headers, which are taken out
+/// of it: it has room for the reply's.
+pub(super) fn json_text(mut map: HeaderMap, text: Vec<u8>) -> Response<Body> {
+    map.clear();
     let json = HeaderValue::from_static("application/json");
-    headers.insert(header::CONTENT_TYPE, json);
+    map.insert(header::CONTENT_TYPE, json);
+    let mut response = Response::new(Body::from(text));
+    *response.headers_mut() = map;
     response
 }
 
