@@ -116,7 +116,7 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// Puts a [`Guard`] before the handlers of an operation.
+/// Puts a [`Guard`] before the handler of an operation.
 #[derive(Clone, Copy)]
 pub(super) struct GuardLayer {
     pub(super) access: Access,

@@ -39,8 +39,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use axum::handler::Handler;
 use axum::http::{Method, Uri};
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
@@ -126,7 +127,25 @@ pub struct Operation {
     pub parameters: &'static [&'static str],
     /// The status codes it may answer with.
     pub statuses: &'static [u16],
-    handler: fn() -> MethodRouter<App>,
+    handler: fn(Route) -> MethodRouter<App>,
+}
+
+/// What leads to the handler of an operation.
+#[derive(Clone, Copy)]
+struct Route {
+    method: MethodFilter,
+    /// None where there are no tokens.
+    guard: Option<GuardLayer>,
+}
+
+impl Route {
+    fn to<H: Handler<T, App>, T: 'static>(self, handler: H) -> MethodRouter<App> {
+        match self.guard {
+            // Before the handler itself: one before the route would box each request's future again.
+            Some(guard) => on(self.method, handler.layer(guard)),
+            None => on(self.method, handler),
+        }
+    }
 }
 
 const WRITE: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "tag"];
@@ -146,7 +165,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Key(Scope::Write),
         parameters: WRITE,
         statuses: &[200, 400, 401, 403, 408, 409, 413, 414, 421, 503, 504, 507],
-        handler: || put(kv::put),
+        handler: |route| route.to(kv::put),
     },
     Operation {
         method: Method::DELETE,
@@ -155,7 +174,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Key(Scope::Write),
         parameters: WRITE,
         statuses: &[200, 400, 401, 403, 409, 414, 421, 501, 503, 504, 507],
-        handler: || delete(kv::delete),
+        handler: |route| route.to(kv::delete),
     },
     Operation {
         method: Method::GET,
@@ -164,7 +183,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Key(Scope::Read),
         parameters: READ,
         statuses: GET_STATUSES,
-        handler: || get(kv::get),
+        handler: |route| route.to(kv::get),
     },
     Operation {
         method: Method::HEAD,
@@ -173,7 +192,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Key(Scope::Read),
         parameters: READ,
         statuses: HEAD_STATUSES,
-        handler: MethodRouter::new, // goes with GET
+        handler: |_| MethodRouter::new(), // goes with GET
     },
     Operation {
         method: Method::GET,
@@ -182,7 +201,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Token,
         parameters: list::PARAMETERS,
         statuses: &[200, 400, 401, 403, 406, 421, 501, 503, 504],
-        handler: || get(list::list),
+        handler: |route| route.to(list::list),
     },
     Operation {
         method: Method::POST,
@@ -191,7 +210,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Token,
         parameters: &[],
         statuses: &[200, 400, 401, 403, 408, 413, 421, 503],
-        handler: || post(batch::batch),
+        handler: |route| route.to(batch::batch),
     },
     Operation {
         method: Method::GET,
@@ -200,7 +219,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Cluster(Scope::Admin),
         parameters: &[],
         statuses: &[200, 400, 401, 403, 421],
-        handler: || get(cluster::ring),
+        handler: |route| route.to(cluster::ring),
     },
     Operation {
         method: Method::GET,
@@ -209,7 +228,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Key(Scope::Read),
         parameters: &["n"],
         statuses: &[200, 400, 401, 403, 414, 421],
-        handler: || get(cluster::preference_list),
+        handler: |route| route.to(cluster::preference_list),
     },
     Operation {
         method: Method::GET,
@@ -218,7 +237,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Cluster(Scope::Admin),
         parameters: &[],
         statuses: &[200, 400, 401, 403, 421, 503],
-        handler: || get(cluster::servers),
+        handler: |route| route.to(cluster::servers),
     },
     Operation {
         method: Method::POST,
@@ -227,7 +246,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Cluster(Scope::Admin),
         parameters: &[],
         statuses: &[200, 400, 401, 403, 404, 409, 421],
-        handler: || post(switch::stop),
+        handler: |route| route.to(switch::stop),
     },
     Operation {
         method: Method::POST,
@@ -236,7 +255,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Cluster(Scope::Admin),
         parameters: &[],
         statuses: &[200, 400, 401, 403, 404, 409, 421, 503],
-        handler: || post(switch::start),
+        handler: |route| route.to(switch::start),
     },
     Operation {
         method: Method::GET,
@@ -245,7 +264,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Cluster(Scope::Admin),
         parameters: &[],
         statuses: &[200, 400, 401, 403, 421, 503],
-        handler: || get(events::events),
+        handler: |route| route.to(events::events),
     },
     Operation {
         method: Method::GET,
@@ -254,7 +273,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421],
-        handler: || get(cluster::live),
+        handler: |route| route.to(cluster::live),
     },
     Operation {
         method: Method::GET,
@@ -263,7 +282,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421],
-        handler: || get(cluster::live),
+        handler: |route| route.to(cluster::live),
     },
     Operation {
         method: Method::GET,
@@ -272,7 +291,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421, 503],
-        handler: || get(cluster::ready),
+        handler: |route| route.to(cluster::ready),
     },
     Operation {
         method: Method::GET,
@@ -281,7 +300,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Cluster(Scope::Admin),
         parameters: &[],
         statuses: &[200, 400, 401, 403, 421],
-        handler: || get(metrics::metrics),
+        handler: |route| route.to(metrics::metrics),
     },
     Operation {
         method: Method::GET,
@@ -290,7 +309,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421],
-        handler: || get(docs::openapi_yaml),
+        handler: |route| route.to(docs::openapi_yaml),
     },
     Operation {
         method: Method::GET,
@@ -299,7 +318,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421],
-        handler: || get(docs::openapi_json),
+        handler: |route| route.to(docs::openapi_json),
     },
     Operation {
         method: Method::GET,
@@ -308,7 +327,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421],
-        handler: || get(docs::page),
+        handler: |route| route.to(docs::page),
     },
     Operation {
         method: Method::GET,
@@ -317,7 +336,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421],
-        handler: || get(docs::file),
+        handler: |route| route.to(docs::file),
     },
     Operation {
         method: Method::GET,
@@ -326,7 +345,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421],
-        handler: || get(docs::file),
+        handler: |route| route.to(docs::file),
     },
     Operation {
         method: Method::GET,
@@ -335,7 +354,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 400, 421],
-        handler: || get(docs::file),
+        handler: |route| route.to(docs::file),
     },
     Operation {
         method: Method::GET,
@@ -344,7 +363,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 304, 400, 421],
-        handler: || get(console::page),
+        handler: |route| route.to(console::page),
     },
     Operation {
         method: Method::GET,
@@ -353,7 +372,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Open,
         parameters: &[],
         statuses: &[200, 304, 400, 404, 421],
-        handler: || get(console::file),
+        handler: |route| route.to(console::file),
     },
 ];
 
@@ -361,17 +380,16 @@ pub const OPERATIONS: &[Operation] = &[
 pub fn router(app: App) -> Router {
     let mut router = Router::new();
     for operation in OPERATIONS {
-        let handler = || {
-            let handler = (operation.handler)();
-            if app.0.gate.has_tokens() {
-                handler.layer(GuardLayer {
-                    access: operation.access,
-                    key_prefix: operation.path.strip_suffix("{key}").unwrap_or_default(),
-                })
-            } else {
-                handler
-            }
+        let guard = GuardLayer {
+            access: operation.access,
+            key_prefix: operation.path.strip_suffix("{key}").unwrap_or_default(),
         };
+        let method = MethodFilter::try_from(operation.method.clone());
+        let route = Route {
+            method: method.expect("a method that can be routed"),
+            guard: app.0.gate.has_tokens().then_some(guard),
+        };
+        let handler = || (operation.handler)(route);
         // A key may be any bytes, slashes among them, so it takes the rest of the path. The
         // pattern needs a byte to match; the path without one is the empty key.
         if let Some(prefix) = operation.path.strip_suffix("{key}") {

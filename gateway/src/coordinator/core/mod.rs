@@ -47,6 +47,7 @@ use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::envelope::{AUTHENTICATED_BYTES, PLAIN_BYTES};
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::request::Request;
+use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::v1;
@@ -128,7 +129,8 @@ pub struct Core<W> {
     /// How long an incarnation of a server has to be known before a read that is evidence for it.
     settling: Duration,
     requests_max: usize,
-    requests: HashMap<RequestId, InFlight<W>>,
+    /// Nobody else chooses their names, so a hash that is fast is good enough.
+    requests: HashMap<RequestId, InFlight<W>, RandomState>,
     next_request: u64,
     deadlines: Deadlines<RequestId>,
     /// Of reads that have ended.
@@ -164,7 +166,7 @@ impl<W> Core<W> {
             // A quarter more, for clocks that do not run alike.
             settling: settings.timeout_max * 5 / 4,
             requests_max: settings.limits.requests_max,
-            requests: HashMap::new(),
+            requests: HashMap::default(),
             next_request: 0,
             deadlines: Deadlines::default(),
             notes: Notes::default(),
