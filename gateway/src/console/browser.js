@@ -3,7 +3,7 @@
 
 import { ask, keyPath, query, send, sentence, UNREACHABLE } from "./api.js";
 import { fromBase64, preview, showKey } from "./bytes.js";
-import { html } from "./dom.js";
+import { html, showProblem } from "./dom.js";
 import { bytes as byteCount, plural } from "./format.js";
 
 const PAGE = 15;
@@ -53,7 +53,7 @@ export class Browser {
     try {
       const { ok, status, body } = await ask(`/kv${query({ prefix: this.#prefix, limit: PAGE, cursor: this.#cursors.at(-1) })}`);
       if (turn !== this.#turn) return;
-      this.#problem(ok ? null : sentence(body, status));
+      showProblem(this.#elements.problem, ok ? null : sentence(body, status));
       if (!ok) {
         if (!this.#listed) note.textContent = "";
         return;
@@ -62,7 +62,7 @@ export class Browser {
       this.#next = body.cursor;
       this.#draw(body.keys, turn);
     } catch {
-      if (turn === this.#turn) this.#problem(UNREACHABLE);
+      if (turn === this.#turn) showProblem(this.#elements.problem, UNREACHABLE);
     }
   }
 
@@ -98,11 +98,6 @@ export class Browser {
       for (let one = queue.shift(); one && turn === this.#turn; one = queue.shift()) await read(one);
     };
     for (let at = 0; at < READERS; at += 1) reader();
-  }
-
-  #problem(text) {
-    this.#elements.problem.hidden = !text;
-    this.#elements.problem.textContent = text ?? "";
   }
 }
 

@@ -35,6 +35,12 @@ export function setText(element, text) {
   }
 }
 
+/** Says what went wrong, or, with null, that nothing did. */
+export function showProblem(element, text) {
+  element.hidden = !text;
+  element.textContent = text ?? "";
+}
+
 /** Calls `run` once it has been quiet for so long, unless `cancel()` comes first. */
 export function debounced(milliseconds, run) {
   let timer;

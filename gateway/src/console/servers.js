@@ -2,7 +2,7 @@
 // inside the gateway. Owns the filter and which rows are shown.
 
 import { ask, sentence, UNREACHABLE } from "./api.js";
-import { badge, html, setText } from "./dom.js";
+import { badge, html, setText, showProblem } from "./dom.js";
 import { bytes, count, duration, percent, plural } from "./format.js";
 
 const ROWS_MAX = 25;
@@ -124,7 +124,7 @@ export class Servers {
     setText(row.cells[4], count(server.keys));
     setText(row.cells[5], bytes(server.bytes));
     setText(row.cells[6], keeps(server));
-    setText(row.cells[7], [server.protocol ?? "not known yet", server.version].filter(Boolean).join(", "));
+    setText(row.cells[7], server.protocol ?? "not known yet");
 
     const stopped = server.running === false;
     setText(row.toggle, stopped ? "Start" : "Stop");
@@ -142,19 +142,14 @@ export class Servers {
     this.#draw();
     try {
       const { ok, status, body } = await ask(`/servers/${server}/${action}`, { method: "POST" });
-      this.#problem(ok ? null : `${server} could not be ${action === "stop" ? "stopped" : "started"}. ${sentence(body, status)}`);
+      showProblem(this.#elements.problem, ok ? null : `${server} could not be ${action === "stop" ? "stopped" : "started"}. ${sentence(body, status)}`);
       if (ok) known.running = body.running;
     } catch {
-      this.#problem(UNREACHABLE);
+      showProblem(this.#elements.problem, UNREACHABLE);
     } finally {
       this.#busy.delete(server);
       this.#draw();
     }
-  }
-
-  #problem(text) {
-    this.#elements.problem.hidden = !text;
-    this.#elements.problem.textContent = text ?? "";
   }
 }
 

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
+use dkvs_common::hex::Digits;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
@@ -50,14 +51,11 @@ impl File {
             _ => return None,
         };
         let hash = Sha256::digest(file.contents());
-        let digits: String = hash[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digits = Digits::<32>::new(&hash[..16]);
         Some(Self {
             name,
             content_type,
-            etag: format!("\"{digits}\""),
+            etag: format!("\"{}\"", digits.as_str()),
             bytes: file.contents(),
         })
     }

@@ -58,6 +58,20 @@ pub(super) fn put(
 
 type Answer = Result<Response<Body>, Problem>;
 
+/// The key that a request is about, and its parameters, of those that are `known`; `needed` is what
+/// it calls its quorum.
+fn key_and_parameters(
+    app: &App,
+    head: &request::Parts,
+    known: &[&str],
+    needed: &str,
+) -> Result<(Key, KvParameters), Problem> {
+    let key = path::key(&head.uri, PREFIX)?;
+    let mut parameters = KvParameters::parse(app, &head.uri, known, needed)?;
+    parameters.wish.trace = trace::sampled(&head.headers);
+    Ok((key, parameters))
+}
+
 /// What the head of a PUT asks for.
 struct Put {
     key: Key,
@@ -67,9 +81,7 @@ struct Put {
 
 impl Put {
     fn parse(app: &App, head: &request::Parts) -> Result<Self, Problem> {
-        let key = path::key(&head.uri, PREFIX)?;
-        let mut parameters = KvParameters::parse(app, &head.uri, WRITE, "w")?;
-        parameters.wish.trace = trace::sampled(&head.headers);
+        let (key, parameters) = key_and_parameters(app, head, WRITE, "w")?;
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map_or(&[][..], HeaderValue::as_bytes);
         Ok(Self {
@@ -97,12 +109,7 @@ pub(super) fn delete(
     request: Request<Body>,
 ) -> impl Future<Output = Answer> + Send {
     let (head, _) = request.into_parts();
-    let asked = path::key(&head.uri, PREFIX).and_then(|key| {
-        let mut parameters = KvParameters::parse(&app, &head.uri, WRITE, "w")?;
-        parameters.wish.trace = trace::sampled(&head.headers);
-        Ok((key, parameters))
-    });
-    let (key, parameters) = match asked {
+    let (key, parameters) = match key_and_parameters(&app, &head, WRITE, "w") {
         Ok(asked) => asked,
         Err(problem) => return Either::Left(ready(Err(problem))),
     };
@@ -223,9 +230,7 @@ struct Get {
 
 impl Get {
     fn parse(app: &App, head: request::Parts) -> Result<Self, Problem> {
-        let key = path::key(&head.uri, PREFIX)?;
-        let mut parameters = KvParameters::parse(app, &head.uri, READ, "r")?;
-        parameters.wish.trace = trace::sampled(&head.headers);
+        let (key, parameters) = key_and_parameters(app, &head, READ, "r")?;
         let form = if parameters.raw {
             Form::Raw
         } else {
