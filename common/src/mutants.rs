@@ -48,6 +48,16 @@ pub enum Mutant {
     UnsyncedServed,
     /// A server that lost records tells of what it lacks as if it had never been.
     LossUnnoticed,
+    /// A record that came by DKVS/1 has a tag like any other.
+    V1Unmarked,
+    /// A read that met a record by DKVS/1 takes the greatest tag for the newest all the same.
+    V1WrittenBack,
+    /// A write that is superseded by a record that came by DKVS/1 counts that as a confirmation.
+    SupersededByV1AsStored,
+    /// A server that answers one greeting by DKVS/1 passes for one that speaks nothing else.
+    V1AnswerBelieved,
+    /// A server answers a damaged datagram of DKVS/2 by DKVS/1.
+    DamagedTakenForV1,
 }
 
 impl Mutant {
@@ -72,6 +82,11 @@ impl Mutant {
         Self::AcknowledgedBeforeSynced,
         Self::UnsyncedServed,
         Self::LossUnnoticed,
+        Self::V1Unmarked,
+        Self::V1WrittenBack,
+        Self::SupersededByV1AsStored,
+        Self::V1AnswerBelieved,
+        Self::DamagedTakenForV1,
     ];
 
     /// Its name on a command line.
@@ -96,6 +111,11 @@ impl Mutant {
             Self::AcknowledgedBeforeSynced => "acknowledged-before-synced",
             Self::UnsyncedServed => "unsynced-served",
             Self::LossUnnoticed => "loss-unnoticed",
+            Self::V1Unmarked => "v1-unmarked",
+            Self::V1WrittenBack => "v1-written-back",
+            Self::SupersededByV1AsStored => "superseded-by-v1-as-stored",
+            Self::V1AnswerBelieved => "v1-answer-believed",
+            Self::DamagedTakenForV1 => "damaged-taken-for-v1",
         }
     }
 }

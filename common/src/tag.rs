@@ -19,13 +19,20 @@ use crate::mutants::{self, Mutant};
 pub struct Tag {
     /// 48 bits of milliseconds since 1970 and 16 bits of a counter, as a hybrid logical clock.
     pub time: u64,
-    /// Unique per operation: 32 random bits per clock, and a counter.
+    /// Unique per operation: 32 random bits per clock, and a counter. If the upper 16 bits are all
+    /// 1, a server minted it for a put by DKVS/1.
     pub op: u64,
 }
 
 impl Tag {
     /// Smaller than any tag that is minted; stands for a key that was never written.
     pub const ZERO: Self = Self { time: 0, op: 0 };
+
+    /// Whether a server minted it for a put by DKVS/1, which has no tags. Each replica of such a
+    /// put mints its own, so they tell nothing of which of two records was written last.
+    pub fn is_by_v1(self) -> bool {
+        self.op >> (64 - V1_BITS) == V1_MARK && !mutants::is_on(Mutant::V1Unmarked)
+    }
 
     /// The milliseconds since 1970 in its time.
     pub fn unix_ms(self) -> u64 {
@@ -54,6 +61,10 @@ impl TagText {
 
 /// Bits of a time that count within a millisecond.
 const COUNTER_BITS: u32 = 16;
+
+/// The upper bits of an operation that tell tags of puts by DKVS/1 from all others.
+const V1_BITS: u32 = 16;
+const V1_MARK: u64 = (1 << V1_BITS) - 1;
 
 impl fmt::Display for Tag {
     /// Two groups of 16 hexadecimal digits.
@@ -101,6 +112,8 @@ pub const AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 pub struct TagClock {
     time: u64,
     op: u64,
+    /// The bits of `op` that count.
+    counter: u64,
 }
 
 /// A tag was seen whose time is the greatest there is, so that none greater can be minted.
@@ -114,9 +127,24 @@ pub struct Exhausted {
 impl TagClock {
     /// A clock whose operations are told from those of other clocks by `random`.
     pub fn new(random: u32) -> Self {
+        let mut op = u64::from(random) << 32;
+        if op >> (64 - V1_BITS) == V1_MARK {
+            // What a gateway mints must not pass for what came by DKVS/1.
+            op &= !(1 << 63);
+        }
         Self {
             time: 0,
-            op: u64::from(random) << 32,
+            op,
+            counter: u32::MAX.into(),
+        }
+    }
+
+    /// The clock of a server, for what comes by DKVS/1: its tags are [`Tag::is_by_v1`].
+    pub fn for_v1(random: u32) -> Self {
+        Self {
+            time: 0,
+            op: V1_MARK << (64 - V1_BITS) | u64::from(random) << 16,
+            counter: u16::MAX.into(),
         }
     }
 
@@ -135,7 +163,8 @@ impl TagClock {
         }
         // The counter may wrap: but for tags that exceed one far ahead, no time comes twice.
         if !mutants::is_on(Mutant::OperationPerGateway) {
-            self.op = (self.op & !0xffff_ffff) | u64::from((self.op as u32).wrapping_add(1));
+            let count = self.op.wrapping_add(1) & self.counter;
+            self.op = (self.op & !self.counter) | count;
         }
         Ok(Tag { time, op: self.op })
     }
@@ -216,6 +245,31 @@ mod tests {
         let hour = (1_000 + 3_600_000) << COUNTER_BITS;
         clock.mint(1_000, Tag { time: hour, op: 0 }).unwrap();
         assert_eq!(clock.mint(1_000, Tag::ZERO).unwrap().time, hour + 2);
+    }
+
+    #[test]
+    fn only_what_is_minted_for_dkvs_1_is_marked_so() {
+        for random in [
+            0,
+            1,
+            0xffff,
+            0xffff_0000,
+            0xffff_1234,
+            0xffff_fffe,
+            u32::MAX,
+        ] {
+            let (mut ours, mut v1) = (TagClock::new(random), TagClock::for_v1(random));
+            let mut seen = Tag::ZERO;
+            // More than its counter counts to, so that it wraps.
+            for _ in 0..0x1_0002 {
+                let tag = ours.mint(1_000, seen).unwrap();
+                assert!(tag > seen && !tag.is_by_v1(), "{tag}");
+                seen = v1.mint(1_000, tag).unwrap();
+                assert!(seen > tag && seen.is_by_v1(), "{seen}");
+                assert_eq!(seen.op >> 16 & 0xffff_ffff, u64::from(random));
+            }
+        }
+        assert!(!Tag::ZERO.is_by_v1());
     }
 
     #[test]

@@ -96,8 +96,8 @@ pub struct Flags {
     #[arg(long, env = "DKVS_SHUTDOWN_NOTICE", value_name = "MS")]
     shutdown_notice: Option<u64>,
 
-    /// Which protocol to speak to the servers: DKVS/2 where they do, or one of both only
-    /// [default: auto; v2 with a key file]
+    /// Which protocol to speak to the servers: DKVS/2; DKVS/1; or auto, which is DKVS/2, and DKVS/1
+    /// with those that answer nothing else [default: v2]
     #[arg(long, env = "DKVS_PROTOCOL", value_name = "auto|v1|v2")]
     protocol: Option<ProtocolName>,
 
@@ -446,14 +446,13 @@ impl Config {
         let key_file = flags.key_file.or(file.key_file);
         let protocol = flags.protocol.or(file.protocol);
         let protocol = match (protocol, &key_file) {
-            (Some(ProtocolName::V1), Some(_)) => bail!(
-                "`protocol` is v1 and a key file is given: DKVS/1 cannot prove anything; leave one \
-                 of them out"
+            (Some(ProtocolName::V1 | ProtocolName::Auto), Some(_)) => bail!(
+                "`protocol` is v1 or auto and a key file is given: DKVS/1 cannot prove anything; \
+                 leave one of them out"
             ),
-            // An answer by DKVS/1 proves nothing either, so with keys it is not believed.
-            (Some(ProtocolName::V2), _) | (_, Some(_)) => Protocol::V2,
+            (Some(ProtocolName::V2) | None, _) => Protocol::V2,
             (Some(ProtocolName::V1), None) => Protocol::V1,
-            (Some(ProtocolName::Auto) | None, None) => Protocol::Auto,
+            (Some(ProtocolName::Auto), None) => Protocol::Auto,
         };
         let datagram_bytes_max = flags.max_datagram.or(file.max_datagram).map(usize::from);
         let datagram_bytes_max = datagram_bytes_max.unwrap_or(match servers {
@@ -627,7 +626,10 @@ mod tests {
         assert!(refusal(&["--cors-origin", "*"]).contains("\"*\""));
         assert!(refusal(&["--max-datagram", "511"]).contains("from 512 to 65507"));
         assert!(refusal(&["--max-value", "16777217"]).contains("at most 16777216"));
-        assert!(refusal(&["--protocol", "v1", "--key-file", "f"]).contains("prove"));
+        for protocol in ["v1", "auto"] {
+            let arguments = ["--protocol", protocol, "--key-file", "f"];
+            assert!(refusal(&arguments).contains("prove"));
+        }
         assert!(Flags::try_parse_from(["dkvs-gateway", "--replication", "0"]).is_err());
         assert!(Flags::try_parse_from(["dkvs-gateway", "--replicas", "3"]).is_err());
     }
@@ -677,14 +679,11 @@ mod tests {
     }
 
     #[test]
-    fn with_keys_no_answer_by_the_first_version_is_believed() {
+    fn dkvs_1_is_spoken_only_where_that_is_asked_for_and_never_with_keys() {
         let protocol = |arguments: &[&str]| Config::new(flags(arguments)).unwrap().protocol;
-        assert_eq!(protocol(&[]), Protocol::Auto);
+        assert_eq!(protocol(&[]), Protocol::V2);
+        assert_eq!(protocol(&["--protocol", "auto"]), Protocol::Auto);
         assert_eq!(protocol(&["--key-file", "f"]), Protocol::V2);
-        assert_eq!(
-            protocol(&["--protocol", "auto", "--key-file", "f"]),
-            Protocol::V2
-        );
         assert_eq!(protocol(&["--protocol", "v1"]), Protocol::V1);
     }
 

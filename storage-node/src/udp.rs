@@ -276,28 +276,32 @@ impl Port {
 
     fn answer(&mut self, received: Received) {
         let peer = received.peer;
-        if v2::is_v2(&received.datagram) {
-            let (access, outbox) = (&mut self.access, &mut self.outbox);
-            let send = &mut |reply: Vec<u8>| {
-                outbox.push(Outgoing {
-                    datagram: reply.into(),
-                    peer,
-                    version: Version::V2,
-                });
-            };
-            self.service
-                .handle_v2(&received, access, &self.mailbox, send);
-        } else if received.datagram.is_empty() {
-            self.answer_dump(peer);
-        } else if let Response::Datagram(datagram) =
-            self.service
-                .handle_v1(received.datagram, peer, unix_ms(), &self.mailbox)
-        {
-            self.outbox.push(Outgoing {
-                datagram,
-                peer,
-                version: Version::V1,
-            });
+        match v2::kind_of(&received.datagram) {
+            v2::Kind::V2 => {
+                let (access, outbox) = (&mut self.access, &mut self.outbox);
+                let send = &mut |reply: Vec<u8>| {
+                    outbox.push(Outgoing {
+                        datagram: reply.into(),
+                        peer,
+                        version: Version::V2,
+                    });
+                };
+                self.service
+                    .handle_v2(&received, access, &self.mailbox, send);
+            }
+            v2::Kind::DamagedV2 => self.service.counters.damaged.add(1),
+            v2::Kind::V1 if received.datagram.is_empty() => self.answer_dump(peer),
+            v2::Kind::V1 => {
+                let service = &self.service;
+                let response = service.handle_v1(received.datagram, peer, unix_ms(), &self.mailbox);
+                if let Response::Datagram(datagram) = response {
+                    self.outbox.push(Outgoing {
+                        datagram,
+                        peer,
+                        version: Version::V1,
+                    });
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
-use dkvs_common::wire::v2::is_v2;
+use dkvs_common::wire::v2::{Kind, kind_of};
 
 use crate::process::own_loopback;
 
@@ -139,7 +139,7 @@ impl Shared {
                     continue;
                 };
                 let manner = *self.manner.lock().unwrap();
-                if is_v2(&buffer[..length]) {
+                if kind_of(&buffer[..length]) == Kind::V2 {
                     self.asked_by_v2.fetch_add(1, Ordering::Release);
                 }
                 let reply = self.reply(&buffer[..length], manner);

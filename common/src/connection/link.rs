@@ -168,6 +168,12 @@ impl<T: Copy> Link<T> {
         self.peer.speaks()
     }
 
+    /// Whether the server spoke DKVS/2 and answers greetings by DKVS/1 now; see
+    /// [`Peer::is_downgraded`].
+    pub fn is_downgraded(&self) -> bool {
+        self.peer.is_downgraded()
+    }
+
     /// The server's last start, as far as is known.
     pub fn incarnation(&self) -> Option<Incarnation> {
         self.peer.incarnation()

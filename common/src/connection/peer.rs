@@ -1,13 +1,19 @@
 //! The requests open towards one server.
 //!
 //! ```text
-//!               greeting answered            empty datagram
-//!   Unknown -------------------------> V2 -------------------> Unknown, greeted at once
+//!               greeting answered
+//!   Unknown -------------------------> V2
 //!      |  ^                             |
 //!      |  +---- port unreachable -------+
 //!      |
-//!      +--- empty datagram ---> V1 --- greeting answered ---> V2
+//!      +--- greetings in a row answered by DKVS/1 ---> V1 --- greeting answered ---> V2
 //! ```
+//!
+//! An empty datagram is how a server of DKVS/1 answers a greeting, and it proves nothing: it has no
+//! checksum and no request id, and a damaged greeting may draw it from a server that speaks DKVS/2.
+//! So a server passes for one of DKVS/1 only after [`V1_GREETINGS`] greetings in a row had that
+//! answer and no other; and one that has spoken DKVS/2 never does, until its port was unreachable:
+//! then it may have been started anew.
 //!
 //! Nothing but greetings is sent to a server that has not answered one: so no request reaches a
 //! server that cannot read it, and a request that ends before then was certainly never sent.
@@ -45,6 +51,14 @@ pub const REQUESTS_MAX: usize = 16_384;
 /// version even, is noticed within a second.
 pub const GREETING_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How many greetings in a row have to be answered by DKVS/1, and not by DKVS/2, before a server
+/// passes for one that speaks DKVS/1 only.
+pub const V1_GREETINGS: u32 = 4;
+
+/// From such an answer to the next greeting, so that a copy of the answer, which names no greeting,
+/// has arrived by then as a rule.
+pub const V1_PAUSE: Duration = Duration::from_millis(3);
+
 /// For how long a server whose port was unreachable is taken to be so, without asking it again.
 pub const UNREACHABLE_REST: Duration = Duration::from_millis(10);
 
@@ -68,7 +82,7 @@ pub enum Speaks {
     Unknown,
     /// DKVS/2, and this is what it said of itself.
     V2(Greeting),
-    /// DKVS/1 only: it answered a greeting as a put with an empty key.
+    /// DKVS/1 only: it answered [`V1_GREETINGS`] greetings in a row as puts with an empty key.
     V1,
 }
 
@@ -159,6 +173,8 @@ pub struct Counters {
     pub strays: u64,
     /// Datagrams that did not prove, or whose messages were not understood.
     pub damaged: u64,
+    /// Empty datagrams, which are answers by DKVS/1.
+    pub v1_answers: u64,
 }
 
 /// One server, as a client sees it. `T` names a request to the caller.
@@ -179,6 +195,8 @@ pub struct Peer<T> {
     /// skipped.
     dues: BinaryHeap<Reverse<(Instant, RequestId)>>,
     greeting: Greeted,
+    /// How many greetings in a row were answered by DKVS/1 and not by DKVS/2.
+    v1_greetings: u32,
     /// Of the server that was last met.
     incarnation: Option<Incarnation>,
     session: u64,
@@ -211,8 +229,6 @@ struct Open<T> {
     in_flight: bool,
     /// Nobody waits for the reply: it is not sent again.
     is_abandoned: bool,
-    /// Whether a server that carries it out has something that it had not before.
-    stores: bool,
     /// What is sent before it the first time, where that fits.
     trace: Option<Vec<u8>>,
 }
@@ -223,6 +239,8 @@ struct Greeted {
     under_way: Option<RequestId>,
     transmissions: u32,
     first_sent: Option<Instant>,
+    /// Whether it was answered by DKVS/1. The answer by DKVS/2 may yet come.
+    is_answered_by_v1: bool,
     /// When to send it, for the first time or again; none if that is not due before it ends.
     send_at: Option<Instant>,
     ends: Instant,
@@ -248,9 +266,11 @@ impl<T: Copy> Peer<T> {
                 under_way: None,
                 transmissions: 0,
                 first_sent: None,
+                is_answered_by_v1: false,
                 send_at: None,
                 ends: now,
             },
+            v1_greetings: 0,
             incarnation: None,
             session: 0,
             sequence: 0,
@@ -265,6 +285,12 @@ impl<T: Copy> Peer<T> {
     /// What the server turned out to be.
     pub fn speaks(&self) -> Speaks {
         self.speaks
+    }
+
+    /// Whether the server, which spoke DKVS/2 and was not seen to end since, answers greetings by
+    /// DKVS/1 instead. It is not asked by that: whoever looks after it has to see to it.
+    pub fn is_downgraded(&self) -> bool {
+        matches!(self.speaks, Speaks::V2(_)) && self.v1_greetings >= V1_GREETINGS
     }
 
     /// The server's last start, as far as is known.
@@ -334,7 +360,6 @@ impl<T: Copy> Peer<T> {
             Request::GetBlock { block_bytes, .. } => usize::from(*block_bytes),
             _ => 0,
         };
-        let stores = matches!(request, Request::Put { .. } | Request::PutStaged { .. });
         let id = self.next_id();
         let (message, block) = encode(id, request);
         let message_bytes = message.len() + block.len();
@@ -357,7 +382,6 @@ impl<T: Copy> Peer<T> {
             due: None,
             in_flight: false,
             is_abandoned: false,
-            stores,
             trace: None,
         };
         self.open.insert(id, open);
@@ -382,12 +406,17 @@ impl<T: Copy> Peer<T> {
 
     /// Greets the server, whether or not there is anything to ask of it.
     pub fn greet(&mut self, now: Instant) {
+        self.greet_at(now);
+    }
+
+    fn greet_at(&mut self, at: Instant) {
         self.greeting = Greeted {
             under_way: Some(self.next_id()),
             transmissions: 0,
             first_sent: None,
-            send_at: Some(now),
-            ends: now + GREETING_INTERVAL,
+            is_answered_by_v1: false,
+            send_at: Some(at),
+            ends: at + GREETING_INTERVAL,
         };
     }
 
@@ -684,6 +713,7 @@ impl<T: Copy> Peer<T> {
         }
         self.greeting.under_way = None;
         self.greeting.send_at = None;
+        self.v1_greetings = 0;
         let before = self.incarnation;
         if before.is_none_or(|before| before.boot_id != greeting.boot_id) {
             self.incarnation = Some(Incarnation {
@@ -701,35 +731,41 @@ impl<T: Copy> Peer<T> {
         self.speaks = Speaks::V2(*greeting);
     }
 
-    /// A server that spoke DKVS/2 is asked once more before it is believed: a damaged datagram of
-    /// ours may look like DKVS/1 to it.
+    /// An empty datagram: the greeting that is under way counts as answered by DKVS/1, once.
     fn handle_v1_answer(&mut self, now: Instant) {
-        if let Speaks::V2(_) = self.speaks {
-            self.speaks = Speaks::Unknown;
-            self.take_back_unanswered();
-            self.greet(now);
+        self.counters.v1_answers += 1;
+        if self.greeting.transmissions == 0
+            || self.greeting.under_way.is_none()
+            || std::mem::replace(&mut self.greeting.is_answered_by_v1, true)
+        {
             return;
+        }
+        self.v1_greetings = self.v1_greetings.saturating_add(1);
+        let is_believed = mutants::is_on(Mutant::V1AnswerBelieved);
+        if matches!(self.speaks, Speaks::V2(_)) && !is_believed {
+            return;
+        }
+        if self.v1_greetings < V1_GREETINGS && self.speaks != Speaks::V1 && !is_believed {
+            // The answer by DKVS/2 to this one may be under way: that to the next will be as well.
+            return self.greet_at(now + V1_PAUSE);
         }
         self.speaks = Speaks::V1;
         self.greeting.under_way = None;
         self.greeting.send_at = None;
+        // None was sent: nothing goes to a server before it has spoken DKVS/2, and what went to one
+        // that has, ended with it.
         for open in self.take_all() {
-            if open.is_abandoned {
-                continue;
+            if !open.is_abandoned {
+                let token = open.token;
+                self.events.push_back(Event::NotV2 { token });
             }
-            let token = open.token;
-            // It was sent when the server spoke DKVS/2, which may have carried it out.
-            let event = match open.stores && open.transmissions > 0 {
-                true => Event::Unreachable { token, sent: true },
-                false => Event::NotV2 { token },
-            };
-            self.events.push_back(event);
         }
     }
 
     /// The system tells that nothing listens at the server's port.
     pub fn handle_unreachable(&mut self, now: Instant) {
         self.speaks = Speaks::Unknown;
+        self.v1_greetings = 0;
         self.greeting.under_way = None;
         self.greeting.send_at = None;
         self.greeting.ends = now;

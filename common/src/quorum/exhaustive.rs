@@ -124,6 +124,7 @@ fn name(outcome: &ReadOutcome) -> &'static str {
         ReadOutcome::Disagree => "disagree",
         ReadOutcome::Unreachable => "unreachable",
         ReadOutcome::TimedOut => "timed out",
+        ReadOutcome::CameByV1 => "came by DKVS/1",
     }
 }
 

@@ -1,7 +1,7 @@
 //! The write: store to all n replicas at once, done when w confirmed.
 //!
 //! ```text
-//!   linearizable:  ask for tags -- a majority told --> [ waits for a tag ] --> store --> outcome
+//!   linearizable:  ask for tags ---- w have told ---> [ waits for a tag ] --> store --> outcome
 //!
 //!   agreement:     [ waits for a tag ] --> store --> outcome
 //!                          ^                 |
@@ -13,7 +13,9 @@
 //! Linearizable is the write of the multi-writer register of Attiya, Bar-Noy and Dolev (1995) as
 //! Lynch and Shvartsman (1997) give it: the new tag is greater than that of every write that was
 //! confirmed before, so a replica that holds a greater one confirms as well: whoever wrote that
-//! came later.
+//! came later. Not so if that came by DKVS/1: its tag is from the clock of the replica, and it may
+//! have been written before. Such a replica confirms nothing. (The write does not begin anew under a
+//! greater tag, as it does at the agreement level: it would take effect a second time.)
 //!
 //! At the agreement level the tag is minted without asking. A replica that holds a greater one
 //! keeps that and says so; the write then begins anew, in a further round under a tag that is
@@ -47,14 +49,18 @@ pub enum WriteReply {
 
 impl WriteReply {
     /// Whether who answers so to a put under `tag` holds that record, or something that came
-    /// after it.
+    /// after it. A record that came by DKVS/1 may be older, whatever its tag.
     pub fn confirms(self, tag: Tag) -> bool {
         match self {
             Self::Stored => true,
-            Self::Superseded(held) => held > tag,
+            Self::Superseded(held) => held > tag && !is_by_v1(held),
             Self::Tag(_) | Self::Refused(_) => false,
         }
     }
+}
+
+fn is_by_v1(held: Tag) -> bool {
+    held.is_by_v1() && !mutants::is_on(Mutant::SupersededByV1AsStored)
 }
 
 /// How a write ended.
@@ -65,7 +71,7 @@ pub enum WriteOutcome {
     /// So many replicas refused that w can no longer confirm.
     Refused,
     /// So many replicas hold something newer that w can no longer confirm, and the write was to
-    /// keep its tag.
+    /// keep its tag; or something that came by DKVS/1 and may be newer.
     Superseded,
     /// So many replicas are unreachable (or refused) that w can no longer confirm.
     Unreachable,
@@ -87,7 +93,7 @@ pub enum Applied {
 /// What a write waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The tags of a majority.
+    /// The tags of w replicas, which are a majority.
     Asking,
     /// [`Write::begin_round`], with a tag greater than this.
     Minting(Tag),
@@ -202,6 +208,26 @@ impl Write {
         self.phase == Phase::Asking && self.outcome.is_none()
     }
 
+    /// Goes on at the agreement level from here, since a replica turned out to have no tags; false
+    /// if it has ended, or asks for tags still. Who holds something newer has confirmed nothing
+    /// at that level.
+    pub fn fall_back(&mut self) -> bool {
+        if self.outcome.is_some() || self.phase == Phase::Asking {
+            return false;
+        }
+        self.level = Level::Agreement;
+        let overtaken = self.tally.answers().filter_map(|answer| match answer {
+            WriteReply::Superseded(held) => Some(*held),
+            _ => None,
+        });
+        if let (Some(held), Phase::Storing(_), false) =
+            (overtaken.max(), self.phase, self.is_resubmission)
+        {
+            self.phase = Phase::Minting(held);
+        }
+        true
+    }
+
     /// The tag that has to be exceeded for the write to go on with [`Self::begin_round`]; none if
     /// it has one, or has ended.
     pub fn wants_tag_above(&self) -> Option<Tag> {
@@ -313,8 +339,9 @@ impl Write {
     pub fn confirmed(&self) -> usize {
         let confirms = |answer: &&WriteReply| match answer {
             WriteReply::Stored => true,
-            WriteReply::Superseded(_) => {
-                self.level == Level::Linearizable || mutants::is_on(Mutant::SupersededAsStored)
+            WriteReply::Superseded(held) => {
+                (self.level == Level::Linearizable && !is_by_v1(*held))
+                    || mutants::is_on(Mutant::SupersededAsStored)
             }
             WriteReply::Tag(_) | WriteReply::Refused(_) => false,
         };
@@ -369,15 +396,16 @@ impl Write {
                 _ => None,
             };
             let told = self.tally.answers().filter_map(told);
-            let majority = match mutants::is_on(Mutant::TagOfOne) {
-                false => usize::from(majority(self.quorum.n())),
+            // As many as have to store the record: so those take it, whatever the others hold.
+            let enough = match mutants::is_on(Mutant::TagOfOne) {
+                false => usize::from(majority(self.quorum.n()).max(self.quorum.needed())),
                 true => 1,
             };
             let count = told.clone().count();
-            if count >= majority {
+            if count >= enough {
                 self.phase = Phase::Minting(told.max().unwrap_or(Tag::ZERO));
-            } else if count + self.tally.pending() < majority {
-                self.outcome = Some(self.failure(majority));
+            } else if count + self.tally.pending() < enough {
+                self.outcome = Some(self.failure(enough));
             }
             return;
         }
@@ -404,8 +432,9 @@ impl Write {
 
     /// Why `needed` replicas can no longer do what is asked of them.
     fn failure(&self, needed: usize) -> WriteOutcome {
-        let is_superseded = |answer: &&WriteReply| {
-            matches!(answer, WriteReply::Superseded(_)) && self.level == Level::Agreement
+        let is_superseded = |answer: &&WriteReply| match answer {
+            WriteReply::Superseded(held) => self.level == Level::Agreement || is_by_v1(*held),
+            _ => false,
         };
         let superseded = self.tally.answers().filter(is_superseded).count();
         let refused = self.refusals().count();
@@ -426,6 +455,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::ring::{Position, RingPoint};
+    use crate::tag::TagClock;
     use crate::testing::start_of_time;
 
     const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];
@@ -539,6 +569,95 @@ mod tests {
         write.handle_unreachable(SERVERS[2], 1, false, now);
         assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
         assert_eq!(write.applied(), Applied::Unknown, "it may have held it");
+    }
+
+    #[test]
+    fn a_record_that_came_by_dkvs_1_confirms_nothing_whatever_its_tag() {
+        let by_v1 = |time| {
+            let mut clock = TagClock::for_v1(7);
+            let seen = Tag { time, op: 0 };
+            WriteReply::Superseded(clock.mint(0, seen).unwrap())
+        };
+        assert!(superseded(9).confirms(tag(8)) && !by_v1(9).confirms(tag(8)));
+        let hour_ahead = by_v1(3_600_000 << 16);
+        for (answers, outcome, confirmed) in [
+            // A minority's clock is ahead: the others are enough.
+            (
+                [WriteReply::Stored, WriteReply::Stored, hour_ahead],
+                Some(WriteOutcome::Committed),
+                2,
+            ),
+            (
+                [hour_ahead, WriteReply::Stored, superseded(9)],
+                Some(WriteOutcome::Committed),
+                2,
+            ),
+            (
+                [hour_ahead, WriteReply::Stored, hour_ahead],
+                Some(WriteOutcome::Superseded),
+                1,
+            ),
+            (
+                [
+                    hour_ahead,
+                    WriteReply::Stored,
+                    WriteReply::Refused(Refusal::Full),
+                ],
+                Some(WriteOutcome::Refused),
+                1,
+            ),
+        ] {
+            let (mut write, now) = linearizable(2);
+            for server in &SERVERS[..2] {
+                write.handle_reply(*server, 0, WriteReply::Tag(Tag::ZERO), now);
+            }
+            store(&mut write, 1);
+            for (server, answer) in SERVERS.into_iter().zip(answers) {
+                write.handle_reply(server, 1, answer, now);
+            }
+            assert_eq!((write.outcome(), write.confirmed()), (outcome, confirmed));
+            assert_eq!(write.wants_tag_above(), None, "it would take effect twice");
+            if outcome != Some(WriteOutcome::Committed) {
+                assert_eq!(write.applied(), Applied::Unknown);
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_that_falls_back_while_it_stores_counts_by_the_rules_of_its_new_level() {
+        let storing = |w| {
+            let (mut write, now) = linearizable(w);
+            assert!(
+                !write.fall_back(),
+                "it stores nothing yet, and begins anew instead"
+            );
+            for server in &SERVERS[..2] {
+                write.handle_reply(*server, 0, WriteReply::Tag(Tag::ZERO), now);
+            }
+            store(&mut write, 1);
+            (write, now)
+        };
+        let (mut write, now) = storing(3);
+        write.handle_reply(SERVERS[0], 1, WriteReply::Stored, now);
+        assert!(write.fall_back());
+        assert_eq!((write.level(), write.confirmed()), (Level::Agreement, 1));
+        for server in &SERVERS[1..] {
+            write.handle_reply(*server, 1, WriteReply::Stored, now);
+        }
+        assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
+        assert!(!write.fall_back(), "it has ended");
+
+        let (mut write, now) = storing(2);
+        write.handle_reply(SERVERS[0], 1, superseded(9), now);
+        assert!(write.fall_back());
+        assert_eq!(
+            (write.confirmed(), write.wants_tag_above()),
+            (0, Some(tag(9)))
+        );
+        store(&mut write, 10);
+        write.handle_reply(SERVERS[0], 2, WriteReply::Stored, now);
+        write.handle_reply(SERVERS[2], 2, WriteReply::Stored, now);
+        assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
     }
 
     #[test]

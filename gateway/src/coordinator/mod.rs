@@ -39,7 +39,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use self::core::{
     AskByV1, Core, Ended, Heard, Limit, LinkStatus, Machine, Now, RequestId, ServerCounts, Token,
-    Totals, Wish,
+    Totals, V1Only, Wish,
 };
 use crate::histogram::Histogram;
 pub use ports::BurnedPorts;
@@ -49,12 +49,12 @@ pub use v1::SOCKET_BUFFER_BYTES;
 /// Which protocol to speak to the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
-    /// DKVS/2 where the server does, else DKVS/1.
-    #[default]
+    /// DKVS/2 with servers that do, DKVS/1 with those that answer nothing else.
     Auto,
     /// DKVS/1 only.
     V1,
     /// DKVS/2 only.
+    #[default]
     V2,
 }
 
@@ -224,6 +224,8 @@ pub struct ServerStatus {
     pub is_reachable: bool,
     /// What it speaks.
     pub speaks: Speaks,
+    /// Whether it answers by DKVS/1 alone, where DKVS/2 is spoken as well.
+    pub v1_only: Option<V1Only>,
     /// The smoothed round trip, by DKVS/2.
     pub round_trip: Option<Duration>,
     /// Its statistics by number, by DKVS/2.
@@ -301,6 +303,11 @@ impl Coordinator {
             limits,
             shared,
         })))
+    }
+
+    /// Which protocol is spoken to the servers.
+    pub fn protocol(&self) -> Protocol {
+        self.0.protocol
     }
 
     /// The cluster and what is known of it.
@@ -450,6 +457,7 @@ impl Coordinator {
             ServerStatus {
                 is_reachable: answer.is_some(),
                 speaks: state.core.speaks(server),
+                v1_only: state.core.v1_only(server),
                 round_trip: link.and_then(|link| link.round_trip),
                 statistics: answer.unwrap_or_default(),
                 traffic,

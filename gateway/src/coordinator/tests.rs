@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use dkvs_common::connection::peer::{V1_GREETINGS, V1_PAUSE};
 use dkvs_common::kv::Value;
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::Quorum;
@@ -74,9 +75,14 @@ async fn servers_without_tags_are_greeted_though_the_request_that_needs_tags_doe
         let list = core.preference_list(&key, wish.quorum);
         let waiter = oneshot::channel().0;
         core.read(&key, list, wish, waiter, now).unwrap();
-        send_all(core, now);
+        for _ in 0..V1_GREETINGS {
+            send_all(core, now);
+            for server in [ServerId(0), ServerId(1)] {
+                core.handle_datagram(server, &bytes::Bytes::new(), now);
+            }
+            now.at += V1_PAUSE;
+        }
         for server in [ServerId(0), ServerId(1)] {
-            core.handle_datagram(server, &bytes::Bytes::new(), now);
             assert_eq!(core.speaks(server), Speaks::V1);
         }
         send_all(core, now);

@@ -14,7 +14,7 @@ use super::error::Problem;
 use super::kv::json;
 use super::report::{KeyText, micros};
 use super::{App, params, path};
-use crate::coordinator::{NotBegun, ServerStatus};
+use crate::coordinator::{Coordinator, NotBegun, ServerStatus};
 
 /// How long a server may take to show that it can be reached.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -125,6 +125,8 @@ pub(super) struct ServerBody {
     traffic: Option<TrafficBody>,
     /// Of an embedded one: whether it has not been stopped.
     running: Option<bool>,
+    /// What whoever looks after it has to know, and to do.
+    advice: Option<&'static str>,
 }
 
 /// What a server says of its disk.
@@ -187,6 +189,7 @@ pub(super) async fn ask_servers(App(app): &App) -> Result<Vec<ServerBody>, NotBe
     let bodies = servers.map(|((id, server), status)| ServerBody {
         last_round_trip_us: shared.last_round_trip(id).map(micros),
         running: switch.map(|switch| switch.is_running(id)),
+        advice: advice_on(coordinator, &status),
         ..server_body(server.addr.to_string(), &status)
     });
     Ok(bodies.collect())
@@ -233,7 +236,21 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
             dropped: traffic.dropped,
         }),
         running: None,
+        advice: None,
     }
+}
+
+fn advice_on(coordinator: &Coordinator, status: &ServerStatus) -> Option<&'static str> {
+    Some(status.v1_only?.advice(coordinator.protocol()))
+}
+
+#[derive(Serialize)]
+struct ReadyBody {
+    status: &'static str,
+    servers: usize,
+    servers_reachable: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    advice: Vec<String>,
 }
 
 pub(super) async fn live(uri: Uri) -> Result<Response<Body>, Problem> {
@@ -248,18 +265,33 @@ pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<B
             "the gateway is ending; it finishes what is in flight".into(),
         ));
     }
-    let statuses = app.0.coordinator.probe(PROBE_TIMEOUT).await?;
+    let coordinator = &app.0.coordinator;
+    let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
+    let cluster = &coordinator.shared().cluster;
+    let advice = cluster.servers().iter().zip(&statuses);
+    let advice: Vec<String> = advice
+        .filter_map(|(server, status)| {
+            Some(format!(
+                "{}: {}",
+                server.addr,
+                advice_on(coordinator, status)?
+            ))
+        })
+        .collect();
     let servers = statuses.len();
     let reachable = statuses.iter().filter(|status| status.is_reachable).count();
     if reachable <= servers / 2 {
-        let detail =
+        let mut detail =
             format!("{reachable} of {servers} servers can be reached, which is no majority");
+        for advice in advice {
+            detail += &format!("; {advice}");
+        }
         return Err(Problem::not_ready(detail));
     }
-    let body = serde_json::json!({
-        "status": "ready",
-        "servers": servers,
-        "servers_reachable": reachable,
-    });
-    Ok(json(&body))
+    Ok(json(&ReadyBody {
+        status: "ready",
+        servers,
+        servers_reachable: reachable,
+        advice,
+    }))
 }

@@ -463,7 +463,19 @@ impl Problem {
         }])
     }
 
-    /// A write that was sent again met something newer, at the agreement level.
+    /// Linearizable was asked for, and a replica holds what a client wrote by DKVS/1.
+    pub(super) fn came_by_v1() -> Self {
+        Self::invalid_parameters(vec![InvalidParameter {
+            name: "consistency".to_owned(),
+            reason: "it cannot be linearizable: a replica holds a record of this key that came by \
+                     DKVS/1, which does not tell how old it is; consistency=agreement reads what \
+                     the replicas agree on, and a PUT that reaches all of them makes the key \
+                     linearizable again"
+                .to_owned(),
+        }])
+    }
+
+    /// A write met something newer under which it does not count as done.
     pub(super) fn superseded(report: WriteReport<'_>) -> Self {
         let (n, w) = (report.quorum.n, report.quorum.w);
         Self::new(

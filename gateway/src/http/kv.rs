@@ -288,6 +288,7 @@ fn tell_read<R>(
         }),
         Some(ReadOutcome::Absent) => Err(Problem::key_not_found(report)),
         Some(ReadOutcome::Disagree) => Err(Problem::replicas_disagree(report)),
+        Some(ReadOutcome::CameByV1) => Err(Problem::came_by_v1().with(report)),
         Some(ReadOutcome::Unreachable) => {
             let has_refused = |refusal| {
                 let mut replicas = read.replicas().iter();

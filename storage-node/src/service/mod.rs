@@ -183,7 +183,7 @@ impl Service {
             store,
             config,
             // The boot id is as random as the clock's operations have to be.
-            clock: Arc::new(Mutex::new(TagClock::new(config.boot_id as u32))),
+            clock: Arc::new(Mutex::new(TagClock::for_v1(config.boot_id as u32))),
             uploads: Mutex::new(Uploads::new(upload_bytes_max, value_bytes_max)),
             pending_uploads: Arc::default(),
             #[cfg(feature = "mutants")]

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
-use dkvs_common::wire::v2::is_v2;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::reply::Durability;
 use dkvs_common::wire::v2::session::SessionSecret;
+use dkvs_common::wire::v2::{Kind, kind_of};
 use dkvs_storage_node::service::access::Access;
 use dkvs_storage_node::service::late::{LateDatagram, Mailbox};
 use dkvs_storage_node::service::sessions::Issuer;
@@ -497,7 +497,7 @@ impl Process {
     fn answer(&mut self, inbound: &Inbound, now: Moment) -> Vec<Bytes> {
         let mut replies = Vec::new();
         self.gateways.insert(inbound.peer, inbound.gateway);
-        if is_v2(&inbound.datagram) {
+        if kind_of(&inbound.datagram) == Kind::V2 {
             let received = Received {
                 datagram: inbound.datagram.clone(),
                 peer: SocketAddr::V4(inbound.peer),

@@ -65,19 +65,29 @@ async fn a_gateway_reads_what_a_c_client_wrote_to_each_replica() {
         assert!(read.body == value, "{key}");
         assert_eq!(read.header("dkvs-quorum"), "n=3, r=2, agreeing=3");
         // By DKVS/2 a long value is fetched until two agree; the third was written under a tag of
-        // its own, and nothing tells that it is the same. A linearizable read makes the tags one.
-        let of_long = if value == longest { 2 } else { 3 };
-        for (level, agreeing) in [
-            ("agreement", of_long),
-            ("linearizable", 3),
-            ("agreement", 3),
-        ] {
-            let path = format!("{path}&consistency={level}");
+        // its own, and nothing tells that it is the same.
+        let agreeing = if value == longest { 2 } else { 3 };
+        for level in ["&consistency=agreement", "", "&n=3&r=2"] {
+            let path = format!("{path}{level}");
             let read = get(&client, cluster.gateway.url(&path)).await;
             assert!(read.body == value, "{key}");
+            assert_eq!(read.header("dkvs-consistency"), "agreement", "{key}");
             let expected = format!("n=3, r=2, agreeing={agreeing}");
             assert_eq!(read.header("dkvs-quorum"), expected, "{key} {level}");
         }
+        let path = path.replace("raw=true", "consistency=linearizable");
+        let read = get(&client, cluster.gateway.url(&path)).await;
+        assert_eq!(read.problem(), "invalid-parameter", "{read:?}");
+        let detail = read.json["detail"].as_str().unwrap();
+        assert!(detail.contains("came by DKVS/1"), "{detail}");
+        let written = put(&client, cluster.gateway.url(&path), "by HTTP").await;
+        assert_eq!((written.status.as_u16(), written.count("stored")), (200, 3));
+        let read = get(&client, cluster.gateway.url(&path)).await;
+        assert_eq!(read.json["consistency"], "linearizable");
+        assert_eq!(
+            (read.json["value"].as_str(), read.count("match")),
+            (Some("by HTTP"), 3)
+        );
     }
 }
 

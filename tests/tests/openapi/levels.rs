@@ -1,7 +1,9 @@
 //! Replies that show how the levels of consistency differ, and what a tag repeats.
 
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::reply::Reply;
 use dkvs_tests::process::ServersFile;
-use dkvs_tests::{programs, v1};
+use dkvs_tests::{programs, v2};
 use serde_json::json;
 
 use crate::replies::{Witness, assert_members, sorted_statuses};
@@ -9,7 +11,9 @@ use crate::replies::{Witness, assert_members, sorted_statuses};
 pub async fn replicas_that_fell_behind(witness: &mut Witness) {
     let cluster = programs!().cluster(3, &[]);
     let mut at = witness.at(&cluster.gateway);
-    v1::Client::new(cluster.nodes[0].addr).store("k", "v");
+    let tag = Tag { time: 1, op: 1 };
+    let mut client = v2::Client::new(cluster.nodes[0].addr);
+    assert_eq!(client.ask(&v2::put("k", "v", tag)), Reply::Done);
     let get = at.ask("getValue", "/kv/k?wait=all&r=3", "200").await;
     assert_members(&get, json!({ "value": "v", "consistency": "linearizable" }));
     assert_eq!(sorted_statuses(&get), ["match", "repaired", "repaired"]);

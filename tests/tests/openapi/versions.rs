@@ -114,11 +114,13 @@ pub async fn long_values(witness: &mut Witness) {
     assert_eq!(put.statuses(), ["refused"; 3]);
 }
 
+const AUTO: &[&str] = &["--protocol", "auto"];
+
 pub async fn servers_of_both_protocols(witness: &mut Witness) {
     let nodes = [programs!().node(&[]), programs!().node(&[])];
     let first = FaultyServer::start(Manner::Refusing);
     let servers = ServersFile::new(&[nodes[0].addr, nodes[1].addr, first.addr]);
-    let gateway = programs!().gateway_over(&servers, &[]);
+    let gateway = programs!().gateway_over(&servers, AUTO);
     let mut at = witness.at(&gateway);
     let put = at.put("/kv/%00?wait=all", "v", "200").await;
     assert_eq!(sorted_statuses(&put), ["refused", "stored", "stored"]);
@@ -131,7 +133,7 @@ pub async fn servers_of_both_protocols(witness: &mut Witness) {
 
     let silent = FaultyServer::start(Manner::Silent);
     let servers = ServersFile::new(&[nodes[0].addr, first.addr, silent.addr]);
-    let gateway = programs!().gateway_over(&servers, &[]);
+    let gateway = programs!().gateway_over(&servers, AUTO);
     let reply = witness
         .at(&gateway)
         .ask("getServers", "/servers", "200")
@@ -174,7 +176,7 @@ pub async fn servers_with_disks(witness: &mut Witness) {
 pub async fn servers_of_the_first_protocol_alone(witness: &mut Witness) {
     let first = [Manner::Refusing; 3].map(FaultyServer::start);
     let servers = ServersFile::new(&first.each_ref().map(|it| it.addr));
-    let gateway = programs!().gateway_over(&servers, &[]);
+    let gateway = programs!().gateway_over(&servers, AUTO);
     let mut at = witness.at(&gateway);
     let nowhere = json!({ "outcome": "not_applied", "tag": null });
     let long = vec![b'v'; 32_754];

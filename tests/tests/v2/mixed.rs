@@ -10,6 +10,9 @@ use reqwest::Client;
 
 use crate::PROGRAMS;
 
+/// Servers of DKVS/1 are asked by it only where that was said.
+const AUTO: &[&str] = &["--protocol", "auto"];
+
 /// Some of our servers, some that speak DKVS/1 only, and a gateway over all of them.
 struct Mixed {
     ours: Vec<Node>,
@@ -74,7 +77,7 @@ impl Mixed {
 #[tokio::test]
 async fn servers_of_both_versions_make_one_quorum() {
     for (ours, others) in [(2, 1), (1, 2), (0, 3)] {
-        let mixed = Mixed::start(ours, others, &[]);
+        let mixed = Mixed::start(ours, others, AUTO);
         for round in 0..20 {
             let value = format!("value {round}");
             let put = mixed.put("w=3", value.clone()).await;
@@ -98,7 +101,7 @@ async fn servers_of_both_versions_make_one_quorum() {
 
 #[tokio::test]
 async fn what_dkvs_1_cannot_carry_is_on_the_servers_that_can() {
-    let mixed = Mixed::start(2, 1, &[]);
+    let mixed = Mixed::start(2, 1, AUTO);
     assert_eq!(mixed.put("w=3", "before").await.status, 200);
     for value in [b"a\0b".to_vec(), vec![b'v'; 32_754], vec![0; 1 << 20]] {
         let put = mixed.put("wait=all", value.clone()).await;
@@ -119,7 +122,7 @@ async fn what_dkvs_1_cannot_carry_is_on_the_servers_that_can() {
     );
     assert_eq!(all.problem(), "invalid-value");
 
-    let mixed = Mixed::start(1, 2, &[]);
+    let mixed = Mixed::start(1, 2, AUTO);
     let put = mixed.put("wait=all", "a\0b").await;
     assert_eq!((put.status.as_u16(), put.problem()), (400, "invalid-value"));
     let deleted = send(mixed.client.delete(mixed.gateway.url("/kv/k?wait=all"))).await;

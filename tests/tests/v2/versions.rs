@@ -30,7 +30,7 @@ async fn no_request_fails_while_servers_come_back_in_the_other_version() {
     let mut ours = nodes.map(Some);
     let mut others: [Option<FaultyServer>; 3] = [const { None }; 3];
     let file = ServersFile::new(&addrs);
-    let gateway = PROGRAMS.gateway_over(&file, &["--workers", "1"]);
+    let gateway = PROGRAMS.gateway_over(&file, &["--workers", "1", "--protocol", "auto"]);
 
     let urls = (0..CLIENTS).map(|number| gateway.url(&format!("/kv/key-{number}")));
     let mut load = Load::on(urls);

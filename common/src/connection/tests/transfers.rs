@@ -138,34 +138,6 @@ fn an_upload_that_the_server_forgot_is_begun_anew() {
 }
 
 #[test]
-fn an_upload_whose_end_was_sent_before_a_downgrade_may_have_been_carried_out() {
-    for is_ended in [false, true] {
-        let mut world = World::met(5);
-        world.put_value(1, long(10_000), world.now + SECOND);
-        let there = |world: &World| match is_ended {
-            false => !world.server.uploads.is_empty(),
-            true => !world.server.pairs.is_empty(),
-        };
-        while !there(&world) {
-            world.run(world.now + Duration::from_micros(50));
-        }
-        for _ in 0..2 {
-            world.link.handle_datagram(&bytes::Bytes::new(), world.now);
-        }
-        world.flush();
-        let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
-        let expected = match is_ended {
-            false => Event::NotV2 { token: 1 },
-            true => Event::Unreachable {
-                token: 1,
-                sent: true,
-            },
-        };
-        assert_eq!(format!("{ends:?}"), format!("{:?}", [expected]));
-    }
-}
-
-#[test]
 fn a_fetch_that_stalls_is_given_up_and_finished_elsewhere() {
     let mut world = World::met(5);
     fetching(&mut world, 1 << 20);

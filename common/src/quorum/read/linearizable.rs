@@ -18,6 +18,14 @@
 //! wait for that. If a replica that is heard after the outcome holds something newer still, that
 //! is what the others are given: so replicas that were all heard out end up with the same.
 //!
+//! # Records that came by DKVS/1
+//!
+//! DKVS/1 has no tags: each replica mints its own for a put of that protocol, so the greatest tag
+//! may be that of an older record, on a minority of the replicas. Once any replica tells of such a
+//! record ([`Tag::is_by_v1`]), this read has no answer, and gives nothing to anybody any more, also
+//! after its outcome: what it would write back might replace what was written last. Whoever may be
+//! told less begins anew at the agreement level, which compares values and not tags.
+//!
 //! # Replicas that refuse as corrupt
 //!
 //! A server that has lost or damaged records answers `corrupt` for every key for which it does not
@@ -79,6 +87,8 @@ pub struct Read {
     /// What replicas that lack it are given: the same, or what turned out to be newer still.
     given: Option<Newest>,
     repairs: Vec<Repair>,
+    /// Whether a replica told of a record that came by DKVS/1.
+    has_met_v1: bool,
     quorum: Quorum,
     started: Instant,
     deadline: Instant,
@@ -163,6 +173,7 @@ impl Read {
             newest: None,
             given: None,
             repairs: Vec::new(),
+            has_met_v1: false,
             quorum,
             started: now,
             deadline,
@@ -268,8 +279,21 @@ impl Read {
                 }),
             }
         }
+        if answer.tag().is_some_and(Tag::is_by_v1) && !mutants::is_on(Mutant::V1WrittenBack) {
+            self.handle_v1_record();
+        }
         self.advance();
         recorded
+    }
+
+    /// A replica told of a record that came by DKVS/1: nobody is given anything any more.
+    fn handle_v1_record(&mut self) {
+        self.has_met_v1 = true;
+        self.given = None;
+        for repair in self.repairs.iter_mut().filter(|repair| repair.is_open()) {
+            repair.state = RepairState::Failed;
+        }
+        self.outcome.get_or_insert(ReadOutcome::CameByV1);
     }
 
     /// The get of `round` cannot reach `to`; `sent` tells whether it may have been sent before.
@@ -436,6 +460,9 @@ impl Read {
 
     /// Goes on as far as what is known allows.
     fn advance(&mut self) {
+        if self.has_met_v1 {
+            return;
+        }
         if self.outcome.is_none() {
             self.choose();
         }
@@ -661,6 +688,7 @@ mod tests {
 
     use crate::record::ContentType;
     use crate::ring::{Position, RingPoint};
+    use crate::tag::TagClock;
     use crate::testing::start_of_time;
 
     const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];
@@ -953,6 +981,77 @@ mod tests {
         let refused = WriteReply::Refused(Refusal::Full);
         read.handle_repaired(SERVERS[1], 0, Some(refused));
         assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
+    }
+
+    /// A tag that a server minted for a put by DKVS/1.
+    fn by_v1(time: u64) -> Tag {
+        let seen = Tag { time, op: 0 };
+        TagClock::for_v1(time as u32).mint(0, seen).unwrap()
+    }
+
+    #[test]
+    fn a_record_that_came_by_dkvs_1_ends_it_without_an_answer_whatever_its_tag() {
+        for tag in [by_v1(0), by_v1(1), by_v1(9)] {
+            for answer in [whole(tag), long(tag)] {
+                for before in [
+                    None,
+                    Some(whole(OLD)),
+                    Some(ReadReply::Absent(None)),
+                    Some(CORRUPT),
+                ] {
+                    let (mut read, now) = read(2);
+                    let has_answered = before.is_some();
+                    if let Some(before) = before {
+                        read.handle_reply(SERVERS[0], 0, before, now);
+                    }
+                    read.handle_reply(SERVERS[1], 0, answer.clone(), now);
+                    assert_eq!(read.outcome(), Some(&ReadOutcome::CameByV1));
+                    if !has_answered {
+                        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+                    }
+                    read.handle_reply(SERVERS[2], 0, ReadReply::Absent(None), now);
+                    assert_eq!(read.outcome(), Some(&ReadOutcome::CameByV1));
+                    assert!(sent(&mut read).is_empty() && read.repair().is_none());
+                    assert_eq!((read.poll_fetch(), read.is_complete()), (None, true));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_came_by_dkvs_1_stops_what_is_being_given_to_others() {
+        // It waits for the write-back.
+        let (mut read, now) = read(2);
+        read.handle_reply(SERVERS[0], 0, whole(NEW), now);
+        read.handle_reply(SERVERS[1], 0, whole(OLD), now);
+        read.handle_reply(SERVERS[2], 0, whole(by_v1(0)), now);
+        assert!(sent(&mut read).is_empty(), "it was not sent yet");
+        assert_eq!(read.outcome(), Some(&ReadOutcome::CameByV1));
+
+        // It has its answer, and brings the others up to date.
+        let (mut read, now) = self::read(2);
+        read.handle_reply(SERVERS[0], 0, whole(OLD), now);
+        read.handle_reply(SERVERS[1], 0, whole(OLD), now);
+        read.handle_reply(SERVERS[2], 0, whole(by_v1(9)), now);
+        assert_eq!(read.outcome(), Some(&found(OLD)));
+        assert!(
+            sent(&mut read).is_empty(),
+            "nobody is given what may be older"
+        );
+        assert_eq!(standings(&read)[2], Standing::Differs);
+
+        // It has begun to have a replica vouch.
+        let (mut read, now) = self::read_of(5, 3);
+        read.handle_reply(SERVERS[0], 0, CORRUPT, now);
+        for number in 1..4 {
+            read.handle_reply(ServerId(number), 0, whole(NEW), now);
+        }
+        assert_eq!(sent(&mut read), [(SERVERS[0], Ask::Put)]);
+        read.handle_reply(ServerId(4), 0, whole(by_v1(1)), now);
+        assert_eq!(read.unvouched(), []);
+        read.handle_repaired(SERVERS[0], 0, Some(WriteReply::Stored));
+        assert!(sent(&mut read).is_empty(), "it is not asked to vouch");
+        assert!(read.is_complete());
     }
 
     const CORRUPT: ReadReply = ReadReply::Refused(Refusal::Corrupt);

@@ -48,6 +48,9 @@ pub enum ReadOutcome {
     Unreachable,
     /// The deadline passed before it was decided.
     TimedOut,
+    /// At the linearizable level: a replica holds a record that came by DKVS/1, so that no tag says
+    /// which is the newest. [`Read::agreeing_instead`] may find out what the replicas agree on.
+    CameByV1,
 }
 
 /// Where one replica stands, seen from the outcome.
@@ -133,6 +136,18 @@ impl Read {
             Level::Linearizable => {
                 Self::Linearizable(linearizable::Read::new(list, quorum, now, deadline))
             }
+        }
+    }
+
+    /// The same read at the agreement level, if all that this one came to is that it cannot have
+    /// the level that it was to have. It begins anew.
+    pub fn agreeing_instead(&self, now: Instant, deadline: Instant) -> Option<Self> {
+        match self.outcome() {
+            Some(ReadOutcome::CameByV1) | None => {
+                let (list, quorum) = (self.list(), self.quorum());
+                Some(Self::new(list, quorum, Level::Agreement, now, deadline))
+            }
+            Some(_) => None,
         }
     }
 

@@ -31,6 +31,9 @@ use super::{MAGIC, VERSION};
 
 const AUTHENTICATED: u8 = 1;
 const FROM_SERVER: u8 = 2;
+
+/// The bits of the flags that have a meaning.
+pub(super) const FLAGS: u8 = AUTHENTICATED | FROM_SERVER;
 const CRC_BYTES: usize = 4;
 const HMAC_BYTES: usize = 16;
 
@@ -180,10 +183,7 @@ fn read(reader: &mut Reader) -> Result<Envelope, EnvelopeError> {
     }
     let [flags, key_id, reserved] = reader.array()?;
     let is_authenticated = flags & AUTHENTICATED != 0;
-    if flags & !(AUTHENTICATED | FROM_SERVER) != 0
-        || reserved != 0
-        || is_authenticated != (key_id != 0)
-    {
+    if flags & !FLAGS != 0 || reserved != 0 || is_authenticated != (key_id != 0) {
         return Err(EnvelopeError::Flags);
     }
     let epoch = reader.u32()?;

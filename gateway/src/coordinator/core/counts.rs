@@ -67,6 +67,7 @@ impl Kind {
                 Outcome::Found,
                 Outcome::Absent,
                 Outcome::Disagree,
+                Outcome::Refused,
                 Outcome::Unreachable,
                 Outcome::TimedOut,
                 Outcome::Cancelled,
@@ -190,6 +191,7 @@ impl Counts {
                     Some(ReadOutcome::Found(..)) => Outcome::Found,
                     Some(ReadOutcome::Absent) => Outcome::Absent,
                     Some(ReadOutcome::Disagree) => Outcome::Disagree,
+                    Some(ReadOutcome::CameByV1) => Outcome::Refused,
                     Some(ReadOutcome::Unreachable) => Outcome::Unreachable,
                     Some(ReadOutcome::TimedOut) | None => Outcome::TimedOut,
                 };

@@ -67,6 +67,11 @@ impl Links {
         opened.map_or(Speaks::Unknown, |opened| opened.link.speaks())
     }
 
+    pub(super) fn is_downgraded(&self, server: ServerId) -> bool {
+        let opened = self.opened[server.index()].as_ref();
+        opened.is_some_and(|opened| opened.link.is_downgraded())
+    }
+
     pub(super) fn incarnation(&self, server: ServerId) -> Option<Incarnation> {
         let opened = self.opened[server.index()].as_ref()?;
         opened.link.incarnation()

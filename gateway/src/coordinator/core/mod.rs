@@ -20,6 +20,7 @@ mod probe;
 mod request;
 #[cfg(test)]
 mod tests;
+mod v1_only;
 mod vouching;
 mod words;
 
@@ -63,6 +64,7 @@ use vouching::{Note, Notes};
 pub use counts::{Kind, Limit, Outcome, ServerCounts, Totals};
 pub use links::LinkStatus;
 pub use request::{Ended, Machine};
+pub use v1_only::V1Only;
 pub use words::{Asked, Heard, Question, RequestId, Token};
 
 /// What the clocks show.
@@ -108,11 +110,15 @@ pub struct Path {
 }
 
 /// Something to be asked by DKVS/1.
-pub(super) struct AskByV1 {
-    pub(super) token: Token,
-    pub(super) server: ServerId,
-    pub(super) question: Question,
-    pub(super) deadline: Instant,
+pub struct AskByV1 {
+    /// What the answer is to.
+    pub token: Token,
+    /// Who is to be asked.
+    pub server: ServerId,
+    /// What.
+    pub question: Question,
+    /// When nobody waits for the answer any more.
+    pub deadline: Instant,
 }
 
 /// Which part of its time a listing waits for silent servers.
@@ -308,8 +314,16 @@ impl<W> Core<W> {
 
     /// A datagram arrived from `server`.
     pub fn handle_datagram(&mut self, server: ServerId, datagram: &Bytes, now: Now) {
+        let spoke = self.v1_only(server);
         if let Some(link) = self.links.from(server) {
             link.handle_datagram(datagram, now.at);
+        }
+        let speaks = self.v1_only(server);
+        if spoke != speaks
+            && let Some(speaks) = speaks
+        {
+            let addr = self.shared.name(server);
+            tracing::warn!(%addr, "{}", speaks.advice(self.protocol));
         }
         self.handle_events(server, now);
     }
@@ -394,6 +408,17 @@ impl<W> Core<W> {
         }
     }
 
+    /// Whether `server` answers by DKVS/1 alone, and since when; none if it does not, as far as is
+    /// known, or nothing else is to be spoken.
+    pub fn v1_only(&self, server: ServerId) -> Option<V1Only> {
+        match self.links.speaks(server) {
+            _ if self.protocol == Protocol::V1 => None,
+            Speaks::V1 => Some(V1Only::SinceMet),
+            Speaks::V2(_) if self.links.is_downgraded(server) => Some(V1Only::Downgraded),
+            Speaks::V2(_) | Speaks::Unknown => None,
+        }
+    }
+
     /// What is known of the link to `server`, if it is open.
     pub fn link_status(&self, server: ServerId) -> Option<LinkStatus> {
         self.links.status(server)
@@ -435,12 +460,12 @@ impl<W> Core<W> {
     }
 
     /// The next question to ask by DKVS/1. What comes of it is told by [`Self::handle_v1`].
-    pub(super) fn poll_ask_by_v1(&mut self) -> Option<AskByV1> {
+    pub fn poll_ask_by_v1(&mut self) -> Option<AskByV1> {
         self.by_v1.pop_front()
     }
 
     /// What came of a question by DKVS/1.
-    pub(super) fn handle_v1(&mut self, token: Token, from: ServerId, heard: Heard, now: Now) {
+    pub fn handle_v1(&mut self, token: Token, from: ServerId, heard: Heard, now: Now) {
         self.hear(token, from, heard, now);
     }
 
@@ -461,8 +486,10 @@ impl<W> Core<W> {
 
     /// The level that a request can have at these servers, as far as they are known.
     fn level(&mut self, list: &PreferenceList, wish: Wish, now: Now) -> Result<Level, NotBegun> {
-        if wish.level == Level::Agreement {
-            return Ok(Level::Agreement);
+        // Where DKVS/1 is not spoken, a server that speaks nothing else cannot be asked, and that is
+        // no reason to promise less of what the others say.
+        if wish.level == Level::Agreement || self.protocol == Protocol::V2 {
+            return Ok(wish.level);
         }
         let speaks_v1 = |server: &ServerId| self.speaks(*server) == Speaks::V1;
         let servers = list.iter().map(|point| point.server);
@@ -508,7 +535,7 @@ impl<W> Core<W> {
             wait: wish.wait,
             trace: wish.trace,
             waiter,
-            may_fall_back: wish.may_fall_back && self.protocol != Protocol::V2,
+            may_fall_back: wish.may_fall_back,
             attempt: 0,
             tickets: Vec::new(),
             fetches: Vec::new(),
@@ -747,6 +774,11 @@ impl<W> Core<W> {
         }
         if request.attempt == token.attempt {
             request.handle(from, token.asked, heard, now.at);
+            if request.wants_to_fall_back()
+                && let Some(abandoned) = request.fall_back(now.at)
+            {
+                self.abandon(abandoned);
+            }
             self.go_on(token.id, now);
         }
     }
@@ -817,13 +849,16 @@ impl<W> Core<W> {
             return;
         }
         let is_v2_only = matches!(asked, Asked::Fetch | Asked::Page);
-        let heard = if is_v2_only || self.protocol == Protocol::V2 {
-            Heard::refused(asked, Refusal::NotV2)
-        } else if request.needs_tags() {
-            if let Some(abandoned) = request.fall_back(now.at) {
-                self.abandon(abandoned);
-                return self.go_on(id, now);
-            }
+        let may_ask_by_v1 = self.protocol != Protocol::V2 && !is_v2_only;
+        if may_ask_by_v1
+            && request.needs_tags()
+            && let Some(abandoned) = request.fall_back(now.at)
+        {
+            self.abandon(abandoned);
+            return self.go_on(id, now);
+        }
+        let is_tagged = request.needs_tags() && !(may_ask_by_v1 && request.fall_back_midway());
+        let heard = if !may_ask_by_v1 || is_tagged {
             Heard::refused(asked, Refusal::NotV2)
         } else if let Some(question) = request.question(asked) {
             request.tickets.retain(|(asked, _, _)| *asked != server);

@@ -8,7 +8,7 @@ use dkvs_common::connection::fetch::{Assembly, Digest};
 use dkvs_common::connection::link::Ticket;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::list::List;
-use dkvs_common::quorum::read::{Read, ReadReply};
+use dkvs_common::quorum::read::{Read, ReadOutcome, ReadReply};
 use dkvs_common::quorum::tally::Word;
 use dkvs_common::quorum::write::Write;
 use dkvs_common::quorum::{Ask, Level, Refusal, Transmit};
@@ -342,24 +342,38 @@ impl<W> InFlight<W> {
         }
     }
 
+    /// Whether it is a read that cannot have its level, and may do with less.
+    pub(super) fn wants_to_fall_back(&self) -> bool {
+        matches!(&self.machine, Machine::Read(read)
+            if self.may_fall_back && read.outcome() == Some(&ReadOutcome::CameByV1))
+    }
+
     /// Goes back to the beginning at the agreement level, if it may and if it has changed nothing
     /// yet; gives what is not waited for any more.
     pub(super) fn fall_back(&mut self, now: Instant) -> Option<Vec<(ServerId, Ticket)>> {
-        let level = Level::Agreement;
         let deadline = self.deadline;
         self.machine = match &self.machine {
-            Machine::Read(read) if self.may_fall_back && read.outcome().is_none() => {
-                Machine::Read(Read::new(read.list(), read.quorum(), level, now, deadline))
+            Machine::Read(read) if self.may_fall_back => {
+                Machine::Read(read.agreeing_instead(now, deadline)?)
             }
-            Machine::Write(write) if self.may_fall_back && write.is_asking() => Machine::Write(
-                Write::new(write.list(), write.quorum(), level, now, deadline),
-            ),
+            Machine::Write(write) if self.may_fall_back && write.is_asking() => {
+                let (list, quorum, level) = (write.list(), write.quorum(), Level::Agreement);
+                Machine::Write(Write::new(list, quorum, level, now, deadline))
+            }
             _ => return None,
         };
         self.may_fall_back = false;
         self.attempt += 1;
         self.fetches.clear();
         Some(self.take_all())
+    }
+
+    /// Has a write that is storing already go on at the agreement level, if it may.
+    pub(super) fn fall_back_midway(&mut self) -> bool {
+        match &mut self.machine {
+            Machine::Write(write) if self.may_fall_back => write.fall_back(),
+            _ => false,
+        }
     }
 
     /// The questions on whose answers nothing depends any more. Of a put, all do: every replica

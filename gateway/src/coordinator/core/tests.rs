@@ -8,6 +8,8 @@ use std::time::Instant;
 use super::*;
 use crate::coordinator::Limits;
 use dkvs_common::cluster::Cluster;
+use dkvs_common::connection::peer::{V1_GREETINGS, V1_PAUSE};
+use dkvs_common::quorum::read::Standing;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_storage_node::service::access::Access;
@@ -22,12 +24,16 @@ fn core() -> Core<()> {
 }
 
 fn core_of(servers: u16) -> Core<()> {
+    core_that_speaks(Protocol::V2, servers)
+}
+
+fn core_that_speaks(protocol: Protocol, servers: u16) -> Core<()> {
     let file: String = (0..servers)
         .map(|number| format!("127.0.0.1 {} 1\n", 4_000 + number))
         .collect();
     let cluster = Cluster::parse("test", file.as_bytes()).unwrap();
     let settings = Settings {
-        protocol: Protocol::V2,
+        protocol,
         datagram_bytes_max: 1_200,
         value_bytes_max: 1 << 20,
         offload: false,
@@ -78,34 +84,86 @@ fn sent(core: &mut Core<()>, now: Now) -> Vec<Request> {
     requests
 }
 
-#[test]
-fn servers_without_tags_are_greeted_though_they_are_not_asked() {
-    let mut core = core();
-    let mut now = Now {
-        at: Instant::now(),
-        unix_ms: 1_000,
-    };
-    open_all(&mut core, now);
-    let key = Key::new("k").unwrap();
-    let wish = wish(Level::Linearizable);
-    let read = |core: &mut Core<()>, now| {
-        let list = core.preference_list(&key, wish.quorum);
-        core.read(&key, list, wish, (), now).is_ok()
-    };
-    assert!(read(&mut core, now));
-    assert!(greets_both(&sent(&mut core, now)));
-    for server in SERVERS {
-        core.handle_datagram(server, &Bytes::new(), now);
-        assert!(matches!(core.speaks(server), Speaks::V1));
+/// Every greeting of a core is answered by DKVS/1, for as long as it takes to believe that.
+fn answer_by_v1(core: &mut Core<()>, now: &mut Now) {
+    for _ in 0..V1_GREETINGS {
+        assert!(greets_both(&sent(core, *now)));
+        for server in SERVERS {
+            core.handle_datagram(server, &Bytes::new(), *now);
+        }
+        now.at += V1_PAUSE;
     }
-
-    now.at += Duration::from_secs(1);
-    assert!(!read(&mut core, now));
-    assert!(greets_both(&sent(&mut core, now)));
 }
 
 fn greets_both(sent: &[Request]) -> bool {
     matches!(sent, [Request::Greet { .. }, Request::Greet { .. }])
+}
+
+#[test]
+fn servers_without_tags_are_greeted_though_they_are_not_asked() {
+    let mut core = core_that_speaks(Protocol::Auto, 2);
+    let mut now = now();
+    open_all(&mut core, now);
+    let wish = wish(Level::Linearizable);
+    assert!(read(&mut core, wish, now));
+    answer_by_v1(&mut core, &mut now);
+    for server in SERVERS {
+        assert!(matches!(core.speaks(server), Speaks::V1));
+        assert_eq!(core.v1_only(server), Some(V1Only::SinceMet));
+    }
+
+    now.at += Duration::from_secs(1);
+    assert!(!read(&mut core, wish, now));
+    assert!(greets_both(&sent(&mut core, now)));
+}
+
+/// Where DKVS/1 is not spoken, no answer by it makes a request promise less.
+#[test]
+fn a_core_for_dkvs_2_asks_nobody_by_dkvs_1_and_lowers_no_level() {
+    let mut core = core();
+    let mut now = now();
+    open_all(&mut core, now);
+    let wish = Wish {
+        may_fall_back: true,
+        wait: Wait::All,
+        ..wish(Level::Linearizable)
+    };
+    assert!(read(&mut core, wish, now));
+    answer_by_v1(&mut core, &mut now);
+    for is_again in [false, true] {
+        if is_again {
+            now.at += Duration::from_secs(1);
+            assert!(read(&mut core, wish, now));
+            assert!(greets_both(&sent(&mut core, now)));
+            for server in SERVERS {
+                core.handle_datagram(server, &Bytes::new(), now);
+            }
+        }
+        let Some(((), Ended { machine, .. })) = core.poll_ended() else {
+            panic!("it is refused");
+        };
+        let Machine::Read(read) = machine else {
+            panic!("it is a read");
+        };
+        assert_eq!(read.level(), Level::Linearizable);
+        for replica in read.replicas() {
+            assert_eq!(read.standing(replica), Standing::Refused(Refusal::NotV2));
+        }
+        assert!(core.poll_ask_by_v1().is_none());
+    }
+}
+
+fn now() -> Now {
+    Now {
+        at: Instant::now(),
+        unix_ms: 1_000,
+    }
+}
+
+fn read(core: &mut Core<()>, wish: Wish, now: Now) -> bool {
+    let key = Key::new("k").unwrap();
+    let list = core.preference_list(&key, wish.quorum);
+    core.read(&key, list, wish, (), now).is_ok()
 }
 
 /// Hands what is sent to a server, and its answers back, until nobody has anything to say.

@@ -359,17 +359,12 @@ fn a_read_whose_caller_is_gone_is_evidence_all_the_same() {
 
 #[test]
 fn a_note_goes_with_its_put_however_that_ends() {
-    let ends: [fn(&mut World, ServerId); 3] = [
+    let ends: [fn(&mut World, ServerId); 2] = [
         |world, _| {
             world.now.at += 2 * SECOND;
             world.core.handle_timeout(world.now);
         },
         |world, first| world.core.handle_unreachable(first, world.now),
-        |world, first| {
-            for _ in 0..2 {
-                world.core.handle_datagram(first, &Bytes::new(), world.now);
-            }
-        },
     ];
     // The long one is an upload.
     for value in ["v", &"v".repeat(10_000)] {
