@@ -213,10 +213,6 @@ struct State {
 /// Who waits for a request to end.
 type Waiter = oneshot::Sender<Ended>;
 
-/// The key that is asked for to see whether a DKVS/1 server answers; what it holds does not
-/// matter.
-const PROBE_KEY: &str = "dkvs probe";
-
 /// What a server is and does, as far as one worker knows.
 #[derive(Debug, Clone)]
 pub struct ServerStatus {
@@ -541,7 +537,7 @@ impl Coordinator {
             question,
             deadline,
         } = ask;
-        let (heard, unused) = match (v1::encode(&question), socket) {
+        let (heard, unused) = match (question.to_v1(), socket) {
             (Ok(datagram), Some(socket)) => {
                 return self.0.v1.ask(self, token, socket, &datagram, deadline);
             }

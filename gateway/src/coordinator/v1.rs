@@ -34,18 +34,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
-use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::read::ReadReply;
-use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::record::Content;
-use dkvs_common::wire::v1::{self, DATAGRAM_BYTES_MAX, GetReply, IllFormedReply, PutReply};
+use dkvs_common::wire::v1::{self, DATAGRAM_BYTES_MAX};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
-use super::core::{Asked, Heard, Question, Token};
-use super::{Coordinator, NotBegun, PROBE_KEY, Shared};
+use super::core::{Heard, Token};
+use super::{Coordinator, NotBegun, Shared};
 
 /// What each socket asks the system to buffer, in bytes: a few of the largest datagrams.
 pub const SOCKET_BUFFER_BYTES: usize = 256 << 10;
@@ -382,7 +379,7 @@ impl Exchange {
             match self.receive_datagram(socket).await {
                 Ok(datagram) => {
                     let now = Instant::now();
-                    match decode(self.token.asked, datagram) {
+                    match Heard::from_v1(self.token.asked, datagram) {
                         Ok(heard) => {
                             let round_trip = now.saturating_duration_since(self.asked_at);
                             let shared = &self.links.shared;
@@ -445,38 +442,4 @@ pub(super) fn check(key: &Key, content: Option<&Content>) -> Result<(), NotBegun
         Some(Content::Value { value, .. }) => Ok(v1::check_value(value)?),
         Some(Content::Tombstone) => Err(NotBegun::NoDeletion),
     }
-}
-
-/// The datagram that asks a question.
-pub(super) fn encode(question: &Question) -> Result<Bytes, Refusal> {
-    let encoded = match question {
-        Question::Get { key } => v1::encode_get(key),
-        Question::Put { key, record } => match &record.content {
-            Content::Value { value, .. } => v1::encode_put(key, value),
-            Content::Tombstone => return Err(Refusal::NoDeletion),
-        },
-        // Nothing that needs tags is asked so; what holds of a put then holds of asking for one.
-        Question::Tag { .. } | Question::Vouch { .. } | Question::Page { .. } => {
-            return Err(Refusal::NotV2);
-        }
-        Question::Status => Ok(Bytes::from_static(PROBE_KEY.as_bytes())),
-    };
-    encoded.map_err(|_| Refusal::Unrepresentable)
-}
-
-fn decode(asked: Asked, datagram: Bytes) -> Result<Heard, IllFormedReply> {
-    Ok(match asked {
-        Asked::Get { .. } | Asked::Fetch | Asked::Page | Asked::Status => {
-            Heard::Read(match GetReply::decode(datagram)? {
-                GetReply::Value(value) => ReadReply::Value(value),
-                GetReply::Unknown => ReadReply::Absent(None),
-            })
-        }
-        Asked::Put { .. } | Asked::Tag { .. } | Asked::Repair { .. } | Asked::Vouch { .. } => {
-            Heard::Write(match PutReply::decode(&datagram)? {
-                PutReply::Stored => WriteReply::Stored,
-                PutReply::Failed => WriteReply::Refused(Refusal::Unstated),
-            })
-        }
-    })
 }

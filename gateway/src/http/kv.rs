@@ -279,6 +279,9 @@ fn tell_read<R>(
         _ => None,
     };
     let report = ReadReport::new(coordinator.shared(), read, tag);
+    if read.has_met_v1() {
+        return Err(Problem::came_by_v1().with(report));
+    }
     match outcome {
         Some(ReadOutcome::Found(value, version)) => show(Found {
             value,

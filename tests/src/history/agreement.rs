@@ -65,7 +65,17 @@ pub struct Checked {
 
 /// Looks at all replies of a history, in any order; a violation is about the earliest that has one.
 pub fn check(history: &[AgreementOperation]) -> Result<Checked, Violation> {
-    let writes = Writes::among(history.iter().map(|asked| &asked.operation));
+    check_beside(history, &[])
+}
+
+/// The same where other operations were under way as well, whose writes may be read; they
+/// themselves are not looked at.
+pub fn check_beside(
+    history: &[AgreementOperation],
+    others: &[Operation],
+) -> Result<Checked, Violation> {
+    let writes = history.iter().map(|asked| &asked.operation).chain(others);
+    let writes = Writes::among(writes);
     let mut replies: Vec<&AgreementOperation> = history.iter().collect();
     replies.sort_by_key(|asked| asked.operation.returned);
     let mut checked = Checked {

@@ -21,9 +21,20 @@ impl World {
             self.report(Err(violation));
             return false;
         }
+        let next_word = match self.phase {
+            Phase::Chaos | Phase::Healed => Some(0),
+            Phase::LastWord { key } => Some(key + 1),
+            Phase::Reading { .. } => None,
+        };
+        if next_word.is_some_and(|from| self.have_last_word_from(from)) {
+            return true;
+        }
         let all = (0..self.plan.keys.len()).collect();
         let (gateway, keys, is_last) = match self.phase {
-            Phase::Chaos | Phase::Healed => (0, all, false),
+            Phase::Chaos | Phase::Healed | Phase::LastWord { .. } => {
+                self.invariants.v1_records.begin(&self.servers);
+                (0, all, false)
+            }
             Phase::Reading { gateway, is_last } => {
                 let mut again = std::mem::take(&mut self.refused);
                 if again.is_empty() {
@@ -45,6 +56,19 @@ impl World {
         true
     }
 
+    /// Has a client that speaks DKVS/1 write the next key that such clients use, from this one on, if
+    /// they are to write once more; false if there is none.
+    fn have_last_word_from(&mut self, from: usize) -> bool {
+        let has_last_word = self.plan.v1.as_ref().is_some_and(|v1| v1.has_last_word);
+        let mut keys = from..self.plan.keys.len();
+        let Some(key) = keys.find(|key| has_last_word && self.plan.is_shared(*key)) else {
+            return false;
+        };
+        self.phase = Phase::LastWord { key };
+        self.have_last_word(key);
+        true
+    }
+
     /// Reads keys at a gateway, from all replicas.
     fn read_all(&mut self, gateway: usize, keys: Vec<usize>) {
         for key in keys {
@@ -54,7 +78,9 @@ impl World {
             let level = plan.level;
             let ledger = &mut self.ledger;
             let operation = ledger.enter(name, key, Action::Read, level, 0, self.now);
-            ledger.entry_mut(operation).deadline = self.now + convergence::READ_WITHIN;
+            let entry = ledger.entry_mut(operation);
+            entry.deadline = self.now + convergence::READ_WITHIN;
+            entry.may_fall_back = true;
             let request = Request {
                 operation,
                 attempt: 1,
@@ -62,6 +88,7 @@ impl World {
                 asked: Asked::Read,
                 quorum: plan.read,
                 level,
+                may_fall_back: true,
                 timeout: convergence::READ_WITHIN,
                 waits_for_all: true,
             };
@@ -91,7 +118,9 @@ impl World {
         }
         for key in 0..self.plan.keys.len() {
             let plan = &self.plan.keys[key];
-            if plan.level == Level::Agreement || !self.can_be_read(plan) {
+            let is_by_v1 =
+                self.has_v1_servers(key) || self.invariants.v1_records.is_held(plan.key.as_bytes());
+            if plan.level == Level::Agreement || is_by_v1 || !self.can_be_read(plan) {
                 continue;
             }
             let ring = &self.shared.ring;
@@ -115,7 +144,10 @@ impl World {
         if self.violation.is_some() || self.promises_less {
             return;
         }
-        match registers::check(&self.ledger, &self.plan.keys) {
+        let checked = self.invariants.v1_records.check(&self.servers);
+        self.report(checked);
+        let has_v1_servers = |key| self.has_v1_servers(key);
+        match registers::check(&self.ledger, &self.plan.keys, has_v1_servers) {
             Ok(reads) => self.statistics.add(Count::ReadsChecked, reads),
             Err(violation) => self.report(Err(violation)),
         }
@@ -124,6 +156,9 @@ impl World {
     /// Counts what came of every operation.
     pub(super) fn count_outcomes(&mut self) {
         for entry in self.ledger.entries() {
+            if entry.c_quorum.is_some() {
+                continue;
+            }
             let count = match (entry.operation.action, entry.operation.reply) {
                 (Action::Read, Reply::Holds(_)) => Count::ReadsAnswered,
                 (Action::Read, _) => continue,

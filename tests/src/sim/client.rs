@@ -8,6 +8,7 @@ use std::time::Duration;
 use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
 
+use super::chance::Chance;
 use super::gateway::{Asked, Request};
 use super::ledger::Ledger;
 use super::moment::Moment;
@@ -26,6 +27,10 @@ pub struct Client {
     pub state: State,
     plan: WorkloadPlan,
     random: Random,
+    /// How likely a request may do with the level agreement.
+    falls_back: Chance,
+    /// For that, so that a world without DKVS/1 is what it would be if there were none.
+    random_of_v1: Random,
     gateway: Option<usize>,
 }
 
@@ -51,8 +56,10 @@ const ATTEMPTS_MAX: u32 = 6;
 
 impl Client {
     /// A client that has not asked anything yet.
-    pub fn new(seed: u64, number: usize, plan: WorkloadPlan) -> Self {
+    pub fn new(seed: u64, number: usize, plan: WorkloadPlan, falls_back: Chance) -> Self {
         Self {
+            falls_back,
+            random_of_v1: Random::of(seed, &format!("client {number} and DKVS/1")),
             number,
             name: number as u32,
             state: State::Thinks,
@@ -131,9 +138,11 @@ impl Client {
     ) -> Request {
         let timeout = self.random.one_of(&self.plan.timeouts);
         let waits_for_all = self.plan.waits_for_all.happens(&mut self.random);
+        let may_fall_back = self.falls_back.happens(&mut self.random_of_v1);
         let entry = ledger.entry_mut(operation);
         entry.deadline = now + timeout;
         entry.asker = Some(self.number);
+        entry.may_fall_back = may_fall_back;
         let key = &keys[entry.operation.key as usize];
         let asked = asked(entry.operation.action, entry.value_bytes, entry.tag);
         Request {
@@ -146,6 +155,7 @@ impl Client {
             },
             asked,
             level: entry.level,
+            may_fall_back,
             timeout,
             waits_for_all,
         }

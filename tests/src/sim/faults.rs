@@ -10,6 +10,7 @@ use super::log::Line;
 use super::network::{Direction, Route};
 use super::plan::{FaultKind, FaultPlan};
 use super::server::{Harm, Server};
+use super::v1_plan::Dialect;
 use super::world::{Event, World};
 use crate::random::Random;
 
@@ -214,7 +215,9 @@ impl World {
     }
 
     fn crash_server(&mut self, server: usize, kind: FaultKind) -> Option<Fault> {
-        if !self.may_take(server) {
+        // A gateway that met a server of DKVS/2 there would not ask it by DKVS/1 afterwards.
+        let is_v1 = self.plan.dialect(server) == Dialect::V1;
+        if !self.may_take(server) || (is_v1 && kind == FaultKind::Stranger) {
             return None;
         }
         let servers = self.servers.len();

@@ -21,7 +21,7 @@ use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::VALUE_BYTES_DEFAULT;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_gateway::coordinator::core::{Core, Machine, Now, Path, RequestId, Wish};
+use dkvs_gateway::coordinator::core::{Core, Heard, Machine, Now, Path, RequestId, Token, Wish};
 use dkvs_gateway::coordinator::{Limits, Protocol, Settings, Shared, Wait};
 use tokio::sync::{Semaphore, watch};
 
@@ -50,6 +50,12 @@ pub struct Gateway {
     /// By operation: what the core calls its request.
     under_way: BTreeMap<usize, RequestId>,
     refused: VecDeque<Waiter>,
+    /// What is to be asked by DKVS/1: from which socket, and of whom.
+    by_v1: VecDeque<(SocketAddrV4, usize, Bytes)>,
+    /// By socket: what was asked.
+    asked_by_v1: BTreeMap<SocketAddrV4, (Token, ServerId)>,
+    /// How many sockets for DKVS/1 it has opened.
+    sockets: u32,
 }
 
 /// What all gateways of a world have in common.
@@ -61,9 +67,14 @@ pub struct Setting {
 
 impl Setting {
     /// Of a cluster that demands a proof by these keys, if it has any.
-    pub fn new(shared: Arc<Shared>, datagram_bytes_max: usize, keys: Option<Keys>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        datagram_bytes_max: usize,
+        keys: Option<Keys>,
+        protocol: Protocol,
+    ) -> Self {
         let settings = Settings {
-            protocol: Protocol::V2,
+            protocol,
             datagram_bytes_max,
             value_bytes_max: VALUE_BYTES_DEFAULT,
             offload: false,
@@ -88,6 +99,12 @@ pub enum Stimulus {
     Datagram { server: usize, datagram: Bytes },
     /// The system tells that nobody listens at a server's port.
     Unreachable { server: usize },
+    /// The same by DKVS/1, at a socket that was opened for one question.
+    ByV1 {
+        socket: SocketAddrV4,
+        /// None: nobody listens.
+        datagram: Option<Bytes>,
+    },
     /// A client that asked for this operation is gone.
     Gone { operation: usize },
 }
@@ -102,6 +119,7 @@ pub struct Request {
     pub asked: Asked,
     pub quorum: Quorum,
     pub level: Level,
+    pub may_fall_back: bool,
     pub timeout: Duration,
     pub waits_for_all: bool,
 }
@@ -169,6 +187,9 @@ impl Gateway {
             inbox: VecDeque::new(),
             under_way: BTreeMap::new(),
             refused: VecDeque::new(),
+            by_v1: VecDeque::new(),
+            asked_by_v1: BTreeMap::new(),
+            sockets: 0,
         };
         gateway.start(Moment::START);
         gateway
@@ -207,6 +228,8 @@ impl Gateway {
         self.inbox.clear();
         self.under_way.clear();
         self.refused.clear();
+        self.by_v1.clear();
+        self.asked_by_v1.clear();
     }
 
     /// A process starts that knows nothing of those before it.
@@ -279,7 +302,7 @@ impl Gateway {
                 let wish = Wish {
                     quorum: request.quorum,
                     level: request.level,
-                    may_fall_back: false,
+                    may_fall_back: request.may_fall_back,
                     timeout: request.timeout,
                     wait: match request.waits_for_all {
                         true => Wait::All,
@@ -311,20 +334,61 @@ impl Gateway {
             Stimulus::Unreachable { server } => {
                 core.handle_unreachable(ServerId(server as u16), now);
             }
+            Stimulus::ByV1 { socket, datagram } => {
+                let Some((token, server)) = self.asked_by_v1.get(&socket).copied() else {
+                    return false;
+                };
+                let heard = match datagram {
+                    None => Ok(Heard::Unreachable { sent: false }),
+                    Some(datagram) => Heard::from_v1(token.asked(), datagram),
+                };
+                let Ok(heard) = heard else { return false };
+                self.asked_by_v1.remove(&socket);
+                core.handle_v1(token, server, heard, now);
+            }
             Stimulus::Gone { operation } => {
                 if let Some(id) = self.under_way.remove(&operation) {
                     core.cancel(id);
                 }
             }
         }
+        self.take_v1(moment);
         true
+    }
+
+    /// Whether this is the address of a gateway's socket for DKVS/1.
+    pub fn is_v1_socket(address: SocketAddrV4) -> bool {
+        matches!(address.ip().octets(), [10, 3, ..])
+    }
+
+    /// Takes what the core wants to be asked by DKVS/1, each from a socket of its own.
+    fn take_v1(&mut self, moment: Moment) {
+        let now = self.now(moment);
+        let Some(core) = &mut self.core else { return };
+        while let Some(ask) = core.poll_ask_by_v1() {
+            match ask.question.to_v1() {
+                Ok(datagram) => {
+                    self.sockets += 1;
+                    let [.., high, low_high, low] = self.sockets.to_be_bytes();
+                    let ip = Ipv4Addr::new(10, 3, high, self.number as u8);
+                    let socket = SocketAddrV4::new(ip, u16::from_be_bytes([low_high, low]));
+                    self.asked_by_v1.insert(socket, (ask.token, ask.server));
+                    self.by_v1.push_back((socket, ask.server.index(), datagram));
+                }
+                Err(refusal) => {
+                    let heard = Heard::refused(ask.token.asked(), refusal);
+                    core.handle_v1(ask.token, ask.server, heard, now);
+                }
+            }
+        }
     }
 
     /// What is due by now is done, unless the process stands still.
     pub fn handle_timeout(&mut self, now: Moment) {
-        let now = self.now(now);
+        let at = self.now(now);
         if let Some(core) = self.core.as_mut().filter(|_| !self.is_paused) {
-            core.handle_timeout(now);
+            core.handle_timeout(at);
+            self.take_v1(now);
         }
     }
 
@@ -337,22 +401,29 @@ impl Gateway {
     /// Whether there may be something to send.
     pub fn wants_to_send(&self) -> bool {
         let core = self.core.as_ref().filter(|_| !self.is_paused);
-        core.is_some_and(|core| self.sending_to.is_some() || core.wants_to_send())
+        core.is_some_and(|core| {
+            self.sending_to.is_some() || !self.by_v1.is_empty() || core.wants_to_send()
+        })
     }
 
-    /// The next datagram to send, and to whom.
-    pub fn poll_transmit(&mut self, now: Moment) -> Option<(usize, Bytes)> {
-        let now = self.now(now);
-        let core = self.core.as_mut().filter(|_| !self.is_paused)?;
+    /// The next datagram to send: from which address, and to whom.
+    pub fn poll_transmit(&mut self, now: Moment) -> Option<(SocketAddrV4, usize, Bytes)> {
+        let at = self.now(now);
         loop {
+            let core = self.core.as_mut().filter(|_| !self.is_paused)?;
+            if let Some(by_v1) = self.by_v1.pop_front() {
+                return Some(by_v1);
+            }
             let server = match self.sending_to.take() {
                 Some(server) => server,
                 None => core.poll_server()?,
             };
-            if let Some(datagram) = core.poll_transmit(server, now) {
+            if let Some(datagram) = core.poll_transmit(server, at) {
                 self.sending_to = Some(server);
-                return Some((server.index(), datagram.into()));
+                let address = self.address(server.index());
+                return Some((address, server.index(), datagram.into()));
             }
+            self.take_v1(now);
         }
     }
 

@@ -5,6 +5,7 @@
 //! says what became of it only if a gateway said so.
 
 use dkvs_common::quorum::level::Level;
+use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::write::{Applied, Write};
 use dkvs_common::tag::Tag;
 
@@ -33,6 +34,10 @@ pub struct Entry {
     pub deadline: Moment,
     /// Which client asks; none of those that only look what is left in the end.
     pub asker: Option<usize>,
+    /// Of an operation of a client that speaks DKVS/1: its n, and its w or r.
+    pub c_quorum: Option<Quorum>,
+    /// Whether it may have a lower level than its own, where servers or records of DKVS/1 are met.
+    pub may_fall_back: bool,
     /// What the reply says that the replicas said.
     pub said: Vec<Replica>,
     /// Whether no answer comes any more.
@@ -66,6 +71,8 @@ impl Ledger {
             attempts: 1,
             deadline: now,
             asker: None,
+            c_quorum: None,
+            may_fall_back: false,
             said: Vec::new(),
             is_left: false,
         });

@@ -18,6 +18,7 @@
 //! After quinn's `Pair`, openraft's one file per invariant and TigerBeetle's packet simulator.
 
 mod aftermath;
+mod c_client;
 pub mod campaign;
 pub mod chance;
 pub mod client;
@@ -35,6 +36,7 @@ pub mod queue;
 pub mod server;
 pub mod statistics;
 mod transport;
+pub mod v1_plan;
 pub mod values;
 mod workload;
 mod world;

@@ -10,6 +10,7 @@ use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::params::{Quorum, majority};
 
 use super::chance::{Chance, Delay, Span};
+use super::v1_plan::{Dialect, V1Plan};
 use crate::random::Random;
 
 /// A world before it begins.
@@ -37,6 +38,8 @@ pub struct Plan {
     pub faults: Vec<FaultPlan>,
     /// Most servers out of service at a time.
     pub down_max: usize,
+    /// What speaks DKVS/1, if anything does.
+    pub v1: Option<V1Plan>,
 }
 
 /// How bad it is altogether.
@@ -228,6 +231,28 @@ impl Weather {
 impl Plan {
     /// What this seed decides.
     pub fn of(seed: u64) -> Self {
+        let mut plan = Self::without_v1(seed);
+        // Keys prove nothing of DKVS/1.
+        if !plan.is_keyed {
+            let random = &mut Random::of(seed, "DKVS/1");
+            plan.v1 = V1Plan::draw(random, plan.servers.len(), &plan.keys);
+        }
+        plan
+    }
+
+    /// What a server speaks.
+    pub fn dialect(&self, server: usize) -> Dialect {
+        self.v1
+            .as_ref()
+            .map_or(Dialect::Both, |v1| v1.servers[server])
+    }
+
+    /// Whether clients of DKVS/1 use a key.
+    pub fn is_shared(&self, key: usize) -> bool {
+        self.v1.as_ref().is_some_and(|v1| v1.is_shared[key])
+    }
+
+    fn without_v1(seed: u64) -> Self {
         let random = &mut Random::of(seed, "plan");
         let severity = match random.below(100) {
             0..4 => Severity::Calm,
@@ -268,6 +293,7 @@ impl Plan {
                 Severity::Brutal => 1 + random.below(servers),
                 _ => 1 + random.below(usize::from(replication / 2)),
             },
+            v1: None,
         }
     }
 }

@@ -15,7 +15,7 @@ use dkvs_common::kv::Key;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::reply::Durability;
 use dkvs_common::wire::v2::session::SessionSecret;
-use dkvs_common::wire::v2::{Kind, kind_of};
+use dkvs_common::wire::v2::{Kind, MAGIC, kind_of};
 use dkvs_storage_node::service::access::Access;
 use dkvs_storage_node::service::late::{LateDatagram, Mailbox};
 use dkvs_storage_node::service::sessions::Issuer;
@@ -26,8 +26,10 @@ use dkvs_storage_node::store::disk::{
 use dkvs_storage_node::store::{MemoryStore, Shown, Store};
 
 use super::chance::Chance;
+use super::clock::WallClock;
 use super::moment::Moment;
 use super::plan::{DiskPlan, ServerPlan};
+use super::v1_plan::Dialect;
 use crate::disk::{Disk, Fault, Kept};
 use crate::random::Random;
 
@@ -47,6 +49,9 @@ pub struct Server {
     turn: Option<Moment>,
     /// Who answers in its place now and then, if it lies.
     liar: Option<Process>,
+    dialect: Dialect,
+    /// By which it mints tags for what comes by DKVS/1.
+    clock: WallClock,
 }
 
 /// The ring that a server belongs to, and how long its datagrams may be.
@@ -154,7 +159,10 @@ impl Server {
         ring: Ring,
         keys: Option<Keys>,
         [random, disk_random]: [Random; 2],
+        (dialect, ahead_ms): (Dialect, i64),
     ) -> Self {
+        // The servers of the original system have none.
+        let disks = disks.filter(|_| dialect != Dialect::V1);
         let on_disk = |plan| OnDisk {
             plan,
             disk: Disk::default(),
@@ -178,6 +186,8 @@ impl Server {
             busy_until: Moment::START,
             turn: None,
             liar: None,
+            dialect,
+            clock: WallClock::new(ahead_ms, 0),
         };
         server.start();
         server
@@ -326,7 +336,7 @@ impl Server {
         self.busy_until = now + takes;
         let lies = self.liar.is_some() && LIES.happens(&mut self.random);
         let process = self.liar.as_mut().filter(|_| lies).unwrap_or(process);
-        let replies = process.answer(&inbound, now);
+        let replies = process.answer(&inbound, now, self.dialect, self.clock);
         Some((inbound, replies, takes))
     }
 
@@ -494,10 +504,24 @@ impl OnDisk {
 
 impl Process {
     /// As a worker of the server does, datagram by datagram.
-    fn answer(&mut self, inbound: &Inbound, now: Moment) -> Vec<Bytes> {
+    fn answer(
+        &mut self,
+        inbound: &Inbound,
+        now: Moment,
+        dialect: Dialect,
+        clock: WallClock,
+    ) -> Vec<Bytes> {
         let mut replies = Vec::new();
         self.gateways.insert(inbound.peer, inbound.gateway);
-        if kind_of(&inbound.datagram) == Kind::V2 {
+        let kind = match dialect {
+            Dialect::Both => kind_of(&inbound.datagram),
+            Dialect::Lenient if inbound.datagram.starts_with(&MAGIC) => Kind::V2,
+            Dialect::Lenient | Dialect::V1 => Kind::V1,
+        };
+        if kind == Kind::DamagedV2 {
+            return replies;
+        }
+        if kind == Kind::V2 {
             let received = Received {
                 datagram: inbound.datagram.clone(),
                 peer: SocketAddr::V4(inbound.peer),
@@ -507,15 +531,12 @@ impl Process {
             let send = &mut |reply: Vec<u8>| replies.push(reply.into());
             self.service
                 .handle_v2(&received, &mut self.access, &self.mailbox, send);
-        } else if let Response::Datagram(reply) =
-            // Damage alone makes such a datagram. What it puts, it puts under no key of ours.
-            self.service.handle_v1(
-                inbound.datagram.clone(),
-                SocketAddr::V4(inbound.peer),
-                0,
-                &self.mailbox,
-            )
-        {
+        } else if let Response::Datagram(reply) = self.service.handle_v1(
+            inbound.datagram.clone(),
+            SocketAddr::V4(inbound.peer),
+            clock.unix_ms(now),
+            &self.mailbox,
+        ) {
             replies.push(reply);
         }
         replies

@@ -42,10 +42,13 @@ pub enum Count {
     Events,
     ReadsChecked,
     Commits,
+    COperations,
+    AsksByV1,
+    FallenBack,
 }
 
 impl Count {
-    const NAMES: [&'static str; 25] = [
+    const NAMES: [&'static str; 28] = [
         "reads",
         "writes",
         "deletes",
@@ -71,6 +74,9 @@ impl Count {
         "events",
         "reads that the checker looked at",
         "commits to disks",
+        "operations of clients that speak DKVS/1",
+        "questions of gateways by DKVS/1",
+        "requests that fell back to agreement",
     ];
 }
 
@@ -150,7 +156,7 @@ mod tests {
 
     #[test]
     fn every_count_has_its_name_and_worlds_add_up() {
-        assert_eq!(Count::Commits as usize + 1, Count::NAMES.len());
+        assert_eq!(Count::FallenBack as usize + 1, Count::NAMES.len());
         let mut one = Statistics::default();
         one.count(Count::Lost);
         one.count_fault(FaultKind::ClockJump);

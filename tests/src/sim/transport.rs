@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::c_client::CClient;
 use super::datagram::words;
+use super::gateway::Gateway;
+use super::invariants::downgrade;
 use super::log::{Line, digest};
 use super::moment::Moment;
 use super::network::{Arrival, Direction, Fate, Route};
@@ -16,22 +19,37 @@ use super::world::{Event, World};
 /// After so long it is looked again whether a server that stands still goes on.
 const PAUSED_DISK: Duration = Duration::from_millis(5);
 
+/// Whether this is an address from which servers are asked by DKVS/1.
+fn is_by_v1(peer: SocketAddrV4) -> bool {
+    Gateway::is_v1_socket(peer) || CClient::owner(peer).is_some()
+}
+
 impl World {
     /// Sends what a gateway has to send.
     pub(super) fn transmit(&mut self, gateway: usize) {
-        while let Some((server, datagram)) = self.gateways[gateway].poll_transmit(self.now) {
+        while let Some((peer, server, datagram)) = self.gateways[gateway].poll_transmit(self.now) {
             let route = Route {
                 gateway,
                 server,
                 direction: Direction::ToServer,
             };
-            let peer = self.gateways[gateway].address(server);
+            if Gateway::is_v1_socket(peer) {
+                self.statistics.count(Count::AsksByV1);
+                let dialect = self.plan.dialect(server);
+                self.report(downgrade::check_asked(gateway, server, dialect));
+            }
             self.send(route, peer, datagram, self.now);
         }
     }
 
     /// Sends a datagram that leaves at `leaves`. `peer` is the gateway's address.
-    fn send(&mut self, route: Route, peer: SocketAddrV4, datagram: Bytes, leaves: Moment) {
+    pub(super) fn send(
+        &mut self,
+        route: Route,
+        peer: SocketAddrV4,
+        datagram: Bytes,
+        leaves: Moment,
+    ) {
         self.datagrams += 1;
         let number = self.datagrams;
         self.statistics.count(Count::Datagrams);
@@ -49,6 +67,10 @@ impl World {
                     self.enter_arrival(route, peer, arrival, leaves, number);
                 }
             }
+        }
+        // By DKVS/1 a socket asks one server, once, and the system keeps out all others.
+        if is_by_v1(peer) {
+            return;
         }
         if let Some((server, after)) = self.network.misdeliver(route) {
             self.statistics.count(Count::Misdelivered);
@@ -84,6 +106,10 @@ impl World {
         let at = leaves + after;
         if is_damaged {
             self.statistics.count(Count::Damaged);
+            // Nothing shows it of what has no checksum but that of UDP, and is told to a client.
+            if is_by_v1(peer) && direction == Direction::ToGateway {
+                return;
+            }
         }
         let event = match direction {
             Direction::ToServer => Event::ArrivesAtServer {
@@ -148,6 +174,9 @@ impl World {
     pub(super) fn serve(&mut self, server: usize) {
         while let Some((inbound, replies, takes)) = self.servers[server].serve(self.now) {
             if self.servers[server].is_up() {
+                let dialect = self.plan.dialect(server);
+                let checked = downgrade::check_answered(server, dialect, inbound.peer, &replies);
+                self.report(checked);
                 let store = self.servers[server].store();
                 let confirmations = &mut self.invariants.confirmations;
                 let checked =

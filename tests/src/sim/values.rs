@@ -31,8 +31,9 @@ pub fn number_at_start(value: &[u8]) -> Option<u64> {
     digits.strip_prefix('v')?.parse().ok()
 }
 
-/// Which operation a value is from, if it is what [`content`] makes for it.
-pub fn number_of(value: &Value, held_type: &ContentType) -> Option<u64> {
+/// Which operation a value is from, if it is what [`content`] makes for it. `may_be_untyped` where
+/// it may have travelled by DKVS/1, which has no types.
+pub fn number_of(value: &Value, held_type: &ContentType, may_be_untyped: bool) -> Option<u64> {
     let number = number_at_start(value.as_bytes())?;
     let Content::Value {
         content_type,
@@ -41,7 +42,8 @@ pub fn number_of(value: &Value, held_type: &ContentType) -> Option<u64> {
     else {
         return None;
     };
-    (whole == *value && content_type == *held_type).then_some(number)
+    let is_untyped = may_be_untyped && *held_type == ContentType::default();
+    (whole == *value && (content_type == *held_type || is_untyped)).then_some(number)
 }
 
 fn name(number: u64) -> String {
@@ -66,12 +68,16 @@ mod tests {
             else {
                 panic!("it is a value");
             };
-            assert_eq!(number_of(&value, &content_type), Some(number));
-            assert_eq!(number_of(&value, &ContentType::default()), None);
+            assert_eq!(number_of(&value, &content_type, false), Some(number));
+            assert_eq!(number_of(&value, &ContentType::default(), false), None);
+            assert_eq!(
+                number_of(&value, &ContentType::default(), true),
+                Some(number)
+            );
             let mut changed = value.as_bytes().to_vec();
             *changed.last_mut().unwrap() ^= 1;
             let changed = Value::new(changed).unwrap();
-            assert_eq!(number_of(&changed, &content_type), None);
+            assert_eq!(number_of(&changed, &content_type, true), None);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! How operations are asked and answered, and what clients do who are not.
 
+use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::read::{Read, Standing};
 use dkvs_common::quorum::tally::Word;
 use dkvs_common::quorum::write::{Write, WriteReply};
+use dkvs_common::ring::{Position, RingPoint};
 
 use super::client::State;
 use super::gateway::{Answer, Request, Stimulus, Told};
@@ -10,6 +12,7 @@ use super::invariants::{convergence, deadlines, provenance, registers};
 use super::ledger::Entry;
 use super::log::Line;
 use super::statistics::Count;
+use super::v1_plan::Dialect;
 use super::world::{Event, Phase, World};
 use crate::history::{Action, Reply};
 
@@ -125,11 +128,13 @@ impl World {
             // Whoever asked went away before the gateway took notice.
             return self.report(checked);
         }
-        checked = checked.and(registers::check_level(entry, &told));
         let key = entry.operation.key as usize;
+        let may_fall_back = entry.may_fall_back && self.may_be_less(key, &told);
+        checked = checked.and(registers::check_level(entry, &told, may_fall_back));
         let reply = match &told {
             Told::Read(read) => {
-                let reply = provenance::reply(read, key as u32, &self.ledger);
+                let is_by_v1 = self.is_touched_by_v1(key);
+                let reply = provenance::reply(read, key as u32, &self.ledger, is_by_v1);
                 reply.unwrap_or_else(|violation| {
                     checked = Err(violation);
                     Reply::Unknown
@@ -137,7 +142,9 @@ impl World {
             }
             Told::Write(write, tag) => {
                 let confirmations = &self.invariants.confirmations;
-                let claims = confirmations.check(&self.plan.keys[key].key, write, *tag);
+                let is_v1 = |server| self.plan.dialect(server) == Dialect::V1;
+                let key = &self.plan.keys[key].key;
+                let claims = confirmations.check(key, write, *tag, is_v1);
                 checked = checked.and(claims);
                 entry.reply_of_write(write)
             }
@@ -147,9 +154,21 @@ impl World {
             if matches!(told, Told::Nothing) && !is_last {
                 self.refused.push(key);
             } else {
-                let key = &self.plan.keys[key];
-                if self.can_be_read(key) {
-                    checked = checked.and(convergence::check_read(&key.key, key.level, &told));
+                let is_by_v1 = self.is_touched_by_v1(key);
+                let plan = &self.plan.keys[key];
+                if self.can_be_read(plan) {
+                    let level = if is_by_v1 {
+                        Level::Agreement
+                    } else {
+                        plan.level
+                    };
+                    checked = checked.and(convergence::check_read(&plan.key, level, &told));
+                    let r = usize::from(plan.read.needed());
+                    let is_of_records = is_by_v1 && !self.has_v1_servers(key);
+                    if is_of_records && 2 * r > usize::from(plan.read.n()) {
+                        let records = &mut self.invariants.v1_records;
+                        checked = checked.and(records.check_read(key, reply));
+                    }
                 }
             }
         }
@@ -161,6 +180,12 @@ impl World {
             entry.tag = Some(*tag);
         }
         entry.said = registers::said(&told);
+        if let Some(level) = registers::level(&told)
+            && level != entry.level
+        {
+            entry.level = level;
+            self.statistics.count(Count::FallenBack);
+        }
         entry.end(reply, now);
         let entry = self.ledger.entry(operation);
         let numbers = [operation as u64, reply_number(reply)];
@@ -220,6 +245,29 @@ impl World {
             self.names += 1;
         }
         self.let_think(client);
+    }
+
+    /// Whether records or servers of DKVS/1 can have to do with a key.
+    pub(super) fn is_touched_by_v1(&self, key: usize) -> bool {
+        self.plan.is_shared(key) || self.has_v1_servers(key)
+    }
+
+    /// Whether a server of a key speaks DKVS/1 only.
+    pub(super) fn has_v1_servers(&self, key: usize) -> bool {
+        let plan = &self.plan.keys[key];
+        let n = usize::from(plan.read.n().max(plan.write.n()));
+        let list = self
+            .shared
+            .ring
+            .preference_list(Position::of_key(&plan.key), n);
+        let dialect = |point: &RingPoint| self.plan.dialect(point.server.index());
+        list.iter().any(|point| dialect(point) == Dialect::V1)
+    }
+
+    /// Whether a request for a key may be told at a lower level than its own.
+    fn may_be_less(&self, key: usize, told: &Told) -> bool {
+        let is_read = matches!(told, Told::Read(_));
+        self.has_v1_servers(key) || (is_read && self.plan.is_shared(key))
     }
 
     fn measure(&mut self, told: &Told, reply: Reply) {

@@ -15,14 +15,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkvs_common::cluster::{Cluster, Server as Listed};
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_gateway::coordinator::Shared;
+use dkvs_gateway::coordinator::{Protocol, Shared};
 
+use super::c_client::CClient;
+use super::chance::Chance;
 use super::client::Client;
 use super::faults::Faults;
 use super::gateway::{Gateway, Setting, Stimulus};
 use super::invariants::Violation;
 use super::invariants::confirmations::Confirmations;
 use super::invariants::contents::Contents;
+use super::invariants::v1_records::V1Records;
 use super::ledger::Ledger;
 use super::log::{Line, Log};
 use super::moment::Moment;
@@ -47,6 +50,7 @@ pub(super) struct World {
     pub(super) wakes: Vec<Option<Moment>>,
     turns: Vec<bool>,
     pub(super) clients: Vec<Client>,
+    pub(super) c_clients: Vec<CClient>,
     pub(super) names: u32,
     pub(super) ledger: Ledger,
     pub(super) faults: Faults,
@@ -70,6 +74,7 @@ pub(super) struct World {
 pub(super) struct Invariants {
     pub(super) contents: Contents,
     pub(super) confirmations: Confirmations,
+    pub(super) v1_records: V1Records,
 }
 
 /// How far a world has come.
@@ -79,6 +84,8 @@ pub(super) enum Phase {
     Chaos,
     /// Everybody has asked what they wanted to; nothing goes wrong any more.
     Healed,
+    /// A client that speaks DKVS/1 writes this key once more.
+    LastWord { key: usize },
     /// What is left is read at this gateway; once more, if it is to be the last time.
     Reading { gateway: usize, is_last: bool },
 }
@@ -120,6 +127,13 @@ pub(super) enum Event {
         operation: usize,
         attempt: u32,
     },
+    CClientTurn {
+        client: usize,
+    },
+    CClientEnds {
+        client: usize,
+        operation: usize,
+    },
     FaultBegins {
         plan: usize,
     },
@@ -152,11 +166,18 @@ impl World {
             datagram_bytes_max: plan.datagram_bytes_max,
         };
         let keys = plan.is_keyed.then(|| keys(seed));
-        let setting = Setting::new(Arc::clone(&shared), plan.datagram_bytes_max, keys.clone());
+        let protocol = match &plan.v1 {
+            Some(v1) if v1.is_auto => Protocol::Auto,
+            _ => Protocol::V2,
+        };
+        let bytes_max = plan.datagram_bytes_max;
+        let setting = Setting::new(Arc::clone(&shared), bytes_max, keys.clone(), protocol);
         let server = |(number, server): (usize, &super::plan::ServerPlan)| {
             let random = Random::of(seed, &format!("server {number}"));
             let random = [random, Random::of(seed, &format!("disk {number}"))];
-            let mut server = Server::new(*server, plan.disks, ring, keys.clone(), random);
+            let ahead_ms = plan.v1.as_ref().map_or(0, |v1| v1.ahead_ms[number]);
+            let v1 = (plan.dialect(number), ahead_ms);
+            let mut server = Server::new(*server, plan.disks, ring, keys.clone(), random, v1);
             if options.sabotage == Some(Sabotage::Lying) {
                 server.lie();
             }
@@ -166,7 +187,10 @@ impl World {
             Gateway::new(seed, number, *gateway, setting.clone())
         };
         let (gateways, servers) = (plan.gateways.len(), plan.servers.len());
-        let client = |number| Client::new(seed, number, plan.workload);
+        let falls_back = plan.v1.as_ref().map_or(Chance::NEVER, |v1| v1.falls_back);
+        let client = |number| Client::new(seed, number, plan.workload, falls_back);
+        let c_clients = plan.v1.as_ref().map_or(0, |v1| v1.clients);
+        let c_client = |number| CClient::new(seed, number, gateways);
         let mut world = Self {
             now: Moment::START,
             queue: Queue::default(),
@@ -176,6 +200,7 @@ impl World {
             wakes: vec![None; gateways],
             turns: vec![false; gateways],
             clients: (0..plan.workload.clients).map(client).collect(),
+            c_clients: (0..c_clients).map(c_client).collect(),
             names: plan.workload.clients as u32,
             ledger: Ledger::default(),
             faults: Faults::new(seed, plan.faults.clone()),
@@ -201,6 +226,9 @@ impl World {
         });
         for client in 0..self.clients.len() {
             self.let_think(client);
+        }
+        for client in 0..self.c_clients.len() {
+            self.let_c_client_think(client);
         }
         for plan in 0..self.faults.kinds() {
             self.expect_fault(plan);
@@ -255,8 +283,15 @@ impl World {
                 number,
                 datagram,
             } => {
-                let is_heard = self.gateways[gateway].address(server) == to
-                    && self.tell_gateway(gateway, Stimulus::Datagram { server, datagram });
+                let is_heard = if let Some(client) = CClient::owner(to) {
+                    self.answer_c_client(client, to, server, datagram)
+                } else if Gateway::is_v1_socket(to) {
+                    let (socket, datagram) = (to, Some(datagram));
+                    self.tell_gateway(gateway, Stimulus::ByV1 { socket, datagram })
+                } else {
+                    self.gateways[gateway].address(server) == to
+                        && self.tell_gateway(gateway, Stimulus::Datagram { server, datagram })
+                };
                 self.note_arrival(number, is_heard, || format!("gw{gateway}"));
             }
             Event::Notice {
@@ -264,7 +299,10 @@ impl World {
                 server,
                 to,
             } => {
-                if self.gateways[gateway].address(server) == to {
+                if Gateway::is_v1_socket(to) {
+                    let (socket, datagram) = (to, None);
+                    self.tell_gateway(gateway, Stimulus::ByV1 { socket, datagram });
+                } else if self.gateways[gateway].address(server) == to {
                     self.statistics.count(Count::Notices);
                     self.log.enter(
                         self.now,
@@ -294,6 +332,10 @@ impl World {
                 operation,
                 attempt,
             } => self.lose_patience(client, operation, attempt),
+            Event::CClientTurn { client } => self.take_c_client_turn(client),
+            Event::CClientEnds { client, operation } => {
+                self.time_out_c_client(client, operation);
+            }
             Event::FaultBegins { plan } => {
                 if self.phase == Phase::Chaos {
                     self.begin_fault(plan);

@@ -1,5 +1,6 @@
 //! The gateway in front of real servers, over real sockets.
 
+mod c_clients;
 mod clients;
 mod connections;
 mod console;

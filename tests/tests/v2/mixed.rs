@@ -175,3 +175,67 @@ async fn a_gateway_for_dkvs_1_only_never_sends_a_datagram_of_dkvs_2() {
         assert_eq!(other.asked_by_v2(), 0);
     }
 }
+
+/// What a server speaks, a gateway learns from its first requests: those have to succeed as well.
+#[tokio::test]
+async fn the_first_request_of_a_gateway_may_need_every_server_of_either_version() {
+    let mixed = Mixed::start(2, 3, AUTO);
+    let ours = mixed.ours.iter().map(|node| node.addr);
+    let others = mixed.others.iter().map(|other| other.addr);
+    let servers = ServersFile::new(&ours.chain(others).collect::<Vec<_>>());
+    for round in 0..20 {
+        let gateway = PROGRAMS.gateway_over(&servers, &[AUTO, &["--workers", "1"]].concat());
+        let url = gateway.url(&format!("/kv/key-{round}?w=3"));
+        let first = put(&mixed.client, url, "v").await;
+        assert_eq!(first.status, 200, "{first:?}");
+        assert_eq!(first.statuses(), ["stored"; 3]);
+        let gateway = PROGRAMS.gateway_over(&servers, &[AUTO, &["--workers", "1"]].concat());
+        let url = gateway.url(&format!("/kv/key-{round}?n=3&r=3&wait=all"));
+        let first = get(&mixed.client, url).await;
+        assert_eq!(first.json["value"], "v", "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_by_dkvs_1_alone_is_told_of_with_what_to_do() {
+    for (arguments, advice) in [
+        (&[][..], "start the gateway with --protocol auto"),
+        (AUTO, "agreement"),
+    ] {
+        let mut mixed = Mixed::start(2, 1, arguments);
+        let addr = mixed.others[0].addr;
+        mixed.put("", "v").await;
+        until("the gateway has noticed", async || {
+            mixed.protocols().await[2] == "DKVS/1"
+        })
+        .await;
+        let servers = get(&mixed.client, mixed.gateway.url("/servers")).await;
+        let told = &servers.json["servers"];
+        assert!(told[0]["advice"].is_null() && told[1]["advice"].is_null());
+        assert!(
+            told[2]["advice"].as_str().unwrap().contains(advice),
+            "{told}"
+        );
+        let ready = get(&mixed.client, mixed.gateway.url("/readyz")).await;
+        let told = ready.json["advice"][0].as_str().unwrap();
+        assert!(
+            told.contains(&addr.to_string()) && told.contains(advice),
+            "{told}"
+        );
+        let logged = mixed
+            .gateway
+            .process
+            .stderr_line_with("answers by DKVS/1 only");
+        assert!(logged.contains(&addr.to_string()), "{logged}");
+    }
+    let mixed = Mixed::start(1, 2, &[]);
+    mixed.put("", "v").await;
+    until("the gateway has noticed", async || {
+        mixed.protocols().await[1..] == ["DKVS/1", "DKVS/1"]
+    })
+    .await;
+    let ready = get(&mixed.client, mixed.gateway.url("/readyz")).await;
+    assert_eq!((ready.status.as_u16(), ready.problem()), (503, "not-ready"));
+    let detail = ready.json["detail"].as_str().unwrap();
+    assert!(detail.contains("--protocol auto"), "{detail}");
+}

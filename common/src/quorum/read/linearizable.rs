@@ -238,6 +238,11 @@ impl Read {
         }
     }
 
+    /// Whether a replica told of a record that came by DKVS/1.
+    pub fn has_met_v1(&self) -> bool {
+        self.has_met_v1
+    }
+
     /// When to call [`Self::handle_timeout`], as long as anything is open.
     pub fn poll_timeout(&self) -> Option<Instant> {
         (!self.is_complete()).then_some(self.deadline)

@@ -139,15 +139,20 @@ impl Read {
         }
     }
 
-    /// The same read at the agreement level, if all that this one came to is that it cannot have
-    /// the level that it was to have. It begins anew.
+    /// The same read at the agreement level, which begins anew; none if this one has an answer, and
+    /// no replica told of a record that came by DKVS/1.
     pub fn agreeing_instead(&self, now: Instant, deadline: Instant) -> Option<Self> {
-        match self.outcome() {
-            Some(ReadOutcome::CameByV1) | None => {
-                let (list, quorum) = (self.list(), self.quorum());
-                Some(Self::new(list, quorum, Level::Agreement, now, deadline))
-            }
-            Some(_) => None,
+        let may_begin = self.outcome().is_none() || self.has_met_v1();
+        let again = || Self::new(self.list(), self.quorum(), Level::Agreement, now, deadline);
+        may_begin.then(again)
+    }
+
+    /// Whether it is to be linearizable, and a replica told of a record that came by DKVS/1, be it
+    /// after the outcome.
+    pub fn has_met_v1(&self) -> bool {
+        match self {
+            Self::Agreement(_) => false,
+            Self::Linearizable(read) => read.has_met_v1(),
         }
     }
 

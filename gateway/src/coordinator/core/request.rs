@@ -8,7 +8,7 @@ use dkvs_common::connection::fetch::{Assembly, Digest};
 use dkvs_common::connection::link::Ticket;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::list::List;
-use dkvs_common::quorum::read::{Read, ReadOutcome, ReadReply};
+use dkvs_common::quorum::read::{Read, ReadReply};
 use dkvs_common::quorum::tally::Word;
 use dkvs_common::quorum::write::Write;
 use dkvs_common::quorum::{Ask, Level, Refusal, Transmit};
@@ -342,10 +342,10 @@ impl<W> InFlight<W> {
         }
     }
 
-    /// Whether it is a read that cannot have its level, and may do with less.
+    /// Whether it is a read that met a record by DKVS/1 before anyone was told what it came to, and
+    /// may do with less than its level.
     pub(super) fn wants_to_fall_back(&self) -> bool {
-        matches!(&self.machine, Machine::Read(read)
-            if self.may_fall_back && read.outcome() == Some(&ReadOutcome::CameByV1))
+        matches!(&self.machine, Machine::Read(read) if self.may_fall_back && read.has_met_v1())
     }
 
     /// Goes back to the beginning at the agreement level, if it may and if it has changed nothing

@@ -7,8 +7,9 @@ use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::PageWish;
 use dkvs_common::quorum::read::ReadReply;
 use dkvs_common::quorum::write::WriteReply;
-use dkvs_common::record::Record;
+use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
+use dkvs_common::wire::v1::{self, GetReply, IllFormedReply, PutReply};
 use dkvs_common::wire::v2::reply::{PageEntry, Reply};
 use dkvs_common::wire::v2::request::Request;
 
@@ -24,6 +25,13 @@ pub struct Token {
     /// that are none of its business.
     pub(super) attempt: u8,
     pub(in crate::coordinator) asked: Asked,
+}
+
+impl Token {
+    /// Which of the request's questions.
+    pub fn asked(self) -> Asked {
+        self.asked
+    }
 }
 
 /// Which of a request's questions an answer is to.
@@ -102,7 +110,29 @@ pub enum Question {
     Status,
 }
 
+/// The key that is asked for to see whether a DKVS/1 server answers; what it holds does not
+/// matter.
+const PROBE_KEY: &str = "dkvs probe";
+
 impl Question {
+    /// The datagram that asks it by DKVS/1. Fails with what that comes to if it cannot be asked so.
+    pub fn to_v1(&self) -> Result<Bytes, Refusal> {
+        let encoded = match self {
+            Self::Get { key } => v1::encode_get(key),
+            Self::Put { key, record } => match &record.content {
+                Content::Value { value, .. } => v1::encode_put(key, value),
+                Content::Tombstone => return Err(Refusal::NoDeletion),
+            },
+            // Nothing that needs tags is asked so; what holds of a put then holds of asking for
+            // one.
+            Self::Tag { .. } | Self::Vouch { .. } | Self::Page { .. } => {
+                return Err(Refusal::NotV2);
+            }
+            Self::Status => Ok(Bytes::from_static(PROBE_KEY.as_bytes())),
+        };
+        encoded.map_err(|_| Refusal::Unrepresentable)
+    }
+
     pub(super) fn to_request(&self) -> Request {
         match self.clone() {
             Self::Get { key } => Request::Get { key },
@@ -156,8 +186,26 @@ pub enum Heard {
 }
 
 impl Heard {
+    /// What a datagram of DKVS/1 means as the answer to what was asked.
+    pub fn from_v1(asked: Asked, datagram: Bytes) -> Result<Self, IllFormedReply> {
+        Ok(match asked {
+            Asked::Get { .. } | Asked::Fetch | Asked::Page | Asked::Status => {
+                Self::Read(match GetReply::decode(datagram)? {
+                    GetReply::Value(value) => ReadReply::Value(value),
+                    GetReply::Unknown => ReadReply::Absent(None),
+                })
+            }
+            Asked::Put { .. } | Asked::Tag { .. } | Asked::Repair { .. } | Asked::Vouch { .. } => {
+                Self::Write(match PutReply::decode(&datagram)? {
+                    PutReply::Stored => WriteReply::Stored,
+                    PutReply::Failed => WriteReply::Refused(Refusal::Unstated),
+                })
+            }
+        })
+    }
+
     /// A refusal, as the answer to what was asked.
-    pub(in crate::coordinator) fn refused(asked: Asked, refusal: Refusal) -> Self {
+    pub fn refused(asked: Asked, refusal: Refusal) -> Self {
         match asked {
             Asked::Get { .. } => Self::Read(ReadReply::Refused(refusal)),
             Asked::Tag { .. } | Asked::Put { .. } | Asked::Repair { .. } => {

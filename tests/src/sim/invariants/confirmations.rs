@@ -16,6 +16,7 @@ use dkvs_common::wire::v2::request::Request;
 use dkvs_storage_node::store::{MemoryStore, Packed};
 
 use super::Violation;
+use super::v1_records::is_by_v1;
 use crate::sim::datagram::{self, tag_words};
 
 const NAME: &str = "confirmations";
@@ -121,8 +122,15 @@ impl Confirmations {
         self.held.retain(|(held_by, _), _| *held_by != server);
     }
 
-    /// A gateway has told how a write ended.
-    pub fn check(&self, key: &Key, write: &Write, tag: Option<Tag>) -> Result<(), Violation> {
+    /// A gateway has told how a write ended. Servers that speak DKVS/1 only (`is_v1`) have their own
+    /// tags for what they hold, and are taken at their word.
+    pub fn check(
+        &self,
+        key: &Key,
+        write: &Write,
+        tag: Option<Tag>,
+        is_v1: impl Fn(usize) -> bool,
+    ) -> Result<(), Violation> {
         let mut confirmed = 0;
         for replica in write.replicas() {
             let Word::Answer(answer @ (WriteReply::Stored | WriteReply::Superseded(_))) =
@@ -132,14 +140,19 @@ impl Confirmations {
             };
             let server = replica.server.index();
             let did = tag.is_some_and(|tag| self.answered.contains(&(server, key.clone(), tag)));
-            if !did {
+            if !did && !is_v1(server) {
                 let tag = tag.map_or("no tag".into(), tag_words);
                 let what = format!(
                     "s{server} is said to have answered the put of {key:?} at {tag} with {answer:?}, and did not"
                 );
                 return Err(Violation::new(NAME, what));
             }
-            confirmed += 1;
+            // What came by DKVS/1 may be older, and confirms nothing.
+            let is_confirmed = match answer {
+                WriteReply::Superseded(held) => !is_by_v1(held),
+                _ => true,
+            };
+            confirmed += usize::from(is_confirmed);
         }
         let needed = usize::from(write.quorum().needed());
         if write.applied() == Applied::Committed && confirmed < needed {

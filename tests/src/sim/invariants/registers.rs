@@ -15,14 +15,21 @@ use crate::sim::plan::KeyPlan;
 
 const NAME: &str = "registers";
 
-/// A request was told this.
-pub fn check_level(entry: &Entry, told: &Told) -> Result<(), Violation> {
-    let level = match told {
-        Told::Read(read) => read.level(),
-        Told::Write(write, _) => write.level(),
-        Told::Nothing => return Ok(()),
+/// What a request was told it had.
+pub fn level(told: &Told) -> Option<Level> {
+    match told {
+        Told::Read(read) => Some(read.level()),
+        Told::Write(write, _) => Some(write.level()),
+        Told::Nothing => None,
+    }
+}
+
+/// A request was told this. It has its own level; or agreement, where it may fall back.
+pub fn check_level(entry: &Entry, told: &Told, may_fall_back: bool) -> Result<(), Violation> {
+    let Some(level) = level(told) else {
+        return Ok(());
     };
-    if level == entry.level {
+    if level == entry.level || (may_fall_back && level == Level::Agreement) {
         return Ok(());
     }
     let what = format!("{} was asked for, and {level} was given", entry.level);
@@ -65,26 +72,32 @@ fn said_to_write(write: &Write) -> Vec<Replica> {
     write.replicas().iter().map(replica).collect()
 }
 
-/// Looks at the whole history, each key at its own level; how many reads that told something it
-/// has.
-pub fn check(ledger: &Ledger, keys: &[KeyPlan]) -> Result<u64, Violation> {
+/// Looks at the whole history, each operation at the level that it had; how many reads that told
+/// something it has. Of keys with servers that speak DKVS/1 only (`has_v1_servers`), writes at both
+/// levels are read at both, so that those at the level linearizable make no register of their own.
+pub fn check(
+    ledger: &Ledger,
+    keys: &[KeyPlan],
+    has_v1_servers: impl Fn(usize) -> bool,
+) -> Result<u64, Violation> {
     let (linearizable, others): (Vec<&Entry>, Vec<&Entry>) = ledger
         .entries()
         .iter()
         .partition(|entry| entry.level == Level::Linearizable);
-    let history = linearizable
-        .into_iter()
-        .map(|entry| entry.operation.clone());
-    let history: Vec<Operation> = history.collect();
+    let all = linearizable.iter().map(|entry| &entry.operation);
+    let beside: Vec<Operation> = all.cloned().collect();
+    let is_register = |operation: &&Operation| !has_v1_servers(operation.key as usize);
+    let history: Vec<Operation> = beside.iter().filter(is_register).cloned().collect();
     let violated = |violation: String| Violation::new(NAME, violation);
     let reads =
         linearizable::check(&history).map_err(|violation| violated(violation.to_string()))?;
 
     let operation = |entry: &Entry| {
         let key = &keys[entry.operation.key as usize];
-        let quorum = match entry.operation.action {
-            Action::Read => key.read,
-            Action::Write(_) | Action::Delete => key.write,
+        let quorum = match (entry.c_quorum, entry.operation.action) {
+            (Some(quorum), _) => quorum,
+            (None, Action::Read) => key.read,
+            (None, Action::Write(_) | Action::Delete) => key.write,
         };
         AgreementOperation {
             operation: entry.operation.clone(),
@@ -94,7 +107,7 @@ pub fn check(ledger: &Ledger, keys: &[KeyPlan]) -> Result<u64, Violation> {
         }
     };
     let history: Vec<AgreementOperation> = others.into_iter().map(operation).collect();
-    let checked =
-        agreement::check(&history).map_err(|violation| violated(violation.to_string()))?;
+    let checked = agreement::check_beside(&history, &beside)
+        .map_err(|violation| violated(violation.to_string()))?;
     Ok((reads.reads + checked.found + checked.absent) as u64)
 }
