@@ -6,6 +6,7 @@
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
 //! * [`histogram`]: how long things took, for `/metrics`
 //! * `ready`: asking another gateway whether it is ready
+//! * `settings`, `environment`: which values settings take, and where they come from
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
 //! A gateway keeps nothing that a request depends on: any number may run side by side.
@@ -19,10 +20,12 @@ pub mod cli;
 pub mod config;
 pub mod coordinator;
 pub mod embedded;
+mod environment;
 pub mod histogram;
 pub mod http;
 #[cfg(feature = "otel")]
 pub mod otel;
 mod ready;
+mod settings;
 pub mod tls;
 pub mod tokens;
