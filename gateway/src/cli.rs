@@ -17,7 +17,7 @@ use dkvs_common::cluster::Cluster;
 use dkvs_storage_node::about;
 use dkvs_storage_node::cli::{Backups, Hangups, Signals};
 use dkvs_storage_node::key_file::KeyFile;
-use dkvs_storage_node::{log, program};
+use dkvs_storage_node::{log, open_files, program};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -29,16 +29,10 @@ use crate::http::gate::Gate;
 use crate::http::metrics;
 use crate::http::serve::{self, Listener};
 use crate::http::{App, Common};
+use crate::open_files::Wish;
 use crate::ready;
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::{self, TokenFile};
-
-/// File descriptors that are neither connections nor sockets towards servers: listeners, the
-/// runtimes' own, and an embedded cluster of 255 servers.
-const DESCRIPTORS_RESERVED: usize = 512;
-
-/// Most sockets towards servers per worker, where the system allows as many.
-const SOCKETS_MAX: usize = 4_096;
 
 /// Bytes of long values on their way, per worker.
 const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
@@ -111,6 +105,7 @@ fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
 
 fn run(config: &Config) -> anyhow::Result<()> {
     let _log = start_log(config)?;
+    let files_max = open_files::raise_limit();
     let (cluster, embedded) = match &config.servers {
         Servers::File(path) => (read_cluster(path)?, None),
         Servers::Embedded(servers) => {
@@ -122,7 +117,15 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let workers = config
         .workers
         .map_or_else(default_workers, |workers| workers.get());
-    let allowed = descriptors(workers, cluster.servers().len(), config.max_connections)?;
+    let wish = Wish {
+        workers,
+        servers: cluster.servers().len(),
+        embedded: embedded
+            .as_ref()
+            .map_or(0, |it| it.cluster().servers().len()),
+        connections_max: config.max_connections,
+    };
+    let allowed = wish.grant(files_max)?;
     let files = Files::open(config)?;
     let settings = Settings {
         protocol: config.protocol,
@@ -133,7 +136,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         timeout_max: Duration::from_millis(TIMEOUT_MS_MAX),
         limits: Limits {
             requests_max: config.max_in_flight,
-            sockets_max: allowed.sockets_max,
+            sockets_max: allowed.v1_sockets_max,
             value_bytes_in_flight_max: VALUE_BYTES_IN_FLIGHT_MAX.max(4 * config.value_bytes_max),
         },
     };
@@ -296,55 +299,6 @@ fn default_workers() -> usize {
     } else {
         1
     }
-}
-
-/// How much each worker may have open.
-struct Descriptors {
-    connections_max: usize,
-    sockets_max: usize,
-}
-
-/// What the process's limit on open files allows each worker, after raising that limit as far as
-/// the system lets it: what DKVS/1 may need is kept back from connections.
-fn descriptors(
-    workers: usize,
-    servers: usize,
-    connections_max: usize,
-) -> anyhow::Result<Descriptors> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit on open files stays as it is");
-    }
-    let files = getrlimit(Resource::Nofile).current;
-    let files = files.map_or(usize::MAX, |limit| {
-        usize::try_from(limit).unwrap_or(usize::MAX)
-    });
-    // Each worker has a DKVS/2 socket for each server.
-    let per_worker = files.saturating_sub(DESCRIPTORS_RESERVED) / workers;
-    let per_worker = per_worker.saturating_sub(servers);
-    let sockets_max = SOCKETS_MAX.min(per_worker / 2);
-    let allowed = Descriptors {
-        connections_max: connections_max.min(per_worker - sockets_max),
-        sockets_max,
-    };
-    ensure!(
-        per_worker >= 64,
-        "a process that may open {files} files is too small for {workers} workers; raise the limit \
-         (ulimit -n) or lower --workers"
-    );
-    if allowed.connections_max < connections_max || allowed.sockets_max < SOCKETS_MAX {
-        let Descriptors {
-            connections_max,
-            sockets_max,
-        } = allowed;
-        tracing::warn!(
-            "the process may open {files} files only: at most {connections_max} connections and \
-             {sockets_max} sockets towards servers per worker"
-        );
-    }
-    Ok(allowed)
 }
 
 type WorkerThread = JoinHandle<anyhow::Result<()>>;

@@ -29,6 +29,7 @@ use crate::key_file::{self, KeyFile};
 use crate::log::filter::{self, LogFilter};
 use crate::log::{self, LogFormat};
 use crate::metrics;
+use crate::open_files;
 use crate::program;
 use crate::service::{Config, Service};
 pub use crate::signals::{Backups, Hangups, Signals};
@@ -329,6 +330,13 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     refuse_strangers(arguments)?;
     let workers = arguments.workers.unwrap_or_else(workers_default);
+    let (files, wanted) = (
+        open_files::raise_limit(),
+        open_files::wanted_by_server(workers.get()),
+    );
+    if files < wanted {
+        tracing::warn!("the process may open {files} files only, and may need {wanted}");
+    }
     let config = config(arguments)?;
     let key_file = arguments
         .key_file

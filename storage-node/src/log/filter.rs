@@ -11,6 +11,7 @@ pub const MODULES: &[&str] = &[
     "dkvs_storage_node::cli",
     "dkvs_storage_node::key_file",
     "dkvs_storage_node::metrics::serve",
+    "dkvs_storage_node::open_files",
     "dkvs_storage_node::service",
     "dkvs_storage_node::service::list",
     "dkvs_storage_node::service::stage",
