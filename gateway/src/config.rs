@@ -26,7 +26,7 @@ use serde::Deserialize;
 use crate::coordinator::Protocol;
 use crate::http::gate::Policy;
 use crate::http::hosts::{Hosts, parse_host, parse_origin};
-use crate::settings::{self, COUNT_MAX, WORKERS_MAX, parse_log, parse_whole};
+use crate::settings::{self, COUNT_MAX, WORKERS_MAX, parse_listen, parse_log, parse_whole};
 use crate::tls;
 use crate::tokens::{self, Scopes};
 
@@ -159,6 +159,7 @@ pub struct Flags {
         long,
         env = "DKVS_ALLOWED_HOST",
         value_name = "NAME",
+        value_parser = settings::parse_host,
         value_delimiter = ','
     )]
     allowed_host: Vec<String>,
@@ -169,6 +170,7 @@ pub struct Flags {
         long,
         env = "DKVS_CORS_ORIGIN",
         value_name = "ORIGIN",
+        value_parser = settings::parse_origin,
         value_delimiter = ','
     )]
     cors_origin: Vec<String>,
@@ -237,12 +239,6 @@ pub(crate) struct NewToken {
     pub(crate) prefix: Vec<String>,
 }
 
-fn parse_listen(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse().map_err(
-        |_| "it is an IP address and a port from 0 to 65535, as in 127.0.0.1:8080 or [::1]:8080",
-    )
-}
-
 fn parse_name(name: &str) -> Result<String, &'static str> {
     tokens::is_name(name)
         .then(|| name.to_owned())
@@ -264,6 +260,7 @@ struct File {
     #[serde(default, deserialize_with = "settings::path")]
     data_dir: Option<PathBuf>,
     durability: Option<DurabilityName>,
+    #[serde(default, deserialize_with = "settings::listen")]
     listen: Option<SocketAddr>,
     #[serde(default, deserialize_with = "settings::whole::<1, 255, _, _>")]
     replication: Option<NonZeroU8>,
@@ -302,7 +299,9 @@ struct File {
     tls_key: Option<PathBuf>,
     #[serde(default, deserialize_with = "settings::path")]
     tls_client_ca: Option<PathBuf>,
+    #[serde(default, deserialize_with = "settings::hosts")]
     allowed_host: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "settings::origins")]
     cors_origin: Option<Vec<String>>,
     insecure: Option<bool>,
     #[serde(default, deserialize_with = "settings::log")]
@@ -631,8 +630,8 @@ mod tests {
         ] {
             assert!(refusal(part).contains("belong together"), "{part:?}");
         }
-        assert!(refusal(&["--allowed-host", "a,http://b"]).contains("\"http://b\""));
-        assert!(refusal(&["--cors-origin", "*"]).contains("\"*\""));
+        assert!(refusal(&["--allowed-host", "a,http://b"]).contains("'http://b'"));
+        assert!(refusal(&["--cors-origin", "*"]).contains("'*'"));
         assert!(refusal(&["--max-datagram", "511"]).contains("from 512 to 65507"));
         assert!(refusal(&["--max-value", "16777217"]).contains("from 0 to 16777216"));
         assert!(refusal(&["--protocol", "v1", "--key-file", "f"]).contains("prove"));

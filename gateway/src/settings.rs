@@ -1,10 +1,15 @@
 //! Single settings: which values they take, and what is said of others, wherever they stand.
 
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use dkvs_storage_node::log::filter::{self, LogFilter};
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+use crate::http::hosts;
 
 /// Most threads, and so listeners.
 pub(crate) const WORKERS_MAX: u64 = 1_024;
@@ -79,11 +84,24 @@ pub(crate) fn parse_whole<const MIN: u64, const MAX: u64, T: Whole>(
 pub(crate) fn whole<'de, const MIN: u64, const MAX: u64, T: Whole, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
-    let number = i64::deserialize(from)?.try_into().ok();
-    let number = number.and_then(within::<MIN, MAX, T>);
-    number
-        .map(Some)
-        .ok_or_else(|| D::Error::custom(range::<MIN, MAX>()))
+    let range = Range::<MIN, MAX, T>(PhantomData);
+    from.deserialize_i64(range).map(Some)
+}
+
+struct Range<const MIN: u64, const MAX: u64, T>(PhantomData<T>);
+
+impl<const MIN: u64, const MAX: u64, T: Whole> Visitor<'_> for Range<MIN, MAX, T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {MIN} to {MAX}")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        let number = number.try_into().ok();
+        let number = number.and_then(within::<MIN, MAX, T>);
+        number.ok_or_else(|| E::custom(range::<MIN, MAX>()))
+    }
 }
 
 fn within<const MIN: u64, const MAX: u64, T: Whole>(number: u64) -> Option<T> {
@@ -104,6 +122,58 @@ pub(crate) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>
             "the path is empty; give one, or leave out the line",
         )),
     }
+}
+
+/// Where to listen, on the command line or in the environment.
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(
+        |_| "it is an IP address and a port from 0 to 65535, as in 127.0.0.1:8080 or [::1]:8080",
+    )
+}
+
+/// The same in the file.
+pub(crate) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_listen(&text).map(Some).map_err(D::Error::custom)
+}
+
+/// A host that requests may be for, on the command line or in the environment.
+pub(crate) fn parse_host(text: &str) -> Result<String, &'static str> {
+    let host = hosts::parse_host(text).map(|_| text.to_owned());
+    host.ok_or("it is no host name or address; leave out scheme, port and path")
+}
+
+/// Some of them in the file.
+pub(crate) fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    all(from, parse_host)
+}
+
+/// An origin whose pages may read and write, on the command line or in the environment.
+pub(crate) fn parse_origin(text: &str) -> Result<String, &'static str> {
+    let origin = hosts::parse_origin(text).map(|_| text.to_owned());
+    origin.ok_or(
+        "it is no origin as browsers send it, such as https://app.example.org or \
+         http://localhost:3000, in lower case",
+    )
+}
+
+/// Some of them in the file.
+pub(crate) fn origins<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    all(from, parse_origin)
+}
+
+fn all<'de, D: Deserializer<'de>>(
+    from: D,
+    parse: fn(&str) -> Result<String, &'static str>,
+) -> Result<Option<Vec<String>>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let refused = |text: &str, why| D::Error::custom(format!("{text:?}: {why}"));
+    let parse = |text: String| parse(&text).map_err(|why| refused(&text, why));
+    texts
+        .into_iter()
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 /// What to log, on the command line or in the environment.

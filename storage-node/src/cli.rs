@@ -52,7 +52,7 @@ struct Arguments {
 
     /// Take datagrams on this address instead, where the network brings those for IP and PORT to
     /// it; IP and PORT are then only what the server is known by
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_bind)]
     bind: Option<SocketAddrV4>,
 
     /// Pairs that the server holds from the start: a key, its value, the next key, ...
@@ -115,7 +115,7 @@ struct Arguments {
     udp_offload: Switch,
 
     /// Serve metrics at http://ADDR/metrics, for Prometheus
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_metrics)]
     metrics: Option<SocketAddr>,
 
     /// What to log, as in `info` or `debug`
@@ -207,6 +207,16 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
 
 fn parse_filter(words: &str) -> Result<LogFilter, String> {
     LogFilter::parse(words, filter::MODULES)
+}
+
+fn parse_bind(text: &str) -> Result<SocketAddrV4, &'static str> {
+    text.parse()
+        .map_err(|_| "it is an IPv4 address and a port, as in 10.244.1.7:4000")
+}
+
+fn parse_metrics(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "it is an IP address and a port, as in 127.0.0.1:9100")
 }
 
 fn memory_size(text: &str) -> Result<Size, String> {
