@@ -117,6 +117,10 @@ async fn a_gateway_serves_whatever_becomes_of_its_log_and_counts_what_is_lost() 
         command
             .args(["--timeout", "30000", "--workers", "2"])
             .args(LOG);
+        if cfg!(feature = "otel") {
+            // Nobody collects there.
+            command.args(["--otlp-endpoint", "http://127.0.0.1:1"]);
+        }
         let mut gateway = Gateway::greeting(Process::spawn_with(command, dead.stream));
         until("lines are lost, and counted", async || {
             put_and_get(&client, &gateway, dead.name).await;
