@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use dkvs_tests::process::{Cluster, Node, Process, Programs, ServersFile, own_loopback};
 use dkvs_tests::tmpfs::Tmpfs;

@@ -113,7 +113,10 @@ async fn a_server_shows_what_is_documented_of_servers_and_no_more() {
 #[tokio::test]
 async fn every_metric_of_the_dashboard_is_there() {
     let page = full_page().await;
-    let names = page.sample_names();
+    let (_node, addr) = measured_node(&[]);
+    let of_server = scrape_at(&client(), addr).await;
+    let mut names = page.sample_names();
+    names.extend(of_server.sample_names());
     let dashboard: Json = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
     let mut expressions = Vec::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
