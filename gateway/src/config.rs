@@ -190,7 +190,8 @@ pub struct Flags {
 
     /// Export spans of requests to this OpenTelemetry collector, by OTLP over plain HTTP
     #[cfg(feature = "otel")]
-    #[arg(long, env = "DKVS_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = "DKVS_OTLP_ENDPOINT", value_name = "URL",
+          value_parser = settings::parse_endpoint)]
     otlp_endpoint: Option<String>,
 
     /// A TOML file with any of these, under the same names with underscores
@@ -308,6 +309,7 @@ struct File {
     log: Option<LogFilter>,
     log_format: Option<LogFormat>,
     #[cfg(feature = "otel")]
+    #[serde(default, deserialize_with = "settings::endpoint")]
     otlp_endpoint: Option<String>,
 }
 

@@ -176,6 +176,25 @@ fn all<'de, D: Deserializer<'de>>(
         .map(Some)
 }
 
+/// Where a collector of spans is, on the command line or in the environment.
+#[cfg(feature = "otel")]
+pub(crate) fn parse_endpoint(text: &str) -> Result<String, &'static str> {
+    let url: Option<axum::http::Uri> = text.parse().ok();
+    let is_right = url.is_some_and(|url| {
+        url.scheme_str() == Some("http") && url.host().is_some_and(|host| !host.is_empty())
+    });
+    is_right.then(|| text.to_owned()).ok_or(
+        "it is the URL of a collector that takes OTLP by plain HTTP, as in http://127.0.0.1:4318",
+    )
+}
+
+/// The same in the file.
+#[cfg(feature = "otel")]
+pub(crate) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_endpoint(&text).map(Some).map_err(D::Error::custom)
+}
+
 /// What to log, on the command line or in the environment.
 pub(crate) fn parse_log(words: &str) -> Result<LogFilter, String> {
     let modules = [MODULES, filter::MODULES].concat();

@@ -211,8 +211,6 @@ fn the_tables_have_every_setting() {
         .chain(others())
         .collect();
     let mut there = flags(PROGRAMS.gateway);
-    // With the feature `otel` alone.
-    there.remove("--otlp-endpoint");
     // They have a letter, which stands first.
     for short in ["--help", "--version"] {
         there.insert(short.to_owned());

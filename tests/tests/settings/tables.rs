@@ -289,6 +289,21 @@ pub const SETTINGS: &[Setting] = &[
             "info,dkvs_storage_node=off",
         ],
     ),
+    #[cfg(feature = "otel")]
+    setting(
+        "otlp_endpoint",
+        &[
+            ("https://a:4318", "as in http://127.0.0.1:4318"),
+            ("127.0.0.1:4318", "as in http://127.0.0.1:4318"),
+            ("http://", "as in http://127.0.0.1:4318"),
+            ("", "as in http://127.0.0.1:4318"),
+        ],
+        &[
+            ("''", "as in http://127.0.0.1:4318"),
+            ("4318", "expected a string"),
+        ],
+        &["http://127.0.0.1:4318", "http://collector:4318/v1/traces"],
+    ),
     setting(
         "log_format",
         &[("xml", "possible values: text, json"), ("", NO_VALUE)],
