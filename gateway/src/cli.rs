@@ -13,48 +13,33 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use clap::Parser;
 use dkvs_common::cluster::Cluster;
 use dkvs_storage_node::about;
-use dkvs_storage_node::cli::{Hangups, Signals};
+use dkvs_storage_node::cli::{Backups, Hangups, Signals};
 use dkvs_storage_node::key_file::KeyFile;
-use dkvs_storage_node::log;
+use dkvs_storage_node::{log, open_files, program};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use crate::config::{
-    Command, Config, Embedded, Flags, NewToken, Servers, TIMEOUT_MS_MAX, check_environment,
-};
+use crate::config::{Command, Config, Embedded, Flags, NewToken, Servers, TIMEOUT_MS_MAX};
 use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
+use crate::environment;
 use crate::http::gate::Gate;
 use crate::http::metrics;
 use crate::http::serve::{self, Listener};
 use crate::http::{App, Common};
+use crate::open_files::Wish;
 use crate::ready;
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::{self, TokenFile};
-
-/// File descriptors that are neither connections nor sockets towards servers: listeners, the
-/// runtimes' own, and an embedded cluster of 255 servers.
-const DESCRIPTORS_RESERVED: usize = 512;
-
-/// Most sockets towards servers per worker, where the system allows as many.
-const SOCKETS_MAX: usize = 4_096;
 
 /// Bytes of long values on their way, per worker.
 const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
-    match carry_out(Flags::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dkvs-gateway: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("dkvs-gateway", || carry_out(environment::flags()))
 }
 
 fn carry_out(flags: Flags) -> anyhow::Result<()> {
@@ -66,7 +51,7 @@ fn carry_out(flags: Flags) -> anyhow::Result<()> {
         Some(Command::Ready { addr }) => return ready::ask(*addr),
         None => {}
     }
-    check_environment(std::env::vars_os().map(|(name, _)| name))?;
+    environment::check(&std::env::vars_os().collect::<Vec<_>>())?;
     let is_check = flags.check_config;
     let config = Config::new(flags)?;
     match is_check {
@@ -77,7 +62,6 @@ fn carry_out(flags: Flags) -> anyhow::Result<()> {
 
 /// Whether the settings, and the files that they name, are such as to serve with.
 fn check(config: &Config) -> anyhow::Result<()> {
-    filter(&config.log)?;
     let servers = match &config.servers {
         Servers::File(path) => {
             let cluster = read_cluster(path)?;
@@ -111,16 +95,17 @@ fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
     let minted = tokens::mint(&wanted.name, wanted.scope, &wanted.prefix);
     let minted = minted.context("the system has no random bytes")?;
     writeln!(std::io::stdout(), "{}\n{}", minted.token, minted.line)?;
-    eprintln!(
+    log::tell(
         "\nThe first line is the token: give it to whoever is to use it. It is shown this once and \
          kept nowhere.\nAdd the second line to the token file of each gateway (--tokens FILE, mode \
-         600), and start them with it or send them SIGHUP."
+         600), and start them with it or send them SIGHUP.",
     );
     Ok(())
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
     let _log = start_log(config)?;
+    let files_max = open_files::raise_limit();
     let (cluster, embedded) = match &config.servers {
         Servers::File(path) => (read_cluster(path)?, None),
         Servers::Embedded(servers) => {
@@ -132,7 +117,15 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let workers = config
         .workers
         .map_or_else(default_workers, |workers| workers.get());
-    let allowed = descriptors(workers, cluster.servers().len(), config.max_connections)?;
+    let wish = Wish {
+        workers,
+        servers: cluster.servers().len(),
+        embedded: embedded
+            .as_ref()
+            .map_or(0, |it| it.cluster().servers().len()),
+        connections_max: config.max_connections,
+    };
+    let allowed = wish.grant(files_max)?;
     let files = Files::open(config)?;
     let settings = Settings {
         protocol: config.protocol,
@@ -143,7 +136,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         timeout_max: Duration::from_millis(TIMEOUT_MS_MAX),
         limits: Limits {
             requests_max: config.max_in_flight,
-            sockets_max: allowed.sockets_max,
+            sockets_max: allowed.v1_sockets_max,
             value_bytes_in_flight_max: VALUE_BYTES_IN_FLIGHT_MAX.max(4 * config.value_bytes_max),
         },
     };
@@ -196,12 +189,20 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let signals = signals.context("cannot take over signals")?;
     let reloads = runtime.block_on(async { files.reloads() });
     let reloads = reloads.context("cannot take over SIGHUP")?;
-    greet(config, listen, &shared, replication);
+    let backups = runtime.block_on(async { Backups::new() });
+    let backups = backups.context("cannot take over SIGUSR1")?;
+    greet(config, listen, &shared, replication)?;
     let notice = Notice {
         draining,
         time: config.shutdown_notice,
     };
-    wait_for_signal(runtime, signals, reloads, &notice, &shutdown);
+    let others = async move {
+        tokio::select! {
+            never = reloads => never,
+            never = refuse_backups(backups) => never,
+        }
+    };
+    wait_for_signal(runtime, signals, others, &notice, &shutdown);
     for thread in threads {
         match thread.join() {
             Ok(result) => result.context("a worker failed")?,
@@ -219,25 +220,20 @@ struct Log {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<Log> {
-    let filter = filter(&config.log)?;
     #[cfg(feature = "otel")]
     if let Some(endpoint) = &config.otlp_endpoint {
         let exporter = crate::otel::Exporter::new(endpoint)?;
-        log::start_with(filter, config.log_format, exporter.layer());
+        log::start_with(&config.log, config.log_format, exporter.layer())
+            .context(log::NO_THREAD)?;
         return Ok(Log {
             _exporter: Some(exporter),
         });
     }
-    log::start(filter, config.log_format);
+    log::start(&config.log, config.log_format).context(log::NO_THREAD)?;
     Ok(Log {
         #[cfg(feature = "otel")]
         _exporter: None,
     })
-}
-
-fn filter(words: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(words)
-        .with_context(|| format!("`log` is {words:?}, which is no filter such as info or debug"))
 }
 
 /// The files that are read again on SIGHUP.
@@ -305,55 +301,6 @@ fn default_workers() -> usize {
     }
 }
 
-/// How much each worker may have open.
-struct Descriptors {
-    connections_max: usize,
-    sockets_max: usize,
-}
-
-/// What the process's limit on open files allows each worker, after raising that limit as far as
-/// the system lets it: what DKVS/1 may need is kept back from connections.
-fn descriptors(
-    workers: usize,
-    servers: usize,
-    connections_max: usize,
-) -> anyhow::Result<Descriptors> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit on open files stays as it is");
-    }
-    let files = getrlimit(Resource::Nofile).current;
-    let files = files.map_or(usize::MAX, |limit| {
-        usize::try_from(limit).unwrap_or(usize::MAX)
-    });
-    // Each worker has a DKVS/2 socket for each server.
-    let per_worker = files.saturating_sub(DESCRIPTORS_RESERVED) / workers;
-    let per_worker = per_worker.saturating_sub(servers);
-    let sockets_max = SOCKETS_MAX.min(per_worker / 2);
-    let allowed = Descriptors {
-        connections_max: connections_max.min(per_worker - sockets_max),
-        sockets_max,
-    };
-    ensure!(
-        per_worker >= 64,
-        "a process that may open {files} files is too small for {workers} workers; raise the limit \
-         (ulimit -n) or lower --workers"
-    );
-    if allowed.connections_max < connections_max || allowed.sockets_max < SOCKETS_MAX {
-        let Descriptors {
-            connections_max,
-            sockets_max,
-        } = allowed;
-        tracing::warn!(
-            "the process may open {files} files only: at most {connections_max} connections and \
-             {sockets_max} sockets towards servers per worker"
-        );
-    }
-    Ok(allowed)
-}
-
 type WorkerThread = JoinHandle<anyhow::Result<()>>;
 
 /// A thread with a runtime and a listener. The end of any worker, however it came, ends all.
@@ -385,12 +332,12 @@ struct Notice {
 }
 
 /// Returns when the process is to end, with `shutdown` called. A signal begins the notice, the next
-/// one ends it if it is not over, and one more ends the process at once. `reloads` is polled until
-/// the first.
+/// one ends it if it is not over, and one more ends the process at once. `others`, what else signals
+/// ask for, is polled until the first.
 fn wait_for_signal(
     runtime: Runtime,
     mut signals: Signals,
-    reloads: impl Future<Output = Infallible>,
+    others: impl Future<Output = Infallible>,
     notice: &Notice,
     shutdown: &CancellationToken,
 ) {
@@ -409,7 +356,7 @@ fn wait_for_signal(
                 }
                 tracing::info!("{name}: finishing what is in flight; once more to stop at once");
             }
-            never = reloads => match never {},
+            never = others => match never {},
             () = shutdown.cancelled() => {}
         }
         shutdown.cancel();
@@ -417,16 +364,36 @@ fn wait_for_signal(
     thread::spawn(move || {
         let name = runtime.block_on(signals.next());
         tracing::warn!("{name}: stopping at once");
+        log::flush();
         std::process::exit(1);
     });
 }
 
-/// Tells the person who started the gateway how to talk to it. Nobody may be reading.
-fn greet(config: &Config, listen: SocketAddr, shared: &Shared, replication: u8) {
-    let text = greeting(config, listen, shared, replication);
-    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
-        tracing::debug!(%error, "the greeting could not be printed");
+/// Says of each SIGUSR1 that it is for storage servers. It would end the process otherwise.
+async fn refuse_backups(mut asked: Backups) -> Infallible {
+    loop {
+        asked.next().await;
+        tracing::warn!("SIGUSR1: a gateway makes no backup; a storage server does");
     }
+}
+
+/// Tells the person who started the gateway how to talk to it. Nobody may be reading, so a thread
+/// of its own waits for that.
+fn greet(
+    config: &Config,
+    listen: SocketAddr,
+    shared: &Shared,
+    replication: u8,
+) -> anyhow::Result<()> {
+    let text = greeting(config, listen, shared, replication);
+    let print = move || {
+        if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+            tracing::debug!(%error, "the greeting could not be printed");
+        }
+    };
+    let thread = thread::Builder::new().name("greeting".into()).spawn(print);
+    thread.context("cannot start a thread for the greeting")?;
+    Ok(())
 }
 
 fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u8) -> String {

@@ -3,7 +3,7 @@
 //! Only with the feature `otel`, and only where an endpoint is given. A batch goes out from a
 //! thread of the exporter's own; what it cannot keep up with it drops.
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use opentelemetry::Context;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
@@ -30,13 +30,8 @@ impl Exporter {
     ///
     /// # Errors
     ///
-    /// If that is no URL of plain HTTP.
+    /// If nothing can be exported there.
     pub fn new(endpoint: &str) -> anyhow::Result<Self> {
-        ensure!(
-            endpoint.starts_with("http://"),
-            "`otlp_endpoint` is {endpoint:?}; it is the URL of a collector that takes OTLP by \
-             plain HTTP, as in http://127.0.0.1:4318"
-        );
         let url = match endpoint.ends_with(PATH) {
             true => endpoint.to_owned(),
             false => format!("{}{PATH}", endpoint.trim_end_matches('/')),

@@ -1,18 +1,20 @@
 //! TLS: the files it needs, and who is told when they change.
 //!
-//! The certificates are rustls's to judge, and the cryptography is ring's. HTTP/1.1 is all that is
+//! The certificates are rustls's to judge, and the cryptography is ring's. That the gateway's own are
+//! out of date no server is told by rustls, so it is asked as a client would ask. HTTP/1.1 is all that is
 //! spoken inside.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use dkvs_storage_node::key_file;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
@@ -75,6 +77,7 @@ impl Tls {
 
 fn load(paths: &Paths) -> anyhow::Result<ServerConfig> {
     let certificates = certificates(&paths.certificates)?;
+    refuse_out_of_date(&certificates, &paths.certificates)?;
     let key = private_key(&paths.key)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -111,6 +114,44 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         "{name} has no certificate; PEM is expected, with lines BEGIN CERTIFICATE"
     );
     Ok(certificates)
+}
+
+/// Refuses certificates with which no client would go on: those that have expired, and those that
+/// are not valid yet.
+fn refuse_out_of_date(certificates: &[CertificateDer<'_>], path: &Path) -> anyhow::Result<()> {
+    let (name, now) = (path.display(), UnixTime::now());
+    let days = |seconds: u64| seconds.div_ceil(24 * 60 * 60);
+    for (number, certificate) in (1..).zip(certificates) {
+        match verdict(certificate, now) {
+            Some(CertificateError::ExpiredContext { not_after, .. }) => {
+                let since = days(now.as_secs().saturating_sub(not_after.as_secs()));
+                bail!(
+                    "certificate {number} in {name} has expired, {since} days ago or less: no client \
+                     would go on with it; put a new one there, or set the clock if it is wrong"
+                )
+            }
+            Some(CertificateError::NotValidYetContext { not_before, .. }) => {
+                let until = days(not_before.as_secs().saturating_sub(now.as_secs()));
+                bail!(
+                    "certificate {number} in {name} is not valid yet, for {until} days or less: no \
+                     client would go on with it; set the clock if it is wrong, or put another there"
+                )
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a client that trusts nobody says of a certificate. It looks at the times first.
+fn verdict(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<CertificateError> {
+    let certificate = ParsedCertificate::try_from(certificate).ok()?;
+    let roots = RootCertStore::empty();
+    let judged = verify_server_cert_signed_by_trust_anchor(&certificate, &roots, &[], now, &[]);
+    match judged {
+        Err(Error::InvalidCertificate(error)) => Some(error),
+        _ => None,
+    }
 }
 
 fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {

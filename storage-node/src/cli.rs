@@ -22,16 +22,17 @@ use dkvs_common::wire::v1;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_common::wire::v2::reply::Durability;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::StorageNode;
 use crate::about::{self, About};
 use crate::key_file::{self, KeyFile};
+use crate::log::filter::{self, LogFilter};
 use crate::log::{self, LogFormat};
 use crate::metrics;
+use crate::open_files;
+use crate::program;
 use crate::service::{Config, Service};
-use crate::signals::Backups;
-pub use crate::signals::{Hangups, Signals};
+pub use crate::signals::{Backups, Hangups, Signals};
 use crate::store::disk::directory::{self, DataDirectory, Owner};
 use crate::store::disk::{CommitThread, Committer, Declaration, DiskStore, Options};
 use crate::store::{MemoryStore, Store};
@@ -51,7 +52,7 @@ struct Arguments {
 
     /// Take datagrams on this address instead, where the network brings those for IP and PORT to
     /// it; IP and PORT are then only what the server is known by
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_bind)]
     bind: Option<SocketAddrV4>,
 
     /// Pairs that the server holds from the start: a key, its value, the next key, ...
@@ -75,11 +76,11 @@ struct Arguments {
 
     /// Most memory for pairs, in bytes or with a suffix K, M, G (powers of 1024); a full server
     /// refuses puts and keeps answering gets
-    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory_size)]
     max_memory: Size,
 
     /// Threads, each with a socket of its own [default: one per core]
-    #[arg(long)]
+    #[arg(long, value_parser = worker_count)]
     workers: Option<NonZeroUsize>,
 
     /// The cluster's keys, `<id 1-255> <64 hexadecimal digits>` a line: what none of them proves
@@ -114,12 +115,12 @@ struct Arguments {
     udp_offload: Switch,
 
     /// Serve metrics at http://ADDR/metrics, for Prometheus
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_metrics)]
     metrics: Option<SocketAddr>,
 
     /// What to log, as in `info` or `debug`
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    log: EnvFilter,
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = parse_filter)]
+    log: LogFilter,
 
     /// How to log: as lines for people, or as one JSON object a line
     #[arg(long, value_name = "text|json", default_value = "text")]
@@ -191,6 +192,40 @@ impl FromStr for Size {
 fn parse_ip(text: &str) -> Result<Ipv4Addr, &'static str> {
     text.parse()
         .map_err(|_| "it is an IPv4 address, as in 127.0.0.1")
+}
+
+/// Most threads, and so sockets.
+const WORKERS_MAX: usize = 1_024;
+
+fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text
+        .parse()
+        .ok()
+        .filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
+    count.ok_or_else(|| format!("it is a whole number from 1 to {WORKERS_MAX}"))
+}
+
+fn parse_filter(words: &str) -> Result<LogFilter, String> {
+    LogFilter::parse(words, filter::MODULES)
+}
+
+fn parse_bind(text: &str) -> Result<SocketAddrV4, &'static str> {
+    text.parse()
+        .map_err(|_| "it is an IPv4 address and a port, as in 10.244.1.7:4000")
+}
+
+fn parse_metrics(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "it is an IP address and a port, as in 127.0.0.1:9100")
+}
+
+fn memory_size(text: &str) -> Result<Size, String> {
+    match text.parse()? {
+        Size(0) => {
+            Err("0 has room for nothing; give as much as there is for pairs, as in 1G".into())
+        }
+        size => Ok(size),
+    }
 }
 
 fn value_size(text: &str) -> Result<Size, String> {
@@ -265,31 +300,20 @@ enum Switch {
 
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
-    // These stand without the address that everything else needs.
-    if let Ok(alone) = AboutAlone::try_parse()
-        && let Some(text) = alone.about.text::<Arguments>().transpose()
-    {
-        return exit_code(
-            text.and_then(|text| about::print(&text))
-                .map_err(Into::into),
-        );
-    }
-    let arguments = Arguments::parse();
-    log::start(arguments.log.clone(), arguments.log_format);
-    exit_code(match arguments.check_config {
-        true => check(&arguments),
-        false => run(&arguments),
-    })
-}
-
-fn exit_code(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dkvs-storage-node: {error:#}");
-            ExitCode::FAILURE
+    program::run("dkvs-storage-node", || {
+        // These stand without the address that everything else needs.
+        if let Ok(alone) = AboutAlone::try_parse()
+            && let Some(text) = alone.about.text::<Arguments>()?
+        {
+            return Ok(about::print(&text)?);
         }
-    }
+        let arguments = Arguments::parse();
+        log::start(&arguments.log, arguments.log_format).context(log::NO_THREAD)?;
+        match arguments.check_config {
+            true => check(&arguments),
+            false => run(&arguments),
+        }
+    })
 }
 
 /// Whether the arguments, and the files that they name, are such as to serve with.
@@ -316,6 +340,13 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     refuse_strangers(arguments)?;
     let workers = arguments.workers.unwrap_or_else(workers_default);
+    let (files, wanted) = (
+        open_files::raise_limit(),
+        open_files::wanted_by_server(workers.get()),
+    );
+    if files < wanted {
+        tracing::warn!("the process may open {files} files only, and may need {wanted}");
+    }
     let config = config(arguments)?;
     let key_file = arguments
         .key_file

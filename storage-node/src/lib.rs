@@ -6,6 +6,8 @@
 //! * [`key_file`]: the cluster's keys on disk
 //! * [`metrics`]: what a server says of itself, for Prometheus
 //! * [`log`]: the log, as text or as JSON
+//! * [`program`], [`panics`]: how a program begins and ends, and what ends it
+//! * [`open_files`]: how many files a process may have open
 //! * [`cli`]: the `dkvs-storage-node` program
 //!
 //! A [`StorageNode`] is the whole server as a value: the program runs one, and the gateway's
@@ -21,6 +23,9 @@ pub mod cli;
 pub mod key_file;
 pub mod log;
 pub mod metrics;
+pub mod open_files;
+pub mod panics;
+pub mod program;
 pub mod service;
 mod signals;
 pub mod store;

@@ -87,18 +87,18 @@ impl Hangups {
 
 /// The operator's wishes for a backup.
 #[cfg(unix)]
-pub(crate) struct Backups(tokio::signal::unix::Signal);
+pub struct Backups(tokio::signal::unix::Signal);
 
 #[cfg(unix)]
 impl Backups {
     /// Takes over SIGUSR1. Needs a runtime with I/O.
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self(signal(SignalKind::user_defined1())?))
     }
 
     /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
+    pub async fn next(&mut self) {
         if self.0.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
@@ -107,15 +107,17 @@ impl Backups {
 
 /// As on Unix, where there is no such thing.
 #[cfg(not(unix))]
-pub(crate) struct Backups;
+pub struct Backups;
 
 #[cfg(not(unix))]
 impl Backups {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    /// Never fails.
+    pub fn new() -> std::io::Result<Self> {
         Ok(Self)
     }
 
-    pub(crate) async fn next(&mut self) {
+    /// Waits for ever.
+    pub async fn next(&mut self) {
         std::future::pending().await
     }
 }

@@ -5,7 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::process::ServersFile;
 
-/// A key file with these keys, the bytes of each being its id. Only its owner may read it.
+/// The key of an id: bytes that count up from it.
+pub fn key_bytes(id: u8) -> [u8; 32] {
+    std::array::from_fn(|at| id.wrapping_add(u8::try_from(at).expect("less than 32")))
+}
+
+/// A key file with the keys of these ids. Only its owner may read it.
 pub fn key_file(ids: &[u8]) -> ServersFile {
     let file = ServersFile::with_text(key_lines(ids));
     set_mode(&file, 0o600);
@@ -14,7 +19,11 @@ pub fn key_file(ids: &[u8]) -> ServersFile {
 
 /// What stands in such a file.
 pub fn key_lines(ids: &[u8]) -> String {
-    let line = |id: &u8| format!("{id} {}\n", format!("{id:02x}").repeat(32));
+    let hex = |byte: u8| format!("{byte:02x}");
+    let line = |id: &u8| {
+        let digits: String = key_bytes(*id).map(hex).concat();
+        format!("{id} {digits}\n")
+    };
     ids.iter().map(line).collect()
 }
 

@@ -20,6 +20,7 @@ pub mod random;
 pub mod sim;
 pub mod stamps;
 pub mod stores;
+pub mod tmpfs;
 pub mod v1;
 pub mod v2;
 

@@ -143,7 +143,11 @@ pub struct Gateway {
 impl Gateway {
     /// Runs a command that starts one.
     pub fn of(command: Command) -> Self {
-        let mut process = Process::spawn(command);
+        Self::greeting(Process::spawn(command))
+    }
+
+    /// The same of one that runs.
+    pub fn greeting(mut process: Process) -> Self {
         let greeting = process.stdout_line_with("://");
         let (_, addr) = greeting.split_once("://").unwrap();
         Self {
@@ -254,14 +258,22 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_with(command, Stdio::piped())
+    }
+
+    /// One whose standard error goes elsewhere, and not into its log.
+    pub fn spawn_with(mut command: Command, stderr: Stdio) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(stderr);
         let mut child = command.spawn().expect("the program starts");
         let stdout = lines(child.stdout.take().unwrap());
-        let stderr = lines(child.stderr.take().unwrap());
+        let stderr = match child.stderr.take() {
+            Some(stream) => lines(stream),
+            None => mpsc::channel().1,
+        };
         Self {
             child,
             stdout,

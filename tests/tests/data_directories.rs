@@ -3,9 +3,9 @@
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use dkvs_tests::process::{Cluster, Node, Process, Programs, ServersFile, own_loopback};
+use dkvs_tests::tmpfs::Tmpfs;
 use dkvs_tests::{patiently, programs, until};
 use reqwest::{Client, StatusCode};
 use rustix::process::Signal;
@@ -181,40 +181,12 @@ async fn a_backup_made_while_the_server_runs_is_a_directory_of_its_own() {
     assert_eq!(body["value"], "before", "{body}");
 }
 
-/// A file system of so many bytes, in memory, which goes with its value.
-struct Tmpfs(Directory);
-
-impl Tmpfs {
-    /// None where the system does not let us.
-    fn mount(name: &str, size: &str) -> Option<Self> {
-        let directory = Directory::new(name);
-        let size = format!("size={size}");
-        let mut command = Command::new("mount");
-        command
-            .args(["-t", "tmpfs", "-o", &size, "dkvs-test"])
-            .arg(&directory.0);
-        match command.output() {
-            Ok(output) if output.status.success() => Some(Self(directory)),
-            refused => {
-                eprintln!("skipped: no file system can be mounted here: {refused:?}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0.0).status();
-    }
-}
-
 #[tokio::test]
 async fn a_disk_of_8_mib_is_filled_freed_and_filled_again() {
-    let Some(tmpfs) = Tmpfs::mount("tmpfs", "8m") else {
+    let Some(tmpfs) = Tmpfs::mount("8m") else {
         return;
     };
-    let data = tmpfs.0.path("s1");
+    let data = tmpfs.path().join("s1").display().to_string();
     let mut cluster = cluster(&data, &["--declare", "new"]);
     let client = client();
     let value = "v".repeat(20_000);

@@ -16,7 +16,7 @@ use dkvs_common::wire::v2::envelope::{
 use dkvs_common::wire::v2::message::{RequestId, RequestMessage, next_reply};
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_tests::keys::{key_file, key_lines, set_mode};
+use dkvs_tests::keys::{key_bytes, key_file, key_lines, set_mode};
 use dkvs_tests::process::{Programs, ServersFile, own_loopback};
 use dkvs_tests::stamps::Stamping;
 use dkvs_tests::{PATIENCE, programs, v1};
@@ -74,7 +74,7 @@ impl Client {
         match asked {
             None => builder.finish(),
             Some(Authentication { key_id, .. }) => {
-                builder.finish_with(&ClusterKey::new(&[key_id; 32]), self.addr)
+                builder.finish_with(&ClusterKey::new(&key_bytes(key_id)), self.addr)
             }
         }
     }
@@ -93,7 +93,7 @@ impl Client {
     /// The only reply in the next datagram.
     fn reply(&self, asked: Option<Authentication>) -> Reply {
         let datagram = self.receive();
-        let key = asked.map(|asked| ClusterKey::new(&[asked.key_id; 32]));
+        let key = asked.map(|asked| ClusterKey::new(&key_bytes(asked.key_id)));
         let proof = match &key {
             None => Proof::Checksum,
             Some(key) => Proof::Key {

@@ -197,7 +197,7 @@ fn settings_are_checked_without_starting_anything() {
         (&["--servers", bad.path()][..], ":1: "),
         (&["--servers", "/nonexistent"], "cannot read /nonexistent"),
         (&["--tokens", bad.path()], "mode"),
-        (&["--log", "=="], "no filter"),
+        (&["--log", "=="], "no level"),
         (
             &["--replication", "9", "--servers", good.path()],
             "at most their number",

@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response, Uri, header};
 use axum::response::IntoResponse;
 use dkvs_common::quorum::Level;
+use dkvs_storage_node::log;
 use dkvs_storage_node::metrics::page::{Form, Labels, Number, Page, Samples};
 use dkvs_storage_node::metrics::statistics;
 
@@ -109,6 +110,11 @@ fn push_process(page: &mut Page, started: SystemTime, workers: usize) {
         Samples::Gauge(vec![(Labels::new(), Number::Real(started))]),
     );
     page.push("dkvs_gateway_workers", "Threads that serve", gauge(workers));
+    page.push(
+        "dkvs_gateway_log_lines_dropped",
+        log::LINES_DROPPED_HELP,
+        counter(log::lines_dropped()),
+    );
 }
 
 fn push_http(page: &mut Page, workers: &[Worker]) {

@@ -21,8 +21,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::page::{Form, Page};
+use super::page::{Form, Number, Page, Samples};
 use super::statistics;
+use crate::log;
 use crate::service::Service;
 
 /// Most connections at a time; further ones wait to be accepted.
@@ -118,7 +119,16 @@ impl Source {
     fn page(&self, form: Form) -> String {
         let told = self.service.statistics(Instant::now());
         let mut page = Page::default();
-        statistics::push(&mut page, &[(self.server.to_string(), &told)]);
+        let server = self.server.to_string();
+        statistics::push(&mut page, &[(server.clone(), &told)]);
+        page.push(
+            "dkvs_server_log_lines_dropped",
+            log::LINES_DROPPED_HELP,
+            Samples::Counter(vec![(
+                vec![("server", server)],
+                Number::Whole(log::lines_dropped()),
+            )]),
+        );
         page.render(form)
     }
 }

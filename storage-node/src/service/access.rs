@@ -234,13 +234,19 @@ mod tests {
         datagram_bytes_max: 1_200,
     };
 
-    fn cluster_key(byte: u8) -> ClusterKey {
-        ClusterKey::new(&[byte; 32])
+    /// The key of an id: bytes that count up from it.
+    fn key_bytes(id: u8) -> [u8; 32] {
+        std::array::from_fn(|at| id.wrapping_add(at as u8))
     }
 
-    /// A key file with these keys, the bytes of each being its id.
+    fn cluster_key(id: u8) -> ClusterKey {
+        ClusterKey::new(&key_bytes(id))
+    }
+
+    /// A key file with the keys of these ids.
     fn keys(ids: &[u8]) -> Keys {
-        let line = |id: &u8| format!("{id} {}\n", format!("{id:02x}").repeat(32));
+        let hex = |byte| format!("{byte:02x}");
+        let line = |id: &u8| format!("{id} {}\n", key_bytes(*id).map(hex).concat());
         Keys::parse("keys", ids.iter().map(line).collect::<String>().as_bytes()).unwrap()
     }
 

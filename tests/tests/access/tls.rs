@@ -3,13 +3,14 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use dkvs_tests::http::{Connection, request};
 use dkvs_tests::keys::set_mode;
 use dkvs_tests::patiently;
 use dkvs_tests::process::ServersFile;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -48,8 +49,15 @@ impl Authority {
 
     /// A certificate for someone, and its key, in PEM.
     fn vouch(&self, names: &[&str]) -> (String, String) {
+        self.vouch_during(names, 2000..4000)
+    }
+
+    /// The same, good for some years.
+    fn vouch_during(&self, names: &[&str], years: Range<i32>) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let params = CertificateParams::new(names).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
@@ -120,7 +128,12 @@ impl ServerFiles {
 
     /// Puts others in their place.
     fn replace_by(&self, authority: &Authority) {
-        let (certificate, key) = authority.vouch(&["127.0.0.1"]);
+        self.replace_during(authority, 2000..4000);
+    }
+
+    /// The same, good for some years.
+    fn replace_during(&self, authority: &Authority, years: Range<i32>) {
+        let (certificate, key) = authority.vouch_during(&["127.0.0.1"], years);
         fs::write(&self.certificate, certificate).unwrap();
         fs::write(&self.key, key).unwrap();
     }
@@ -237,6 +250,8 @@ async fn certificates_are_replaced_without_a_stop_and_bad_ones_change_nothing() 
     for spoil in [
         |server: &ServerFiles| fs::write(&server.certificate, "no certificate").unwrap(),
         |server: &ServerFiles| fs::write(&server.key, "no key").unwrap(),
+        |server: &ServerFiles| server.replace_during(&Authority::new(), 2000..2001),
+        |server: &ServerFiles| server.replace_during(&Authority::new(), 3998..3999),
         |server: &ServerFiles| fs::write(&server.key, Authority::new().vouch(&["a"]).1).unwrap(),
         |server: &ServerFiles| set_mode(&server.key, 0o640),
     ] {
@@ -302,6 +317,57 @@ fn files_that_cannot_be_used_are_refused_with_the_reason() {
     assert!(said.contains(&format!("chmod 600 {key}")), "{said}");
     let said = refusal(&["--listen", "127.0.0.1:0", "--tls-cert", certificate]);
     assert!(said.contains("`tls_key`"), "{said}");
+}
+
+#[test]
+fn certificates_that_no_client_would_take_are_refused_by_every_start_and_check() {
+    let authority = Authority::new();
+    let files = |leaf: Range<i32>, between: Option<Range<i32>>| {
+        let (mut certificate, key) = authority.vouch_during(&["localhost"], leaf);
+        if let Some(years) = between {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.not_before = date_time_ymd(years.start, 1, 1);
+            params.not_after = date_time_ymd(years.end, 1, 1);
+            let own = KeyPair::generate().unwrap();
+            certificate += &params.signed_by(&own, &authority.issuer).unwrap().pem();
+        }
+        (ServersFile::with_text(certificate), private_file(key))
+    };
+    let (past, now, future) = (2000..2001, 2000..4000, 3998..3999);
+    for (leaf, between, expected) in [
+        (past.clone(), None, Some("certificate 1 in")),
+        (future.clone(), None, Some("certificate 1 in")),
+        (now.clone(), Some(past.clone()), Some("certificate 2 in")),
+        (now.clone(), Some(future.clone()), Some("certificate 2 in")),
+        (now.clone(), Some(now.clone()), None),
+        (now.clone(), None, None),
+    ] {
+        let is_past = leaf == past || between.as_ref() == Some(&past);
+        let (certificate, key) = files(leaf, between);
+        let arguments = ["--tls-cert", certificate.path(), "--tls-key", key.path()];
+        let check = [&arguments[..], &["--check-config"]].concat();
+        let Some(expected) = expected else {
+            let mut command = PROGRAMS.gateway_command();
+            command.args(check);
+            let (status, _, said) = PROGRAMS.run_to_end(command);
+            assert!(status.success(), "{said}");
+            continue;
+        };
+        for said in [
+            refusal(&check),
+            refusal(&[&["--listen", "127.0.0.1:0"], &arguments[..]].concat()),
+        ] {
+            assert!(said.contains(expected), "{said}");
+            assert!(said.contains(certificate.path()), "{said}");
+            let reason = if is_past {
+                "has expired"
+            } else {
+                "is not valid yet"
+            };
+            assert!(said.contains(reason), "{said}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -465,7 +465,10 @@ fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
 
 fn keys(text: &str) -> Arc<Keys> {
     let lines = text.split_whitespace().map(|id| {
-        let digits = format!("{id:0>2}").repeat(32);
+        let from: u8 = id.parse().unwrap();
+        let digits: String = (from..from + 32)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("{id} {digits}\n")
     });
     let text: String = lines.collect();

@@ -17,6 +17,9 @@ use crate::{hex, lines};
 /// Bytes of a key; twice as many digits in the file.
 const KEY_BYTES: usize = 32;
 
+/// A key with no more different bytes than these is refused.
+const DISTINCT_BYTES_REFUSED: usize = 8;
+
 /// The cluster's keys by their ids, in the file's order, never empty.
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -48,6 +51,15 @@ pub enum Reason {
     Key,
     #[error("key {id} is listed already, on line {first_line}")]
     Duplicate { id: u8, first_line: usize },
+    #[error(
+        "the key is no secret: it repeats a few bytes; take 32 random ones, as `od -An -v -tx1 -N32 \
+         /dev/urandom` gives them"
+    )]
+    NotRandom,
+    #[error(
+        "the key is the one of line {first_line}: under another id it changes nothing; take a new one"
+    )]
+    SameKey { first_line: usize },
     #[error("no key is listed; each takes one line, <id> <64 hexadecimal digits>")]
     NoKey,
 }
@@ -61,13 +73,19 @@ impl Keys {
             reason,
         };
         let mut first_lines = [None; 256];
-        let mut keys = Vec::new();
+        let (mut keys, mut bytes) = (Vec::new(), Vec::new());
         for (line, fields) in lines::entries(text) {
             let (id, key) = parse_key(&fields).map_err(|reason| refuse(line, reason))?;
             if let Some(first_line) = first_lines[usize::from(id)].replace(line) {
                 return Err(refuse(line, Reason::Duplicate { id, first_line }));
             }
-            keys.push((id, key));
+            let same = bytes.iter().find(|(other, _)| *other == key);
+            if let Some((_, first_line)) = same {
+                let first_line = *first_line;
+                return Err(refuse(line, Reason::SameKey { first_line }));
+            }
+            bytes.push((key, line));
+            keys.push((id, ClusterKey::new(&key)));
         }
         if keys.is_empty() {
             return Err(refuse(lines::last(text), Reason::NoKey));
@@ -100,7 +118,7 @@ impl Keys {
     }
 }
 
-fn parse_key(fields: &[&[u8]]) -> Result<(u8, ClusterKey), Reason> {
+fn parse_key(fields: &[&[u8]]) -> Result<(u8, [u8; KEY_BYTES]), Reason> {
     let &[id, digits] = fields else {
         let found = fields.len();
         return Err(Reason::FieldCount { found });
@@ -113,7 +131,18 @@ fn parse_key(fields: &[&[u8]]) -> Result<(u8, ClusterKey), Reason> {
         .filter(|id| *id > 0)
         .ok_or(Reason::Id)?;
     let key: [u8; KEY_BYTES] = hex::parse(digits).ok_or(Reason::Key)?;
-    Ok((id, ClusterKey::new(&key)))
+    match is_random(&key) {
+        true => Ok((id, key)),
+        false => Err(Reason::NotRandom),
+    }
+}
+
+/// Whether a key may have come from a source of randomness. One in 10^34 that do has as few
+/// different bytes as are refused here, and keys made up by hand mostly do: zeros, one digit or
+/// a short pattern again and again.
+fn is_random(key: &[u8; KEY_BYTES]) -> bool {
+    let is_new = |(at, byte): &(usize, &u8)| !key[..*at].contains(byte);
+    key.iter().enumerate().filter(is_new).count() > DISTINCT_BYTES_REFUSED
 }
 
 #[cfg(test)]
@@ -127,6 +156,11 @@ mod tests {
 
     fn hex(key: &[u8]) -> String {
         key.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Bytes that count up.
+    fn counted(from: u8) -> [u8; KEY_BYTES] {
+        std::array::from_fn(|at| from.wrapping_add(at as u8))
     }
 
     fn sealed(key: &ClusterKey) -> Vec<u8> {
@@ -158,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_first_key_is_for_sending_and_all_are_found() {
-        let (seven, two) = ([0x7f; 32], *b"0123456789abcdef0123456789abcdef");
+        let (seven, two) = (counted(0x7f), *b"0123456789abcdef0123456789abcdef");
         let text = format!(
             "# keys\r\n\r\n  \t\n255 {}\r\n# old\n\t2\t {} ",
             hex(&seven).to_uppercase(),
@@ -176,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_malformed_file_is_refused_with_file_line_and_reason() {
-        let key = hex(&[0xab; 32]);
+        let key = hex(&counted(0xab));
         for (line, reason) in [
             (key.clone(), "expected two fields"),
             (format!("1 {key} x"), "and found 3"),
@@ -194,13 +228,43 @@ mod tests {
             assert!(said.starts_with("keys:3: "), "{said}");
             assert!(said.contains(reason), "{line}: {said}");
         }
+        let said = refusal(&format!("1 {key}\n\n2 {key}\n"));
+        assert!(
+            said.starts_with("keys:3: the key is the one of line 1"),
+            "{said}"
+        );
         assert!(refusal("").starts_with("keys:1: no key is listed"));
         assert!(refusal("# none\n\n").starts_with("keys:3: no key is listed"));
     }
 
     #[test]
+    fn keys_that_were_made_up_are_refused() {
+        for pattern in [
+            "00",
+            "ff",
+            "ab",
+            "0123",
+            "deadbeef",
+            "0123456789abcdef",
+            "01010102",
+        ] {
+            let key = pattern.repeat(2 * KEY_BYTES / pattern.len());
+            let said = refusal(&format!("# cluster\n7 {key}\n"));
+            assert!(
+                said.starts_with("keys:2: the key is no secret"),
+                "{pattern}: {said}"
+            );
+        }
+        let mut least = [0; KEY_BYTES];
+        least[..8].copy_from_slice(&counted(1)[..8]);
+        assert!(Keys::parse("keys", format!("1 {}", hex(&least)).as_bytes()).is_ok());
+        least[7] = 0;
+        assert!(Keys::parse("keys", format!("1 {}", hex(&least)).as_bytes()).is_err());
+    }
+
+    #[test]
     fn neither_errors_nor_debug_show_a_key() {
-        let key = hex(&[0xab; 32]);
+        let key = hex(&counted(0xab));
         for text in [
             key.clone(),
             format!("{key} {key}"),
@@ -209,11 +273,11 @@ mod tests {
             format!("1 {key}\n1 {key}"),
         ] {
             let error = Keys::parse("keys", text.as_bytes()).unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("abab"));
+            assert!(!format!("{error} {error:?}").contains("abac"));
         }
         let keys = Keys::parse("keys", format!("1 {key}").as_bytes()).unwrap();
         let shown = format!("{keys:?}");
-        assert!(shown.contains("ClusterKey") && !shown.contains("171") && !shown.contains("ab"));
+        assert!(shown.contains("ClusterKey") && !shown.contains("171") && !shown.contains("abac"));
     }
 
     proptest! {

@@ -18,7 +18,6 @@
 //! and Ousterhout 1992). So no commit is much longer than others.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use redb::{Builder, Database, Durability, ReadableDatabase, TableDefinition};
@@ -26,6 +25,7 @@ use thiserror::Error;
 
 use super::medium::{Backend, Medium};
 use super::row::Row;
+use crate::panics::contain;
 
 const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rows");
 const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
@@ -71,6 +71,11 @@ impl CommitError {
     /// The disk had failed before.
     pub(super) fn closed() -> Self {
         Self("the disk has failed before".into(), None)
+    }
+
+    /// Damage made the engine panic.
+    fn engine_panicked() -> Self {
+        Self("the engine panicked".into(), None)
     }
 
     /// The thread that was to write is gone.
@@ -264,7 +269,7 @@ impl Log {
         change: impl FnOnce(&mut RowsTable<'_>, &mut Facts, &mut u64) -> Result<(), redb::StorageError>,
     ) -> Result<(), CommitError> {
         let (mut facts, mut bytes) = (self.facts, self.bytes);
-        let changed = AssertUnwindSafe(|| -> Result<(), redb::Error> {
+        let changed = || -> Result<(), redb::Error> {
             let mut writing = self.engine.database().begin_write()?;
             writing.set_durability(Durability::Immediate)?;
             {
@@ -276,15 +281,15 @@ impl Log {
                 }
             }
             Ok(writing.commit()?)
-        });
-        match catch_unwind(changed) {
+        };
+        match contain(changed) {
             Ok(Ok(())) => {
                 (self.facts, self.bytes) = (facts, bytes);
                 self.is_new = false;
                 Ok(())
             }
             Ok(Err(error)) => Err(of_commit(error)),
-            Err(_) => Err(CommitError("the engine panicked".into(), None)),
+            Err(_) => Err(CommitError::engine_panicked()),
         }
     }
 
@@ -314,7 +319,9 @@ impl Log {
 
     /// Copies the log to other media, as it is now. The copy knows that it is one.
     pub(super) fn snapshot(&self) -> Result<Snapshot, CommitError> {
-        let reading = self.engine.database().begin_read().map_err(of_commit)?;
+        let reading = contain(|| self.engine.database().begin_read());
+        let reading = reading.map_err(|_| CommitError::engine_panicked())?;
+        let reading = reading.map_err(of_commit)?;
         Ok(Snapshot {
             reading,
             facts: self.facts,
@@ -335,7 +342,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let engine = self.0.take();
         // Damage may make it panic here as well.
-        if catch_unwind(AssertUnwindSafe(|| drop(engine))).is_err() {
+        if contain(|| drop(engine)).is_err() {
             tracing::error!("the log could not be closed in good order");
         }
     }
@@ -390,7 +397,10 @@ impl Snapshot {
             }
             Ok(writing.commit()?)
         };
-        copy().map_err(of_commit)?;
+        match contain(copy) {
+            Ok(copied) => copied.map_err(of_commit)?,
+            Err(_) => return Err(CommitError::engine_panicked()),
+        }
         Ok(self.facts.next - self.facts.first)
     }
 }
@@ -413,7 +423,7 @@ impl Facts {
 /// Some damage makes the engine panic rather than say so.
 fn guarded<R>(read: impl FnOnce() -> Result<R, LogError>) -> Result<R, LogError> {
     let panicked = |_| Err(damaged("the engine cannot make sense of them"));
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(panicked)
+    contain(read).unwrap_or_else(panicked)
 }
 
 fn facts_of(engine: &Database) -> Result<Option<Facts>, LogError> {

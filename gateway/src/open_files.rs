@@ -1,0 +1,167 @@
+//! How many connections and sockets each worker may have open, as the limit on open files has it.
+
+use anyhow::ensure;
+use dkvs_storage_node::open_files::{PER_EMBEDDED_SERVER, PER_WORKER, RESERVED};
+
+/// Most sockets towards servers of DKVS/1 per worker, where the system allows as many.
+const V1_SOCKETS_MAX: usize = 4_096;
+
+/// The fewest for connections and those sockets, per worker, that a gateway starts with.
+const PER_WORKER_MIN: usize = 64;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    pub(crate) workers: usize,
+    /// Those of the cluster, wherever they are.
+    pub(crate) servers: usize,
+    /// How many of them are inside the gateway.
+    pub(crate) embedded: usize,
+    /// Connections per worker.
+    pub(crate) connections_max: usize,
+}
+
+/// How much each worker may have open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) connections_max: usize,
+    pub(crate) v1_sockets_max: usize,
+}
+
+impl Wish {
+    /// What is open whatever the callers do: above all a DKVS/2 socket for each worker and server.
+    fn fixed(self) -> usize {
+        RESERVED + self.workers * (PER_WORKER + self.servers) + self.embedded * PER_EMBEDDED_SERVER
+    }
+
+    /// How many files have to be allowed for all of it to be granted.
+    pub(crate) fn wanted(self) -> usize {
+        let both = self.connections_max + V1_SOCKETS_MAX;
+        self.fixed() + self.workers * both.max(2 * V1_SOCKETS_MAX)
+    }
+
+    /// What is granted by a process that may open so many files. What DKVS/1 may need is kept back
+    /// from connections, up to half of what there is.
+    pub(crate) fn grant(self, files: usize) -> anyhow::Result<Granted> {
+        let per_worker = files.saturating_sub(self.fixed()) / self.workers;
+        ensure!(
+            per_worker >= PER_WORKER_MIN,
+            "a process that may open {files} files is too small for {} workers and {} servers; it \
+             takes {} at the least; raise the limit (ulimit -n) or lower --workers",
+            self.workers,
+            self.servers,
+            self.fixed() + self.workers * PER_WORKER_MIN,
+        );
+        let v1_sockets_max = V1_SOCKETS_MAX.min(per_worker / 2);
+        let granted = Granted {
+            connections_max: self.connections_max.min(per_worker - v1_sockets_max),
+            v1_sockets_max,
+        };
+        let Granted {
+            connections_max,
+            v1_sockets_max,
+        } = granted;
+        if connections_max < self.connections_max || v1_sockets_max < V1_SOCKETS_MAX {
+            tracing::warn!(
+                "the process may open {files} files only, and {} would be wanted: at most \
+                 {connections_max} connections and {v1_sockets_max} sockets for DKVS/1 per worker",
+                self.wanted()
+            );
+        }
+        Ok(granted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTS: &str = include_str!("../../docs/operations.md");
+
+    fn wish(workers: usize, servers: usize, embedded: usize, connections_max: usize) -> Wish {
+        Wish {
+            workers,
+            servers,
+            embedded,
+            connections_max,
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_is_granted_and_with_one_file_less_it_is_not() {
+        for wish in [
+            wish(1, 3, 0, 4_096),
+            wish(8, 3, 0, 4_096),
+            wish(2, 5, 5, 100),
+            wish(64, 255, 255, 10_000),
+        ] {
+            let all = Granted {
+                connections_max: wish.connections_max,
+                v1_sockets_max: V1_SOCKETS_MAX,
+            };
+            assert_eq!(wish.grant(wish.wanted()).unwrap(), all, "{wish:?}");
+            assert_ne!(wish.grant(wish.wanted() - 1).unwrap(), all, "{wish:?}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_granted_together_is_never_more_than_may_be_open() {
+        let wish = wish(3, 5, 5, 4_096);
+        let least = wish.fixed() + 3 * PER_WORKER_MIN;
+        for files in least..least + 20_000 {
+            let Granted {
+                connections_max,
+                v1_sockets_max,
+            } = wish.grant(files).unwrap();
+            assert!(wish.fixed() + 3 * (connections_max + v1_sockets_max) <= files);
+        }
+        let refusal = wish.grant(least - 1).unwrap_err().to_string();
+        assert!(
+            refusal.contains(&format!("it takes {least} at the least")),
+            "{refusal}"
+        );
+        assert!(wish.grant(0).is_err());
+        assert!(wish.grant(usize::MAX).is_ok());
+    }
+
+    #[test]
+    fn the_documents_say_what_a_gateway_wants() {
+        let formula = format!(
+            "gateway:  {RESERVED} + workers × ({PER_WORKER} + servers + the greater of {} and \
+             max-connections + {V1_SOCKETS_MAX})\n          and {PER_EMBEDDED_SERVER} more for each \
+             embedded server\n",
+            2 * V1_SOCKETS_MAX
+        );
+        assert!(DOCUMENTS.contains(&formula), "{formula}");
+        let mut examples = 0;
+        for line in DOCUMENTS.lines() {
+            // A row of the table of examples has four numbers and nothing else.
+            let cells = line
+                .trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().replace(',', ""));
+            let Ok(numbers) = cells
+                .map(|cell| cell.parse())
+                .collect::<Result<Vec<usize>, _>>()
+            else {
+                continue;
+            };
+            let [workers, servers, connections_max, files] = numbers[..] else {
+                continue;
+            };
+            assert_eq!(
+                wish(workers, servers, 0, connections_max).wanted(),
+                files,
+                "{line}"
+            );
+            examples += 1;
+        }
+        assert!(examples >= 3, "{examples} examples");
+        let unit = include_str!("../../packaging/systemd/dkvs-gateway.service");
+        let limit = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("LimitNOFILE="));
+        let limit: usize = limit.unwrap().parse().unwrap();
+        assert!(wish(8, 100, 0, 4_096).wanted() <= limit, "eight workers");
+    }
+}

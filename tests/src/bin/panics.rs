@@ -1,0 +1,96 @@
+//! A program that begins and ends as both programs do, and panics in between where it is told to.
+//!
+//! It says so on standard output where it goes on although it should have ended.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::reply::Durability;
+use dkvs_storage_node::log::filter::LogFilter;
+use dkvs_storage_node::log::{self, LogFormat};
+use dkvs_storage_node::program;
+use dkvs_storage_node::store::disk::directory::{DataDirectory, Owner};
+use dkvs_storage_node::store::disk::{CommitThread, Declaration, Options};
+use tokio::runtime::{Builder, Runtime};
+
+fn main() -> ExitCode {
+    program::run("panics", || {
+        log::start(&LogFilter::default(), LogFormat::Text)?;
+        tracing::info!("before");
+        let mut arguments = std::env::args().skip(1);
+        match arguments.next().as_deref() {
+            Some("main") => panic!("on purpose"),
+            Some("thread") => unheard(|| panic!("on purpose")),
+            Some("worker") => unheard(|| runtime().block_on(async { panic!("on purpose") })),
+            Some("task") => unheard(|| runtime().block_on(tasks(async { panic!("on purpose") }))),
+            Some("blocking") => unheard(|| {
+                runtime().block_on(async {
+                    drop(tokio::task::spawn_blocking(|| panic!("on purpose")));
+                    std::future::pending::<Infallible>().await
+                })
+            }),
+            Some("commit") => commit(Path::new(&arguments.next().context("a directory")?)),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// Runs something on a thread that nobody waits for.
+fn unheard(run: impl FnOnce() -> Infallible + Send + 'static) -> anyhow::Result<()> {
+    let (alive, ended) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        // It is held for longer than the thread lasts.
+        std::mem::forget(alive);
+        run();
+    });
+    ended.recv()?;
+    bail!("it went on")
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().expect("a runtime")
+}
+
+/// A task whose end nobody hears of, and one that goes on.
+async fn tasks(panics: impl Future<Output = Infallible> + Send + 'static) -> Infallible {
+    drop(tokio::spawn(panics));
+    std::future::pending().await
+}
+
+/// What hears of a put panics on the thread that writes to the disk.
+fn commit(path: &Path) -> anyhow::Result<()> {
+    let options = Options {
+        bytes_max: 1 << 20,
+        durability: Durability::Fsync,
+        declaration: Some(Declaration::New),
+        is_doubtful: false,
+        machine_run: 1,
+    };
+    let owner = Owner {
+        server: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
+        ring: None,
+    };
+    let (directory, store, committer) = DataDirectory::open(path, owner, options)?;
+    let _thread = CommitThread::start(committer, "storage".into(), directory)?;
+    let key = Key::new(Bytes::from_static(b"k"))?;
+    let content = Content::Value {
+        content_type: ContentType::default(),
+        value: Value::new(Bytes::from_static(b"v"))?,
+    };
+    let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
+    let put = store.put(&key, &record, || Box::new(|_| panic!("on purpose")));
+    anyhow::ensure!(put.is_none(), "it waits for the disk");
+    store.wake();
+    loop {
+        thread::park();
+    }
+}
