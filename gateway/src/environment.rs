@@ -11,9 +11,14 @@ use clap::{Arg, Command, CommandFactory, Parser as _};
 use dkvs_storage_node::log::{self, filter};
 
 use crate::config::Flags;
+use crate::tokens;
 
 /// How the names of all settings begin.
 const OURS: &str = "DKVS_";
+
+/// What callers may keep their access token in. It is none of the gateway's settings, and so near to
+/// one that it has to hold a token.
+const CALLERS_TOKEN: &str = "DKVS_TOKEN";
 
 /// Names and values.
 type Variables = [(OsString, OsString)];
@@ -79,7 +84,12 @@ pub(crate) fn check(variables: &Variables) -> anyhow::Result<()> {
     let services = services(variables);
     for (name, value) in variables {
         let is_ours = name.as_encoded_bytes().starts_with(OURS.as_bytes());
-        if !is_ours || known.contains(&name.as_os_str()) || is_of_service(name, value, &services) {
+        let is_token = || name == CALLERS_TOKEN && tokens::is_token(value);
+        if !is_ours
+            || known.contains(&name.as_os_str())
+            || is_of_service(name, value, &services)
+            || is_token()
+        {
             continue;
         }
         let names = known
@@ -242,6 +252,17 @@ mod tests {
                 let wrong = [told[0], (name, "127.0.0.1:8080 ")];
                 assert!(check_all(&wrong).is_err(), "{name} with another value");
             }
+        }
+    }
+
+    #[test]
+    fn a_callers_token_is_let_pass_and_a_file_of_tokens_under_its_name_is_not() {
+        let minted = tokens::mint("a", tokens::Scopes::parse("read").unwrap(), &[]).unwrap();
+        assert!(check_all(&[("DKVS_TOKEN", &minted.token)]).is_ok());
+        for value in ["", "/etc/dkvs/tokens", "tokens.txt"] {
+            let refusal = check_all(&[("DKVS_TOKEN", value)]).unwrap_err();
+            let refusal = refusal.to_string();
+            assert!(refusal.contains("did you mean DKVS_TOKENS?"), "{refusal}");
         }
     }
 

@@ -11,6 +11,7 @@
 //! needs neither salt nor stretching. No error shows the second field of a line: someone may have
 //! put the token itself there.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -347,6 +348,18 @@ pub fn mint(name: &str, scopes: Scopes, prefixes: &[String]) -> anyhow::Result<M
         write!(line, " prefix={}", percent_encode(prefix.as_bytes(), PLAIN))?;
     }
     Ok(Minted { token, line })
+}
+
+/// Whether this has the form of a token that [`mint`] makes.
+pub fn is_token(text: &OsStr) -> bool {
+    let secret = text
+        .to_str()
+        .and_then(|text| text.strip_prefix(TOKEN_PREFIX));
+    secret.is_some_and(|secret| {
+        URL_SAFE_NO_PAD
+            .decode(secret)
+            .is_ok_and(|it| it.len() == 32)
+    })
 }
 
 /// A token file in use, and those who are told of its tokens.

@@ -291,7 +291,7 @@ const tests = {
     await page.fill("#key", "guarded");
     assert.match(await press(page, "PUT"), /committed/);
     const curl = await page.locator("#curl").innerText();
-    assert.ok(curl.includes("$TOKEN") && !curl.includes(token));
+    assert.ok(curl.includes("$DKVS_TOKEN") && !curl.includes(token));
     assert.ok(!(await page.content()).includes(token));
     assert.equal(await page.evaluate(() => Object.values(localStorage).join()), "");
     await page.getByRole("button", { name: "Forget the token" }).click();

@@ -14,7 +14,7 @@ export function curl({ method, key, value, contentType, parameters, origin }) {
   // Without this curl resolves dots as if the key were a path.
   if (dots) words.push("--path-as-is");
   if (method !== "GET") words.push("-X", method);
-  if (token()) words.push("-H", '"Authorization: Bearer $TOKEN"');
+  if (token()) words.push("-H", '"Authorization: Bearer $DKVS_TOKEN"');
   let feed = "";
   if (method === "PUT") {
     const text = asText(value);
