@@ -19,6 +19,9 @@
 //! keeps that and says so; the write then begins anew, in a further round under a tag that is
 //! greater still, so that a lagging clock never makes a confirmed write vanish.
 //!
+//! A write that is sent again at the linearizable level is confirmed by something newer only if a
+//! replica holds that very record: else nobody can tell whether it was ever there.
+//!
 //! Words of an earlier round change nothing.
 
 use std::time::Instant;
@@ -65,7 +68,7 @@ pub enum WriteOutcome {
     /// So many replicas refused that w can no longer confirm.
     Refused,
     /// So many replicas hold something newer that w can no longer confirm, and the write was to
-    /// keep its tag.
+    /// keep its tag. Or, at the linearizable level, w confirmed and none of them holds the record.
     Superseded,
     /// So many replicas are unreachable (or refused) that w can no longer confirm.
     Unreachable,
@@ -265,7 +268,11 @@ impl Write {
             return;
         }
         self.tally.expire();
-        self.outcome.get_or_insert(WriteOutcome::TimedOut);
+        let outcome = match self.awaits_its_record() {
+            true => WriteOutcome::Superseded,
+            false => WriteOutcome::TimedOut,
+        };
+        self.outcome.get_or_insert(outcome);
     }
 
     /// How it ended, once it has; this never changes afterwards.
@@ -393,13 +400,25 @@ impl Write {
         }
         let needed = usize::from(self.quorum.needed());
         let confirmed = self.confirmed();
-        if confirmed >= needed {
+        if self.awaits_its_record() {
+            let is_nowhere = self.tally.pending() == 0;
+            self.outcome = is_nowhere.then_some(WriteOutcome::Superseded);
+        } else if confirmed >= needed {
             self.outcome = Some(WriteOutcome::Committed);
         } else if matches!(self.phase, Phase::Storing(_))
             && confirmed + self.tally.pending() < needed
         {
             self.outcome = Some(self.failure(needed));
         }
+    }
+
+    /// Whether enough replicas confirm a write that is sent again, all of them by something newer.
+    fn awaits_its_record(&self) -> bool {
+        let is_held = |answer: &WriteReply| *answer == WriteReply::Stored;
+        self.is_resubmission
+            && self.level == Level::Linearizable
+            && self.confirmed() >= usize::from(self.quorum.needed())
+            && !self.tally.answers().any(is_held)
     }
 
     /// Why `needed` replicas can no longer do what is asked of them.
@@ -570,7 +589,7 @@ mod tests {
     fn a_write_that_is_sent_again_keeps_its_tag_whatever_it_meets() {
         let (mut write, now) = again(Level::Linearizable);
         write.handle_reply(SERVERS[0], 0, superseded(9), now);
-        write.handle_reply(SERVERS[1], 0, superseded(9), now);
+        write.handle_reply(SERVERS[1], 0, WriteReply::Stored, now);
         assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
 
         let (mut write, now) = again(Level::Agreement);
@@ -579,6 +598,82 @@ mod tests {
         write.handle_reply(SERVERS[1], 0, superseded(9), now);
         assert_eq!(write.outcome(), Some(WriteOutcome::Superseded));
         assert_eq!(write.applied(), Applied::Unknown);
+    }
+
+    /// What one replica says, of a write that is sent again under the tag 5.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Says {
+        Stored,
+        Newer,
+        Refuses,
+        IsGone,
+        Nothing,
+    }
+
+    fn say(write: &mut Write, server: ServerId, says: Says, now: Instant) {
+        let reply = match says {
+            Says::Stored => WriteReply::Stored,
+            Says::Newer => superseded(9),
+            Says::Refuses => WriteReply::Refused(Refusal::Full),
+            Says::IsGone => {
+                write.handle_unreachable(server, 0, false, now);
+                return;
+            }
+            Says::Nothing => return,
+        };
+        write.handle_reply(server, 0, reply, now);
+    }
+
+    #[test]
+    fn a_linearizable_write_that_is_sent_again_is_confirmed_only_where_a_replica_holds_it() {
+        use Says::{IsGone, Newer, Nothing, Refuses, Stored};
+        use WriteOutcome::{Committed, Refused, Superseded, TimedOut, Unreachable};
+        // What three replicas say, of which two have to confirm, in this order; how it stands
+        // then, and at the deadline.
+        for (says, now_is, at_last) in [
+            ([Stored, Stored, Nothing], Some(Committed), Committed),
+            ([Stored, Newer, Nothing], Some(Committed), Committed),
+            ([Newer, Stored, Nothing], Some(Committed), Committed),
+            ([Newer, Newer, Stored], Some(Committed), Committed),
+            ([Newer, Newer, Newer], Some(Superseded), Superseded),
+            ([Newer, Newer, Refuses], Some(Superseded), Superseded),
+            ([Newer, Newer, IsGone], Some(Superseded), Superseded),
+            ([Refuses, Newer, Newer], Some(Superseded), Superseded),
+            ([IsGone, Newer, Newer], Some(Superseded), Superseded),
+            ([Newer, Newer, Nothing], None, Superseded),
+            ([Newer, Nothing, Nothing], None, TimedOut),
+            ([Newer, IsGone, Nothing], None, TimedOut),
+            ([Newer, Refuses, IsGone], Some(Unreachable), Unreachable),
+            ([Newer, Refuses, Refuses], Some(Refused), Refused),
+            ([Stored, Refuses, Refuses], Some(Refused), Refused),
+            ([Stored, Nothing, Nothing], None, TimedOut),
+        ] {
+            let (mut write, now) = again(Level::Linearizable);
+            for (server, says) in SERVERS.into_iter().zip(says) {
+                say(&mut write, server, says, now);
+            }
+            assert_eq!(write.outcome(), now_is, "{says:?}");
+            write.handle_timeout(now + Duration::from_secs(1));
+            assert_eq!(write.outcome(), Some(at_last), "{says:?} at the deadline");
+            let applied = match at_last {
+                Committed => Applied::Committed,
+                _ => Applied::Unknown,
+            };
+            assert_eq!(write.applied(), applied, "{says:?}");
+        }
+    }
+
+    #[test]
+    fn a_linearizable_write_that_is_not_sent_again_is_confirmed_by_what_is_newer() {
+        let (mut write, now) = linearizable(2);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 0, WriteReply::Tag(Tag::ZERO), now);
+        }
+        store(&mut write, 5);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 1, superseded(9), now);
+        }
+        assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
     }
 
     #[test]

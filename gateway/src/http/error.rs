@@ -463,17 +463,27 @@ impl Problem {
         }])
     }
 
-    /// A write that was sent again met something newer, at the agreement level.
+    /// A write that was sent again met something newer, and no replica that holds it, or too few.
     pub(super) fn superseded(report: WriteReport<'_>) -> Self {
         let (n, w) = (report.quorum.n, report.quorum.w);
+        let what = match report.consistency {
+            "linearizable" => {
+                format!(
+                    "{w} or more of the {n} replicas hold a newer value, and none holds this one"
+                )
+            }
+            _ => format!(
+                "so many of the {n} replicas hold a newer value that {w} can no longer confirm \
+                 this one"
+            ),
+        };
         Self::new(
             StatusCode::CONFLICT,
             "superseded",
             "A newer value is there",
             format!(
-                "so many of the {n} replicas hold a newer value that {w} can no longer confirm \
-                 this one under its tag; whether it was there before is not known: to write it \
-                 now, leave the tag out"
+                "{what} under its tag; whether it was there before is not known: to write it now, \
+                 leave the tag out"
             ),
         )
         .with(report)

@@ -1,6 +1,6 @@
 //! Every write has a tag, and a later one a greater, whatever the servers hold by then.
 
-use dkvs_common::tag::Tag;
+use dkvs_common::tag::{AHEAD_MS_MAX, CLOCK_MS_MAX, Tag};
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_tests::http::{client, get, put};
 use dkvs_tests::process::Cluster;
@@ -71,6 +71,42 @@ async fn a_write_outdoes_tags_from_clocks_that_are_ahead() {
         let tag: Tag = put.json["tag"].as_str().unwrap().parse().unwrap();
         assert!(tag > planted, "{tag} {planted}");
     }
+}
+
+#[tokio::test]
+async fn a_tag_is_taken_again_that_a_clock_gave_which_was_far_ahead() {
+    let cluster = PROGRAMS.cluster(3, &[]);
+    let client = client();
+    let url = |query: &str| cluster.gateway.url(&format!("/kv/k?wait=all&{query}"));
+    let first = put(&client, url(""), "first").await;
+    let first: Tag = first.json["tag"].as_str().unwrap().parse().unwrap();
+    // Two days ahead, a century, and as far as it goes.
+    for time in [
+        first.time + ((2 * AHEAD_MS_MAX) << 16),
+        first.time + ((36_500 * AHEAD_MS_MAX) << 16),
+        (CLOCK_MS_MAX << 16) | 0xfffe,
+    ] {
+        // What the next write is told is the tag of a gateway with such a clock.
+        plant(&cluster, &[0, 1, 2], Tag { time, op: 1 });
+        let told = put(&client, url(""), "value").await;
+        let tag = told.json["tag"].as_str().unwrap().to_owned();
+        assert_eq!(tag.parse::<Tag>().unwrap().time, time + 1, "{told:?}");
+        let again = put(&client, url(&format!("tag={tag}")), "value").await;
+        assert_eq!(again.json["outcome"], "committed", "{again:?}");
+        assert_eq!(again.json["tag"], tag);
+        assert_eq!(again.statuses(), ["stored"; 3]);
+        let kept = get(&client, url("")).await;
+        assert_eq!(kept.json["tag"], tag, "{kept:?}");
+    }
+    let made_up = Tag {
+        time: (CLOCK_MS_MAX + 1) << 16,
+        op: 1,
+    };
+    let refused = put(&client, url(&format!("tag={made_up}")), "value").await;
+    assert_eq!(refused.problem(), "invalid-parameter", "{refused:?}");
+    // The other half of all tags is left to the key.
+    assert_eq!(put(&client, url(""), "last").await.status, 200);
+    assert_eq!(get(&client, url("")).await.json["value"], "last");
 }
 
 #[tokio::test]
