@@ -115,6 +115,8 @@ pub struct Write {
     is_storing: bool,
     /// Whether a replica may have stored the record in an earlier round.
     may_be_stored: bool,
+    /// Whether nobody is asked, as too few can do it.
+    is_withheld: bool,
     outcome: Option<WriteOutcome>,
 }
 
@@ -149,6 +151,7 @@ impl Write {
             phase,
             is_storing: false,
             may_be_stored: false,
+            is_withheld: false,
             outcome: None,
         }
     }
@@ -193,6 +196,41 @@ impl Write {
     /// What it promises.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// Whether nobody is asked anything in this round as yet, or its tag is still to be minted.
+    pub fn is_before_asking(&self) -> bool {
+        let is_minting = matches!(self.phase, Phase::Minting(_));
+        self.outcome.is_none() && (is_minting || self.transmitted == 0)
+    }
+
+    /// Ends the write before anybody is asked anything more: of each of these replicas it is known
+    /// what keeps it from it, and too few others are left.
+    pub fn withhold(
+        &mut self,
+        words: impl IntoIterator<Item = (ServerId, Word<WriteReply>)>,
+        now: Instant,
+    ) {
+        self.may_be_stored |= !self.is_certainly_nowhere();
+        self.is_storing = false;
+        self.is_withheld = true;
+        self.tally = Tally::new(self.tally.list(), self.started);
+        self.transmitted = self.tally.replicas().len();
+        for (server, word) in words {
+            self.tally.record(server, word, now);
+        }
+        let failure = self.failure(usize::from(self.quorum.needed()));
+        self.outcome.get_or_insert(failure);
+    }
+
+    /// Whether it ended by [`Self::withhold`]: who is pending then was not asked.
+    pub fn is_withheld(&self) -> bool {
+        self.is_withheld
+    }
+
+    /// Whether no replica was asked anything in the last round that it had.
+    pub fn has_asked_nobody(&self) -> bool {
+        self.is_withheld || self.transmitted == 0
     }
 
     /// Which round it is, from 0.
@@ -280,9 +318,9 @@ impl Write {
         self.outcome
     }
 
-    /// Whether every replica was heard out or has timed out.
+    /// Whether every replica was heard out or has timed out, as far as they were asked.
     pub fn is_complete(&self) -> bool {
-        self.tally.pending() == 0
+        self.is_withheld || self.tally.pending() == 0
     }
 
     /// A replica refused the put of this round when it had been sent there more than once. The
@@ -788,6 +826,61 @@ mod tests {
             write.handle_reply(SERVERS[2], 1, WriteReply::Refused(refusal), now);
             assert_eq!(write.applied(), Applied::Unknown, "{refusal:?}");
         }
+    }
+
+    #[test]
+    fn a_write_that_is_withheld_asks_nobody_and_is_applied_only_if_an_earlier_round_did() {
+        let cannot = |refusal| Word::Answer(WriteReply::Refused(refusal));
+        let full = cannot(Refusal::NoDeletion);
+        for (words, outcome) in [
+            ([Some(full), Some(full), None], WriteOutcome::Refused),
+            ([Some(full), None, Some(full)], WriteOutcome::Refused),
+            (
+                [Some(full), Some(Word::Unreachable), None],
+                WriteOutcome::Unreachable,
+            ),
+        ] {
+            let words = || SERVERS.into_iter().zip(words);
+            let words = || words().filter_map(|(server, word)| Some((server, word?)));
+            let now = start_of_time();
+            let quorum = Quorum::new(3, 2).unwrap();
+            let deadline = now + Duration::from_secs(1);
+            for level in [Level::Agreement, Level::Linearizable] {
+                let new = || Write::new(list(), quorum, level, now, deadline);
+                let again = || Write::again(list(), quorum, level, tag(5), now, deadline);
+                for (mut write, applied) in
+                    [(new(), Applied::NotApplied), (again(), Applied::Unknown)]
+                {
+                    assert!(write.is_before_asking() && !write.is_withheld());
+                    write.withhold(words(), now);
+                    assert_eq!(write.poll_transmit(), None);
+                    assert_eq!(write.wants_tag_above(), None);
+                    assert_eq!(write.outcome(), Some(outcome));
+                    assert_eq!(write.applied(), applied);
+                    assert!(write.is_complete() && write.is_withheld());
+                    assert!(!write.is_before_asking());
+                    write.handle_timeout(deadline);
+                    assert_eq!(write.outcome(), Some(outcome));
+                }
+            }
+        }
+        let (mut write, now) = write(2);
+        write.handle_reply(SERVERS[0], 1, superseded(9), now);
+        assert!(write.is_before_asking(), "a second round");
+        let words = SERVERS.map(|server| (server, full));
+        write.withhold(words, now);
+        assert_eq!(write.applied(), Applied::Unknown, "two were asked before");
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_tells_nothing() {
+        let (mut write, now) = write(2);
+        for server in SERVERS {
+            let refused = WriteReply::Refused(Refusal::Unstated);
+            write.handle_reply(server, 1, refused, now);
+        }
+        assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
+        assert_eq!(write.applied(), Applied::Unknown);
     }
 
     #[test]

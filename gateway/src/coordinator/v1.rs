@@ -38,7 +38,10 @@ use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::ReadReply;
 use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::record::Content;
-use dkvs_common::wire::v1::{self, DATAGRAM_BYTES_MAX, GetReply, IllFormedReply, PutReply};
+use dkvs_common::wire::v1::{
+    self, DATAGRAM_BYTES_MAX, GetReply, IllFormedReply, KEY_OR_VALUE_BYTES_MAX, PutReply,
+    Unrepresentable,
+};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -456,17 +459,31 @@ pub(super) fn encode(question: &Question) -> Result<Bytes, Refusal> {
             Content::Tombstone => return Err(Refusal::NoDeletion),
         },
         // Nothing that needs tags is asked so; what holds of a put then holds of asking for one.
-        Question::Tag { .. } | Question::Vouch { .. } | Question::Page { .. } => {
+        Question::Tag { .. } | Question::Vouch { .. } | Question::Page { .. } | Question::Ping => {
             return Err(Refusal::NotV2);
         }
         Question::Status => Ok(Bytes::from_static(PROBE_KEY.as_bytes())),
     };
-    encoded.map_err(|_| Refusal::Unrepresentable)
+    encoded.map_err(refusal)
+}
+
+/// What DKVS/1 cannot carry, as the refusal of a server that speaks it.
+pub(super) fn refusal(error: Unrepresentable) -> Refusal {
+    let bytes_max = KEY_OR_VALUE_BYTES_MAX as u32;
+    match error {
+        Unrepresentable::KeyHasNul { .. } | Unrepresentable::ValueHasNul { .. } => Refusal::HasNul,
+        Unrepresentable::KeyTooLong { .. } => Refusal::KeyTooLong {
+            key_bytes_max: bytes_max,
+        },
+        Unrepresentable::ValueTooLong { .. } => Refusal::TooLarge {
+            value_bytes_max: bytes_max,
+        },
+    }
 }
 
 fn decode(asked: Asked, datagram: Bytes) -> Result<Heard, IllFormedReply> {
     Ok(match asked {
-        Asked::Get { .. } | Asked::Fetch | Asked::Page | Asked::Status => {
+        Asked::Get { .. } | Asked::Fetch | Asked::Page | Asked::Status | Asked::Ping => {
             Heard::Read(match GetReply::decode(datagram)? {
                 GetReply::Value(value) => ReadReply::Value(value),
                 GetReply::Unknown => ReadReply::Absent(None),

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use dkvs_common::kv::{KEY_BYTES_MAX, Key};
+use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::{List, ListOutcome, ListStanding, Listing, Place};
 use dkvs_common::ring::Position;
 use serde::Serialize;
@@ -73,11 +74,20 @@ pub(super) async fn list(
     caller.may_list(&listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(Problem::no_such_list_form)?;
     let coordinator = &app.0.coordinator;
+    let silent_max = listing.silent_max;
     let list = coordinator.list(listing, timeout).await?;
     let report = ListReport::new(coordinator.shared(), &list);
     match list.outcome() {
         Some(ListOutcome::Listed) => {}
-        Some(ListOutcome::Unreachable) => return Err(Problem::list_unreachable(report)),
+        Some(ListOutcome::Unreachable) => {
+            let speaks_v1 = |standing| standing == Some(ListStanding::Refused(Refusal::NotV2));
+            let standings = list.standings().map(|(_, standing)| standing);
+            let is_for_good = standings.filter(|it| speaks_v1(*it)).count() > silent_max;
+            return Err(match is_for_good {
+                true => Problem::list_of_v1(report),
+                false => Problem::list_unreachable(report),
+            });
+        }
         Some(ListOutcome::TimedOut) | None => return Err(Problem::list_timeout(report)),
     }
     let cursor = list.next().map(to_cursor);

@@ -184,9 +184,15 @@ impl Request {
     pub const PUT_HEAD_BYTES_MAX: usize =
         REQUEST_HEAD_BYTES + 2 + 16 + 1 + CONTENT_TYPE_BYTES_MAX + 8 + 4 + 4;
 
+    /// Bytes of a put's message beside the key and what only values have: content type and value.
+    pub const PUT_KEY_OVERHEAD_BYTES: usize = REQUEST_HEAD_BYTES + 2 + 16 + 4 + 1;
+
+    /// Bytes of a get's message beside the key.
+    pub const GET_KEY_OVERHEAD_BYTES: usize = REQUEST_HEAD_BYTES + 2;
+
     /// How long the message of a put of this record is, in bytes.
     pub fn put_bytes(key: &Key, record: &Record) -> usize {
-        let head = REQUEST_HEAD_BYTES + 2 + key.as_bytes().len() + 16 + 4 + 1;
+        let head = Self::PUT_KEY_OVERHEAD_BYTES + key.as_bytes().len();
         match &record.content {
             Content::Value {
                 content_type,

@@ -15,6 +15,7 @@
 
 mod counts;
 mod deadlines;
+mod feasibility;
 mod links;
 mod probe;
 mod request;
@@ -429,11 +430,6 @@ impl<W> Core<W> {
         self.counts.round_trip(server, round_trip);
     }
 
-    /// The longest key that fits a DKVS/2 datagram, in bytes.
-    pub(super) fn key_bytes_max(&self) -> usize {
-        self.key_bytes_max
-    }
-
     /// The next question to ask by DKVS/1. What comes of it is told by [`Self::handle_v1`].
     pub(super) fn poll_ask_by_v1(&mut self) -> Option<AskByV1> {
         self.by_v1.pop_front()
@@ -515,6 +511,7 @@ impl<W> Core<W> {
             beginning: None,
             assembly: None,
             memory: None,
+            met: Vec::new(),
         };
         self.wake_at(deadline, id, now);
         self.requests.insert(id, request);
@@ -531,7 +528,9 @@ impl<W> Core<W> {
 
     /// Does what a request wants done, until it waits for something or has ended.
     fn go_on(&mut self, id: RequestId, now: Now) {
-        while let Some(request) = self.requests.get_mut(&id) {
+        while self.admit(id, now)
+            && let Some(request) = self.requests.get_mut(&id)
+        {
             let Some(next) = request.next() else { break };
             match next {
                 Next::Ask {
@@ -643,7 +642,8 @@ impl<W> Core<W> {
                         continue;
                     }
                     Err(RequestError::TooLong { .. }) => {
-                        Heard::refused(asked, Refusal::Unrepresentable)
+                        let max = self.links.message_bytes_max(server).unwrap_or(0);
+                        Heard::refused(asked, request.key_too_long(asked, max))
                     }
                     Err(RequestError::TooMany) => {
                         self.counts.limit_hit(Limit::RequestsToServer);
@@ -774,7 +774,12 @@ impl<W> Core<W> {
                 Event::FetchFailed { token, assembly } => (token, Heard::FetchFailed(assembly)),
                 Event::Unreachable { token, sent } => (token, Heard::Unreachable { sent }),
                 Event::TooLong { token } => {
-                    (token, Heard::refused(token.asked, Refusal::Unrepresentable))
+                    let Some(request) = self.requests.get(&token.id) else {
+                        continue;
+                    };
+                    let max = self.links.message_bytes_max(server).unwrap_or(0);
+                    let refusal = request.key_too_long(token.asked, max);
+                    (token, Heard::refused(token.asked, refusal))
                 }
                 Event::NotV2 { token } => {
                     self.handle_not_v2(token, server, now);
@@ -816,7 +821,7 @@ impl<W> Core<W> {
         if request.attempt != attempt {
             return;
         }
-        let is_v2_only = matches!(asked, Asked::Fetch | Asked::Page);
+        let is_v2_only = matches!(asked, Asked::Fetch | Asked::Page | Asked::Ping);
         let heard = if is_v2_only || self.protocol == Protocol::V2 {
             Heard::refused(asked, Refusal::NotV2)
         } else if request.needs_tags() {

@@ -60,6 +60,8 @@ pub enum Asked {
     Page,
     /// How the server does.
     Status,
+    /// Nothing, but for the greeting that goes before it.
+    Ping,
 }
 
 /// What is asked of servers, as it is sent. Cheap to clone.
@@ -100,6 +102,8 @@ pub enum Question {
     },
     /// How the server does.
     Status,
+    /// Nothing, but for the greeting that goes before it.
+    Ping,
 }
 
 impl Question {
@@ -116,6 +120,7 @@ impl Question {
                 limit: u16::try_from(wish.keys_max).unwrap_or(u16::MAX),
             },
             Self::Status => Request::Stats,
+            Self::Ping => Request::Ping,
         }
     }
 }
@@ -131,6 +136,8 @@ pub enum Heard {
     Write(WriteReply),
     /// Whether it vouches for the key from now on.
     Vouched(bool),
+    /// It is met.
+    Met,
     /// Its statistics, by number; DKVS/1 tells none.
     Status(Vec<(u8, u64)>),
     /// Keys in ring order.
@@ -167,6 +174,7 @@ impl Heard {
             Asked::Fetch => Self::FetchFailed(None),
             Asked::Page => Self::PageRefused(refusal),
             Asked::Status => Self::Unreachable { sent: true },
+            Asked::Ping => Self::Met,
         }
     }
 
@@ -175,6 +183,7 @@ impl Heard {
         let is_put = matches!(asked, Asked::Put { .. } | Asked::Repair { .. });
         let is_get = matches!(asked, Asked::Get { .. });
         let refusal = match reply {
+            _ if asked == Asked::Ping => return Self::Met,
             Reply::Done if is_put => return Self::Write(WriteReply::Stored),
             Reply::Done if matches!(asked, Asked::Vouch { .. }) => return Self::Vouched(true),
             Reply::Superseded { tag } if is_put => {
