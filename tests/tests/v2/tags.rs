@@ -129,6 +129,31 @@ async fn a_tag_that_none_exceeds_refuses_writes_of_its_key_and_of_no_other() {
 }
 
 #[tokio::test]
+async fn replicas_that_a_c_client_gave_the_same_bytes_agree() {
+    for consistency in ["", "&consistency=agreement"] {
+        let cluster = PROGRAMS.cluster(3, &[]);
+        let client = client();
+        let url = format!("/kv/k?n=3&r=2&wait=all{consistency}");
+        let url = cluster.gateway.url(&url);
+        // Which two of them answer first, of three different tags, is a matter of chance.
+        for round in 0..30 {
+            let value = format!("by a C client {round}");
+            for node in &cluster.nodes {
+                dkvs_tests::v1::Client::new(node.addr).store("k", &value);
+            }
+            let told = get(&client, url.clone()).await;
+            assert_eq!(told.json["value"], value, "{told:?}");
+            assert_eq!(told.json["quorum"]["agreeing"], 3, "{told:?}");
+            for status in told.statuses() {
+                // One that was behind by its tag may have been given the newest.
+                let is_alike = ["match", "repaired"].contains(&status);
+                assert!(is_alike, "{told:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_a_c_client_put_last_is_outdone_by_the_next_write() {
     let cluster = PROGRAMS.cluster(3, &[]);
     let (client, url) = (client(), cluster.gateway.url("/kv/k?w=3"));
