@@ -32,10 +32,15 @@ const LIMIT_MAX: u64 = 1_000;
 /// Where the rest of an NDJSON listing begins.
 const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
 
+/// That keys are missing from an NDJSON listing.
+const DKVS_LEFT_OUT: HeaderName = HeaderName::from_static("dkvs-left-out");
+
 #[derive(Serialize)]
 struct ListBody<'a> {
     keys: Vec<ListedKey<'a>>,
     cursor: Option<String>,
+    /// Whether keys are missing that are too long for a server to tell.
+    left_out: bool,
     #[serde(flatten)]
     report: ListReport<'a>,
     elapsed_us: u64,
@@ -91,12 +96,14 @@ pub(super) async fn list(
         Some(ListOutcome::TimedOut) | None => return Err(Problem::list_timeout(report)),
     }
     let cursor = list.next().map(to_cursor);
+    let left_out = list.is_left_out();
     let keys = list.keys().iter().map(ListedKey::new);
     Ok(match is_lines {
-        true => lines(keys, cursor),
+        true => lines(keys, cursor, left_out),
         false => kv::json(&ListBody {
             keys: keys.collect(),
             cursor,
+            left_out,
             report,
             elapsed_us: micros(started.elapsed()),
         }),
@@ -156,7 +163,11 @@ fn from_cursor(cursor: &str) -> Option<Place> {
 }
 
 /// A key a line, as JSON.
-fn lines<'a>(keys: impl Iterator<Item = ListedKey<'a>>, cursor: Option<String>) -> Response<Body> {
+fn lines<'a>(
+    keys: impl Iterator<Item = ListedKey<'a>>,
+    cursor: Option<String>,
+    left_out: bool,
+) -> Response<Body> {
     let mut text = Vec::new();
     for key in keys {
         serde_json::to_writer(&mut text, &key).expect("keys are strings");
@@ -166,6 +177,10 @@ fn lines<'a>(keys: impl Iterator<Item = ListedKey<'a>>, cursor: Option<String>) 
     let mut response = ([(header::CONTENT_TYPE, content_type)], text).into_response();
     if let Some(Ok(cursor)) = cursor.map(HeaderValue::try_from) {
         response.headers_mut().insert(DKVS_CURSOR, cursor);
+    }
+    if left_out {
+        let left_out = HeaderValue::from_static("true");
+        response.headers_mut().insert(DKVS_LEFT_OUT, left_out);
     }
     response
 }

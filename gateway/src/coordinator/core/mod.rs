@@ -270,7 +270,6 @@ impl<W> Core<W> {
         }
         let subject = Subject::Keys {
             prefix: listing.prefix.clone(),
-            message_bytes_max: self.datagram_bytes_max - AUTHENTICATED_BYTES,
         };
         let servers = self.shared.cluster.iter().map(|(server, _)| server);
         let list = List::new(servers, listing, now.at, timeout / PATIENCE);
@@ -625,7 +624,8 @@ impl<W> Core<W> {
             } else {
                 let asked_of = match self.links.to(server) {
                     Some(link) => {
-                        let asked_of = link.ask(question.to_request(), token, now.at, deadline);
+                        let to_ask = question.to_request(link.message_bytes_max());
+                        let asked_of = link.ask(to_ask, token, now.at, deadline);
                         if let (Ok(ticket), Some(trace)) = (&asked_of, request.trace) {
                             link.trace(*ticket, trace);
                         }
@@ -702,7 +702,8 @@ impl<W> Core<W> {
             let asked = Asked::Vouch { round };
             let token = Token { asked, ..token };
             // If it cannot be asked, a later read sees to it.
-            let _ = link.ask(question.to_request(), token, now.at, note.deadline);
+            let request = question.to_request(link.message_bytes_max());
+            let _ = link.ask(request, token, now.at, note.deadline);
         }
     }
 

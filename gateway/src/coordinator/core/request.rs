@@ -58,8 +58,6 @@ pub(super) enum Subject {
     Keys {
         /// What they begin with.
         prefix: Bytes,
-        /// The longest message to a server.
-        message_bytes_max: usize,
     },
     Status,
 }
@@ -175,18 +173,9 @@ impl<W> InFlight<W> {
                     servers,
                 })
             }
-            (
-                Machine::List(list),
-                Subject::Keys {
-                    prefix,
-                    message_bytes_max,
-                },
-            ) => {
+            (Machine::List(list), Subject::Keys { prefix }) => {
                 let (server, wish) = list.poll_transmit()?;
-                let after = wish.start.after.as_ref();
-                let room = Request::list_prefix_bytes_max(*message_bytes_max, after);
-                // The server only saves work by it: all is looked at again here.
-                let prefix = prefix.slice(..prefix.len().min(room));
+                let prefix = prefix.clone();
                 Some(Next::Ask {
                     asked: Asked::Page,
                     question: Question::Page { wish, prefix },
@@ -278,9 +267,15 @@ impl<W> InFlight<W> {
                 Heard::Page {
                     more,
                     is_incomplete,
+                    is_left_out,
                     entries,
                 },
-            ) => list.handle_page(from, more, is_incomplete, entries),
+            ) => {
+                if is_left_out {
+                    list.handle_left_out(from);
+                }
+                list.handle_page(from, more, is_incomplete, entries);
+            }
             (Machine::List(list), _, Heard::PageRefused(refusal)) => {
                 list.handle_refusal(from, refusal);
             }

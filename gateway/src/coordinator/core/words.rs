@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dkvs_common::connection::fetch::{Assembly, Digest};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::list::PageWish;
+use dkvs_common::quorum::list::{PageWish, Place};
 use dkvs_common::quorum::read::ReadReply;
 use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::record::Record;
@@ -107,20 +107,37 @@ pub enum Question {
 }
 
 impl Question {
-    pub(super) fn to_request(&self) -> Request {
+    /// The request, to a server that takes messages of at most `message_bytes_max`.
+    pub(super) fn to_request(&self, message_bytes_max: usize) -> Request {
         match self.clone() {
             Self::Get { key } => Request::Get { key },
             Self::Tag { key } => Request::Tag { key },
             Self::Put { key, record } => Request::Put { key, record },
             Self::Vouch { boot_id, key, tag } => Request::Vouch { boot_id, key, tag },
-            Self::Page { wish, prefix } => Request::List {
-                from: wish.start.from,
-                after: wish.start.after,
-                prefix,
-                limit: u16::try_from(wish.keys_max).unwrap_or(u16::MAX),
-            },
+            Self::Page { wish, prefix } => Self::page(wish, prefix, message_bytes_max),
             Self::Status => Request::Stats,
             Self::Ping => Request::Ping,
+        }
+    }
+
+    /// A key that is too long to be named, though not too long to be told, is passed over by its
+    /// position: no two keys are known that have the same. Of a prefix, the server is told what there
+    /// is room for: it only saves work by it, and all is looked at again here.
+    fn page(wish: PageWish, prefix: Bytes, message_bytes_max: usize) -> Request {
+        let Place { mut from, after } = wish.start;
+        let is_short =
+            |key: &Key| Request::list_key_bytes_max(message_bytes_max) >= key.as_bytes().len();
+        let named = after.as_ref().filter(|key| is_short(key)).cloned();
+        if after.is_some() && named.is_none() {
+            from = from.next().unwrap_or(from);
+        }
+        let room = Request::list_prefix_bytes_max(message_bytes_max, named.as_ref());
+        Request::List {
+            from,
+            after: named,
+            prefix: prefix.slice(..prefix.len().min(room)),
+            limit: u16::try_from(wish.keys_max).unwrap_or(Request::LIST_LIMIT_MAX),
+            hears_left_out: true,
         }
     }
 }
@@ -146,6 +163,8 @@ pub enum Heard {
         more: bool,
         /// Whether the server may have lost some.
         is_incomplete: bool,
+        /// Whether some are too long to be told.
+        is_left_out: bool,
         /// The keys.
         entries: Vec<PageEntry>,
     },
@@ -218,11 +237,13 @@ impl Heard {
             Reply::Page {
                 more,
                 is_incomplete,
+                is_left_out,
                 entries,
             } if asked == Asked::Page => {
                 return Self::Page {
                     more,
                     is_incomplete,
+                    is_left_out,
                     entries,
                 };
             }
