@@ -94,8 +94,8 @@ pub enum NotBegun {
     },
     /// The key fits no DKVS/2 datagram.
     #[error(
-        "the key is {key_bytes} bytes long; with datagrams as short as they are set here, the \
-         limit is {key_bytes_max}, whatever is stored under it"
+        "the key is {key_bytes} bytes long; with datagrams as short as they are set here, whatever \
+         is stored under it, the limit is {key_bytes_max}"
     )]
     KeyTooLong {
         /// Its length.

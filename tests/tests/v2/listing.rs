@@ -113,7 +113,8 @@ async fn a_list_tells_that_keys_are_too_long_for_it_and_longer_datagrams_list_th
             assert_eq!(lines.headers.contains_key("dkvs-left-out"), is_left_out);
         }
         // By its name, it is there.
-        let found = get(&client, gateway.url(&format!("/kv/{does_not}"))).await;
+        let by_name = format!("/kv/{does_not}?consistency=agreement");
+        let found = get(&client, gateway.url(&by_name)).await;
         assert_eq!(found.json["value"], "v", "{found:?}");
     }
 }
