@@ -36,6 +36,19 @@ impl Position {
         Self(Sha1::digest(key).into())
     }
 
+    /// The position right after it; the last has none.
+    pub fn next(self) -> Option<Self> {
+        let mut bytes = self.0;
+        for byte in bytes.iter_mut().rev() {
+            let (sum, has_wrapped) = byte.overflowing_add(1);
+            *byte = sum;
+            if !has_wrapped {
+                return Some(Self(bytes));
+            }
+        }
+        None
+    }
+
     /// Where a server's ring point number `id` lies; ids count from 1.
     pub fn of_ring_point(server: SocketAddrV4, id: u32) -> Self {
         let name = format!("{} {} {id}", server.ip(), server.port());
@@ -160,6 +173,23 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_each_position_comes_the_next_and_none_after_the_last() {
+        let position = |end: &[u8]| {
+            let mut bytes = [0xab; 20];
+            bytes[20 - end.len()..].copy_from_slice(end);
+            Position(bytes)
+        };
+        for (end, next) in [
+            (&[0, 0][..], &[0, 1][..]),
+            (&[0, 0xff], &[1, 0]),
+            (&[7, 0xff, 0xff], &[8, 0, 0]),
+        ] {
+            assert_eq!(position(end).next(), Some(position(next)));
+        }
+        assert_eq!(Position([0xff; 20]).next(), None);
+    }
 
     fn ring(text: &str) -> (Cluster, Ring) {
         let cluster = Cluster::parse("test", text.as_bytes()).unwrap();

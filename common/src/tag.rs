@@ -107,6 +107,11 @@ impl FromStr for Tag {
 /// follow it: one record with an absurd tag must not use up the tags of all others.
 pub const AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
+/// The last millisecond that a clock is taken to show, however wrong it is: half of those that a
+/// tag has room for, which is in the year 6429. Nobody who makes a tag up gets past it, so that a
+/// key always has as many tags left.
+pub const CLOCK_MS_MAX: u64 = (1 << 47) - 1;
+
 /// Mints tags, each greater than all it minted or has seen.
 #[derive(Debug)]
 pub struct TagClock {

@@ -35,6 +35,9 @@ pub enum Manner {
     Silent,
     /// Puts with a failure, gets as it should.
     Refusing,
+    /// Puts with what says "failed", though it stores them, as the 2018 edition of the original
+    /// server does; gets as it should.
+    OldEdition,
     /// One in three times as it should, one in three twice, else never.
     Moody,
 }
@@ -145,7 +148,9 @@ impl Shared {
                 let reply = self.reply(&buffer[..length], manner);
                 let send = |reply: &[u8]| drop(self.socket.send_to(reply, peer));
                 match manner {
-                    Manner::Sound | Manner::WrongValue | Manner::Refusing => send(&reply),
+                    Manner::Sound | Manner::WrongValue | Manner::Refusing | Manner::OldEdition => {
+                        send(&reply)
+                    }
                     Manner::Garbage => send(GARBAGE),
                     Manner::GarbageFirst => {
                         send(GARBAGE);
@@ -183,7 +188,10 @@ impl Shared {
             Some(nul) if nul.max(request.len() - nul - 1) > KEY_OR_VALUE_BYTES_MAX => Vec::new(),
             Some(nul) => {
                 pairs.insert(request[..nul].to_vec(), request[nul + 1..].to_vec());
-                vec![0]
+                match manner {
+                    Manner::OldEdition => Vec::new(),
+                    _ => vec![0],
+                }
             }
             None if manner == Manner::WrongValue => WRONG_VALUE.to_vec(),
             None => pairs.get(request).cloned().unwrap_or(vec![0]),

@@ -199,6 +199,11 @@ impl<T: Copy> Link<T> {
         self.peer.window_bytes()
     }
 
+    /// The longest message that fits a datagram to the server, as far as is known.
+    pub fn message_bytes_max(&self) -> usize {
+        self.peer.message_bytes_max()
+    }
+
     /// Greets the server if it was not greeted lately.
     pub fn greet_if_due(&mut self, now: Instant) {
         self.peer.greet_if_due(now);
@@ -308,6 +313,8 @@ impl<T: Copy> Link<T> {
                 return Some(datagram);
             }
             if !self.feed(now) {
+                // A request that turned out to fit no datagram has ended by that.
+                self.handle_events(now);
                 return None;
             }
         }
@@ -639,7 +646,7 @@ impl<T: Copy> Link<T> {
 }
 
 /// What fits a datagram of any server.
-const MESSAGE_BYTES_CERTAIN: usize = DATAGRAM_BYTES_MIN - AUTHENTICATED_BYTES;
+pub const MESSAGE_BYTES_CERTAIN: usize = DATAGRAM_BYTES_MIN - AUTHENTICATED_BYTES;
 
 /// What servers may put around a block beyond what the protocol asks for.
 const REPLY_RESERVE_BYTES: usize = 32;

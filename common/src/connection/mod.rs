@@ -25,3 +25,5 @@ pub mod rtt;
 mod tests;
 mod upload;
 pub mod window;
+
+pub use upload::put_key_bytes_max;

@@ -57,8 +57,22 @@ pub(super) enum Progress {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// What a staged put says of its value, beyond what a put without one takes.
-const PUT_STAGED_EXTRA_BYTES: usize = 8 + 4;
+/// What a staged put says of its value, beyond what a put takes: upload and length, but no kind.
+const PUT_STAGED_EXTRA_BYTES: usize = 8 + 4 - 1;
+
+/// The longest key under which content can be put to a server that takes messages of at most
+/// `message_bytes_max`: as a whole, or, if that holds more, with its value in blocks.
+pub fn put_key_bytes_max(content: &Content, message_bytes_max: usize) -> usize {
+    let (rest, value_bytes) = match content {
+        Content::Value {
+            content_type,
+            value,
+        } => (1 + content_type.as_bytes().len(), value.len()),
+        Content::Tombstone => (0, 0),
+    };
+    let in_blocks = value_bytes.min(PUT_STAGED_EXTRA_BYTES);
+    message_bytes_max.saturating_sub(Request::PUT_KEY_OVERHEAD_BYTES + rest + in_blocks)
+}
 
 /// The fields of a stage request beside its block.
 const STAGE_BYTES: usize = 14 + 8 + 4 + 4 + 2;
@@ -216,6 +230,82 @@ impl Upload {
             abandoned.push(id);
             self.blocks[number] = Block::There;
             self.missing -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::Value;
+    use crate::record::{CONTENT_TYPE_BYTES_MAX, ContentType};
+    use crate::tag::Tag;
+    use crate::wire::v2::message::RequestMessage;
+
+    fn content(type_bytes: usize, value_bytes: usize) -> Content {
+        Content::Value {
+            content_type: ContentType::new(vec![b't'; type_bytes]).unwrap(),
+            value: Value::new(vec![b'v'; value_bytes]).unwrap(),
+        }
+    }
+
+    fn upload(key_bytes: usize, content: &Content) -> Upload {
+        let key = Key::new(vec![b'k'; key_bytes]).unwrap();
+        let tag = Tag { time: 1, op: 1 };
+        let record = Record::new(&key, tag, content.clone());
+        Upload::new(1, key, record)
+    }
+
+    fn message_bytes(request: Request) -> usize {
+        let mut message = Vec::new();
+        let id = RequestId(1);
+        let wait_ms = 1;
+        RequestMessage {
+            id,
+            wait_ms,
+            request,
+        }
+        .encode(&mut message);
+        message.len()
+    }
+
+    #[test]
+    fn the_longest_key_can_be_put_with_its_content_and_a_longer_one_cannot() {
+        let values = [0, 1, 10, 11, 12, 13, 1_000, 100_000];
+        let types = [0, 1, CONTENT_TYPE_BYTES_MAX];
+        let values =
+            values.map(|value_bytes| types.map(|type_bytes| content(type_bytes, value_bytes)));
+        let contents = values.into_iter().flatten().chain([Content::Tombstone]);
+        for content in contents {
+            for message_bytes_max in [512 - 44, 512 - 16, 1_200 - 16, 9_000] {
+                let longest = put_key_bytes_max(&content, message_bytes_max);
+                assert!(
+                    upload(longest + 1, &content)
+                        .cut(message_bytes_max)
+                        .is_err()
+                );
+                let mut upload = upload(longest, &content);
+                upload.cut(message_bytes_max).unwrap();
+                let put = match upload.blocks.len() {
+                    0 => upload.put(),
+                    _ => {
+                        upload.next = upload.blocks.len();
+                        upload.missing = 0;
+                        upload.poll_request()
+                    }
+                };
+                let put = message_bytes(put.unwrap());
+                assert_eq!(put, message_bytes_max, "a key of {longest} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_length_that_is_always_taken_fits_with_every_content() {
+        for (type_bytes, value_bytes) in [(0, 0), (255, 0), (255, 11), (255, 12), (255, 1 << 20)] {
+            let content = content(type_bytes, value_bytes);
+            let longest = put_key_bytes_max(&content, 1_200);
+            assert!(longest >= 1_200 - Request::PUT_HEAD_BYTES_MAX);
         }
     }
 }

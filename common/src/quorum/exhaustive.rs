@@ -266,7 +266,7 @@ fn orders(n: u8) -> Vec<Vec<u16>> {
 }
 
 const STORED: WriteReply = WriteReply::Stored;
-const REFUSED: WriteReply = WriteReply::Refused(Refusal::Unstated);
+const REFUSED: WriteReply = WriteReply::Refused(Refusal::Full);
 
 /// `None` stands for unreachable.
 type Confirmation = Option<WriteReply>;

@@ -136,6 +136,8 @@ pub struct List {
     keys: Vec<Key>,
     /// The last key that was merged, whether it was told or not.
     merged: Place,
+    /// Whether servers left keys out of their pages.
+    is_left_out: bool,
     outcome: Option<ListOutcome>,
     /// Where the next listing begins, once the outcome is known.
     next: Option<Place>,
@@ -162,6 +164,7 @@ impl List {
             lanes: servers.map(lane).collect(),
             keys: Vec::new(),
             merged: listing.start.clone(),
+            is_left_out: false,
             outcome: None,
             next: None,
             patience_ends: now + patience,
@@ -225,6 +228,12 @@ impl List {
         self.merge();
     }
 
+    /// The page that has come from a server, and is yet to be handled, lacks keys that are too long
+    /// for it.
+    pub fn handle_left_out(&mut self, from: ServerId) {
+        self.is_left_out |= self.lane(from).is_some();
+    }
+
     /// A server refuses.
     pub fn handle_refusal(&mut self, from: ServerId, refusal: Refusal) {
         self.fail(from, ListStanding::Refused(refusal));
@@ -269,6 +278,11 @@ impl List {
     /// The keys, in ring order.
     pub fn keys(&self) -> &[Key] {
         &self.keys
+    }
+
+    /// Whether there are keys, around those that are told, which are too long for a server to tell.
+    pub fn is_left_out(&self) -> bool {
+        self.is_left_out
     }
 
     /// Where the next listing begins, once keys are told; none at the end of the ring.
@@ -567,6 +581,23 @@ mod tests {
         list.handle_page(ServerId(2), false, false, Vec::new());
         assert_eq!(list.outcome(), Some(ListOutcome::Listed));
         assert_eq!((list.keys().len(), list.next()), (1, None));
+    }
+
+    #[test]
+    fn that_a_server_left_keys_out_is_told_of_those_that_were_asked_and_of_no_other() {
+        for (from, expected) in [(0, true), (2, true), (9, false)] {
+            let mut list = list(3, listing(Place::START, "", 10));
+            assert_eq!(std::iter::from_fn(|| list.poll_transmit()).count(), 3);
+            assert!(!list.is_left_out());
+            list.handle_left_out(ServerId(from));
+            for server in 0..3 {
+                list.handle_page(ServerId(server), false, false, Vec::new());
+            }
+            assert_eq!(list.outcome(), Some(ListOutcome::Listed));
+            assert_eq!(list.is_left_out(), expected);
+            list.handle_left_out(ServerId(0));
+            assert_eq!(list.is_left_out(), expected, "it is over");
+        }
     }
 
     #[test]

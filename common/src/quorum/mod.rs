@@ -57,8 +57,8 @@ impl From<&Digest> for Version {
 /// Why a replica did not do what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
-    /// It gave no reason: DKVS/1 has none. What a gateway sends is well-formed, so the server
-    /// has no room.
+    /// It gave no reason: DKVS/1 has none. It may have stored what it was given, too: some servers
+    /// answer so to every put.
     Unstated,
     /// It has no room.
     Full,
@@ -69,8 +69,13 @@ pub enum Refusal {
         /// What it takes, in bytes.
         value_bytes_max: u32,
     },
-    /// Its protocol cannot carry the key or the value.
-    Unrepresentable,
+    /// The key is longer than it can be asked for, or be asked to store with what goes with it.
+    KeyTooLong {
+        /// The longest that it could be, in bytes.
+        key_bytes_max: u32,
+    },
+    /// The key or the value has a NUL byte, and its protocol cannot carry any.
+    HasNul,
     /// Its protocol cannot delete.
     NoDeletion,
     /// It speaks DKVS/1 only, and is not to be asked by that.
@@ -92,10 +97,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// Whether no copy of what was refused so can have been carried out there. One who belongs to
-    /// another ring says nothing of the server that was at its address before, and a damaged copy
-    /// nothing of a sound one.
+    /// another ring says nothing of the server that was at its address before, a damaged copy
+    /// nothing of a sound one, and who gives no reason nothing at all.
     pub fn is_certain(self) -> bool {
-        !matches!(self, Self::WrongEpoch | Self::Corrupt | Self::Internal)
+        !matches!(
+            self,
+            Self::Unstated | Self::WrongEpoch | Self::Corrupt | Self::Internal
+        )
     }
 }
 

@@ -21,6 +21,9 @@
 //! keeps that and says so; the write then begins anew, in a further round under a tag that is
 //! greater still, so that a lagging clock never makes a confirmed write vanish.
 //!
+//! A write that is sent again at the linearizable level is confirmed by something newer only if a
+//! replica holds that very record: else nobody can tell whether it was ever there.
+//!
 //! Words of an earlier round change nothing.
 
 use std::time::Instant;
@@ -71,7 +74,8 @@ pub enum WriteOutcome {
     /// So many replicas refused that w can no longer confirm.
     Refused,
     /// So many replicas hold something newer that w can no longer confirm, and the write was to
-    /// keep its tag; or something that came by DKVS/1 and may be newer.
+    /// keep its tag; or something that came by DKVS/1 and may be newer. Or, at the linearizable
+    /// level, w confirmed a write that is sent again, and none of them holds the record.
     Superseded,
     /// So many replicas are unreachable (or refused) that w can no longer confirm.
     Unreachable,
@@ -118,6 +122,8 @@ pub struct Write {
     is_storing: bool,
     /// Whether a replica may have stored the record in an earlier round.
     may_be_stored: bool,
+    /// Whether nobody is asked, as too few can do it.
+    is_withheld: bool,
     outcome: Option<WriteOutcome>,
 }
 
@@ -152,6 +158,7 @@ impl Write {
             phase,
             is_storing: false,
             may_be_stored: false,
+            is_withheld: false,
             outcome: None,
         }
     }
@@ -196,6 +203,41 @@ impl Write {
     /// What it promises.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// Whether nobody is asked anything in this round as yet, or its tag is still to be minted.
+    pub fn is_before_asking(&self) -> bool {
+        let is_minting = matches!(self.phase, Phase::Minting(_));
+        self.outcome.is_none() && (is_minting || self.transmitted == 0)
+    }
+
+    /// Ends the write before anybody is asked anything more: of each of these replicas it is known
+    /// what keeps it from it, and too few others are left.
+    pub fn withhold(
+        &mut self,
+        words: impl IntoIterator<Item = (ServerId, Word<WriteReply>)>,
+        now: Instant,
+    ) {
+        self.may_be_stored |= !self.is_certainly_nowhere();
+        self.is_storing = false;
+        self.is_withheld = true;
+        self.tally = Tally::new(self.tally.list(), self.started);
+        self.transmitted = self.tally.replicas().len();
+        for (server, word) in words {
+            self.tally.record(server, word, now);
+        }
+        let failure = self.failure(usize::from(self.quorum.needed()));
+        self.outcome.get_or_insert(failure);
+    }
+
+    /// Whether it ended by [`Self::withhold`]: who is pending then was not asked.
+    pub fn is_withheld(&self) -> bool {
+        self.is_withheld
+    }
+
+    /// Whether no replica was asked anything in the last round that it had.
+    pub fn has_asked_nobody(&self) -> bool {
+        self.is_withheld || self.transmitted == 0
     }
 
     /// Which round it is, from 0.
@@ -291,7 +333,11 @@ impl Write {
             return;
         }
         self.tally.expire();
-        self.outcome.get_or_insert(WriteOutcome::TimedOut);
+        let outcome = match self.awaits_its_record() {
+            true => WriteOutcome::Superseded,
+            false => WriteOutcome::TimedOut,
+        };
+        self.outcome.get_or_insert(outcome);
     }
 
     /// How it ended, once it has; this never changes afterwards.
@@ -299,9 +345,9 @@ impl Write {
         self.outcome
     }
 
-    /// Whether every replica was heard out or has timed out.
+    /// Whether every replica was heard out or has timed out, as far as they were asked.
     pub fn is_complete(&self) -> bool {
-        self.tally.pending() == 0
+        self.is_withheld || self.tally.pending() == 0
     }
 
     /// A replica refused the put of this round when it had been sent there more than once. The
@@ -421,13 +467,25 @@ impl Write {
         }
         let needed = usize::from(self.quorum.needed());
         let confirmed = self.confirmed();
-        if confirmed >= needed {
+        if self.awaits_its_record() {
+            let is_nowhere = self.tally.pending() == 0;
+            self.outcome = is_nowhere.then_some(WriteOutcome::Superseded);
+        } else if confirmed >= needed {
             self.outcome = Some(WriteOutcome::Committed);
         } else if matches!(self.phase, Phase::Storing(_))
             && confirmed + self.tally.pending() < needed
         {
             self.outcome = Some(self.failure(needed));
         }
+    }
+
+    /// Whether enough replicas confirm a write that is sent again, all of them by something newer.
+    fn awaits_its_record(&self) -> bool {
+        let is_held = |answer: &WriteReply| *answer == WriteReply::Stored;
+        self.is_resubmission
+            && self.level == Level::Linearizable
+            && self.confirmed() >= usize::from(self.quorum.needed())
+            && !self.tally.answers().any(is_held)
     }
 
     /// Why `needed` replicas can no longer do what is asked of them.
@@ -689,7 +747,7 @@ mod tests {
     fn a_write_that_is_sent_again_keeps_its_tag_whatever_it_meets() {
         let (mut write, now) = again(Level::Linearizable);
         write.handle_reply(SERVERS[0], 0, superseded(9), now);
-        write.handle_reply(SERVERS[1], 0, superseded(9), now);
+        write.handle_reply(SERVERS[1], 0, WriteReply::Stored, now);
         assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
 
         let (mut write, now) = again(Level::Agreement);
@@ -698,6 +756,82 @@ mod tests {
         write.handle_reply(SERVERS[1], 0, superseded(9), now);
         assert_eq!(write.outcome(), Some(WriteOutcome::Superseded));
         assert_eq!(write.applied(), Applied::Unknown);
+    }
+
+    /// What one replica says, of a write that is sent again under the tag 5.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Says {
+        Stored,
+        Newer,
+        Refuses,
+        IsGone,
+        Nothing,
+    }
+
+    fn say(write: &mut Write, server: ServerId, says: Says, now: Instant) {
+        let reply = match says {
+            Says::Stored => WriteReply::Stored,
+            Says::Newer => superseded(9),
+            Says::Refuses => WriteReply::Refused(Refusal::Full),
+            Says::IsGone => {
+                write.handle_unreachable(server, 0, false, now);
+                return;
+            }
+            Says::Nothing => return,
+        };
+        write.handle_reply(server, 0, reply, now);
+    }
+
+    #[test]
+    fn a_linearizable_write_that_is_sent_again_is_confirmed_only_where_a_replica_holds_it() {
+        use Says::{IsGone, Newer, Nothing, Refuses, Stored};
+        use WriteOutcome::{Committed, Refused, Superseded, TimedOut, Unreachable};
+        // What three replicas say, of which two have to confirm, in this order; how it stands
+        // then, and at the deadline.
+        for (says, now_is, at_last) in [
+            ([Stored, Stored, Nothing], Some(Committed), Committed),
+            ([Stored, Newer, Nothing], Some(Committed), Committed),
+            ([Newer, Stored, Nothing], Some(Committed), Committed),
+            ([Newer, Newer, Stored], Some(Committed), Committed),
+            ([Newer, Newer, Newer], Some(Superseded), Superseded),
+            ([Newer, Newer, Refuses], Some(Superseded), Superseded),
+            ([Newer, Newer, IsGone], Some(Superseded), Superseded),
+            ([Refuses, Newer, Newer], Some(Superseded), Superseded),
+            ([IsGone, Newer, Newer], Some(Superseded), Superseded),
+            ([Newer, Newer, Nothing], None, Superseded),
+            ([Newer, Nothing, Nothing], None, TimedOut),
+            ([Newer, IsGone, Nothing], None, TimedOut),
+            ([Newer, Refuses, IsGone], Some(Unreachable), Unreachable),
+            ([Newer, Refuses, Refuses], Some(Refused), Refused),
+            ([Stored, Refuses, Refuses], Some(Refused), Refused),
+            ([Stored, Nothing, Nothing], None, TimedOut),
+        ] {
+            let (mut write, now) = again(Level::Linearizable);
+            for (server, says) in SERVERS.into_iter().zip(says) {
+                say(&mut write, server, says, now);
+            }
+            assert_eq!(write.outcome(), now_is, "{says:?}");
+            write.handle_timeout(now + Duration::from_secs(1));
+            assert_eq!(write.outcome(), Some(at_last), "{says:?} at the deadline");
+            let applied = match at_last {
+                Committed => Applied::Committed,
+                _ => Applied::Unknown,
+            };
+            assert_eq!(write.applied(), applied, "{says:?}");
+        }
+    }
+
+    #[test]
+    fn a_linearizable_write_that_is_not_sent_again_is_confirmed_by_what_is_newer() {
+        let (mut write, now) = linearizable(2);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 0, WriteReply::Tag(Tag::ZERO), now);
+        }
+        store(&mut write, 5);
+        for server in &SERVERS[..2] {
+            write.handle_reply(*server, 1, superseded(9), now);
+        }
+        assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
     }
 
     #[test]
@@ -812,6 +946,61 @@ mod tests {
             write.handle_reply(SERVERS[2], 1, WriteReply::Refused(refusal), now);
             assert_eq!(write.applied(), Applied::Unknown, "{refusal:?}");
         }
+    }
+
+    #[test]
+    fn a_write_that_is_withheld_asks_nobody_and_is_applied_only_if_an_earlier_round_did() {
+        let cannot = |refusal| Word::Answer(WriteReply::Refused(refusal));
+        let full = cannot(Refusal::NoDeletion);
+        for (words, outcome) in [
+            ([Some(full), Some(full), None], WriteOutcome::Refused),
+            ([Some(full), None, Some(full)], WriteOutcome::Refused),
+            (
+                [Some(full), Some(Word::Unreachable), None],
+                WriteOutcome::Unreachable,
+            ),
+        ] {
+            let words = || SERVERS.into_iter().zip(words);
+            let words = || words().filter_map(|(server, word)| Some((server, word?)));
+            let now = start_of_time();
+            let quorum = Quorum::new(3, 2).unwrap();
+            let deadline = now + Duration::from_secs(1);
+            for level in [Level::Agreement, Level::Linearizable] {
+                let new = || Write::new(list(), quorum, level, now, deadline);
+                let again = || Write::again(list(), quorum, level, tag(5), now, deadline);
+                for (mut write, applied) in
+                    [(new(), Applied::NotApplied), (again(), Applied::Unknown)]
+                {
+                    assert!(write.is_before_asking() && !write.is_withheld());
+                    write.withhold(words(), now);
+                    assert_eq!(write.poll_transmit(), None);
+                    assert_eq!(write.wants_tag_above(), None);
+                    assert_eq!(write.outcome(), Some(outcome));
+                    assert_eq!(write.applied(), applied);
+                    assert!(write.is_complete() && write.is_withheld());
+                    assert!(!write.is_before_asking());
+                    write.handle_timeout(deadline);
+                    assert_eq!(write.outcome(), Some(outcome));
+                }
+            }
+        }
+        let (mut write, now) = write(2);
+        write.handle_reply(SERVERS[0], 1, superseded(9), now);
+        assert!(write.is_before_asking(), "a second round");
+        let words = SERVERS.map(|server| (server, full));
+        write.withhold(words, now);
+        assert_eq!(write.applied(), Applied::Unknown, "two were asked before");
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_tells_nothing() {
+        let (mut write, now) = write(2);
+        for server in SERVERS {
+            let refused = WriteReply::Refused(Refusal::Unstated);
+            write.handle_reply(server, 1, refused, now);
+        }
+        assert_eq!(write.outcome(), Some(WriteOutcome::Refused));
+        assert_eq!(write.applied(), Applied::Unknown);
     }
 
     #[test]

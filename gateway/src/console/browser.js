@@ -61,6 +61,7 @@ export class Browser {
       this.#listed = true;
       this.#next = body.cursor;
       this.#draw(body.keys, turn);
+      if (body.left_out) note.textContent += " Keys that are too long to be listed are missing.";
     } catch {
       if (turn === this.#turn) showProblem(this.#elements.problem, UNREACHABLE);
     }

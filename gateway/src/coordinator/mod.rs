@@ -94,8 +94,8 @@ pub enum NotBegun {
     },
     /// The key fits no DKVS/2 datagram.
     #[error(
-        "the key is {key_bytes} bytes long; with datagrams as short as they are set here, the \
-         limit is {key_bytes_max}"
+        "the key is {key_bytes} bytes long; with datagrams as short as they are set here, whatever \
+         is stored under it, the limit is {key_bytes_max}"
     )]
     KeyTooLong {
         /// Its length.
@@ -376,15 +376,6 @@ impl Coordinator {
             Machine::List(list) => Ok(list),
             _ => unreachable!("a request ends with its own machine"),
         }
-    }
-
-    /// Why a key or a content could not travel to servers that found so.
-    pub fn unrepresentable(&self, key: &Key, content: Option<&Content>) -> NotBegun {
-        let by_v1 = v1::check(key, content).err();
-        by_v1.unwrap_or(NotBegun::KeyTooLong {
-            key_bytes: key.as_bytes().len(),
-            key_bytes_max: self.state().core.key_bytes_max(),
-        })
     }
 
     /// The longest value that may be put, in bytes.

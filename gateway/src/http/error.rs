@@ -6,8 +6,9 @@
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use dkvs_common::kv::KeyError;
+use dkvs_common::kv::{Key, KeyError};
 use dkvs_common::quorum::Refusal;
+use dkvs_common::record::Content;
 use dkvs_common::wire::v1::Unrepresentable;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -417,11 +418,28 @@ impl Problem {
     }
 
     /// Too many replicas refused, most of them for this reason.
-    pub(super) fn write_refused(refusal: Refusal, report: WriteReport<'_>) -> Self {
+    pub(super) fn write_refused(
+        refusal: Refusal,
+        (key, content): (&Key, Option<&Content>),
+        report: WriteReport<'_>,
+    ) -> Self {
         match refusal {
-            Refusal::Full | Refusal::Unstated => Self::storage_full(report),
+            Refusal::Full => Self::storage_full(report),
             Refusal::TooLarge { value_bytes_max } => {
                 Self::value_too_large(value_bytes_max as usize).with(report)
+            }
+            Refusal::KeyTooLong { .. } | Refusal::HasNul => {
+                Self::not_carried(refusal, key, content).with(report)
+            }
+            Refusal::Unstated => {
+                let (n, w) = (report.quorum.n, report.quorum.w);
+                let what = report.what_became();
+                Self::quorum_unreachable(format!(
+                    "so many of the {n} replicas answered that they failed that {w} can no longer \
+                     confirm; they speak DKVS/1, which gives no reason: they may have no room, or \
+                     have stored it all the same; {what}"
+                ))
+                .with(report)
             }
             Refusal::NoDeletion => Self::no_deletion().with(report),
             Refusal::TagTaken => Self::tag_conflict(report),
@@ -447,6 +465,28 @@ impl Problem {
         Self::from(NotBegun::Overloaded {
             what: "as many as may listen to its events do so",
         })
+    }
+
+    /// A key, or what was to be stored under it, that cannot travel to the servers; without content,
+    /// it was to be read.
+    pub(super) fn not_carried(refusal: Refusal, key: &Key, content: Option<&Content>) -> Self {
+        let bytes = key.as_bytes().len();
+        match refusal {
+            Refusal::KeyTooLong { key_bytes_max } => Self::key_too_long(format!(
+                "the key is {bytes} bytes long; with datagrams to the servers as short as they \
+                 are{}, the limit is {key_bytes_max}",
+                match content {
+                    Some(Content::Value { .. }) => ", and this value and content type",
+                    _ => "",
+                }
+            )),
+            _ if key.as_bytes().contains(&0) => Self::invalid_key(
+                "the key has a NUL byte, which the servers cannot take: they speak DKVS/1".into(),
+            ),
+            _ => Self::invalid_value(
+                "the value has a NUL byte, which the servers cannot take: they speak DKVS/1".into(),
+            ),
+        }
     }
 
     /// Linearizable was asked for, and servers have no tags.
@@ -475,17 +515,28 @@ impl Problem {
         }])
     }
 
-    /// A write met something newer under which it does not count as done.
+    /// A write met something newer under which it does not count as done: one that was sent again,
+    /// with no replica that holds it or too few, or something that came by DKVS/1.
     pub(super) fn superseded(report: WriteReport<'_>) -> Self {
         let (n, w) = (report.quorum.n, report.quorum.w);
+        let what = match report.consistency {
+            "linearizable" => {
+                format!(
+                    "{w} or more of the {n} replicas hold a newer value, and none holds this one"
+                )
+            }
+            _ => format!(
+                "so many of the {n} replicas hold a newer value that {w} can no longer confirm \
+                 this one"
+            ),
+        };
         Self::new(
             StatusCode::CONFLICT,
             "superseded",
             "A newer value is there",
             format!(
-                "so many of the {n} replicas hold a newer value that {w} can no longer confirm \
-                 this one under its tag; whether it was there before is not known: to write it \
-                 now, leave the tag out"
+                "{what} under its tag; whether it was there before is not known: to write it now, \
+                 leave the tag out"
             ),
         )
         .with(report)
@@ -510,6 +561,18 @@ impl Problem {
             "The servers cannot do this",
             "the gateway speaks DKVS/1, which cannot list keys; it takes servers that speak DKVS/2",
         )
+    }
+
+    /// So many servers speak DKVS/1 that there is no list however well the others do.
+    pub(super) fn list_of_v1(report: ListReport<'_>) -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "not-supported",
+            "The servers cannot do this",
+            "so many servers speak DKVS/1 only, which cannot list keys, that keys might be missing; \
+             they have to speak DKVS/2 for it",
+        )
+        .with(report)
     }
 
     fn no_deletion() -> Self {

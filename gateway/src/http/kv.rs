@@ -25,7 +25,7 @@ use super::conditional::{self, Part};
 use super::error::Problem;
 use super::params::KvParameters;
 use super::report::{KeyText, ReadReport, ValueText, WriteReport, micros};
-use super::{App, READ, WRITE, body, path, trace};
+use super::{App, READ, WRITE, body, path, refusal, trace};
 use crate::coordinator::core::Wish;
 use crate::coordinator::{Coordinator, Written};
 
@@ -153,26 +153,20 @@ fn tell_written(
             report,
             elapsed_us,
         })),
-        Some(WriteOutcome::Refused) => Err(match most_common(written.write.refusals()) {
-            Some(Refusal::Unrepresentable) => {
-                Problem::from(coordinator.unrepresentable(key, Some(content))).with(report)
-            }
-            Some(Refusal::NotV2) if wish.insists_on_tags() => Problem::no_tags(None).with(report),
-            Some(refusal) => Problem::write_refused(refusal, report),
-            None => Problem::write_unreachable(report),
-        }),
+        Some(WriteOutcome::Refused) => {
+            let refusals: Vec<Refusal> = written.write.refusals().collect();
+            Err(match refusal::in_force(&refusals, wish.quorum) {
+                Some(Refusal::NotV2) if wish.insists_on_tags() => {
+                    Problem::no_tags(None).with(report)
+                }
+                Some(refusal) => Problem::write_refused(refusal, (key, Some(content)), report),
+                None => Problem::write_unreachable(report),
+            })
+        }
         Some(WriteOutcome::Superseded) => Err(Problem::superseded(report)),
         Some(WriteOutcome::Unreachable) => Err(Problem::write_unreachable(report)),
         Some(WriteOutcome::TimedOut) | None => Err(Problem::write_timeout(report)),
     }
-}
-
-/// The reason that most replicas gave; the first of them among equals.
-fn most_common(refusals: impl Iterator<Item = Refusal>) -> Option<Refusal> {
-    let refusals: Vec<Refusal> = refusals.collect();
-    let count = |refusal: &&Refusal| refusals.iter().filter(|other| other == refusal).count();
-    // `max_by_key` takes the last among equals.
-    refusals.iter().rev().max_by_key(count).copied()
 }
 
 pub(super) fn content_type_of(given: impl Into<Bytes>) -> Result<ContentType, Problem> {
@@ -293,16 +287,23 @@ fn tell_read<R>(
         Some(ReadOutcome::Disagree) => Err(Problem::replicas_disagree(report)),
         Some(ReadOutcome::CameByV1) => Err(Problem::came_by_v1().with(report)),
         Some(ReadOutcome::Unreachable) => {
-            let has_refused = |refusal| {
-                let mut replicas = read.replicas().iter();
-                replicas.any(|replica| read.standing(replica) == Standing::Refused(refusal))
-            };
-            Err(if has_refused(Refusal::Unrepresentable) {
-                Problem::from(coordinator.unrepresentable(key, None)).with(report)
-            } else if has_refused(Refusal::NotV2) && wish.insists_on_tags() {
-                Problem::no_tags(None).with(report)
-            } else {
-                Problem::read_unreachable(report)
+            let replicas = read.replicas().iter();
+            let refusals = replicas.filter_map(|replica| match read.standing(replica) {
+                Standing::Refused(refusal) => Some(refusal),
+                _ => None,
+            });
+            let refusals: Vec<Refusal> = refusals.collect();
+            let about_key = refusals
+                .iter()
+                .copied()
+                .filter(|it| refusal::is_about_key(*it));
+            let about_key: Vec<Refusal> = about_key.collect();
+            Err(match refusal::in_force(&about_key, wish.quorum) {
+                Some(refusal) => Problem::not_carried(refusal, key, None).with(report),
+                None if refusals.contains(&Refusal::NotV2) && wish.insists_on_tags() => {
+                    Problem::no_tags(None).with(report)
+                }
+                None => Problem::read_unreachable(report),
             })
         }
         Some(ReadOutcome::TimedOut) | None => Err(Problem::read_timeout(report)),

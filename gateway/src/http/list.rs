@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use dkvs_common::kv::{KEY_BYTES_MAX, Key};
+use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::{List, ListOutcome, ListStanding, Listing, Place};
 use dkvs_common::ring::Position;
 use serde::Serialize;
@@ -31,10 +32,15 @@ const LIMIT_MAX: u64 = 1_000;
 /// Where the rest of an NDJSON listing begins.
 const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
 
+/// That keys are missing from an NDJSON listing.
+const DKVS_LEFT_OUT: HeaderName = HeaderName::from_static("dkvs-left-out");
+
 #[derive(Serialize)]
 struct ListBody<'a> {
     keys: Vec<ListedKey<'a>>,
     cursor: Option<String>,
+    /// Whether keys are missing that are too long for a server to tell.
+    left_out: bool,
     #[serde(flatten)]
     report: ListReport<'a>,
     elapsed_us: u64,
@@ -73,20 +79,31 @@ pub(super) async fn list(
     caller.may_list(&listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(Problem::no_such_list_form)?;
     let coordinator = &app.0.coordinator;
+    let silent_max = listing.silent_max;
     let list = coordinator.list(listing, timeout).await?;
     let report = ListReport::new(coordinator.shared(), &list);
     match list.outcome() {
         Some(ListOutcome::Listed) => {}
-        Some(ListOutcome::Unreachable) => return Err(Problem::list_unreachable(report)),
+        Some(ListOutcome::Unreachable) => {
+            let speaks_v1 = |standing| standing == Some(ListStanding::Refused(Refusal::NotV2));
+            let standings = list.standings().map(|(_, standing)| standing);
+            let is_for_good = standings.filter(|it| speaks_v1(*it)).count() > silent_max;
+            return Err(match is_for_good {
+                true => Problem::list_of_v1(report),
+                false => Problem::list_unreachable(report),
+            });
+        }
         Some(ListOutcome::TimedOut) | None => return Err(Problem::list_timeout(report)),
     }
     let cursor = list.next().map(to_cursor);
+    let left_out = list.is_left_out();
     let keys = list.keys().iter().map(ListedKey::new);
     Ok(match is_lines {
-        true => lines(keys, cursor),
+        true => lines(keys, cursor, left_out),
         false => kv::json(&ListBody {
             keys: keys.collect(),
             cursor,
+            left_out,
             report,
             elapsed_us: micros(started.elapsed()),
         }),
@@ -146,7 +163,11 @@ fn from_cursor(cursor: &str) -> Option<Place> {
 }
 
 /// A key a line, as JSON.
-fn lines<'a>(keys: impl Iterator<Item = ListedKey<'a>>, cursor: Option<String>) -> Response<Body> {
+fn lines<'a>(
+    keys: impl Iterator<Item = ListedKey<'a>>,
+    cursor: Option<String>,
+    left_out: bool,
+) -> Response<Body> {
     let mut text = Vec::new();
     for key in keys {
         serde_json::to_writer(&mut text, &key).expect("keys are strings");
@@ -156,6 +177,10 @@ fn lines<'a>(keys: impl Iterator<Item = ListedKey<'a>>, cursor: Option<String>) 
     let mut response = ([(header::CONTENT_TYPE, content_type)], text).into_response();
     if let Some(Ok(cursor)) = cursor.map(HeaderValue::try_from) {
         response.headers_mut().insert(DKVS_CURSOR, cursor);
+    }
+    if left_out {
+        let left_out = HeaderValue::from_static("true");
+        response.headers_mut().insert(DKVS_LEFT_OUT, left_out);
     }
     response
 }

@@ -29,6 +29,7 @@ mod list;
 pub mod metrics;
 mod params;
 mod path;
+mod refusal;
 mod report;
 mod request_id;
 pub mod serve;

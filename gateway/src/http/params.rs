@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::{Quorum, QuorumError};
-use dkvs_common::tag::{AHEAD_MS_MAX, Tag};
+use dkvs_common::tag::{CLOCK_MS_MAX, Tag};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
@@ -192,16 +192,21 @@ impl Query {
         }
     }
 
-    /// The tag of a write that is sent again. One that no clock can have shown is refused: it
-    /// would make the key's tags end sooner than time does.
-    fn tag(&mut self, unix_ms: u64) -> Option<Tag> {
+    /// The tag of a write that is sent again. The gateway that gave it may have a clock that is far
+    /// ahead of this one, so only one that no clock can have shown is refused: after it, the key
+    /// would soon have no tag left.
+    fn tag(&mut self) -> Option<Tag> {
         let parsed = self.value("tag")?.parse::<Tag>();
         let reason = match parsed {
             Err(error) => format!("{error}, as a reply gave it"),
-            Ok(tag) if tag.unix_ms() > unix_ms.saturating_add(AHEAD_MS_MAX) => {
-                "its time is more than a day ahead; take the tag that a reply gave".to_owned()
+            Ok(tag) if tag.unix_ms() > CLOCK_MS_MAX => {
+                "its time is thousands of years ahead, which no clock shows; take the tag that a \
+                 reply gave"
+                    .to_owned()
             }
-            Ok(tag) if tag.time == 0 => "no write has this tag".to_owned(),
+            Ok(tag) if tag.time == 0 => {
+                "no write has this tag; take the tag that a reply gave".to_owned()
+            }
             Ok(tag) => return Some(tag),
         };
         self.refuse("tag", reason);
@@ -253,7 +258,7 @@ impl KvParameters {
                 wait: query.wait(),
                 trace: None,
             },
-            tag: query.tag(crate::coordinator::now().unix_ms),
+            tag: query.tag(),
             raw: query.flag("raw"),
         };
         query.finish()?;
@@ -415,7 +420,12 @@ mod tests {
             (
                 "tag=ffffffffffffffff-0000000000000001",
                 "tag",
-                "more than a day ahead",
+                "which no clock shows",
+            ),
+            (
+                "tag=8000000000000000-0000000000000000",
+                "tag",
+                "take the tag that a reply gave",
             ),
             (
                 "tag=0000000000000000-0000000000000001",
@@ -427,6 +437,24 @@ mod tests {
             assert_eq!(invalid.len(), 1, "{query}: {invalid:?}");
             assert_eq!(invalid[0].0, name, "{query}");
             assert!(invalid[0].1.contains(reason), "{query}: {invalid:?}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_taken_however_wrong_the_clock_was_that_it_is_from() {
+        let this_year = 1_764_000_000_000u64 << 16;
+        let day = (24 * 60 * 60 * 1_000) << 16;
+        for time in [
+            1,
+            this_year - 365 * day,
+            this_year,
+            this_year + 2 * day,
+            this_year + 36_500 * day,
+            (CLOCK_MS_MAX << 16) | 0xffff,
+        ] {
+            let tag = Tag { time, op: 1 };
+            let parameters = parse(&format!("tag={tag}")).unwrap();
+            assert_eq!(parameters.tag, Some(tag));
         }
     }
 

@@ -139,7 +139,10 @@ impl<'a> WriteReport<'a> {
         let replica = |replica: &Replica<WriteReply>| {
             let (mut reason, mut tag) = (None, None);
             let status = match replica.word {
-                Word::Pending => "pending",
+                Word::Pending => {
+                    reason = write.is_withheld().then_some(NOT_ASKED);
+                    "pending"
+                }
                 Word::Answer(WriteReply::Tag(held)) => {
                     reason = Some("the server told its tag, and was not asked to store anything");
                     tag = Some(held).filter(|held| *held != Tag::ZERO);
@@ -245,13 +248,19 @@ impl<'a> ReadReport<'a> {
     }
 }
 
+/// Of a replica of a write that was withheld.
+const NOT_ASKED: &str = "the server was not asked, since too few of the others can do this";
+
 pub(super) fn reason_of(refusal: Refusal) -> &'static str {
     match refusal {
-        Refusal::Unstated => "the server has no room, or another reason that DKVS/1 cannot tell",
+        Refusal::Unstated => {
+            "the server answered that it failed; it speaks DKVS/1, which gives no reason"
+        }
         Refusal::Full => "the server has no room",
         Refusal::ReadOnly => "the server stores nothing any more",
         Refusal::TooLarge { .. } => "the value is longer than the server takes",
-        Refusal::Unrepresentable => "the server's protocol cannot carry the key or the value",
+        Refusal::KeyTooLong { .. } => "the key is too long for a datagram to the server",
+        Refusal::HasNul => "the server speaks DKVS/1, which carries no NUL byte",
         Refusal::NoDeletion => "the server speaks DKVS/1, which cannot delete",
         Refusal::NotV2 => "the server speaks DKVS/1 only, and the gateway is to speak DKVS/2",
         Refusal::TagTaken => "the server holds another value under the very same tag",

@@ -20,7 +20,8 @@ impl Service {
     ///
     /// A page that has looked at enough records ends with the last of them that can be told,
     /// whether it has the prefix or not, for the next page to begin there. A key that is too long
-    /// for a page of its own is left out, since nobody could ask for what follows it. After too
+    /// for a page of its own is left out, since nobody could ask for what follows it, and the page
+    /// says that it was. After too
     /// many of those without a single key to tell, the page has no end that could be told, and the
     /// answer is `internal`.
     pub(super) fn list(
@@ -67,6 +68,7 @@ impl Service {
         Reply::Page {
             more,
             is_incomplete: !self.store.is_complete(),
+            is_left_out: left_out > 0,
             entries,
         }
     }
@@ -148,6 +150,47 @@ mod tests {
         match service.list((START, None), b"", keys_max, page_bytes_max) {
             Reply::Page { more, entries, .. } => (entries.len(), more),
             reply => panic!("{reply:?}"),
+        }
+    }
+
+    #[test]
+    fn a_page_says_whether_keys_with_the_prefix_were_too_long_for_it() {
+        let service = service(["a".into(), "a".repeat(80), "b".into(), "b".repeat(90)]);
+        for (prefix, longest, expected) in [
+            ("", 90, false),
+            ("", 89, true),
+            ("a", 80, false),
+            ("a", 79, true),
+            ("b", 89, true),
+            ("c", 1, false),
+        ] {
+            let page_bytes_max = 4 * (PAGE_ENTRY_BYTES + longest);
+            let page_bytes_max = match expected {
+                true => PAGE_ENTRY_BYTES + longest,
+                false => page_bytes_max,
+            };
+            let mut after: Option<Key> = None;
+            let mut told = false;
+            loop {
+                let from = after.as_ref().map_or(START, Position::of_key);
+                let start = (from, after.as_ref());
+                let page = service.list(start, prefix.as_bytes(), 9, page_bytes_max);
+                let Reply::Page {
+                    more,
+                    is_left_out,
+                    entries,
+                    ..
+                } = page
+                else {
+                    panic!("{page:?}");
+                };
+                told |= is_left_out;
+                after = entries.last().map(|entry| entry.key.clone()).or(after);
+                if !more {
+                    break;
+                }
+            }
+            assert_eq!(told, expected, "{prefix} {longest}");
         }
     }
 

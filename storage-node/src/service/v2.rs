@@ -268,11 +268,16 @@ impl Service {
                 after,
                 prefix,
                 limit,
+                hears_left_out,
             } => {
                 let start = (from, after.as_ref());
                 let page_bytes_max =
                     replies.block_bytes_max(&[]) + RECORD_HEAD_BYTES - PAGE_HEAD_BYTES;
-                self.list(start, &prefix, limit.into(), page_bytes_max)
+                let mut page = self.list(start, &prefix, limit.into(), page_bytes_max);
+                if let Reply::Page { is_left_out, .. } = &mut page {
+                    *is_left_out &= hears_left_out;
+                }
+                page
             }
             Request::Vouch { boot_id, key, tag } => {
                 let reply_to = origin.reply_to(id, operation, replies);
@@ -861,6 +866,7 @@ mod tests {
         service.store().records().put(&too_long, &record).unwrap();
         keys.sort_by_key(Position::of_key);
         let mut listed = Vec::<Key>::new();
+        let mut left_out_heard = 0;
         loop {
             let after = listed.last().cloned();
             let from = after.as_ref().map_or(Position([0; 20]), Position::of_key);
@@ -868,11 +874,33 @@ mod tests {
                 from,
                 after,
                 prefix: Bytes::new(),
-                limit: u16::MAX,
+                limit: Request::LIST_LIMIT_MAX,
+                hears_left_out: true,
             };
-            let Reply::Page { more, entries, .. } = one(&service, list) else {
+            let mut list_of_old = list.clone();
+            if let Request::List { hears_left_out, .. } = &mut list_of_old {
+                *hears_left_out = false;
+            }
+            let page_of_old = one(&service, list_of_old);
+            let Reply::Page {
+                more,
+                entries,
+                is_left_out,
+                ..
+            } = one(&service, list)
+            else {
                 panic!("no page");
             };
+            // Who does not understand it is not told.
+            let is_told_to_all = matches!(
+                page_of_old,
+                Reply::Page {
+                    is_left_out: true,
+                    ..
+                }
+            );
+            assert!(!is_told_to_all);
+            left_out_heard += usize::from(is_left_out);
             let entry_bytes = |entry: &PageEntry| PAGE_ENTRY_BYTES + entry.key.as_bytes().len();
             let page_bytes: usize = entries.iter().map(entry_bytes).sum();
             // One more would not have fitted: no key here is longer than 90 bytes.
@@ -886,6 +914,7 @@ mod tests {
             }
         }
         assert!(listed == keys);
+        assert!((1..=2).contains(&left_out_heard), "{left_out_heard}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub fn to_write(
         (504, Some("timeout"), Some("not_applied")) => not_done(is_repeated),
         (503, Some("quorum-unreachable"), Some("unknown")) => Reply::Unknown,
         (504, Some("timeout"), Some("unknown")) => Reply::Unknown,
+        (409, Some("superseded"), Some("unknown")) if is_repeated => Reply::Unknown,
         _ => return Err(surprise("no reply to a write", status, json)),
     };
     let tag = json["tag"].as_str().map(str::to_owned);
@@ -188,6 +189,9 @@ mod tests {
             let unknown = problem("quorum-unreachable", Some("unknown"));
             assert_eq!(reply(is_repeated, 503, &unknown), Ok(Reply::Unknown));
         }
+        let superseded = problem("superseded", Some("unknown"));
+        assert_eq!(reply(true, 409, &superseded), Ok(Reply::Unknown));
+        assert!(reply(false, 409, &superseded).is_err());
         for (status, name, outcome) in [
             (503, "overloaded", None),
             (503, "quorum-unreachable", Some("not_applied")),

@@ -39,6 +39,8 @@ pub struct Operation {
     pub parameters: Vec<Json>,
     /// The schema of its body in JSON; null without any.
     pub body: Json,
+    /// The example of it.
+    pub body_example: Json,
     /// By status code, in digits or as `4XX`.
     pub responses: Map<String, Json>,
 }
@@ -79,6 +81,7 @@ impl Contract {
             let own = operation["parameters"].as_array().into_iter().flatten();
             let parameters = shared.chain(own).map(|parameter| self.resolve(parameter));
             let responses = operation["responses"].as_object().unwrap().iter();
+            let body = &operation["requestBody"]["content"]["application/json"];
             Operation {
                 method: method.to_uppercase().parse().unwrap(),
                 path: path.to_owned(),
@@ -87,7 +90,8 @@ impl Contract {
                     .filter(|parameter| parameter["in"] == "query")
                     .cloned()
                     .collect(),
-                body: operation["requestBody"]["content"]["application/json"]["schema"].clone(),
+                body: body["schema"].clone(),
+                body_example: body["example"].clone(),
                 responses: responses
                     .map(|(code, response)| (code.clone(), self.resolve(response).clone()))
                     .collect(),

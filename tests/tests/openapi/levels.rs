@@ -90,13 +90,48 @@ pub async fn writes_that_are_sent_again(witness: &mut Witness) {
     assert_eq!(other.statuses(), ["refused"; 3]);
     at.delete(&again, "409 tag-conflict").await;
 
+    // Nobody can tell any more whether the first was ever there, nor whether a reply gave the tag.
     at.put("/kv/k?wait=all", "second", "200").await;
-    let repeat = at.put(&again, "first", "200").await;
-    assert_members(&repeat, json!({ "outcome": "committed", "tag": tag }));
-    assert_eq!(repeat.statuses(), ["superseded"; 3]);
-    let by_agreement = format!("{again}&consistency=agreement");
-    let repeat = at.put(&by_agreement, "first", "409 superseded").await;
-    assert_members(&repeat, json!({ "outcome": "unknown", "tag": tag }));
+    let made_up = "0000000000010000-0000000000000001";
+    for tag in [&*tag, made_up] {
+        for level in ["linearizable", "agreement"] {
+            let again = format!("/kv/k?tag={tag}&consistency={level}");
+            for again in [again.clone(), again + "&wait=all"] {
+                let repeat = at.put(&again, "first", "409 superseded").await;
+                assert_members(&repeat, json!({ "outcome": "unknown", "tag": tag }));
+                assert_eq!(repeat.json["consistency"], level);
+            }
+            let by_all = format!("/kv/k?wait=all&tag={tag}&consistency={level}");
+            let deletion = at.delete(&by_all, "409 superseded").await;
+            assert_eq!(deletion.statuses(), ["superseded"; 3]);
+        }
+    }
     let get = at.read("/kv/k?wait=all", "200").await;
     assert_members(&get, json!({ "value": "second" }));
+}
+
+/// A write that one replica kept, as it missed what came after: that one tells that it was there.
+pub async fn a_write_that_one_replica_still_holds(witness: &mut Witness) {
+    let mut cluster = programs!().cluster(3, &["--protocol", "v2"]);
+    let mut at = witness.at(&cluster.gateway);
+    let first = at.put("/kv/k?wait=all", "first", "200").await;
+    let tag = first.json["tag"].as_str().expect("a tag").to_owned();
+    // Two have something newer.
+    for node in &cluster.nodes[..2] {
+        let mut newer: Tag = tag.parse().unwrap();
+        newer.time += 1;
+        let put = v2::put("k", "second", newer);
+        assert_eq!(v2::Client::new(node.addr).ask(&put), Reply::Done);
+    }
+    let again = format!("/kv/k?tag={tag}&wait=all");
+    let repeat = at.put(&again, "first", "200").await;
+    assert_members(&repeat, json!({ "outcome": "committed", "tag": tag }));
+    let statuses = ["stored", "superseded", "superseded"];
+    assert_eq!(sorted_statuses(&repeat), statuses);
+    // Without that one it is not known.
+    cluster.nodes[2].process.kill();
+    let repeat = at.put(&again, "first", "409 superseded").await;
+    assert_members(&repeat, json!({ "outcome": "unknown", "tag": tag }));
+    let statuses = ["superseded", "superseded", "unreachable"];
+    assert_eq!(sorted_statuses(&repeat), statuses);
 }

@@ -3,7 +3,7 @@
 use dkvs_tests::faulty::{FaultyServer, Manner};
 use dkvs_tests::http::Reply;
 use dkvs_tests::process::{DataDir, Gateway, ServersFile, own_loopback};
-use dkvs_tests::programs;
+use dkvs_tests::{programs, v1};
 use serde_json::{Value as Json, json};
 
 use crate::contract::{Contract, TEXT};
@@ -64,10 +64,12 @@ pub async fn parts_and_versions(witness: &mut Witness) {
 }
 
 pub async fn keys_of_the_cluster(witness: &mut Witness) {
+    let cluster_of_long_keys = programs!().cluster(3, &[]);
     let gateway = programs!().gateway(&["--embedded", "5"]);
     let mut at = witness.at(&gateway);
     let empty = at.ask("listKeys", "/kv", "200").await;
-    assert_members(&empty, json!({ "keys": [], "cursor": null }));
+    let nothing = json!({ "keys": [], "cursor": null, "left_out": false });
+    assert_members(&empty, nothing);
     assert_eq!(said(&empty), ["answered"; 5]);
     for path in ["/kv/a", "/kv/b/1", "/kv/b/2", "/kv/%ff", "/kv/gone"] {
         at.put(path, "v", "200").await;
@@ -96,6 +98,19 @@ pub async fn keys_of_the_cluster(witness: &mut Witness) {
         };
     }
     assert_eq!(told, *keys);
+    let longest = "k".repeat(1_152 + 1);
+    for node in &cluster_of_long_keys.nodes {
+        v1::Client::new(node.addr).store("short", "v");
+        v1::Client::new(node.addr).store(&longest, "v");
+    }
+    let mut at = witness.at(&cluster_of_long_keys.gateway);
+    let left_out = at.ask("listKeys", "/kv", "200").await;
+    assert_members(&left_out, json!({ "keys": ["short"], "left_out": true }));
+    let lines = at.request("listKeys", "/kv");
+    let lines = lines.header("accept", "application/x-ndjson");
+    let lines = at.send("listKeys", lines, "200").await;
+    assert_eq!(lines.header("dkvs-left-out"), "true");
+
     let none = at.request("listKeys", "/kv").header("accept", "text/html");
     at.send("listKeys", none, "406 not-acceptable").await;
     at.ask("listKeys", "/kv?limit=0", "400 invalid-parameter")

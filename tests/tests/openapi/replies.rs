@@ -51,6 +51,7 @@ async fn replies_keep_to_the_file_and_show_all_that_it_declares() {
     levels::replicas_that_fell_behind_a_deletion(&mut witness).await;
     levels::a_write_that_one_replica_stored(&mut witness).await;
     levels::writes_that_are_sent_again(&mut witness).await;
+    levels::a_write_that_one_replica_still_holds(&mut witness).await;
     listing::parts_and_versions(&mut witness).await;
     listing::keys_of_the_cluster(&mut witness).await;
     listing::keys_of_servers_that_fail(&mut witness).await;

@@ -86,7 +86,7 @@ async fn a_parameter_takes_every_value_that_its_schema_allows() {
     for operation in &contract.operations {
         for parameter in &operation.parameters {
             let name = parameter["name"].as_str().unwrap();
-            for value in allowed(contract.resolve(&parameter["schema"])) {
+            for value in allowed(name, contract.resolve(&parameter["schema"])) {
                 let reply = ask(&client, &gateway, operation, name, &value).await;
                 // Three servers are fewer than the file can know of.
                 if ["n", "w", "r"].contains(&name) && value != "1" {
@@ -107,7 +107,7 @@ async fn a_parameter_takes_no_value_that_its_schema_does_not_allow() {
     for operation in &contract.operations {
         for parameter in &operation.parameters {
             let name = parameter["name"].as_str().unwrap();
-            for value in not_allowed(contract.resolve(&parameter["schema"])) {
+            for value in not_allowed(name, contract.resolve(&parameter["schema"])) {
                 let reply = ask(&client, &gateway, operation, name, &value).await;
                 let reason = refusal(&reply, name);
                 let id = &operation.id;
@@ -135,6 +135,98 @@ async fn a_parameter_of_another_operation_or_of_none_is_refused() {
             assert!(reason.contains("there is no such parameter"), "{reason}");
         }
     }
+}
+
+/// What a page such as `/docs` fills in by itself, before anybody has typed anything.
+fn filled_in<'a>(contract: &'a Contract, parameter: &'a Json) -> Option<&'a Json> {
+    let schema = contract.resolve(&parameter["schema"]);
+    let examples = parameter["examples"].as_object().into_iter().flatten();
+    let examples = examples.map(|(_, example)| &contract.resolve(example)["value"]);
+    let mut given = [
+        &parameter["example"],
+        &schema["example"],
+        &schema["default"],
+    ]
+    .into_iter()
+    .chain(examples);
+    given.find(|given| !given.is_null())
+}
+
+/// Defaults say what holds without the parameter; all else that is filled in says something new.
+const DEFAULTS: [(&str, &str); 3] = [("limit", "100"), ("raw", "false"), ("wait", "\"quorum\"")];
+
+#[test]
+fn nothing_that_a_tool_fills_in_changes_what_a_request_means() {
+    let contract = Contract::read();
+    let mut defaults = BTreeSet::new();
+    let items = contract.document["paths"].as_object().unwrap().values();
+    let operations = items.flat_map(|item| {
+        let fields = item.as_object().unwrap().values();
+        fields.chain([item])
+    });
+    let parameters = operations.flat_map(|it| it["parameters"].as_array().into_iter().flatten());
+    let mut seen = BTreeSet::new();
+    for parameter in parameters.map(|parameter| contract.resolve(parameter)) {
+        let name = parameter["name"].as_str().unwrap();
+        seen.insert(name);
+        if let Some(given) = filled_in(&contract, parameter) {
+            defaults.insert((name, given.to_string()));
+        }
+    }
+    for name in ["key", "tag", "cursor", "n", "w", "If-None-Match", "Range"] {
+        assert!(seen.contains(name), "{name}");
+    }
+    let defaults: Vec<_> = defaults.iter().map(|(name, it)| (*name, &**it)).collect();
+    assert_eq!(defaults, DEFAULTS);
+
+    // Nor does a body that is filled in write anything.
+    let batch = contract.operations.iter().find(|it| it.id == "runBatch");
+    let example = &batch.unwrap().body_example["operations"];
+    let operations = example.as_array().unwrap();
+    assert!(!operations.is_empty());
+    for operation in operations {
+        let members: Vec<_> = operation
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(
+            (&operation["op"], members),
+            (&"get".into(), vec!["op", "key"])
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_put_as_a_tool_fills_it_in_is_seen_by_the_next_get() {
+    let (gateway, client, contract) = (gateway(), http::client(), Contract::read());
+    let url = |id| {
+        let parameters = contract.operation(id).parameters.iter();
+        let given = parameters.filter_map(|parameter| {
+            let given = filled_in(&contract, parameter)?;
+            let given = given
+                .as_str()
+                .map_or_else(|| given.to_string(), str::to_owned);
+            Some(format!("{}={given}", parameter["name"].as_str().unwrap()))
+        });
+        let given: Vec<_> = given.collect();
+        assert!(!given.is_empty(), "{id} has defaults");
+        gateway.url(&format!("/kv/k?{}", given.join("&")))
+    };
+    for value in ["first", "second"] {
+        let put = http::put(&client, url("putValue"), value).await;
+        assert_eq!(put.json["outcome"], "committed", "{put:?}");
+        let get = http::get(&client, url("getValue")).await;
+        assert_eq!(get.json["value"], value, "{get:?}");
+    }
+}
+
+#[test]
+fn the_page_and_generated_clients_are_for_whatever_origin_the_contract_came_from() {
+    let servers = &Contract::read().document["servers"];
+    let urls = servers.as_array().unwrap().iter().map(|it| &it["url"]);
+    assert_eq!(urls.collect::<Vec<_>>(), ["/"]);
 }
 
 fn gateway() -> Gateway {
@@ -169,11 +261,22 @@ fn refusal<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
     refused["reason"].as_str()
 }
 
-/// Values that a parameter's schema allows: all words, the example of a pattern, or the least and
-/// the greatest number.
-fn allowed(schema: &Json) -> Vec<String> {
+/// What a parameter may be that takes neither a number nor one of some words. The file has no
+/// examples of them: a tool would fill those in.
+fn sample(name: &str) -> Option<&'static str> {
+    match name {
+        "tag" => Some("019aada1f3d00000-9f3c21d400000007"),
+        "prefix" => Some("user/"),
+        "cursor" => Some("AaD353n5JHVmyEA28H9730pAqGm9Z3JlZXRpbmc"),
+        _ => None,
+    }
+}
+
+/// Values that a parameter's schema allows: all words, a sample, or the least and the greatest
+/// number.
+fn allowed(name: &str, schema: &Json) -> Vec<String> {
     match (schema["type"].as_str(), schema["enum"].as_array()) {
-        (Some("string"), None) => texts(schema["example"].as_str()),
+        (Some("string"), None) => texts([sample(name).expect("a sample")]),
         (Some("string"), Some(words)) => texts(words.iter().map(|it| it.as_str().unwrap())),
         (Some("boolean"), _) => texts(["true", "false"]),
         (Some("integer"), _) => texts([&schema["minimum"], &schema["maximum"]]),
@@ -182,11 +285,11 @@ fn allowed(schema: &Json) -> Vec<String> {
 }
 
 /// Values that it does not allow.
-fn not_allowed(schema: &Json) -> Vec<String> {
+fn not_allowed(name: &str, schema: &Json) -> Vec<String> {
     if let Some(longest) = schema["maxLength"].as_u64() {
         return vec!["k".repeat(longest as usize + 1)];
     }
-    let word = schema["enum"][0].as_str().or(schema["example"].as_str());
+    let word = schema["enum"][0].as_str().or(sample(name));
     match (schema["type"].as_str(), word) {
         (Some("string"), Some(word)) => texts(["", "some", &word.to_uppercase()]),
         (Some("boolean"), _) => texts(["", "1", "True"]),

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use dkvs_tests::http::{client, get, send};
+use dkvs_tests::process::ServersFile;
+use dkvs_tests::v1;
 use reqwest::Client;
 use serde_json::{Value as Json, json};
 
@@ -59,5 +61,60 @@ async fn every_key_is_listed_once_and_no_deleted_one_with_a_server_gone() {
         assert_eq!(listed.len(), expected.clone().count(), "{prefix}");
         let listed: BTreeSet<&String> = listed.iter().collect();
         assert!(listed.into_iter().eq(expected), "{prefix}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_tells_that_keys_are_too_long_for_it_and_longer_datagrams_list_them() {
+    let longest = |bytes: usize| format!("long/{}", "x".repeat(bytes - 5));
+    // The page after that key is asked for without naming it, which takes more than a page does.
+    let (fits, does_not) = (longest(1_152), longest(1_153));
+    for (max_datagram, are_all_told) in [("1200", false), ("1300", true)] {
+        let arguments = ["--max-datagram", max_datagram];
+        let nodes: Vec<_> = (0..3).map(|_| PROGRAMS.node(&arguments)).collect();
+        let addrs: Vec<_> = nodes.iter().map(|node| node.addr).collect();
+        let servers = ServersFile::new(&addrs);
+        let gateway = PROGRAMS.gateway_over(&servers, &arguments);
+        let client = client();
+        let ask = async |query: &str, accept| {
+            let url = gateway.url(&format!("/kv?{query}"));
+            send(client.get(url).header("accept", accept)).await
+        };
+        // All of them from a C client: of these, some are longer than a gateway would put.
+        for addr in &addrs {
+            v1::Client::new(*addr).store("short", "v");
+            v1::Client::new(*addr).store(&fits, "v");
+        }
+        for query in ["", "prefix=long/", "prefix=short"] {
+            let list = ask(query, "application/json").await;
+            assert_eq!(list.json["left_out"], false, "{max_datagram} {query}");
+            let lines = ask(query, "application/x-ndjson").await;
+            assert!(!lines.headers.contains_key("dkvs-left-out"));
+        }
+        for addr in &addrs {
+            v1::Client::new(*addr).store(&does_not, "v");
+        }
+        let all = [&fits, &does_not].map(|key| key.as_str());
+        for (query, are_asked_for) in [("", true), ("prefix=long/", true), ("prefix=s", false)] {
+            let is_left_out = are_asked_for && !are_all_told;
+            let list = ask(query, "application/json").await;
+            assert_eq!(list.status, 200, "{list:?}");
+            assert_eq!(list.json["left_out"], is_left_out, "{max_datagram} {query}");
+            let keys = list.json["keys"].as_array().unwrap();
+            for key in all {
+                let is_told = are_asked_for && (are_all_told || key != does_not);
+                assert_eq!(
+                    keys.contains(&key.into()),
+                    is_told,
+                    "{max_datagram} {query}"
+                );
+            }
+            let lines = ask(query, "application/x-ndjson").await;
+            assert_eq!(lines.headers.contains_key("dkvs-left-out"), is_left_out);
+        }
+        // By its name, it is there.
+        let by_name = format!("/kv/{does_not}?consistency=agreement");
+        let found = get(&client, gateway.url(&by_name)).await;
+        assert_eq!(found.json["value"], "v", "{found:?}");
     }
 }

@@ -7,6 +7,7 @@ mod keys;
 mod listing;
 mod long_values;
 mod mixed;
+mod refusals;
 mod tags;
 mod values;
 mod versions;

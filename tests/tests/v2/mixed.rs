@@ -14,20 +14,23 @@ use crate::PROGRAMS;
 const AUTO: &[&str] = &["--protocol", "auto"];
 
 /// Some of our servers, some that speak DKVS/1 only, and a gateway over all of them.
-struct Mixed {
-    ours: Vec<Node>,
-    others: Vec<FaultyServer>,
-    gateway: Gateway,
-    client: Client,
+pub struct Mixed {
+    pub ours: Vec<Node>,
+    pub others: Vec<FaultyServer>,
+    pub gateway: Gateway,
+    pub client: Client,
     _servers: ServersFile,
 }
 
 impl Mixed {
-    fn start(ours: usize, others: usize, arguments: &[&str]) -> Self {
-        let ours: Vec<Node> = (0..ours).map(|_| PROGRAMS.node(&[])).collect();
-        let others: Vec<_> = (0..others)
-            .map(|_| FaultyServer::start(Manner::Sound))
-            .collect();
+    pub fn start(ours: usize, others: usize, arguments: &[&str]) -> Self {
+        let ours = (0..ours).map(|_| PROGRAMS.node(&[])).collect();
+        Self::of(ours, others, Manner::Sound, arguments)
+    }
+
+    /// The same of these servers, and others that answer so.
+    pub fn of(ours: Vec<Node>, others: usize, manner: Manner, arguments: &[&str]) -> Self {
+        let others: Vec<_> = (0..others).map(|_| FaultyServer::start(manner)).collect();
         let addrs = ours.iter().map(|node| node.addr);
         let addrs: Vec<_> = addrs.chain(others.iter().map(|other| other.addr)).collect();
         let servers = ServersFile::new(&addrs);
@@ -118,7 +121,7 @@ async fn what_dkvs_1_cannot_carry_is_on_the_servers_that_can() {
     let all = mixed.put("w=3&wait=all", "a\0b").await;
     assert_eq!(
         (all.status.as_u16(), all.json["outcome"].as_str()),
-        (400, Some("unknown"))
+        (400, Some("not_applied"))
     );
     assert_eq!(all.problem(), "invalid-value");
 

@@ -1,6 +1,6 @@
 //! Every write has a tag, and a later one a greater, whatever the servers hold by then.
 
-use dkvs_common::tag::Tag;
+use dkvs_common::tag::{AHEAD_MS_MAX, CLOCK_MS_MAX, Tag};
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_tests::http::{client, get, put};
 use dkvs_tests::process::Cluster;
@@ -74,6 +74,42 @@ async fn a_write_outdoes_tags_from_clocks_that_are_ahead() {
 }
 
 #[tokio::test]
+async fn a_tag_is_taken_again_that_a_clock_gave_which_was_far_ahead() {
+    let cluster = PROGRAMS.cluster(3, &[]);
+    let client = client();
+    let url = |query: &str| cluster.gateway.url(&format!("/kv/k?wait=all&{query}"));
+    let first = put(&client, url(""), "first").await;
+    let first: Tag = first.json["tag"].as_str().unwrap().parse().unwrap();
+    // Two days ahead, a century, and as far as it goes.
+    for time in [
+        first.time + ((2 * AHEAD_MS_MAX) << 16),
+        first.time + ((36_500 * AHEAD_MS_MAX) << 16),
+        (CLOCK_MS_MAX << 16) | 0xfffe,
+    ] {
+        // What the next write is told is the tag of a gateway with such a clock.
+        plant(&cluster, &[0, 1, 2], Tag { time, op: 1 });
+        let told = put(&client, url(""), "value").await;
+        let tag = told.json["tag"].as_str().unwrap().to_owned();
+        assert_eq!(tag.parse::<Tag>().unwrap().time, time + 1, "{told:?}");
+        let again = put(&client, url(&format!("tag={tag}")), "value").await;
+        assert_eq!(again.json["outcome"], "committed", "{again:?}");
+        assert_eq!(again.json["tag"], tag);
+        assert_eq!(again.statuses(), ["stored"; 3]);
+        let kept = get(&client, url("")).await;
+        assert_eq!(kept.json["tag"], tag, "{kept:?}");
+    }
+    let made_up = Tag {
+        time: (CLOCK_MS_MAX + 1) << 16,
+        op: 1,
+    };
+    let refused = put(&client, url(&format!("tag={made_up}")), "value").await;
+    assert_eq!(refused.problem(), "invalid-parameter", "{refused:?}");
+    // The other half of all tags is left to the key.
+    assert_eq!(put(&client, url(""), "last").await.status, 200);
+    assert_eq!(get(&client, url("")).await.json["value"], "last");
+}
+
+#[tokio::test]
 async fn a_tag_that_none_exceeds_refuses_writes_of_its_key_and_of_no_other() {
     let cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
     let client = client();
@@ -89,6 +125,31 @@ async fn a_tag_that_none_exceeds_refuses_writes_of_its_key_and_of_no_other() {
         assert_eq!(kept.json["value"], "planted");
         let other = put(&client, cluster.gateway.url("/kv/other"), round.to_string()).await;
         assert_eq!(other.status, 200, "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_a_c_client_gave_the_same_bytes_agree() {
+    for consistency in ["", "&consistency=agreement"] {
+        let cluster = PROGRAMS.cluster(3, &[]);
+        let client = client();
+        let url = format!("/kv/k?n=3&r=2&wait=all{consistency}");
+        let url = cluster.gateway.url(&url);
+        // Which two of them answer first, of three different tags, is a matter of chance.
+        for round in 0..30 {
+            let value = format!("by a C client {round}");
+            for node in &cluster.nodes {
+                dkvs_tests::v1::Client::new(node.addr).store("k", &value);
+            }
+            let told = get(&client, url.clone()).await;
+            assert_eq!(told.json["value"], value, "{told:?}");
+            assert_eq!(told.json["quorum"]["agreeing"], 3, "{told:?}");
+            for status in told.statuses() {
+                // One that was behind by its tag may have been given the newest.
+                let is_alike = ["match", "repaired"].contains(&status);
+                assert!(is_alike, "{told:?}");
+            }
+        }
     }
 }
 

@@ -463,6 +463,23 @@ fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
     ));
 }
 
+#[test]
+fn it_is_told_so_though_nothing_else_is_asked() {
+    let mut world = World::new(5, Faults::default());
+    world.server.datagram_bytes_max = 512;
+    let long = Request::Get {
+        key: crate::kv::Key::new(vec![b'k'; 1_000]).unwrap(),
+    };
+    let deadline = world.now + SECOND;
+    world.link.ask(long, 1, world.now, deadline).unwrap();
+    world.run(world.now + SECOND / 2);
+    let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
+    assert!(
+        matches!(ends[..], [Event::TooLong { token: 1 }]),
+        "{ends:?}"
+    );
+}
+
 fn keys(text: &str) -> Arc<Keys> {
     let lines = text.split_whitespace().map(|id| {
         let from: u8 = id.parse().unwrap();

@@ -459,6 +459,10 @@ impl Read {
             (Some(newest), Newest::Tombstone(tag)) if tag == newest.tag() => Standing::Tombstone,
             (Some(newest), held) if held == newest && self.is_found() => Standing::Match,
             (Some(newest), held) if held.tag() < newest.tag() => Standing::Stale,
+            // Such as a put by DKVS/1, to which each server gives a tag of its own.
+            (Some(newest), held) if self.is_found() && self.is_same_value(held, newest) => {
+                Standing::Match
+            }
             _ => Standing::Differs,
         }
     }
@@ -639,6 +643,15 @@ impl Read {
 
     fn is_found(&self) -> bool {
         matches!(self.outcome, Some(ReadOutcome::Found(..)))
+    }
+
+    /// Whether two records are known to have the same bytes, whatever their tags.
+    fn is_same_value(&self, one: Newest, other: Newest) -> bool {
+        let value = |newest| match newest {
+            Newest::Record(place, _) => self.records[place].value.as_ref(),
+            Newest::Nothing | Newest::Tombstone(_) => None,
+        };
+        value(one).is_some() && value(one) == value(other)
     }
 
     /// Whether `server` was given the record with this tag, or is to be.
@@ -826,6 +839,34 @@ mod tests {
         assert_eq!(read.outcome(), Some(&found(OLD)));
         read.handle_reply(SERVERS[2], 0, whole(NEW), now);
         assert_eq!(standings(&read)[2], Standing::Differs);
+    }
+
+    #[test]
+    fn a_replica_with_the_same_bytes_under_another_tag_does_not_differ() {
+        let same = |tag| ReadReply::Record(digest(tag), Some(value("the same")));
+        let absent = || ReadReply::Absent(None);
+        for (third, standing) in [
+            (same(NEW), Standing::Match),
+            (whole(NEW), Standing::Differs),
+            (long(NEW), Standing::Differs),
+            (absent(), Standing::Absent),
+        ] {
+            let (mut read, now) = read(2);
+            for server in &SERVERS[..2] {
+                read.handle_reply(*server, 0, same(OLD), now);
+            }
+            read.handle_reply(SERVERS[2], 0, third, now);
+            assert_eq!(
+                standings(&read),
+                [Standing::Match, Standing::Match, standing]
+            );
+        }
+        let (mut read, now) = read(2);
+        for server in &SERVERS[..2] {
+            read.handle_reply(*server, 0, absent(), now);
+        }
+        read.handle_reply(SERVERS[2], 0, same(NEW), now);
+        assert_eq!(standings(&read)[2], Standing::Differs, "no value was found");
     }
 
     #[test]

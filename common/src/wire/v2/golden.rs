@@ -107,18 +107,28 @@ fn requests() -> Vec<Request> {
             after: None,
             prefix: Bytes::new(),
             limit: 100,
+            hears_left_out: false,
         },
         Request::List {
             from,
             after: Some(key()),
             prefix: Bytes::new(),
             limit: 100,
+            hears_left_out: false,
         },
         Request::List {
             from,
             after: Some(key()),
             prefix: Bytes::from_static(b"ke"),
             limit: 100,
+            hears_left_out: false,
+        },
+        Request::List {
+            from,
+            after: None,
+            prefix: Bytes::new(),
+            limit: 100,
+            hears_left_out: true,
         },
         Request::Stats,
         Request::Vouch {
@@ -190,6 +200,7 @@ fn replies() -> Vec<(u8, Reply)> {
             Reply::Page {
                 more: true,
                 is_incomplete: false,
+                is_left_out: false,
                 entries: vec![entry(EntryKind::Value), entry(EntryKind::Tombstone)],
             },
         ),
@@ -198,6 +209,7 @@ fn replies() -> Vec<(u8, Reply)> {
             Reply::Page {
                 more: true,
                 is_incomplete: true,
+                is_left_out: false,
                 entries: vec![entry(EntryKind::Value), entry(EntryKind::PassedOver)],
             },
         ),
@@ -206,7 +218,17 @@ fn replies() -> Vec<(u8, Reply)> {
             Reply::Page {
                 more: false,
                 is_incomplete: true,
+                is_left_out: false,
                 entries: Vec::new(),
+            },
+        ),
+        (
+            10,
+            Reply::Page {
+                more: true,
+                is_incomplete: false,
+                is_left_out: true,
+                entries: vec![entry(EntryKind::Value)],
             },
         ),
         (11, Reply::Stats(vec![(1, 1_000), (2, 7)])),

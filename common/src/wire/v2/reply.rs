@@ -79,6 +79,9 @@ pub enum Reply {
         more: bool,
         /// Whether the server may have lost keys, which are then not among these.
         is_incomplete: bool,
+        /// Whether keys are missing that are too long for a page. Only clients that understand it
+        /// are told.
+        is_left_out: bool,
         /// The keys. One that was passed over is the last.
         entries: Vec<PageEntry>,
     },
@@ -146,6 +149,7 @@ pub enum EntryKind {
 
 const MORE: u8 = 1;
 const INCOMPLETE: u8 = 2;
+const LEFT_OUT: u8 = 4;
 
 /// What a server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -423,7 +427,7 @@ impl Reply {
 
     fn decode_page(body: &mut Reader) -> Result<Self, MessageError> {
         let flags = body.u8()?;
-        if flags & !(MORE | INCOMPLETE) != 0 {
+        if flags & !(MORE | INCOMPLETE | LEFT_OUT) != 0 {
             return Err(MessageError::Field);
         }
         let mut entries = Vec::new();
@@ -442,6 +446,7 @@ impl Reply {
         Ok(Self::Page {
             more: flags & MORE != 0,
             is_incomplete: flags & INCOMPLETE != 0,
+            is_left_out: flags & LEFT_OUT != 0,
             entries,
         })
     }
@@ -493,11 +498,13 @@ impl Reply {
             Self::Page {
                 more,
                 is_incomplete,
+                is_left_out,
                 entries,
             } => {
                 let more = if *more { MORE } else { 0 };
                 let incomplete = if *is_incomplete { INCOMPLETE } else { 0 };
-                body.put_u8(more | incomplete);
+                let left_out = if *is_left_out { LEFT_OUT } else { 0 };
+                body.put_u8(more | incomplete | left_out);
                 for PageEntry { key, tag, kind } in entries {
                     write_key(body, key);
                     write_tag(body, *tag);

@@ -94,8 +94,11 @@ pub enum Request {
         after: Option<Key>,
         /// Only keys that begin with these bytes are told.
         prefix: Bytes,
-        /// Most keys to tell.
+        /// Most keys to tell, at most [`Self::LIST_LIMIT_MAX`].
         limit: u16,
+        /// Whether the client understands that keys were left out. Clients of old do not, and take
+        /// a page that says so for no page.
+        hears_left_out: bool,
     },
     /// Counts and sizes.
     Stats,
@@ -121,6 +124,10 @@ pub enum Request {
 
 const KIND_VALUE: u8 = 0;
 const KIND_TOMBSTONE: u8 = 1;
+
+/// The bit beside the limit of a list. To a server that does not know it, the limit is greater than
+/// any page.
+const HEARS_LEFT_OUT: u16 = 1 << 15;
 
 impl Request {
     /// Its operation's byte.
@@ -180,13 +187,22 @@ impl Request {
         }
     }
 
+    /// The greatest limit of a list.
+    pub const LIST_LIMIT_MAX: u16 = HEARS_LEFT_OUT - 1;
+
     /// The most that a put says beside key and value, whichever way the value travels, in bytes.
     pub const PUT_HEAD_BYTES_MAX: usize =
         REQUEST_HEAD_BYTES + 2 + 16 + 1 + CONTENT_TYPE_BYTES_MAX + 8 + 4 + 4;
 
+    /// Bytes of a put's message beside the key and what only values have: content type and value.
+    pub const PUT_KEY_OVERHEAD_BYTES: usize = REQUEST_HEAD_BYTES + 2 + 16 + 4 + 1;
+
+    /// Bytes of a get's message beside the key.
+    pub const GET_KEY_OVERHEAD_BYTES: usize = REQUEST_HEAD_BYTES + 2;
+
     /// How long the message of a put of this record is, in bytes.
     pub fn put_bytes(key: &Key, record: &Record) -> usize {
-        let head = REQUEST_HEAD_BYTES + 2 + key.as_bytes().len() + 16 + 4 + 1;
+        let head = Self::PUT_KEY_OVERHEAD_BYTES + key.as_bytes().len();
         match &record.content {
             Content::Value {
                 content_type,
@@ -194,6 +210,11 @@ impl Request {
             } => head + 1 + content_type.as_bytes().len() + value.len(),
             Content::Tombstone => head,
         }
+    }
+
+    /// How long the key may be after which a list goes on, in a message of `message_bytes`.
+    pub fn list_key_bytes_max(message_bytes: usize) -> usize {
+        message_bytes.saturating_sub(REQUEST_HEAD_BYTES + 20 + 2 + 1 + 2)
     }
 
     /// How long the prefix of a list may be beside a key in a message of `message_bytes`.
@@ -240,15 +261,20 @@ impl Request {
                 offset: body.u32()?,
                 block_bytes: body.u16()?,
             },
-            operation::LIST => Self::List {
-                from: Position(body.array()?),
-                limit: body.u16()?,
-                after: match read_flag(body)? {
-                    true => Some(read_key(body)?),
-                    false => None,
-                },
-                prefix: body.rest(),
-            },
+            operation::LIST => {
+                let from = Position(body.array()?);
+                let limit = body.u16()?;
+                Self::List {
+                    from,
+                    limit: limit & Self::LIST_LIMIT_MAX,
+                    hears_left_out: limit & HEARS_LEFT_OUT != 0,
+                    after: match read_flag(body)? {
+                        true => Some(read_key(body)?),
+                        false => None,
+                    },
+                    prefix: body.rest(),
+                }
+            }
             operation::STATS => Self::Stats,
             operation::VOUCH => Self::Vouch {
                 boot_id: body.u64()?,
@@ -332,9 +358,11 @@ impl Request {
                 after,
                 prefix,
                 limit,
+                hears_left_out,
             } => {
                 body.put(&from.0);
-                body.put_u16(*limit);
+                let hears_left_out = if *hears_left_out { HEARS_LEFT_OUT } else { 0 };
+                body.put_u16((*limit).min(Self::LIST_LIMIT_MAX) | hears_left_out);
                 body.put_u8(after.is_some().into());
                 if let Some(after) = after {
                     write_key(body, after);

@@ -77,6 +77,12 @@ impl Links {
         opened.link.incarnation()
     }
 
+    /// The longest message to `server`, as far as is known; none before it is opened.
+    pub(super) fn message_bytes_max(&self, server: ServerId) -> Option<usize> {
+        let opened = self.opened[server.index()].as_ref();
+        opened.map(|opened| opened.link.message_bytes_max())
+    }
+
     pub(super) fn status(&self, server: ServerId) -> Option<LinkStatus> {
         let opened = self.opened[server.index()].as_ref()?;
         Some(LinkStatus {

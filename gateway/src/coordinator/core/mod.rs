@@ -15,6 +15,7 @@
 
 mod counts;
 mod deadlines;
+mod feasibility;
 mod links;
 mod probe;
 mod request;
@@ -275,7 +276,6 @@ impl<W> Core<W> {
         }
         let subject = Subject::Keys {
             prefix: listing.prefix.clone(),
-            message_bytes_max: self.datagram_bytes_max - AUTHENTICATED_BYTES,
         };
         let servers = self.shared.cluster.iter().map(|(server, _)| server);
         let list = List::new(servers, listing, now.at, timeout / PATIENCE);
@@ -454,11 +454,6 @@ impl<W> Core<W> {
         self.counts.round_trip(server, round_trip);
     }
 
-    /// The longest key that fits a DKVS/2 datagram, in bytes.
-    pub(super) fn key_bytes_max(&self) -> usize {
-        self.key_bytes_max
-    }
-
     /// The next question to ask by DKVS/1. What comes of it is told by [`Self::handle_v1`].
     pub fn poll_ask_by_v1(&mut self) -> Option<AskByV1> {
         self.by_v1.pop_front()
@@ -542,6 +537,7 @@ impl<W> Core<W> {
             beginning: None,
             assembly: None,
             memory: None,
+            met: Vec::new(),
         };
         self.wake_at(deadline, id, now);
         self.requests.insert(id, request);
@@ -558,7 +554,9 @@ impl<W> Core<W> {
 
     /// Does what a request wants done, until it waits for something or has ended.
     fn go_on(&mut self, id: RequestId, now: Now) {
-        while let Some(request) = self.requests.get_mut(&id) {
+        while self.admit(id, now)
+            && let Some(request) = self.requests.get_mut(&id)
+        {
             let Some(next) = request.next() else { break };
             match next {
                 Next::Ask {
@@ -653,7 +651,8 @@ impl<W> Core<W> {
             } else {
                 let asked_of = match self.links.to(server) {
                     Some(link) => {
-                        let asked_of = link.ask(question.to_request(), token, now.at, deadline);
+                        let to_ask = question.to_request(link.message_bytes_max());
+                        let asked_of = link.ask(to_ask, token, now.at, deadline);
                         if let (Ok(ticket), Some(trace)) = (&asked_of, request.trace) {
                             link.trace(*ticket, trace);
                         }
@@ -670,7 +669,8 @@ impl<W> Core<W> {
                         continue;
                     }
                     Err(RequestError::TooLong { .. }) => {
-                        Heard::refused(asked, Refusal::Unrepresentable)
+                        let max = self.links.message_bytes_max(server).unwrap_or(0);
+                        Heard::refused(asked, request.key_too_long(asked, max))
                     }
                     Err(RequestError::TooMany) => {
                         self.counts.limit_hit(Limit::RequestsToServer);
@@ -729,7 +729,8 @@ impl<W> Core<W> {
             let asked = Asked::Vouch { round };
             let token = Token { asked, ..token };
             // If it cannot be asked, a later read sees to it.
-            let _ = link.ask(question.to_request(), token, now.at, note.deadline);
+            let request = question.to_request(link.message_bytes_max());
+            let _ = link.ask(request, token, now.at, note.deadline);
         }
     }
 
@@ -806,7 +807,12 @@ impl<W> Core<W> {
                 Event::FetchFailed { token, assembly } => (token, Heard::FetchFailed(assembly)),
                 Event::Unreachable { token, sent } => (token, Heard::Unreachable { sent }),
                 Event::TooLong { token } => {
-                    (token, Heard::refused(token.asked, Refusal::Unrepresentable))
+                    let Some(request) = self.requests.get(&token.id) else {
+                        continue;
+                    };
+                    let max = self.links.message_bytes_max(server).unwrap_or(0);
+                    let refusal = request.key_too_long(token.asked, max);
+                    (token, Heard::refused(token.asked, refusal))
                 }
                 Event::NotV2 { token } => {
                     self.handle_not_v2(token, server, now);
@@ -848,7 +854,7 @@ impl<W> Core<W> {
         if request.attempt != attempt {
             return;
         }
-        let is_v2_only = matches!(asked, Asked::Fetch | Asked::Page);
+        let is_v2_only = matches!(asked, Asked::Fetch | Asked::Page | Asked::Ping);
         let may_ask_by_v1 = self.protocol != Protocol::V2 && !is_v2_only;
         if may_ask_by_v1
             && request.needs_tags()

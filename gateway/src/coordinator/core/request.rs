@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::connection::fetch::{Assembly, Digest};
 use dkvs_common::connection::link::Ticket;
+use dkvs_common::connection::put_key_bytes_max;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::list::List;
 use dkvs_common::quorum::read::{Read, ReadReply};
@@ -18,6 +19,7 @@ use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::request::Request;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::feasibility::Met;
 use super::probe::Probe;
 use super::words::{Asked, Heard, Question};
 use crate::coordinator::Wait;
@@ -56,8 +58,6 @@ pub(super) enum Subject {
     Keys {
         /// What they begin with.
         prefix: Bytes,
-        /// The longest message to a server.
-        message_bytes_max: usize,
     },
     Status,
 }
@@ -80,6 +80,8 @@ pub(super) struct InFlight<W> {
     pub(super) beginning: Option<(Digest, Bytes)>,
     pub(super) assembly: Option<Assembly>,
     pub(super) memory: Option<OwnedSemaphorePermit>,
+    /// Of a write: the servers that are met before it is known whether it can succeed.
+    pub(super) met: Vec<(ServerId, Met)>,
 }
 
 /// What has to be done for a request to go on.
@@ -171,18 +173,9 @@ impl<W> InFlight<W> {
                     servers,
                 })
             }
-            (
-                Machine::List(list),
-                Subject::Keys {
-                    prefix,
-                    message_bytes_max,
-                },
-            ) => {
+            (Machine::List(list), Subject::Keys { prefix }) => {
                 let (server, wish) = list.poll_transmit()?;
-                let after = wish.start.after.as_ref();
-                let room = Request::list_prefix_bytes_max(*message_bytes_max, after);
-                // The server only saves work by it: all is looked at again here.
-                let prefix = prefix.slice(..prefix.len().min(room));
+                let prefix = prefix.clone();
                 Some(Next::Ask {
                     asked: Asked::Page,
                     question: Question::Page { wish, prefix },
@@ -217,6 +210,14 @@ impl<W> InFlight<W> {
 
     pub(super) fn handle(&mut self, from: ServerId, asked: Asked, heard: Heard, now: Instant) {
         match (&mut self.machine, asked, heard) {
+            (_, Asked::Ping, heard) => {
+                let met = match heard {
+                    Heard::Unreachable { .. } => Met::Away,
+                    _ => Met::Done,
+                };
+                let pinged = self.met.iter_mut().find(|(server, _)| *server == from);
+                pinged.into_iter().for_each(|(_, held)| *held = met);
+            }
             (Machine::Read(read), Asked::Get { round }, Heard::Read(reply)) => {
                 read.handle_reply(from, round, reply, now);
             }
@@ -266,9 +267,15 @@ impl<W> InFlight<W> {
                 Heard::Page {
                     more,
                     is_incomplete,
+                    is_left_out,
                     entries,
                 },
-            ) => list.handle_page(from, more, is_incomplete, entries),
+            ) => {
+                if is_left_out {
+                    list.handle_left_out(from);
+                }
+                list.handle_page(from, more, is_incomplete, entries);
+            }
             (Machine::List(list), _, Heard::PageRefused(refusal)) => {
                 list.handle_refusal(from, refusal);
             }
@@ -363,6 +370,7 @@ impl<W> InFlight<W> {
             _ => return None,
         };
         self.may_fall_back = false;
+        self.met.clear();
         self.attempt += 1;
         self.fetches.clear();
         Some(self.take_all())
@@ -389,7 +397,7 @@ impl<W> InFlight<W> {
         };
         self.take_tickets(|server, asked| match asked {
             Asked::Get { .. } => silent.contains(&server),
-            Asked::Tag { .. } | Asked::Fetch | Asked::Page => true,
+            Asked::Tag { .. } | Asked::Fetch | Asked::Page | Asked::Ping => true,
             Asked::Put { .. } | Asked::Repair { .. } | Asked::Vouch { .. } | Asked::Status => false,
         })
     }
@@ -421,6 +429,23 @@ impl<W> InFlight<W> {
         level == Level::Linearizable
     }
 
+    /// Why a question whose message would be longer than `message_bytes_max` is not asked: but for
+    /// its key, it would fit.
+    pub(super) fn key_too_long(&self, asked: Asked, message_bytes_max: usize) -> Refusal {
+        let key_bytes_max = match (asked, &self.subject) {
+            (Asked::Tag { .. } | Asked::Put { .. }, Subject::Put { content, .. }) => {
+                put_key_bytes_max(content, message_bytes_max)
+            }
+            (Asked::Get { .. }, Subject::Get { .. }) => {
+                message_bytes_max.saturating_sub(Request::GET_KEY_OVERHEAD_BYTES)
+            }
+            // Nobody is told of the others.
+            _ => 0,
+        };
+        let key_bytes_max = u32::try_from(key_bytes_max).unwrap_or(u32::MAX);
+        Refusal::KeyTooLong { key_bytes_max }
+    }
+
     /// What is asked by one of its questions, as it would be asked now.
     pub(super) fn question(&self, asked: Asked) -> Option<Question> {
         match (asked, &self.subject) {
@@ -440,11 +465,12 @@ impl<W> InFlight<W> {
     pub(super) fn finish(self) -> (W, Ended) {
         let is_put = |(_, asked, _): &(ServerId, Asked, Ticket)| matches!(asked, Asked::Put { .. });
         let is_by_v2 = self.tickets.iter().any(is_put);
+        let is_unasked = matches!(&self.machine, Machine::Write(write) if write.has_asked_nobody());
         let tag = match self.subject {
             Subject::Put {
                 record: Some(record),
                 ..
-            } if is_by_v2 => Some(record.tag),
+            } if is_by_v2 || is_unasked => Some(record.tag),
             _ => None,
         };
         let machine = self.machine;

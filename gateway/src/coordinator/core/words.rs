@@ -4,12 +4,14 @@ use bytes::Bytes;
 use dkvs_common::connection::fetch::{Assembly, Digest};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::list::PageWish;
+use dkvs_common::quorum::list::{PageWish, Place};
 use dkvs_common::quorum::read::ReadReply;
 use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v1::{self, GetReply, IllFormedReply, PutReply};
+use dkvs_common::wire::v1::{
+    self, GetReply, IllFormedReply, KEY_OR_VALUE_BYTES_MAX, PutReply, Unrepresentable,
+};
 use dkvs_common::wire::v2::reply::{PageEntry, Reply};
 use dkvs_common::wire::v2::request::Request;
 
@@ -68,6 +70,8 @@ pub enum Asked {
     Page,
     /// How the server does.
     Status,
+    /// Nothing, but for the greeting that goes before it.
+    Ping,
 }
 
 /// What is asked of servers, as it is sent. Cheap to clone.
@@ -108,11 +112,27 @@ pub enum Question {
     },
     /// How the server does.
     Status,
+    /// Nothing, but for the greeting that goes before it.
+    Ping,
 }
 
 /// The key that is asked for to see whether a DKVS/1 server answers; what it holds does not
 /// matter.
 const PROBE_KEY: &str = "dkvs probe";
+
+/// What DKVS/1 cannot carry, as the refusal of a server that speaks it.
+pub(in crate::coordinator) fn v1_refusal(error: Unrepresentable) -> Refusal {
+    let bytes_max = KEY_OR_VALUE_BYTES_MAX as u32;
+    match error {
+        Unrepresentable::KeyHasNul { .. } | Unrepresentable::ValueHasNul { .. } => Refusal::HasNul,
+        Unrepresentable::KeyTooLong { .. } => Refusal::KeyTooLong {
+            key_bytes_max: bytes_max,
+        },
+        Unrepresentable::ValueTooLong { .. } => Refusal::TooLarge {
+            value_bytes_max: bytes_max,
+        },
+    }
+}
 
 impl Question {
     /// The datagram that asks it by DKVS/1. Fails with what that comes to if it cannot be asked so.
@@ -125,27 +145,45 @@ impl Question {
             },
             // Nothing that needs tags is asked so; what holds of a put then holds of asking for
             // one.
-            Self::Tag { .. } | Self::Vouch { .. } | Self::Page { .. } => {
+            Self::Tag { .. } | Self::Vouch { .. } | Self::Page { .. } | Self::Ping => {
                 return Err(Refusal::NotV2);
             }
             Self::Status => Ok(Bytes::from_static(PROBE_KEY.as_bytes())),
         };
-        encoded.map_err(|_| Refusal::Unrepresentable)
+        encoded.map_err(v1_refusal)
     }
 
-    pub(super) fn to_request(&self) -> Request {
+    /// The request, to a server that takes messages of at most `message_bytes_max`.
+    pub(super) fn to_request(&self, message_bytes_max: usize) -> Request {
         match self.clone() {
             Self::Get { key } => Request::Get { key },
             Self::Tag { key } => Request::Tag { key },
             Self::Put { key, record } => Request::Put { key, record },
             Self::Vouch { boot_id, key, tag } => Request::Vouch { boot_id, key, tag },
-            Self::Page { wish, prefix } => Request::List {
-                from: wish.start.from,
-                after: wish.start.after,
-                prefix,
-                limit: u16::try_from(wish.keys_max).unwrap_or(u16::MAX),
-            },
+            Self::Page { wish, prefix } => Self::page(wish, prefix, message_bytes_max),
             Self::Status => Request::Stats,
+            Self::Ping => Request::Ping,
+        }
+    }
+
+    /// A key that is too long to be named, though not too long to be told, is passed over by its
+    /// position: no two keys are known that have the same. Of a prefix, the server is told what there
+    /// is room for: it only saves work by it, and all is looked at again here.
+    fn page(wish: PageWish, prefix: Bytes, message_bytes_max: usize) -> Request {
+        let Place { mut from, after } = wish.start;
+        let is_short =
+            |key: &Key| Request::list_key_bytes_max(message_bytes_max) >= key.as_bytes().len();
+        let named = after.as_ref().filter(|key| is_short(key)).cloned();
+        if after.is_some() && named.is_none() {
+            from = from.next().unwrap_or(from);
+        }
+        let room = Request::list_prefix_bytes_max(message_bytes_max, named.as_ref());
+        Request::List {
+            from,
+            after: named,
+            prefix: prefix.slice(..prefix.len().min(room)),
+            limit: u16::try_from(wish.keys_max).unwrap_or(Request::LIST_LIMIT_MAX),
+            hears_left_out: true,
         }
     }
 }
@@ -161,6 +199,8 @@ pub enum Heard {
     Write(WriteReply),
     /// Whether it vouches for the key from now on.
     Vouched(bool),
+    /// It is met.
+    Met,
     /// Its statistics, by number; DKVS/1 tells none.
     Status(Vec<(u8, u64)>),
     /// Keys in ring order.
@@ -169,6 +209,8 @@ pub enum Heard {
         more: bool,
         /// Whether the server may have lost some.
         is_incomplete: bool,
+        /// Whether some are too long to be told.
+        is_left_out: bool,
         /// The keys.
         entries: Vec<PageEntry>,
     },
@@ -189,7 +231,7 @@ impl Heard {
     /// What a datagram of DKVS/1 means as the answer to what was asked.
     pub fn from_v1(asked: Asked, datagram: Bytes) -> Result<Self, IllFormedReply> {
         Ok(match asked {
-            Asked::Get { .. } | Asked::Fetch | Asked::Page | Asked::Status => {
+            Asked::Get { .. } | Asked::Fetch | Asked::Page | Asked::Status | Asked::Ping => {
                 Self::Read(match GetReply::decode(datagram)? {
                     GetReply::Value(value) => ReadReply::Value(value),
                     GetReply::Unknown => ReadReply::Absent(None),
@@ -215,6 +257,7 @@ impl Heard {
             Asked::Fetch => Self::FetchFailed(None),
             Asked::Page => Self::PageRefused(refusal),
             Asked::Status => Self::Unreachable { sent: true },
+            Asked::Ping => Self::Met,
         }
     }
 
@@ -223,6 +266,7 @@ impl Heard {
         let is_put = matches!(asked, Asked::Put { .. } | Asked::Repair { .. });
         let is_get = matches!(asked, Asked::Get { .. });
         let refusal = match reply {
+            _ if asked == Asked::Ping => return Self::Met,
             Reply::Done if is_put => return Self::Write(WriteReply::Stored),
             Reply::Done if matches!(asked, Asked::Vouch { .. }) => return Self::Vouched(true),
             Reply::Superseded { tag } if is_put => {
@@ -257,11 +301,13 @@ impl Heard {
             Reply::Page {
                 more,
                 is_incomplete,
+                is_left_out,
                 entries,
             } if asked == Asked::Page => {
                 return Self::Page {
                     more,
                     is_incomplete,
+                    is_left_out,
                     entries,
                 };
             }

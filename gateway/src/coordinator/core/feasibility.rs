@@ -1,0 +1,421 @@
+//! Whether a write can succeed at the servers of its key, as far as that is known.
+//!
+//! ```text
+//!              w can take it, or nothing tells that they cannot
+//!   write --> [ verdict ] --------------------------------------> asks for tags, or stores
+//!               |     ^ \
+//!      it turns on    |  \ fewer than w can take it
+//!      who is unmet   |   +--> refused, with nobody asked
+//!               v     |
+//!             [ meets them ]
+//! ```
+//!
+//! What cannot succeed is not begun: a write that too few servers can take would be stored on the
+//! others all the same, and leave replicas that differ. It is looked at when a write begins, and
+//! again before each round that stores. Servers that were not met count as able, unless the content
+//! is such that some are not: then they are pinged first, which has them greeted.
+//!
+//! That a server was full, or busy, is not known here: it may have room by the time it is asked.
+
+use dkvs_common::cluster::ServerId;
+use dkvs_common::connection::link::MESSAGE_BYTES_CERTAIN;
+use dkvs_common::connection::peer::Speaks;
+use dkvs_common::connection::put_key_bytes_max;
+use dkvs_common::kv::Key;
+use dkvs_common::quorum::Refusal;
+use dkvs_common::quorum::tally::Word;
+use dkvs_common::quorum::write::WriteReply;
+use dkvs_common::record::Content;
+
+use super::request::{Machine, Subject};
+use super::words::{Asked, Question, RequestId, v1_refusal};
+use super::{Core, Now, Protocol};
+
+/// What is known of a server before it is asked to store something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Facts {
+    /// It was not met yet.
+    Unmet,
+    /// It cannot be met: nothing is taken for granted of it.
+    Unknown,
+    /// Nothing listens there.
+    Away,
+    /// It is asked by DKVS/1.
+    V1,
+    /// It speaks DKVS/1 only, and is not to be asked by that.
+    NotV2,
+    /// It is asked by DKVS/2.
+    V2 {
+        message_bytes_max: usize,
+        value_bytes_max: u32,
+    },
+}
+
+/// How far a server is met for a write that turns on what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Met {
+    /// It was pinged.
+    Pinged,
+    /// It has answered, or could not be pinged.
+    Done,
+    /// Nothing listens there.
+    Away,
+}
+
+/// What is to become of a write.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It goes on.
+    Begin,
+    /// These servers are to be met first.
+    Meet(Vec<ServerId>),
+    /// Of so many servers it is known what keeps them from it that too few are left.
+    Withhold(Vec<(ServerId, Word<WriteReply>)>),
+}
+
+/// Whether a server can be asked to store content under a key, or why not.
+fn can_take(server: Facts, key: &Key, content: &Content) -> Result<(), Refusal> {
+    match server {
+        Facts::Unmet | Facts::Unknown | Facts::Away => Ok(()),
+        Facts::NotV2 => Err(Refusal::NotV2),
+        Facts::V1 => match content {
+            Content::Tombstone => Err(Refusal::NoDeletion),
+            Content::Value { .. } if key.as_bytes().contains(&0) => Err(Refusal::HasNul),
+            Content::Value { value, .. } => {
+                let checked = dkvs_common::wire::v1::check_value(value);
+                checked.map_err(v1_refusal)
+            }
+        },
+        Facts::V2 {
+            message_bytes_max,
+            value_bytes_max,
+        } => {
+            let key_bytes_max = put_key_bytes_max(content, message_bytes_max);
+            match content {
+                _ if key.as_bytes().len() > key_bytes_max => {
+                    let key_bytes_max = u32::try_from(key_bytes_max).unwrap_or(u32::MAX);
+                    Err(Refusal::KeyTooLong { key_bytes_max })
+                }
+                Content::Value { value, .. } if value.len() > value_bytes_max as usize => {
+                    Err(Refusal::TooLarge { value_bytes_max })
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Whether there are servers, of those that may be met, that cannot take the content: those of
+/// DKVS/1, where they are asked, or those with the shortest datagrams or values.
+fn depends_on_server(is_v1_asked: bool, key: &Key, content: &Content) -> bool {
+    let is_short = put_key_bytes_max(content, MESSAGE_BYTES_CERTAIN) >= key.as_bytes().len();
+    let value_bytes = match content {
+        Content::Value { value, .. } => value.len(),
+        Content::Tombstone => 0,
+    };
+    !is_short
+        || value_bytes > MESSAGE_BYTES_CERTAIN
+        || (is_v1_asked && can_take(Facts::V1, key, content).is_err())
+}
+
+/// What is to become of a write of which `needed` servers have to confirm.
+fn verdict(
+    servers: impl Iterator<Item = (ServerId, Facts)> + Clone,
+    needed: usize,
+    is_v1_asked: bool,
+    key: &Key,
+    content: &Content,
+) -> Verdict {
+    let is_able = |(_, facts): &(ServerId, Facts)| {
+        let is_met = !matches!(facts, Facts::Unmet | Facts::Away);
+        is_met && can_take(*facts, key, content).is_ok()
+    };
+    let able = servers.clone().filter(is_able).count();
+    if able >= needed {
+        return Verdict::Begin;
+    }
+    let (mut unmet, mut words) = (Vec::new(), Vec::new());
+    for (server, facts) in servers {
+        match (facts, can_take(facts, key, content)) {
+            (_, Err(refusal)) => {
+                words.push((server, Word::Answer(WriteReply::Refused(refusal))));
+            }
+            (Facts::Unmet, Ok(())) => unmet.push(server),
+            (Facts::Away, Ok(())) => words.push((server, Word::Unreachable)),
+            (_, Ok(())) => {}
+        }
+    }
+    if able + unmet.len() < needed {
+        Verdict::Withhold(words)
+    } else if depends_on_server(is_v1_asked, key, content) {
+        Verdict::Meet(unmet)
+    } else {
+        Verdict::Begin
+    }
+}
+
+impl<W> Core<W> {
+    /// Whether a request may go on. A write that too few of its servers can take ends here; one
+    /// that turns on servers which were not met yet waits for them.
+    pub(super) fn admit(&mut self, id: RequestId, now: Now) -> bool {
+        loop {
+            let Some(request) = self.requests.get(&id) else {
+                return false;
+            };
+            let (Machine::Write(write), Subject::Put { key, content, .. }) =
+                (&request.machine, &request.subject)
+            else {
+                return true;
+            };
+            // A gateway of DKVS/1 has looked at everything before, but for who is there.
+            if self.protocol == Protocol::V1 || !write.is_before_asking() {
+                return true;
+            }
+            let needs_tags = request.needs_tags();
+            let replicas = write.replicas().iter().map(|replica| replica.server);
+            let facts = |server| (server, self.facts(server, needs_tags, &request.met));
+            let servers = replicas.map(facts);
+            let needed = usize::from(write.quorum().needed());
+            let is_v1_asked = self.protocol == Protocol::Auto && !needs_tags;
+            match verdict(servers, needed, is_v1_asked, key, content) {
+                Verdict::Begin => return true,
+                // Who tells its tag is met by that.
+                Verdict::Meet(_) if write.is_asking() => return true,
+                Verdict::Meet(mut unmet) => {
+                    let is_pinged = |server| request.met.iter().any(|(met, _)| *met == server);
+                    unmet.retain(|server| !is_pinged(*server));
+                    if unmet.is_empty() {
+                        return false;
+                    }
+                    if let Some(request) = self.requests.get_mut(&id) {
+                        let pinged = unmet.iter().map(|server| (*server, Met::Pinged));
+                        request.met.extend(pinged);
+                    }
+                    self.ask(id, Asked::Ping, &Question::Ping, &unmet, now);
+                }
+                Verdict::Withhold(words) => {
+                    // They may have been started anew as servers that can take it, and are not going
+                    // to be asked.
+                    for (server, _) in &words {
+                        if let Some(link) = self.links.to(*server) {
+                            link.greet_if_due(now.at);
+                        }
+                    }
+                    if let Some(request) = self.requests.get_mut(&id)
+                        && let Machine::Write(write) = &mut request.machine
+                    {
+                        write.withhold(words, now.at);
+                    }
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn facts(&self, server: ServerId, needs_tags: bool, met: &[(ServerId, Met)]) -> Facts {
+        let met = met.iter().find(|(met, _)| *met == server);
+        match (self.speaks(server), met) {
+            (Speaks::V2(greeting), _) => Facts::V2 {
+                message_bytes_max: self.message_bytes_max(server),
+                value_bytes_max: greeting.value_bytes_max,
+            },
+            (Speaks::V1, _) if needs_tags || self.protocol == Protocol::V2 => Facts::NotV2,
+            (Speaks::V1, _) => Facts::V1,
+            (Speaks::Unknown, Some((_, Met::Away))) => Facts::Away,
+            (Speaks::Unknown, Some((_, Met::Done))) => Facts::Unknown,
+            (Speaks::Unknown, None | Some((_, Met::Pinged))) => Facts::Unmet,
+        }
+    }
+
+    /// The longest message to a server.
+    pub(super) fn message_bytes_max(&self, server: ServerId) -> usize {
+        let message_bytes_max = self.links.message_bytes_max(server);
+        message_bytes_max.unwrap_or(MESSAGE_BYTES_CERTAIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use dkvs_common::kv::Value;
+    use dkvs_common::record::ContentType;
+
+    const V2: Facts = Facts::V2 {
+        message_bytes_max: 1_184,
+        value_bytes_max: 1 << 20,
+    };
+    const SMALL_V2: Facts = Facts::V2 {
+        message_bytes_max: 496,
+        value_bytes_max: 10_000,
+    };
+
+    fn key(bytes: usize) -> Key {
+        Key::new(vec![b'k'; bytes]).unwrap()
+    }
+
+    fn value(bytes: impl Into<Vec<u8>>) -> Content {
+        Content::Value {
+            content_type: ContentType::default(),
+            value: Value::new(bytes.into()).unwrap(),
+        }
+    }
+
+    fn too_large(value_bytes_max: u32) -> Refusal {
+        Refusal::TooLarge { value_bytes_max }
+    }
+
+    fn key_too_long(key_bytes_max: u32) -> Refusal {
+        Refusal::KeyTooLong { key_bytes_max }
+    }
+
+    #[test]
+    fn what_a_server_can_take_follows_from_its_protocol_and_its_limits() {
+        let with_nul = Key::new("a\0b").unwrap();
+        let nul = value(*b"a\0b");
+        let (short, long) = (value(*b"v"), value(vec![b'v'; 32_753]));
+        let longer = value(vec![b'v'; 32_754]);
+        let huge = value(vec![0; (1 << 20) + 1]);
+        for (server, key, content, expected) in [
+            (Facts::V1, key(1), &short, Ok(())),
+            (Facts::V1, key(32_753), &long, Ok(())),
+            (Facts::V1, key(1), &longer, Err(too_large(32_753))),
+            (Facts::V1, key(1), &nul, Err(Refusal::HasNul)),
+            (Facts::V1, with_nul.clone(), &short, Err(Refusal::HasNul)),
+            (
+                Facts::V1,
+                key(1),
+                &Content::Tombstone,
+                Err(Refusal::NoDeletion),
+            ),
+            (
+                Facts::V1,
+                with_nul.clone(),
+                &Content::Tombstone,
+                Err(Refusal::NoDeletion),
+            ),
+            (Facts::NotV2, key(1), &short, Err(Refusal::NotV2)),
+            (
+                Facts::NotV2,
+                key(1),
+                &Content::Tombstone,
+                Err(Refusal::NotV2),
+            ),
+            (V2, with_nul, &nul, Ok(())),
+            (V2, key(1), &Content::Tombstone, Ok(())),
+            (V2, key(1), &longer, Ok(())),
+            (V2, key(1), &huge, Err(too_large(1 << 20))),
+            (V2, key(1_145), &short, Ok(())),
+            (V2, key(1_146), &short, Err(key_too_long(1_145))),
+            (V2, key(1_147), &Content::Tombstone, Ok(())),
+            (
+                V2,
+                key(2_000),
+                &Content::Tombstone,
+                Err(key_too_long(1_147)),
+            ),
+            (V2, key(1_135), &long, Ok(())),
+            (V2, key(1_136), &long, Err(key_too_long(1_135))),
+            // The key is what it is about, whatever the value.
+            (V2, key(1_136), &huge, Err(key_too_long(1_135))),
+            (SMALL_V2, key(447), &long, Err(too_large(10_000))),
+            (SMALL_V2, key(448), &long, Err(key_too_long(447))),
+            (Facts::Unmet, key(32_753), &huge, Ok(())),
+            (Facts::Unknown, key(32_753), &huge, Ok(())),
+        ] {
+            let bytes = key.as_bytes().len();
+            assert_eq!(
+                can_take(server, &key, content),
+                expected,
+                "{server:?} {bytes}"
+            );
+        }
+    }
+
+    /// What becomes of a write of `content` to three servers.
+    fn judge(servers: [Facts; 3], needed: usize, is_v1_asked: bool, content: &Content) -> Verdict {
+        let servers = [ServerId(0), ServerId(1), ServerId(2)]
+            .into_iter()
+            .zip(servers);
+        verdict(servers, needed, is_v1_asked, &key(1), content)
+    }
+
+    #[test]
+    fn a_write_begins_where_enough_can_take_it_and_is_withheld_where_they_cannot() {
+        use Facts::{Away, NotV2, Unknown, Unmet, V1};
+        let refused = |refusal| Word::Answer(WriteReply::Refused(refusal));
+        let cannot = refused(Refusal::NoDeletion);
+        let not_v2 = refused(Refusal::NotV2);
+        let gone = Word::Unreachable;
+        let meet = |servers: &[u16]| {
+            let servers = servers.iter().map(|number| ServerId(*number));
+            Verdict::Meet(servers.collect())
+        };
+        let withhold = |words: &[(u16, Word<WriteReply>)]| {
+            let words = words
+                .iter()
+                .map(|(number, word)| (ServerId(*number), *word));
+            Verdict::Withhold(words.collect())
+        };
+        let deletion = Content::Tombstone;
+        for (servers, needed, expected) in [
+            ([V2, V2, V2], 3, Verdict::Begin),
+            ([V2, V2, V1], 2, Verdict::Begin),
+            ([V2, V2, V1], 3, withhold(&[(2, cannot)])),
+            ([V2, V1, V1], 1, Verdict::Begin),
+            ([V2, V1, V1], 2, withhold(&[(1, cannot), (2, cannot)])),
+            (
+                [V1, V1, V1],
+                1,
+                withhold(&[(0, cannot), (1, cannot), (2, cannot)]),
+            ),
+            ([V2, NotV2, V1], 2, withhold(&[(1, not_v2), (2, cannot)])),
+            // It turns on who was not met.
+            ([Unmet, Unmet, Unmet], 2, meet(&[0, 1, 2])),
+            ([V2, Unmet, Unmet], 2, meet(&[1, 2])),
+            ([V2, Unmet, V1], 2, meet(&[1])),
+            ([V2, V2, Unmet], 3, meet(&[2])),
+            // It does not turn on them.
+            ([V2, V2, Unmet], 2, Verdict::Begin),
+            ([V1, V1, Unmet], 2, withhold(&[(0, cannot), (1, cannot)])),
+            // Who cannot be met is taken to be able, but for who is not there.
+            ([V2, Unknown, V1], 2, Verdict::Begin),
+            ([V2, Away, V1], 2, withhold(&[(1, gone), (2, cannot)])),
+            ([V2, Away, Unmet], 2, meet(&[2])),
+            ([V2, Away, Away], 2, withhold(&[(1, gone), (2, gone)])),
+        ] {
+            let judged = judge(servers, needed, true, &deletion);
+            assert_eq!(judged, expected, "{servers:?} {needed}");
+        }
+    }
+
+    #[test]
+    fn who_is_unmet_is_met_only_for_content_that_not_all_servers_can_take() {
+        let unmet = [Facts::Unmet; 3];
+        let all = Verdict::Meet(vec![ServerId(0), ServerId(1), ServerId(2)]);
+        for (content, is_v1_asked, is_met) in [
+            (value(*b"v"), true, false),
+            (value(*b"v"), false, false),
+            (value(*b"\0"), true, true),
+            (value(*b"\0"), false, false),
+            (Content::Tombstone, true, true),
+            (Content::Tombstone, false, false),
+            (value(vec![b'v'; 400]), true, false),
+            (value(vec![b'v'; 500]), false, true),
+            (value(vec![b'v'; 40_000]), true, true),
+        ] {
+            let expected = match is_met {
+                true => &all,
+                false => &Verdict::Begin,
+            };
+            assert_eq!(
+                judge(unmet, 2, is_v1_asked, &content),
+                *expected,
+                "{is_v1_asked}"
+            );
+        }
+        let servers = unmet.map(|facts| (ServerId(0), facts)).into_iter();
+        let long_key = verdict(servers, 2, false, &key(500), &value(*b"v"));
+        assert!(matches!(long_key, Verdict::Meet(_)));
+    }
+}

@@ -1,0 +1,208 @@
+//! What cannot succeed is not begun, and what is refused is refused for the reason that holds.
+
+use std::net::SocketAddr;
+
+use dkvs_tests::faulty::Manner;
+use dkvs_tests::http::{Reply, get, path_of, put, send};
+use dkvs_tests::v1;
+use reqwest::Method;
+
+use crate::PROGRAMS;
+use crate::mixed::Mixed;
+
+const AUTO: [&str; 2] = ["--protocol", "auto"];
+
+impl Mixed {
+    /// Sends a request about a key; without a value, a PUT has an empty one.
+    async fn ask(&self, method: &Method, key: &[u8], query: &str, value: &[u8]) -> Reply {
+        let url = self.gateway.url(&format!("{}?{query}", path_of(key)));
+        let request = self.client.request(method.clone(), url);
+        send(match *method {
+            Method::PUT => request.body(value.to_vec()),
+            _ => request,
+        })
+        .await
+    }
+
+    fn addrs(&self) -> Vec<SocketAddr> {
+        let ours = self.ours.iter().map(|node| node.addr);
+        ours.chain(self.others.iter().map(|other| other.addr))
+            .collect()
+    }
+
+    /// What each server holds under a key, asked by DKVS/1.
+    fn held(&self, key: &[u8]) -> Vec<Vec<u8>> {
+        let addrs = self.addrs().into_iter();
+        addrs.map(|addr| v1::Client::new(addr).get(key)).collect()
+    }
+}
+
+#[tokio::test]
+async fn what_too_few_servers_can_take_is_begun_nowhere() {
+    let long = vec![b'v'; 32_754];
+    let cases = [
+        (Method::PUT, &b"k"[..], &long[..], 413, "value-too-large"),
+        (Method::PUT, b"k", b"a\0b", 400, "invalid-value"),
+        (Method::PUT, b"k\0", b"v", 400, "invalid-key"),
+        (Method::DELETE, b"k", b"", 501, "not-supported"),
+    ];
+    // Servers of ours, others, w.
+    for (ours, others, w) in [(1, 2, 2), (2, 1, 3), (0, 3, 1)] {
+        for (method, key, value, status, problem) in &cases {
+            let mixed = Mixed::start(ours, others, &AUTO);
+            if !key.contains(&0) {
+                for addr in mixed.addrs() {
+                    v1::Client::new(addr).store(key, "before");
+                }
+            }
+            let before = mixed.held(key);
+            // The gateway has not met any of them at first.
+            for query in ["", "&wait=all", "&consistency=agreement", ""] {
+                let query = format!("w={w}{query}");
+                let refused = mixed.ask(method, key, &query, value).await;
+                let case = format!("{ours} {others} {method} {query}: {refused:?}");
+                assert_eq!(refused.status, *status, "{case}");
+                assert_eq!(refused.problem(), *problem, "{case}");
+                assert_eq!(refused.json["outcome"], "not_applied", "{case}");
+                assert_eq!(refused.json["tag"], serde_json::Value::Null, "{case}");
+                assert_eq!(refused.json["replicas"].as_array().unwrap().len(), 3);
+                if *status == 413 {
+                    assert_eq!(refused.json["value_bytes_max"], 32_753, "{case}");
+                }
+            }
+            assert_eq!(mixed.held(key), before, "{ours} {others} {method}");
+            let read = mixed.ask(&Method::GET, key, "r=3", b"").await;
+            let expected = match key.contains(&0) {
+                true => serde_json::Value::Null,
+                false => "before".into(),
+            };
+            assert_eq!(read.json["value"], expected, "{read:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_enough_servers_can_take_is_done_though_the_gateway_has_met_none_of_them() {
+    let long = vec![b'v'; 32_754];
+    for query in ["w=2", "w=2&consistency=agreement", "w=1"] {
+        for value in [&long[..], b"a\0b"] {
+            let mixed = Mixed::start(2, 1, &AUTO);
+            let put = mixed.ask(&Method::PUT, b"k", query, value).await;
+            assert_eq!(put.status, 200, "{query} {put:?}");
+        }
+        let mixed = Mixed::start(2, 1, &AUTO);
+        let delete = mixed.ask(&Method::DELETE, b"k", query, b"").await;
+        assert_eq!(delete.status, 200, "{query} {delete:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_turns_on_a_silent_server_waits_for_it_and_is_stored_nowhere() {
+    let mixed = Mixed::start(1, 2, &AUTO);
+    mixed.others[0].set(Manner::Silent);
+    for query in ["timeout_ms=300", "timeout_ms=300&consistency=agreement"] {
+        let deleted = mixed.ask(&Method::DELETE, b"k", query, b"").await;
+        assert_eq!(deleted.status, 504, "{deleted:?}");
+        assert_eq!(deleted.json["outcome"], "not_applied", "{deleted:?}");
+    }
+    let mut ours = dkvs_tests::v2::Client::new(mixed.ours[0].addr);
+    let key = dkvs_tests::v2::key("k");
+    let held = ours.ask(&dkvs_common::wire::v2::request::Request::Tag { key });
+    let nothing = dkvs_common::wire::v2::reply::Reply::Absent {
+        tag: dkvs_common::tag::Tag::ZERO,
+    };
+    assert_eq!(held, nothing);
+}
+
+/// Which limit a key has is a question of its request, of the datagrams, and of nothing else.
+#[tokio::test]
+async fn a_key_is_refused_exactly_beyond_the_limit_that_is_told() {
+    let megabyte = vec![b'v'; 1 << 20];
+    let (put, delete, read) = (Method::PUT, Method::DELETE, Method::GET);
+    for (arguments, max_datagram) in [
+        (["--protocol", "auto"], "1200"),
+        (["--protocol", "auto"], "600"),
+        (["--protocol", "v2"], "600"),
+    ] {
+        let node = || PROGRAMS.node(&["--max-datagram", max_datagram]);
+        let short = 1_200 - max_datagram.parse::<usize>().unwrap();
+        for (method, value, limit, ok) in [
+            (&put, &b"v"[..], 1_145, 200),
+            (&put, &megabyte, 1_135, 200),
+            (&delete, b"", 1_147, 200),
+            (&read, b"", 1_168, 404),
+        ] {
+            let limit = limit - short;
+            let ours = (0..3).map(|_| node()).collect();
+            let mixed = Mixed::of(ours, 0, Manner::Sound, &arguments);
+            for round in 0..2 {
+                for query in ["", "consistency=agreement"] {
+                    let too_long = vec![b'k'; limit + 1];
+                    let refused = mixed.ask(method, &too_long, query, value).await;
+                    let case = format!("{arguments:?} {max_datagram} {method} {round} {query}");
+                    assert_eq!(refused.status, 414, "{case}: {refused:?}");
+                    assert_eq!(refused.problem(), "invalid-key", "{case}");
+                    let detail = refused.json["detail"].as_str().unwrap();
+                    let told = format!("the limit is {limit}");
+                    assert!(detail.ends_with(&told), "{case}: {detail}");
+                    if *method != read {
+                        assert_eq!(refused.json["outcome"], "not_applied", "{case}");
+                    }
+                    let longest = vec![b'k'; limit];
+                    let taken = mixed.ask(method, &longest, query, value).await;
+                    assert_eq!(taken.status, ok, "{case}: {taken:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn servers_of_dkvs_1_have_no_lists_for_good() {
+    for (ours, others, protocol, status) in [
+        (0, 3, "auto", 501),
+        (0, 3, "v2", 501),
+        (0, 3, "v1", 501),
+        (1, 2, "auto", 501),
+        (2, 1, "auto", 200),
+    ] {
+        let mixed = Mixed::start(ours, others, &["--protocol", protocol]);
+        for _ in 0..2 {
+            let list = get(&mixed.client, mixed.gateway.url("/kv")).await;
+            assert_eq!(list.status, status, "{ours} {others} {protocol}: {list:?}");
+            if status == 501 {
+                assert_eq!(list.problem(), "not-supported");
+                assert!(!list.headers.contains_key("retry-after"));
+            }
+        }
+    }
+    // Who is merely gone may come back.
+    let mut mixed = Mixed::start(2, 1, &AUTO);
+    mixed.ours[0].process.kill();
+    let list = get(&mixed.client, mixed.gateway.url("/kv")).await;
+    assert_eq!(list.status, 503, "{list:?}");
+}
+
+#[tokio::test]
+async fn what_a_server_does_not_say_is_not_told() {
+    // One kind stores the value, the other does not, and both answer alike.
+    for (manner, is_stored) in [(Manner::OldEdition, true), (Manner::Refusing, false)] {
+        for protocol in ["auto", "v1"] {
+            let mixed = Mixed::of(Vec::new(), 3, manner, &["--protocol", protocol]);
+            let url = mixed.gateway.url("/kv/k?wait=all");
+            let told = put(&mixed.client, url.clone(), "v").await;
+            assert_eq!(told.status, 503, "{told:?}");
+            assert_eq!(told.problem(), "quorum-unreachable");
+            assert_eq!(told.json["outcome"], "unknown");
+            assert_eq!(told.statuses(), ["refused"; 3]);
+            let detail = told.json["detail"].as_str().unwrap();
+            assert!(detail.contains("gives no reason"), "{detail}");
+            for replica in told.json["replicas"].as_array().unwrap() {
+                let reason = replica["reason"].as_str().unwrap();
+                assert!(reason.contains("gives no reason"), "{reason}");
+            }
+            let read = get(&mixed.client, url).await;
+            assert_eq!(read.status == 200, is_stored, "{read:?}");
+        }
+    }
+}
