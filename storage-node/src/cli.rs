@@ -656,6 +656,7 @@ fn report(service: &Service) {
         puts_refused_full = counters.puts_refused_full.count(),
         dumps = counters.dumps.count(),
         dumps_dropped = counters.dumps_dropped.count(),
+        dumps_cut_short = counters.dumps_cut_short.count(),
         dump_pairs_left_out = counters.dump_pairs_left_out.count(),
         malformed = counters.malformed.count(),
         values_unrepresentable = counters.values_unrepresentable.count(),
