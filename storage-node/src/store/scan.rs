@@ -544,6 +544,14 @@ mod tests {
         }
     }
 
+    struct Done<'a>(&'a AtomicBool);
+
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn the_count_holds_while_threads_put_and_delete() {
         let store = MemoryStore::new(usize::MAX);
@@ -552,6 +560,8 @@ mod tests {
         }
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            // Also when what follows fails.
+            let _done = Done(&is_done);
             for thread in 0..2 {
                 let (store, is_done) = (&store, &is_done);
                 scope.spawn(move || {
@@ -582,7 +592,6 @@ mod tests {
                 let old = shown.iter().filter(|key| key.starts_with("old"));
                 assert_eq!(old.count(), 2_000);
             }
-            is_done.store(true, Ordering::Relaxed);
         });
     }
 }
