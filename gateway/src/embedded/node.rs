@@ -71,7 +71,7 @@ impl Home {
             is_doubtful: false,
             machine_run: directory::machine_run(),
         };
-        let (directory, store, committer) = DataDirectory::open(path, *owner, options)?;
+        let (directory, store, committer) = DataDirectory::open(path, owner.clone(), options)?;
         let disk = CommitThread::start(committer, thread.clone(), directory)?;
         Ok(Opened {
             store: Store::Disk(store),
