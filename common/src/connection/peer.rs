@@ -820,7 +820,7 @@ impl<T: Copy> Peer<T> {
             }
             return;
         }
-        if was_in_flight {
+        if was_in_flight && self.config.keys.is_some() {
             // A server that was started anew with keys is silent to whoever does not greet it.
             self.greet_if_due(now);
         }
