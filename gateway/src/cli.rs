@@ -106,10 +106,12 @@ fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
 fn run(config: &Config) -> anyhow::Result<()> {
     let _log = start_log(config)?;
     let files_max = open_files::raise_limit();
+    let files = Files::open(config)?;
+    let keys = files.keys.as_ref().map(KeyFile::subscribe);
     let (cluster, embedded) = match &config.servers {
         Servers::File(path) => (read_cluster(path)?, None),
         Servers::Embedded(servers) => {
-            let embedded = EmbeddedCluster::start(servers)?;
+            let embedded = EmbeddedCluster::start(servers, keys.clone())?;
             (embedded.cluster().clone(), Some(embedded))
         }
     };
@@ -126,13 +128,12 @@ fn run(config: &Config) -> anyhow::Result<()> {
         connections_max: config.max_connections,
     };
     let allowed = wish.grant(files_max)?;
-    let files = Files::open(config)?;
     let settings = Settings {
         protocol: config.protocol,
         datagram_bytes_max: config.datagram_bytes_max,
         value_bytes_max: config.value_bytes_max,
         offload: config.udp_offload,
-        keys: files.keys.as_ref().map(KeyFile::subscribe),
+        keys: embedded.as_ref().map(EmbeddedCluster::keys).or(keys),
         timeout_max: Duration::from_millis(TIMEOUT_MS_MAX),
         limits: Limits {
             requests_max: config.max_in_flight,

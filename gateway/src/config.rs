@@ -57,6 +57,11 @@ pub struct Flags {
           value_parser = parse_whole::<1, 255, NonZeroU8>)]
     embedded: Option<NonZeroU8>,
 
+    /// Without --servers: whether the servers inside the gateway answer DKVS/1, too, which lets every
+    /// program of this machine read and write all keys [default: off; on with --protocol v1]
+    #[arg(long, env = "DKVS_EMBEDDED_V1", value_name = "on|off")]
+    embedded_v1: Option<Switch>,
+
     /// Without --servers: keep what the servers hold in this directory, so that it outlasts the
     /// process
     #[arg(long, env = "DKVS_DATA_DIR", value_name = "DIR")]
@@ -258,6 +263,7 @@ struct File {
     servers: Option<PathBuf>,
     #[serde(default, deserialize_with = "settings::whole::<1, 255, _, _>")]
     embedded: Option<NonZeroU8>,
+    embedded_v1: Option<Switch>,
     #[serde(default, deserialize_with = "settings::path")]
     data_dir: Option<PathBuf>,
     durability: Option<DurabilityName>,
@@ -359,6 +365,8 @@ pub struct Embedded {
     pub durability: Durability,
     /// What the operator says of those that cannot be opened otherwise.
     pub declaration: Option<Declaration>,
+    /// Whether they answer DKVS/1 to anyone, besides DKVS/2 to who has their key.
+    pub is_v1_on: bool,
 }
 
 /// Everything, decided.
@@ -419,7 +427,7 @@ impl Config {
             DurabilityName::Buffered => DurabilityChoice::Buffered,
             DurabilityName::Memory => DurabilityChoice::Memory,
         });
-        let servers = match (
+        let mut servers = match (
             flags.servers.or(file.servers),
             flags.embedded.or(file.embedded),
         ) {
@@ -438,6 +446,7 @@ impl Config {
                     .map_err(anyhow::Error::msg)?,
                 data_dir,
                 declaration: flags.declare.map(Declaration::from),
+                is_v1_on: false,
             }),
         };
         let timeout = flags.timeout.or(file.timeout).unwrap_or(1_000);
@@ -486,6 +495,8 @@ impl Config {
             (Some(ProtocolName::V1), None) => Protocol::V1,
             (Some(ProtocolName::Auto), None) => Protocol::Auto,
         };
+        let embedded_v1 = flags.embedded_v1.or(file.embedded_v1);
+        let protocol = doors(&mut servers, embedded_v1, protocol)?;
         let datagram_bytes_max = flags.max_datagram.or(file.max_datagram).map(usize::from);
         let datagram_bytes_max = datagram_bytes_max.unwrap_or(match servers {
             Servers::File(_) => DATAGRAM_BYTES_DEFAULT,
@@ -521,6 +532,34 @@ impl Config {
             otlp_endpoint: flags.otlp_endpoint.or(file.otlp_endpoint),
         })
     }
+}
+
+/// Decides whether embedded servers answer DKVS/1, and by what they are then asked: they have a key,
+/// so by DKVS/2 unless it is to be DKVS/1.
+fn doors(
+    servers: &mut Servers,
+    v1: Option<Switch>,
+    protocol: Protocol,
+) -> anyhow::Result<Protocol> {
+    let Servers::Embedded(embedded) = servers else {
+        ensure!(
+            v1.is_none(),
+            "`embedded_v1` is of the servers inside the gateway, and `servers` lists others; give \
+             --v1 to each of those"
+        );
+        return Ok(protocol);
+    };
+    let is_asked_by_v1 = protocol == Protocol::V1;
+    ensure!(
+        !is_asked_by_v1 || v1 != Some(Switch::Off),
+        "`protocol` is v1 and `embedded_v1` is off: the gateway would ask its own servers by what \
+         they do not answer; leave out one of them"
+    );
+    embedded.is_v1_on = is_asked_by_v1 || v1 == Some(Switch::On);
+    Ok(match is_asked_by_v1 {
+        true => Protocol::V1,
+        false => Protocol::V2,
+    })
 }
 
 /// The files of TLS, if it is to be spoken: then a certificate and its key are both there.
@@ -597,6 +636,7 @@ mod tests {
                 data_dir: None,
                 durability: Durability::Memory,
                 declaration: None,
+                is_v1_on: false,
             })
         );
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
@@ -690,10 +730,42 @@ mod tests {
     #[test]
     fn dkvs_1_is_spoken_only_where_that_is_asked_for_and_never_with_keys() {
         let protocol = |arguments: &[&str]| Config::new(flags(arguments)).unwrap().protocol;
-        assert_eq!(protocol(&[]), Protocol::V2);
-        assert_eq!(protocol(&["--protocol", "auto"]), Protocol::Auto);
-        assert_eq!(protocol(&["--key-file", "f"]), Protocol::V2);
-        assert_eq!(protocol(&["--protocol", "v1"]), Protocol::V1);
+        let listed = |more: &[&'static str]| protocol(&[&["--servers", "s"], more].concat());
+        assert_eq!(listed(&[]), Protocol::V2);
+        assert_eq!(listed(&["--protocol", "auto"]), Protocol::Auto);
+        assert_eq!(listed(&["--key-file", "f"]), Protocol::V2);
+        assert_eq!(listed(&["--protocol", "v1"]), Protocol::V1);
+    }
+
+    #[test]
+    fn embedded_servers_have_keys_and_answer_the_first_version_only_if_asked_to() {
+        let (on, off) = (["--embedded-v1", "on"], ["--embedded-v1", "off"]);
+        let (auto, v1) = (["--protocol", "auto"], ["--protocol", "v1"]);
+        for (arguments, expected) in [
+            (&[][..], (Protocol::V2, false)),
+            (&off, (Protocol::V2, false)),
+            (&auto, (Protocol::V2, false)),
+            (&["--protocol", "v2"], (Protocol::V2, false)),
+            (&["--key-file", "f"], (Protocol::V2, false)),
+            (&["--tokens", "t"], (Protocol::V2, false)),
+            (&on, (Protocol::V2, true)),
+            (&[on, auto].concat(), (Protocol::V2, true)),
+            (&[on, ["--key-file", "f"]].concat(), (Protocol::V2, true)),
+            (&v1, (Protocol::V1, true)),
+            (&[on, v1].concat(), (Protocol::V1, true)),
+        ] {
+            let config = Config::new(flags(arguments)).unwrap();
+            let Servers::Embedded(embedded) = config.servers else {
+                panic!("an embedded cluster");
+            };
+            let decided = (config.protocol, embedded.is_v1_on);
+            assert_eq!(decided, expected, "{arguments:?}");
+        }
+        assert!(refusal(&[off, v1].concat()).contains("leave out one"));
+        for switch in [on, off] {
+            let refused = refusal(&[["--servers", "s"], switch].concat());
+            assert!(refused.contains("--v1 to each of those"), "{refused}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -320,7 +320,8 @@ pub fn main() -> ExitCode {
 fn check(arguments: &Arguments) -> anyhow::Result<()> {
     let addr = arguments.addr();
     refuse_strangers(arguments)?;
-    let config = config(arguments)?;
+    let cluster = cluster(arguments)?;
+    let config = config(arguments, cluster.as_ref())?;
     let key_file = arguments.key_file.as_deref();
     let key_file = key_file.map(KeyFile::open).transpose()?;
     let durability = DurabilityChoice::resolve(arguments.durability, arguments.data_dir.is_some())
@@ -347,14 +348,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if files < wanted {
         tracing::warn!("the process may open {files} files only, and may need {wanted}");
     }
-    let config = config(arguments)?;
+    let cluster = cluster(arguments)?;
+    let config = config(arguments, cluster.as_ref())?;
     let key_file = arguments
         .key_file
         .as_deref()
         .map(KeyFile::open)
         .transpose()?;
     let metrics = arguments.metrics.map(bind_metrics).transpose()?;
-    let (store, disk) = store(arguments, config.epoch)?;
+    let (store, disk) = store(arguments, cluster)?;
     let bound = arguments.bound();
     let sockets = Sockets::bind(bound.into(), workers)
         .with_context(|| format!("cannot take datagrams on {bound}"))?;
@@ -470,22 +472,23 @@ fn refuse_strangers(arguments: &Arguments) -> anyhow::Result<()> {
 
 const NO_RANDOM: &str = "the system has no random bytes";
 
-fn config(arguments: &Arguments) -> anyhow::Result<Config> {
+fn config(arguments: &Arguments, cluster: Option<&Cluster>) -> anyhow::Result<Config> {
     let boot_id = getrandom::u64().context(NO_RANDOM)?;
     Ok(Config {
         datagram_bytes_max: arguments.max_datagram.into(),
         value_bytes_max: arguments.max_value.0,
-        epoch: match &arguments.servers {
-            Some(path) => Some(epoch(path, arguments.addr())?),
-            None => None,
-        },
+        epoch: cluster.map(|cluster| Ring::new(cluster).epoch()),
         is_v1_on: arguments.is_v1_on(),
         ..Config::new(boot_id)
     })
 }
 
-/// The ring of a servers file, in which the server itself has to be.
-fn epoch(path: &Path, addr: SocketAddrV4) -> anyhow::Result<u32> {
+/// The servers file, if there is one, in which the server itself has to be.
+fn cluster(arguments: &Arguments) -> anyhow::Result<Option<Cluster>> {
+    let Some(path) = &arguments.servers else {
+        return Ok(None);
+    };
+    let addr = arguments.addr();
     let name = path.display().to_string();
     let text = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
     let cluster = Cluster::parse(&name, &text)?;
@@ -494,7 +497,7 @@ fn epoch(path: &Path, addr: SocketAddrV4) -> anyhow::Result<u32> {
         "{name} does not list {addr}: no client would ask this server; add a line, or start it at \
          an address that is listed"
     );
-    Ok(Ring::new(&cluster).epoch())
+    Ok(Some(cluster))
 }
 
 /// A durable store that is not yet at work.
@@ -506,7 +509,6 @@ struct Opened {
 /// A durable store at work.
 struct Disk {
     store: Arc<DiskStore>,
-    owner: Owner,
     directory: Arc<DataDirectory>,
     thread: CommitThread,
 }
@@ -519,7 +521,6 @@ impl Disk {
         let thread = CommitThread::start(opened.committer, "storage".into(), guard);
         Ok(Self {
             store,
-            owner: directory.owner(),
             directory,
             thread: thread.context("cannot start a thread for the disk")?,
         })
@@ -531,15 +532,16 @@ impl Disk {
         let to = self
             .directory
             .backup_path(since.map_or(0, |since| since.as_secs()));
-        let owner = self.owner;
+        let whose = Arc::clone(&self.directory);
         tracing::info!(path = %to.display(), "a backup begins");
         let copy = move |snapshot: Result<_, _>| {
-            let copy =
-                move || match snapshot.map(|snapshot| directory::back_up(&snapshot, &to, owner)) {
-                    Ok(Ok(rows)) => tracing::info!(path = %to.display(), rows, "a backup is made"),
-                    Ok(Err(error)) => tracing::error!(%error, "a backup was not made"),
-                    Err(error) => tracing::error!(%error, "a backup was not made"),
-                };
+            let copy = move || match snapshot
+                .map(|snapshot| directory::back_up(&snapshot, &to, whose.owner()))
+            {
+                Ok(Ok(rows)) => tracing::info!(path = %to.display(), rows, "a backup is made"),
+                Ok(Err(error)) => tracing::error!(%error, "a backup was not made"),
+                Err(error) => tracing::error!(%error, "a backup was not made"),
+            };
             if let Err(error) = thread::Builder::new().name("backup".into()).spawn(copy) {
                 tracing::error!(%error, "a backup was not made");
             }
@@ -559,7 +561,10 @@ async fn back_up_when_asked(disk: Option<&Disk>, mut asked: Backups) -> std::con
 }
 
 /// A store with the pairs of the command line.
-fn store(arguments: &Arguments, ring: Option<u32>) -> anyhow::Result<(Store, Option<Opened>)> {
+fn store(
+    arguments: &Arguments,
+    cluster: Option<Cluster>,
+) -> anyhow::Result<(Store, Option<Opened>)> {
     let addr = arguments.addr();
     let has_data_dir = arguments.data_dir.is_some();
     let durability = DurabilityChoice::resolve(arguments.durability, has_data_dir);
@@ -580,7 +585,10 @@ fn store(arguments: &Arguments, ring: Option<u32>) -> anyhow::Result<(Store, Opt
                 is_doubtful: false,
                 machine_run: directory::machine_run(),
             };
-            let owner = Owner { server: addr, ring };
+            let owner = Owner {
+                server: addr,
+                cluster,
+            };
             let (directory, store, committer) = DataDirectory::open(path, owner, options)?;
             opened = Some(Opened {
                 directory,
@@ -687,6 +695,7 @@ fn report(service: &Service) {
         puts_refused_full = counters.puts_refused_full.count(),
         dumps = counters.dumps.count(),
         dumps_dropped = counters.dumps_dropped.count(),
+        dumps_cut_short = counters.dumps_cut_short.count(),
         dump_pairs_left_out = counters.dump_pairs_left_out.count(),
         malformed = counters.malformed.count(),
         values_unrepresentable = counters.values_unrepresentable.count(),
@@ -758,7 +767,7 @@ mod tests {
         let is_v1_on = |flags: &[&str]| {
             let fixed = ["dkvs-storage-node", "127.0.0.1", "4000"];
             let arguments = Arguments::parse_from(fixed.iter().chain(flags));
-            config(&arguments).unwrap().is_v1_on
+            config(&arguments, None).unwrap().is_v1_on
         };
         assert!(is_v1_on(&[]));
         assert!(!is_v1_on(&["--v1", "off"]));

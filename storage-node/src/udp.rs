@@ -14,15 +14,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use dkvs_common::wire::v2;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_common::wire::{v1, v2};
 use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::service::access::Access;
+use crate::service::dump::{Dump, DumpStep};
 use crate::service::late::{LateDatagram, Mailbox};
 use crate::service::sessions::Issuer;
 use crate::service::{Received, Response, Service};
@@ -32,11 +33,10 @@ use send::{Outbox, Outgoing, Sender, Version};
 /// What each socket asks the system to buffer in each direction, in bytes.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// Most dumps that one worker sends at a time; further requests for one are dropped and counted.
-const DUMPS_AT_ONCE: usize = 4;
-
-/// Between two datagrams of a dump, so that a receiver with a small buffer can keep up.
-const DUMP_PAUSE: Duration = Duration::from_millis(1);
+/// Between two datagrams of a dump, so that a receiver with a small buffer can keep up, and whoever
+/// asks in another's name brings no more than 16 MB a second upon them: a server sends one dump at a
+/// time.
+const DUMP_PAUSE: Duration = Duration::from_millis(4);
 
 /// After how many datagrams other tasks of the runtime get their turn; what arrived together with
 /// the last of them is answered before.
@@ -185,7 +185,6 @@ impl Worker {
             inbox: Inbox::new(offload),
             outbox: Outbox::default(),
             sender: Arc::new(sender),
-            dumps: Arc::new(Semaphore::new(DUMPS_AT_ONCE)),
             shutdown: shutdown.clone(),
         };
         shutdown.run_until_cancelled(port.serve()).await;
@@ -204,7 +203,6 @@ struct Port {
     /// Replies that had to wait for the disk.
     mailbox: Arc<Mailbox>,
     woken: Arc<Notify>,
-    dumps: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -306,12 +304,6 @@ impl Port {
     }
 
     fn answer_dump(&self, peer: SocketAddr) {
-        // Every pair is gathered for a dump, so the limit comes before the service.
-        let Ok(permit) = Arc::clone(&self.dumps).try_acquire_owned() else {
-            self.service.counters.dumps_dropped.add(1);
-            tracing::warn!(%peer, "a dump was asked for and dropped: {DUMPS_AT_ONCE} are under way");
-            return;
-        };
         let response = self
             .service
             .handle_v1(Bytes::new(), peer, unix_ms(), &self.mailbox);
@@ -320,7 +312,6 @@ impl Port {
             tokio::spawn(async move {
                 let sending = send_dump(&sender, dump, peer);
                 shutdown.run_until_cancelled(sending).await;
-                drop(permit);
             });
         }
     }
@@ -334,14 +325,20 @@ fn unix_ms() -> u64 {
     })
 }
 
-async fn send_dump(sender: &Sender, dump: v1::Dump, peer: SocketAddr) {
-    for datagram in dump {
-        let outgoing = Outgoing {
-            datagram,
-            peer,
-            version: Version::V1,
-        };
-        sender.send(&outgoing).await;
-        tokio::time::sleep(DUMP_PAUSE).await;
+async fn send_dump(sender: &Sender, mut dump: Dump, peer: SocketAddr) {
+    loop {
+        match sender.service.step(&mut dump) {
+            DumpStep::Datagram(datagram) => {
+                let outgoing = Outgoing {
+                    datagram,
+                    peer,
+                    version: Version::V1,
+                };
+                sender.send(&outgoing).await;
+                tokio::time::sleep(DUMP_PAUSE).await;
+            }
+            DumpStep::Pause => tokio::task::yield_now().await,
+            DumpStep::End => return,
+        }
     }
 }

@@ -310,10 +310,19 @@ impl Process {
 
     /// The memory that it occupies, in bytes, where the system tells.
     pub fn resident_bytes(&self) -> Option<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(&self, name: &str) -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
         Some(kibibytes << 10)
+    }
+
+    /// The most memory that it ever occupied, in bytes, where the system tells.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        self.status_bytes("VmHWM:")
     }
 
     fn pid(&self) -> Pid {

@@ -31,6 +31,19 @@ impl Client {
         self.receive(PATIENCE)
     }
 
+    /// Sends a datagram.
+    pub fn send(&self, datagram: &[u8]) {
+        self.0.send(datagram).unwrap();
+    }
+
+    /// Whether a datagram is there that was not received.
+    pub fn has_more(&self) -> bool {
+        self.0.set_nonblocking(true).unwrap();
+        let received = self.0.recv(&mut [0; 65_536]);
+        self.0.set_nonblocking(false).unwrap();
+        received.is_ok()
+    }
+
     /// The next datagram, within a second.
     pub fn next(&self) -> io::Result<Vec<u8>> {
         self.receive(SILENCE)

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use dkvs_tests::process::{Cluster, Node, Process, Programs, ServersFile, own_loopback};
+use dkvs_tests::process::{Cluster, Gateway, Node, Process, Programs, ServersFile, own_loopback};
 use dkvs_tests::tmpfs::Tmpfs;
 use dkvs_tests::{patiently, programs, until};
 use reqwest::{Client, StatusCode};
@@ -83,8 +83,10 @@ fn a_directory_of_another_ring_or_a_newer_format_is_refused() {
     let directory = Directory::new("ring");
     let data = directory.path("s1");
     let ours = addr();
-    let ring = ServersFile::new(&[ours]);
-    let larger = ServersFile::new(&[ours, addr()]);
+    let mut addrs = vec![ours, addr(), addr()];
+    let ring = ServersFile::new(&addrs);
+    addrs.push(addr());
+    let larger = ServersFile::new(&addrs);
     end(node(
         ours,
         &data,
@@ -93,7 +95,11 @@ fn a_directory_of_another_ring_or_a_newer_format_is_refused() {
     end(node(ours, &data, &["--servers", ring.path()]));
     end(node(ours, &data, &[]));
     let refused = refusal(ours, &data, &["--servers", larger.path()]);
-    assert!(refused.contains("of ring"), "{refused}");
+    let joined = format!("{} joined", addrs[3]);
+    assert!(
+        refused.contains("of ring") && refused.contains(&joined),
+        "{refused}"
+    );
     let identity = Path::new(&data).join("identity.json");
     let text = fs::read_to_string(&identity).unwrap();
     fs::write(&identity, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
@@ -116,6 +122,150 @@ fn a_directory_of_another_ring_or_a_newer_format_is_refused() {
         &[&grown[..], &["--declare", "complete"]].concat(),
     ));
     end(node(ours, &data, grown));
+}
+
+#[test]
+fn a_directory_that_does_not_know_the_servers_of_its_ring_learns_them_first() {
+    let directory = Directory::new("older");
+    let data = directory.path("s1");
+    let ours = addr();
+    let (other, third) = (addr(), addr());
+    let ring = ServersFile::new(&[ours, other]);
+    let larger = ServersFile::new(&[ours, other, third]);
+    let ring = ["--servers", ring.path()];
+    end(node(
+        ours,
+        &data,
+        &[&["--declare", "new"], &ring[..]].concat(),
+    ));
+    // As older versions wrote it.
+    let identity = Path::new(&data).join("identity.json");
+    let text = fs::read_to_string(&identity).unwrap();
+    let (before, _) = text.split_once(",\n  \"servers\"").unwrap();
+    fs::write(&identity, format!("{before}\n}}\n")).unwrap();
+    let grown = ["--servers", larger.path()];
+    let refused = refusal(ours, &data, &grown);
+    assert!(
+        refused.contains("with the servers file that it had"),
+        "{refused}"
+    );
+    end(node(ours, &data, &ring));
+    assert_eq!(fs::read_to_string(&identity).unwrap(), text);
+    let refused = refusal(ours, &data, &grown);
+    assert!(refused.contains(&format!("{third} joined")), "{refused}");
+}
+
+/// Servers with data directories and a servers file.
+struct Growing {
+    directory: Directory,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Growing {
+    fn data(&self, number: usize) -> String {
+        self.directory.path(&format!("s{number}"))
+    }
+
+    /// All those of the file, the last of which join.
+    fn start(&self, servers: &ServersFile, declared: &[&str]) -> Vec<Node> {
+        let start = |(number, declared): (usize, &&str)| {
+            let flags = ["--servers", servers.path(), "--declare", declared];
+            // Whoever has nothing to declare is given no word.
+            let flags = if declared.is_empty() {
+                &flags[..2]
+            } else {
+                &flags
+            };
+            node(self.addrs[number], &self.data(number), flags)
+        };
+        declared.iter().enumerate().map(start).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_grows_by_one_server_and_every_key_is_read_and_by_two_it_does_not_start() {
+    const KEYS: usize = 100;
+    let mut growing = Growing {
+        directory: Directory::new("growing"),
+        addrs: (0..7).map(|_| addr()).collect(),
+    };
+    growing.addrs.sort_unstable();
+    let file = |count: usize| {
+        let line = |addr: &SocketAddr| format!("{} {} 16\n", addr.ip(), addr.port());
+        let lines = growing.addrs[..count].iter().map(line);
+        ServersFile::with_text(lines.collect::<String>())
+    };
+    let (five, six, seven) = (file(5), file(6), file(7));
+    let client = client();
+    let url = |gateway: &Gateway, key: usize| gateway.url(&format!("/kv/key{key}?wait=all"));
+    let nodes = growing.start(&five, &["new"; 5]);
+    {
+        let gateway = PROGRAMS.gateway_over(&five, &["--workers", "1"]);
+        for key in 0..KEYS {
+            let url = url(&gateway, key);
+            let put = status(&client, "PUT", &url, &key.to_string()).await;
+            assert!(put.is_success(), "{put}");
+        }
+    }
+    nodes.into_iter().for_each(end);
+
+    // By two at once: nobody starts, whatever is declared, and nothing has changed.
+    for number in 0..5 {
+        let data = growing.data(number);
+        let servers = ["--servers", seven.path()];
+        for declared in [
+            &[][..],
+            &["--declare", "complete"],
+            &["--declare", "incomplete"],
+        ] {
+            let refused = refusal(growing.addrs[number], &data, &[&servers, declared].concat());
+            for joined in &growing.addrs[5..] {
+                assert!(refused.contains(&format!("{joined} joined")), "{refused}");
+            }
+            assert!(refused.contains("one server at a time"), "{refused}");
+            assert!(!refused.contains("--declare"), "no way round: {refused}");
+        }
+    }
+    let nodes = growing.start(&five, &[""; 5]);
+    nodes.into_iter().for_each(end);
+
+    // By one: the others refuse until that is said to be meant.
+    let refused = refusal(
+        growing.addrs[0],
+        &growing.data(0),
+        &["--servers", six.path()],
+    );
+    let joined = format!("{} joined", growing.addrs[5]);
+    assert!(refused.contains(&joined), "{refused}");
+    assert!(refused.contains("--declare complete"), "{refused}");
+    let declared = [
+        "complete",
+        "complete",
+        "complete",
+        "complete",
+        "complete",
+        "incomplete",
+    ];
+    let _nodes = growing.start(&six, &declared);
+    let gateway = PROGRAMS.gateway_over(&six, &["--workers", "1"]);
+    let mut of_joiner = 0;
+    for key in 0..KEYS {
+        let read = patiently(client.get(url(&gateway, key)).send())
+            .await
+            .unwrap();
+        let body: serde_json::Value = patiently(read.json()).await.unwrap();
+        assert_eq!(body["value"], format!("{key}"), "{body}");
+        assert_eq!(body["consistency"], "linearizable", "{body}");
+        let replicas = body["replicas"].as_array().unwrap();
+        let joiner = growing.addrs[5].to_string();
+        of_joiner += usize::from(replicas.iter().any(|it| it["server"] == joiner));
+    }
+    assert!(of_joiner > 0, "the new server stands for some of them");
+    let listed = patiently(client.get(gateway.url("/kv?limit=1000")).send())
+        .await
+        .unwrap();
+    let listed: serde_json::Value = patiently(listed.json()).await.unwrap();
+    assert_eq!(listed["keys"].as_array().unwrap().len(), KEYS, "{listed}");
 }
 
 #[test]

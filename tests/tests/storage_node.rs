@@ -4,10 +4,12 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
+use dkvs_common::tag::Tag;
+use dkvs_common::wire::v2::reply::Reply;
 use dkvs_tests::process::{DataDir, Programs, ServersFile, own_loopback};
 use dkvs_tests::random::Random;
 use dkvs_tests::v1::{Client, EMPTY, NUL};
-use dkvs_tests::{PATIENCE, programs};
+use dkvs_tests::{PATIENCE, programs, v2};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -94,6 +96,60 @@ fn a_dump_goes_over_as_many_datagrams_as_it_takes() {
     assert_eq!(dump.announced, 200);
     assert_eq!(dump.pairs, expected);
     assert!(dump.datagrams > 2, "{}", dump.datagrams);
+}
+
+#[test]
+fn a_dump_leaves_out_what_dkvs_1_cannot_carry_and_does_not_count_it() {
+    let node = PROGRAMS.node(&["a", "1"]);
+    let mut by_v2 = v2::Client::new(node.addr);
+    let tag = Tag { time: 1, op: 1 };
+    for (key, value) in [
+        ("b", "2"),
+        ("nul", "\0"),
+        ("nul inside", "v\0w"),
+        ("nul\0in key", "v"),
+    ] {
+        assert_eq!(by_v2.ask(&v2::put(key, value, tag)), Reply::Done);
+    }
+    let dump = Client::new(node.addr).whole_dump();
+    assert_eq!(dump.announced, 2);
+    assert_eq!(dump.pairs, ["a --> 1", "b --> 2"]);
+}
+
+#[test]
+fn a_dump_takes_little_memory_and_keeps_nobody_waiting() {
+    const PAIRS: usize = (64 << 20) / 32_000;
+    for workers in ["1", "2"] {
+        let node = PROGRAMS.node(&["--workers", workers]);
+        let client = Client::new(node.addr);
+        for number in 0..PAIRS {
+            client.store(format!("{number}"), vec![b'v'; 32_000]);
+        }
+        let before = node.process.peak_bytes();
+        let dumped = Client::new(node.addr);
+        let begins = dumped.ask(b"").expect("the first datagram of a dump");
+        assert!(begins.starts_with(format!("storing {PAIRS} key-value pairs:\n").as_bytes()));
+        // Many more are asked for; they are dropped.
+        let others: Vec<_> = (0..8).map(|_| Client::new(node.addr)).collect();
+        for other in &others {
+            other.send(b"");
+        }
+        // It goes on for a while yet: a datagram holds one of these pairs, and 4 ms pass after each.
+        assert_eq!(client.get("1").len(), 32_000);
+        assert_eq!(client.get("absent"), NUL);
+        client.store("meanwhile", "v");
+        for _ in 0..50 {
+            let further = dumped.next().expect("a further datagram");
+            assert!(further.ends_with(b"v\n"));
+        }
+        for other in others {
+            assert!(!other.has_more(), "one dump at a time, whatever the worker");
+        }
+        if let (Some(before), Some(after)) = (before, node.process.peak_bytes()) {
+            let more = after - before;
+            assert!(more < 8 << 20, "{more} bytes for a dump of 64 MiB");
+        }
+    }
 }
 
 #[test]

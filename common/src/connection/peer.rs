@@ -856,6 +856,13 @@ impl<T: Copy> Peer<T> {
             }
             return;
         }
+        if was_in_flight && self.config.keys.is_some() {
+            // A server that was started anew with keys is silent to whoever does not greet it.
+            self.greet_if_due(now);
+        }
+        let Some(open) = self.open.get_mut(&id) else {
+            return;
+        };
         if !was_in_flight {
             // It waits to be sent.
             open.due = Some(deadline);

@@ -6,7 +6,7 @@
 //!                                          | 00 |         no such key
 //!  put     | key | 00 | value |            | 00 |         stored
 //!                                          (0 bytes)      failed, nothing stored
-//!  dump    (0 bytes)                       | text | ...   one datagram or more, see [`dump`]
+//!  dump    (0 bytes)                       | text | ...   one datagram or more, see [`DumpBuilder`]
 //! ```
 //!
 //! There is no header, no request id and no checksum: a reply belongs to a request because it
@@ -243,62 +243,56 @@ impl PutReply {
     }
 }
 
-/// The text of a dump, cut into datagrams of whole lines, made one at a time.
-///
-/// `storing <count> key-value pairs:\n` opens the first datagram, then comes
-/// `<key> --> <value>\n` for each pair. Pairs whose line fits no datagram are left out, and the
-/// count does not include them; see [`Dump::left_out`].
-pub struct Dump {
-    pairs: std::iter::Peekable<std::vec::IntoIter<(Key, Value)>>,
-    header: Option<String>,
-    left_out: usize,
-}
-
-/// Prepares the dump of `pairs`, in their order.
-pub fn dump(mut pairs: Vec<(Key, Value)>) -> Dump {
-    let all = pairs.len();
-    pairs.retain(|(key, value)| line_bytes(key, value) <= DATAGRAM_BYTES_MAX);
-    Dump {
-        left_out: all - pairs.len(),
-        header: Some(format!("storing {} key-value pairs:\n", pairs.len())),
-        pairs: pairs.into_iter().peekable(),
-    }
-}
-
-impl Dump {
-    /// How many pairs were too long for a datagram.
-    pub fn left_out(&self) -> usize {
-        self.left_out
-    }
-}
-
 const ARROW: &[u8] = b" --> ";
 
-fn line_bytes(key: &Key, value: &Value) -> usize {
-    key.as_bytes().len() + ARROW.len() + value.len() + 1
+/// Whether a dump tells of a pair: one that a get would tell, and whose line fits a datagram.
+pub fn is_in_dumps(key: &[u8], value: &[u8]) -> bool {
+    let is_carried = |text: &[u8]| text.len() <= KEY_OR_VALUE_BYTES_MAX && !text.contains(&NUL);
+    line_bytes(key, value) <= DATAGRAM_BYTES_MAX && is_carried(key) && is_carried(value)
 }
 
-impl Iterator for Dump {
-    type Item = Bytes;
+fn line_bytes(key: &[u8], value: &[u8]) -> usize {
+    key.len() + ARROW.len() + value.len() + 1
+}
 
-    fn next(&mut self) -> Option<Bytes> {
-        let mut datagram = match self.header.take() {
-            Some(header) => header.into_bytes(),
-            None => {
-                self.pairs.peek()?;
-                Vec::new()
+/// A datagram of a dump in the making: whole lines.
+///
+/// `storing <count> key-value pairs:\n` opens the first, then comes `<key> --> <value>\n` for each
+/// pair.
+#[derive(Debug, Default)]
+pub struct DumpBuilder(Vec<u8>);
+
+impl DumpBuilder {
+    /// The first of a dump of so many pairs.
+    pub fn first(pairs: usize) -> Self {
+        Self(format!("storing {pairs} key-value pairs:\n").into_bytes())
+    }
+
+    /// A further one.
+    pub fn further() -> Self {
+        Self::default()
+    }
+
+    /// Adds the line of a pair, unless it does not fit any more. If [`is_in_dumps`], it fits a
+    /// further one.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) -> bool {
+        let fits = self.0.len() + line_bytes(key, value) <= DATAGRAM_BYTES_MAX;
+        if fits {
+            for part in [key, ARROW, value, b"\n"] {
+                self.0.extend_from_slice(part);
             }
-        };
-        while let Some((key, value)) = self
-            .pairs
-            .next_if(|(key, value)| datagram.len() + line_bytes(key, value) <= DATAGRAM_BYTES_MAX)
-        {
-            datagram.extend_from_slice(key.as_bytes());
-            datagram.extend_from_slice(ARROW);
-            datagram.extend_from_slice(value.as_bytes());
-            datagram.push(b'\n');
         }
-        Some(datagram.into())
+        fits
+    }
+
+    /// How long it is, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The datagram; none if there is nothing in it.
+    pub fn finish(self) -> Option<Bytes> {
+        (!self.0.is_empty()).then(|| self.0.into())
     }
 }
 
@@ -406,24 +400,58 @@ mod tests {
         assert!(PutReply::decode(b"ok").is_err());
     }
 
-    #[test]
-    fn an_empty_dump_is_its_count_line() {
-        let datagrams: Vec<_> = dump(Vec::new()).collect();
-        assert_eq!(datagrams, ["storing 0 key-value pairs:\n"]);
+    /// The datagrams of a dump of those of the pairs that are in dumps.
+    fn dump(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<Bytes> {
+        let told = pairs.iter().filter(|(key, value)| is_in_dumps(key, value));
+        let mut datagrams = Vec::new();
+        let mut builder = DumpBuilder::first(told.clone().count());
+        for (key, value) in told {
+            if !builder.push(key, value) {
+                let full = std::mem::replace(&mut builder, DumpBuilder::further());
+                datagrams.extend(full.finish());
+                assert!(builder.push(key, value));
+            }
+        }
+        datagrams.extend(builder.finish());
+        datagrams
     }
 
     #[test]
-    fn a_pair_too_long_for_a_dump_is_left_out_and_not_counted() {
-        let overhead = ARROW.len() + 1;
-        let fits = LONGEST - overhead;
-        let dump = dump(vec![
-            (key("a"), value("1")),
-            (key(vec![b'k'; LONGEST]), value(vec![b'v'; LONGEST])),
-            (key(vec![b'm'; LONGEST]), value(vec![b'v'; fits + 2])),
-            (key(vec![b'n'; LONGEST]), value(vec![b'v'; fits + 1])),
-        ]);
-        assert_eq!(dump.left_out(), 2);
-        let datagrams: Vec<_> = dump.collect();
+    fn an_empty_dump_is_its_count_line() {
+        assert_eq!(dump(&[]), ["storing 0 key-value pairs:\n"]);
+    }
+
+    #[test]
+    fn a_dump_tells_what_a_get_would_and_a_datagram_holds() {
+        let beside_the_longest_key = LONGEST - ARROW.len();
+        for (key, value, is_told) in [
+            (vec![b'k'], vec![], true),
+            (vec![b'k'], vec![b'v'; LONGEST], true),
+            (vec![b'k'], vec![b'v'; LONGEST + 1], false),
+            (vec![b'k'; LONGEST + 1], vec![], false),
+            (vec![b'k'; LONGEST], vec![b'v'; LONGEST], false),
+            (
+                vec![b'k'; LONGEST],
+                vec![b'v'; beside_the_longest_key],
+                true,
+            ),
+            (
+                vec![b'k'; LONGEST],
+                vec![b'v'; beside_the_longest_key + 1],
+                false,
+            ),
+            (vec![b'k'], vec![b'v', 0], false),
+            (vec![b'k'], vec![0], false),
+            (vec![0, b'k'], vec![b'v'], false),
+        ] {
+            let lengths = (key.len(), value.len());
+            assert_eq!(is_in_dumps(&key, &value), is_told, "{lengths:?}");
+            let lines = dump(&[(key, value)]).concat();
+            let lines = lines.split(|&byte| byte == b'\n').count() - 2;
+            assert_eq!(lines, usize::from(is_told), "{lengths:?}");
+        }
+        let longest = (vec![b'n'; LONGEST], vec![b'v'; beside_the_longest_key]);
+        let datagrams = dump(&[(b"a".into(), b"1".into()), longest]);
         assert_eq!(datagrams[0], "storing 2 key-value pairs:\na --> 1\n");
         assert_eq!(datagrams[1].len(), DATAGRAM_BYTES_MAX);
         assert_eq!(datagrams.len(), 2);
@@ -464,12 +492,11 @@ mod tests {
         ) {
             let pairs: Vec<_> = lengths
                 .iter()
-                .map(|&(k, v)| (key(vec![b'k'; k]), value(vec![b'v'; v])))
+                .map(|&(k, v)| (vec![b'k'; k], vec![b'v'; v]))
                 .collect();
-            let dump = dump(pairs.clone());
-            let kept = pairs.len() - dump.left_out();
+            let kept = pairs.iter().filter(|(key, value)| is_in_dumps(key, value)).count();
             let mut text = Vec::new();
-            for datagram in dump {
+            for datagram in dump(&pairs) {
                 prop_assert!(datagram.len() <= DATAGRAM_BYTES_MAX);
                 prop_assert!(datagram.ends_with(b"\n"));
                 text.extend(datagram);

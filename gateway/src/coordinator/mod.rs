@@ -92,17 +92,6 @@ pub enum NotBegun {
         /// Which one.
         server: String,
     },
-    /// The key fits no DKVS/2 datagram.
-    #[error(
-        "the key is {key_bytes} bytes long; with datagrams as short as they are set here, whatever \
-         is stored under it, the limit is {key_bytes_max}"
-    )]
-    KeyTooLong {
-        /// Its length.
-        key_bytes: usize,
-        /// The limit.
-        key_bytes_max: usize,
-    },
 }
 
 /// How much a coordinator takes on.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use dkvs_common::cluster::{Cluster, Server};
-use dkvs_common::ring::Ring;
 use dkvs_storage_node::store::disk::Declaration;
 use dkvs_storage_node::store::disk::directory::{DataDirectory, Owner};
 use dkvs_storage_node::udp::Sockets;
@@ -118,7 +117,6 @@ fn open_all(
     embedded: &Embedded,
     declaration: impl Fn(&Path) -> Option<Declaration>,
 ) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
-    let ring = Ring::new(&cluster).epoch();
     let mut prepared = Vec::new();
     let mut is_declared = embedded.declaration.is_none();
     for ((number, server), sockets) in (1..).zip(cluster.servers()).zip(sockets) {
@@ -128,7 +126,7 @@ fn open_all(
             path: directory,
             owner: Owner {
                 server: server.addr,
-                ring: Some(ring),
+                cluster: Some(cluster.clone()),
             },
             durability: embedded.durability,
             thread: format!("storage-{number}"),

@@ -2,6 +2,9 @@
 //! on real sockets, on loopback ports that the system picks. Each can be stopped and started again
 //! by a [`Switch`].
 //!
+//! Every program of the machine reaches those ports. So the servers answer only what a key proves,
+//! which is made at the start and is in this process alone unless a key file is given.
+//!
 //! * `node`: one of them
 //! * `directory`: those that outlast the process
 
@@ -15,9 +18,12 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, anyhow};
 use dkvs_common::cluster::{Cluster, Server, ServerId};
+use dkvs_common::wire::v2::envelope::ClusterKey;
+use dkvs_common::wire::v2::keys::Keys;
 use dkvs_storage_node::udp::Sockets;
-use node::{Home, Node, Opened};
+use node::{Doors, Home, Node, Opened};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Embedded;
@@ -35,6 +41,7 @@ pub const STORE_BYTES_MAX: usize = 256 << 20;
 pub struct EmbeddedCluster {
     cluster: Cluster,
     servers: Arc<Servers>,
+    keys: watch::Receiver<Keys>,
     /// Ends the thread that all of them run on.
     shutdown: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -54,8 +61,10 @@ struct Prepared {
 }
 
 impl EmbeddedCluster {
-    /// Starts the servers, all on one thread of their own.
-    pub fn start(embedded: &Embedded) -> anyhow::Result<Self> {
+    /// Starts the servers, all on one thread of their own. They answer what one of these keys
+    /// proves, whichever there are at the time; if none are given, what a new one does.
+    pub fn start(embedded: &Embedded, keys: Option<watch::Receiver<Keys>>) -> anyhow::Result<Self> {
+        let keys = keys.map_or_else(new_key, Ok)?;
         let (cluster, prepared) = match &embedded.data_dir {
             None => in_memory(embedded)?,
             Some(path) => directory::prepare(path, embedded)
@@ -66,8 +75,12 @@ impl EmbeddedCluster {
             .build()
             .context("cannot start a runtime for the embedded servers")?;
         let handle = runtime.handle().clone();
-        let run = |(server, it): (&Server, Prepared)| {
-            Node::run(server.addr.into(), it.home, it.opened, it.sockets, &handle)
+        let doors = Doors {
+            keys: keys.clone(),
+            is_v1_on: embedded.is_v1_on,
+        };
+        let run = |(server, prepared): (&Server, Prepared)| {
+            Node::run(server.addr.into(), prepared, doors.clone(), &handle)
         };
         let nodes = cluster.servers().iter().zip(prepared).map(run);
         let nodes = nodes.collect::<Result<_, _>>()?;
@@ -83,6 +96,7 @@ impl EmbeddedCluster {
                 nodes,
                 runtime: handle,
             }),
+            keys,
             shutdown,
             thread: Some(thread),
         })
@@ -91,6 +105,11 @@ impl EmbeddedCluster {
     /// The servers.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// The keys by which they are asked.
+    pub fn keys(&self) -> watch::Receiver<Keys> {
+        self.keys.clone()
     }
 
     /// What stops and starts them.
@@ -155,6 +174,14 @@ fn in_memory(embedded: &Embedded) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
     };
     let prepared = sockets.into_iter().map(prepare);
     Ok((cluster, prepared.collect::<anyhow::Result<_>>()?))
+}
+
+/// A key that nobody else has. It stays as it is.
+fn new_key() -> anyhow::Result<watch::Receiver<Keys>> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).context("the system has no random bytes")?;
+    let keys = Keys::of_one(NonZeroU8::MIN, ClusterKey::new(&key));
+    Ok(watch::channel(keys).1)
 }
 
 /// Sockets for so many servers, on ports that the system picks.

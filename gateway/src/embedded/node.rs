@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 
 use anyhow::Context;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
+use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::reply::Durability;
 use dkvs_storage_node::StorageNode;
 use dkvs_storage_node::service::Config;
@@ -16,9 +17,19 @@ use dkvs_storage_node::store::disk::{CommitThread, Declaration, Options};
 use dkvs_storage_node::store::{MemoryStore, Store};
 use dkvs_storage_node::udp::Sockets;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::STORE_BYTES_MAX;
+use super::{Prepared, STORE_BYTES_MAX};
+
+/// Whom a server answers.
+#[derive(Clone)]
+pub(super) struct Doors {
+    /// Who proves to have one of these.
+    pub(super) keys: watch::Receiver<Keys>,
+    /// And whoever speaks DKVS/1, which proves nothing.
+    pub(super) is_v1_on: bool,
+}
 
 /// Where a server keeps what it holds.
 pub(super) enum Home {
@@ -60,7 +71,7 @@ impl Home {
             is_doubtful: false,
             machine_run: directory::machine_run(),
         };
-        let (directory, store, committer) = DataDirectory::open(path, *owner, options)?;
+        let (directory, store, committer) = DataDirectory::open(path, owner.clone(), options)?;
         let disk = CommitThread::start(committer, thread.clone(), directory)?;
         Ok(Opened {
             store: Store::Disk(store),
@@ -73,6 +84,7 @@ impl Home {
 pub(super) struct Node {
     addr: SocketAddr,
     home: Home,
+    doors: Doors,
     is_running: AtomicBool,
     /// Held for as long as it takes to stop or start it.
     running: Mutex<Option<Running>>,
@@ -90,16 +102,21 @@ impl Node {
     /// One that runs from now on, on this runtime.
     pub(super) fn run(
         addr: SocketAddr,
-        home: Home,
-        opened: Opened,
-        sockets: Sockets,
+        Prepared {
+            sockets,
+            home,
+            opened,
+        }: Prepared,
+        doors: Doors,
         runtime: &Handle,
     ) -> anyhow::Result<Self> {
+        let running = run(opened, sockets, &doors, runtime)?;
         Ok(Self {
             addr,
             home,
+            doors,
             is_running: AtomicBool::new(true),
-            running: Mutex::new(Some(run(opened, sockets, runtime)?)),
+            running: Mutex::new(Some(running)),
         })
     }
 
@@ -127,22 +144,31 @@ impl Node {
             let sockets = Sockets::bind(self.addr, NonZeroUsize::MIN)
                 .with_context(|| format!("it cannot have its port {} back", self.addr))?;
             let opened = self.home.open(None)?;
-            *running = Some(run(opened, sockets, runtime)?);
+            *running = Some(run(opened, sockets, &self.doors, runtime)?);
             self.is_running.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 }
 
-fn run(opened: Opened, sockets: Sockets, runtime: &Handle) -> anyhow::Result<Running> {
+fn run(
+    opened: Opened,
+    sockets: Sockets,
+    doors: &Doors,
+    runtime: &Handle,
+) -> anyhow::Result<Running> {
     let Opened { store, disk } = opened;
     let config = Config {
         // Loopback carries the longest there are.
         datagram_bytes_max: DATAGRAM_BYTES_MAX,
+        is_v1_on: doors.is_v1_on,
         // With another boot id each time, by which gateways see that it was started anew.
         ..Config::new(getrandom::u64()?)
     };
-    let node = StorageNode::new(sockets, store, config)?;
+    let mut node = StorageNode::new(sockets, store, config)?;
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    node.set_keys(&doors.keys, &secret);
     let stop = CancellationToken::new();
     let (alive, ended) = mpsc::channel();
     for worker in node.into_workers() {

@@ -725,7 +725,6 @@ impl From<NotBegun> for Problem {
             NotBegun::NoDeletion => Self::no_deletion(),
             NotBegun::NoListing => Self::no_listing(),
             NotBegun::NoTags { server } => Self::no_tags(Some(server)),
-            NotBegun::KeyTooLong { .. } => Self::key_too_long(error.to_string()),
             NotBegun::Unrepresentable(error) => match error {
                 Unrepresentable::KeyHasNul { .. } => Self::invalid_key(error.to_string()),
                 Unrepresentable::KeyTooLong { .. } => Self::key_too_long(error.to_string()),

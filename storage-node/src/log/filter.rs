@@ -13,6 +13,7 @@ pub const MODULES: &[&str] = &[
     "dkvs_storage_node::metrics::serve",
     "dkvs_storage_node::open_files",
     "dkvs_storage_node::service",
+    "dkvs_storage_node::service::dump",
     "dkvs_storage_node::service::list",
     "dkvs_storage_node::service::stage",
     "dkvs_storage_node::service::v2",

@@ -1,6 +1,7 @@
 //! What a server answers: a request's bytes in, a response out. No sockets, no clock.
 
 pub mod access;
+pub mod dump;
 pub mod late;
 mod list;
 mod replies;
@@ -19,10 +20,11 @@ use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, ContentType};
 use dkvs_common::tag::TagClock;
-use dkvs_common::wire::v1::{self, GetReply, PutReply, Request};
+use dkvs_common::wire::v1::{GetReply, PutReply, Request};
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, VALUE_BYTES_DEFAULT};
 
 use crate::store::{Later, Put, Refused, Shown, Store, Told};
+use dump::Dump;
 use late::{Mailbox, later_v1};
 use uploads::{UploadId, Uploads};
 
@@ -98,10 +100,10 @@ pub struct Received {
 pub enum Response {
     /// One datagram back.
     Datagram(Bytes),
-    /// As many datagrams as the dump makes.
-    Dump(v1::Dump),
-    /// Nothing, or nothing yet: DKVS/1 is off, the put waits for the disk, or DKVS/1 has no word
-    /// for what there is to say.
+    /// As many datagrams as the dump makes, step by step ([`Service::step`]).
+    Dump(Dump),
+    /// Nothing, or nothing yet: DKVS/1 is off, the put waits for the disk, another dump is under
+    /// way, or DKVS/1 has no word for what there is to say.
     Silence,
 }
 
@@ -122,9 +124,12 @@ pub struct Counters {
     pub corrupt_answers: Counter,
     /// Dumps begun.
     pub dumps: Counter,
-    /// Dumps dropped because too many were under way.
+    /// Dumps dropped because another was under way.
     pub dumps_dropped: Counter,
-    /// Pairs left out of dumps because no datagram holds them.
+    /// Dumps that ended early, because too much changed meanwhile.
+    pub dumps_cut_short: Counter,
+    /// Pairs left out of dumps because DKVS/1 cannot carry them, or the store does not vouch for
+    /// them.
     pub dump_pairs_left_out: Counter,
     /// Datagrams of DKVS/2 that proved whole.
     pub datagrams: Counter,
@@ -237,7 +242,7 @@ impl Service {
                     None => Response::Silence,
                 }
             }
-            Ok(Request::Dump) => Response::Dump(self.dump()),
+            Ok(Request::Dump) => self.dump().map_or(Response::Silence, Response::Dump),
             Err(malformed) => {
                 self.counters.malformed.add(1);
                 tracing::debug!(%malformed, "a datagram that is no request");
@@ -288,15 +293,6 @@ impl Service {
         };
         self.store.put_next(key, &content, Box::new(mint), later)
     }
-
-    fn dump(&self) -> v1::Dump {
-        let dump = v1::dump(self.store.records().pairs());
-        self.counters.dumps.add(1);
-        self.counters
-            .dump_pairs_left_out
-            .add(dump.left_out() as u64);
-        dump
-    }
 }
 
 /// DKVS/1 knows stored and not stored.
@@ -330,18 +326,28 @@ mod tests {
     use super::*;
     use crate::store::MemoryStore;
     use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
+    use dump::DumpStep;
     use serde::Deserialize;
 
-    fn service(bytes_max: usize) -> Service {
+    pub(super) fn service(bytes_max: usize) -> Service {
         Service::new(Store::Memory(MemoryStore::new(bytes_max)), Config::new(1))
     }
 
-    fn replies(service: &Service, datagram: impl Into<Bytes>) -> Vec<Bytes> {
+    pub(super) fn replies(service: &Service, datagram: impl Into<Bytes>) -> Vec<Bytes> {
         let mailbox = Mailbox::new(|| {});
         let peer = ([127, 0, 0, 1], 4_000).into();
         match service.handle_v1(datagram.into(), peer, 1_000, &mailbox) {
             Response::Datagram(reply) => vec![reply],
-            Response::Dump(dump) => dump.collect(),
+            Response::Dump(mut dump) => {
+                let mut datagrams = Vec::new();
+                loop {
+                    match service.step(&mut dump) {
+                        DumpStep::Datagram(datagram) => datagrams.push(datagram),
+                        DumpStep::Pause => {}
+                        DumpStep::End => return datagrams,
+                    }
+                }
+            }
             Response::Silence => Vec::new(),
         }
     }

@@ -6,16 +6,16 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use dkvs_common::kv::{Key, Value};
+use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use thiserror::Error;
 
 use super::packed::Packed;
+use super::scan::Watch;
 use super::shard::{Entry, Place, Shard};
 use super::{Put, settled};
 
@@ -48,7 +48,9 @@ pub struct Full {
 
 /// Records in memory, lost with the process.
 pub struct MemoryStore {
-    shards: Box<[Mutex<Shard>]>,
+    pub(super) shards: Box<[Mutex<Shard>]>,
+    /// Is told of every change.
+    pub(super) watch: Arc<Watch>,
     records: AtomicUsize,
     bytes: AtomicUsize,
     bytes_max: usize,
@@ -60,6 +62,7 @@ impl MemoryStore {
     pub fn new(bytes_max: usize) -> Self {
         Self {
             shards: (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect(),
+            watch: Arc::default(),
             records: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             bytes_max,
@@ -125,21 +128,6 @@ impl MemoryStore {
         }
     }
 
-    /// Every key with its value, in ring order. A put that runs meanwhile is in it or not.
-    pub fn pairs(&self) -> Vec<(Key, Value)> {
-        let mut pairs = Vec::new();
-        for shard in &self.shards {
-            let shard = lock(shard);
-            let values = shard.iter().filter(|held| !held.is_tombstone());
-            pairs.extend(values.filter_map(|held| {
-                let key = Key::new(Bytes::copy_from_slice(held.key())).ok()?;
-                let value = Value::new(Bytes::copy_from_slice(held.value())).ok()?;
-                Some((key, value))
-            }));
-        }
-        pairs
-    }
-
     /// How many records it holds, tombstones included.
     pub fn len(&self) -> usize {
         self.records.load(Ordering::Relaxed)
@@ -172,6 +160,7 @@ impl MemoryStore {
         let bytes = packed.bytes();
         match self.shard(place.position).entry(place) {
             Entry::Occupied(held) if replaces(held) => {
+                self.watch.note(place, Some(held), &packed);
                 self.bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
                 *held = packed;
@@ -181,6 +170,7 @@ impl MemoryStore {
                 let entry_bytes = bytes + ENTRY_OVERHEAD_BYTES;
                 self.bytes.fetch_add(entry_bytes, Ordering::Relaxed);
                 self.records.fetch_add(1, Ordering::Relaxed);
+                self.watch.note(place, None, &packed);
                 vacancy.insert(packed);
             }
         }
@@ -219,7 +209,9 @@ impl MemoryStore {
                 } else {
                     self.bytes.fetch_sub(held_bytes - bytes, Ordering::Relaxed);
                 }
-                *held = Packed::new(key, &record);
+                let packed = Packed::new(key, &record);
+                self.watch.note(place, Some(held), &packed);
+                *held = packed;
             }
             Entry::Vacant(vacancy) => {
                 let record = match record(None) {
@@ -227,7 +219,9 @@ impl MemoryStore {
                     Err(error) => return Ok(Err(error)),
                 };
                 self.take_room(bytes + ENTRY_OVERHEAD_BYTES)?;
-                vacancy.insert(Packed::new(key, &record));
+                let packed = Packed::new(key, &record);
+                self.watch.note(place, None, &packed);
+                vacancy.insert(packed);
                 self.records.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -255,11 +249,11 @@ impl MemoryStore {
     }
 }
 
-fn shard_number(position: Position) -> usize {
+pub(super) fn shard_number(position: Position) -> usize {
     (head(position) >> (64 - SHARD_BITS)) as usize
 }
 
-fn place(position: Position, key: &[u8]) -> Place<'_> {
+pub(super) fn place(position: Position, key: &[u8]) -> Place<'_> {
     Place {
         prefix: (head(position) << SHARD_BITS >> 32) as u32,
         position,
@@ -274,13 +268,14 @@ fn head(position: Position) -> u64 {
 }
 
 /// A panic while a shard was locked leaves no shard half changed, so its poison says nothing.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+pub(super) fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dkvs_common::kv::Value;
     use dkvs_common::record::ContentType;
 
     /// What a pair of a one-byte key and an empty value takes.
@@ -306,6 +301,19 @@ mod tests {
     fn value(store: &MemoryStore, name: &str) -> Option<String> {
         let text = |held: &Packed| String::from_utf8(held.value().to_vec()).unwrap();
         store.read(&key(name), text)
+    }
+
+    /// Every key with its value, in ring order.
+    fn pairs(store: &MemoryStore) -> Vec<(Key, Vec<u8>)> {
+        let mut pairs = Vec::new();
+        store.walk(Position([0; 20]), None, |held| {
+            if !held.is_tombstone() {
+                let key = Key::new(held.key().to_vec()).unwrap();
+                pairs.push((key, held.value().to_vec()));
+            }
+            ControlFlow::Continue(())
+        });
+        pairs
     }
 
     #[test]
@@ -367,11 +375,11 @@ mod tests {
         assert_eq!(store.bytes(), SMALLEST);
         put(&store, "k", 3, "longer").unwrap();
         assert_eq!(store.bytes(), SMALLEST + 6);
-        assert_eq!(store.pairs(), [(key("k"), Value::new("longer").unwrap())]);
+        assert_eq!(pairs(&store), [(key("k"), b"longer".to_vec())]);
         let tombstone = Record::new(&key("k"), Tag { time: 4, op: 0 }, Content::Tombstone);
         store.put(&key("k"), &tombstone).unwrap();
         assert_eq!((store.bytes(), store.len()), (SMALLEST, 1));
-        assert!(store.pairs().is_empty());
+        assert!(pairs(&store).is_empty());
     }
 
     #[test]
@@ -510,13 +518,13 @@ mod tests {
                 });
             }
         });
-        let counted: usize = store
-            .pairs()
+        let pairs = pairs(&store);
+        let counted: usize = pairs
             .iter()
             .map(|(key, value)| SMALLEST - 1 + key.as_bytes().len() + value.len())
             .sum();
         assert_eq!(store.bytes(), counted);
-        assert_eq!(store.len(), store.pairs().len());
+        assert_eq!(store.len(), pairs.len());
         assert!(store.len() >= 500);
     }
 }

@@ -17,6 +17,7 @@
 pub mod disk;
 mod memory;
 mod packed;
+mod scan;
 mod shard;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use disk::{DiskStore, Mint, Vouched};
 
 pub use memory::{ENTRY_OVERHEAD_BYTES, Full, MemoryStore};
 pub use packed::Packed;
+pub use scan::{NOTED_BYTES_MAX, PageEnd, PageLimits, Scan};
 
 /// Where a server keeps its records.
 pub enum Store {

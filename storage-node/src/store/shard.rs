@@ -24,6 +24,15 @@ pub(super) struct Place<'a> {
     pub(super) key: &'a [u8],
 }
 
+impl Place<'_> {
+    /// Before all records of a shard, whichever it is.
+    pub(super) const START: Self = Self {
+        prefix: 0,
+        position: Position([0; 20]),
+        key: &[],
+    };
+}
+
 /// Records in ring order.
 #[derive(Default)]
 pub(super) struct Shard {

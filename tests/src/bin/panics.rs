@@ -77,7 +77,7 @@ fn commit(path: &Path) -> anyhow::Result<()> {
     };
     let owner = Owner {
         server: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
-        ring: None,
+        cluster: None,
     };
     let (directory, store, committer) = DataDirectory::open(path, owner, options)?;
     let _thread = CommitThread::start(committer, "storage".into(), directory)?;

@@ -2,6 +2,7 @@
 //! and those who may not.
 
 mod browsers;
+mod embedded;
 mod files;
 mod operations;
 mod tls;

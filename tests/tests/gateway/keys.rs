@@ -227,23 +227,29 @@ async fn longest_key(addr: SocketAddr) {
 async fn a_key_that_fits_no_datagram_is_414_and_tells_the_limit() {
     let cluster = programs!().cluster(3, &["--protocol", "v2"]);
     let addr = cluster.gateway.addr;
-    let reply = exchange(addr, request("GET", path_of("k".repeat(2_000)), None)).await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.problem()),
-        (414, "invalid-key")
-    );
-    let detail = reply.json["detail"].as_str().unwrap();
-    let (_, limit) = detail.rsplit_once(' ').unwrap();
-    let limit: usize = limit.parse().unwrap_or_else(|_| panic!("{detail}"));
-    // As the servers' datagrams are no longer, either, it is the limit indeed.
-    for (key_bytes, status) in [(limit, 200), (limit + 1, 414)] {
+    let put = async |key_bytes| {
         let target = path_of("k".repeat(key_bytes)) + "?wait=all";
         // The longest content type that there may be takes the most room.
         let put = format!("PUT {target} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n");
         let content_type = format!("content-type: {}\r\n\r\nv", "t".repeat(255));
-        let put = exchange(addr, put + &content_type).await;
+        exchange(addr, put + &content_type).await
+    };
+    let limit = |reply: &Reply| -> usize {
+        assert_eq!(
+            (reply.status.as_u16(), reply.problem()),
+            (414, "invalid-key")
+        );
+        let detail = reply.json["detail"].as_str().unwrap();
+        let (_, limit) = detail.rsplit_once(' ').unwrap();
+        limit.parse().unwrap_or_else(|_| panic!("{detail}"))
+    };
+    let longest = limit(&put(2_000).await);
+    for (key_bytes, status) in [(longest, 200), (longest + 1, 414)] {
+        let put = put(key_bytes).await;
         assert_eq!(put.status, status, "{put:?}");
     }
+    let read = exchange(addr, request("GET", path_of("k".repeat(2_000)), None)).await;
+    assert!(limit(&read) > longest, "whatever was put can be read");
 }
 
 #[tokio::test]

@@ -211,6 +211,15 @@ pub const SETTINGS: &[Setting] = &[
         &["0", "16777216"],
     ),
     setting(
+        "embedded_v1",
+        &[("true", "possible values: on, off"), ("", NO_VALUE)],
+        &[
+            ("true", "wanted string"),
+            ("'yes'", "expected `on` or `off`"),
+        ],
+        &["on", "off"],
+    ),
+    setting(
         "udp_offload",
         &[("true", "possible values: on, off"), ("", NO_VALUE)],
         &[

@@ -523,6 +523,23 @@ fn with_keys_everything_is_authenticated_and_rotation_loses_nothing() {
     world.link.set_keys(keys("2"));
     ask(&mut world);
     assert_eq!(world.link.counters().damaged, 0);
+    assert_eq!(world.server.sessions_refused, 0);
+}
+
+#[test]
+fn with_keys_one_request_is_enough_to_notice_a_restart() {
+    let mut world = World::with(with_keys("1"), 5, Faults::default());
+    world.server.keys = Some(keys("1"));
+    world.put(1, world.now + SECOND);
+    world.run(world.now + Duration::from_millis(5));
+    assert_eq!(world.replied(), [1].into());
+
+    // Before the next greeting is due, so that the request goes out under the old session.
+    world.server.boot_id += 1;
+    world.put(2, world.now + 10 * SECOND);
+    world.run(world.now + SECOND);
+    assert!(world.server.sessions_refused > 0);
+    assert_eq!(world.replied(), [1, 2].into());
 }
 
 #[test]

@@ -9,6 +9,8 @@
 //! Whatever else a line holds is refused with file, line and reason. Neither an error nor `Debug`
 //! shows a byte of any field: a line in disorder may have the key in any place.
 
+use std::num::NonZeroU8;
+
 use thiserror::Error;
 
 use super::envelope::ClusterKey;
@@ -93,6 +95,14 @@ impl Keys {
         let others = keys.split_off(1);
         let sending = keys.remove(0);
         Ok(Self { sending, others })
+    }
+
+    /// One key alone, for sending and for everything else.
+    pub fn of_one(id: NonZeroU8, key: ClusterKey) -> Self {
+        Self {
+            sending: (id.get(), key),
+            others: Vec::new(),
+        }
     }
 
     /// The key that proves what is sent, with its id: the first of the file.
@@ -206,6 +216,10 @@ mod tests {
         assert!(is_same(keys.find(2).unwrap(), &two));
         assert!(keys.find(1).is_none() && keys.find(0).is_none());
         assert_eq!(keys.ids().collect::<Vec<_>>(), [255, 2]);
+
+        let keys = Keys::of_one(NonZeroU8::MIN, ClusterKey::new(&seven));
+        assert_eq!(keys.ids().collect::<Vec<_>>(), [1]);
+        assert!(keys.sending().0 == 1 && is_same(keys.find(1).unwrap(), &seven));
     }
 
     #[test]

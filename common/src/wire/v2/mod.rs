@@ -53,11 +53,11 @@ pub enum Kind {
     DamagedV2,
 }
 
-/// How many bits of the magic may be others than they should be for it to be damage, behind a NUL.
-const DAMAGED_BITS_MAX: u32 = 8;
+/// How many bits of a beginning may be others than those of DKVS/2 for it to be damage.
+const DAMAGED_BITS_MAX: u32 = 4;
 
-/// The same of all that is the same in every envelope, where the first byte is not NUL.
-const DAMAGED_BITS_MAX_OF_KEY: u32 = 4;
+/// How many bytes of the magic tell that by themselves, the NUL included.
+const INTACT_BYTES_MIN: usize = 3;
 
 /// Tells the protocol of a datagram that came to a server's port.
 ///
@@ -84,9 +84,11 @@ pub fn kind_of(datagram: &[u8]) -> Kind {
     let is_whole = datagram.len() >= envelope::PLAIN_BYTES;
     // Version, flags and the reserved byte, whatever the key.
     let rest = || bits(4, VERSION, 0xff) + bits(5, 0, !envelope::FLAGS) + bits(7, 0, 0xff);
+    let is_intact = |(byte, expected): &(&u8, u8)| **byte == *expected;
+    let intact = datagram.iter().zip(MAGIC).filter(is_intact).count();
     let is_damaged = match datagram.first() {
-        Some(0) => magic <= DAMAGED_BITS_MAX,
-        Some(_) => is_whole && magic + rest() <= DAMAGED_BITS_MAX_OF_KEY,
+        Some(0) => magic <= DAMAGED_BITS_MAX || intact >= INTACT_BYTES_MIN,
+        Some(_) => is_whole && magic + rest() <= DAMAGED_BITS_MAX,
         None => false,
     };
     match is_damaged {
@@ -141,15 +143,12 @@ mod tests {
             assert_eq!(kind_of(&whole), Kind::V2);
             for first in 0..8 * 8 {
                 for second in 0..8 * 8 {
-                    for burst in 0..4 {
+                    for burst in 0..2 {
                         let mut bits = vec![first, second];
                         bits.extend((0..2 * burst).map(|number| (second + 1 + number) % 64));
                         let mut flipped = whole.clone();
                         for bit in &bits {
                             flipped[bit / 8] ^= 1 << (bit % 8);
-                        }
-                        if flipped[0] != 0 && bits.len() > 4 {
-                            continue;
                         }
                         assert_ne!(kind_of(&flipped), Kind::V1, "bits {bits:?}");
                     }
@@ -168,6 +167,13 @@ mod tests {
             b"\0dk2",
         ] {
             assert_eq!(kind_of(datagram), Kind::DamagedV2);
+        }
+        for byte in 0..=u8::MAX {
+            for place in 1..4 {
+                let mut datagram = MAGIC;
+                datagram[place] = byte;
+                assert_ne!(kind_of(&datagram), Kind::V1);
+            }
         }
     }
 }

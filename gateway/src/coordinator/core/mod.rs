@@ -34,7 +34,7 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::connection::fetch::Assembly;
 use dkvs_common::connection::link::{Event, Ticket};
 use dkvs_common::connection::peer::{Config, RequestError, Speaks};
-use dkvs_common::kv::{KEY_BYTES_MAX, Key};
+use dkvs_common::kv::Key;
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::quorum::list::{List, Listing};
 use dkvs_common::quorum::params::Quorum;
@@ -46,9 +46,7 @@ use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::{Position, PreferenceList};
 use dkvs_common::tag::{Tag, TagClock};
 use dkvs_common::trace::Trace;
-use dkvs_common::wire::v2::envelope::{AUTHENTICATED_BYTES, PLAIN_BYTES};
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_common::wire::v2::request::Request;
 use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -131,7 +129,6 @@ pub struct Core<W> {
     shared: Arc<Shared>,
     protocol: Protocol,
     datagram_bytes_max: usize,
-    key_bytes_max: usize,
     keys: Option<Arc<Keys>>,
     /// How long an incarnation of a server has to be known before a read that is evidence for it.
     settling: Duration,
@@ -168,7 +165,6 @@ impl<W> Core<W> {
         Self {
             protocol: settings.protocol,
             datagram_bytes_max: settings.datagram_bytes_max,
-            key_bytes_max: key_bytes_max(settings),
             keys: keys.map(|keys| Arc::new(keys.borrow().clone())),
             // A quarter more, for clocks that do not run alike.
             settling: settings.timeout_max * 5 / 4,
@@ -466,17 +462,11 @@ impl<W> Core<W> {
 
     /// Whether the protocols that may be spoken can carry the key and, to write it, the content.
     fn check(&self, key: &Key, content: Option<&Content>) -> Result<(), NotBegun> {
-        if self.protocol == Protocol::V1 {
-            return v1::check(key, content);
+        match self.protocol {
+            Protocol::V1 => v1::check(key, content),
+            // What fits depends on what is asked, and of whom.
+            Protocol::V2 | Protocol::Auto => Ok(()),
         }
-        let (key_bytes, key_bytes_max) = (key.as_bytes().len(), self.key_bytes_max);
-        if self.protocol == Protocol::V2 && key_bytes > key_bytes_max {
-            return Err(NotBegun::KeyTooLong {
-                key_bytes,
-                key_bytes_max,
-            });
-        }
-        Ok(())
     }
 
     /// The level that a request can have at these servers, as far as they are known.
@@ -906,17 +896,4 @@ pub(super) fn take_memory(
 ) -> Option<OwnedSemaphorePermit> {
     let kibibytes = u32::try_from(value_bytes.div_ceil(1 << 10)).ok()?;
     Arc::clone(memory).try_acquire_many_owned(kibibytes).ok()
-}
-
-/// The longest key that fits a datagram with everything else that a put may say.
-fn key_bytes_max(settings: &Settings) -> usize {
-    let head = Request::PUT_HEAD_BYTES_MAX;
-    let envelope = match settings.keys {
-        Some(_) => AUTHENTICATED_BYTES,
-        None => PLAIN_BYTES,
-    };
-    settings
-        .datagram_bytes_max
-        .saturating_sub(head + envelope)
-        .min(KEY_BYTES_MAX)
 }

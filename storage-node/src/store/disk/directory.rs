@@ -18,11 +18,14 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dkvs_common::cluster::{Cluster, Server};
+use dkvs_common::ring::Ring;
 use dkvs_common::wire::v2::reply::Durability;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::medium::{FileMedium, Medium};
+use super::ring_change::{REPLICATION, RingChange};
 use super::{CommitError, Committer, Declaration, DiskStore, Media, OpenError, Options, Snapshot};
 
 /// The format that this version writes, and the newest that it reads.
@@ -35,12 +38,12 @@ const WITNESS: &str = "witness";
 const FAILED: &str = "failed";
 
 /// Whose records a directory holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The server's address, by which the ring knows it.
     pub server: SocketAddrV4,
-    /// The epoch of its ring, if the server knows.
-    pub ring: Option<u32>,
+    /// The servers of its ring, if the server knows.
+    pub cluster: Option<Cluster>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +51,9 @@ struct Identity {
     format: u32,
     server: String,
     ring: Option<String>,
+    /// The lines of the servers file; older versions wrote none.
+    #[serde(default)]
+    servers: Option<Vec<String>>,
 }
 
 /// A data directory that this process has open. Others may open it once the value is dropped.
@@ -98,12 +104,11 @@ pub enum DirectoryError {
         /// Its format.
         format: u32,
     },
-    /// It is another server's, or belongs to another ring.
+    /// It is another server's.
     #[error(
-        "{path} belongs to {theirs}, and this is {ours}; give this server its own directory. If \
-         servers were added to its cluster and none was removed, start it once with --declare \
-         complete. If it has moved, or takes over keys of a server that was removed, start it once \
-         with --declare incomplete, and no other server until reads have filled it again"
+        "{path} belongs to {theirs}, and this is {ours}; give this server its own directory. If it \
+         has moved to another address, start it once with --declare incomplete, and change no other \
+         server until reads have filled it again"
     )]
     Other {
         /// The directory.
@@ -112,6 +117,18 @@ pub enum DirectoryError {
         theirs: String,
         /// Who asks for it.
         ours: String,
+    },
+    /// The servers file is not that of the last start.
+    #[error("{path} belongs to {theirs}, and the servers file is of ring {ring}: {}", what_changed(.change.as_deref()))]
+    OtherRing {
+        /// The directory.
+        path: String,
+        /// Whose it is.
+        theirs: String,
+        /// The ring of the servers file.
+        ring: String,
+        /// What differs; none if it is not known which servers were in the ring before.
+        change: Option<Box<RingChange>>,
     },
     /// The disk failed when it was in use last.
     #[error(
@@ -132,6 +149,28 @@ pub enum DirectoryError {
         /// Why not.
         error: OpenError,
     },
+}
+
+/// What differs in a servers file, and what an operator may do about it.
+fn what_changed(change: Option<&RingChange>) -> String {
+    match change {
+        None => "the directory does not say which servers were in its ring. Start the server once \
+                 with the servers file that it had, so that the directory notes them, and then with \
+                 the new one"
+            .into(),
+        Some(change) if change.keeps_majorities => format!(
+            "{change}. Each key keeps a majority of its servers (of {REPLICATION}). Read every key \
+             with wait=all, then start this server once with --declare complete, and one that joins \
+             with --declare incomplete; change nothing else until every key was read again"
+        ),
+        Some(change) => format!(
+            "{change}. That is too much at once: of some keys fewer than a majority of their servers \
+             (of {REPLICATION}) would be those that hold them, and such keys could not be read any \
+             more, or would be told as absent. No declaration helps. Start the server with the \
+             servers file that it had, and change one server at a time; or begin a new cluster with \
+             empty directories, and copy the keys to it"
+        ),
+    }
 }
 
 /// What an operator may do about a store that is not opened.
@@ -214,16 +253,31 @@ impl DataDirectory {
                     format,
                 });
             }
-            let ours = Identity::of(self.owner);
-            let is_other_ring = identity.ring.is_some() && ours.ring.is_some();
-            let is_other_ring = is_other_ring && identity.ring != ours.ring;
-            is_doubtful = identity.server != ours.server || is_other_ring;
-            if is_doubtful && !is_declared {
+            let ours = Identity::of(&self.owner);
+            let is_other_server = identity.server != ours.server;
+            if is_other_server && !is_declared {
                 return Err(DirectoryError::Other {
                     path: path(),
                     theirs: identity.to_string(),
                     ours: ours.to_string(),
                 });
+            }
+            is_doubtful = is_other_server;
+            if let Some(ring) = ours.ring
+                && identity.ring.as_ref().is_some_and(|known| *known != ring)
+            {
+                let clusters = identity.cluster().zip(self.owner.cluster.as_ref());
+                let change = clusters.map(|(old, new)| Box::new(RingChange::between(&old, new)));
+                let is_too_much = change.as_ref().is_some_and(|it| !it.keeps_majorities);
+                if is_too_much || !is_declared {
+                    return Err(DirectoryError::OtherRing {
+                        path: path(),
+                        theirs: identity.to_string(),
+                        ring,
+                        change,
+                    });
+                }
+                is_doubtful = true;
             }
         }
         match fs::read_to_string(self.path.join(FAILED)) {
@@ -299,9 +353,12 @@ impl DataDirectory {
     /// Writes whose it is, if that is not what it says. A ring that was known stays known.
     fn write_identity(&self) -> Result<(), DirectoryError> {
         let known = self.read_identity()?;
-        let mut identity = Identity::of(self.owner);
-        if identity.ring.is_none() {
-            identity.ring = known.as_ref().and_then(|known| known.ring.clone());
+        let mut identity = Identity::of(&self.owner);
+        if identity.ring.is_none()
+            && let Some(known) = &known
+        {
+            identity.ring.clone_from(&known.ring);
+            identity.servers.clone_from(&known.servers);
         }
         if known.as_ref() == Some(&identity) {
             return Ok(());
@@ -316,14 +373,14 @@ impl DataDirectory {
     }
 
     /// Whose records it holds.
-    pub fn owner(&self) -> Owner {
-        self.owner
+    pub fn owner(&self) -> &Owner {
+        &self.owner
     }
 }
 
 /// Writes a data directory of its own with the records of a snapshot, synced. Returns how many
 /// rows it has.
-pub fn back_up(snapshot: &Snapshot, to: &Path, owner: Owner) -> Result<u64, BackupError> {
+pub fn back_up(snapshot: &Snapshot, to: &Path, owner: &Owner) -> Result<u64, BackupError> {
     if to.exists() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
     }
@@ -358,12 +415,26 @@ pub enum BackupError {
 }
 
 impl Identity {
-    fn of(owner: Owner) -> Self {
+    fn of(owner: &Owner) -> Self {
+        let cluster = owner.cluster.as_ref();
+        let lines = |cluster: &Cluster| {
+            let servers = cluster.servers().iter();
+            let line =
+                |it: &Server| format!("{} {} {}", it.addr.ip(), it.addr.port(), it.ring_points);
+            servers.map(line).collect()
+        };
         Self {
             format: FORMAT,
             server: owner.server.to_string(),
-            ring: owner.ring.map(|epoch| format!("{epoch:08x}")),
+            ring: cluster.map(|cluster| format!("{:08x}", Ring::new(cluster).epoch())),
+            servers: cluster.map(lines),
         }
+    }
+
+    /// The servers of its ring, if they are known.
+    fn cluster(&self) -> Option<Cluster> {
+        let text = self.servers.as_ref()?.join("\n");
+        Cluster::parse(IDENTITY, text.as_bytes()).ok()
     }
 
     fn text(&self) -> String {
@@ -371,8 +442,17 @@ impl Identity {
             Some(ring) => format!("\"{ring}\""),
             None => "null".into(),
         };
+        let servers = match &self.servers {
+            Some(lines) => {
+                let line = |line: &String| format!("    \"{line}\"");
+                let lines: Vec<_> = lines.iter().map(line).collect();
+                format!("[\n{}\n  ]", lines.join(",\n"))
+            }
+            None => "null".into(),
+        };
         format!(
-            "{{\n  \"format\": {},\n  \"server\": \"{}\",\n  \"ring\": {ring}\n}}\n",
+            "{{\n  \"format\": {},\n  \"server\": \"{}\",\n  \"ring\": {ring},\n  \
+             \"servers\": {servers}\n}}\n",
             self.format, self.server
         )
     }

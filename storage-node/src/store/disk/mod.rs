@@ -29,6 +29,7 @@ mod committer;
 pub mod directory;
 mod log;
 pub mod medium;
+pub mod ring_change;
 mod row;
 mod thread;
 

@@ -1,0 +1,597 @@
+//! How many records there are of some kind, and then those records, page by page and in a bounded
+//! memory, although others are put meanwhile.
+//!
+//! ```text
+//!   ring order:  | shown ........| ........ counted |            not looked at yet |
+//!                                ^ shown            ^ counted
+//! ```
+//!
+//! Two cursors go round the ring, first the one that counts, then the one that shows. What changes
+//! ahead of the first is counted when it comes there, and what changes behind the second is past.
+//! Between them, a record that becomes one of the kind is noted as added, to be passed over, and one
+//! that ceases to be is noted as gone, to be shown in the end as it was. So exactly the records are
+//! shown that were counted, each once, and in this version or a later one.
+//!
+//! A cursor moves within a shard while that shard is locked, as it is while a record changes: so
+//! every change is on one side of it. Shards are locked before what is noted, never after.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dkvs_common::ring::Position;
+
+use super::memory::{MemoryStore, lock, shard_number};
+use super::packed::Packed;
+use super::shard::Place;
+
+/// Most memory for what is noted, in bytes.
+pub const NOTED_BYTES_MAX: usize = 16 << 20;
+
+/// What an entry of a table is taken to cost beyond its bytes.
+const NOTE_OVERHEAD_BYTES: usize = 64;
+
+/// Which records are meant.
+pub(super) type Picks = fn(&Packed) -> bool;
+
+/// How much is looked at before the shard's lock is given back, and others have their turn.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimits {
+    /// How many records, at least one.
+    pub records: usize,
+    /// After how many bytes of them no further one is looked at.
+    pub bytes: usize,
+}
+
+/// Where a page ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageEnd {
+    /// At its limits.
+    Full,
+    /// Whoever was shown a record did not take it: it comes first in the next page.
+    Refused,
+    /// There is nothing left.
+    Done,
+    /// More was put or deleted meanwhile than can be noted: which of the rest was counted is not
+    /// known any more.
+    Lost,
+}
+
+/// A count and what was counted, under way. A store has one at a time.
+pub struct Scan {
+    watch: Arc<Watch>,
+    cursor: Cursor,
+    counted: usize,
+}
+
+impl Scan {
+    /// How many records were counted so far.
+    pub fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// The memory that is taken for what changed meanwhile, in bytes.
+    pub fn noted_bytes(&self) -> usize {
+        self.watch.notes().as_ref().map_or(0, |notes| notes.bytes)
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        *self.watch.notes() = None;
+        self.watch.is_on.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Everything up to here was looked at.
+#[derive(Debug, Clone, Default)]
+struct Cursor {
+    /// All of the shards before this one.
+    shard: usize,
+    /// And of this one up to the key at a position, itself included.
+    last: Option<(Position, Box<[u8]>)>,
+}
+
+impl Cursor {
+    fn has_passed(&self, place: Place<'_>) -> bool {
+        let shard = shard_number(place.position);
+        let last = self.last.as_ref();
+        let stands_before = |(position, key): &(Position, Box<[u8]>)| {
+            (place.position, place.key) <= (*position, key)
+        };
+        shard < self.shard || (shard == self.shard && last.is_some_and(stands_before))
+    }
+
+    /// Where its shard is to be gone on with.
+    fn place(&self) -> Place<'_> {
+        let Some((position, key)) = &self.last else {
+            return Place::START;
+        };
+        super::memory::place(*position, key)
+    }
+}
+
+/// What a store tells of its changes while a scan is under way.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// Whether there are any notes; to be looked at with a shard locked.
+    is_on: AtomicBool,
+    notes: Mutex<Option<Notes>>,
+}
+
+struct Notes {
+    picks: Picks,
+    counted: Cursor,
+    shown: Cursor,
+    /// Keys of records that were not counted.
+    added: HashSet<Box<[u8]>>,
+    /// Records that were counted and are no more of the kind, as they were.
+    gone: BTreeMap<Box<[u8]>, Packed>,
+    bytes: usize,
+    is_lost: bool,
+}
+
+impl Watch {
+    /// Notes that `after` takes the place of `before`. The shard of the place is locked.
+    pub(super) fn note(&self, place: Place<'_>, before: Option<&Packed>, after: &Packed) {
+        if self.is_on.load(Ordering::Relaxed)
+            && let Some(notes) = &mut *self.notes()
+        {
+            notes.note(place, before, after);
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Option<Notes>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Notes {
+    fn note(&mut self, place: Place<'_>, before: Option<&Packed>, after: &Packed) {
+        if self.is_lost || !self.counted.has_passed(place) || self.shown.has_passed(place) {
+            return;
+        }
+        let key = place.key;
+        let was = before.filter(|before| (self.picks)(before));
+        match (was, (self.picks)(after)) {
+            (None, true) => match self.gone.remove(key) {
+                Some(gone) => self.bytes -= gone_bytes(&gone),
+                None => {
+                    self.bytes += added_bytes(key);
+                    self.added.insert(key.into());
+                }
+            },
+            (Some(before), false) => {
+                if self.added.remove(key) {
+                    self.bytes -= added_bytes(key);
+                } else {
+                    self.bytes += gone_bytes(before);
+                    self.gone.insert(key.into(), before.duplicate());
+                }
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+        if self.bytes > NOTED_BYTES_MAX {
+            self.added = HashSet::new();
+            self.gone = BTreeMap::new();
+            self.bytes = 0;
+            self.is_lost = true;
+        }
+    }
+
+    /// Whether a record is to be passed over. It is forgotten then, since the cursor passes it.
+    fn take_added(&mut self, key: &[u8]) -> bool {
+        let is_added = self.added.remove(key);
+        if is_added {
+            self.bytes -= added_bytes(key);
+        }
+        is_added
+    }
+}
+
+fn added_bytes(key: &[u8]) -> usize {
+    key.len() + NOTE_OVERHEAD_BYTES
+}
+
+fn gone_bytes(gone: &Packed) -> usize {
+    gone.key().len() + gone.bytes() + 2 * NOTE_OVERHEAD_BYTES
+}
+
+impl MemoryStore {
+    /// Begins to count the records that `picks` picks; none if another scan is under way.
+    pub fn scan(&self, picks: Picks) -> Option<Scan> {
+        let mut notes = self.watch.notes();
+        if notes.is_some() {
+            return None;
+        }
+        *notes = Some(Notes {
+            picks,
+            counted: Cursor::default(),
+            shown: Cursor::default(),
+            added: HashSet::new(),
+            gone: BTreeMap::new(),
+            bytes: 0,
+            is_lost: false,
+        });
+        self.watch.is_on.store(true, Ordering::Relaxed);
+        drop(notes);
+        Some(Scan {
+            watch: Arc::clone(&self.watch),
+            cursor: Cursor::default(),
+            counted: 0,
+        })
+    }
+
+    /// Counts a page; when the last is done, [`Self::show`] may begin. Records that are not picked
+    /// are shown to `other`.
+    pub fn count(
+        &self,
+        scan: &mut Scan,
+        limits: PageLimits,
+        mut other: impl FnMut(&Packed),
+    ) -> PageEnd {
+        let Some(picks) = self.watch.notes().as_ref().map(|notes| notes.picks) else {
+            return PageEnd::Lost;
+        };
+        let counted = &mut scan.counted;
+        let end = self.page(
+            &mut scan.cursor,
+            limits,
+            |held| {
+                match picks(held) {
+                    true => *counted += 1,
+                    false => other(held),
+                }
+                ControlFlow::Continue(())
+            },
+            |cursor| {
+                if let Some(notes) = &mut *self.watch.notes() {
+                    notes.counted = cursor.clone();
+                }
+            },
+        );
+        if end == PageEnd::Done {
+            scan.cursor = Cursor::default();
+        }
+        end
+    }
+
+    /// Shows a page of what was counted, until `take` breaks: it has not taken that record then.
+    pub fn show(
+        &self,
+        scan: &mut Scan,
+        limits: PageLimits,
+        mut take: impl FnMut(&Packed) -> ControlFlow<()>,
+    ) -> PageEnd {
+        let picks = match &*self.watch.notes() {
+            Some(notes) if !notes.is_lost => notes.picks,
+            _ => return PageEnd::Lost,
+        };
+        let is_added = |held: &Packed| {
+            let mut notes = self.watch.notes();
+            notes
+                .as_mut()
+                .is_some_and(|notes| notes.take_added(held.key()))
+        };
+        let end = self.page(
+            &mut scan.cursor,
+            limits,
+            |held| match picks(held) && !is_added(held) {
+                true => take(held),
+                false => ControlFlow::Continue(()),
+            },
+            |cursor| {
+                if let Some(notes) = &mut *self.watch.notes() {
+                    notes.shown = cursor.clone();
+                }
+            },
+        );
+        match end {
+            PageEnd::Done => self.show_gone(limits, take),
+            end => end,
+        }
+    }
+
+    /// Shows what was counted and has gone since. Nothing is noted any more.
+    fn show_gone(
+        &self,
+        limits: PageLimits,
+        mut take: impl FnMut(&Packed) -> ControlFlow<()>,
+    ) -> PageEnd {
+        let mut notes = self.watch.notes();
+        let Some(notes) = notes.as_mut().filter(|notes| !notes.is_lost) else {
+            return PageEnd::Lost;
+        };
+        let mut bytes_left = limits.bytes;
+        for _ in 0..limits.records {
+            let Some((_, gone)) = notes.gone.first_key_value() else {
+                return PageEnd::Done;
+            };
+            if bytes_left == 0 {
+                break;
+            }
+            if take(gone).is_break() {
+                return PageEnd::Refused;
+            }
+            bytes_left = bytes_left.saturating_sub(gone.bytes());
+            if let Some((_, gone)) = notes.gone.pop_first() {
+                notes.bytes -= gone_bytes(&gone);
+            }
+        }
+        PageEnd::Full
+    }
+
+    /// Shows records from a cursor on. `moved` is told where it came to while what it passed is
+    /// still locked.
+    fn page(
+        &self,
+        cursor: &mut Cursor,
+        limits: PageLimits,
+        mut visit: impl FnMut(&Packed) -> ControlFlow<()>,
+        mut moved: impl FnMut(&Cursor),
+    ) -> PageEnd {
+        let (mut records_left, mut bytes_left) = (limits.records.max(1), limits.bytes.max(1));
+        while let Some(shard) = self.shards.get(cursor.shard) {
+            let shard = lock(shard);
+            let (mut last, mut end) = (None, None);
+            for held in shard.after(cursor.place()) {
+                if records_left == 0 || bytes_left == 0 {
+                    end = Some(PageEnd::Full);
+                    break;
+                }
+                if visit(held).is_break() {
+                    end = Some(PageEnd::Refused);
+                    break;
+                }
+                records_left -= 1;
+                bytes_left = bytes_left.saturating_sub(held.bytes());
+                last = Some(held.key());
+            }
+            if end.is_none() {
+                cursor.shard += 1;
+                cursor.last = None;
+            } else if let Some(key) = last {
+                cursor.last = Some((Position::of_key_bytes(key), key.into()));
+            }
+            moved(cursor);
+            if let Some(end) = end {
+                return end;
+            }
+        }
+        PageEnd::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkvs_common::kv::{Key, Value};
+    use dkvs_common::record::{Content, ContentType, Record};
+    use dkvs_common::tag::Tag;
+    use proptest::prelude::*;
+
+    const ONE: PageLimits = PageLimits {
+        records: 1,
+        bytes: 1,
+    };
+
+    /// Values, unless they begin with x.
+    fn picks(held: &Packed) -> bool {
+        !held.is_tombstone() && !held.value().starts_with(b"x")
+    }
+
+    fn put(store: &MemoryStore, key: &str, time: u64, value: Option<&str>) {
+        let key = Key::new(key.to_owned()).unwrap();
+        let content = match value {
+            None => Content::Tombstone,
+            Some(value) => Content::Value {
+                content_type: ContentType::default(),
+                value: Value::new(value.to_owned()).unwrap(),
+            },
+        };
+        let record = Record::new(&key, Tag { time, op: 0 }, content);
+        store.put(&key, &record).unwrap();
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_store_has_one_scan_at_a_time() {
+        let store = MemoryStore::new(usize::MAX);
+        let first = store.scan(picks);
+        assert!(first.is_some() && store.scan(picks).is_none());
+        drop(first);
+        assert!(store.scan(picks).is_some());
+    }
+
+    #[test]
+    fn more_changes_than_can_be_noted_end_it_and_take_no_memory() {
+        let store = MemoryStore::new(usize::MAX);
+        put(&store, "k", 1, Some("v"));
+        let mut scan = store.scan(picks).unwrap();
+        let all = PageLimits {
+            records: usize::MAX,
+            bytes: usize::MAX,
+        };
+        assert_eq!(store.count(&mut scan, all, |_| ()), PageEnd::Done);
+        let (mut number, mut most) = (0, 0);
+        loop {
+            put(&store, &format!("{number:01000}"), 1, Some(""));
+            number += 1;
+            match scan.noted_bytes() {
+                0 => break,
+                bytes => most = most.max(bytes),
+            }
+        }
+        assert!(most <= NOTED_BYTES_MAX && most > NOTED_BYTES_MAX - 2_000);
+        put(&store, "more", 1, Some(""));
+        assert_eq!(scan.noted_bytes(), 0);
+        let shown = store.show(&mut scan, all, |_| ControlFlow::Continue(()));
+        assert_eq!(shown, PageEnd::Lost);
+    }
+
+    /// What is done to a key between two pages.
+    #[derive(Debug, Clone, Copy)]
+    enum Change {
+        Put,
+        PutOther,
+        Delete,
+    }
+
+    proptest! {
+        /// Whatever is put and deleted at any moment: as many are shown as were counted, no key
+        /// twice, none but with a value that it had when it was counted or later, and all that
+        /// were there from beginning to end.
+        #[test]
+        fn exactly_what_was_counted_is_shown(
+            before in prop::collection::vec((0..60u8, 0..3u8), 0..60),
+            script in prop::collection::vec(
+                (
+                    0..3usize,
+                    0..60u8,
+                    prop_oneof![Just(Change::Put), Just(Change::PutOther), Just(Change::Delete)],
+                ),
+                0..200,
+            ),
+            refuse in prop::collection::vec(any::<bool>(), 1..10),
+        ) {
+            let store = MemoryStore::new(usize::MAX);
+            let mut time = 0;
+            let mut change = |key: u8, change: Change| {
+                time += 1;
+                let value = match change {
+                    Change::Put => Some(format!("v{time}")),
+                    Change::PutOther => Some(format!("x{time}")),
+                    Change::Delete => None,
+                };
+                put(&store, &key.to_string(), time, value.as_deref());
+                time
+            };
+            for (key, kind) in before {
+                change(key, [Change::Put, Change::PutOther, Change::Delete][usize::from(kind)]);
+            }
+            let picked = || {
+                let mut keys = HashSet::new();
+                store.walk(Position([0; 20]), None, |held| {
+                    if picks(held) {
+                        keys.insert(text(held.key()));
+                    }
+                    ControlFlow::Continue(())
+                });
+                keys
+            };
+            let mut always = picked();
+            let mut ever: BTreeMap<String, HashSet<String>> = BTreeMap::new();
+            let mut remember = || {
+                let now = picked();
+                store.walk(Position([0; 20]), None, |held| {
+                    if picks(held) {
+                        ever.entry(text(held.key())).or_default().insert(text(held.value()));
+                    }
+                    ControlFlow::Continue(())
+                });
+                always.retain(|key| now.contains(key));
+            };
+            remember();
+            let mut scan = store.scan(picks).unwrap();
+            let mut shown: Vec<(String, String)> = Vec::new();
+            let (mut script, mut refuse) = (script.into_iter(), refuse.into_iter().cycle());
+            let mut is_counted = false;
+            loop {
+                if let Some((pause, key, what)) = script.next() {
+                    change(key, what);
+                    remember();
+                    if pause == 0 {
+                        continue;
+                    }
+                }
+                let end = if is_counted {
+                    let is_refused = refuse.next() == Some(true);
+                    let end = store.show(&mut scan, ONE, |held| {
+                        if is_refused {
+                            return ControlFlow::Break(());
+                        }
+                        shown.push((text(held.key()), text(held.value())));
+                        ControlFlow::Continue(())
+                    });
+                    // One that always refuses would never end.
+                    if is_refused && script.len() == 0 {
+                        refuse = vec![false].into_iter().cycle();
+                    }
+                    end
+                } else {
+                    store.count(&mut scan, ONE, |held| assert!(!picks(held)))
+                };
+                prop_assert_ne!(end, PageEnd::Lost);
+                if end == PageEnd::Done {
+                    if is_counted {
+                        break;
+                    }
+                    is_counted = true;
+                }
+            }
+            prop_assert_eq!(shown.len(), scan.counted());
+            for (key, value) in &shown {
+                prop_assert!(ever[key].contains(value), "{} was never {}", key, value);
+            }
+            let keys: HashSet<_> = shown.iter().map(|(key, _)| key.clone()).collect();
+            prop_assert_eq!(keys.len(), shown.len());
+            prop_assert!(always.is_subset(&keys));
+            prop_assert_eq!(scan.noted_bytes(), 0);
+        }
+    }
+
+    struct Done<'a>(&'a AtomicBool);
+
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_count_holds_while_threads_put_and_delete() {
+        let store = MemoryStore::new(usize::MAX);
+        for number in 0..2_000 {
+            put(&store, &format!("old {number}"), 1, Some("v"));
+        }
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Also when what follows fails.
+            let _done = Done(&is_done);
+            for thread in 0..2 {
+                let (store, is_done) = (&store, &is_done);
+                scope.spawn(move || {
+                    let mut time = 2;
+                    while !is_done.load(Ordering::Relaxed) {
+                        let name = format!("changing {} {}", thread, time % 100);
+                        let value = [Some("v"), None, Some("x")][time as usize % 3];
+                        put(store, &name, time, value);
+                        time += 1;
+                    }
+                });
+            }
+            let limits = PageLimits {
+                records: 50,
+                bytes: 4_096,
+            };
+            for _ in 0..50 {
+                let mut scan = store.scan(picks).unwrap();
+                while store.count(&mut scan, limits, |_| ()) == PageEnd::Full {}
+                let mut shown = HashSet::new();
+                let mut repeats = 0;
+                let mut show = |held: &Packed| {
+                    repeats += usize::from(!shown.insert(text(held.key())));
+                    ControlFlow::Continue(())
+                };
+                while store.show(&mut scan, limits, &mut show) == PageEnd::Full {}
+                assert_eq!((shown.len(), repeats), (scan.counted(), 0));
+                let old = shown.iter().filter(|key| key.starts_with("old"));
+                assert_eq!(old.count(), 2_000);
+            }
+        });
+    }
+}
