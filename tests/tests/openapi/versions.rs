@@ -145,8 +145,9 @@ pub async fn servers_of_both_protocols(witness: &mut Witness) {
         .at(&gateway)
         .ask("getServers", "/servers", "200")
         .await;
-    let ready = witness.at(&gateway).ask("getReadiness", "/readyz", "200");
-    assert_eq!(ready.await.json["advice"].as_array().unwrap().len(), 1);
+    let mut at = witness.at(&gateway);
+    let ready = at.ask("getReadiness", "/readyz", "200").await;
+    assert_eq!(ready.json["advice"].as_array().unwrap().len(), 1);
     let told = reply.json["servers"].as_array().unwrap();
     let protocols: Vec<_> = told.iter().map(|it| &it["protocol"]).collect();
     assert_eq!(

@@ -12,6 +12,7 @@ use dkvs_common::connection::peer::{V1_GREETINGS, V1_PAUSE};
 use dkvs_common::quorum::read::Standing;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
+use dkvs_common::wire::v2::request::Request;
 use dkvs_storage_node::service::access::Access;
 use dkvs_storage_node::service::late::Mailbox;
 use dkvs_storage_node::service::{Config as ServiceConfig, Received, Service};
