@@ -272,7 +272,7 @@ fn tell_read<R>(
         Some(ReadOutcome::Absent) => read.tombstone(),
         _ => None,
     };
-    let report = ReadReport::new(coordinator.shared(), read, tag);
+    let report = ReadReport::new(coordinator.shared(), key, read, tag);
     if read.has_met_v1() {
         return Err(Problem::came_by_v1().with(report));
     }

@@ -207,10 +207,10 @@ pub(super) struct ReadReport<'a> {
 
 impl<'a> ReadReport<'a> {
     /// `tag` is that of the value, or of the tombstone, that won.
-    pub(super) fn new(shared: &'a Shared, read: &Read, tag: Option<Tag>) -> Self {
+    pub(super) fn new(shared: &'a Shared, key: &Key, read: &Read, tag: Option<Tag>) -> Self {
         let replica = |replica: &Replica<Answer>| {
             let mut reason = None;
-            let status = match read.standing(replica) {
+            let status = match read.standing_of(key, replica) {
                 Standing::Match => "match",
                 Standing::Stale => "stale",
                 Standing::Repaired => "repaired",
@@ -241,7 +241,7 @@ impl<'a> ReadReport<'a> {
             quorum: ReadQuorum {
                 n: read.quorum().n(),
                 r: read.quorum().needed(),
-                agreeing: read.agreeing(),
+                agreeing: read.agreeing_on(key),
             },
             replicas: read.replicas().iter().map(replica).collect(),
         }

@@ -13,10 +13,11 @@ use std::time::Instant;
 use super::{Answer, ReadOutcome, ReadReply, Standing};
 use crate::cluster::ServerId;
 use crate::connection::fetch::Digest;
-use crate::kv::Value;
+use crate::kv::{Key, Value};
 use crate::quorum::params::Quorum;
 use crate::quorum::tally::{Recorded, Replica, Tally, Word};
 use crate::quorum::{Ask, Transmit, Version};
+use crate::record::{Content, checksum};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 
@@ -331,6 +332,27 @@ impl Read {
                 _ => Standing::Differs,
             },
         }
+    }
+
+    /// Whether a replica told by a digest alone that it holds what was read of `key`: the digest is
+    /// the one that the value would have there. The value was not fetched, so this is good enough to
+    /// show where the replica stands, and not to decide by.
+    pub fn has_same_digest(&self, key: &Key, replica: &Replica<Answer>) -> bool {
+        let (Some(ReadOutcome::Found(winner, _)), Word::Answer(Answer::Holds(place, _))) =
+            (&self.outcome, replica.word)
+        else {
+            return false;
+        };
+        let held = self.values.get(place).map(|held| &held.known);
+        let Some(Known::Digest { digest, .. }) = held else {
+            return false;
+        };
+        let content = Content::Value {
+            content_type: digest.content_type.clone(),
+            value: winner.clone(),
+        };
+        digest.value_bytes as usize == winner.len()
+            && digest.checksum == checksum(key, digest.tag, &content)
     }
 
     fn decide_once(&mut self) {

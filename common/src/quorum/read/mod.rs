@@ -15,7 +15,7 @@ use super::write::WriteReply;
 use super::{Refusal, Transmit, Version};
 use crate::cluster::ServerId;
 use crate::connection::fetch::Digest;
-use crate::kv::Value;
+use crate::kv::{Key, Value};
 use crate::record::Content;
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
@@ -301,5 +301,24 @@ impl Read {
     /// Where a replica of this read stands.
     pub fn standing(&self, replica: &Replica<Answer>) -> Standing {
         of_either!(self, read => read.standing(replica))
+    }
+
+    /// The same of a read of `key`, which tells more: a replica that told of a long value by its
+    /// digest alone matches if the digest is that of what was read.
+    pub fn standing_of(&self, key: &Key, replica: &Replica<Answer>) -> Standing {
+        match self {
+            Self::Agreement(read) if read.has_same_digest(key, replica) => Standing::Match,
+            _ => self.standing(replica),
+        }
+    }
+
+    /// How many replicas stand behind the outcome of a read of `key`, those that match by their
+    /// digests included.
+    pub fn agreeing_on(&self, key: &Key) -> usize {
+        let is_of_digest = |replica: &&Replica<Answer>| match self {
+            Self::Agreement(read) => read.has_same_digest(key, replica),
+            Self::Linearizable(_) => false,
+        };
+        self.agreeing() + self.replicas().iter().filter(is_of_digest).count()
     }
 }
