@@ -3,7 +3,7 @@
 //! A panic is a defect: what the thread was at is half done, and others may wait for it for ever.
 //! So it ends the process, in whichever thread or task it happens, and whoever started the process
 //! can start it again. The one exception is the engine of the durable store, which panics over some
-//! damaged files: [`contain`] makes an error of that.
+//! damaged files: `contain` makes an error of that.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;

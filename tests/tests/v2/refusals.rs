@@ -96,6 +96,39 @@ async fn what_enough_servers_can_take_is_done_though_the_gateway_has_met_none_of
     }
 }
 
+/// The first write finds out, and may be on the one that has room. What follows is not begun, but for
+/// what the others may have room for.
+#[tokio::test]
+async fn what_servers_have_no_room_for_is_not_begun_on_the_one_that_has() {
+    for query in ["w=2", "w=2&consistency=agreement"] {
+        let full = || PROGRAMS.node(&["--max-memory", "400", "k", "v"]);
+        let ours = vec![full(), full(), PROGRAMS.node(&[])];
+        let mixed = Mixed::of(ours, 0, Manner::Sound, &["--workers", "1"]);
+        let value = [b'v'; 300];
+        let all = format!("{query}&wait=all");
+        let first = mixed.ask(&Method::PUT, b"one", &all, &value).await;
+        assert_eq!(
+            (first.status.as_u16(), first.problem()),
+            (507, "storage-full")
+        );
+        assert_eq!((first.count("stored"), first.count("refused")), (1, 2));
+        assert_eq!(first.json["outcome"], "unknown", "{first:?}");
+
+        let second = mixed.ask(&Method::PUT, b"two", query, &value).await;
+        assert_eq!(
+            (second.status.as_u16(), second.problem()),
+            (507, "storage-full")
+        );
+        assert_eq!(second.json["outcome"], "not_applied", "{second:?}");
+        assert_eq!(mixed.held(b"two"), [v1::NUL; 3]);
+
+        let short = mixed.ask(&Method::PUT, b"two", query, b"v").await;
+        assert_eq!(short.status, 200, "{short:?}");
+        let deleted = mixed.ask(&Method::DELETE, b"k", query, b"").await;
+        assert_eq!(deleted.status, 200, "{deleted:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_write_that_turns_on_a_silent_server_waits_for_it_and_is_stored_nowhere() {
     let mixed = Mixed::start(1, 2, &AUTO);

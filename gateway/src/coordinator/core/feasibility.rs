@@ -15,7 +15,11 @@
 //! again before each round that stores. Servers that were not met count as able, unless the content
 //! is such that some are not: then they are pinged first, which has them greeted.
 //!
-//! That a server was full, or busy, is not known here: it may have room by the time it is asked.
+//! A server that had no room for a value is taken to have none for one that is as long, for
+//! [`FULL_REST`]; then it is asked again, since it may have room by then. That a server was busy tells
+//! nothing of the next write.
+
+use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::connection::link::MESSAGE_BYTES_CERTAIN;
@@ -28,8 +32,20 @@ use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::record::Content;
 
 use super::request::{Machine, Subject};
-use super::words::{Asked, Question, RequestId, v1_refusal};
+use super::words::{Asked, Heard, Question, RequestId, Token, v1_refusal};
 use super::{Core, Now, Protocol};
+
+/// For how long a server that had no room is not asked to store as much again.
+const FULL_REST: Duration = Duration::from_secs(1);
+
+/// A server that had no room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Full {
+    /// When it said so.
+    at: Instant,
+    /// For a key and a value of so many bytes, or more.
+    bytes: usize,
+}
 
 /// What is known of a server before it is asked to store something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +64,8 @@ enum Facts {
     V2 {
         message_bytes_max: usize,
         value_bytes_max: u32,
+        /// It has no room for a key and a value of so many bytes.
+        full_bytes: Option<usize>,
     },
 }
 
@@ -89,7 +107,9 @@ fn can_take(server: Facts, key: &Key, content: &Content) -> Result<(), Refusal> 
         Facts::V2 {
             message_bytes_max,
             value_bytes_max,
+            full_bytes,
         } => {
+            let is_full = full_bytes.is_some_and(|bytes| pair_bytes(key, content) >= Some(bytes));
             let key_bytes_max = put_key_bytes_max(content, message_bytes_max);
             match content {
                 _ if key.as_bytes().len() > key_bytes_max => {
@@ -99,9 +119,18 @@ fn can_take(server: Facts, key: &Key, content: &Content) -> Result<(), Refusal> 
                 Content::Value { value, .. } if value.len() > value_bytes_max as usize => {
                     Err(Refusal::TooLarge { value_bytes_max })
                 }
+                _ if is_full => Err(Refusal::Full),
                 _ => Ok(()),
             }
         }
+    }
+}
+
+/// What a key and its value take of a server's room; a tombstone is taken by full servers, too.
+fn pair_bytes(key: &Key, content: &Content) -> Option<usize> {
+    match content {
+        Content::Value { value, .. } => Some(key.as_bytes().len() + value.len()),
+        Content::Tombstone => None,
     }
 }
 
@@ -173,7 +202,7 @@ impl<W> Core<W> {
             }
             let needs_tags = request.needs_tags();
             let replicas = write.replicas().iter().map(|replica| replica.server);
-            let facts = |server| (server, self.facts(server, needs_tags, &request.met));
+            let facts = |server| (server, self.facts(server, needs_tags, &request.met, now.at));
             let servers = replicas.map(facts);
             let needed = usize::from(write.quorum().needed());
             let is_v1_asked = self.protocol == Protocol::Auto && !needs_tags;
@@ -212,12 +241,41 @@ impl<W> Core<W> {
         }
     }
 
-    fn facts(&self, server: ServerId, needs_tags: bool, met: &[(ServerId, Met)]) -> Facts {
+    /// A server has answered a put: notes whether it has room.
+    pub(super) fn note_room(&mut self, token: Token, from: ServerId, heard: &Heard, now: Now) {
+        let (Asked::Put { .. }, Heard::Write(reply)) = (token.asked, heard) else {
+            return;
+        };
+        let request = self.requests.get(&token.id);
+        let bytes = request.and_then(|request| match &request.subject {
+            Subject::Put { key, content, .. } => pair_bytes(key, content),
+            _ => None,
+        });
+        let full = &mut self.full[from.index()];
+        match (reply, bytes) {
+            (WriteReply::Refused(Refusal::Full), Some(bytes)) => {
+                *full = Some(Full { at: now.at, bytes });
+            }
+            (WriteReply::Stored, _) => *full = None,
+            _ => {}
+        }
+    }
+
+    fn facts(
+        &self,
+        server: ServerId,
+        needs_tags: bool,
+        met: &[(ServerId, Met)],
+        now: Instant,
+    ) -> Facts {
         let met = met.iter().find(|(met, _)| *met == server);
         match (self.speaks(server), met) {
             (Speaks::V2(greeting), _) => Facts::V2 {
                 message_bytes_max: self.message_bytes_max(server),
                 value_bytes_max: greeting.value_bytes_max,
+                full_bytes: self.full[server.index()]
+                    .filter(|full| now < full.at + FULL_REST)
+                    .map(|full| full.bytes),
             },
             (Speaks::V1, _) if needs_tags || self.protocol == Protocol::V2 => Facts::NotV2,
             (Speaks::V1, _) => Facts::V1,
@@ -244,10 +302,17 @@ mod tests {
     const V2: Facts = Facts::V2 {
         message_bytes_max: 1_184,
         value_bytes_max: 1 << 20,
+        full_bytes: None,
+    };
+    const FULL_V2: Facts = Facts::V2 {
+        message_bytes_max: 1_184,
+        value_bytes_max: 1 << 20,
+        full_bytes: Some(100),
     };
     const SMALL_V2: Facts = Facts::V2 {
         message_bytes_max: 496,
         value_bytes_max: 10_000,
+        full_bytes: None,
     };
 
     fn key(bytes: usize) -> Key {
@@ -320,6 +385,11 @@ mod tests {
             (V2, key(1_136), &huge, Err(key_too_long(1_135))),
             (SMALL_V2, key(447), &long, Err(too_large(10_000))),
             (SMALL_V2, key(448), &long, Err(key_too_long(447))),
+            (FULL_V2, key(1), &value([0; 99]), Err(Refusal::Full)),
+            (FULL_V2, key(1), &value([0; 98]), Ok(())),
+            (FULL_V2, key(99), &short, Err(Refusal::Full)),
+            (FULL_V2, key(100), &Content::Tombstone, Ok(())),
+            (FULL_V2, key(1), &huge, Err(too_large(1 << 20))),
             (Facts::Unmet, key(32_753), &huge, Ok(())),
             (Facts::Unknown, key(32_753), &huge, Ok(())),
         ] {

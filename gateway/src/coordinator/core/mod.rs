@@ -55,6 +55,7 @@ use super::{NotBegun, Protocol, Settings, Shared, Wait};
 use crate::histogram::Histogram;
 use counts::Counts;
 use deadlines::Deadlines;
+use feasibility::Full;
 use links::Links;
 use probe::Probe;
 use request::{InFlight, Next, Subject};
@@ -140,6 +141,8 @@ pub struct Core<W> {
     /// Of reads that have ended.
     notes: Notes,
     links: Links,
+    /// By server: whether it had no room a moment ago.
+    full: Vec<Option<Full>>,
     /// Numbers for links to begin with, one each.
     random: Vec<u64>,
     /// Mints tags greater than those that a server was heard to hold.
@@ -174,6 +177,7 @@ impl<W> Core<W> {
             deadlines: Deadlines::default(),
             notes: Notes::default(),
             links: Links::new(servers),
+            full: vec![None; servers],
             clock: TagClock::new(random() as u32),
             random: (0..servers).map(|_| random()).collect(),
             memory,
@@ -753,6 +757,7 @@ impl<W> Core<W> {
 
     /// A server has its word. Whatever that makes necessary is done.
     fn hear(&mut self, token: Token, from: ServerId, heard: Heard, now: Now) {
+        self.note_room(token, from, &heard, now);
         if let (Asked::Repair { .. }, Heard::Write(WriteReply::Stored)) = (token.asked, &heard) {
             self.counts.servers[from.index()].repairs_stored += 1;
         }
