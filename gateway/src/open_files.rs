@@ -76,7 +76,7 @@ impl Wish {
 mod tests {
     use super::*;
 
-    const DOCUMENTS: &str = include_str!("../../docs/operations.md");
+    const DOCUMENTS: &str = include_str!("../../docs/operations/deploy.md");
 
     fn wish(workers: usize, servers: usize, embedded: usize, connections_max: usize) -> Wish {
         Wish {

@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_documents_say_what_a_server_wants() {
-        let documents = include_str!("../../docs/operations.md");
+        let documents = include_str!("../../docs/operations/deploy.md");
         let formula = format!("server:   {RESERVED} + workers × {PER_WORKER}\n");
         assert!(documents.contains(&formula), "{formula}");
         assert_eq!(wanted_by_server(2), RESERVED + 2 * PER_WORKER);

@@ -1,5 +1,5 @@
 //! A cluster is rolled, servers and gateways one after the other, and no request fails: as
-//! docs/operations.md tells operators, under "Upgrading without a failed request".
+//! docs/operations/upgrade.md tells operators, under "Upgrading without a failed request".
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

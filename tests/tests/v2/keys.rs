@@ -72,7 +72,7 @@ async fn a_gateway_without_a_key_or_with_another_stores_nothing() {
     assert_eq!(none.statuses(), ["absent"; 3]);
 }
 
-/// The recipe of docs/operations.md.
+/// The recipe of docs/operations/configure.md.
 #[tokio::test]
 async fn keys_are_replaced_under_load_and_no_request_fails() {
     const CLIENTS: usize = 8;
