@@ -62,14 +62,20 @@ fn carry_out(flags: Flags) -> anyhow::Result<()> {
 
 /// Whether the settings, and the files that they name, are such as to serve with.
 fn check(config: &Config) -> anyhow::Result<()> {
+    // For what is no reason to refuse them.
+    log::start(&config.log, config.log_format).context(log::NO_THREAD)?;
     let servers = match &config.servers {
         Servers::File(path) => {
             let cluster = read_cluster(path)?;
-            let replication = replication(config.replication, &cluster)?;
             let servers = cluster.servers().len();
+            let replication = replication(config.replication, servers)?;
             format!("{servers} servers, each key on {replication} of them")
         }
-        Servers::Embedded(_) => "servers inside the gateway".to_owned(),
+        Servers::Embedded(embedded) => {
+            let servers = EmbeddedCluster::check(embedded)?;
+            let replication = replication(config.replication, servers)?;
+            format!("{servers} servers inside the gateway, each key on {replication} of them")
+        }
     };
     let files = Files::open(config)?;
     let has = |is_there: bool| if is_there { "with" } else { "without" };
@@ -115,7 +121,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
             (embedded.cluster().clone(), Some(embedded))
         }
     };
-    let replication = replication(config.replication, &cluster)?;
+    let replication = replication(config.replication, cluster.servers().len())?;
     let workers = config
         .workers
         .map_or_else(default_workers, |workers| workers.get());
@@ -282,8 +288,7 @@ fn warn_of_what_is_readable(config: &Config, listen: SocketAddr) {
     }
 }
 
-fn replication(set: Option<NonZeroU8>, cluster: &Cluster) -> anyhow::Result<u8> {
-    let servers = cluster.servers().len();
+fn replication(set: Option<NonZeroU8>, servers: usize) -> anyhow::Result<u8> {
     let Some(replication) = set else {
         return Ok(u8::try_from(servers.min(3)).expect("at most three"));
     };

@@ -116,31 +116,42 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(certificates)
 }
 
-/// Refuses certificates with which no client would go on: those that have expired, and those that
-/// are not valid yet.
+/// Refuses a certificate of the gateway with which no client would go on: one that has expired, or
+/// is not valid yet. Of those behind it clients may need none, so a warning has to do.
 fn refuse_out_of_date(certificates: &[CertificateDer<'_>], path: &Path) -> anyhow::Result<()> {
     let (name, now) = (path.display(), UnixTime::now());
-    let days = |seconds: u64| seconds.div_ceil(24 * 60 * 60);
     for (number, certificate) in (1..).zip(certificates) {
-        match verdict(certificate, now) {
-            Some(CertificateError::ExpiredContext { not_after, .. }) => {
-                let since = days(now.as_secs().saturating_sub(not_after.as_secs()));
-                bail!(
-                    "certificate {number} in {name} has expired, {since} days ago or less: no client \
-                     would go on with it; put a new one there, or set the clock if it is wrong"
-                )
-            }
-            Some(CertificateError::NotValidYetContext { not_before, .. }) => {
-                let until = days(not_before.as_secs().saturating_sub(now.as_secs()));
-                bail!(
-                    "certificate {number} in {name} is not valid yet, for {until} days or less: no \
-                     client would go on with it; set the clock if it is wrong, or put another there"
-                )
-            }
-            _ => {}
+        match out_of_date(certificate, now) {
+            Some(what) if number == 1 => bail!(
+                "certificate 1 in {name} {what}: no client would go on with it; put another there, \
+                 or set the clock if it is wrong"
+            ),
+            Some(what) => tracing::warn!(
+                "certificate {number} in {name} {what}: clients that need it would not go on"
+            ),
+            None => {}
         }
     }
     Ok(())
+}
+
+/// That a certificate has expired, or is not valid yet, and by how much.
+fn out_of_date(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
+    let days = |from: UnixTime, to: UnixTime| {
+        let seconds = to.as_secs().saturating_sub(from.as_secs());
+        seconds.div_ceil(24 * 60 * 60)
+    };
+    match verdict(certificate, now)? {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            let since = days(not_after, now);
+            Some(format!("has expired, {since} days ago or less"))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            let until = days(now, not_before);
+            Some(format!("is not valid yet, for {until} days or less"))
+        }
+        _ => None,
+    }
 }
 
 /// What a client that trusts nobody says of a certificate. It looks at the times first.

@@ -398,6 +398,12 @@ impl TokenFile {
 }
 
 fn load(path: &Path) -> anyhow::Result<Tokens> {
+    // Not to be repeated in a log.
+    anyhow::ensure!(
+        !is_token(path.as_os_str()),
+        "`tokens` is a token, and has to be the path of a file of tokens; callers keep theirs in \
+         DKVS_TOKEN"
+    );
     let text = key_file::read_private(path, "who may do what is in it")?;
     Ok(Tokens::parse(&path.display().to_string(), &text)?)
 }

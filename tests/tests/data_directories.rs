@@ -149,6 +149,12 @@ fn a_directory_that_does_not_know_the_servers_of_its_ring_learns_them_first() {
         refused.contains("with the servers file that it had"),
         "{refused}"
     );
+    let declared = [&grown[..], &["--declare", "complete"]].concat();
+    assert_eq!(
+        refusal(ours, &data, &declared),
+        refused,
+        "not known, whatever is declared"
+    );
     end(node(ours, &data, &ring));
     assert_eq!(fs::read_to_string(&identity).unwrap(), text);
     let refused = refusal(ours, &data, &grown);

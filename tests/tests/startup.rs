@@ -180,6 +180,7 @@ fn the_programs_tell_shells_and_man_what_they_take() {
 fn settings_are_checked_without_starting_anything() {
     let good = ServersFile::with_text("127.0.0.1 4100 3\n127.0.0.1 4101 3\n");
     let bad = ServersFile::with_text("127.0.0.1 x 3\n");
+    let token = format!("dkvs_{}", "a".repeat(42) + "A");
     let run = |program: &str, arguments: &[&str]| {
         let mut command = Command::new(program);
         command.args(arguments).arg("--check-config");
@@ -202,10 +203,21 @@ fn settings_are_checked_without_starting_anything() {
             &["--replication", "9", "--servers", good.path()],
             "at most their number",
         ),
+        (&["--replication", "6"], "the cluster has 5 servers"),
+        (
+            &["--replication", "4", "--embedded", "3"],
+            "the cluster has 3 servers",
+        ),
+        (
+            &["--data-dir", "/nonexistent", "--declare", "complete"],
+            "nothing to declare",
+        ),
+        (&["--tokens", &token], "has to be the path of a file"),
     ] {
         let (status, _, stderr) = run(PROGRAMS.gateway, arguments);
         assert!(!status.success(), "{arguments:?}");
         assert!(stderr.contains(expected), "{stderr}");
+        assert!(!stderr.contains(&token), "a secret: {stderr}");
     }
     let node = |arguments: &[&str]| {
         run(

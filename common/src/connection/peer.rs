@@ -71,6 +71,9 @@ pub struct Config {
     pub window_bytes_max: usize,
     /// The ring that this client belongs to.
     pub epoch: u32,
+    /// Whether a server that speaks DKVS/1 only is going to be asked by that, for which nothing here
+    /// is too long. So what is too long is told of only when it is known that the server is none.
+    pub is_v1_asked: bool,
     /// The cluster's keys, if it has any, and this client's address as the server sees it.
     pub keys: Option<(Arc<Keys>, SocketAddrV4)>,
 }
@@ -197,6 +200,8 @@ pub struct Peer<T> {
     greeting: Greeted,
     /// How many greetings in a row were answered by DKVS/1 and not by DKVS/2.
     v1_greetings: u32,
+    /// The last of these. An answer by DKVS/2 to any of them counts, however late.
+    v1_answered: VecDeque<RequestId>,
     /// Of the server that was last met.
     incarnation: Option<Incarnation>,
     session: u64,
@@ -271,6 +276,7 @@ impl<T: Copy> Peer<T> {
                 ends: now,
             },
             v1_greetings: 0,
+            v1_answered: VecDeque::new(),
             incarnation: None,
             session: 0,
             sequence: 0,
@@ -364,7 +370,8 @@ impl<T: Copy> Peer<T> {
         let (message, block) = encode(id, request);
         let message_bytes = message.len() + block.len();
         let message_bytes_max = self.message_bytes_max();
-        if message_bytes > message_bytes_max {
+        let may_speak_v1 = self.config.is_v1_asked && self.speaks == Speaks::Unknown;
+        if message_bytes > message_bytes_max && !may_speak_v1 {
             return Err(RequestError::TooLong {
                 message_bytes,
                 message_bytes_max,
@@ -653,8 +660,14 @@ impl<T: Copy> Peer<T> {
 
     fn handle_reply(&mut self, id: RequestId, reply: Reply, now: Instant) {
         if self.greeting.under_way == Some(id) {
-            self.handle_greeting_reply(&reply, now);
-            return;
+            let first = (self.greeting.transmissions, self.greeting.first_sent);
+            if let (1, Some(sent), Reply::Greeting(_)) = (first.0, first.1, &reply) {
+                self.round_trip.sample(now.saturating_duration_since(sent));
+            }
+            return self.handle_greeting_reply(&reply, now);
+        }
+        if self.v1_answered.contains(&id) && !matches!(self.speaks, Speaks::V2(_)) {
+            return self.handle_greeting_reply(&reply, now);
         }
         #[cfg(feature = "mutants")]
         if let Some(token) = self.answered.get(&id).copied() {
@@ -708,12 +721,10 @@ impl<T: Copy> Peer<T> {
         let Reply::Greeting(greeting) = reply else {
             return;
         };
-        if let (1, Some(sent)) = (self.greeting.transmissions, self.greeting.first_sent) {
-            self.round_trip.sample(now.saturating_duration_since(sent));
-        }
         self.greeting.under_way = None;
         self.greeting.send_at = None;
         self.v1_greetings = 0;
+        self.v1_answered.clear();
         let before = self.incarnation;
         if before.is_none_or(|before| before.boot_id != greeting.boot_id) {
             self.incarnation = Some(Incarnation {
@@ -734,13 +745,19 @@ impl<T: Copy> Peer<T> {
     /// An empty datagram: the greeting that is under way counts as answered by DKVS/1, once.
     fn handle_v1_answer(&mut self, now: Instant) {
         self.counters.v1_answers += 1;
+        let Some(greeting) = self.greeting.under_way else {
+            return;
+        };
         if self.greeting.transmissions == 0
-            || self.greeting.under_way.is_none()
             || std::mem::replace(&mut self.greeting.is_answered_by_v1, true)
         {
             return;
         }
         self.v1_greetings = self.v1_greetings.saturating_add(1);
+        if self.v1_answered.len() == V1_GREETINGS as usize {
+            self.v1_answered.pop_front();
+        }
+        self.v1_answered.push_back(greeting);
         let is_believed = mutants::is_on(Mutant::V1AnswerBelieved);
         if matches!(self.speaks, Speaks::V2(_)) && !is_believed {
             return;
@@ -766,6 +783,7 @@ impl<T: Copy> Peer<T> {
     pub fn handle_unreachable(&mut self, now: Instant) {
         self.speaks = Speaks::Unknown;
         self.v1_greetings = 0;
+        self.v1_answered.clear();
         self.greeting.under_way = None;
         self.greeting.send_at = None;
         self.greeting.ends = now;

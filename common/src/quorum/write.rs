@@ -200,6 +200,11 @@ impl Write {
         (self.tally.pending() > 0).then_some(self.deadline)
     }
 
+    /// Whether it is sent again, by [`Self::again`].
+    pub fn is_resubmission(&self) -> bool {
+        self.is_resubmission
+    }
+
     /// What it promises.
     pub fn level(&self) -> Level {
         self.level
@@ -209,6 +214,12 @@ impl Write {
     pub fn is_before_asking(&self) -> bool {
         let is_minting = matches!(self.phase, Phase::Minting(_));
         self.outcome.is_none() && (is_minting || self.transmitted == 0)
+    }
+
+    /// Whether the replicas that have told what they hold, if any have, hold nothing for the key.
+    pub fn is_of_new_key(&self) -> bool {
+        let mut answers = self.tally.answers().peekable();
+        answers.peek().is_some() && answers.all(|told| *told == WriteReply::Tag(Tag::ZERO))
     }
 
     /// Ends the write before anybody is asked anything more: of each of these replicas it is known
@@ -223,6 +234,7 @@ impl Write {
         self.is_withheld = true;
         self.tally = Tally::new(self.tally.list(), self.started);
         self.transmitted = self.tally.replicas().len();
+        self.round += 1;
         for (server, word) in words {
             self.tally.record(server, word, now);
         }

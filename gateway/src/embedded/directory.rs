@@ -22,8 +22,20 @@ use crate::config::Embedded;
 
 const SERVERS_FILE: &str = "servers.txt";
 
+const NOTHING_TO_DECLARE: &str = "there is nothing to declare; start without --declare";
+
 /// The servers file's name until all data directories are there.
 const SERVERS_FILE_NEW: &str = "servers.new";
+
+/// How many servers have their data directories in one directory; none if it is new.
+pub(super) fn check(path: &Path, embedded: &Embedded) -> anyhow::Result<Option<usize>> {
+    let Some(text) = read_servers_file(path)? else {
+        ensure!(embedded.declaration.is_none(), NOTHING_TO_DECLARE);
+        return Ok(None);
+    };
+    let cluster = cluster_of_file(path, &text, embedded)?;
+    Ok(Some(cluster.servers().len()))
+}
 
 /// The servers whose data directories are in one directory, or new ones.
 pub(super) fn prepare(
@@ -31,12 +43,33 @@ pub(super) fn prepare(
     embedded: &Embedded,
 ) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
     fs::create_dir_all(path)?;
+    match read_servers_file(path)? {
+        Some(text) => start_again(path, &text, embedded),
+        None => start_new(path, embedded),
+    }
+}
+
+fn read_servers_file(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     let servers_file = path.join(SERVERS_FILE);
     match fs::read(&servers_file) {
-        Ok(text) => start_again(path, &text, embedded),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => start_new(path, embedded),
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", servers_file.display())),
     }
+}
+
+/// The servers that there are, if they are as many as are wanted.
+fn cluster_of_file(path: &Path, text: &[u8], embedded: &Embedded) -> anyhow::Result<Cluster> {
+    let cluster = Cluster::parse(&path.join(SERVERS_FILE).display().to_string(), text)?;
+    let servers = cluster.servers().len();
+    if let Some(wanted) = embedded.servers {
+        ensure!(
+            usize::from(wanted.get()) == servers,
+            "it has {servers} servers, and `embedded` is {wanted}; leave that out, or give another \
+             directory"
+        );
+    }
+    Ok(cluster)
 }
 
 fn start_new(path: &Path, embedded: &Embedded) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
@@ -77,16 +110,8 @@ fn start_again(
     text: &[u8],
     embedded: &Embedded,
 ) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
-    let cluster = Cluster::parse(&path.join(SERVERS_FILE).display().to_string(), text)?;
+    let cluster = cluster_of_file(path, text, embedded)?;
     let servers = cluster.servers();
-    if let Some(wanted) = embedded.servers {
-        ensure!(
-            usize::from(wanted.get()) == servers.len(),
-            "it has {} servers, and `embedded` is {wanted}; leave that out, or give another \
-             directory",
-            servers.len()
-        );
-    }
     let bind = |server: &Server| {
         Sockets::bind(server.addr.into(), NonZeroUsize::MIN).with_context(|| {
             format!(
@@ -145,10 +170,7 @@ fn open_all(
             opened,
         });
     }
-    ensure!(
-        is_declared,
-        "there is nothing to declare; start without --declare"
-    );
+    ensure!(is_declared, NOTHING_TO_DECLARE);
     Ok((cluster, prepared))
 }
 

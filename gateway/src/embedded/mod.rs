@@ -61,6 +61,18 @@ struct Prepared {
 }
 
 impl EmbeddedCluster {
+    /// How many servers would be started, as far as nothing has to be opened for that. Fails if they
+    /// certainly would not be.
+    pub fn check(embedded: &Embedded) -> anyhow::Result<usize> {
+        let found = match &embedded.data_dir {
+            Some(path) => directory::check(path, embedded)
+                .with_context(|| format!("cannot use the data directory {}", path.display()))?,
+            None => None,
+        };
+        let wanted = embedded.servers.unwrap_or(SERVERS_DEFAULT);
+        Ok(found.unwrap_or_else(|| wanted.get().into()))
+    }
+
     /// Starts the servers, all on one thread of their own. They answer what one of these keys
     /// proves, whichever there are at the time; if none are given, what a new one does.
     pub fn start(embedded: &Embedded, keys: Option<watch::Receiver<Keys>>) -> anyhow::Result<Self> {

@@ -1,5 +1,6 @@
 //! The ring, the servers, and the gateway's own health.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -267,16 +268,14 @@ pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<B
     }
     let coordinator = &app.0.coordinator;
     let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
-    let cluster = &coordinator.shared().cluster;
-    let advice = cluster.servers().iter().zip(&statuses);
+    // Anybody may ask: which servers they are, /servers tells those who may know.
+    let mut advice = BTreeMap::<_, usize>::new();
+    for text in statuses.iter().filter_map(|it| advice_on(coordinator, it)) {
+        *advice.entry(text).or_default() += 1;
+    }
     let advice: Vec<String> = advice
-        .filter_map(|(server, status)| {
-            Some(format!(
-                "{}: {}",
-                server.addr,
-                advice_on(coordinator, status)?
-            ))
-        })
+        .into_iter()
+        .map(|(text, servers)| format!("servers: {servers}, which /servers names; {text}"))
         .collect();
     let servers = statuses.len();
     let reachable = statuses.iter().filter(|status| status.is_reachable).count();

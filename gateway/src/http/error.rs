@@ -517,27 +517,32 @@ impl Problem {
 
     /// A write met something newer under which it does not count as done: one that was sent again,
     /// with no replica that holds it or too few, or something that came by DKVS/1.
-    pub(super) fn superseded(report: WriteReport<'_>) -> Self {
+    pub(super) fn superseded(is_resubmission: bool, report: WriteReport<'_>) -> Self {
         let (n, w) = (report.quorum.n, report.quorum.w);
-        let what = match report.consistency {
-            "linearizable" => {
-                format!(
-                    "{w} or more of the {n} replicas hold a newer value, and none holds this one"
-                )
-            }
-            _ => format!(
-                "so many of the {n} replicas hold a newer value that {w} can no longer confirm \
-                 this one"
-            ),
+        let what = if !is_resubmission {
+            format!(
+                "so many of the {n} replicas hold a record that came by DKVS/1, which may be newer, \
+                 that {w} can no longer confirm this one; whether it is on others is not known: to \
+                 write it now, send it again"
+            )
+        } else if report.consistency == "linearizable" {
+            format!(
+                "{w} or more of the {n} replicas hold a newer value, and none holds this one under \
+                 its tag; whether it was there before is not known: to write it now, leave the tag \
+                 out"
+            )
+        } else {
+            format!(
+                "so many of the {n} replicas hold a newer value that {w} can no longer confirm this \
+                 one under its tag; whether it was there before is not known: to write it now, \
+                 leave the tag out"
+            )
         };
         Self::new(
             StatusCode::CONFLICT,
             "superseded",
             "A newer value is there",
-            format!(
-                "{what} under its tag; whether it was there before is not known: to write it now, \
-                 leave the tag out"
-            ),
+            what,
         )
         .with(report)
     }

@@ -163,7 +163,9 @@ fn tell_written(
                 None => Problem::write_unreachable(report),
             })
         }
-        Some(WriteOutcome::Superseded) => Err(Problem::superseded(report)),
+        Some(WriteOutcome::Superseded) => {
+            Err(Problem::superseded(written.write.is_resubmission(), report))
+        }
         Some(WriteOutcome::Unreachable) => Err(Problem::write_unreachable(report)),
         Some(WriteOutcome::TimedOut) | None => Err(Problem::write_timeout(report)),
     }
@@ -266,16 +268,17 @@ fn tell_read<R>(
     started: Instant,
     show: impl FnOnce(Found<'_>) -> Result<R, Problem>,
 ) -> Result<R, Problem> {
-    let outcome = read.outcome();
+    // So it is told, too, if it ended before it could tell for that reason.
+    let outcome = match read.has_met_v1() {
+        true => Some(&ReadOutcome::CameByV1),
+        false => read.outcome(),
+    };
     let tag = match outcome {
         Some(ReadOutcome::Found(_, version)) => version.tag,
         Some(ReadOutcome::Absent) => read.tombstone(),
         _ => None,
     };
     let report = ReadReport::new(coordinator.shared(), key, read, tag);
-    if read.has_met_v1() {
-        return Err(Problem::came_by_v1().with(report));
-    }
     match outcome {
         Some(ReadOutcome::Found(value, version)) => show(Found {
             value,
@@ -284,8 +287,8 @@ fn tell_read<R>(
             elapsed_us: micros(started.elapsed()),
         }),
         Some(ReadOutcome::Absent) => Err(Problem::key_not_found(report)),
-        Some(ReadOutcome::Disagree) => Err(Problem::replicas_disagree(report)),
         Some(ReadOutcome::CameByV1) => Err(Problem::came_by_v1().with(report)),
+        Some(ReadOutcome::Disagree) => Err(Problem::replicas_disagree(report)),
         Some(ReadOutcome::Unreachable) => {
             let replicas = read.replicas().iter();
             let refusals = replicas.filter_map(|replica| match read.standing(replica) {

@@ -204,6 +204,9 @@ impl Query {
                  reply gave"
                     .to_owned()
             }
+            Ok(tag) if tag.is_by_v1() => {
+                "it is the tag of a record that came by DKVS/1, and of no write by HTTP".to_owned()
+            }
             Ok(tag) if tag.time == 0 => {
                 "no write has this tag; take the tag that a reply gave".to_owned()
             }
@@ -431,6 +434,11 @@ mod tests {
                 "tag=0000000000000000-0000000000000001",
                 "tag",
                 "no write has this tag",
+            ),
+            (
+                "tag=0192f0c4a1b20001-ffff21d400000007",
+                "tag",
+                "came by DKVS/1",
             ),
         ] {
             let invalid = parse(query).unwrap_err();

@@ -262,7 +262,7 @@ pub(super) fn reason_of(refusal: Refusal) -> &'static str {
         Refusal::KeyTooLong { .. } => "the key is too long for a datagram to the server",
         Refusal::HasNul => "the server speaks DKVS/1, which carries no NUL byte",
         Refusal::NoDeletion => "the server speaks DKVS/1, which cannot delete",
-        Refusal::NotV2 => "the server speaks DKVS/1 only, and the gateway is to speak DKVS/2",
+        Refusal::NotV2 => "the server speaks DKVS/1 only, and this takes DKVS/2",
         Refusal::TagTaken => "the server holds another value under the very same tag",
         Refusal::WrongEpoch => "the server belongs to another ring: its servers file differs",
         Refusal::Unsupported => "the server does not know this operation",

@@ -79,7 +79,9 @@ impl Scan {
 
 impl Drop for Scan {
     fn drop(&mut self) {
-        *self.watch.notes() = None;
+        // Under one guard, so that whoever begins another finds both as they are then.
+        let mut notes = self.watch.notes();
+        *notes = None;
         self.watch.is_on.store(false, Ordering::Relaxed);
     }
 }

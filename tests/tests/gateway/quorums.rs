@@ -212,8 +212,19 @@ async fn the_gateways_own_timeout_holds_where_a_request_names_none() {
 
 #[tokio::test]
 async fn a_request_without_a_quorum_ends_after_its_timeout_and_not_before() {
-    let cluster = programs!().cluster(3, &[]);
+    for is_met in [false, true] {
+        let cluster = programs!().cluster(3, &["--workers", "1"]);
+        a_request_without_a_quorum_ends(cluster, is_met).await;
+    }
+}
+
+/// Of servers that the gateway has met, or not.
+async fn a_request_without_a_quorum_ends(cluster: Cluster, is_met: bool) {
     let client = client();
+    if is_met {
+        let get = read(&client, &cluster, "wait=all&timeout_ms=30000").await;
+        assert_eq!(get.statuses(), ["absent"; 3]);
+    }
     for node in &cluster.nodes {
         node.process.stop();
     }
@@ -224,8 +235,9 @@ async fn a_request_without_a_quorum_ends_after_its_timeout_and_not_before() {
         assert!(begun.elapsed() >= Duration::from_millis(timeout_ms));
         assert_eq!((get.status.as_u16(), get.problem()), (504, "timeout"));
         assert_eq!(get.statuses(), ["timeout"; 3]);
-        // Before it had a tag, nobody was asked to store it.
-        for (level, outcome) in [("linearizable", "not_applied"), ("agreement", "unknown")] {
+        // Before it had a tag, or had met enough of them, nobody was asked to store it.
+        let agreement = if is_met { "unknown" } else { "not_applied" };
+        for (level, outcome) in [("linearizable", "not_applied"), ("agreement", agreement)] {
             let query = format!("{query}&consistency={level}");
             let begun = Instant::now();
             let put = write(&client, &cluster, &query, "v").await;

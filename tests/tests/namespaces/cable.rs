@@ -153,6 +153,7 @@ fn what_was_captured_makes_a_server_send_nothing_to_a_bystander() {
             datagram_bytes_max: 1_200,
             window_bytes_max: 1 << 20,
             epoch: 0,
+            is_v1_asked: false,
             keys: Some((Arc::new(keys), SocketAddrV4::new(CLIENT, 5_000))),
         };
         let mut link = Link::new(config, 7, Instant::now());

@@ -19,7 +19,7 @@ pub struct Mixed {
     pub others: Vec<FaultyServer>,
     pub gateway: Gateway,
     pub client: Client,
-    _servers: ServersFile,
+    pub servers: ServersFile,
 }
 
 impl Mixed {
@@ -39,7 +39,7 @@ impl Mixed {
             client: client(),
             ours,
             others,
-            _servers: servers,
+            servers,
         }
     }
 
@@ -223,9 +223,10 @@ async fn a_server_that_answers_by_dkvs_1_alone_is_told_of_with_what_to_do() {
         let ready = get(&mixed.client, mixed.gateway.url("/readyz")).await;
         let told = ready.json["advice"][0].as_str().unwrap();
         assert!(
-            told.contains(&addr.to_string()) && told.contains(advice),
+            told.contains("servers: 1") && told.contains(advice),
             "{told}"
         );
+        assert!(!told.contains(&addr.to_string()), "anybody may ask: {told}");
         let logged = mixed
             .gateway
             .process

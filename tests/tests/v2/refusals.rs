@@ -81,6 +81,65 @@ async fn what_too_few_servers_can_take_is_begun_nowhere() {
     }
 }
 
+/// The repeat of a write may come to any gateway, also to one that has met no server. By default,
+/// servers of DKVS/1 can take nothing.
+#[tokio::test]
+async fn what_too_few_servers_can_take_is_begun_nowhere_by_a_gateway_that_has_met_none() {
+    let long = vec![b'v'; 32_754];
+    const REPEAT: &str = "tag=01a3000000000000-9f3c21d4000000aa";
+    let (put, delete) = (Method::PUT, Method::DELETE);
+    let (auto, v2) = (&AUTO[..], &[][..]);
+    let insisting = format!("{REPEAT}&consistency=linearizable");
+    for (arguments, method, value, query, status) in [
+        (auto, &delete, &b""[..], REPEAT, 501),
+        (auto, &put, b"a\0b", REPEAT, 400),
+        (auto, &put, &long, REPEAT, 413),
+        (auto, &put, b"v", &insisting, 400),
+        (v2, &put, b"v", REPEAT, 503),
+        (v2, &put, b"v", "consistency=agreement", 503),
+        (v2, &delete, b"", "consistency=agreement", 503),
+        (v2, &put, b"v", "", 503),
+    ] {
+        let mixed = Mixed::start(1, 2, arguments);
+        let before = mixed.held(b"k");
+        let refused = mixed.ask(method, b"k", query, value).await;
+        let case = format!("{arguments:?} {method} {query}: {refused:?}");
+        assert_eq!(refused.status, status, "{case}");
+        assert_eq!(refused.count("stored"), 0, "{case}");
+        assert_eq!(mixed.held(b"k"), before, "{case}");
+        let mut ours = dkvs_tests::v2::Client::new(mixed.ours[0].addr);
+        let key = dkvs_tests::v2::key("k");
+        let held = ours.ask(&dkvs_common::wire::v2::request::Request::Tag { key });
+        let nothing = dkvs_common::wire::v2::reply::Reply::Absent {
+            tag: dkvs_common::tag::Tag::ZERO,
+        };
+        assert_eq!(held, nothing, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn what_servers_of_dkvs_1_can_take_is_done_by_a_gateway_that_has_met_none() {
+    let (long_key, long_value) = (vec![b'k'; 20_000], vec![b'v'; 32_753]);
+    let repeat = "tag=01a3000000000000-9f3c21d4000000aa";
+    for (key, value, query) in [
+        (&long_key[..], &b"v"[..], ""),
+        (b"k", &long_value, ""),
+        (b"k", &long_value, repeat),
+        (b"k", &long_value[..500], repeat),
+        (b"k", b"v", repeat),
+    ] {
+        for ours in [0, 1] {
+            let mixed = Mixed::start(ours, 3 - ours, &AUTO);
+            let put = mixed.ask(&Method::PUT, key, query, value).await;
+            assert_eq!(put.status, 200, "{} {query} {put:?}", key.len());
+            let other = PROGRAMS.gateway_over(&mixed.servers, &AUTO);
+            let url = other.url(&path_of(key));
+            let read = get(&mixed.client, url).await;
+            assert_eq!(read.status, 200, "{} {query} {read:?}", key.len());
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_enough_servers_can_take_is_done_though_the_gateway_has_met_none_of_them() {
     let long = vec![b'v'; 32_754];
@@ -96,17 +155,22 @@ async fn what_enough_servers_can_take_is_done_though_the_gateway_has_met_none_of
     }
 }
 
-/// The first write finds out, and may be on the one that has room. What follows is not begun, but for
-/// what the others may have room for.
+/// The first write finds out, and may be on the one that has room. What follows under a new key is
+/// not begun, if the servers are asked about the key first; what takes the place of as much is.
 #[tokio::test]
 async fn what_servers_have_no_room_for_is_not_begun_on_the_one_that_has() {
-    for query in ["w=2", "w=2&consistency=agreement"] {
-        let full = || PROGRAMS.node(&["--max-memory", "400", "k", "v"]);
-        let ours = vec![full(), full(), PROGRAMS.node(&[])];
+    let value = "v".repeat(200);
+    for (query, outcome) in [
+        ("w=2", "not_applied"),
+        ("w=2&consistency=agreement", "unknown"),
+    ] {
+        let full = || PROGRAMS.node(&["--max-memory", "500", "k", &value]);
+        let ours = vec![full(), full(), PROGRAMS.node(&["k", &value])];
         let mixed = Mixed::of(ours, 0, Manner::Sound, &["--workers", "1"]);
-        let value = [b'v'; 300];
         let all = format!("{query}&wait=all");
-        let first = mixed.ask(&Method::PUT, b"one", &all, &value).await;
+        let first = mixed
+            .ask(&Method::PUT, b"one", &all, value.as_bytes())
+            .await;
         assert_eq!(
             (first.status.as_u16(), first.problem()),
             (507, "storage-full")
@@ -114,14 +178,24 @@ async fn what_servers_have_no_room_for_is_not_begun_on_the_one_that_has() {
         assert_eq!((first.count("stored"), first.count("refused")), (1, 2));
         assert_eq!(first.json["outcome"], "unknown", "{first:?}");
 
-        let second = mixed.ask(&Method::PUT, b"two", query, &value).await;
+        let second = mixed
+            .ask(&Method::PUT, b"two", query, value.as_bytes())
+            .await;
         assert_eq!(
             (second.status.as_u16(), second.problem()),
             (507, "storage-full")
         );
-        assert_eq!(second.json["outcome"], "not_applied", "{second:?}");
-        assert_eq!(mixed.held(b"two"), [v1::NUL; 3]);
+        assert_eq!(second.json["outcome"], outcome, "{second:?}");
+        if outcome == "not_applied" {
+            assert_eq!(mixed.held(b"two"), [v1::NUL; 3]);
+        }
 
+        let other = value.replace('v', "w");
+        let overwrite = mixed.ask(&Method::PUT, b"k", &all, other.as_bytes()).await;
+        assert_eq!(
+            (overwrite.status.as_u16(), overwrite.count("stored")),
+            (200, 3)
+        );
         let short = mixed.ask(&Method::PUT, b"two", query, b"v").await;
         assert_eq!(short.status, 200, "{short:?}");
         let deleted = mixed.ask(&Method::DELETE, b"k", query, b"").await;

@@ -32,6 +32,7 @@ fn config() -> Config {
         datagram_bytes_max: 1_200,
         window_bytes_max: 4 << 20,
         epoch: 7,
+        is_v1_asked: false,
         keys: None,
     }
 }

@@ -187,6 +187,35 @@ fn a_server_that_answers_one_greeting_by_both_versions_speaks_the_second() {
     }
 }
 
+/// An empty datagram comes before every true answer, which comes when the next greeting is under way.
+#[test]
+fn a_late_answer_by_the_second_version_counts_however_many_of_the_first_came_before() {
+    for late in 1..=V1_GREETINGS as usize {
+        let mut world = World::new(5, Faults::default());
+        world.put(1, world.now + SECOND);
+        let mut answers = Vec::new();
+        for _ in 0..2 * V1_GREETINGS {
+            while let Some(datagram) = world.link.poll_transmit(world.now) {
+                answers.extend(world.server.handle(&datagram.into()));
+            }
+            world.link.handle_datagram(&bytes::Bytes::new(), world.now);
+            if answers.len() > late {
+                break;
+            }
+            let speaks_v1 = world.link.speaks() == Speaks::V1;
+            world.now += if speaks_v1 {
+                GREETING_INTERVAL
+            } else {
+                V1_PAUSE
+            };
+            world.link.greet_if_due(world.now);
+        }
+        let answer = answers[answers.len() - late].clone();
+        world.link.handle_datagram(&answer, world.now);
+        assert!(matches!(world.link.speaks(), Speaks::V2(_)), "{late}");
+    }
+}
+
 #[test]
 fn an_empty_datagram_before_any_greeting_was_sent_is_no_answer_to_it() {
     let mut world = World::new(5, Faults::default());

@@ -188,6 +188,7 @@ impl Counts {
         let (level, kind, outcome) = match machine {
             Machine::Read(read) => {
                 let outcome = match read.outcome() {
+                    _ if read.has_met_v1() => Outcome::Refused,
                     Some(ReadOutcome::Found(..)) => Outcome::Found,
                     Some(ReadOutcome::Absent) => Outcome::Absent,
                     Some(ReadOutcome::Disagree) => Outcome::Disagree,

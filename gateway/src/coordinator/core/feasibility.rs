@@ -12,12 +12,14 @@
 //!
 //! What cannot succeed is not begun: a write that too few servers can take would be stored on the
 //! others all the same, and leave replicas that differ. It is looked at when a write begins, and
-//! again before each round that stores. Servers that were not met count as able, unless the content
-//! is such that some are not: then they are pinged first, which has them greeted.
+//! again before each round that stores. If it turns on servers that were never met, they are pinged
+//! first, which has them greeted; those that were met and lost only if the content is such that some
+//! servers cannot take it.
 //!
-//! A server that had no room for a value is taken to have none for one that is as long, for
-//! [`FULL_REST`]; then it is asked again, since it may have room by then. That a server was busy tells
-//! nothing of the next write.
+//! A server that had no room for a value is taken to have none for another that is as long, under a
+//! key of which no replica was found to hold anything, for [`FULL_REST`]; then it is asked again, since
+//! it may have room by then. What takes the place of something else may fit, so it is asked. That a
+//! server was busy tells nothing of the next write.
 
 use std::time::{Duration, Instant};
 
@@ -50,8 +52,10 @@ pub(super) struct Full {
 /// What is known of a server before it is asked to store something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Facts {
-    /// It was not met yet.
+    /// It was never met.
     Unmet,
+    /// It spoke DKVS/2 before its port was unreachable.
+    Lost,
     /// It cannot be met: nothing is taken for granted of it.
     Unknown,
     /// Nothing listens there.
@@ -94,7 +98,7 @@ enum Verdict {
 /// Whether a server can be asked to store content under a key, or why not.
 fn can_take(server: Facts, key: &Key, content: &Content) -> Result<(), Refusal> {
     match server {
-        Facts::Unmet | Facts::Unknown | Facts::Away => Ok(()),
+        Facts::Unmet | Facts::Lost | Facts::Unknown | Facts::Away => Ok(()),
         Facts::NotV2 => Err(Refusal::NotV2),
         Facts::V1 => match content {
             Content::Tombstone => Err(Refusal::NoDeletion),
@@ -126,7 +130,7 @@ fn can_take(server: Facts, key: &Key, content: &Content) -> Result<(), Refusal> 
     }
 }
 
-/// What a key and its value take of a server's room; a tombstone is taken by full servers, too.
+/// What a key and its value take of a server's room; none of a tombstone, which full disks take.
 fn pair_bytes(key: &Key, content: &Content) -> Option<usize> {
     match content {
         Content::Value { value, .. } => Some(key.as_bytes().len() + value.len()),
@@ -155,9 +159,11 @@ fn verdict(
     key: &Key,
     content: &Content,
 ) -> Verdict {
-    let is_able = |(_, facts): &(ServerId, Facts)| {
-        let is_met = !matches!(facts, Facts::Unmet | Facts::Away);
-        is_met && can_take(*facts, key, content).is_ok()
+    let is_dependent = depends_on_server(is_v1_asked, key, content);
+    let is_able = |(_, facts): &(ServerId, Facts)| match facts {
+        Facts::Unmet => false,
+        Facts::Lost | Facts::Away => !is_dependent,
+        _ => can_take(*facts, key, content).is_ok(),
     };
     let able = servers.clone().filter(is_able).count();
     if able >= needed {
@@ -170,16 +176,14 @@ fn verdict(
                 words.push((server, Word::Answer(WriteReply::Refused(refusal))));
             }
             (Facts::Unmet, Ok(())) => unmet.push(server),
-            (Facts::Away, Ok(())) => words.push((server, Word::Unreachable)),
+            (Facts::Lost, Ok(())) if is_dependent => unmet.push(server),
+            (Facts::Away, Ok(())) if is_dependent => words.push((server, Word::Unreachable)),
             (_, Ok(())) => {}
         }
     }
-    if able + unmet.len() < needed {
-        Verdict::Withhold(words)
-    } else if depends_on_server(is_v1_asked, key, content) {
-        Verdict::Meet(unmet)
-    } else {
-        Verdict::Begin
+    match able + unmet.len() < needed {
+        true => Verdict::Withhold(words),
+        false => Verdict::Meet(unmet),
     }
 }
 
@@ -202,10 +206,20 @@ impl<W> Core<W> {
             }
             let needs_tags = request.needs_tags();
             let replicas = write.replicas().iter().map(|replica| replica.server);
-            let facts = |server| (server, self.facts(server, needs_tags, &request.met, now.at));
+            let needs_room = write.is_of_new_key();
+            let facts = |server| {
+                let mut facts = self.facts(server, needs_tags, &request.met);
+                if let Facts::V2 { full_bytes, .. } = &mut facts
+                    && needs_room
+                {
+                    *full_bytes = self.full_bytes(server, now.at);
+                }
+                (server, facts)
+            };
             let servers = replicas.map(facts);
             let needed = usize::from(write.quorum().needed());
-            let is_v1_asked = self.protocol == Protocol::Auto && !needs_tags;
+            let is_v1_asked =
+                self.protocol == Protocol::Auto && (!needs_tags || request.may_fall_back);
             match verdict(servers, needed, is_v1_asked, key, content) {
                 Verdict::Begin => return true,
                 // Who tells its tag is met by that.
@@ -261,27 +275,28 @@ impl<W> Core<W> {
         }
     }
 
-    fn facts(
-        &self,
-        server: ServerId,
-        needs_tags: bool,
-        met: &[(ServerId, Met)],
-        now: Instant,
-    ) -> Facts {
+    /// For how much a server had no room a moment ago, if it had not.
+    fn full_bytes(&self, server: ServerId, now: Instant) -> Option<usize> {
+        let full = self.full[server.index()]?;
+        (now < full.at + FULL_REST).then_some(full.bytes)
+    }
+
+    fn facts(&self, server: ServerId, needs_tags: bool, met: &[(ServerId, Met)]) -> Facts {
         let met = met.iter().find(|(met, _)| *met == server);
         match (self.speaks(server), met) {
             (Speaks::V2(greeting), _) => Facts::V2 {
                 message_bytes_max: self.message_bytes_max(server),
                 value_bytes_max: greeting.value_bytes_max,
-                full_bytes: self.full[server.index()]
-                    .filter(|full| now < full.at + FULL_REST)
-                    .map(|full| full.bytes),
+                full_bytes: None,
             },
             (Speaks::V1, _) if needs_tags || self.protocol == Protocol::V2 => Facts::NotV2,
             (Speaks::V1, _) => Facts::V1,
             (Speaks::Unknown, Some((_, Met::Away))) => Facts::Away,
             (Speaks::Unknown, Some((_, Met::Done))) => Facts::Unknown,
-            (Speaks::Unknown, None | Some((_, Met::Pinged))) => Facts::Unmet,
+            (Speaks::Unknown, _) => match self.links.incarnation(server) {
+                Some(_) => Facts::Lost,
+                None => Facts::Unmet,
+            },
         }
     }
 
@@ -412,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_write_begins_where_enough_can_take_it_and_is_withheld_where_they_cannot() {
-        use Facts::{Away, NotV2, Unknown, Unmet, V1};
+        use Facts::{Away, Lost, NotV2, Unknown, Unmet, V1};
         let refused = |refusal| Word::Answer(WriteReply::Refused(refusal));
         let cannot = refused(Refusal::NoDeletion);
         let not_v2 = refused(Refusal::NotV2);
@@ -445,6 +460,7 @@ mod tests {
             ([V2, Unmet, Unmet], 2, meet(&[1, 2])),
             ([V2, Unmet, V1], 2, meet(&[1])),
             ([V2, V2, Unmet], 3, meet(&[2])),
+            ([V2, Lost, V1], 2, meet(&[1])),
             // It does not turn on them.
             ([V2, V2, Unmet], 2, Verdict::Begin),
             ([V1, V1, Unmet], 2, withhold(&[(0, cannot), (1, cannot)])),
@@ -460,8 +476,8 @@ mod tests {
     }
 
     #[test]
-    fn who_is_unmet_is_met_only_for_content_that_not_all_servers_can_take() {
-        let unmet = [Facts::Unmet; 3];
+    fn who_was_lost_is_met_only_for_content_that_not_all_servers_can_take() {
+        let (unmet, lost) = ([Facts::Unmet; 3], [Facts::Lost; 3]);
         let all = Verdict::Meet(vec![ServerId(0), ServerId(1), ServerId(2)]);
         for (content, is_v1_asked, is_met) in [
             (value(*b"v"), true, false),
@@ -479,12 +495,13 @@ mod tests {
                 false => &Verdict::Begin,
             };
             assert_eq!(
-                judge(unmet, 2, is_v1_asked, &content),
+                judge(lost, 2, is_v1_asked, &content),
                 *expected,
                 "{is_v1_asked}"
             );
+            assert_eq!(judge(unmet, 2, is_v1_asked, &content), all, "never met");
         }
-        let servers = unmet.map(|facts| (ServerId(0), facts)).into_iter();
+        let servers = lost.map(|facts| (ServerId(0), facts)).into_iter();
         let long_key = verdict(servers, 2, false, &key(500), &value(*b"v"));
         assert!(matches!(long_key, Verdict::Meet(_)));
     }

@@ -207,6 +207,7 @@ impl<W> Core<W> {
             datagram_bytes_max: self.datagram_bytes_max,
             window_bytes_max: path.window_bytes_max,
             epoch: self.shared.ring.epoch(),
+            is_v1_asked: self.protocol == Protocol::Auto,
             keys: keys.map(|keys| (Arc::clone(keys), path.local)),
         };
         let random = match mutants::is_on(Mutant::StrangersCounted) {
@@ -803,6 +804,7 @@ impl<W> Core<W> {
                 Event::Unreachable { token, sent } => (token, Heard::Unreachable { sent }),
                 Event::TooLong { token } => {
                     let Some(request) = self.requests.get(&token.id) else {
+                        self.notes.remove(token.id, server);
                         continue;
                     };
                     let max = self.links.message_bytes_max(server).unwrap_or(0);
@@ -819,6 +821,7 @@ impl<W> Core<W> {
                     continue;
                 }
                 Event::Restarted => {
+                    self.full[server.index()] = None;
                     let addr = self.shared.name(server);
                     tracing::info!(%addr, "a server was restarted");
                     continue;
@@ -849,20 +852,30 @@ impl<W> Core<W> {
         if request.attempt != attempt {
             return;
         }
-        let is_v2_only = matches!(asked, Asked::Fetch | Asked::Page | Asked::Ping);
-        let may_ask_by_v1 = self.protocol != Protocol::V2 && !is_v2_only;
-        if may_ask_by_v1
+        let is_v2_only = matches!(asked, Asked::Fetch | Asked::Page);
+        let is_v1_spoken = self.protocol != Protocol::V2 && !is_v2_only;
+        if is_v1_spoken
             && request.needs_tags()
             && let Some(abandoned) = request.fall_back(now.at)
         {
             self.abandon(abandoned);
             return self.go_on(id, now);
         }
-        let is_tagged = request.needs_tags() && !(may_ask_by_v1 && request.fall_back_midway());
-        let heard = if !may_ask_by_v1 || is_tagged {
+        let is_tagged = request.needs_tags() && !(is_v1_spoken && request.fall_back_midway());
+        let is_put = matches!(asked, Asked::Put { .. });
+        if is_put && !is_tagged && request.wants_another_round() {
+            // It is asked in that, and not in this one.
+            request
+                .tickets
+                .retain(|(asked_of, _, _)| *asked_of != server);
+            return self.go_on(id, now);
+        }
+        let heard = if !is_v1_spoken || is_tagged || asked == Asked::Ping {
             Heard::refused(asked, Refusal::NotV2)
         } else if let Some(question) = request.question(asked) {
-            request.tickets.retain(|(asked, _, _)| *asked != server);
+            request
+                .tickets
+                .retain(|(asked_of, _, _)| *asked_of != server);
             return self.by_v1.push_back(AskByV1 {
                 token,
                 server,

@@ -384,6 +384,11 @@ impl<W> InFlight<W> {
         }
     }
 
+    /// Whether it is a write that begins anew under a greater tag.
+    pub(super) fn wants_another_round(&self) -> bool {
+        matches!(&self.machine, Machine::Write(write) if write.wants_tag_above().is_some())
+    }
+
     /// The questions on whose answers nothing depends any more. Of a put, all do: every replica
     /// is to have the record, although nobody waits for that. So it is with vouching.
     pub(super) fn take_abandoned(&mut self) -> Vec<(ServerId, Ticket)> {

@@ -15,13 +15,13 @@ impl V1Only {
     /// What that means for who looks after the cluster, and what to do.
     pub fn advice(self, protocol: Protocol) -> &'static str {
         match (self, protocol) {
-            (Self::SinceMet, Protocol::Auto | Protocol::V1) => {
-                "it answers by DKVS/1 only: requests for its keys have the level agreement"
-            }
             (Self::SinceMet, Protocol::V2) => {
                 "it answers by DKVS/1 only, and this gateway speaks DKVS/2: it is not asked. Upgrade \
                  the server, or start the gateway with --protocol auto if the server is to be used \
                  as it is"
+            }
+            (Self::SinceMet, _) => {
+                "it answers by DKVS/1 only: requests for its keys have the level agreement"
             }
             (Self::Downgraded, _) => {
                 "it spoke DKVS/2 and answers by DKVS/1 now, which is not believed: it is not asked. \

@@ -160,8 +160,9 @@ fn what_changed(change: Option<&RingChange>) -> String {
             .into(),
         Some(change) if change.keeps_majorities => format!(
             "{change}. Each key keeps a majority of its servers (of {REPLICATION}). Read every key \
-             with wait=all, then start this server once with --declare complete, and one that joins \
-             with --declare incomplete; change nothing else until every key was read again"
+             with wait=all, then start this server once with --declare complete, or with --declare \
+             incomplete if /servers does not tell that it is complete, and one that joins with \
+             --declare incomplete; change nothing else until every key was read again"
         ),
         Some(change) => format!(
             "{change}. That is too much at once: of some keys fewer than a majority of their servers \
@@ -268,7 +269,7 @@ impl DataDirectory {
             {
                 let clusters = identity.cluster().zip(self.owner.cluster.as_ref());
                 let change = clusters.map(|(old, new)| Box::new(RingChange::between(&old, new)));
-                let is_too_much = change.as_ref().is_some_and(|it| !it.keeps_majorities);
+                let is_too_much = change.as_ref().is_none_or(|it| !it.keeps_majorities);
                 if is_too_much || !is_declared {
                     return Err(DirectoryError::OtherRing {
                         path: path(),

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddrV4;
 
-use dkvs_common::cluster::{Cluster, Server};
-use dkvs_common::ring::Ring;
+use dkvs_common::cluster::Cluster;
+use dkvs_common::ring::{Position, Ring};
 
 /// How many servers keep each key, as gateways have it by default.
 pub const REPLICATION: usize = 3;
@@ -56,20 +56,47 @@ impl RingChange {
 
 /// Looks at every arc between two ring points of either ring: all of its keys have one list.
 fn keeps_majorities(old: &Cluster, new: &Cluster) -> bool {
-    let rings = [(Ring::new(old), old), (Ring::new(new), new)];
-    let mut ends = rings.iter().flat_map(|(ring, _)| ring.points());
+    let rings = [Lists::new(old), Lists::new(new)];
+    let mut ends = rings.iter().flat_map(|lists| lists.ring.points());
     ends.all(|end| {
-        let [before, after] = rings.each_ref().map(|(ring, cluster)| {
-            let list = ring.preference_list(end.position, REPLICATION);
-            let addr = |server: &Server| server.addr;
-            let list = list
-                .iter()
-                .map(|it| addr(&cluster.servers()[it.server.index()]));
-            list.collect::<Vec<_>>()
-        });
-        let held = after.iter().filter(|addr| before.contains(addr)).count();
-        held > after.len() / 2
+        let [before, after] = rings.each_ref().map(|lists| lists.at(end.position));
+        let is_held = |addr: &&Option<SocketAddrV4>| addr.is_some() && before.contains(addr);
+        let held = after.iter().filter(is_held).count();
+        held > after.iter().flatten().count() / 2
     })
+}
+
+/// The servers of the keys of every arc of a ring; fewer than [`REPLICATION`] if there are no more.
+struct Lists {
+    ring: Ring,
+    /// Of the arc that ends at each ring point.
+    lists: Vec<[Option<SocketAddrV4>; REPLICATION]>,
+}
+
+impl Lists {
+    /// In one walk backwards, twice round the ring, so that the last arcs know the first points.
+    fn new(cluster: &Cluster) -> Self {
+        let ring = Ring::new(cluster);
+        let points = ring.points();
+        let mut lists = vec![[None; REPLICATION]; points.len()];
+        let mut list = [None; REPLICATION];
+        for number in (0..points.len()).rev().cycle().take(2 * points.len()) {
+            let first = Some(cluster.servers()[points[number].server.index()].addr);
+            let others = list
+                .into_iter()
+                .filter(|addr| *addr != first && addr.is_some());
+            let mut next = std::iter::once(first).chain(others);
+            list = std::array::from_fn(|_| next.next().flatten());
+            lists[number] = list;
+        }
+        Self { ring, lists }
+    }
+
+    fn at(&self, position: Position) -> [Option<SocketAddrV4>; REPLICATION] {
+        let points = self.ring.points();
+        let number = points.partition_point(|point| point.position < position);
+        self.lists[number % points.len()]
+    }
 }
 
 impl fmt::Display for RingChange {
@@ -93,8 +120,34 @@ impl fmt::Display for RingChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dkvs_common::cluster::Server;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
+
+    #[test]
+    fn every_arc_has_the_list_of_a_walk() {
+        for servers in [
+            vec![(1, 1)],
+            vec![(1, 1), (2, 3)],
+            (1..9).map(|it| (it, 7)).collect(),
+        ] {
+            let cluster = cluster(servers);
+            let lists = Lists::new(&cluster);
+            for point in lists.ring.points() {
+                let walk = lists
+                    .ring
+                    .preference_list(point.position, REPLICATION.min(cluster.servers().len()));
+                let walk = walk
+                    .iter()
+                    .map(|it| cluster.servers()[it.server.index()].addr);
+                let list = lists.at(point.position);
+                assert_eq!(
+                    list.into_iter().flatten().collect::<Vec<_>>(),
+                    walk.collect::<Vec<_>>()
+                );
+            }
+        }
+    }
 
     fn cluster(servers: impl IntoIterator<Item = (u16, u32)>) -> Cluster {
         let server = |(port, ring_points)| Server {

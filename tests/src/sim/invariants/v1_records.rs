@@ -1,5 +1,7 @@
 //! A read leaves records that came by DKVS/1 as they are: when nothing is written any more, no server
-//! changes one, however often its key is read, and each read that needs a majority finds the same.
+//! changes one, however often its key is read, and all reads that need a majority and find something
+//! find the same. One that finds no majority may be followed by one that does: a replica whose record
+//! came otherwise takes a newer one that a read meets, as ever.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,7 +21,7 @@ const NAME: &str = "v1 records";
 pub struct V1Records {
     /// By server and key.
     held: BTreeMap<(usize, Box<[u8]>), Tag>,
-    /// By key: what the first read found.
+    /// By key: what the first read found that found anything.
     found: BTreeMap<usize, Reply>,
 }
 
@@ -69,6 +71,9 @@ impl V1Records {
 
     /// A read of a key that needs a majority of its replicas was told this.
     pub fn check_read(&mut self, key: usize, reply: Reply) -> Result<(), Violation> {
+        if !self.found.contains_key(&key) && reply == Reply::Unknown {
+            return Ok(());
+        }
         let first = *self.found.entry(key).or_insert(reply);
         if first == reply {
             return Ok(());
