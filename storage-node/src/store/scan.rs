@@ -409,6 +409,33 @@ mod tests {
         assert!(store.scan(picks).is_some());
     }
 
+    /// A scan that begins as another ends is told of changes like any other.
+    #[test]
+    fn scans_of_two_threads_each_have_their_own_notes() {
+        let store = MemoryStore::new(usize::MAX);
+        let scans = |key: &str| {
+            let (mut done, mut time) = (0, 0);
+            while done < 20_000 {
+                let Some(mut scan) = store.scan(picks) else {
+                    continue;
+                };
+                let all = PageLimits {
+                    records: usize::MAX,
+                    bytes: usize::MAX,
+                };
+                assert_eq!(store.count(&mut scan, all, |_| ()), PageEnd::Done);
+                time += 1;
+                put(&store, key, time, (time % 2 == 1).then_some("v"));
+                assert_ne!(scan.noted_bytes(), 0);
+                done += 1;
+            }
+        };
+        std::thread::scope(|threads| {
+            threads.spawn(|| scans("a"));
+            threads.spawn(|| scans("b"));
+        });
+    }
+
     #[test]
     fn more_changes_than_can_be_noted_end_it_and_take_no_memory() {
         let store = MemoryStore::new(usize::MAX);
