@@ -167,7 +167,7 @@ impl World {
                     let is_of_records = is_by_v1 && !self.has_v1_servers(key);
                     if is_of_records && 2 * r > usize::from(plan.read.n()) {
                         let records = &mut self.invariants.v1_records;
-                        checked = checked.and(records.check_read(key, reply));
+                        checked = checked.and(records.check_read(key, plan.key.as_bytes(), reply));
                     }
                 }
             }

@@ -1,9 +1,9 @@
 //! A read leaves records that came by DKVS/1 as they are: when nothing is written any more, no server
-//! changes one, however often its key is read, and all reads that need a majority and find something
-//! find the same. One that finds no majority may be followed by one that does: a replica whose record
-//! came otherwise takes a newer one that a read meets, as ever.
+//! changes one, however often its key is read. And where a key has no other records, all reads that
+//! need a majority and find anything find the same. (A record with a tag that only some replicas hold
+//! may come to the others by a read: it is of a write of which nobody knows whether it is done.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use dkvs_common::ring::Position;
@@ -21,6 +21,8 @@ const NAME: &str = "v1 records";
 pub struct V1Records {
     /// By server and key.
     held: BTreeMap<(usize, Box<[u8]>), Tag>,
+    /// Keys of which a server holds a record that came otherwise.
+    otherwise: BTreeSet<Box<[u8]>>,
     /// By key: what the first read found that found anything.
     found: BTreeMap<usize, Reply>,
 }
@@ -32,6 +34,8 @@ impl V1Records {
             server.store().walk(Position([0; 20]), None, |held| {
                 if is_by_v1(held.tag()) {
                     self.held.insert((number, held.key().into()), held.tag());
+                } else {
+                    self.otherwise.insert(held.key().into());
                 }
                 ControlFlow::Continue(())
             });
@@ -70,8 +74,9 @@ impl V1Records {
     }
 
     /// A read of a key that needs a majority of its replicas was told this.
-    pub fn check_read(&mut self, key: usize, reply: Reply) -> Result<(), Violation> {
-        if !self.found.contains_key(&key) && reply == Reply::Unknown {
+    pub fn check_read(&mut self, key: usize, name: &[u8], reply: Reply) -> Result<(), Violation> {
+        let is_first = !self.found.contains_key(&key);
+        if self.otherwise.contains(name) || (is_first && reply == Reply::Unknown) {
             return Ok(());
         }
         let first = *self.found.entry(key).or_insert(reply);
