@@ -145,13 +145,13 @@ impl Client {
             let patience = self.draw_patience();
             let heard = ask(request, patience).await;
             let returned = self.stage.now();
-            let is_repeated = repetitions > 0;
+            let (has_tag, is_repeated) = (tag.is_some(), repetitions > 0);
             let Written {
                 reply,
                 tag: told_tag,
             } = match heard {
                 Heard::Reply(status, json) => {
-                    reply::to_write(self.stage.level, is_repeated, status, &json)?
+                    reply::to_write(self.stage.level, (has_tag, is_repeated), status, &json)?
                 }
                 Heard::NotSent => {
                     self.turn_away();

@@ -41,11 +41,12 @@ pub(super) fn to_read(level: Level, status: u16, json: &Json) -> Result<Reply, S
     }
 }
 
-/// The reply to a PUT or DELETE; `is_repeated` when it was sent before. That the repetition was
-/// not applied says nothing of what it repeats.
+/// The reply to a PUT or DELETE; `has_tag` when it was sent under one, be it that of its caller, and
+/// `is_repeated` when it was sent before. That the repetition was not applied says nothing of what it
+/// repeats.
 pub fn to_write(
     level: Level,
-    is_repeated: bool,
+    (has_tag, is_repeated): (bool, bool),
     status: u16,
     json: &Json,
 ) -> Result<Written, Surprise> {
@@ -59,7 +60,7 @@ pub fn to_write(
         (504, Some("timeout"), Some("not_applied")) => not_done(is_repeated),
         (503, Some("quorum-unreachable"), Some("unknown")) => Reply::Unknown,
         (504, Some("timeout"), Some("unknown")) => Reply::Unknown,
-        (409, Some("superseded"), Some("unknown")) if is_repeated => Reply::Unknown,
+        (409, Some("superseded"), Some("unknown")) if has_tag => Reply::Unknown,
         _ => return Err(surprise("no reply to a write", status, json)),
     };
     let tag = json["tag"].as_str().map(str::to_owned);
@@ -179,7 +180,7 @@ mod tests {
     fn a_write_is_done_or_not_or_may_be() {
         let done = json!({"outcome": "committed", "consistency": "linearizable"});
         let reply = |is_repeated, status, json: &Json| {
-            let written = to_write(LEVEL, is_repeated, status, json);
+            let written = to_write(LEVEL, (is_repeated, is_repeated), status, json);
             written.map(|written| written.reply)
         };
         for is_repeated in [false, true] {
@@ -206,11 +207,21 @@ mod tests {
     #[test]
     fn a_write_tells_the_tag_by_which_it_can_be_repeated() {
         let unknown = problem("timeout", Some("unknown"));
-        let written = to_write(LEVEL, false, 504, &unknown).unwrap();
+        let written = to_write(LEVEL, (false, false), 504, &unknown).unwrap();
         let tag = "0192f0c4a1b20001-9f3c21d400000007";
         assert_eq!(written.tag.as_deref(), Some(tag));
         let json = json!({"type": "urn:dkvs:problem:overloaded", "tag": null});
-        assert_eq!(to_write(LEVEL, false, 503, &json).unwrap().tag, None);
+        assert_eq!(
+            to_write(LEVEL, (false, false), 503, &json).unwrap().tag,
+            None
+        );
+        // A tag that its sender made up may be that of something older, too.
+        let json = problem("superseded", Some("unknown"));
+        assert!(to_write(LEVEL, (false, false), 409, &json).is_err());
+        assert_eq!(
+            to_write(LEVEL, (true, false), 409, &json).unwrap().reply,
+            Reply::Unknown
+        );
     }
 
     #[test]
@@ -248,7 +259,7 @@ mod tests {
             (500, Json::Null),
         ] {
             assert!(
-                to_write(LEVEL, false, status, &json).is_err(),
+                to_write(LEVEL, (false, false), status, &json).is_err(),
                 "{status} {json}"
             );
         }

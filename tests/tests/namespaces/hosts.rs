@@ -325,7 +325,7 @@ impl Asking {
         let invoked = self.stage.now();
         let reply = put(&self.http, self.url(value.key()), value.text()).await;
         let status = reply.status.as_u16();
-        let written = reply::to_write(Level::Linearizable, false, status, &reply.json);
+        let written = reply::to_write(Level::Linearizable, (false, false), status, &reply.json);
         let reply = written.unwrap_or_else(|surprise| panic!("{surprise:?}"));
         self.record(value.key(), Action::Write(value.0), invoked, reply.reply)
     }
