@@ -464,8 +464,9 @@ fn limits_on_requests_and_on_their_length_hold() {
     assert_eq!(opened as usize, REQUESTS_MAX);
 }
 
-#[test]
-fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
+/// A server whose datagrams are shorter than the request that waits for its greeting, and when that
+/// request ends.
+fn asked_too_much() -> (World, std::time::Instant) {
     let mut world = World::new(5, Faults::default());
     world.server.datagram_bytes_max = 512;
     let long = Request::Get {
@@ -473,6 +474,12 @@ fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
     };
     let deadline = world.now + SECOND;
     world.link.ask(long, 1, world.now, deadline).unwrap();
+    (world, deadline)
+}
+
+#[test]
+fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
+    let (mut world, deadline) = asked_too_much();
     world
         .link
         .ask(Request::Ping, 2, world.now, deadline)
@@ -494,13 +501,7 @@ fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
 
 #[test]
 fn it_is_told_so_though_nothing_else_is_asked() {
-    let mut world = World::new(5, Faults::default());
-    world.server.datagram_bytes_max = 512;
-    let long = Request::Get {
-        key: crate::kv::Key::new(vec![b'k'; 1_000]).unwrap(),
-    };
-    let deadline = world.now + SECOND;
-    world.link.ask(long, 1, world.now, deadline).unwrap();
+    let (mut world, _) = asked_too_much();
     world.run(world.now + SECOND / 2);
     let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
     assert!(
