@@ -5,7 +5,6 @@
 //! * [`ring`]: key to preference list
 //! * [`wire`]: the datagrams, byte for byte
 //! * [`quorum`]: one state machine per request
-//! * [`connection`]: the requests open towards one server, when to send them and when again
 //!
 //! This crate never does any I/O, never reads a clock and never draws a random number: time and
 //! randomness come in as arguments. The same code therefore runs behind sockets in production and
@@ -14,8 +13,8 @@
 #![warn(missing_docs)]
 
 pub mod cluster;
-pub mod connection;
 pub mod hex;
+pub mod histogram;
 pub mod kv;
 pub mod lines;
 pub mod mutants;

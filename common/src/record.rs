@@ -111,6 +111,19 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// What a replica tells of a value without telling the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest {
+    /// Which version.
+    pub tag: Tag,
+    /// The value's media type.
+    pub content_type: ContentType,
+    /// The value's length in bytes.
+    pub value_bytes: u32,
+    /// The record's checksum.
+    pub checksum: u32,
+}
+
 /// CRC32C over key, tag, kind, content type and value, each with its length where it varies.
 /// Computed where a record enters the cluster and verified wherever it is read.
 pub fn checksum(key: &Key, tag: Tag, content: &Content) -> u32 {

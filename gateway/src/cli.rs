@@ -14,15 +14,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use dkvs_common::cluster::Cluster;
-use dkvs_storage_node::about;
-use dkvs_storage_node::cli::{Backups, Hangups, Signals};
-use dkvs_storage_node::key_file::KeyFile;
-use dkvs_storage_node::{log, open_files, program};
+use dkvs_runtime::about;
+use dkvs_runtime::key_file::KeyFile;
+use dkvs_runtime::signals::{Backups, Hangups, Signals};
+use dkvs_runtime::{log, open_files, program};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Command, Config, Embedded, Flags, NewToken, Servers, TIMEOUT_MS_MAX};
-use crate::coordinator::{Coordinator, Limits, Settings, Shared};
 use crate::embedded::EmbeddedCluster;
 use crate::environment;
 use crate::http::gate::Gate;
@@ -33,6 +32,7 @@ use crate::open_files::Wish;
 use crate::ready;
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::{self, TokenFile};
+use dkvs_client::{Coordinator, Limits, Settings, Shared};
 
 /// Bytes of long values on their way, per worker.
 const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;

@@ -12,23 +12,23 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
-use dkvs_common::connection::peer::DATAGRAM_BYTES_MIN;
+use dkvs_client::transport::peer::DATAGRAM_BYTES_MIN;
 use dkvs_common::kv::VALUE_BYTES_MAX;
 use dkvs_common::wire::v2::reply::Durability;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX, VALUE_BYTES_DEFAULT};
-use dkvs_storage_node::about::About;
+use dkvs_runtime::about::About;
+use dkvs_runtime::log::LogFormat;
+use dkvs_runtime::log::filter::LogFilter;
 use dkvs_storage_node::cli::{DeclarationChoice, DurabilityChoice};
-use dkvs_storage_node::log::LogFormat;
-use dkvs_storage_node::log::filter::LogFilter;
 use dkvs_storage_node::store::disk::Declaration;
 use serde::Deserialize;
 
-use crate::coordinator::Protocol;
 use crate::http::gate::Policy;
 use crate::http::hosts::{Hosts, parse_host, parse_origin};
 use crate::settings::{self, COUNT_MAX, WORKERS_MAX, parse_listen, parse_log, parse_whole};
 use crate::tls;
 use crate::tokens::{self, Scopes};
+use dkvs_client::Protocol;
 
 /// The longest a request may take, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 30_000;

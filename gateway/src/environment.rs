@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::bail;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, Parser as _};
-use dkvs_storage_node::log::{self, filter};
+use dkvs_runtime::log::{self, filter};
 
 use crate::config::Flags;
 use crate::tokens;

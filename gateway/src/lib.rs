@@ -1,10 +1,8 @@
 //! The dkvs gateway: HTTP on one side, a cluster of storage servers on the other.
 //!
 //! * [`http`]: routes, parameters, JSON, problem documents, the serving of connections
-//! * [`coordinator`]: the requests in flight, and the sockets towards the servers
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
-//! * [`histogram`]: how long things took, for `/metrics`
 //! * `open_files`: how much each worker may have open
 //! * `ready`: asking another gateway whether it is ready
 //! * `settings`, `environment`: which values settings take, and where they come from
@@ -19,10 +17,8 @@
 
 pub mod cli;
 pub mod config;
-pub mod coordinator;
 pub mod embedded;
 mod environment;
-pub mod histogram;
 pub mod http;
 mod open_files;
 #[cfg(feature = "otel")]
@@ -31,3 +27,17 @@ mod ready;
 mod settings;
 pub mod tls;
 pub mod tokens;
+
+/// The modules of this package that log something.
+pub const LOG_MODULES: &[&str] = &[
+    "dkvs_gateway::cli",
+    "dkvs_gateway::embedded",
+    "dkvs_gateway::embedded::directory",
+    "dkvs_gateway::embedded::node",
+    "dkvs_gateway::http::serve",
+    "dkvs_gateway::http::switch",
+    "dkvs_gateway::open_files",
+    "dkvs_gateway::otel",
+    "dkvs_gateway::tls",
+    "dkvs_gateway::tokens",
+];

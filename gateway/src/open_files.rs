@@ -1,7 +1,7 @@
 //! How many connections and sockets each worker may have open, as the limit on open files has it.
 
 use anyhow::ensure;
-use dkvs_storage_node::open_files::{PER_EMBEDDED_SERVER, PER_WORKER, RESERVED};
+use dkvs_runtime::open_files::{PER_EMBEDDED_SERVER, PER_WORKER, RESERVED};
 
 /// Most sockets towards servers of DKVS/1 per worker, where the system allows as many.
 const V1_SOCKETS_MAX: usize = 4_096;

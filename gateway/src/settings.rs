@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use dkvs_storage_node::log::filter::{self, LogFilter};
+use dkvs_runtime::log::filter::LogFilter;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::http::hosts;
@@ -16,23 +16,6 @@ pub(crate) const WORKERS_MAX: u64 = 1_024;
 
 /// Most requests in flight, or connections, that can be asked for.
 pub(crate) const COUNT_MAX: u64 = 1 << 20;
-
-/// The modules of the gateway that log something.
-const MODULES: &[&str] = &[
-    "dkvs_gateway::cli",
-    "dkvs_gateway::coordinator::core",
-    "dkvs_gateway::coordinator::sockets",
-    "dkvs_gateway::coordinator::v1",
-    "dkvs_gateway::embedded",
-    "dkvs_gateway::embedded::directory",
-    "dkvs_gateway::embedded::node",
-    "dkvs_gateway::http::serve",
-    "dkvs_gateway::http::switch",
-    "dkvs_gateway::open_files",
-    "dkvs_gateway::otel",
-    "dkvs_gateway::tls",
-    "dkvs_gateway::tokens",
-];
 
 /// A whole number as it is kept.
 pub(crate) trait Whole: Sized {
@@ -198,7 +181,14 @@ pub(crate) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Stri
 
 /// What to log, on the command line or in the environment.
 pub(crate) fn parse_log(words: &str) -> Result<LogFilter, String> {
-    let modules = [MODULES, filter::MODULES].concat();
+    let modules = [
+        crate::LOG_MODULES,
+        dkvs_client::LOG_MODULES,
+        dkvs_runtime::LOG_MODULES,
+        dkvs_storage_node::LOG_MODULES,
+        &["dkvs_common"],
+    ];
+    let modules = modules.concat();
     LogFilter::parse(words, &modules)
 }
 
@@ -218,40 +208,11 @@ mod tests {
             "dkvs_gateway=debug",
             "info,dkvs_common=trace",
             "info,dkvs_storage_node::udp=debug",
-            "info,dkvs_gateway::coordinator=debug",
+            "info,dkvs_client=debug",
         ] {
             assert!(parse_log(words).is_ok(), "{words}");
         }
         assert!(parse_log("dkvs_gateway::htp=debug").is_err());
-    }
-
-    #[test]
-    fn the_modules_are_those_that_log_something() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut left = vec![(root, String::from("dkvs_gateway"))];
-        let mut there = std::collections::BTreeSet::new();
-        while let Some((directory, module)) = left.pop() {
-            for entry in std::fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                let name = path.file_stem().unwrap().to_str().unwrap();
-                let inner = format!("{module}::{name}");
-                if path.is_dir() {
-                    left.push((path, inner));
-                    continue;
-                }
-                let Ok(text) = std::fs::read_to_string(&path) else {
-                    continue;
-                };
-                let levels = ["error", "warn", "info", "debug", "trace"];
-                let is_logged = |level: &&str| text.contains(&format!("tracing::{level}!("));
-                if levels.iter().any(is_logged) {
-                    there.insert(if name == "mod" { module.clone() } else { inner });
-                }
-            }
-        }
-        // What it logs, it logs only with the feature.
-        there.insert("dkvs_gateway::otel".to_owned());
-        assert!(there.iter().eq(MODULES), "{there:#?}");
     }
 
     #[test]

@@ -23,20 +23,20 @@ use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_common::wire::v2::reply::Durability;
 use tokio_util::sync::CancellationToken;
 
-use crate::StorageNode;
-use crate::about::{self, About};
-use crate::key_file::{self, KeyFile};
-use crate::log::filter::{self, LogFilter};
-use crate::log::{self, LogFormat};
 use crate::metrics;
-use crate::open_files;
-use crate::program;
 use crate::service::{Config, Service};
-pub use crate::signals::{Backups, Hangups, Signals};
 use crate::store::disk::directory::{self, DataDirectory, Owner};
 use crate::store::disk::{CommitThread, Committer, Declaration, DiskStore, Options};
 use crate::store::{MemoryStore, Store};
 use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
+use crate::{LOG_MODULES, StorageNode};
+use dkvs_runtime::about::{self, About};
+use dkvs_runtime::key_file::{self, KeyFile};
+use dkvs_runtime::log::filter::LogFilter;
+use dkvs_runtime::log::{self, LogFormat};
+use dkvs_runtime::open_files;
+use dkvs_runtime::program;
+use dkvs_runtime::signals::{Backups, Signals};
 
 /// A dkvs storage server: keeps key-value pairs, in memory or on a disk, and answers DKVS/1 and
 /// DKVS/2 over UDP.
@@ -206,7 +206,8 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 fn parse_filter(words: &str) -> Result<LogFilter, String> {
-    LogFilter::parse(words, filter::MODULES)
+    let modules = [LOG_MODULES, dkvs_runtime::LOG_MODULES, &["dkvs_common"]].concat();
+    LogFilter::parse(words, &modules)
 }
 
 fn parse_bind(text: &str) -> Result<SocketAddrV4, &'static str> {

@@ -3,11 +3,7 @@
 //! * [`store`]: the pairs, bounded in memory, and on a disk if they are to last
 //! * [`service`]: one request in, one response out; no sockets
 //! * [`udp`]: sockets in, datagrams out
-//! * [`key_file`]: the cluster's keys on disk
 //! * [`metrics`]: what a server says of itself, for Prometheus
-//! * [`log`]: the log, as text or as JSON
-//! * [`program`], [`panics`]: how a program begins and ends, and what ends it
-//! * [`open_files`]: how many files a process may have open
 //! * [`cli`]: the `dkvs-storage-node` program
 //!
 //! A [`StorageNode`] is the whole server as a value: the program runs one, and the gateway's
@@ -18,18 +14,28 @@
     expect(clippy::unwrap_used, reason = "a test fails by panicking")
 )]
 
-pub mod about;
 pub mod cli;
-pub mod key_file;
-pub mod log;
 pub mod metrics;
-pub mod open_files;
-pub mod panics;
-pub mod program;
 pub mod service;
-mod signals;
 pub mod store;
 pub mod udp;
+
+/// The modules of this package that log something.
+pub const LOG_MODULES: &[&str] = &[
+    "dkvs_storage_node::cli",
+    "dkvs_storage_node::metrics::serve",
+    "dkvs_storage_node::service",
+    "dkvs_storage_node::service::dump",
+    "dkvs_storage_node::service::list",
+    "dkvs_storage_node::service::stage",
+    "dkvs_storage_node::service::v2",
+    "dkvs_storage_node::store::disk::committer",
+    "dkvs_storage_node::store::disk::directory",
+    "dkvs_storage_node::store::disk::log",
+    "dkvs_storage_node::store::disk::thread",
+    "dkvs_storage_node::udp",
+    "dkvs_storage_node::udp::send",
+];
 
 use std::io;
 use std::net::SocketAddr;

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use dkvs_storage_node::panics::STATUS;
+use dkvs_runtime::panics::STATUS;
 use dkvs_tests::process::{DataDir, Programs, own_loopback};
 use dkvs_tests::programs;
 use rustix::process::Signal;

@@ -30,7 +30,7 @@ pub mod tally;
 pub mod write;
 
 use crate::cluster::ServerId;
-use crate::connection::fetch::Digest;
+use crate::record::Digest;
 pub use level::Level;
 
 use crate::record::ContentType;

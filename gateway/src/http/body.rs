@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::Problem;
-use crate::coordinator::Coordinator;
+use dkvs_client::Coordinator;
 
 /// How long the body of a request may make no progress.
 const BODY_PROGRESS: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
-use dkvs_common::connection::peer::Speaks;
+use dkvs_client::transport::peer::Speaks;
 use dkvs_common::ring::Position;
 use dkvs_common::wire::v2::reply::{Durability, Statistic};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::error::Problem;
 use super::kv::json;
 use super::report::{KeyText, micros};
 use super::{App, params, path};
-use crate::coordinator::{Coordinator, NotBegun, ServerStatus};
+use dkvs_client::{Coordinator, NotBegun, ServerStatus};
 
 /// How long a server may take to show that it can be reached.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);

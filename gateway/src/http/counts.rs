@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::http::Method;
 
 use super::{OPERATIONS, path};
-use crate::histogram::Histogram;
+use dkvs_common::histogram::Histogram;
 
 /// The methods that have a series of their own; any other is the last.
 const METHODS: [&str; 10] = [

@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 use super::list::ListReport;
 use super::params::InvalidParameter;
 use super::report::{ReadReport, WriteReport};
-use crate::coordinator::NotBegun;
+use dkvs_client::NotBegun;
 
 /// A failure on its way to the caller. The request's name is added when it leaves.
 #[derive(Debug, Clone)]

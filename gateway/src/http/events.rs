@@ -29,10 +29,9 @@ use super::cluster::{ServerBody, ask_servers};
 use super::error::Problem;
 use super::metrics::{Worker, workers};
 use super::{App, params};
-use crate::coordinator;
-use crate::coordinator::core::{Kind, Outcome};
-use crate::histogram;
 use crate::tokens::Tokens;
+use dkvs_client::core::{Kind, Outcome};
+use dkvs_common::histogram;
 
 /// Between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -233,7 +232,7 @@ impl<'a> Snapshot<'a> {
     fn new(app: &App, workers: &[Worker], servers: &'a [ServerBody]) -> Self {
         let started = app.0.common.started.duration_since(UNIX_EPOCH);
         Self {
-            at_ms: coordinator::now().unix_ms,
+            at_ms: dkvs_client::now().unix_ms,
             started_ms: started.map_or(0, |since| since.as_millis() as u64),
             version: env!("CARGO_PKG_VERSION"),
             embedded: app.0.common.switch.is_some(),

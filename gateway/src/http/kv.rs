@@ -26,8 +26,8 @@ use super::error::Problem;
 use super::params::KvParameters;
 use super::report::{KeyText, ReadReport, ValueText, WriteReport, micros};
 use super::{App, READ, WRITE, body, path, refusal, trace};
-use crate::coordinator::core::Wish;
-use crate::coordinator::{Coordinator, Written};
+use dkvs_client::core::Wish;
+use dkvs_client::{Coordinator, Written};
 
 const PREFIX: &str = "/kv/";
 

@@ -21,7 +21,7 @@ use super::error::Problem;
 use super::params::Query;
 use super::report::{KeyText, micros, reason_of};
 use super::{App, kv};
-use crate::coordinator::Shared;
+use dkvs_client::Shared;
 
 /// The parameters of a listing.
 pub(super) const PARAMETERS: &[&str] = &["prefix", "limit", "cursor", "timeout_ms"];

@@ -12,16 +12,16 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response, Uri, header};
 use axum::response::IntoResponse;
 use dkvs_common::quorum::Level;
-use dkvs_storage_node::log;
-use dkvs_storage_node::metrics::page::{Form, Labels, Number, Page, Samples};
+use dkvs_runtime::log;
+use dkvs_runtime::metrics::page::{Form, Labels, Number, Page, Samples};
 use dkvs_storage_node::metrics::statistics;
 
 use super::counts::Counts;
 use super::error::Problem;
 use super::{App, cluster, params};
-use crate::coordinator::core::{Kind, Limit, LinkStatus, Totals};
-use crate::coordinator::{Coordinator, ServerSnapshot, ServerStatus, Shared, Snapshot};
-use crate::histogram;
+use dkvs_client::core::{Kind, Limit, LinkStatus, Totals};
+use dkvs_client::{Coordinator, ServerSnapshot, ServerStatus, Shared, Snapshot};
+use dkvs_common::histogram;
 
 /// A worker as others see it.
 #[derive(Clone)]

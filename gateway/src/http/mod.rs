@@ -45,9 +45,9 @@ use axum::http::{Method, Uri};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::Coordinator;
 use crate::embedded::Switch;
 use access::{Access, GuardLayer, Scope};
+use dkvs_client::Coordinator;
 use error::Problem;
 use events::Feed;
 use gate::Gate;

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::App;
 use super::error::Problem;
 use crate::config::TIMEOUT_MS_MAX;
-use crate::coordinator::Wait;
-use crate::coordinator::core::Wish;
+use dkvs_client::Wait;
+use dkvs_client::core::Wish;
 
 /// A parameter that is refused, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -293,7 +293,7 @@ mod tests {
     use dkvs_common::cluster::Cluster;
     use tokio_util::sync::CancellationToken;
 
-    use crate::coordinator::{Coordinator, Limits, Protocol, Settings, Shared};
+    use dkvs_client::{Coordinator, Limits, Protocol, Settings, Shared};
 
     /// Five servers, replication 3. No request is made.
     fn app() -> App {

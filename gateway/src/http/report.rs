@@ -13,7 +13,7 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use serde::{Serialize, Serializer};
 
-use crate::coordinator::{Shared, Written};
+use dkvs_client::{Shared, Written};
 
 /// A key: as text, or in base64 where it is no UTF-8.
 #[derive(Serialize)]

@@ -3,7 +3,7 @@
 
 use dkvs_common::wire::v2::reply::Statistic;
 
-use super::page::{Labels, Number, Page, Samples};
+use dkvs_runtime::metrics::page::{Labels, Number, Page, Samples};
 
 /// A server by its address, and its statistics by number.
 pub type Told<'a> = (String, &'a [(u8, u64)]);
@@ -240,7 +240,7 @@ const MEANINGS: &[Meaning] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::page::Form;
+    use dkvs_runtime::metrics::page::Form;
 
     #[test]
     fn every_statistic_is_in_one_family_and_none_in_two() {

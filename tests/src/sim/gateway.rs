@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkvs_client::core::{Core, Heard, Machine, Now, Path, RequestId, Token, Wish};
+use dkvs_client::{Limits, Protocol, Settings, Shared, Wait};
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
 use dkvs_common::mutants::{self, Mutant};
@@ -21,8 +23,6 @@ use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::VALUE_BYTES_DEFAULT;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_gateway::coordinator::core::{Core, Heard, Machine, Now, Path, RequestId, Token, Wish};
-use dkvs_gateway::coordinator::{Limits, Protocol, Settings, Shared, Wait};
 use tokio::sync::{Semaphore, watch};
 
 use super::clock::WallClock;

@@ -13,9 +13,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkvs_client::{Protocol, Shared};
 use dkvs_common::cluster::{Cluster, Server as Listed};
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_gateway::coordinator::{Protocol, Shared};
 
 use super::c_client::CClient;
 use super::chance::Chance;

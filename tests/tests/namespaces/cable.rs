@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use dkvs_common::connection::link::{Event, Link};
-use dkvs_common::connection::peer::Config;
+use dkvs_client::transport::link::{Event, Link};
+use dkvs_client::transport::peer::Config;
 use dkvs_common::kv::Key;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::reply::Reply;

@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use super::{Answer, ReadOutcome, ReadReply, Standing};
 use crate::cluster::ServerId;
-use crate::connection::fetch::Digest;
 use crate::kv::{Key, Value};
 use crate::quorum::params::Quorum;
 use crate::quorum::tally::{Recorded, Replica, Tally, Word};
 use crate::quorum::{Ask, Transmit, Version};
+use crate::record::Digest;
 use crate::record::{Content, checksum};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;

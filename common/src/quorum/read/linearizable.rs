@@ -61,7 +61,6 @@ use std::time::Instant;
 
 use super::{Answer, ReadOutcome, ReadReply, Standing};
 use crate::cluster::ServerId;
-use crate::connection::fetch::Digest;
 use crate::kv::Value;
 use crate::mutants::{self, Mutant};
 use crate::quorum::params::Quorum;
@@ -69,6 +68,7 @@ use crate::quorum::tally::{Recorded, Replica, Tally, Word};
 use crate::quorum::write::WriteReply;
 use crate::quorum::{Ask, Refusal, Transmit, Version};
 use crate::record::Content;
+use crate::record::Digest;
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 

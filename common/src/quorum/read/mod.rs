@@ -14,9 +14,9 @@ use super::tally::{Recorded, Replica};
 use super::write::WriteReply;
 use super::{Refusal, Transmit, Version};
 use crate::cluster::ServerId;
-use crate::connection::fetch::Digest;
 use crate::kv::{Key, Value};
 use crate::record::Content;
+use crate::record::Digest;
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 

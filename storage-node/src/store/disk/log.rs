@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use super::medium::{Backend, Medium};
 use super::row::Row;
-use crate::panics::contain;
+use dkvs_runtime::panics::contain;
 
 const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rows");
 const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");

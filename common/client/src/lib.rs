@@ -1,0 +1,41 @@
+//! A client of a dkvs cluster, without HTTP.
+//!
+//! ```text
+//!   caller --read, write--> [ core: requests, machines, links ] <--datagrams-- [ net: sockets ]
+//!                                        |
+//!                                 [ transport: DKVS/2, DKVS/1 ]
+//! ```
+//!
+//! * [`core`]: the requests in flight; whom to ask, by which protocol, at which level
+//! * [`transport`]: a server as the core wants it: any record in, any value out
+//! * [`net`]: sockets, timers, and the futures that callers wait for
+//!
+//! `core` and `transport` do no I/O and read no clock; `net` does both, and decides nothing.
+
+pub mod core;
+pub mod net;
+pub mod transport;
+
+pub use net::*;
+
+/// The modules of this package that log something.
+pub const LOG_MODULES: &[&str] = &[
+    "dkvs_client::core",
+    "dkvs_client::net::sockets",
+    "dkvs_client::net::v1",
+];
+
+#[cfg(test)]
+mod testing {
+    //! A start for virtual time. Nothing depends on when it is.
+
+    use std::time::Instant;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant can be had in no other way"
+    )]
+    pub(crate) fn start_of_time() -> Instant {
+        Instant::now()
+    }
+}
