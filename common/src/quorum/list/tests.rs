@@ -1,0 +1,253 @@
+use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use crate::tag::Tag;
+use crate::testing::start_of_time;
+
+/// A server's records in ring order.
+#[derive(Clone, Default)]
+struct Server(BTreeMap<Place, PageEntry>);
+
+impl Server {
+    fn put(&mut self, name: &str, time: u64, kind: EntryKind) {
+        let key = Key::new(name.to_owned()).unwrap();
+        let tag = Tag { time, op: 1 };
+        self.0
+            .insert(Place::after(key.clone()), PageEntry { key, tag, kind });
+    }
+
+    /// A page that looks at `looked_at_max` records.
+    fn page(&self, wish: &PageWish, prefix: &[u8], looked_at_max: usize) -> Page {
+        let mut entries = Vec::new();
+        let mut rest = self.0.range(&wish.start..).peekable();
+        rest.next_if(|(place, _)| **place == wish.start);
+        let mut last = None;
+        for (_, entry) in rest.by_ref().take(looked_at_max) {
+            last = Some(entry);
+            if entry.key.as_bytes().starts_with(prefix) {
+                entries.push(entry.clone());
+                last = None;
+            }
+            if entries.len() == wish.keys_max {
+                break;
+            }
+        }
+        let more = rest.peek().is_some();
+        if let Some(last) = last.filter(|_| more) {
+            let kind = EntryKind::PassedOver;
+            entries.push(PageEntry {
+                kind,
+                ..last.clone()
+            });
+        }
+        (more, entries)
+    }
+}
+
+type Page = (bool, Vec<PageEntry>);
+
+fn listing(start: Place, prefix: &'static str, keys_max: usize) -> Listing {
+    Listing {
+        start,
+        prefix: Bytes::from_static(prefix.as_bytes()),
+        keys_max,
+        silent_max: 1,
+    }
+}
+
+fn list(servers: usize, listing: Listing) -> List {
+    let servers = (0..servers as u16).map(ServerId);
+    List::new(
+        servers,
+        listing,
+        start_of_time(),
+        Duration::from_millis(250),
+    )
+}
+
+/// Asks those that are not silent until it is decided, in an order that `pick` gives.
+fn run(
+    list: &mut List,
+    servers: &[Server],
+    silent: Option<usize>,
+    pick: &mut impl FnMut(usize) -> usize,
+) {
+    let mut asked: Vec<(ServerId, PageWish)> = Vec::new();
+    while list.outcome().is_none() {
+        asked.extend(std::iter::from_fn(|| list.poll_transmit()));
+        asked.retain(|(server, _)| Some(server.index()) != silent);
+        if asked.is_empty() {
+            list.handle_patience();
+            continue;
+        }
+        let (server, wish) = asked.swap_remove(pick(asked.len()));
+        let prefix = list.listing.prefix.clone();
+        let page = servers[server.index()].page(&wish, &prefix, 1 + pick(5));
+        list.handle_page(server, page.0, false, page.1);
+    }
+}
+
+/// Every page from the start to the end.
+fn all(
+    servers: &[Server],
+    silent: Option<usize>,
+    keys_max: usize,
+    prefix: &'static str,
+    mut pick: impl FnMut(usize) -> usize,
+) -> Vec<String> {
+    let (mut start, mut told) = (Place::START, Vec::new());
+    loop {
+        let mut list = list(servers.len(), listing(start, prefix, keys_max));
+        run(&mut list, servers, silent, &mut pick);
+        assert_eq!(list.outcome(), Some(ListOutcome::Listed));
+        assert!(list.keys().len() <= keys_max);
+        let text = |key: &Key| String::from_utf8(key.as_bytes().to_vec()).unwrap();
+        told.extend(list.keys().iter().map(text));
+        match list.next() {
+            Some(next) => start = next.clone(),
+            None => return told,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn what_a_majority_confirmed_is_told_once_whoever_is_silent(
+        keys in prop::collection::vec((0..5usize, 0..4usize, any::<bool>(), any::<bool>()), 0..30),
+        silent in prop::option::of(0..5usize),
+        keys_max in 1..8usize,
+        seed: u64,
+    ) {
+        let mut servers = vec![Server::default(); 5];
+        let mut expected = BTreeSet::new();
+        for (number, (first, missed, was_held, is_deleted)) in keys.into_iter().enumerate() {
+            let name = format!("{}/{number}", if number % 3 == 0 { "b" } else { "a" });
+            // Three replicas, of which one may have missed the newest.
+            for replica in 0..3 {
+                let server = &mut servers[(first + replica) % 5];
+                if replica != missed {
+                    let kind = if is_deleted { EntryKind::Tombstone } else { EntryKind::Value };
+                    server.put(&name, 2, kind);
+                } else if was_held {
+                    server.put(&name, 1, EntryKind::Value);
+                }
+            }
+            if !is_deleted {
+                expected.insert(name);
+            }
+        }
+        let mut state = seed;
+        let mut pick = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        let told = all(&servers, silent, keys_max, "", &mut pick);
+        let position = |name: &String| Position::of_key_bytes(name.as_bytes());
+        prop_assert!(told.is_sorted_by_key(position));
+        prop_assert_eq!(&told.iter().cloned().collect::<BTreeSet<_>>(), &expected);
+        prop_assert_eq!(told.len(), expected.len());
+        let told: BTreeSet<_> = all(&servers, silent, keys_max, "b/", &mut pick).into_iter().collect();
+        expected.retain(|name| name.starts_with("b/"));
+        prop_assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn with_more_silent_than_may_be_nothing_is_told() {
+    let mut list = list(5, listing(Place::START, "", 10));
+    while list.poll_transmit().is_some() {}
+    list.handle_unreachable(ServerId(3));
+    assert_eq!(list.outcome(), None);
+    list.handle_refusal(ServerId(1), Refusal::NotV2);
+    assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
+    let standings: Vec<_> = list.standings().map(|(_, standing)| standing).collect();
+    assert_eq!(standings[1], Some(ListStanding::Refused(Refusal::NotV2)));
+    assert_eq!(standings[3], Some(ListStanding::Unreachable));
+    assert_eq!(standings[0], None);
+}
+
+#[test]
+fn who_may_have_lost_keys_counts_as_silent_and_is_heard_all_the_same() {
+    let mut server = Server::default();
+    server.put("k", 1, EntryKind::Value);
+    let mut list = list(3, listing(Place::START, "", 10));
+    let wishes: Vec<_> = std::iter::from_fn(|| list.poll_transmit()).collect();
+    let (_, entries) = server.page(&wishes[0].1, b"", 10);
+    list.handle_page(ServerId(0), false, true, entries);
+    list.handle_page(ServerId(1), false, false, Vec::new());
+    list.handle_patience();
+    assert_eq!(list.outcome(), None, "the third is needed");
+    list.handle_page(ServerId(2), false, false, Vec::new());
+    assert_eq!(list.outcome(), Some(ListOutcome::Listed));
+    assert_eq!((list.keys().len(), list.next()), (1, None));
+}
+
+#[test]
+fn that_a_server_left_keys_out_is_told_of_those_that_were_asked_and_of_no_other() {
+    for (from, expected) in [(0, true), (2, true), (9, false)] {
+        let mut list = list(3, listing(Place::START, "", 10));
+        assert_eq!(std::iter::from_fn(|| list.poll_transmit()).count(), 3);
+        assert!(!list.is_left_out());
+        list.handle_left_out(ServerId(from));
+        for server in 0..3 {
+            list.handle_page(ServerId(server), false, false, Vec::new());
+        }
+        assert_eq!(list.outcome(), Some(ListOutcome::Listed));
+        assert_eq!(list.is_left_out(), expected);
+        list.handle_left_out(ServerId(0));
+        assert_eq!(list.is_left_out(), expected, "it is over");
+    }
+}
+
+#[test]
+fn at_the_deadline_what_is_known_is_told_and_goes_on_later() {
+    let mut servers = vec![Server::default(); 3];
+    for (number, name) in ["one", "two", "three", "four"].into_iter().enumerate() {
+        servers[number % 2].put(name, 1, EntryKind::Value);
+        servers[2].put(name, 1, EntryKind::Value);
+    }
+    let mut cut = list(3, listing(Place::START, "", 10));
+    let wishes: Vec<_> = std::iter::from_fn(|| cut.poll_transmit()).collect();
+    for (server, wish) in wishes {
+        let (more, entries) = servers[server.index()].page(&wish, b"", 1);
+        cut.handle_page(server, more, false, entries);
+    }
+    cut.handle_timeout();
+    assert_eq!(cut.outcome(), Some(ListOutcome::Listed));
+    let next = cut.next().expect("there is more").clone();
+    let mut rest = list(3, listing(next, "", 10));
+    run(&mut rest, &servers, None, &mut |_| 0);
+    let told: Vec<_> = cut.keys().iter().chain(rest.keys()).collect();
+    assert_eq!(told.len(), 4);
+    assert!(told.is_sorted_by_key(|key| Position::of_key(key)));
+
+    let mut silent = list(3, listing(Place::START, "", 10));
+    while silent.poll_transmit().is_some() {}
+    silent.handle_timeout();
+    assert_eq!(silent.outcome(), Some(ListOutcome::TimedOut));
+}
+
+#[test]
+fn a_server_whose_pages_do_not_go_on_is_refused() {
+    let mut server = Server::default();
+    server.put("k", 1, EntryKind::PassedOver);
+    let mut list = list(3, listing(Place::START, "", 10));
+    let (first, _) = list.poll_transmit().unwrap();
+    let entries: Vec<PageEntry> = server.0.into_values().collect();
+    list.handle_page(first, true, false, entries.clone());
+    assert_eq!(list.poll_transmit().map(|(server, _)| server), Some(first));
+    list.handle_page(first, true, false, entries);
+    let refused = Some(ListStanding::Refused(Refusal::Internal));
+    assert_eq!(list.standings().next().unwrap().1, refused);
+    let (second, _) = list.poll_transmit().unwrap();
+    list.handle_page(second, true, false, Vec::new());
+    assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
+    // What comes from a stranger or too late changes nothing.
+    list.handle_page(ServerId(9), false, false, Vec::new());
+    list.handle_page(ServerId(2), false, false, Vec::new());
+    assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
+}
