@@ -14,6 +14,7 @@
 //!
 //! * [`params`]: n, w and r, checked
 //! * [`tally`]: who was asked and what each has said; each replica counts once, strangers never
+//! * [`threshold`]: when enough of one or more sets of replicas have confirmed
 //! * [`level`]: what a request promises, and when it can
 //! * [`mod@read`]: [`read::agreement`], the original system's rule, and [`read::linearizable`]
 //! * [`mod@write`]: both levels; the linearizable one asks for tags before it stores
@@ -27,6 +28,7 @@ pub mod list;
 pub mod params;
 pub mod read;
 pub mod tally;
+pub mod threshold;
 pub mod write;
 
 use crate::cluster::ServerId;

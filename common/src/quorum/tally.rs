@@ -129,6 +129,25 @@ impl<A> Tally<A> {
         &self.replicas
     }
 
+    /// What `server` answered, if it has.
+    pub fn answer_of(&self, server: ServerId) -> Option<&A> {
+        match &self.replica(server)?.word {
+            Word::Answer(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Whether `server` is a replica that has not responded yet.
+    pub fn is_pending(&self, server: ServerId) -> bool {
+        let word = self.replica(server).map(|replica| &replica.word);
+        matches!(word, Some(Word::Pending))
+    }
+
+    fn replica(&self, server: ServerId) -> Option<&Replica<A>> {
+        let mut replicas = self.replicas.iter();
+        replicas.find(|replica| replica.server == server)
+    }
+
     /// What the replicas answered, in preference order.
     pub fn answers(&self) -> impl Iterator<Item = &A> + Clone {
         self.replicas
