@@ -57,6 +57,10 @@
 //! later reads holds whether they count it or not, and whatever comes of the vouching. If nothing
 //! was found anywhere, there is nothing to give, and nobody is asked to vouch.
 
+mod choosing;
+mod fetching;
+mod repairing;
+
 use std::time::Instant;
 
 use super::{Answer, ReadOutcome, ReadReply, Standing};
@@ -65,12 +69,16 @@ use crate::kv::Value;
 use crate::mutants::{self, Mutant};
 use crate::quorum::params::Quorum;
 use crate::quorum::tally::{Recorded, Replica, Tally, Word};
+use crate::quorum::threshold::Threshold;
 use crate::quorum::write::WriteReply;
 use crate::quorum::{Ask, Refusal, Transmit, Version};
 use crate::record::Content;
 use crate::record::Digest;
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
+use choosing::{Choice, Newest};
+use fetching::SeenRecords;
+use repairing::Repairs;
 
 /// How often a read may begin anew because the long value it was about to fetch was overwritten
 /// everywhere.
@@ -80,14 +88,14 @@ pub const ROUNDS_MAX: u32 = 16;
 #[derive(Debug)]
 pub struct Read {
     tally: Tally<Answer>,
-    /// The distinct records with values that were told, in the order of their arrival.
-    records: Vec<Seen>,
-    /// The newest that r replicas told of: what is to be told.
+    threshold: Threshold,
+    records: SeenRecords,
+    /// The newest that r replicas reported: what is to be returned.
     newest: Option<Newest>,
     /// What replicas that lack it are given: the same, or what turned out to be newer still.
     given: Option<Newest>,
-    repairs: Vec<Repair>,
-    /// Whether a replica told of a record that came by DKVS/1.
+    repairs: Repairs,
+    /// Whether a replica reported a record that came by DKVS/1.
     has_met_v1: bool,
     quorum: Quorum,
     started: Instant,
@@ -95,68 +103,6 @@ pub struct Read {
     round: u32,
     transmitted: usize,
     outcome: Option<ReadOutcome>,
-}
-
-#[derive(Debug)]
-struct Seen {
-    digest: Digest,
-    value: Option<Value>,
-    /// From whom the value is being fetched.
-    fetched_from: Option<ServerId>,
-    failed: Vec<ServerId>,
-}
-
-/// What a read is about to tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Newest {
-    Nothing,
-    Tombstone(Tag),
-    /// The record at this place among those seen.
-    Record(usize, Tag),
-}
-
-#[derive(Debug)]
-struct Repair {
-    server: ServerId,
-    tag: Tag,
-    /// Whether the replica refused as corrupt: it has to vouch as well, and does not count.
-    is_unvouched: bool,
-    state: RepairState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RepairState {
-    Wanted,
-    Sent,
-    /// The replica confirmed, and is to vouch.
-    VouchWanted,
-    VouchSent,
-    Confirmed,
-    Failed,
-}
-
-impl Repair {
-    fn is_open(&self) -> bool {
-        !matches!(self.state, RepairState::Confirmed | RepairState::Failed)
-    }
-}
-
-impl Newest {
-    fn tag(self) -> Tag {
-        match self {
-            Self::Nothing => Tag::ZERO,
-            Self::Tombstone(tag) | Self::Record(_, tag) => tag,
-        }
-    }
-
-    fn of(answer: Answer) -> Option<Self> {
-        match answer {
-            Answer::Holds(place, tag) => Some(Self::Record(place, tag.unwrap_or(Tag::ZERO))),
-            Answer::Absent(Some(tag)) => Some(Self::Tombstone(tag)),
-            Answer::Absent(None) => Some(Self::Nothing),
-            Answer::Refused(_) => None,
-        }
-    }
 }
 
 impl Read {
@@ -168,11 +114,12 @@ impl Read {
             "a read asks n replicas"
         );
         Self {
+            threshold: Threshold::of_quorum(&list, quorum),
             tally: Tally::new(list, now),
-            records: Vec::new(),
+            records: SeenRecords::default(),
             newest: None,
             given: None,
-            repairs: Vec::new(),
+            repairs: Repairs::default(),
             has_met_v1: false,
             quorum,
             started: now,
@@ -188,14 +135,12 @@ impl Read {
         self.round
     }
 
-    /// The next thing to send: all n are to be asked at once; later, the record that
-    /// [`Self::repair`] gives is to be put to those who lack it. Those who are to vouch come before
-    /// all else.
+    /// The next thing to send: first a get to each replica; later, the record that
+    /// [`Self::repair`] returns to those that lack it. A server that should attest comes before all
+    /// else.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        let mut repairs = self.repairs.iter_mut();
-        if let Some(repair) = repairs.find(|repair| repair.state == RepairState::VouchWanted) {
-            repair.state = RepairState::VouchSent;
-            let (to, ask) = (repair.server, Ask::Vouch { tag: repair.tag });
+        if let Some((to, tag)) = self.repairs.poll_attestation() {
+            let ask = Ask::Vouch { tag };
             return Some(Transmit { to, ask });
         }
         if let Some(replica) = self.tally.replicas().get(self.transmitted) {
@@ -203,23 +148,14 @@ impl Read {
             let (to, ask) = (replica.server, Ask::Get);
             return Some(Transmit { to, ask });
         }
-        let mut repairs = self.repairs.iter_mut();
-        let repair = repairs.find(|repair| repair.state == RepairState::Wanted)?;
-        repair.state = RepairState::Sent;
-        let (to, ask) = (repair.server, Ask::Put);
+        let (to, ask) = (self.repairs.poll_write_back()?, Ask::Put);
         Some(Transmit { to, ask })
     }
 
-    /// The value to fetch, and from whom.
+    /// The value to fetch, and the replica to fetch it from.
     pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
         let place = self.given_and_unknown()?;
-        let from = self.next_holder(place)?;
-        let seen = &mut self.records[place];
-        if seen.fetched_from.is_some() {
-            return None;
-        }
-        seen.fetched_from = Some(from);
-        Some((from, seen.digest.clone()))
+        self.records.begin_fetch(place, &self.tally)
     }
 
     /// The record that the replicas are given; none while its value is not known.
@@ -227,18 +163,11 @@ impl Read {
         match self.given? {
             Newest::Nothing => None,
             Newest::Tombstone(tag) => Some((tag, Content::Tombstone)),
-            Newest::Record(place, tag) => {
-                let seen = &self.records[place];
-                let content = Content::Value {
-                    content_type: seen.digest.content_type.clone(),
-                    value: seen.value.clone()?,
-                };
-                Some((tag, content))
-            }
+            Newest::Record(place, tag) => Some((tag, self.records.content(place)?)),
         }
     }
 
-    /// Whether a replica told of a record that came by DKVS/1.
+    /// Whether a replica reported a record that came by DKVS/1.
     pub fn has_met_v1(&self) -> bool {
         self.has_met_v1
     }
@@ -261,12 +190,11 @@ impl Read {
         }
         let answer = match &reply {
             ReadReply::Record(digest, _) => {
-                let seen = self.records.iter().position(|seen| seen.digest == *digest);
-                Answer::Holds(seen.unwrap_or(self.records.len()), Some(digest.tag))
+                Answer::Holds(self.records.place_of(digest), Some(digest.tag))
             }
             ReadReply::Absent(tag) => Answer::Absent(*tag),
             ReadReply::Refused(refusal) => Answer::Refused(*refusal),
-            // Without a tag, what it holds cannot be told from what is older or newer.
+            // Without a tag, nothing says whether what it holds is older or newer.
             ReadReply::Value(_) => Answer::Refused(Refusal::NotV2),
         };
         let recorded = self.tally.record(from, Word::Answer(answer), now);
@@ -274,15 +202,7 @@ impl Read {
             return recorded;
         }
         if let (ReadReply::Record(digest, value), Answer::Holds(place, _)) = (reply, answer) {
-            match self.records.get_mut(place) {
-                Some(seen) => seen.value = seen.value.take().or(value),
-                None => self.records.push(Seen {
-                    digest,
-                    value,
-                    fetched_from: None,
-                    failed: Vec::new(),
-                }),
-            }
+            self.records.insert(place, digest, value);
         }
         if answer.tag().is_some_and(Tag::is_by_v1) && !mutants::is_on(Mutant::V1WrittenBack) {
             self.handle_v1_record();
@@ -291,13 +211,11 @@ impl Read {
         recorded
     }
 
-    /// A replica told of a record that came by DKVS/1: nobody is given anything any more.
+    /// A replica reported a record that came by DKVS/1: nothing is written back any more.
     fn handle_v1_record(&mut self) {
         self.has_met_v1 = true;
         self.given = None;
-        for repair in self.repairs.iter_mut().filter(|repair| repair.is_open()) {
-            repair.state = RepairState::Failed;
-        }
+        self.repairs.give_up();
         self.outcome.get_or_insert(ReadOutcome::CameByV1);
     }
 
@@ -324,66 +242,45 @@ impl Read {
 
     /// `from` was given the record of `round` and answered; none if it cannot be reached.
     pub fn handle_repaired(&mut self, from: ServerId, round: u32, reply: Option<WriteReply>) {
-        let Some(repair) = self.repair_of(from, round, RepairState::Sent) else {
-            return;
-        };
-        let is_confirmed = reply.is_some_and(|reply| reply.confirms(repair.tag));
-        repair.state = match is_confirmed {
-            true if repair.is_unvouched => RepairState::VouchWanted,
-            true => RepairState::Confirmed,
-            false => RepairState::Failed,
-        };
-        self.advance();
-    }
-
-    /// `from` was asked in `round` to vouch for what it was given; whether it does.
-    pub fn handle_vouched(&mut self, from: ServerId, round: u32, vouches: bool) {
-        if let Some(repair) = self.repair_of(from, round, RepairState::VouchSent) {
-            repair.state = match vouches {
-                true => RepairState::Confirmed,
-                false => RepairState::Failed,
-            };
+        if round == self.round && self.repairs.handle_written(from, reply) {
+            self.advance();
         }
     }
 
-    /// Those that refused as corrupt and have not confirmed what they are given, each with its
-    /// tag.
+    /// `from` was asked in `round` to attest what it was given, and does so or not.
+    pub fn handle_vouched(&mut self, from: ServerId, round: u32, vouches: bool) {
+        if round == self.round {
+            self.repairs.handle_attested(from, vouches);
+        }
+    }
+
+    /// The servers that refused as corrupt and have not confirmed what they are given, each with
+    /// its tag.
     pub fn unvouched(&self) -> Vec<(ServerId, Tag)> {
-        let repairs = self.repairs.iter();
-        let repairs =
-            repairs.filter(|repair| repair.is_unvouched && repair.state == RepairState::Sent);
-        repairs.map(|repair| (repair.server, repair.tag)).collect()
+        self.repairs.quarantined()
     }
 
     /// The value behind a digest has arrived.
     pub fn handle_fetched(&mut self, digest: &Digest, value: Value) {
-        if let Some(seen) = self.being_fetched(digest) {
-            seen.fetched_from = None;
-            seen.value = Some(value);
+        if self.records.handle_fetched(digest, value) {
             self.advance();
         }
     }
 
-    /// The value behind a digest is not to be had from `server`.
+    /// `server` did not give the value behind a digest.
     pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
-        if let Some(seen) = self.being_fetched(digest)
-            && seen.fetched_from == Some(server)
-        {
-            seen.fetched_from = None;
-            seen.failed.push(server);
+        if self.records.handle_fetch_failed(digest, server) {
             self.advance();
         }
     }
 
-    /// Time has passed; at the deadline, whoever is pending has timed out.
+    /// Time has passed; at the deadline, all pending replicas time out.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.deadline {
             return;
         }
         self.tally.expire();
-        for repair in self.repairs.iter_mut().filter(|repair| repair.is_open()) {
-            repair.state = RepairState::Failed;
-        }
+        self.repairs.give_up();
         self.given = None;
         self.outcome.get_or_insert(ReadOutcome::TimedOut);
     }
@@ -393,27 +290,28 @@ impl Read {
         self.outcome.as_ref()
     }
 
-    /// Whether every replica was heard out or has timed out, and none is being repaired.
+    /// Whether every replica responded or timed out, and none is being repaired.
     pub fn is_complete(&self) -> bool {
-        let is_fetching = self.given_and_unknown().is_some_and(|place| {
-            self.records[place].fetched_from.is_some() || self.next_holder(place).is_some()
-        });
+        let is_fetching = self
+            .given_and_unknown()
+            .is_some_and(|place| self.records.can_be_fetched(place, &self.tally));
         self.outcome.is_some()
             && self.tally.pending() == 0
-            && !self.repairs.iter().any(Repair::is_open)
+            && !self.repairs.is_any_open()
             && !is_fetching
     }
 
     /// How many replicas hold what was read, or something newer.
     pub fn agreeing(&self) -> usize {
-        let newest = self.newest.or_else(|| {
-            let told = self
-                .tally
-                .answers()
-                .filter_map(|answer| Newest::of(*answer));
-            told.max_by_key(|newest| newest.tag())
-        });
-        newest.map_or(0, |newest| self.holders(newest))
+        let newest = self
+            .newest
+            .or_else(|| choosing::newest_reported(&self.tally));
+        newest.map_or(0, |newest| {
+            let servers = self.tally.replicas().iter().map(|replica| replica.server);
+            servers
+                .filter(|server| self.is_held_by(*server, newest))
+                .count()
+        })
     }
 
     /// The tag of the tombstone that was read.
@@ -447,33 +345,37 @@ impl Read {
             Word::TimedOut => return Standing::TimedOut,
             Word::Answer(answer) => answer,
         };
-        if self.is_repaired(replica.server) {
+        if self.repairs.is_confirmed(replica.server) {
             return Standing::Repaired;
         }
         if let Answer::Refused(refusal) = answer {
             return Standing::Refused(refusal);
         }
-        let held = Newest::of(answer).unwrap_or(Newest::Nothing);
+        let held = Newest::reported_by(answer).unwrap_or(Newest::Nothing);
+        let is_found = matches!(self.outcome, Some(ReadOutcome::Found(..)));
         match (self.newest, held) {
             (_, Newest::Nothing) => Standing::Absent,
             (Some(newest), Newest::Tombstone(tag)) if tag == newest.tag() => Standing::Tombstone,
-            (Some(newest), held) if held == newest && self.is_found() => Standing::Match,
+            (Some(newest), held) if held == newest && is_found => Standing::Match,
             (Some(newest), held) if held.tag() < newest.tag() => Standing::Stale,
             // Such as a put by DKVS/1, to which each server gives a tag of its own.
-            (Some(newest), held) if self.is_found() && self.is_same_value(held, newest) => {
-                Standing::Match
-            }
+            (Some(newest), held) if is_found && self.is_same_value(held, newest) => Standing::Match,
             _ => Standing::Differs,
         }
     }
 
-    /// Goes on as far as what is known allows.
+    /// Proceeds as far as the responses allow.
     fn advance(&mut self) {
         if self.has_met_v1 {
             return;
         }
-        if self.outcome.is_none() {
-            self.choose();
+        if self.outcome.is_none() && self.newest.is_none() {
+            match choosing::choose(&self.tally, &self.threshold) {
+                Choice::Open => {}
+                Choice::Newest(newest) => self.newest = Some(newest),
+                Choice::Disagree => self.outcome = Some(ReadOutcome::Disagree),
+                Choice::Unreachable => self.outcome = Some(ReadOutcome::Unreachable),
+            }
         }
         if let (None, Some(newest)) = (&self.outcome, self.newest) {
             self.given = self.newest;
@@ -482,104 +384,64 @@ impl Read {
         if self.outcome.is_some()
             && let Some(given) = self.given
         {
-            let told = self.tally.answers();
-            let told = told.filter_map(|answer| Newest::of(*answer));
-            self.given = told
-                .max_by_key(|newest| newest.tag())
+            self.given = choosing::newest_reported(&self.tally)
                 .filter(|newest| newest.tag() > given.tag())
                 .or(self.given);
         }
-        self.find_lacking();
-    }
-
-    /// Settles what the newest is, once r replicas told.
-    fn choose(&mut self) {
-        let needed = usize::from(self.quorum.needed());
-        let pending = self.tally.pending();
-        let told = self
-            .tally
-            .answers()
-            .filter_map(|answer| Newest::of(*answer));
-        let count = told.clone().count();
-        if count + pending < needed {
-            self.outcome = Some(ReadOutcome::Unreachable);
-        }
-        if count < needed || self.newest.is_some() {
-            return;
-        }
-        let greatest = told.clone().map(Newest::tag).max();
-        let mut newest = told.filter(|newest| Some(newest.tag()) == greatest);
-        let Some(first) = newest.next() else { return };
-        if newest.clone().all(|other| other == first) {
-            self.newest = Some(first);
-            return;
-        }
-        // Two records under one tag: somebody sent another value again under the tag of one. The
-        // replicas keep what came first, so it is as if they had to agree.
-        let mut contenders = std::iter::once(first).chain(newest);
-        let winner = contenders.find(|contender| self.holders(*contender) >= needed);
-        match winner {
-            Some(winner) => self.newest = Some(winner),
-            None if pending == 0 => self.outcome = Some(ReadOutcome::Disagree),
-            None => {}
+        if let Some(given) = self.given
+            && self.repair().is_some()
+            && !mutants::is_on(Mutant::NoWriteBack)
+        {
+            self.repairs.want(given, &self.tally);
         }
     }
 
+    /// Ends the read if `newest` is known and enough replicas hold it, or if they no longer can.
     fn decide(&mut self, newest: Newest) {
-        let needed = usize::from(self.quorum.needed());
-        let pending = self.tally.pending();
         let is_known = match newest {
             Newest::Record(place, _) => {
-                let is_open = self.records[place].fetched_from.is_some() || pending > 0;
-                let is_known = self.records[place].value.is_some();
-                if !is_known && !is_open && self.next_holder(place).is_none() {
+                let is_known = self.records.value(place).is_some();
+                let can_be_known =
+                    self.tally.pending() > 0 || self.records.can_be_fetched(place, &self.tally);
+                if !is_known && !can_be_known {
                     return self.begin_anew();
                 }
                 is_known
             }
             Newest::Nothing | Newest::Tombstone(_) => true,
         };
-        let mut holders = self.holders(newest);
-        if mutants::is_on(Mutant::NoWriteBack) {
-            holders = needed;
-        } else if mutants::is_on(Mutant::WriteBackToFewer) {
-            holders += 1;
+        let tolerated = if mutants::is_on(Mutant::NoWriteBack) {
+            usize::MAX
+        } else {
+            usize::from(mutants::is_on(Mutant::WriteBackToFewer))
+        };
+        let is_held = |server| self.is_held_by(server, newest);
+        if self.threshold.missing(is_held) <= tolerated {
+            self.outcome = is_known.then(|| self.found(newest));
+            return;
         }
-        if is_known && holders >= needed {
-            self.outcome = Some(match newest {
-                Newest::Nothing | Newest::Tombstone(_) => ReadOutcome::Absent,
-                Newest::Record(place, _) => {
-                    let seen = &self.records[place];
-                    let value = seen.value.clone().expect("it is known");
-                    ReadOutcome::Found(value, Version::from(&seen.digest))
-                }
-            });
-        } else if holders + pending + self.stale(newest).count() + self.being_repaired() < needed {
+        let may_hold_it = |server| {
+            self.tally.is_pending(server)
+                || self.repairs.is_stale(server, newest, &self.tally)
+                || self.repairs.may_yet_count(server)
+        };
+        if !self.threshold.can_still_be_met(is_held, may_hold_it) {
             self.outcome = Some(ReadOutcome::Unreachable);
         }
     }
 
-    /// Wants everyone repaired who is known to be stale, or refused as corrupt, if it is known what
-    /// to give.
-    fn find_lacking(&mut self) {
-        if let Some(given) = self.given
-            && self.repair().is_some()
-            && !mutants::is_on(Mutant::NoWriteBack)
-        {
-            let stale = self.stale(given).map(|server| (server, false));
-            let corrupt = self.corrupt(given).map(|server| (server, true));
-            let lacking: Vec<(ServerId, bool)> = stale.chain(corrupt).collect();
-            let repair = |(server, is_unvouched)| Repair {
-                server,
-                tag: given.tag(),
-                is_unvouched,
-                state: RepairState::Wanted,
-            };
-            self.repairs.extend(lacking.into_iter().map(repair));
+    /// The outcome, once `newest` is known.
+    fn found(&self, newest: Newest) -> ReadOutcome {
+        match newest {
+            Newest::Nothing | Newest::Tombstone(_) => ReadOutcome::Absent,
+            Newest::Record(place, _) => {
+                let value = self.records.value(place).expect("it is known").clone();
+                ReadOutcome::Found(value, Version::from(self.records.digest(place)))
+            }
         }
     }
 
-    /// All are asked again: something newer has taken the place of what was to be fetched.
+    /// Asks all replicas again: something newer has replaced the value that was to be fetched.
     fn begin_anew(&mut self) {
         if self.round == ROUNDS_MAX {
             self.outcome = Some(ReadOutcome::Unreachable);
@@ -594,108 +456,30 @@ impl Read {
         self.round += 1;
     }
 
-    /// How many replicas hold `newest`, or something that came after it.
-    fn holders(&self, newest: Newest) -> usize {
-        let holds = |replica: &&Replica<Answer>| match replica.word {
-            Word::Answer(answer) => Newest::of(answer).is_some_and(|held| {
-                held == newest
-                    || held.tag() > newest.tag()
-                    || (Some(newest) == self.newest && self.is_repaired(replica.server))
-            }),
-            _ => false,
-        };
-        self.tally.replicas().iter().filter(holds).count()
+    /// Whether `server` holds `newest`, or something that came after it.
+    fn is_held_by(&self, server: ServerId, newest: Newest) -> bool {
+        let held = self.tally.answer_of(server).copied();
+        held.and_then(Newest::reported_by).is_some_and(|held| {
+            held.covers(newest)
+                || (Some(newest) == self.newest && self.repairs.is_confirmed(server))
+        })
     }
 
     /// The place of the record that is to be given, if its value is not known.
     fn given_and_unknown(&self) -> Option<usize> {
         match self.given? {
-            Newest::Record(place, _) => {
-                let is_unknown = self.records[place].value.is_none();
-                is_unknown.then_some(place)
-            }
+            Newest::Record(place, _) => self.records.value(place).is_none().then_some(place),
             Newest::Nothing | Newest::Tombstone(_) => None,
         }
-    }
-
-    /// Those who told of something older than `newest`, and were not given it yet.
-    fn stale(&self, newest: Newest) -> impl Iterator<Item = ServerId> + '_ {
-        let is_stale = move |replica: &&Replica<Answer>| match replica.word {
-            Word::Answer(answer) => {
-                Newest::of(answer).is_some_and(|held| held.tag() < newest.tag())
-                    && !self.is_given(replica.server, newest.tag())
-            }
-            _ => false,
-        };
-        let replicas = self.tally.replicas().iter().filter(is_stale);
-        replicas.map(|replica| replica.server)
-    }
-
-    /// Those who refused as corrupt, and were not given `newest` yet.
-    fn corrupt(&self, newest: Newest) -> impl Iterator<Item = ServerId> + '_ {
-        let is_corrupt = move |replica: &&Replica<Answer>| {
-            replica.word == Word::Answer(Answer::Refused(Refusal::Corrupt))
-                && !self.is_given(replica.server, newest.tag())
-        };
-        let replicas = self.tally.replicas().iter().filter(is_corrupt);
-        replicas.map(|replica| replica.server)
-    }
-
-    fn is_found(&self) -> bool {
-        matches!(self.outcome, Some(ReadOutcome::Found(..)))
     }
 
     /// Whether two records are known to have the same bytes, whatever their tags.
     fn is_same_value(&self, one: Newest, other: Newest) -> bool {
         let value = |newest| match newest {
-            Newest::Record(place, _) => self.records[place].value.as_ref(),
+            Newest::Record(place, _) => self.records.value(place),
             Newest::Nothing | Newest::Tombstone(_) => None,
         };
         value(one).is_some() && value(one) == value(other)
-    }
-
-    /// Whether `server` was given the record with this tag, or is to be.
-    fn is_given(&self, server: ServerId, tag: Tag) -> bool {
-        let mut repairs = self.repairs.iter();
-        repairs.any(|repair| repair.server == server && repair.tag == tag)
-    }
-
-    fn is_repaired(&self, server: ServerId) -> bool {
-        let mut repairs = self.repairs.iter();
-        repairs.any(|repair| repair.server == server && repair.state == RepairState::Confirmed)
-    }
-
-    /// How many are being given something that may come to hold it.
-    fn being_repaired(&self) -> usize {
-        let counts = |repair: &&Repair| repair.is_open() && !repair.is_unvouched;
-        self.repairs.iter().filter(counts).count()
-    }
-
-    fn repair_of(
-        &mut self,
-        server: ServerId,
-        round: u32,
-        state: RepairState,
-    ) -> Option<&mut Repair> {
-        let is_now = round == self.round;
-        let mut repairs = self.repairs.iter_mut();
-        repairs.find(|repair| is_now && repair.server == server && repair.state == state)
-    }
-
-    /// The first holder of a record that has not failed to give its value.
-    fn next_holder(&self, place: usize) -> Option<ServerId> {
-        let mut replicas = self.tally.replicas().iter();
-        let failed = &self.records[place].failed;
-        let holder = replicas.find(|replica| {
-            matches!(replica.word, Word::Answer(Answer::Holds(held, _)) if held == place)
-                && !failed.contains(&replica.server)
-        });
-        holder.map(|replica| replica.server)
-    }
-
-    fn being_fetched(&mut self, digest: &Digest) -> Option<&mut Seen> {
-        let mut records = self.records.iter_mut();
-        records.find(|seen| seen.digest == *digest && seen.fetched_from.is_some())
     }
 }
 
