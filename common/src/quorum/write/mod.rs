@@ -24,91 +24,42 @@
 //! A write that is sent again at the linearizable level is confirmed by something newer only if a
 //! replica holds that very record: else nobody can tell whether it was ever there.
 //!
-//! Words of an earlier round change nothing.
+//! Responses to an earlier round change nothing.
+//!
+//! * [`linearizable`], [`agreement`], [`resubmission`]: the rules of each
+
+mod agreement;
+mod linearizable;
+mod outcome;
+mod phase;
+mod response;
+mod resubmission;
 
 use std::time::Instant;
 
 use super::level::Level;
-use super::params::{Quorum, majority};
+use super::params::Quorum;
 use super::tally::{Recorded, Replica, Tally, Word};
+use super::threshold::Threshold;
 use super::{Ask, Refusal, Transmit};
 use crate::cluster::ServerId;
 use crate::mutants::{self, Mutant};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
+use linearizable::TagQuery;
+use phase::Phase;
 
-/// What a replica says to a put, or when it is asked for its tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteReply {
-    /// The tag that it holds; [`Tag::ZERO`] if it holds nothing.
-    Tag(Tag),
-    /// It holds the record.
-    Stored,
-    /// It holds another one, with this tag, and keeps that.
-    Superseded(Tag),
-    /// It did not do what it was asked.
-    Refused(Refusal),
-}
-
-impl WriteReply {
-    /// Whether who answers so to a put under `tag` holds that record, or something that came
-    /// after it. A record that came by DKVS/1 may be older, whatever its tag.
-    pub fn confirms(self, tag: Tag) -> bool {
-        match self {
-            Self::Stored => true,
-            Self::Superseded(held) => held > tag && !is_by_v1(held),
-            Self::Tag(_) | Self::Refused(_) => false,
-        }
-    }
-}
-
-fn is_by_v1(held: Tag) -> bool {
-    held.is_by_v1() && !mutants::is_on(Mutant::SupersededByV1AsStored)
-}
-
-/// How a write ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteOutcome {
-    /// At least w replicas confirmed.
-    Committed,
-    /// So many replicas refused that w can no longer confirm.
-    Refused,
-    /// So many replicas hold something newer that w can no longer confirm, and the write was to
-    /// keep its tag; or something that came by DKVS/1 and may be newer. Or, at the linearizable
-    /// level, w confirmed a write that is sent again, and none of them holds the record.
-    Superseded,
-    /// So many replicas are unreachable (or refused) that w can no longer confirm.
-    Unreachable,
-    /// The deadline passed while w could still have confirmed.
-    TimedOut,
-}
-
-/// What became of the value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
-    /// It is on at least w replicas, or was until something newer took its place.
-    Committed,
-    /// It is on some replicas, or may be, and may surface later.
-    Unknown,
-    /// It certainly never was on any.
-    NotApplied,
-}
-
-/// What a write waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// The tags of w replicas, which are a majority.
-    Asking,
-    /// [`Write::begin_round`], with a tag greater than this.
-    Minting(Tag),
-    /// Confirmations of the record under this tag.
-    Storing(Tag),
-}
+pub use outcome::{Applied, WriteOutcome};
+pub use response::WriteReply;
 
 /// One write.
 #[derive(Debug)]
 pub struct Write {
     tally: Tally<WriteReply>,
+    /// Who has to confirm.
+    threshold: Threshold,
+    /// Who has to report a tag, at the linearizable level.
+    tag_threshold: Threshold,
     quorum: Quorum,
     level: Level,
     /// It was sent before under the tag that it has, and is not to be under any other.
@@ -143,10 +94,18 @@ impl Write {
             "a write asks n replicas"
         );
         let phase = match level {
-            Level::Linearizable if !mutants::is_on(Mutant::ClockOnlyTags) => Phase::Asking,
+            Level::Linearizable if !mutants::is_on(Mutant::ClockOnlyTags) => Phase::AskingTags,
             _ => Phase::Minting(Tag::ZERO),
         };
+        let threshold = Threshold::of_quorum(&list, quorum);
+        // As many as have to store the record: so those take it, whatever the others hold.
+        let tag_threshold = match mutants::is_on(Mutant::TagOfOne) {
+            false => threshold.clone().at_least_majorities(),
+            true => Threshold::new(list.iter().map(|point| point.server), 1),
+        };
         Self {
+            threshold,
+            tag_threshold,
             tally: Tally::new(list, now),
             quorum,
             level,
@@ -185,7 +144,7 @@ impl Write {
     /// The next thing to send; all n are to be asked at once.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         let ask = match self.phase {
-            Phase::Asking => Ask::Tag,
+            Phase::AskingTags => Ask::Tag,
             Phase::Storing(_) => Ask::Put,
             Phase::Minting(_) => return None,
         };
@@ -238,7 +197,7 @@ impl Write {
         for (server, word) in words {
             self.tally.record(server, word, now);
         }
-        let failure = self.failure(usize::from(self.quorum.needed()));
+        let failure = self.failure(&self.threshold);
         self.outcome.get_or_insert(failure);
     }
 
@@ -259,25 +218,22 @@ impl Write {
 
     /// Whether it only asks for tags as yet, so that no replica was sent the record.
     pub fn is_asking(&self) -> bool {
-        self.phase == Phase::Asking && self.outcome.is_none()
+        self.phase == Phase::AskingTags && self.outcome.is_none()
     }
 
     /// Goes on at the agreement level from here, since a replica turned out to have no tags; false
     /// if it has ended, or asks for tags still. Who holds something newer has confirmed nothing
     /// at that level.
     pub fn fall_back(&mut self) -> bool {
-        if self.outcome.is_some() || self.phase == Phase::Asking {
+        if self.outcome.is_some() || self.phase == Phase::AskingTags {
             return false;
         }
         self.level = Level::Agreement;
-        let overtaken = self.tally.answers().filter_map(|answer| match answer {
-            WriteReply::Superseded(held) => Some(*held),
-            _ => None,
-        });
-        if let (Some(held), Phase::Storing(_), false) =
-            (overtaken.max(), self.phase, self.is_resubmission)
+        if let Phase::Storing(_) = self.phase
+            && !self.is_resubmission
+            && let Some(held) = agreement::greatest_superseding(&self.tally)
         {
-            self.phase = Phase::Minting(held);
+            self.phase = agreement::after_superseded(self.phase, held);
         }
         true
     }
@@ -345,7 +301,7 @@ impl Write {
             return;
         }
         self.tally.expire();
-        let outcome = match self.awaits_its_record() {
+        let outcome = match self.lacks_its_record() {
             true => WriteOutcome::Superseded,
             false => WriteOutcome::TimedOut,
         };
@@ -395,15 +351,19 @@ impl Write {
 
     /// How many replicas have confirmed so far.
     pub fn confirmed(&self) -> usize {
-        let confirms = |answer: &&WriteReply| match answer {
-            WriteReply::Stored => true,
-            WriteReply::Superseded(held) => {
-                (self.level == Level::Linearizable && !is_by_v1(*held))
-                    || mutants::is_on(Mutant::SupersededAsStored)
-            }
-            WriteReply::Tag(_) | WriteReply::Refused(_) => false,
-        };
-        self.tally.answers().filter(confirms).count()
+        let servers = self.tally.replicas().iter().map(|replica| replica.server);
+        servers.filter(|server| self.is_confirmed(*server)).count()
+    }
+
+    fn is_confirmed(&self, server: ServerId) -> bool {
+        match self.tally.answer_of(server) {
+            Some(WriteReply::Stored) => true,
+            Some(WriteReply::Superseded(held)) => match self.level {
+                Level::Linearizable => linearizable::is_confirmed_by(*held),
+                Level::Agreement => agreement::is_confirmed_by_newer(),
+            },
+            Some(WriteReply::Tag(_) | WriteReply::Refused(_)) | None => false,
+        }
     }
 
     /// The n and w of the request.
@@ -423,10 +383,7 @@ impl Write {
 
     /// Why replicas refused, in preference order.
     pub fn refusals(&self) -> impl Iterator<Item = Refusal> + '_ {
-        self.tally.answers().filter_map(|answer| match answer {
-            WriteReply::Refused(refusal) => Some(*refusal),
-            _ => None,
-        })
+        self.tally.answers().filter_map(|answer| answer.refusal())
     }
 
     fn record(
@@ -446,76 +403,57 @@ impl Write {
         recorded
     }
 
-    /// Goes on as far as the newest word allows.
+    /// Proceeds as far as the newest response allows.
     fn advance(&mut self, word: Word<WriteReply>) {
-        if self.phase == Phase::Asking {
-            let told = |answer: &WriteReply| match answer {
-                WriteReply::Tag(tag) => Some(*tag),
-                _ => None,
-            };
-            let told = self.tally.answers().filter_map(told);
-            // As many as have to store the record: so those take it, whatever the others hold.
-            let enough = match mutants::is_on(Mutant::TagOfOne) {
-                false => usize::from(majority(self.quorum.n()).max(self.quorum.needed())),
-                true => 1,
-            };
-            let count = told.clone().count();
-            if count >= enough {
-                self.phase = Phase::Minting(told.max().unwrap_or(Tag::ZERO));
-            } else if count + self.tally.pending() < enough {
-                self.outcome = Some(self.failure(enough));
+        if self.phase == Phase::AskingTags {
+            match linearizable::greatest_tag(&self.tally, &self.tag_threshold) {
+                TagQuery::Open => {}
+                TagQuery::Greatest(tag) => self.phase = Phase::Minting(tag),
+                TagQuery::Failed => self.outcome = Some(self.failure(&self.tag_threshold)),
             }
             return;
         }
-        let may_restart = self.level == Level::Agreement && !self.is_resubmission;
-        match (word, self.phase) {
-            (Word::Answer(WriteReply::Superseded(held)), Phase::Storing(_)) if may_restart => {
-                self.phase = Phase::Minting(held);
-            }
-            (Word::Answer(WriteReply::Superseded(held)), Phase::Minting(seen)) => {
-                self.phase = Phase::Minting(seen.max(held));
-            }
-            _ => {}
+        let may_begin_anew = self.level == Level::Agreement && !self.is_resubmission;
+        if let Word::Answer(WriteReply::Superseded(held)) = word
+            && (may_begin_anew || matches!(self.phase, Phase::Minting(_)))
+        {
+            self.phase = agreement::after_superseded(self.phase, held);
         }
-        let needed = usize::from(self.quorum.needed());
-        let confirmed = self.confirmed();
-        if self.awaits_its_record() {
-            let is_nowhere = self.tally.pending() == 0;
-            self.outcome = is_nowhere.then_some(WriteOutcome::Superseded);
-        } else if confirmed >= needed {
+        self.decide();
+    }
+
+    /// Ends the write if enough replicas have confirmed, or if they no longer can.
+    fn decide(&mut self) {
+        let is_confirmed = |server| self.is_confirmed(server);
+        if self.lacks_its_record() {
+            let have_all_responded = self.tally.pending() == 0;
+            self.outcome = have_all_responded.then_some(WriteOutcome::Superseded);
+        } else if self.threshold.is_met(is_confirmed) {
             self.outcome = Some(WriteOutcome::Committed);
         } else if matches!(self.phase, Phase::Storing(_))
-            && confirmed + self.tally.pending() < needed
+            && !self
+                .threshold
+                .can_still_be_met(is_confirmed, |server| self.tally.is_pending(server))
         {
-            self.outcome = Some(self.failure(needed));
+            self.outcome = Some(self.failure(&self.threshold));
         }
     }
 
     /// Whether enough replicas confirm a write that is sent again, all of them by something newer.
-    fn awaits_its_record(&self) -> bool {
-        let is_held = |answer: &WriteReply| *answer == WriteReply::Stored;
+    fn lacks_its_record(&self) -> bool {
         self.is_resubmission
             && self.level == Level::Linearizable
-            && self.confirmed() >= usize::from(self.quorum.needed())
-            && !self.tally.answers().any(is_held)
+            && self.threshold.is_met(|server| self.is_confirmed(server))
+            && resubmission::is_nowhere_seen(&self.tally)
     }
 
-    /// Why `needed` replicas can no longer do what is asked of them.
-    fn failure(&self, needed: usize) -> WriteOutcome {
-        let is_superseded = |answer: &&WriteReply| match answer {
-            WriteReply::Superseded(held) => self.level == Level::Agreement || is_by_v1(*held),
-            _ => false,
+    /// Why `threshold` can no longer be met.
+    fn failure(&self, threshold: &Threshold) -> WriteOutcome {
+        let prevents = |held| match self.level {
+            Level::Linearizable => !linearizable::is_confirmed_by(held),
+            Level::Agreement => true,
         };
-        let superseded = self.tally.answers().filter(is_superseded).count();
-        let refused = self.refusals().count();
-        let spare = usize::from(self.quorum.n()) - needed;
-        if superseded > spare {
-            WriteOutcome::Superseded
-        } else if refused + superseded > spare {
-            WriteOutcome::Refused
-        } else {
-            WriteOutcome::Unreachable
-        }
+        WriteOutcome::of_failure(threshold, &self.tally, prevents)
     }
 }
 
