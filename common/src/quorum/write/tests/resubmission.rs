@@ -1,0 +1,107 @@
+use std::time::{Duration, Instant};
+
+use super::fixture::*;
+use crate::cluster::ServerId;
+use crate::quorum::Refusal;
+use crate::quorum::level::Level;
+use crate::quorum::params::Quorum;
+use crate::quorum::write::{Applied, Write, WriteOutcome, WriteReply};
+use crate::testing::start_of_time;
+
+fn again(level: Level) -> (Write, Instant) {
+    let now = start_of_time();
+    let deadline = now + Duration::from_secs(1);
+    let quorum = Quorum::new(3, 2).unwrap();
+    let mut write = Write::again(list(), quorum, level, tag(5), now, deadline);
+    assert_eq!(write.wants_tag_above(), None);
+    assert_eq!(std::iter::from_fn(|| write.poll_transmit()).count(), 3);
+    (write, now)
+}
+
+#[test]
+fn a_write_that_is_sent_again_keeps_its_tag_whatever_it_meets() {
+    let (mut write, now) = again(Level::Linearizable);
+    write.handle_reply(SERVERS[0], 0, superseded(9), now);
+    write.handle_reply(SERVERS[1], 0, WriteReply::Stored, now);
+    assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
+
+    let (mut write, now) = again(Level::Agreement);
+    write.handle_reply(SERVERS[0], 0, superseded(9), now);
+    assert_eq!((write.outcome(), write.wants_tag_above()), (None, None));
+    write.handle_reply(SERVERS[1], 0, superseded(9), now);
+    assert_eq!(write.outcome(), Some(WriteOutcome::Superseded));
+    assert_eq!(write.applied(), Applied::Unknown);
+}
+
+/// What one replica says, of a write that is sent again under the tag 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Stored,
+    Newer,
+    Refuses,
+    IsGone,
+    Nothing,
+}
+
+fn say(write: &mut Write, server: ServerId, says: Says, now: Instant) {
+    let reply = match says {
+        Says::Stored => WriteReply::Stored,
+        Says::Newer => superseded(9),
+        Says::Refuses => WriteReply::Refused(Refusal::Full),
+        Says::IsGone => {
+            write.handle_unreachable(server, 0, false, now);
+            return;
+        }
+        Says::Nothing => return,
+    };
+    write.handle_reply(server, 0, reply, now);
+}
+
+#[test]
+fn a_linearizable_write_that_is_sent_again_is_confirmed_only_where_a_replica_holds_it() {
+    use Says::{IsGone, Newer, Nothing, Refuses, Stored};
+    use WriteOutcome::{Committed, Refused, Superseded, TimedOut, Unreachable};
+    // What three replicas say, of which two have to confirm, in this order; how it stands
+    // then, and at the deadline.
+    for (says, now_is, at_last) in [
+        ([Stored, Stored, Nothing], Some(Committed), Committed),
+        ([Stored, Newer, Nothing], Some(Committed), Committed),
+        ([Newer, Stored, Nothing], Some(Committed), Committed),
+        ([Newer, Newer, Stored], Some(Committed), Committed),
+        ([Newer, Newer, Newer], Some(Superseded), Superseded),
+        ([Newer, Newer, Refuses], Some(Superseded), Superseded),
+        ([Newer, Newer, IsGone], Some(Superseded), Superseded),
+        ([Refuses, Newer, Newer], Some(Superseded), Superseded),
+        ([IsGone, Newer, Newer], Some(Superseded), Superseded),
+        ([Newer, Newer, Nothing], None, Superseded),
+        ([Newer, Nothing, Nothing], None, TimedOut),
+        ([Newer, IsGone, Nothing], None, TimedOut),
+        ([Newer, Refuses, IsGone], Some(Unreachable), Unreachable),
+        ([Newer, Refuses, Refuses], Some(Refused), Refused),
+        ([Stored, Refuses, Refuses], Some(Refused), Refused),
+        ([Stored, Nothing, Nothing], None, TimedOut),
+    ] {
+        let (mut write, now) = again(Level::Linearizable);
+        for (server, says) in SERVERS.into_iter().zip(says) {
+            say(&mut write, server, says, now);
+        }
+        assert_eq!(write.outcome(), now_is, "{says:?}");
+        write.handle_timeout(now + Duration::from_secs(1));
+        assert_eq!(write.outcome(), Some(at_last), "{says:?} at the deadline");
+        let applied = match at_last {
+            Committed => Applied::Committed,
+            _ => Applied::Unknown,
+        };
+        assert_eq!(write.applied(), applied, "{says:?}");
+    }
+}
+
+#[test]
+fn a_write_that_was_sent_before_is_never_certainly_nowhere() {
+    let (mut write, now) = again(Level::Linearizable);
+    for server in SERVERS {
+        write.handle_unreachable(server, 0, false, now);
+    }
+    assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
+    assert_eq!(write.applied(), Applied::Unknown);
+}
