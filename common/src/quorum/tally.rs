@@ -143,6 +143,13 @@ impl<A> Tally<A> {
         matches!(word, Some(Word::Pending))
     }
 
+    /// The replicas that have not responded yet.
+    pub fn pending_servers(&self) -> impl Iterator<Item = ServerId> {
+        let replicas = self.replicas.iter();
+        let pending = replicas.filter(|replica| matches!(replica.word, Word::Pending));
+        pending.map(|replica| replica.server)
+    }
+
     fn replica(&self, server: ServerId) -> Option<&Replica<A>> {
         let mut replicas = self.replicas.iter();
         replicas.find(|replica| replica.server == server)

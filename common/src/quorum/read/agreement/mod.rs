@@ -8,6 +8,8 @@
 //! next if that fails. Digests that differ may still stand for the same bytes, written twice; so
 //! when nothing else can decide, the values behind them are fetched and compared.
 
+mod values;
+
 use std::time::Instant;
 
 use super::{Answer, ReadOutcome, ReadReply, Standing};
@@ -15,67 +17,23 @@ use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
 use crate::quorum::params::Quorum;
 use crate::quorum::tally::{Recorded, Replica, Tally, Word};
-use crate::quorum::{Ask, Transmit, Version};
-use crate::record::Digest;
-use crate::record::{Content, checksum};
+use crate::quorum::threshold::Threshold;
+use crate::quorum::{Ask, Transmit};
+use crate::record::{Content, Digest, checksum};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
+use values::{SeenValue, SeenValues};
 
 /// One read.
 #[derive(Debug)]
 pub struct Read {
     tally: Tally<Answer>,
-    /// The distinct values seen, in the order of their arrival.
-    values: Vec<Held>,
-    absent: usize,
+    threshold: Threshold,
+    values: SeenValues,
     quorum: Quorum,
     deadline: Instant,
     transmitted: usize,
     outcome: Option<ReadOutcome>,
-}
-
-/// A value that some replicas hold.
-#[derive(Debug)]
-struct Held {
-    known: Known,
-    version: Version,
-    holders: Vec<ServerId>,
-    /// By what it was told before it was fetched.
-    fetched: Option<Digest>,
-    /// It turned out to be the value at this place.
-    same_as: Option<usize>,
-}
-
-#[derive(Debug)]
-enum Known {
-    Whole(Value),
-    Digest {
-        digest: Digest,
-        /// From whom it is being fetched.
-        from: Option<ServerId>,
-        failed: Vec<ServerId>,
-    },
-}
-
-impl Held {
-    fn value_bytes(&self) -> usize {
-        match &self.known {
-            Known::Whole(value) => value.len(),
-            Known::Digest { digest, .. } => digest.value_bytes as usize,
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        matches!(self.known, Known::Whole(_))
-    }
-
-    /// Whether its bytes are known or to be had, perhaps from one of the `pending` replicas.
-    fn can_be_had(&self, pending: usize) -> bool {
-        match &self.known {
-            Known::Whole(_) => true,
-            Known::Digest { failed, .. } => failed.len() < self.holders.len() + pending,
-        }
-    }
 }
 
 impl Read {
@@ -87,9 +45,9 @@ impl Read {
             "a read asks n replicas"
         );
         Self {
+            threshold: Threshold::of_quorum(&list, quorum),
             tally: Tally::new(list, now),
-            values: Vec::new(),
-            absent: 0,
+            values: SeenValues::default(),
             quorum,
             deadline,
             transmitted: 0,
@@ -112,24 +70,7 @@ impl Read {
             return None;
         }
         let wanted = self.wanted();
-        let held = self.values.iter_mut().enumerate();
-        for (_, held) in held.filter(|(place, _)| wanted.contains(place)) {
-            let holders = &held.holders;
-            let Known::Digest {
-                digest,
-                from: from @ None,
-                failed,
-            } = &mut held.known
-            else {
-                continue;
-            };
-            let next = holders.iter().find(|server| !failed.contains(server));
-            if let Some(next) = next {
-                *from = Some(*next);
-                return Some((*next, digest.clone()));
-            }
-        }
-        None
+        self.values.begin_fetch(&wanted)
     }
 
     /// When to call [`Self::handle_timeout`], as long as any replica is pending or a value is
@@ -143,102 +84,36 @@ impl Read {
         let answer = match &reply {
             ReadReply::Absent(tag) => Answer::Absent(*tag),
             ReadReply::Refused(refusal) => Answer::Refused(*refusal),
-            ReadReply::Value(value) => {
-                let seen = self.place_of(value);
-                Answer::Holds(seen.unwrap_or(self.values.len()), None)
-            }
+            ReadReply::Value(value) => Answer::Holds(self.values.place_for(value), None),
             ReadReply::Record(digest, Some(value)) => {
-                let seen = self.place_of(value);
-                Answer::Holds(seen.unwrap_or(self.values.len()), Some(digest.tag))
+                Answer::Holds(self.values.place_for(value), Some(digest.tag))
             }
             ReadReply::Record(digest, None) => {
-                let seen = self.place_told_by(digest);
-                Answer::Holds(seen.unwrap_or(self.values.len()), Some(digest.tag))
+                Answer::Holds(self.values.place_for_digest(digest), Some(digest.tag))
             }
         };
         let recorded = self.tally.record(from, Word::Answer(answer), now);
         if recorded == Recorded::Counted {
-            self.count(from, answer, reply);
+            if let Answer::Holds(place, _) = answer {
+                self.values.insert(place, from, reply);
+            }
             self.decide_once();
         }
         recorded
     }
 
-    fn count(&mut self, from: ServerId, answer: Answer, reply: ReadReply) {
-        let (known, version) = match reply {
-            ReadReply::Absent(_) => {
-                self.absent += 1;
-                return;
-            }
-            ReadReply::Refused(_) => return,
-            ReadReply::Value(value) => (Known::Whole(value), Version::default()),
-            ReadReply::Record(digest, Some(value)) => (Known::Whole(value), Version::from(&digest)),
-            ReadReply::Record(digest, None) => {
-                let version = Version::from(&digest);
-                let (from, failed) = (None, Vec::new());
-                let known = Known::Digest {
-                    digest,
-                    from,
-                    failed,
-                };
-                (known, version)
-            }
-        };
-        let Answer::Holds(place, _) = answer else {
-            return;
-        };
-        match self.values.get_mut(place) {
-            Some(held) => {
-                held.holders.push(from);
-                if version.tag > held.version.tag {
-                    held.version = version;
-                }
-            }
-            None => self.values.push(Held {
-                known,
-                version,
-                holders: vec![from],
-                fetched: None,
-                same_as: None,
-            }),
-        }
-    }
-
     /// The value behind a digest has arrived.
     pub fn handle_fetched(&mut self, digest: &Digest, value: Value) {
-        let Some(place) = self.place_of_digest(digest) else {
-            return;
-        };
-        self.values[place].fetched = Some(digest.clone());
-        if let Some(same) = self.place_of(&value) {
-            let held = &mut self.values[place];
-            held.same_as = Some(same);
-            held.known = Known::Whole(value);
-            let holders = std::mem::take(&mut held.holders);
-            let version = held.version.clone();
-            let same = &mut self.values[same];
-            same.holders.extend(holders);
-            if version.tag > same.version.tag {
-                same.version = version;
-            }
-        } else {
-            self.values[place].known = Known::Whole(value);
+        if self.values.handle_fetched(digest, value) {
+            self.decide_once();
         }
-        self.decide_once();
     }
 
-    /// The value behind a digest is not to be had from `server`.
+    /// `server` did not give the value behind a digest.
     pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
-        let Some(place) = self.place_of_digest(digest) else {
-            return;
-        };
-        if let Known::Digest { from, failed, .. } = &mut self.values[place].known
-            && *from == Some(server)
-        {
-            *from = None;
-            failed.push(server);
+        if self.values.handle_fetch_failed(digest, server) {
+            self.decide_once();
         }
-        self.decide_once();
     }
 
     /// `to` cannot be reached; `sent` tells whether it may have been before.
@@ -280,14 +155,18 @@ impl Read {
     /// How many replicas agree with the outcome so far; with no winner, how many stand behind
     /// the answer with the most replicas.
     pub fn agreeing(&self) -> usize {
+        let is_absent = |answer: &&Answer| matches!(answer, Answer::Absent(_));
+        let absent = self.tally.answers().filter(is_absent).count();
         match &self.outcome {
-            Some(ReadOutcome::Found(winner, _)) => self
-                .place_of(winner)
-                .map_or(0, |place| self.values[place].holders.len()),
-            Some(ReadOutcome::Absent) => self.absent,
+            Some(ReadOutcome::Found(winner, _)) => {
+                let place = self.values.place_of(winner);
+                let seen = place.and_then(|place| self.values.get(place));
+                seen.map_or(0, |seen| seen.holders().len())
+            }
+            Some(ReadOutcome::Absent) => absent,
             _ => {
-                let holders = self.values.iter().map(|held| held.holders.len());
-                holders.max().unwrap_or(0).max(self.absent)
+                let holders = self.values.iter().map(|seen| seen.holders().len());
+                holders.max().unwrap_or(0).max(absent)
             }
         }
     }
@@ -325,12 +204,15 @@ impl Read {
             Word::Answer(Answer::Absent(None)) => Standing::Absent,
             Word::Answer(Answer::Absent(Some(_))) => Standing::Tombstone,
             Word::Answer(Answer::Refused(refusal)) => Standing::Refused(refusal),
-            Word::Answer(Answer::Holds(place, _)) => match (&self.outcome, self.whole(place)) {
-                (Some(ReadOutcome::Found(winner, _)), Some(value)) if value == winner => {
-                    Standing::Match
+            Word::Answer(Answer::Holds(place, _)) => {
+                let value = self.values.get(place).and_then(SeenValue::whole);
+                match (&self.outcome, value) {
+                    (Some(ReadOutcome::Found(winner, _)), Some(value)) if value == winner => {
+                        Standing::Match
+                    }
+                    _ => Standing::Differs,
                 }
-                _ => Standing::Differs,
-            },
+            }
         }
     }
 
@@ -343,8 +225,7 @@ impl Read {
         else {
             return false;
         };
-        let held = self.values.get(place).map(|held| &held.known);
-        let Some(Known::Digest { digest, .. }) = held else {
+        let Some(digest) = self.values.get(place).and_then(SeenValue::digest) else {
             return false;
         };
         let content = Content::Value {
@@ -362,116 +243,99 @@ impl Read {
     }
 
     fn decide(&self) -> Option<ReadOutcome> {
-        let needed = usize::from(self.quorum.needed());
-        let pending = self.tally.pending();
+        let is_pending = |server| self.tally.is_pending(server);
+        let answer_of = |server| self.tally.answer_of(server);
 
-        let winner = self
+        let mut known = self
             .values
             .iter()
-            .find(|held| held.is_whole() && held.holders.len() >= needed);
-        if let Some(Held {
-            known: Known::Whole(value),
-            version,
-            ..
-        }) = winner
-        {
-            return Some(ReadOutcome::Found(value.clone(), version.clone()));
+            .filter_map(|seen| Some((seen, seen.whole()?)));
+        let winner =
+            known.find(|(seen, _)| self.threshold.is_met(|server| seen.is_held_by(server)));
+        if let Some((seen, value)) = winner {
+            return Some(ReadOutcome::Found(value.clone(), seen.version().clone()));
         }
-        if self.reach() + pending >= needed {
+        if self.can_any_value_win() {
             return None;
         }
-        if self.absent >= needed {
+        let is_absent = |server| matches!(answer_of(server), Some(Answer::Absent(_)));
+        if self.threshold.is_met(is_absent) {
             return Some(ReadOutcome::Absent);
         }
-        if self.absent + pending >= needed {
+        if self.threshold.can_still_be_met(is_absent, is_pending) {
             return None;
         }
-        let refused = |answer: &&Answer| matches!(answer, Answer::Refused(_));
-        let refused = self.tally.answers().filter(refused).count();
-        let can_answer = self.tally.answers().count() - refused + pending;
-        let is_lost = |held: &Held| !held.can_be_had(pending);
-        Some(
-            if can_answer >= needed && !self.values.iter().any(is_lost) {
-                ReadOutcome::Disagree
-            } else {
-                ReadOutcome::Unreachable
-            },
-        )
+        let has_answered = |server| {
+            matches!(
+                answer_of(server),
+                Some(Answer::Absent(_) | Answer::Holds(..))
+            )
+        };
+        let can_answer = self.threshold.can_still_be_met(has_answered, is_pending);
+        let is_any_pending = self.tally.pending() > 0;
+        let can_compare = self
+            .values
+            .iter()
+            .all(|seen| seen.can_be_known(is_any_pending));
+        Some(match can_answer && can_compare {
+            true => ReadOutcome::Disagree,
+            false => ReadOutcome::Unreachable,
+        })
     }
 
-    /// The most replicas that may turn out to hold one value, of those that have answered.
-    fn reach(&self) -> usize {
-        let lengths = self.values.iter().map(Held::value_bytes);
-        lengths
-            .map(|length| self.reach_of(length))
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// Values known by their digests alone may be equal to each other, and to one that is known.
-    fn reach_of(&self, value_bytes: usize) -> usize {
-        let (mut whole, mut digests) = (0, 0);
-        for held in self.open().filter(|held| held.value_bytes() == value_bytes) {
-            if held.is_whole() {
-                whole = held.holders.len().max(whole);
-            } else {
-                digests += held.holders.len();
-            }
+    /// Whether a quorum may turn out to hold one value.
+    fn can_any_value_win(&self) -> bool {
+        let pending: Vec<ServerId> = self.tally.pending_servers().collect();
+        if self.threshold.is_met(|server| pending.contains(&server)) {
+            return true;
         }
-        whole + digests
+        let mut open = self.open();
+        open.any(|seen| self.can_win(seen, &pending))
     }
 
-    /// The places of the values that have to be fetched for the read to be decided.
+    /// Whether a quorum may turn out to hold this value, if the `pending` replicas do: values known
+    /// by their digests alone may be equal to each other, and to one that is known.
+    fn can_win(&self, seen: &SeenValue, pending: &[ServerId]) -> bool {
+        let may_be_equal = |other: &&SeenValue| {
+            other.whole().is_none() && other.value_bytes() == seen.value_bytes()
+        };
+        let others: Vec<&SeenValue> = self.open().filter(may_be_equal).collect();
+        self.threshold.is_met(|server| {
+            seen.is_held_by(server)
+                || others.iter().any(|other| other.is_held_by(server))
+                || pending.contains(&server)
+        })
+    }
+
+    /// The places of the values that have to be fetched for the read to be decided: those that may
+    /// be equal to one that can win.
     fn wanted(&self) -> Vec<usize> {
-        let needed = usize::from(self.quorum.needed());
-        let pending = self.tally.pending();
-        let places = 0..self.values.len();
-        let places = places.filter(|place| self.values[*place].can_be_had(pending));
-        let has_won = |place: &usize| self.values[*place].holders.len() >= needed;
-        if let Some(winner) = places.clone().find(has_won) {
+        let is_any_pending = self.tally.pending() > 0;
+        let values = self.values.iter().enumerate();
+        let values = values.filter(|(_, seen)| seen.can_be_known(is_any_pending));
+        let has_won = |seen: &SeenValue| self.threshold.is_met(|server| seen.is_held_by(server));
+        if let Some((winner, _)) = values.clone().find(|(_, seen)| has_won(seen)) {
             return vec![winner];
         }
-        if pending > 0 {
+        if is_any_pending {
             return Vec::new();
         }
-        let of_use = |place: &usize| self.reach_of(self.values[*place].value_bytes()) >= needed;
-        places.filter(of_use).collect()
+        let can_help = |seen: &SeenValue| {
+            let mut equals = self
+                .open()
+                .filter(|other| other.value_bytes() == seen.value_bytes());
+            equals.any(|other| self.can_win(other, &[]))
+        };
+        let of_use = values.filter(|(_, seen)| can_help(seen));
+        of_use.map(|(place, _)| place).collect()
     }
 
-    /// The values whose bytes are known or to be had.
-    fn open(&self) -> impl Iterator<Item = &Held> {
-        let pending = self.tally.pending();
+    /// The values whose bytes are known or may be fetched.
+    fn open(&self) -> impl Iterator<Item = &SeenValue> {
+        let is_any_pending = self.tally.pending() > 0;
         self.values
             .iter()
-            .filter(move |held| held.can_be_had(pending))
-    }
-
-    fn whole(&self, place: usize) -> Option<&Value> {
-        match &self.values.get(place)?.known {
-            Known::Whole(value) => Some(value),
-            Known::Digest { .. } => None,
-        }
-    }
-
-    fn place_of(&self, value: &Value) -> Option<usize> {
-        let same = |held: &Held| {
-            held.same_as.is_none() && matches!(&held.known, Known::Whole(other) if other == value)
-        };
-        self.values.iter().position(same)
-    }
-
-    /// The place of the value that a digest stands for, whether or not it was fetched by now.
-    fn place_told_by(&self, digest: &Digest) -> Option<usize> {
-        let was_fetched = |held: &Held| held.fetched.as_ref() == Some(digest);
-        let fetched = self.values.iter().position(was_fetched);
-        let fetched = fetched.map(|place| self.values[place].same_as.unwrap_or(place));
-        fetched.or_else(|| self.place_of_digest(digest))
-    }
-
-    /// The place of a value that is not fetched yet.
-    fn place_of_digest(&self, digest: &Digest) -> Option<usize> {
-        let same = |held: &Held| matches!(&held.known, Known::Digest { digest: other, .. } if other == digest);
-        self.values.iter().position(same)
+            .filter(move |seen| seen.can_be_known(is_any_pending))
     }
 }
 

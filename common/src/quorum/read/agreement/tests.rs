@@ -1,7 +1,7 @@
 use super::*;
 use std::time::Duration;
 
-use crate::quorum::Refusal;
+use crate::quorum::{Refusal, Version};
 use crate::record::ContentType;
 use crate::ring::{Position, RingPoint};
 use crate::testing::start_of_time;
