@@ -29,58 +29,14 @@ pub mod params;
 pub mod read;
 pub mod tally;
 pub mod threshold;
+mod transmit;
+mod version;
 pub mod write;
 
-use crate::cluster::ServerId;
 pub use crate::model::Refusal;
-use crate::record::Digest;
 pub use level::Level;
-
-use crate::record::ContentType;
-use crate::tag::Tag;
-
-/// What a replica tells of a value beside its bytes. DKVS/1 tells nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Version {
-    /// Which version.
-    pub tag: Option<Tag>,
-    /// The value's media type.
-    pub content_type: ContentType,
-}
-
-impl From<&Digest> for Version {
-    fn from(digest: &Digest) -> Self {
-        Self {
-            tag: Some(digest.tag),
-            content_type: digest.content_type.clone(),
-        }
-    }
-}
-
-/// What a machine wants sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transmit {
-    /// To whom.
-    pub to: ServerId,
-    /// What.
-    pub ask: Ask,
-}
-
-/// What a replica is asked. Key and record are the request's own; a machine holds neither.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// The record it holds.
-    Get,
-    /// The tag of the record it holds.
-    Tag,
-    /// To store the record.
-    Put,
-    /// To vouch for the record with this tag, which it was given.
-    Vouch {
-        /// Which version.
-        tag: Tag,
-    },
-}
+pub use transmit::{Ask, Transmit};
+pub use version::Version;
 
 #[cfg(test)]
 mod exhaustive;

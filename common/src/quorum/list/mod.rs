@@ -15,123 +15,24 @@
 //! A server is asked for its next page when the merge has used up the one before. Whoever is still
 //! silent when the patience ends is not waited for any more.
 
-use std::collections::VecDeque;
+mod cursor;
+mod listing;
+mod outcome;
+
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::Refusal;
 use crate::cluster::ServerId;
 use crate::kv::Key;
-use crate::model::{EntryKind, PageEntry};
-use crate::ring::Position;
+use crate::model::{EntryKind, PageEntry, Refusal};
+use cursor::Cursor;
 
-/// A place in the ring between two keys: before the first key at `from` or later, but for the key
-/// `after` and those before it at the very same position.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// The position.
-    pub from: Position,
-    /// The last key that has been met there.
-    pub after: Option<Key>,
-}
-
-impl Place {
-    /// Before every key.
-    pub const START: Self = Self {
-        from: Position([0; 20]),
-        after: None,
-    };
-
-    /// Right after a key.
-    pub fn after(key: Key) -> Self {
-        Self {
-            from: Position::of_key(&key),
-            after: Some(key),
-        }
-    }
-}
-
-/// What is to be listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing {
-    /// Where to begin.
-    pub start: Place,
-    /// Only keys that begin with these bytes.
-    pub prefix: Bytes,
-    /// Most keys to tell, at least 1.
-    pub keys_max: usize,
-    /// How many servers may be silent.
-    pub silent_max: usize,
-}
-
-/// What a server's page is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageWish {
-    /// Where it is to begin.
-    pub start: Place,
-    /// Most keys in it.
-    pub keys_max: usize,
-}
-
-/// What a listing came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListOutcome {
-    /// The keys are told.
-    Listed,
-    /// More servers than may be are silent, and can be heard no more.
-    Unreachable,
-    /// The deadline passed before anything could be told.
-    TimedOut,
-}
-
-/// What is known of a server of a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListStanding {
-    /// Every page that it was asked for has come.
-    Answered,
-    /// The same, but it may have lost keys.
-    Incomplete,
-    /// It refused.
-    Refused(Refusal),
-    /// It cannot be reached.
-    Unreachable,
-    /// It was silent for too long.
-    TimedOut,
-}
-
-/// One server's part.
-#[derive(Debug)]
-struct Lane {
-    server: ServerId,
-    standing: Option<ListStanding>,
-    /// Told and not merged yet, in ring order.
-    entries: VecDeque<(Place, PageEntry)>,
-    /// Where its next page begins.
-    next: Place,
-    has_more: bool,
-    is_asked: bool,
-}
-
-impl Lane {
-    /// Whether the merge has to wait for it.
-    fn is_needed(&self) -> bool {
-        self.is_heard() && self.entries.is_empty() && self.has_more
-    }
-
-    /// Whether it is asked and heard.
-    fn is_heard(&self) -> bool {
-        matches!(
-            self.standing,
-            None | Some(ListStanding::Answered | ListStanding::Incomplete)
-        )
-    }
-}
+pub use listing::{Listing, PageWish, Place};
+pub use outcome::{ListOutcome, ListStanding};
 
 /// A listing under way.
 #[derive(Debug)]
 pub struct List {
-    lanes: Vec<Lane>,
+    cursors: Vec<Cursor>,
     listing: Listing,
     keys: Vec<Key>,
     /// The last key that was merged, whether it was told or not.
@@ -152,16 +53,9 @@ impl List {
         now: Instant,
         patience: Duration,
     ) -> Self {
-        let lane = |server| Lane {
-            server,
-            standing: None,
-            entries: VecDeque::new(),
-            next: listing.start.clone(),
-            has_more: true,
-            is_asked: false,
-        };
+        let cursor = |server| Cursor::new(server, listing.start.clone());
         Self {
-            lanes: servers.map(lane).collect(),
+            cursors: servers.map(cursor).collect(),
             keys: Vec::new(),
             merged: listing.start.clone(),
             is_left_out: false,
@@ -177,15 +71,15 @@ impl List {
         if self.outcome.is_some() {
             return None;
         }
-        let mut lanes = self.lanes.iter_mut();
-        let lane = lanes.find(|lane| lane.is_needed() && !lane.is_asked)?;
-        lane.is_asked = true;
+        let mut cursors = self.cursors.iter_mut();
+        let cursor = cursors.find(|cursor| cursor.wants_page())?;
+        cursor.note_request();
         let wish = PageWish {
-            start: lane.next.clone(),
+            start: cursor.next().clone(),
             // One more tells that there are more.
             keys_max: self.listing.keys_max - self.keys.len() + 1,
         };
-        Some((lane.server, wish))
+        Some((cursor.server(), wish))
     }
 
     /// When to call [`Self::handle_patience`].
@@ -201,37 +95,19 @@ impl List {
         is_incomplete: bool,
         entries: Vec<PageEntry>,
     ) {
-        let Some(lane) = self.lane(from) else { return };
-        lane.is_asked = false;
-        let is_incomplete = is_incomplete || lane.standing == Some(ListStanding::Incomplete);
-        let answered = match is_incomplete {
-            true => ListStanding::Incomplete,
-            false => ListStanding::Answered,
+        let Some(cursor) = self.due_cursor(from) else {
+            return;
         };
-        lane.standing = Some(answered);
-        // A page that does not go on would be asked for without an end.
-        let has_progress = !entries.is_empty();
-        for entry in entries {
-            let place = Place::after(entry.key.clone());
-            if place <= lane.next {
-                return self.fail(from, ListStanding::Refused(Refusal::Internal));
-            }
-            if entry.kind != EntryKind::PassedOver {
-                lane.entries.push_back((place.clone(), entry));
-            }
-            lane.next = place;
+        match cursor.handle_page(more, is_incomplete, entries) {
+            Ok(()) => self.merge(),
+            Err(refusal) => self.fail(from, ListStanding::Refused(refusal)),
         }
-        lane.has_more = more;
-        if more && !has_progress {
-            return self.fail(from, ListStanding::Refused(Refusal::Internal));
-        }
-        self.merge();
     }
 
     /// The page that has come from a server, and is yet to be handled, lacks keys that are too long
     /// for it.
     pub fn handle_left_out(&mut self, from: ServerId) {
-        self.is_left_out |= self.lane(from).is_some();
+        self.is_left_out |= self.due_cursor(from).is_some();
     }
 
     /// A server refuses.
@@ -246,8 +122,8 @@ impl List {
 
     /// The patience has ended: whoever is silent is not waited for any more, as far as that may be.
     pub fn handle_patience(&mut self) {
-        let is_silent = |lane: &Lane| lane.is_needed() && lane.is_asked;
-        let silent = self.lanes.iter().filter(|lane| is_silent(lane)).count();
+        let silent = self.cursors.iter().filter(|cursor| cursor.is_silent());
+        let silent = silent.count();
         if self.outcome.is_none() && self.missing() + silent <= self.listing.silent_max {
             self.give_up_silent();
             self.merge();
@@ -292,42 +168,37 @@ impl List {
 
     /// What each server did, in the cluster's order; none if it was not heard, nor waited for.
     pub fn standings(&self) -> impl Iterator<Item = (ServerId, Option<ListStanding>)> {
-        let standing = |lane: &Lane| (lane.server, lane.standing);
-        self.lanes.iter().map(standing)
+        let standing = |cursor: &Cursor| (cursor.server(), cursor.standing());
+        self.cursors.iter().map(standing)
     }
 
-    fn lane(&mut self, server: ServerId) -> Option<&mut Lane> {
+    /// The cursor of a server that was asked for a page which may still arrive.
+    fn due_cursor(&mut self, server: ServerId) -> Option<&mut Cursor> {
         if self.outcome.is_some() {
             return None;
         }
-        let mut lanes = self.lanes.iter_mut();
-        lanes.find(|lane| lane.server == server && lane.is_asked && lane.is_heard())
+        let mut cursors = self.cursors.iter_mut();
+        cursors.find(|cursor| cursor.server() == server && cursor.is_page_due())
     }
 
     fn fail(&mut self, from: ServerId, standing: ListStanding) {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.server == from) else {
-            return;
-        };
-        if !lane.is_heard() {
-            return;
+        let mut cursors = self.cursors.iter_mut();
+        let cursor = cursors.find(|cursor| cursor.server() == from);
+        if let Some(cursor) = cursor.filter(|cursor| cursor.is_active()) {
+            cursor.fail(standing);
+            self.merge();
         }
-        lane.standing = Some(standing);
-        lane.entries.clear();
-        self.merge();
     }
 
     /// How many servers do not count.
     fn missing(&self) -> usize {
-        let is_missing =
-            |lane: &&Lane| !lane.is_heard() || lane.standing == Some(ListStanding::Incomplete);
-        self.lanes.iter().filter(is_missing).count()
+        let missing = self.cursors.iter().filter(|cursor| cursor.is_missing());
+        missing.count()
     }
 
     fn give_up_silent(&mut self) {
-        for lane in &mut self.lanes {
-            if lane.is_needed() && lane.is_asked {
-                lane.standing = Some(ListStanding::TimedOut);
-            }
+        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.is_silent()) {
+            cursor.give_up();
         }
     }
 
@@ -341,19 +212,20 @@ impl List {
             return;
         }
         while self.keys.len() < self.listing.keys_max {
-            let firsts = self.lanes.iter().filter_map(|lane| lane.entries.front());
-            let first = firsts.map(|(place, _)| place).min().cloned();
-            let is_behind = |lane: &Lane| {
-                lane.is_needed() && first.as_ref().is_none_or(|first| lane.next < *first)
+            let firsts = self.cursors.iter().filter_map(Cursor::first);
+            let first = firsts.min().cloned();
+            let is_behind = |cursor: &Cursor| {
+                let first = first.as_ref();
+                cursor.is_awaited() && first.is_none_or(|first| cursor.next() < first)
             };
-            if self.lanes.iter().any(is_behind) {
+            if self.cursors.iter().any(is_behind) {
                 return;
             }
             let Some(first) = first else {
                 self.outcome = Some(ListOutcome::Listed);
                 return;
             };
-            if let Some(PageEntry { key, kind, .. }) = self.take(&first)
+            if let Some(PageEntry { key, kind, .. }) = cursor::take(&mut self.cursors, &first)
                 && kind == EntryKind::Value
                 && key.as_bytes().starts_with(&self.listing.prefix)
             {
@@ -361,29 +233,16 @@ impl List {
             }
             self.merged = first;
         }
-        let has_rest = |lane: &Lane| lane.is_heard() && (lane.has_more || !lane.entries.is_empty());
-        self.next = self.lanes.iter().any(has_rest).then(|| self.merged.clone());
+        let has_rest = self.cursors.iter().any(Cursor::has_rest);
+        self.next = has_rest.then(|| self.merged.clone());
         self.outcome = Some(ListOutcome::Listed);
-    }
-
-    /// Takes a key off all lanes; gives what is newest of it.
-    fn take(&mut self, place: &Place) -> Option<PageEntry> {
-        let mut newest: Option<PageEntry> = None;
-        for lane in &mut self.lanes {
-            if let Some((_, entry)) = lane.entries.pop_front_if(|(at, _)| at == place)
-                && newest.as_ref().is_none_or(|newest| entry.tag > newest.tag)
-            {
-                newest = Some(entry);
-            }
-        }
-        newest
     }
 
     /// Up to where every server has been heard, and so all is told.
     fn merged_to(&self) -> Place {
-        let needed = self.lanes.iter().filter(|lane| lane.is_needed());
-        let heard_to = needed.map(|lane| &lane.next).min();
-        let furthest = heard_to.max(Some(&self.merged)).unwrap_or(&self.merged);
+        let awaited = self.cursors.iter().filter(|cursor| cursor.is_awaited());
+        let received_to = awaited.map(Cursor::next).min();
+        let furthest = received_to.max(Some(&self.merged)).unwrap_or(&self.merged);
         let has_prefix = |key: &Key| key.as_bytes().starts_with(&self.listing.prefix);
         Place {
             from: furthest.from,

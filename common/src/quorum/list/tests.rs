@@ -1,4 +1,6 @@
 use super::*;
+use crate::ring::Position;
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

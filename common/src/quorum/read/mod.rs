@@ -5,102 +5,24 @@
 
 pub mod agreement;
 pub mod linearizable;
+mod outcome;
+mod response;
 
 use std::time::Instant;
 
 use super::level::Level;
 use super::params::Quorum;
 use super::tally::{Recorded, Replica};
+use super::transmit::Transmit;
 use super::write::WriteReply;
-use super::{Refusal, Transmit, Version};
 use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
-use crate::record::Content;
-use crate::record::Digest;
+use crate::record::{Content, Digest};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 
-/// What a replica says to a get.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadReply {
-    /// It holds this value; DKVS/1 tells no more.
-    Value(Value),
-    /// It holds the record that the digest tells of. The value is none where it is too long for
-    /// a datagram.
-    Record(Digest, Option<Value>),
-    /// It holds none; the tag is that of the tombstone, if there is one.
-    Absent(Option<Tag>),
-    /// It did not say.
-    Refused(Refusal),
-}
-
-/// How a read ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadOutcome {
-    /// This value was read. The version is the newest that one of its holders told.
-    Found(Value, Version),
-    /// There is none.
-    Absent,
-    /// At least r replicas answered or can, and they do not agree. At the linearizable level that
-    /// takes two values under one tag.
-    Disagree,
-    /// So many replicas are unreachable that the read can no longer be decided.
-    Unreachable,
-    /// The deadline passed before it was decided.
-    TimedOut,
-    /// At the linearizable level: a replica holds a record that came by DKVS/1, so that no tag says
-    /// which is the newest. [`Read::agreeing_instead`] may find out what the replicas agree on.
-    CameByV1,
-}
-
-/// Where one replica stands, seen from the outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It holds what was read.
-    Match,
-    /// It holds something older than what was read.
-    Stale,
-    /// It held something older, or nothing, and has what was read by now, or something newer. Or it
-    /// had lost or damaged what it held, has that by now, and answers for the key again.
-    Repaired,
-    /// It holds another value, or a value where none won; at the linearizable level, something
-    /// newer than what was read, which a write under way has put there.
-    Differs,
-    /// It holds none.
-    Absent,
-    /// It holds a tombstone.
-    Tombstone,
-    /// It did not say.
-    Refused(Refusal),
-    /// It has not been heard of yet.
-    Pending,
-    /// It cannot be reached.
-    Unreachable,
-    /// It was silent until the deadline.
-    TimedOut,
-}
-
-/// A [`ReadReply`] with the record replaced by its place among those that a read has seen, so
-/// that it is compared once, when it arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// It holds the record at this place.
-    Holds(usize, Option<Tag>),
-    /// It holds none, or a tombstone with this tag.
-    Absent(Option<Tag>),
-    /// It did not say.
-    Refused(Refusal),
-}
-
-impl Answer {
-    /// The tag that the replica told.
-    pub fn tag(&self) -> Option<Tag> {
-        match self {
-            Self::Holds(_, tag) | Self::Absent(tag) => *tag,
-            Self::Refused(_) => None,
-        }
-    }
-}
+pub use outcome::{ReadOutcome, Standing};
+pub use response::{Answer, ReadReply};
 
 /// One read.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What a replica answers to a write.
 
+use crate::model::Refusal;
 use crate::mutants::{self, Mutant};
-use crate::quorum::Refusal;
 use crate::tag::Tag;
 
 /// What a replica answers to a put, or when it is asked for its tag.

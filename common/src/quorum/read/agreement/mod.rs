@@ -12,13 +12,14 @@ mod values;
 
 use std::time::Instant;
 
-use super::{Answer, ReadOutcome, ReadReply, Standing};
+use super::outcome::{ReadOutcome, Standing};
+use super::response::{Answer, ReadReply};
 use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
 use crate::quorum::params::Quorum;
 use crate::quorum::tally::{Recorded, Replica, Tally, Word};
 use crate::quorum::threshold::Threshold;
-use crate::quorum::{Ask, Transmit};
+use crate::quorum::transmit::{Ask, Transmit};
 use crate::record::{Content, Digest, checksum};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;

@@ -1,10 +1,10 @@
 //! The distinct values that replicas reported, who holds each, and the fetching of those that are
 //! known by their digests alone.
 
-use super::super::ReadReply;
 use crate::cluster::ServerId;
 use crate::kv::Value;
-use crate::quorum::Version;
+use crate::quorum::read::response::ReadReply;
+use crate::quorum::version::Version;
 use crate::record::Digest;
 
 /// The distinct values, in the order of their arrival.

@@ -1,6 +1,6 @@
 //! Which record is the newest, by what the replicas reported.
 
-use super::super::Answer;
+use crate::quorum::read::response::Answer;
 use crate::quorum::tally::Tally;
 use crate::quorum::threshold::Threshold;
 use crate::tag::Tag;

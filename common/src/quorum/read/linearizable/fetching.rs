@@ -1,9 +1,9 @@
 //! The records that replicas reported, and the long values that have to be fetched from one of
 //! their holders.
 
-use super::super::Answer;
 use crate::cluster::ServerId;
 use crate::kv::Value;
+use crate::quorum::read::response::Answer;
 use crate::quorum::tally::{Tally, Word};
 use crate::record::{Content, Digest};
 

@@ -63,15 +63,18 @@ mod repairing;
 
 use std::time::Instant;
 
-use super::{Answer, ReadOutcome, ReadReply, Standing};
+use super::outcome::{ReadOutcome, Standing};
+use super::response::{Answer, ReadReply};
 use crate::cluster::ServerId;
 use crate::kv::Value;
+use crate::model::Refusal;
 use crate::mutants::{self, Mutant};
 use crate::quorum::params::Quorum;
 use crate::quorum::tally::{Recorded, Replica, Tally, Word};
 use crate::quorum::threshold::Threshold;
+use crate::quorum::transmit::{Ask, Transmit};
+use crate::quorum::version::Version;
 use crate::quorum::write::WriteReply;
-use crate::quorum::{Ask, Refusal, Transmit, Version};
 use crate::record::Content;
 use crate::record::Digest;
 use crate::ring::PreferenceList;

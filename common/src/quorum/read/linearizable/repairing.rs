@@ -8,10 +8,10 @@
 //!                             +------------ or not: failed ----------------+
 //! ```
 
-use super::super::Answer;
 use super::choosing::Newest;
 use crate::cluster::ServerId;
-use crate::quorum::Refusal;
+use crate::model::Refusal;
+use crate::quorum::read::response::Answer;
 use crate::quorum::tally::Tally;
 use crate::quorum::write::WriteReply;
 use crate::tag::Tag;
