@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::params::Quorum;
-use super::read::{Read, ReadOutcome, ReadReply};
+use super::read::{Read, ReadOutcome};
 use super::tally::Recorded;
-use super::write::{Applied, Write, WriteOutcome, WriteReply};
-use super::{Ask, Level, Refusal, Transmit};
+use super::write::{Applied, Write, WriteOutcome, WriteResponse};
+use super::{CommandId, Level, Purpose, Refusal, Transmit};
 use crate::cluster::ServerId;
-use crate::kv::Value;
+use crate::kv::{Key, Value};
+use crate::model::{ReplicaCommand, ReplicaResponse};
+use crate::record::{Content, Record};
 use crate::ring::{Position, PreferenceList, RingPoint};
 use crate::tag::Tag;
 use crate::testing::start_of_time;
@@ -34,8 +36,25 @@ fn value(text: char) -> Value {
     Value::new(text.to_string()).unwrap()
 }
 
-fn whole(text: char) -> ReadReply {
-    ReadReply::Value(value(text))
+fn whole(text: char) -> ReplicaResponse {
+    let value = value(text);
+    ReplicaResponse::Untagged { value }
+}
+
+const ABSENT: ReplicaResponse = ReplicaResponse::Absent { tag: Tag::ZERO };
+
+const GET: CommandId = CommandId {
+    round: 0,
+    purpose: Purpose::Get,
+};
+
+const PUT: CommandId = CommandId {
+    round: 1,
+    purpose: Purpose::Put,
+};
+
+fn key() -> Key {
+    Key::new("key").unwrap()
 }
 
 /// Every sequence of exactly `length` items drawn from `alphabet`. Its beginnings are the
@@ -54,16 +73,22 @@ fn for_every_sequence<T: Copy>(alphabet: &[T], length: u32, mut check: impl FnMu
 }
 
 /// Sends everything at once, to each replica once.
-fn asked(mut poll_transmit: impl FnMut() -> Option<Transmit>, n: u8, ask: Ask) {
-    let asked: Vec<_> = std::iter::from_fn(&mut poll_transmit).collect();
+fn send_all(
+    mut poll_transmit: impl FnMut() -> Option<Transmit>,
+    n: u8,
+    id: CommandId,
+    command: &ReplicaCommand,
+) {
+    let sent: Vec<_> = std::iter::from_fn(&mut poll_transmit).collect();
     let to_all: Vec<_> = list(n)
         .iter()
         .map(|point| Transmit {
             to: point.server,
-            ask,
+            id,
+            command: command.clone(),
         })
         .collect();
-    assert_eq!(asked, to_all);
+    assert_eq!(sent, to_all);
     assert_eq!(poll_transmit(), None);
 }
 
@@ -130,8 +155,10 @@ fn name(outcome: &ReadOutcome) -> &'static str {
 
 fn check_read(n: u8, r: u8, start: Instant, events: &[Event<Said>]) {
     let quorum = Quorum::new(n, r).unwrap();
-    let mut read = Read::new(list(n), quorum, Level::Agreement, start, start + TIMEOUT);
-    asked(|| read.poll_transmit(), n, Ask::Get);
+    let (level, deadline) = (Level::Agreement, start + TIMEOUT);
+    let mut read = Read::new(key(), list(n), quorum, level, start, deadline);
+    let get = ReplicaCommand::Get { key: key() };
+    send_all(|| read.poll_transmit(), n, GET, &get);
 
     let mut words: BTreeMap<u16, Said> = BTreeMap::new();
     let mut expected: Option<&str> = None;
@@ -146,12 +173,12 @@ fn check_read(n: u8, r: u8, start: Instant, events: &[Event<Said>]) {
                     STRANGER
                 });
                 let recorded = match said {
-                    Said::Value(text) => read.handle_reply(from, 0, whole(text), start),
-                    Said::Absent => read.handle_reply(from, 0, ReadReply::Absent(None), start),
-                    Said::Unreachable => read.handle_unreachable(from, 0, false, start),
+                    Said::Value(text) => read.handle_response(from, GET, whole(text), start),
+                    Said::Absent => read.handle_response(from, GET, ABSENT, start),
+                    Said::Unreachable => read.handle_unreachable(from, GET, false, start),
                 };
                 let due = if place >= u16::from(n) {
-                    Recorded::Stranger
+                    Recorded::UnknownSender
                 } else if expired || words.contains_key(&place) {
                     Recorded::Repeated
                 } else {
@@ -265,11 +292,11 @@ fn orders(n: u8) -> Vec<Vec<u16>> {
     orders
 }
 
-const STORED: WriteReply = WriteReply::Stored;
-const REFUSED: WriteReply = WriteReply::Refused(Refusal::Full);
+const STORED: WriteResponse = WriteResponse::Stored;
+const REFUSED: WriteResponse = WriteResponse::Refused(Refusal::Full);
 
 /// `None` stands for unreachable.
-type Confirmation = Option<WriteReply>;
+type Confirmation = Option<WriteResponse>;
 
 /// As [`read_specification`], for a write.
 fn write_specification(
@@ -303,9 +330,21 @@ fn write_specification(
 
 fn check_write(n: u8, w: u8, start: Instant, events: &[Event<Confirmation>]) {
     let quorum = Quorum::new(n, w).unwrap();
-    let mut write = Write::new(list(n), quorum, Level::Agreement, start, start + TIMEOUT);
-    write.begin_round(Tag { time: 1, op: 1 });
-    asked(|| write.poll_transmit(), n, Ask::Put);
+    let (level, deadline) = (Level::Agreement, start + TIMEOUT);
+    let (tag, content) = (Tag { time: 1, op: 1 }, Content::Tombstone);
+    let mut write = Write::new(
+        key(),
+        content.clone(),
+        list(n),
+        quorum,
+        level,
+        start,
+        deadline,
+    );
+    write.begin_round(tag);
+    let record = Record::new(&key(), tag, content);
+    let put = ReplicaCommand::Put { key: key(), record };
+    send_all(|| write.poll_transmit(), n, PUT, &put);
 
     let mut words: BTreeMap<u16, Confirmation> = BTreeMap::new();
     let mut expected = None;
@@ -319,8 +358,15 @@ fn check_write(n: u8, w: u8, start: Instant, events: &[Event<Confirmation>]) {
                     STRANGER
                 });
                 let recorded = match word {
-                    Some(reply) => write.handle_reply(from, 1, reply, start),
-                    None => write.handle_unreachable(from, 1, false, start),
+                    Some(response) => {
+                        let response = match response {
+                            WriteResponse::Stored => ReplicaResponse::Done,
+                            WriteResponse::Refused(refusal) => ReplicaResponse::Refused(refusal),
+                            other => panic!("{other:?}"),
+                        };
+                        write.handle_response(from, PUT, response, start)
+                    }
+                    None => write.handle_unreachable(from, PUT, false, start),
                 };
                 if recorded == Recorded::Counted {
                     assert!(
@@ -329,7 +375,7 @@ fn check_write(n: u8, w: u8, start: Instant, events: &[Event<Confirmation>]) {
                     );
                 } else {
                     let known = expired || words.contains_key(&place);
-                    assert_eq!(recorded == Recorded::Stranger, place >= u16::from(n));
+                    assert_eq!(recorded == Recorded::UnknownSender, place >= u16::from(n));
                     assert!(known || place >= u16::from(n), "{events:?}");
                 }
             }

@@ -52,7 +52,7 @@ impl Threshold {
     /// As many of a preference list as the quorum requires.
     pub fn of_quorum(list: &[RingPoint], quorum: Quorum) -> Self {
         let members = list.iter().map(|point| point.server);
-        Self::new(members, quorum.needed().into())
+        Self::new(members, quorum.required().into())
     }
 
     /// This threshold and `other`: both have to be met.

@@ -46,7 +46,7 @@ pub struct Listing {
 
 /// What a server's page is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageWish {
+pub struct PageRequest {
     /// Where it is to begin.
     pub start: Place,
     /// Most keys in it.

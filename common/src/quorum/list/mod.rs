@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::ServerId;
 use crate::kv::Key;
-use crate::model::{EntryKind, PageEntry, Refusal};
+use crate::model::{EntryKind, PageEntry, Refusal, ReplicaResponse};
 use cursor::Cursor;
 
-pub use listing::{Listing, PageWish, Place};
+pub use listing::{Listing, PageRequest, Place};
 pub use outcome::{ListOutcome, ListStanding};
 
 /// A listing under way.
@@ -66,20 +66,21 @@ impl List {
         }
     }
 
-    /// The next server to ask for a page.
-    pub fn poll_transmit(&mut self) -> Option<(ServerId, PageWish)> {
+    /// The next server to request a page from. How many keys fit in the command depends on the
+    /// server, so the caller makes it.
+    pub fn poll_transmit(&mut self) -> Option<(ServerId, PageRequest)> {
         if self.outcome.is_some() {
             return None;
         }
         let mut cursors = self.cursors.iter_mut();
         let cursor = cursors.find(|cursor| cursor.wants_page())?;
         cursor.note_request();
-        let wish = PageWish {
+        let request = PageRequest {
             start: cursor.next().clone(),
-            // One more tells that there are more.
+            // One more shows that there are more.
             keys_max: self.listing.keys_max - self.keys.len() + 1,
         };
-        Some((cursor.server(), wish))
+        Some((cursor.server(), request))
     }
 
     /// When to call [`Self::handle_patience`].
@@ -87,8 +88,41 @@ impl List {
         self.patience_ends
     }
 
-    /// A page has come.
-    pub fn handle_page(
+    /// `from` responded to a request for a page.
+    pub fn handle_response(&mut self, from: ServerId, response: ReplicaResponse) {
+        match response {
+            ReplicaResponse::Page {
+                more,
+                is_incomplete,
+                is_left_out,
+                entries,
+            } => {
+                self.is_left_out |= is_left_out && self.due_cursor(from).is_some();
+                self.handle_page(from, more, is_incomplete, entries);
+            }
+            ReplicaResponse::Refused(refusal) => self.fail(from, ListStanding::Refused(refusal)),
+            // It does not fit.
+            ReplicaResponse::Done
+            | ReplicaResponse::Record { .. }
+            | ReplicaResponse::Untagged { .. }
+            | ReplicaResponse::Block { .. }
+            | ReplicaResponse::Tag { .. }
+            | ReplicaResponse::Digest { .. }
+            | ReplicaResponse::Staged { .. }
+            | ReplicaResponse::Statistics(_)
+            | ReplicaResponse::Absent { .. }
+            | ReplicaResponse::Superseded { .. } => {
+                self.fail(from, ListStanding::Refused(Refusal::Internal));
+            }
+        }
+    }
+
+    /// `from` cannot be reached.
+    pub fn handle_unreachable(&mut self, from: ServerId) {
+        self.fail(from, ListStanding::Unreachable);
+    }
+
+    fn handle_page(
         &mut self,
         from: ServerId,
         more: bool,
@@ -102,22 +136,6 @@ impl List {
             Ok(()) => self.merge(),
             Err(refusal) => self.fail(from, ListStanding::Refused(refusal)),
         }
-    }
-
-    /// The page that has come from a server, and is yet to be handled, lacks keys that are too long
-    /// for it.
-    pub fn handle_left_out(&mut self, from: ServerId) {
-        self.is_left_out |= self.due_cursor(from).is_some();
-    }
-
-    /// A server refuses.
-    pub fn handle_refusal(&mut self, from: ServerId, refusal: Refusal) {
-        self.fail(from, ListStanding::Refused(refusal));
-    }
-
-    /// A server cannot be reached.
-    pub fn handle_unreachable(&mut self, from: ServerId) {
-        self.fail(from, ListStanding::Unreachable);
     }
 
     /// The patience has ended: whoever is silent is not waited for any more, as far as that may be.

@@ -21,10 +21,10 @@ impl Server {
     }
 
     /// A page that looks at `looked_at_max` records.
-    fn page(&self, wish: &PageWish, prefix: &[u8], looked_at_max: usize) -> Page {
+    fn page(&self, request: &PageRequest, prefix: &[u8], looked_at_max: usize) -> Page {
         let mut entries = Vec::new();
-        let mut rest = self.0.range(&wish.start..).peekable();
-        rest.next_if(|(place, _)| **place == wish.start);
+        let mut rest = self.0.range(&request.start..).peekable();
+        rest.next_if(|(place, _)| **place == request.start);
         let mut last = None;
         for (_, entry) in rest.by_ref().take(looked_at_max) {
             last = Some(entry);
@@ -32,7 +32,7 @@ impl Server {
                 entries.push(entry.clone());
                 last = None;
             }
-            if entries.len() == wish.keys_max {
+            if entries.len() == request.keys_max {
                 break;
             }
         }
@@ -49,6 +49,25 @@ impl Server {
 }
 
 type Page = (bool, Vec<PageEntry>);
+
+fn page(more: bool, is_incomplete: bool, entries: Vec<PageEntry>) -> ReplicaResponse {
+    ReplicaResponse::Page {
+        more,
+        is_incomplete,
+        is_left_out: false,
+        entries,
+    }
+}
+
+/// A page without keys, from which keys were left out.
+fn left_out_page() -> ReplicaResponse {
+    ReplicaResponse::Page {
+        more: false,
+        is_incomplete: false,
+        is_left_out: true,
+        entries: Vec::new(),
+    }
+}
 
 fn listing(start: Place, prefix: &'static str, keys_max: usize) -> Listing {
     Listing {
@@ -76,7 +95,7 @@ fn run(
     silent: Option<usize>,
     pick: &mut impl FnMut(usize) -> usize,
 ) {
-    let mut asked: Vec<(ServerId, PageWish)> = Vec::new();
+    let mut asked: Vec<(ServerId, PageRequest)> = Vec::new();
     while list.outcome().is_none() {
         asked.extend(std::iter::from_fn(|| list.poll_transmit()));
         asked.retain(|(server, _)| Some(server.index()) != silent);
@@ -84,10 +103,10 @@ fn run(
             list.handle_patience();
             continue;
         }
-        let (server, wish) = asked.swap_remove(pick(asked.len()));
+        let (server, request) = asked.swap_remove(pick(asked.len()));
         let prefix = list.listing.prefix.clone();
-        let page = servers[server.index()].page(&wish, &prefix, 1 + pick(5));
-        list.handle_page(server, page.0, false, page.1);
+        let (more, entries) = servers[server.index()].page(&request, &prefix, 1 + pick(5));
+        list.handle_response(server, page(more, false, entries));
     }
 }
 
@@ -164,7 +183,7 @@ fn with_more_silent_than_may_be_nothing_is_told() {
     while list.poll_transmit().is_some() {}
     list.handle_unreachable(ServerId(3));
     assert_eq!(list.outcome(), None);
-    list.handle_refusal(ServerId(1), Refusal::NotV2);
+    list.handle_response(ServerId(1), ReplicaResponse::Refused(Refusal::NotV2));
     assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
     let standings: Vec<_> = list.standings().map(|(_, standing)| standing).collect();
     assert_eq!(standings[1], Some(ListStanding::Refused(Refusal::NotV2)));
@@ -177,13 +196,13 @@ fn who_may_have_lost_keys_counts_as_silent_and_is_heard_all_the_same() {
     let mut server = Server::default();
     server.put("k", 1, EntryKind::Value);
     let mut list = list(3, listing(Place::START, "", 10));
-    let wishes: Vec<_> = std::iter::from_fn(|| list.poll_transmit()).collect();
-    let (_, entries) = server.page(&wishes[0].1, b"", 10);
-    list.handle_page(ServerId(0), false, true, entries);
-    list.handle_page(ServerId(1), false, false, Vec::new());
+    let requests: Vec<_> = std::iter::from_fn(|| list.poll_transmit()).collect();
+    let (_, entries) = server.page(&requests[0].1, b"", 10);
+    list.handle_response(ServerId(0), page(false, true, entries));
+    list.handle_response(ServerId(1), page(false, false, Vec::new()));
     list.handle_patience();
-    assert_eq!(list.outcome(), None, "the third is needed");
-    list.handle_page(ServerId(2), false, false, Vec::new());
+    assert_eq!(list.outcome(), None, "the third is required");
+    list.handle_response(ServerId(2), page(false, false, Vec::new()));
     assert_eq!(list.outcome(), Some(ListOutcome::Listed));
     assert_eq!((list.keys().len(), list.next()), (1, None));
 }
@@ -194,13 +213,22 @@ fn that_a_server_left_keys_out_is_told_of_those_that_were_asked_and_of_no_other(
         let mut list = list(3, listing(Place::START, "", 10));
         assert_eq!(std::iter::from_fn(|| list.poll_transmit()).count(), 3);
         assert!(!list.is_left_out());
-        list.handle_left_out(ServerId(from));
+        if from == 9 {
+            list.handle_response(ServerId(from), left_out_page());
+        }
         for server in 0..3 {
-            list.handle_page(ServerId(server), false, false, Vec::new());
+            let is_from = server == from;
+            let whole_page = || page(false, false, Vec::new());
+            let response = if is_from {
+                left_out_page()
+            } else {
+                whole_page()
+            };
+            list.handle_response(ServerId(server), response);
         }
         assert_eq!(list.outcome(), Some(ListOutcome::Listed));
         assert_eq!(list.is_left_out(), expected);
-        list.handle_left_out(ServerId(0));
+        list.handle_response(ServerId(0), left_out_page());
         assert_eq!(list.is_left_out(), expected, "it is over");
     }
 }
@@ -213,10 +241,10 @@ fn at_the_deadline_what_is_known_is_told_and_goes_on_later() {
         servers[2].put(name, 1, EntryKind::Value);
     }
     let mut cut = list(3, listing(Place::START, "", 10));
-    let wishes: Vec<_> = std::iter::from_fn(|| cut.poll_transmit()).collect();
-    for (server, wish) in wishes {
-        let (more, entries) = servers[server.index()].page(&wish, b"", 1);
-        cut.handle_page(server, more, false, entries);
+    let requests: Vec<_> = std::iter::from_fn(|| cut.poll_transmit()).collect();
+    for (server, request) in requests {
+        let (more, entries) = servers[server.index()].page(&request, b"", 1);
+        cut.handle_response(server, page(more, false, entries));
     }
     cut.handle_timeout();
     assert_eq!(cut.outcome(), Some(ListOutcome::Listed));
@@ -240,16 +268,16 @@ fn a_server_whose_pages_do_not_go_on_is_refused() {
     let mut list = list(3, listing(Place::START, "", 10));
     let (first, _) = list.poll_transmit().unwrap();
     let entries: Vec<PageEntry> = server.0.into_values().collect();
-    list.handle_page(first, true, false, entries.clone());
+    list.handle_response(first, page(true, false, entries.clone()));
     assert_eq!(list.poll_transmit().map(|(server, _)| server), Some(first));
-    list.handle_page(first, true, false, entries);
+    list.handle_response(first, page(true, false, entries));
     let refused = Some(ListStanding::Refused(Refusal::Internal));
     assert_eq!(list.standings().next().unwrap().1, refused);
     let (second, _) = list.poll_transmit().unwrap();
-    list.handle_page(second, true, false, Vec::new());
+    list.handle_response(second, page(true, false, Vec::new()));
     assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
     // What comes from a stranger or too late changes nothing.
-    list.handle_page(ServerId(9), false, false, Vec::new());
-    list.handle_page(ServerId(2), false, false, Vec::new());
+    list.handle_response(ServerId(9), page(false, false, Vec::new()));
+    list.handle_response(ServerId(2), page(false, false, Vec::new()));
     assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
 }

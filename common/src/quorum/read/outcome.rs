@@ -19,13 +19,13 @@ pub enum ReadOutcome {
     /// The deadline passed before it was decided.
     TimedOut,
     /// At the linearizable level: a replica holds a record that came by DKVS/1, so that no tag says
-    /// which is the newest. [`Read::agreeing_instead`] may find out what the replicas agree on.
+    /// which is the newest. [`Read::at_agreement_level`] may find out what the replicas agree on.
     CameByV1,
 }
 
 /// Where one replica stands, seen from the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ReplicaStanding {
     /// It holds what was read.
     Match,
     /// It holds something older than what was read.

@@ -2,7 +2,7 @@
 //! anew under a greater tag.
 
 use super::phase::Phase;
-use super::response::WriteReply;
+use super::response::WriteResponse;
 use crate::mutants::{self, Mutant};
 use crate::quorum::tally::Tally;
 use crate::tag::Tag;
@@ -17,9 +17,9 @@ pub(super) fn after_superseded(phase: Phase, held: Tag) -> Phase {
 }
 
 /// The greatest tag of a record that a replica kept; none if none did.
-pub(super) fn greatest_superseding(tally: &Tally<WriteReply>) -> Option<Tag> {
-    let superseding = tally.answers().copied();
-    superseding.filter_map(WriteReply::superseding_tag).max()
+pub(super) fn greatest_superseding(tally: &Tally<WriteResponse>) -> Option<Tag> {
+    let superseding = tally.responses().copied();
+    superseding.filter_map(WriteResponse::superseding_tag).max()
 }
 
 /// Whether a replica that keeps something newer confirms: it does not.

@@ -1,7 +1,7 @@
 //! The linearizable level: the tag is greater than those of a majority, and a replica that holds
 //! something newer confirms.
 
-use super::response::{WriteReply, is_by_v1};
+use super::response::{WriteResponse, is_by_v1};
 use crate::quorum::tally::Tally;
 use crate::quorum::threshold::Threshold;
 use crate::tag::Tag;
@@ -18,14 +18,14 @@ pub(super) enum TagQuery {
 }
 
 /// The greatest tag, once as many have reported as `threshold` requires.
-pub(super) fn greatest_tag(tally: &Tally<WriteReply>, threshold: &Threshold) -> TagQuery {
-    let tag = |answer: &WriteReply| match answer {
-        WriteReply::Tag(tag) => Some(*tag),
+pub(super) fn greatest_tag(tally: &Tally<WriteResponse>, threshold: &Threshold) -> TagQuery {
+    let tag = |response: &WriteResponse| match response {
+        WriteResponse::Tag(tag) => Some(*tag),
         _ => None,
     };
-    let has_reported = |server| tally.answer_of(server).and_then(tag).is_some();
+    let has_reported = |server| tally.response_of(server).and_then(tag).is_some();
     if threshold.is_met(has_reported) {
-        let greatest = tally.answers().filter_map(tag).max();
+        let greatest = tally.responses().filter_map(tag).max();
         TagQuery::Greatest(greatest.unwrap_or(Tag::ZERO))
     } else if threshold.can_still_be_met(has_reported, |server| tally.is_pending(server)) {
         TagQuery::Open

@@ -1,32 +1,31 @@
 //! The write: store to all n replicas at once, done when w confirmed.
 //!
 //! ```text
-//!   linearizable:  ask for tags ---- w have told ---> [ waits for a tag ] --> store --> outcome
+//!   linearizable:  query tags ---- w have reported ---> [ waits for a tag ] --> store --> outcome
 //!
 //!   agreement:     [ waits for a tag ] --> store --> outcome
 //!                          ^                 |
 //!                          +-- superseded ---+
 //!
-//!   sent again:    store under the tag it had --> outcome
+//!   resubmission:  store under the tag it had --> outcome
 //! ```
 //!
 //! Linearizable is the write of the multi-writer register of Attiya, Bar-Noy and Dolev (1995) as
 //! Lynch and Shvartsman (1997) give it: the new tag is greater than that of every write that was
-//! confirmed before, so a replica that holds a greater one confirms as well: whoever wrote that
-//! came later. Not so if that came by DKVS/1: its tag is from the clock of the replica, and it may
-//! have been written before. Such a replica confirms nothing. (The write does not begin anew under a
-//! greater tag, as it does at the agreement level: it would take effect a second time.)
+//! confirmed before. So a replica that holds a greater one confirms as well: that was written later.
+//! Not so if it came by DKVS/1: its tag is from the clock of the replica, and it may have been
+//! written before. Such a replica confirms nothing. (The write does not begin anew under a greater
+//! tag, as it does at the agreement level: it would take effect a second time.)
 //!
-//! At the agreement level the tag is minted without asking. A replica that holds a greater one
+//! At the agreement level the tag is minted without a query. A replica that holds a greater one
 //! keeps that and says so; the write then begins anew, in a further round under a tag that is
 //! greater still, so that a lagging clock never makes a confirmed write vanish.
 //!
 //! A write that is sent again at the linearizable level is confirmed by something newer only if a
-//! replica holds that very record: else nobody can tell whether it was ever there.
+//! replica holds that very record: else nothing shows that it was ever there.
 //!
-//! Responses to an earlier round change nothing.
-//!
-//! * [`linearizable`], [`agreement`], [`resubmission`]: the rules of each
+//! Responses to an earlier round change nothing. The rules of each level are in `linearizable`,
+//! `agreement` and `resubmission`.
 
 mod agreement;
 mod linearizable;
@@ -39,24 +38,30 @@ use std::time::Instant;
 
 use super::level::Level;
 use super::params::Quorum;
-use super::tally::{Recorded, Replica, Tally, Word};
+use super::tally::{Recorded, Replica, ReplicaState, Tally};
 use super::threshold::Threshold;
-use super::transmit::{Ask, Transmit};
+use super::transmit::{CommandId, Purpose, Transmit};
 use crate::cluster::ServerId;
-use crate::model::Refusal;
+use crate::kv::Key;
+use crate::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use crate::mutants::{self, Mutant};
+use crate::record::{Content, Record};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 use linearizable::TagQuery;
 use phase::Phase;
 
 pub use outcome::{Applied, WriteOutcome};
-pub use response::WriteReply;
+pub use response::WriteResponse;
 
 /// One write.
 #[derive(Debug)]
 pub struct Write {
-    tally: Tally<WriteReply>,
+    key: Key,
+    content: Content,
+    /// The content under the tag of this round, once it has one.
+    record: Option<Record>,
+    tally: Tally<WriteResponse>,
     /// Who has to confirm.
     threshold: Threshold,
     /// Who has to report a tag, at the linearizable level.
@@ -80,9 +85,11 @@ pub struct Write {
 }
 
 impl Write {
-    /// A write to the replicas of `list`, one for each of the quorum's n. At the linearizable
-    /// level the quorum has to be one that [`Level::check_linearizable`] lets pass.
+    /// A write of `content` to the replicas of `list`, one for each of the quorum's n. At the
+    /// linearizable level the quorum has to pass [`Level::check_linearizable`].
     pub fn new(
+        key: Key,
+        content: Content,
         list: PreferenceList,
         quorum: Quorum,
         level: Level,
@@ -105,6 +112,9 @@ impl Write {
             true => Threshold::new(list.iter().map(|point| point.server), 1),
         };
         Self {
+            key,
+            content,
+            record: None,
             threshold,
             tag_threshold,
             tally: Tally::new(list, now),
@@ -123,36 +133,60 @@ impl Write {
         }
     }
 
-    /// The same write once more, under the `tag` that it had: it is stored without asking, and
-    /// never under another.
-    pub fn again(
+    /// The write that had this `tag`, once more: it is stored without a query for tags, and never
+    /// under another tag.
+    #[expect(clippy::too_many_arguments, reason = "a write is all of this")]
+    pub fn resubmit(
+        key: Key,
+        content: Content,
+        tag: Tag,
         list: PreferenceList,
         quorum: Quorum,
         level: Level,
-        tag: Tag,
         now: Instant,
         deadline: Instant,
     ) -> Self {
         Self {
+            record: Some(Record::new(&key, tag, content.clone())),
             phase: Phase::Storing(tag),
             is_resubmission: true,
             is_storing: true,
             may_be_stored: true,
-            ..Self::new(list, quorum, level, now, deadline)
+            ..Self::new(key, content, list, quorum, level, now, deadline)
         }
     }
 
-    /// The next thing to send; all n are to be asked at once.
+    /// The key that it writes.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What it writes.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The record of this round, once it has a tag.
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// The next command to send; all n are to be sent at once.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        let ask = match self.phase {
-            Phase::AskingTags => Ask::Tag,
-            Phase::Storing(_) => Ask::Put,
-            Phase::Minting(_) => return None,
-        };
         let replica = self.tally.replicas().get(self.transmitted)?;
+        let key = self.key.clone();
+        let (purpose, command) = match (self.phase, &self.record) {
+            (Phase::AskingTags, _) => (Purpose::GetTag, ReplicaCommand::GetTag { key }),
+            (Phase::Storing(_), Some(record)) => {
+                let record = record.clone();
+                (Purpose::Put, ReplicaCommand::Put { key, record })
+            }
+            (Phase::Storing(_), None) | (Phase::Minting(_), _) => return None,
+        };
         self.transmitted += 1;
-        let to = replica.server;
-        Some(Transmit { to, ask })
+        let (to, round) = (replica.server, self.round);
+        let id = CommandId { round, purpose };
+        Some(Transmit { to, id, command })
     }
 
     /// When to call [`Self::handle_timeout`], as long as any replica is pending.
@@ -160,7 +194,7 @@ impl Write {
         (self.tally.pending() > 0).then_some(self.deadline)
     }
 
-    /// Whether it is sent again, by [`Self::again`].
+    /// Whether it is one that was sent before, by [`Self::resubmit`].
     pub fn is_resubmission(&self) -> bool {
         self.is_resubmission
     }
@@ -170,23 +204,24 @@ impl Write {
         self.level
     }
 
-    /// Whether nobody is asked anything in this round as yet, or its tag is still to be minted.
+    /// Whether no command of this round has been sent yet, or its tag is still to be minted.
     pub fn is_before_asking(&self) -> bool {
         let is_minting = matches!(self.phase, Phase::Minting(_));
         self.outcome.is_none() && (is_minting || self.transmitted == 0)
     }
 
-    /// Whether the replicas that have told what they hold, if any have, hold nothing for the key.
+    /// Whether replicas have reported their tags, and all of these hold nothing for the key.
     pub fn is_of_new_key(&self) -> bool {
-        let mut answers = self.tally.answers().peekable();
-        answers.peek().is_some() && answers.all(|told| *told == WriteReply::Tag(Tag::ZERO))
+        let mut responses = self.tally.responses().peekable();
+        let nothing = WriteResponse::Tag(Tag::ZERO);
+        responses.peek().is_some() && responses.all(|response| *response == nothing)
     }
 
-    /// Ends the write before anybody is asked anything more: of each of these replicas it is known
-    /// what keeps it from it, and too few others are left.
+    /// Ends the write before anything more is sent: these replicas are known to be unable to store
+    /// it, each as its state says, and too few others are left.
     pub fn withhold(
         &mut self,
-        words: impl IntoIterator<Item = (ServerId, Word<WriteReply>)>,
+        states: impl IntoIterator<Item = (ServerId, ReplicaState<WriteResponse>)>,
         now: Instant,
     ) {
         self.may_be_stored |= !self.is_certainly_nowhere();
@@ -195,19 +230,19 @@ impl Write {
         self.tally = Tally::new(self.tally.list(), self.started);
         self.transmitted = self.tally.replicas().len();
         self.round += 1;
-        for (server, word) in words {
-            self.tally.record(server, word, now);
+        for (server, state) in states {
+            self.tally.record(server, state, now);
         }
         let failure = self.failure(&self.threshold);
         self.outcome.get_or_insert(failure);
     }
 
-    /// Whether it ended by [`Self::withhold`]: who is pending then was not asked.
+    /// Whether it ended by [`Self::withhold`]: replicas that are pending then were sent nothing.
     pub fn is_withheld(&self) -> bool {
         self.is_withheld
     }
 
-    /// Whether no replica was asked anything in the last round that it had.
+    /// Whether no command of the last round was sent.
     pub fn has_asked_nobody(&self) -> bool {
         self.is_withheld || self.transmitted == 0
     }
@@ -217,14 +252,14 @@ impl Write {
         self.round
     }
 
-    /// Whether it only asks for tags as yet, so that no replica was sent the record.
+    /// Whether it still queries tags, so that no replica was sent the record.
     pub fn is_asking(&self) -> bool {
         self.phase == Phase::AskingTags && self.outcome.is_none()
     }
 
-    /// Goes on at the agreement level from here, since a replica turned out to have no tags; false
-    /// if it has ended, or asks for tags still. Who holds something newer has confirmed nothing
-    /// at that level.
+    /// Continues at the agreement level from here, since a replica turned out to have no tags; false
+    /// if it has ended, or still queries tags. A replica that holds something newer confirms
+    /// nothing at that level.
     pub fn fall_back(&mut self) -> bool {
         if self.outcome.is_some() || self.phase == Phase::AskingTags {
             return false;
@@ -239,17 +274,18 @@ impl Write {
         true
     }
 
-    /// The tag that has to be exceeded for the write to go on with [`Self::begin_round`]; none if
-    /// it has one, or has ended.
-    pub fn wants_tag_above(&self) -> Option<Tag> {
+    /// The tag that the next round's has to exceed, in [`Self::begin_round`]; none if the write waits
+    /// for no tag, or has ended.
+    pub fn requires_tag_above(&self) -> Option<Tag> {
         match self.phase {
             Phase::Minting(seen) if self.outcome.is_none() => Some(seen),
             _ => None,
         }
     }
 
-    /// Begins the next round, with the record under `tag`: all n are to be asked to store it.
+    /// Begins the next round, with the record under `tag`: all n replicas are to store it.
     pub fn begin_round(&mut self, tag: Tag) {
+        self.record = Some(Record::new(&self.key, tag, self.content.clone()));
         self.may_be_stored |= !self.is_certainly_nowhere();
         self.is_storing = true;
         self.tally = Tally::new(self.tally.list(), self.started);
@@ -258,45 +294,47 @@ impl Write {
         self.phase = Phase::Storing(tag);
     }
 
-    /// No greater tag is to be had: whoever said so has refused.
+    /// There is no greater tag: the write counts as refused.
     pub fn give_up(&mut self) {
         self.outcome.get_or_insert(WriteOutcome::Refused);
     }
 
-    /// `from` answered what it was asked in `round`.
-    pub fn handle_reply(
+    /// `from` responded to the command `id`.
+    pub fn handle_response(
         &mut self,
         from: ServerId,
-        round: u32,
-        reply: WriteReply,
+        id: CommandId,
+        response: ReplicaResponse,
         now: Instant,
     ) -> Recorded {
-        let reply = match (reply, self.phase) {
-            (WriteReply::Superseded(held), Phase::Storing(tag)) if held <= tag => {
-                WriteReply::Refused(Refusal::TagTaken)
+        let response = match id.purpose {
+            Purpose::GetTag => WriteResponse::to_get_tag(response),
+            Purpose::Put => WriteResponse::to_put(response),
+            Purpose::Get | Purpose::WriteBack | Purpose::Attest | Purpose::Page => {
+                return Recorded::Repeated;
             }
-            _ => reply,
         };
-        self.record(from, round, Word::Answer(reply), now)
+        let response = match (response, self.phase) {
+            (WriteResponse::Superseded(held), Phase::Storing(tag)) if held <= tag => {
+                WriteResponse::Refused(Refusal::TagTaken)
+            }
+            _ => response,
+        };
+        self.record_state(from, id, ReplicaState::Responded(response), now)
     }
 
-    /// What `to` was asked in `round` did not arrive; or, if it was sent, that is not certain.
+    /// The command `id` cannot reach `from`; `was_sent` says whether it may have before.
     pub fn handle_unreachable(
         &mut self,
-        to: ServerId,
-        round: u32,
-        sent: bool,
+        from: ServerId,
+        id: CommandId,
+        was_sent: bool,
         now: Instant,
     ) -> Recorded {
-        let word = if sent {
-            Word::CutOff
-        } else {
-            Word::Unreachable
-        };
-        self.record(to, round, word, now)
+        self.record_state(from, id, ReplicaState::unreachable(was_sent), now)
     }
 
-    /// Time has passed; at the deadline, whoever is pending has timed out.
+    /// Time has passed; at the deadline, all pending replicas time out.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.deadline {
             return;
@@ -314,20 +352,20 @@ impl Write {
         self.outcome
     }
 
-    /// Whether every replica was heard out or has timed out, as far as they were asked.
+    /// Whether every replica that was sent a command responded or timed out.
     pub fn is_complete(&self) -> bool {
         self.is_withheld || self.tally.pending() == 0
     }
 
     /// A replica refused the put of this round when it had been sent there more than once. The
-    /// refusal is of one copy; another may have been stored, before the server was started anew
-    /// with less room, say.
-    pub fn handle_refused_again(&mut self) {
+    /// refusal is of one copy; another may have been stored, such as before the server was restarted
+    /// with less room.
+    pub fn handle_repeated_refusal(&mut self) {
         self.may_be_stored = true;
     }
 
-    /// What became of the value, as far as is known now. A replica that has not been heard of,
-    /// or timed out, may have stored it.
+    /// What became of the value, as far as is known now. A replica that is pending, or timed out,
+    /// may have stored it.
     pub fn applied(&self) -> Applied {
         if self.outcome == Some(WriteOutcome::Committed) {
             Applied::Committed
@@ -342,9 +380,9 @@ impl Write {
     /// have: a put that was sent again is superseded by whatever was stored after its first copy,
     /// whose answer was lost.
     fn is_certainly_nowhere(&self) -> bool {
-        let certainly_not = |replica: &Replica<WriteReply>| match replica.word {
-            Word::Unreachable => true,
-            Word::Answer(WriteReply::Refused(refusal)) => refusal.is_certain(),
+        let certainly_not = |replica: &Replica<WriteResponse>| match replica.state {
+            ReplicaState::Unreachable => true,
+            ReplicaState::Responded(WriteResponse::Refused(refusal)) => refusal.is_certain(),
             _ => false,
         };
         !self.is_storing || self.tally.replicas().iter().all(certainly_not)
@@ -352,18 +390,20 @@ impl Write {
 
     /// How many replicas have confirmed so far.
     pub fn confirmed(&self) -> usize {
-        let servers = self.tally.replicas().iter().map(|replica| replica.server);
-        servers.filter(|server| self.is_confirmed(*server)).count()
+        self.tally
+            .servers()
+            .filter(|server| self.is_confirmed(*server))
+            .count()
     }
 
     fn is_confirmed(&self, server: ServerId) -> bool {
-        match self.tally.answer_of(server) {
-            Some(WriteReply::Stored) => true,
-            Some(WriteReply::Superseded(held)) => match self.level {
+        match self.tally.response_of(server) {
+            Some(WriteResponse::Stored) => true,
+            Some(WriteResponse::Superseded(held)) => match self.level {
                 Level::Linearizable => linearizable::is_confirmed_by(*held),
                 Level::Agreement => agreement::is_confirmed_by_newer(),
             },
-            Some(WriteReply::Tag(_) | WriteReply::Refused(_)) | None => false,
+            Some(WriteResponse::Tag(_) | WriteResponse::Refused(_)) | None => false,
         }
     }
 
@@ -378,34 +418,36 @@ impl Write {
     }
 
     /// The replicas, in preference order.
-    pub fn replicas(&self) -> &[Replica<WriteReply>] {
+    pub fn replicas(&self) -> &[Replica<WriteResponse>] {
         self.tally.replicas()
     }
 
     /// Why replicas refused, in preference order.
     pub fn refusals(&self) -> impl Iterator<Item = Refusal> + '_ {
-        self.tally.answers().filter_map(|answer| answer.refusal())
+        self.tally
+            .responses()
+            .filter_map(|response| response.refusal())
     }
 
-    fn record(
+    fn record_state(
         &mut self,
         from: ServerId,
-        round: u32,
-        word: Word<WriteReply>,
+        id: CommandId,
+        state: ReplicaState<WriteResponse>,
         now: Instant,
     ) -> Recorded {
-        if round != self.round && !mutants::is_on(Mutant::EarlierRoundCounted) {
+        if id.round != self.round && !mutants::is_on(Mutant::EarlierRoundCounted) {
             return Recorded::Repeated;
         }
-        let recorded = self.tally.record(from, word, now);
+        let recorded = self.tally.record(from, state, now);
         if recorded == Recorded::Counted && self.outcome.is_none() {
-            self.advance(word);
+            self.advance(state);
         }
         recorded
     }
 
     /// Proceeds as far as the newest response allows.
-    fn advance(&mut self, word: Word<WriteReply>) {
+    fn advance(&mut self, newest: ReplicaState<WriteResponse>) {
         if self.phase == Phase::AskingTags {
             match linearizable::greatest_tag(&self.tally, &self.tag_threshold) {
                 TagQuery::Open => {}
@@ -415,7 +457,7 @@ impl Write {
             return;
         }
         let may_begin_anew = self.level == Level::Agreement && !self.is_resubmission;
-        if let Word::Answer(WriteReply::Superseded(held)) = word
+        if let ReplicaState::Responded(WriteResponse::Superseded(held)) = newest
             && (may_begin_anew || matches!(self.phase, Phase::Minting(_)))
         {
             self.phase = agreement::after_superseded(self.phase, held);

@@ -1,6 +1,6 @@
 //! How a write ends.
 
-use super::response::WriteReply;
+use super::response::WriteResponse;
 use crate::quorum::tally::Tally;
 use crate::quorum::threshold::Threshold;
 use crate::tag::Tag;
@@ -38,15 +38,19 @@ impl WriteOutcome {
     /// with this tag does not confirm.
     pub(super) fn of_failure(
         threshold: &Threshold,
-        tally: &Tally<WriteReply>,
+        tally: &Tally<WriteResponse>,
         prevents: impl Fn(Tag) -> bool,
     ) -> Self {
-        let answer_of = |server| tally.answer_of(server).copied();
+        let response_of = |server| tally.response_of(server).copied();
         let is_superseded = |server| {
-            let held = answer_of(server).and_then(WriteReply::superseding_tag);
+            let held = response_of(server).and_then(WriteResponse::superseding_tag);
             held.is_some_and(&prevents)
         };
-        let is_refused = |server| answer_of(server).and_then(WriteReply::refusal).is_some();
+        let is_refused = |server| {
+            response_of(server)
+                .and_then(WriteResponse::refusal)
+                .is_some()
+        };
         if threshold.is_prevented_by(is_superseded) {
             Self::Superseded
         } else if threshold.is_prevented_by(|server| is_superseded(server) || is_refused(server)) {

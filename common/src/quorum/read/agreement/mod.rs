@@ -1,9 +1,9 @@
 //! The read at the agreement level: ask all n replicas at once, done when r of them agree.
 //!
 //! Values are compared as bytes, and the first that r replicas hold wins. Replicas without the
-//! key agree with each other; "absent" wins once r said so and no value can reach r any more.
+//! key agree with each other; "absent" wins once r are without it and no value can reach r any more.
 //!
-//! A value that is too long for a datagram is told by its digest. Replicas that tell the same
+//! A value that is too long for a datagram is reported by its digest. Replicas that report the same
 //! digest hold the same value, and once r do, the value is fetched from one of them, and from the
 //! next if that fails. Digests that differ may still stand for the same bytes, written twice; so
 //! when nothing else can decide, the values behind them are fetched and compared.
@@ -12,23 +12,31 @@ mod values;
 
 use std::time::Instant;
 
-use super::outcome::{ReadOutcome, Standing};
-use super::response::{Answer, ReadReply};
+use super::outcome::{ReadOutcome, ReplicaStanding};
+use super::response::{GetResponse, ReadResponse};
 use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
+use crate::model::{ReplicaCommand, ReplicaResponse};
 use crate::quorum::params::Quorum;
-use crate::quorum::tally::{Recorded, Replica, Tally, Word};
+use crate::quorum::tally::{Recorded, Replica, ReplicaState, Tally};
 use crate::quorum::threshold::Threshold;
-use crate::quorum::transmit::{Ask, Transmit};
+use crate::quorum::transmit::{CommandId, Purpose, Transmit};
 use crate::record::{Content, Digest, checksum};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 use values::{SeenValue, SeenValues};
 
+/// The name of every command: there is one round of gets.
+const GET: CommandId = CommandId {
+    round: 0,
+    purpose: Purpose::Get,
+};
+
 /// One read.
 #[derive(Debug)]
 pub struct Read {
-    tally: Tally<Answer>,
+    key: Key,
+    tally: Tally<ReadResponse>,
     threshold: Threshold,
     values: SeenValues,
     quorum: Quorum,
@@ -38,14 +46,21 @@ pub struct Read {
 }
 
 impl Read {
-    /// A read from the replicas of `list`, one for each of the quorum's n.
-    pub fn new(list: PreferenceList, quorum: Quorum, now: Instant, deadline: Instant) -> Self {
+    /// A read of `key` from the replicas of `list`, one for each of the quorum's n.
+    pub fn new(
+        key: Key,
+        list: PreferenceList,
+        quorum: Quorum,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
         assert_eq!(
             list.len(),
             usize::from(quorum.n()),
             "a read asks n replicas"
         );
         Self {
+            key,
             threshold: Threshold::of_quorum(&list, quorum),
             tally: Tally::new(list, now),
             values: SeenValues::default(),
@@ -56,16 +71,26 @@ impl Read {
         }
     }
 
-    /// The next thing to send; all n are to be asked at once.
+    /// The key that it reads.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The next get to send; all n are to be sent at once.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         let replica = self.tally.replicas().get(self.transmitted)?;
         self.transmitted += 1;
-        let (to, ask) = (replica.server, Ask::Get);
-        Some(Transmit { to, ask })
+        Some(Transmit {
+            to: replica.server,
+            id: GET,
+            command: ReplicaCommand::Get {
+                key: self.key.clone(),
+            },
+        })
     }
 
-    /// The next value to fetch, and from whom. Its end is told by [`Self::handle_fetched`] or
-    /// [`Self::handle_fetch_failed`].
+    /// The next value to fetch, and the replica to fetch it from. The fetch ends with
+    /// [`Self::handle_fetched`] or [`Self::handle_fetch_failed`].
     pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
         if self.outcome.is_some() {
             return None;
@@ -80,23 +105,34 @@ impl Read {
         (!self.is_complete()).then_some(self.deadline)
     }
 
-    /// `from` answered.
-    pub fn handle_reply(&mut self, from: ServerId, reply: ReadReply, now: Instant) -> Recorded {
-        let answer = match &reply {
-            ReadReply::Absent(tag) => Answer::Absent(*tag),
-            ReadReply::Refused(refusal) => Answer::Refused(*refusal),
-            ReadReply::Value(value) => Answer::Holds(self.values.place_for(value), None),
-            ReadReply::Record(digest, Some(value)) => {
-                Answer::Holds(self.values.place_for(value), Some(digest.tag))
+    /// `from` responded to a get.
+    pub fn handle_response(
+        &mut self,
+        from: ServerId,
+        id: CommandId,
+        response: ReplicaResponse,
+        now: Instant,
+    ) -> Recorded {
+        if id.purpose != Purpose::Get {
+            return Recorded::Repeated;
+        }
+        let got = GetResponse::from(response);
+        let response = match &got {
+            GetResponse::Absent(tag) => ReadResponse::Absent(*tag),
+            GetResponse::Refused(refusal) => ReadResponse::Refused(*refusal),
+            GetResponse::Untagged(value) => ReadResponse::Holds(self.values.place_for(value), None),
+            GetResponse::Record(digest, Some(value)) => {
+                ReadResponse::Holds(self.values.place_for(value), Some(digest.tag))
             }
-            ReadReply::Record(digest, None) => {
-                Answer::Holds(self.values.place_for_digest(digest), Some(digest.tag))
+            GetResponse::Record(digest, None) => {
+                ReadResponse::Holds(self.values.place_for_digest(digest), Some(digest.tag))
             }
         };
-        let recorded = self.tally.record(from, Word::Answer(answer), now);
+        let state = ReplicaState::Responded(response);
+        let recorded = self.tally.record(from, state, now);
         if recorded == Recorded::Counted {
-            if let Answer::Holds(place, _) = answer {
-                self.values.insert(place, from, reply);
+            if let ReadResponse::Holds(place, _) = response {
+                self.values.insert(place, from, got);
             }
             self.decide_once();
         }
@@ -117,19 +153,24 @@ impl Read {
         }
     }
 
-    /// `to` cannot be reached; `sent` tells whether it may have been before.
-    pub fn handle_unreachable(&mut self, to: ServerId, sent: bool, now: Instant) -> Recorded {
-        let word = if sent {
-            Word::CutOff
-        } else {
-            Word::Unreachable
-        };
-        let recorded = self.tally.record(to, word, now);
+    /// A get cannot reach `from`; `was_sent` says whether it may have before.
+    pub fn handle_unreachable(
+        &mut self,
+        from: ServerId,
+        id: CommandId,
+        was_sent: bool,
+        now: Instant,
+    ) -> Recorded {
+        if id.purpose != Purpose::Get {
+            return Recorded::Repeated;
+        }
+        let state = ReplicaState::unreachable(was_sent);
+        let recorded = self.tally.record(from, state, now);
         self.decide_once();
         recorded
     }
 
-    /// Time has passed; at the deadline, whoever is pending has timed out.
+    /// Time has passed; at the deadline, all pending replicas time out.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.deadline {
             return;
@@ -148,16 +189,16 @@ impl Read {
         self.outcome.as_ref()
     }
 
-    /// Whether every replica was heard out or has timed out, and nothing is being fetched.
+    /// Whether every replica responded or timed out, and nothing is being fetched.
     pub fn is_complete(&self) -> bool {
         self.tally.pending() == 0 && self.outcome.is_some()
     }
 
-    /// How many replicas agree with the outcome so far; with no winner, how many stand behind
-    /// the answer with the most replicas.
+    /// How many replicas agree with the outcome so far; without an outcome, how many hold
+    /// what most of them hold.
     pub fn agreeing(&self) -> usize {
-        let is_absent = |answer: &&Answer| matches!(answer, Answer::Absent(_));
-        let absent = self.tally.answers().filter(is_absent).count();
+        let is_absent = |response: &&ReadResponse| matches!(response, ReadResponse::Absent(_));
+        let absent = self.tally.responses().filter(is_absent).count();
         match &self.outcome {
             Some(ReadOutcome::Found(winner, _)) => {
                 let place = self.values.place_of(winner);
@@ -172,13 +213,16 @@ impl Read {
         }
     }
 
-    /// The greatest tag of a tombstone that a replica told.
+    /// The greatest tag of a tombstone that a replica reported.
     pub fn tombstone(&self) -> Option<Tag> {
-        let told = self.tally.answers().filter_map(|answer| match answer {
-            Answer::Absent(tag) => *tag,
-            _ => None,
-        });
-        told.max()
+        let tags = self
+            .tally
+            .responses()
+            .filter_map(|response| match response {
+                ReadResponse::Absent(tag) => *tag,
+                _ => None,
+            });
+        tags.max()
     }
 
     /// The n and r of the request.
@@ -192,37 +236,41 @@ impl Read {
     }
 
     /// The replicas, in preference order.
-    pub fn replicas(&self) -> &[Replica<Answer>] {
+    pub fn replicas(&self) -> &[Replica<ReadResponse>] {
         self.tally.replicas()
     }
 
     /// Where a replica of this read stands.
-    pub fn standing(&self, replica: &Replica<Answer>) -> Standing {
-        match replica.word {
-            Word::Pending => Standing::Pending,
-            Word::Unreachable | Word::CutOff => Standing::Unreachable,
-            Word::TimedOut => Standing::TimedOut,
-            Word::Answer(Answer::Absent(None)) => Standing::Absent,
-            Word::Answer(Answer::Absent(Some(_))) => Standing::Tombstone,
-            Word::Answer(Answer::Refused(refusal)) => Standing::Refused(refusal),
-            Word::Answer(Answer::Holds(place, _)) => {
+    pub fn standing(&self, replica: &Replica<ReadResponse>) -> ReplicaStanding {
+        match replica.state {
+            ReplicaState::Pending => ReplicaStanding::Pending,
+            ReplicaState::Unreachable | ReplicaState::Indeterminate => ReplicaStanding::Unreachable,
+            ReplicaState::TimedOut => ReplicaStanding::TimedOut,
+            ReplicaState::Responded(ReadResponse::Absent(None)) => ReplicaStanding::Absent,
+            ReplicaState::Responded(ReadResponse::Absent(Some(_))) => ReplicaStanding::Tombstone,
+            ReplicaState::Responded(ReadResponse::Refused(refusal)) => {
+                ReplicaStanding::Refused(refusal)
+            }
+            ReplicaState::Responded(ReadResponse::Holds(place, _)) => {
                 let value = self.values.get(place).and_then(SeenValue::whole);
                 match (&self.outcome, value) {
                     (Some(ReadOutcome::Found(winner, _)), Some(value)) if value == winner => {
-                        Standing::Match
+                        ReplicaStanding::Match
                     }
-                    _ => Standing::Differs,
+                    _ => ReplicaStanding::Differs,
                 }
             }
         }
     }
 
-    /// Whether a replica told by a digest alone that it holds what was read of `key`: the digest is
-    /// the one that the value would have there. The value was not fetched, so this is good enough to
-    /// show where the replica stands, and not to decide by.
-    pub fn has_same_digest(&self, key: &Key, replica: &Replica<Answer>) -> bool {
-        let (Some(ReadOutcome::Found(winner, _)), Word::Answer(Answer::Holds(place, _))) =
-            (&self.outcome, replica.word)
+    /// Whether a replica reported by a digest alone that it holds what was read of `key`: the digest
+    /// is the one that the value would have there. The value was not fetched, so this is good enough
+    /// to show where the replica stands, and not to decide by.
+    pub fn has_same_digest(&self, key: &Key, replica: &Replica<ReadResponse>) -> bool {
+        let (
+            Some(ReadOutcome::Found(winner, _)),
+            ReplicaState::Responded(ReadResponse::Holds(place, _)),
+        ) = (&self.outcome, replica.state)
         else {
             return false;
         };
@@ -245,7 +293,7 @@ impl Read {
 
     fn decide(&self) -> Option<ReadOutcome> {
         let is_pending = |server| self.tally.is_pending(server);
-        let answer_of = |server| self.tally.answer_of(server);
+        let response_of = |server| self.tally.response_of(server);
 
         let mut known = self
             .values
@@ -259,7 +307,7 @@ impl Read {
         if self.can_any_value_win() {
             return None;
         }
-        let is_absent = |server| matches!(answer_of(server), Some(Answer::Absent(_)));
+        let is_absent = |server| matches!(response_of(server), Some(ReadResponse::Absent(_)));
         if self.threshold.is_met(is_absent) {
             return Some(ReadOutcome::Absent);
         }
@@ -268,8 +316,8 @@ impl Read {
         }
         let has_answered = |server| {
             matches!(
-                answer_of(server),
-                Some(Answer::Absent(_) | Answer::Holds(..))
+                response_of(server),
+                Some(ReadResponse::Absent(_) | ReadResponse::Holds(..))
             )
         };
         let can_answer = self.threshold.can_still_be_met(has_answered, is_pending);

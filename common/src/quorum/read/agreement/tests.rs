@@ -1,4 +1,6 @@
 use super::*;
+
+use bytes::Bytes;
 use std::time::Duration;
 
 use crate::quorum::{Refusal, Version};
@@ -15,9 +17,10 @@ fn read(r: u8) -> (Read, Instant) {
         server,
     };
     let quorum = Quorum::new(3, r).unwrap();
+    let key = Key::new("key").unwrap();
     let list = SERVERS.map(point).to_vec();
     (
-        Read::new(list, quorum, now, now + Duration::from_secs(1)),
+        Read::new(key, list, quorum, now, now + Duration::from_secs(1)),
         now,
     )
 }
@@ -35,6 +38,16 @@ fn digest(time: u64) -> Digest {
     }
 }
 
+/// The record under a tag of this time, whose value is too long for a response.
+fn long(time: u64) -> ReplicaResponse {
+    let (digest, block) = (digest(time), Bytes::new());
+    ReplicaResponse::Record { digest, block }
+}
+
+fn absent(tag: Tag) -> ReplicaResponse {
+    ReplicaResponse::Absent { tag }
+}
+
 fn value(text: &str) -> Value {
     Value::new(text.to_owned()).unwrap()
 }
@@ -49,9 +62,9 @@ fn version(time: u64) -> Version {
 #[test]
 fn equal_digests_agree_and_the_value_is_fetched_from_one_holder_after_the_other() {
     let (mut read, now) = read(2);
-    read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
+    read.handle_response(SERVERS[0], GET, long(1), now);
     assert_eq!(read.poll_fetch(), None);
-    read.handle_reply(SERVERS[2], ReadReply::Record(digest(1), None), now);
+    read.handle_response(SERVERS[2], GET, long(1), now);
     assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
     assert_eq!(read.poll_fetch(), None, "one fetch at a time");
     read.handle_fetch_failed(&digest(1), SERVERS[0]);
@@ -62,7 +75,7 @@ fn equal_digests_agree_and_the_value_is_fetched_from_one_holder_after_the_other(
     assert_eq!(read.outcome(), Some(&found));
     assert_eq!(read.agreeing(), 2);
     assert!(!read.is_complete());
-    read.handle_reply(SERVERS[1], ReadReply::Absent(None), now);
+    read.handle_response(SERVERS[1], GET, absent(Tag::ZERO), now);
     assert!(read.is_complete());
 }
 
@@ -70,24 +83,24 @@ fn equal_digests_agree_and_the_value_is_fetched_from_one_holder_after_the_other(
 fn a_value_that_none_of_its_holders_gives_is_unreachable_once_nobody_else_can_have_it() {
     let (mut read, now) = read(2);
     for server in [SERVERS[0], SERVERS[1]] {
-        read.handle_reply(server, ReadReply::Record(digest(1), None), now);
+        read.handle_response(server, GET, long(1), now);
     }
     for server in [SERVERS[0], SERVERS[1]] {
         assert_eq!(read.poll_fetch(), Some((server, digest(1))));
         read.handle_fetch_failed(&digest(1), server);
     }
     assert_eq!(read.outcome(), None);
-    read.handle_unreachable(SERVERS[2], true, now);
+    read.handle_unreachable(SERVERS[2], GET, true, now);
     assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
 }
 
 #[test]
 fn the_same_bytes_under_different_tags_agree_once_they_are_compared() {
     let (mut read, now) = read(2);
-    read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
-    read.handle_reply(SERVERS[1], ReadReply::Record(digest(2), None), now);
+    read.handle_response(SERVERS[0], GET, long(1), now);
+    read.handle_response(SERVERS[1], GET, long(2), now);
     assert_eq!(read.poll_fetch(), None, "the third may decide it");
-    read.handle_reply(SERVERS[2], ReadReply::Absent(None), now);
+    read.handle_response(SERVERS[2], GET, absent(Tag::ZERO), now);
     assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
     assert_eq!(read.poll_fetch(), Some((SERVERS[1], digest(2))));
     read.handle_fetched(&digest(1), value("same"));
@@ -99,32 +112,38 @@ fn the_same_bytes_under_different_tags_agree_once_they_are_compared() {
     let standings: Vec<_> = read.replicas().iter().map(|r| read.standing(r)).collect();
     assert_eq!(
         standings,
-        [Standing::Match, Standing::Match, Standing::Absent]
+        [
+            ReplicaStanding::Match,
+            ReplicaStanding::Match,
+            ReplicaStanding::Absent
+        ]
     );
 }
 
 #[test]
 fn a_digest_that_comes_after_its_value_was_fetched_matches_it() {
     let (mut read, now) = read(2);
-    read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
-    read.handle_reply(SERVERS[1], ReadReply::Record(digest(1), None), now);
+    read.handle_response(SERVERS[0], GET, long(1), now);
+    read.handle_response(SERVERS[1], GET, long(1), now);
     assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
     read.handle_fetched(&digest(1), value("long"));
     assert_eq!(read.agreeing(), 2);
-    read.handle_reply(SERVERS[2], ReadReply::Record(digest(1), None), now);
+    read.handle_response(SERVERS[2], GET, long(1), now);
     assert_eq!(read.agreeing(), 3);
     for replica in read.replicas() {
-        assert_eq!(read.standing(replica), Standing::Match);
+        assert_eq!(read.standing(replica), ReplicaStanding::Match);
     }
 }
 
 #[test]
 fn different_bytes_behind_digests_disagree_once_they_are_compared() {
     let (mut read, now) = read(2);
-    read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
-    let whole = ReadReply::Value(value("this"));
-    read.handle_reply(SERVERS[1], whole, now);
-    read.handle_reply(SERVERS[2], ReadReply::Absent(None), now);
+    read.handle_response(SERVERS[0], GET, long(1), now);
+    let whole = ReplicaResponse::Untagged {
+        value: value("this"),
+    };
+    read.handle_response(SERVERS[1], GET, whole, now);
+    read.handle_response(SERVERS[2], GET, absent(Tag::ZERO), now);
     assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
     read.handle_fetched(&digest(1), value("that"));
     assert_eq!(read.outcome(), Some(&ReadOutcome::Disagree));
@@ -133,7 +152,7 @@ fn different_bytes_behind_digests_disagree_once_they_are_compared() {
 #[test]
 fn the_deadline_ends_a_fetch() {
     let (mut read, now) = read(1);
-    read.handle_reply(SERVERS[0], ReadReply::Record(digest(1), None), now);
+    read.handle_response(SERVERS[0], GET, long(1), now);
     assert!(read.poll_fetch().is_some());
     read.handle_timeout(read.poll_timeout().unwrap());
     assert_eq!(read.outcome(), Some(&ReadOutcome::TimedOut));
@@ -142,19 +161,29 @@ fn the_deadline_ends_a_fetch() {
 #[test]
 fn a_replica_that_refuses_counts_for_nothing_and_is_told() {
     let (mut read, now) = read(2);
-    read.handle_reply(SERVERS[0], ReadReply::Refused(Refusal::Corrupt), now);
-    read.handle_reply(SERVERS[1], ReadReply::Absent(Some(tag(3))), now);
+    read.handle_response(
+        SERVERS[0],
+        GET,
+        ReplicaResponse::Refused(Refusal::Corrupt),
+        now,
+    );
+    read.handle_response(SERVERS[1], GET, absent(tag(3)), now);
     assert_eq!(read.outcome(), None);
-    read.handle_reply(SERVERS[2], ReadReply::Refused(Refusal::Busy), now);
+    read.handle_response(
+        SERVERS[2],
+        GET,
+        ReplicaResponse::Refused(Refusal::Busy),
+        now,
+    );
     assert_eq!(read.outcome(), Some(&ReadOutcome::Unreachable));
     assert_eq!(read.tombstone(), Some(tag(3)));
     let standings: Vec<_> = read.replicas().iter().map(|r| read.standing(r)).collect();
     assert_eq!(
         standings,
         [
-            Standing::Refused(Refusal::Corrupt),
-            Standing::Tombstone,
-            Standing::Refused(Refusal::Busy)
+            ReplicaStanding::Refused(Refusal::Corrupt),
+            ReplicaStanding::Tombstone,
+            ReplicaStanding::Refused(Refusal::Busy)
         ]
     );
 }

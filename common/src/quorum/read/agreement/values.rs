@@ -3,7 +3,7 @@
 
 use crate::cluster::ServerId;
 use crate::kv::Value;
-use crate::quorum::read::response::ReadReply;
+use crate::quorum::read::response::GetResponse;
 use crate::quorum::version::Version;
 use crate::record::Digest;
 
@@ -120,12 +120,14 @@ impl SeenValues {
     }
 
     /// Counts `from` among the holders of the value at `place`, which it reported.
-    pub(super) fn insert(&mut self, place: usize, from: ServerId, reply: ReadReply) {
-        let (known, version) = match reply {
-            ReadReply::Absent(_) | ReadReply::Refused(_) => return,
-            ReadReply::Value(value) => (Known::Whole(value), Version::default()),
-            ReadReply::Record(digest, Some(value)) => (Known::Whole(value), Version::from(&digest)),
-            ReadReply::Record(digest, None) => {
+    pub(super) fn insert(&mut self, place: usize, from: ServerId, response: GetResponse) {
+        let (known, version) = match response {
+            GetResponse::Absent(_) | GetResponse::Refused(_) => return,
+            GetResponse::Untagged(value) => (Known::Whole(value), Version::default()),
+            GetResponse::Record(digest, Some(value)) => {
+                (Known::Whole(value), Version::from(&digest))
+            }
+            GetResponse::Record(digest, None) => {
                 let version = Version::from(&digest);
                 let (from, failed) = (None, Vec::new());
                 let known = Known::Digest {

@@ -1,6 +1,6 @@
 //! Which record is the newest, by what the replicas reported.
 
-use crate::quorum::read::response::Answer;
+use crate::quorum::read::response::ReadResponse;
 use crate::quorum::tally::Tally;
 use crate::quorum::threshold::Threshold;
 use crate::tag::Tag;
@@ -16,12 +16,12 @@ pub(super) enum Newest {
 
 impl Newest {
     /// What a replica reported; none if it refused.
-    pub(super) fn reported_by(answer: Answer) -> Option<Self> {
-        match answer {
-            Answer::Holds(place, tag) => Some(Self::Record(place, tag.unwrap_or(Tag::ZERO))),
-            Answer::Absent(Some(tag)) => Some(Self::Tombstone(tag)),
-            Answer::Absent(None) => Some(Self::Nothing),
-            Answer::Refused(_) => None,
+    pub(super) fn reported_by(response: ReadResponse) -> Option<Self> {
+        match response {
+            ReadResponse::Holds(place, tag) => Some(Self::Record(place, tag.unwrap_or(Tag::ZERO))),
+            ReadResponse::Absent(Some(tag)) => Some(Self::Tombstone(tag)),
+            ReadResponse::Absent(None) => Some(Self::Nothing),
+            ReadResponse::Refused(_) => None,
         }
     }
 
@@ -52,10 +52,10 @@ pub(super) enum Choice {
 }
 
 /// Chooses the newest record, once a quorum has reported.
-pub(super) fn choose(tally: &Tally<Answer>, threshold: &Threshold) -> Choice {
+pub(super) fn choose(tally: &Tally<ReadResponse>, threshold: &Threshold) -> Choice {
     let report = |server| {
-        let answer = tally.answer_of(server)?;
-        Newest::reported_by(*answer)
+        let response = tally.response_of(server)?;
+        Newest::reported_by(*response)
     };
     let has_reported = |server| report(server).is_some();
     if !threshold.is_met(has_reported) {
@@ -86,12 +86,12 @@ pub(super) fn choose(tally: &Tally<Answer>, threshold: &Threshold) -> Choice {
 }
 
 /// The newest that any replica reported.
-pub(super) fn newest_reported(tally: &Tally<Answer>) -> Option<Newest> {
+pub(super) fn newest_reported(tally: &Tally<ReadResponse>) -> Option<Newest> {
     reports(tally).max_by_key(|newest| newest.tag())
 }
 
-fn reports(tally: &Tally<Answer>) -> impl Iterator<Item = Newest> + Clone {
+fn reports(tally: &Tally<ReadResponse>) -> impl Iterator<Item = Newest> + Clone {
     tally
-        .answers()
-        .filter_map(|answer| Newest::reported_by(*answer))
+        .responses()
+        .filter_map(|response| Newest::reported_by(*response))
 }

@@ -3,8 +3,8 @@
 
 use crate::cluster::ServerId;
 use crate::kv::Value;
-use crate::quorum::read::response::Answer;
-use crate::quorum::tally::{Tally, Word};
+use crate::quorum::read::response::ReadResponse;
+use crate::quorum::tally::{ReplicaState, Tally};
 use crate::record::{Content, Digest};
 
 /// The distinct records with values that were reported, in the order of their arrival.
@@ -60,7 +60,7 @@ impl SeenRecords {
     }
 
     /// Whether the value is being fetched, or there is a holder left to fetch it from.
-    pub(super) fn can_be_fetched(&self, place: usize, tally: &Tally<Answer>) -> bool {
+    pub(super) fn can_be_fetched(&self, place: usize, tally: &Tally<ReadResponse>) -> bool {
         self.0[place].fetched_from.is_some() || self.next_holder(place, tally).is_some()
     }
 
@@ -69,7 +69,7 @@ impl SeenRecords {
     pub(super) fn begin_fetch(
         &mut self,
         place: usize,
-        tally: &Tally<Answer>,
+        tally: &Tally<ReadResponse>,
     ) -> Option<(ServerId, Digest)> {
         let from = self.next_holder(place, tally)?;
         let seen = &mut self.0[place];
@@ -105,10 +105,10 @@ impl SeenRecords {
         self.0.clear();
     }
 
-    fn next_holder(&self, place: usize, tally: &Tally<Answer>) -> Option<ServerId> {
+    fn next_holder(&self, place: usize, tally: &Tally<ReadResponse>) -> Option<ServerId> {
         let failed = &self.0[place].failed;
         let holder = tally.replicas().iter().find(|replica| {
-            matches!(replica.word, Word::Answer(Answer::Holds(held, _)) if held == place)
+            matches!(replica.state, ReplicaState::Responded(ReadResponse::Holds(held, _)) if held == place)
                 && !failed.contains(&replica.server)
         });
         holder.map(|replica| replica.server)

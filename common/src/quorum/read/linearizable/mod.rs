@@ -1,61 +1,65 @@
-//! The linearizable read: what the newest of at least r replicas holds, once as many hold it.
+//! The linearizable read: what the newest of at least r replicas hold, once as many hold it.
 //!
 //! ```text
-//!   ask all --> [ fewer than r answers ] --> newest known --> enough hold it --> outcome
-//!     ^                                        |     ^ |
-//!     |         long value: fetched from ------+     | +-- others are stale --> given it
-//!     |         one holder after the other           +------- confirmed ------------+
-//!     +------------- overtaken at all of them
+//!   get from all --> fewer than r responses --> newest known --> enough hold it --> outcome
+//!     ^                                           |     ^ |
+//!     |            long value: fetched from ------+     | +-- others are stale --> written back
+//!     |            one holder after the other           +------- confirmed -----------+
+//!     +---------------- overwritten at all of them
 //! ```
 //!
 //! The read of the multi-writer register of Attiya, Bar-Noy and Dolev (1995): before a value is
-//! told, so many replicas hold it (or something newer) that every later read meets one of them.
-//! Those are r, which is a majority: so any r replicas meet any other r, and the r that tell of
-//! the newest tag meet the w that confirmed any write before. As a rule the first r answers agree,
-//! and that is all. A tombstone is a record like any other, and no record at all is the oldest.
+//! returned, so many replicas hold it (or something newer) that every later read meets one of them.
+//! Those are r, which is a majority: so any r replicas meet any other r, and the r that report the
+//! newest tag meet the w that confirmed any write before. Usually the first r responses agree, and
+//! that is all. A tombstone is a record like any other, and no record at all is the oldest.
 //!
 //! A replica that turns out to be stale is given the newest record even where the read need not
-//! wait for that. If a replica that is heard after the outcome holds something newer still, that
-//! is what the others are given: so replicas that were all heard out end up with the same.
+//! wait for that. If a replica that responds after the outcome holds something newer still, that is
+//! what the others are given: so replicas that have all responded end up with the same.
+//!
+//! * `choosing`: which record is the newest
+//! * `fetching`: the long values that are fetched from their holders
+//! * `repairing`: the write-backs and attestations
 //!
 //! # Records that came by DKVS/1
 //!
 //! DKVS/1 has no tags: each replica mints its own for a put of that protocol, so the greatest tag
-//! may be that of an older record, on a minority of the replicas. Once any replica tells of such a
-//! record ([`Tag::is_by_v1`]), this read has no answer, and gives nothing to anybody any more, also
-//! after its outcome: what it would write back might replace what was written last. Whoever may be
-//! told less begins anew at the agreement level, which compares values and not tags.
+//! may be that of an older record, on a minority of the replicas. Once any replica reports such a
+//! record ([`Tag::is_by_v1`]), this read has no answer, and writes nothing back any more, also after
+//! its outcome: that might replace what was written last. A caller that can do with less begins anew
+//! at the agreement level, which compares values and not tags.
 //!
 //! # Replicas that refuse as corrupt
 //!
-//! A server that has lost or damaged records answers `corrupt` for every key for which it does not
-//! vouch. It may have confirmed a record that it does not have any more, so whatever it holds may
-//! be too old, and a quorum that counted its answer might miss what the one before it confirmed.
-//! Its refusal is no answer, as any refusal.
+//! A server that has lost or damaged records is in quarantine: it answers `corrupt` for every key
+//! that it does not attest. It may have confirmed a record that it does not have any more, so
+//! whatever it holds may be too old, and a quorum that counted its answer might miss what the one
+//! before it confirmed. Its refusal is no answer, as any refusal.
 //!
 //! ```text
-//!   refused as corrupt --> given the newest -- confirmed --> asked to vouch --> repaired
+//!   refused as corrupt --> given the newest -- confirmed --> asked to attest --> repaired
 //!                               |                                 |
 //!                               +----------- or not --------------+--> refused, as it was
 //! ```
 //!
-//! Once r others have answered, the read knows the newest, t. The server is given t, or what was
-//! heard of since and is newer, as if it were stale, and asked to vouch for it: to answer for the
-//! key from then on. It may, if t is no older than what was told or confirmed by any request that
-//! counted a word of the server from before the loss. That is so if all of those were over when the
-//! read began: the words that decided one of them and the r answers share a server that has what it
-//! said, or vouches again for no less, as this one is about to. A request that is decided later
-//! still may not be met. The machine knows neither when the server was started nor what else is
-//! under way: whoever carries the words asks a server to vouch only in an incarnation that was
-//! there for so long before the read that every request from before it is over, and the server
-//! refuses if it is in another by then.
+//! Once r others have responded, the read knows the newest record, t. The server is given t, or
+//! what was reported since and is newer, as if it were stale, and is asked to attest: to answer for
+//! the key from then on. It may, if t is no older than what was returned or confirmed by any request
+//! that counted a response of the server from before the loss. That is so if all of those requests
+//! were over when the read began: the responses that decided one of them and the r responses to
+//! this read share a server that still has what it reported, or attests no less, as this one is
+//! about to. A request that is decided later may not share one. The machine knows neither when the
+//! server was started nor what else is under way: the caller asks a server to attest only if it has
+//! run for so long before the read that every request from before its start is over, and the server
+//! refuses if it was restarted meanwhile.
 //!
 //! Such a repair never counts among those that hold the newest, nor among those that may yet, and
-//! the outcome does not wait for it: it hangs on those alone that answered soundly. They are at
+//! the outcome does not wait for it: it depends on those alone that answered soundly. They are at
 //! least r by then, so they are enough if all goes well. A later read counts the server only once
-//! it vouches, and it does that for t or something newer only. So what the outcome promises to
-//! later reads holds whether they count it or not, and whatever comes of the vouching. If nothing
-//! was found anywhere, there is nothing to give, and nobody is asked to vouch.
+//! it attests, and it does that for t or something newer only. So what the outcome promises to
+//! later reads holds whether they count it or not, and whatever comes of the attestation. If nothing
+//! was found anywhere, there is nothing to give, and no server is asked to attest.
 
 mod choosing;
 mod fetching;
@@ -63,20 +67,19 @@ mod repairing;
 
 use std::time::Instant;
 
-use super::outcome::{ReadOutcome, Standing};
-use super::response::{Answer, ReadReply};
+use super::outcome::{ReadOutcome, ReplicaStanding};
+use super::response::{GetResponse, ReadResponse};
 use crate::cluster::ServerId;
-use crate::kv::Value;
-use crate::model::Refusal;
+use crate::kv::{Key, Value};
+use crate::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use crate::mutants::{self, Mutant};
 use crate::quorum::params::Quorum;
-use crate::quorum::tally::{Recorded, Replica, Tally, Word};
+use crate::quorum::tally::{Recorded, Replica, ReplicaState, Tally};
 use crate::quorum::threshold::Threshold;
-use crate::quorum::transmit::{Ask, Transmit};
+use crate::quorum::transmit::{Attestation, CommandId, Purpose, Transmit};
 use crate::quorum::version::Version;
-use crate::quorum::write::WriteReply;
-use crate::record::Content;
-use crate::record::Digest;
+use crate::quorum::write::WriteResponse;
+use crate::record::{Content, Digest, Record};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 use choosing::{Choice, Newest};
@@ -90,13 +93,16 @@ pub const ROUNDS_MAX: u32 = 16;
 /// One read at the linearizable level.
 #[derive(Debug)]
 pub struct Read {
-    tally: Tally<Answer>,
+    key: Key,
+    tally: Tally<ReadResponse>,
     threshold: Threshold,
     records: SeenRecords,
     /// The newest that r replicas reported: what is to be returned.
     newest: Option<Newest>,
     /// What replicas that lack it are given: the same, or what turned out to be newer still.
     given: Option<Newest>,
+    /// The record that was last written back.
+    write_back: Option<Record>,
     repairs: Repairs,
     /// Whether a replica reported a record that came by DKVS/1.
     has_met_v1: bool,
@@ -109,19 +115,27 @@ pub struct Read {
 }
 
 impl Read {
-    /// A read from the replicas of `list`, one for each of the quorum's n.
-    pub fn new(list: PreferenceList, quorum: Quorum, now: Instant, deadline: Instant) -> Self {
+    /// A read of `key` from the replicas of `list`, one for each of the quorum's n.
+    pub fn new(
+        key: Key,
+        list: PreferenceList,
+        quorum: Quorum,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
         assert_eq!(
             list.len(),
             usize::from(quorum.n()),
             "a read asks n replicas"
         );
         Self {
+            key,
             threshold: Threshold::of_quorum(&list, quorum),
             tally: Tally::new(list, now),
             records: SeenRecords::default(),
             newest: None,
             given: None,
+            write_back: None,
             repairs: Repairs::default(),
             has_met_v1: false,
             quorum,
@@ -138,21 +152,47 @@ impl Read {
         self.round
     }
 
-    /// The next thing to send: first a get to each replica; later, the record that
-    /// [`Self::repair`] returns to those that lack it. A server that should attest comes before all
-    /// else.
+    /// The key that it reads.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The next server that should attest. To be polled before [`Self::poll_transmit`].
+    pub fn poll_attestation(&mut self) -> Option<Attestation> {
+        let (server, tag) = self.repairs.poll_attestation()?;
+        let round = self.round;
+        Some(Attestation { server, round, tag })
+    }
+
+    /// The next command to send: first a get to each replica, all n at once; later, a put of the
+    /// newest record to each that lacks it.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        if let Some((to, tag)) = self.repairs.poll_attestation() {
-            let ask = Ask::Vouch { tag };
-            return Some(Transmit { to, ask });
-        }
+        let key = &self.key;
         if let Some(replica) = self.tally.replicas().get(self.transmitted) {
             self.transmitted += 1;
-            let (to, ask) = (replica.server, Ask::Get);
-            return Some(Transmit { to, ask });
+            return Some(Transmit {
+                to: replica.server,
+                id: self.id(Purpose::Get),
+                command: ReplicaCommand::Get { key: key.clone() },
+            });
         }
-        let (to, ask) = (self.repairs.poll_write_back()?, Ask::Put);
-        Some(Transmit { to, ask })
+        if !self.repairs.wants_write_back() {
+            return None;
+        }
+        let record = self.write_back()?;
+        Some(Transmit {
+            to: self.repairs.poll_write_back()?,
+            id: self.id(Purpose::WriteBack),
+            command: ReplicaCommand::Put {
+                key: self.key.clone(),
+                record,
+            },
+        })
+    }
+
+    fn id(&self, purpose: Purpose) -> CommandId {
+        let round = self.round;
+        CommandId { round, purpose }
     }
 
     /// The value to fetch, and the replica to fetch it from.
@@ -161,12 +201,24 @@ impl Read {
         self.records.begin_fetch(place, &self.tally)
     }
 
-    /// The record that the replicas are given; none while its value is not known.
-    pub fn repair(&self) -> Option<(Tag, Content)> {
-        match self.given? {
+    /// The record that the replicas are given; none while its value is not known. Its checksum is
+    /// computed once.
+    fn write_back(&mut self) -> Option<Record> {
+        let given = self.given?;
+        let is_current = |record: &Record| record.tag == given.tag();
+        if !self.write_back.as_ref().is_some_and(is_current) {
+            let content = self.content(given)?;
+            self.write_back = Some(Record::new(&self.key, given.tag(), content));
+        }
+        self.write_back.clone()
+    }
+
+    /// What a replica would be given; none if that is nothing, or a value that is not known.
+    fn content(&self, given: Newest) -> Option<Content> {
+        match given {
             Newest::Nothing => None,
-            Newest::Tombstone(tag) => Some((tag, Content::Tombstone)),
-            Newest::Record(place, tag) => Some((tag, self.records.content(place)?)),
+            Newest::Tombstone(_) => Some(Content::Tombstone),
+            Newest::Record(place, _) => self.records.content(place),
         }
     }
 
@@ -180,38 +232,104 @@ impl Read {
         (!self.is_complete()).then_some(self.deadline)
     }
 
-    /// `from` answered the get of `round`.
-    pub fn handle_reply(
+    /// `from` responded to the command `id`.
+    pub fn handle_response(
+        &mut self,
+        from: ServerId,
+        id: CommandId,
+        response: ReplicaResponse,
+        now: Instant,
+    ) -> Recorded {
+        match id.purpose {
+            Purpose::Get => self.handle_get_response(from, id.round, response.into(), now),
+            Purpose::WriteBack => {
+                let response = WriteResponse::to_put(response);
+                self.handle_written(from, id.round, Some(response))
+            }
+            Purpose::Attest => {
+                let attests = response == ReplicaResponse::Done;
+                self.handle_attested(from, id.round, attests)
+            }
+            Purpose::GetTag | Purpose::Put | Purpose::Page => Recorded::Repeated,
+        }
+    }
+
+    /// The command `id` cannot reach `from`; `was_sent` says whether it may have before.
+    pub fn handle_unreachable(
+        &mut self,
+        from: ServerId,
+        id: CommandId,
+        was_sent: bool,
+        now: Instant,
+    ) -> Recorded {
+        match id.purpose {
+            Purpose::Get if id.round == self.round => {
+                let state = ReplicaState::unreachable(was_sent);
+                let recorded = self.tally.record(from, state, now);
+                self.advance();
+                recorded
+            }
+            Purpose::WriteBack => self.handle_written(from, id.round, None),
+            Purpose::Attest => self.handle_attested(from, id.round, false),
+            Purpose::Get | Purpose::GetTag | Purpose::Put | Purpose::Page => Recorded::Repeated,
+        }
+    }
+
+    fn handle_get_response(
         &mut self,
         from: ServerId,
         round: u32,
-        reply: ReadReply,
+        got: GetResponse,
         now: Instant,
     ) -> Recorded {
         if round != self.round && !mutants::is_on(Mutant::EarlierRoundCounted) {
             return Recorded::Repeated;
         }
-        let answer = match &reply {
-            ReadReply::Record(digest, _) => {
-                Answer::Holds(self.records.place_of(digest), Some(digest.tag))
+        let response = match &got {
+            GetResponse::Record(digest, _) => {
+                ReadResponse::Holds(self.records.place_of(digest), Some(digest.tag))
             }
-            ReadReply::Absent(tag) => Answer::Absent(*tag),
-            ReadReply::Refused(refusal) => Answer::Refused(*refusal),
+            GetResponse::Absent(tag) => ReadResponse::Absent(*tag),
+            GetResponse::Refused(refusal) => ReadResponse::Refused(*refusal),
             // Without a tag, nothing says whether what it holds is older or newer.
-            ReadReply::Value(_) => Answer::Refused(Refusal::NotV2),
+            GetResponse::Untagged(_) => ReadResponse::Refused(Refusal::NotV2),
         };
-        let recorded = self.tally.record(from, Word::Answer(answer), now);
+        let state = ReplicaState::Responded(response);
+        let recorded = self.tally.record(from, state, now);
         if recorded != Recorded::Counted {
             return recorded;
         }
-        if let (ReadReply::Record(digest, value), Answer::Holds(place, _)) = (reply, answer) {
+        if let (GetResponse::Record(digest, value), ReadResponse::Holds(place, _)) = (got, response)
+        {
             self.records.insert(place, digest, value);
         }
-        if answer.tag().is_some_and(Tag::is_by_v1) && !mutants::is_on(Mutant::V1WrittenBack) {
+        if response.tag().is_some_and(Tag::is_by_v1) && !mutants::is_on(Mutant::V1WrittenBack) {
             self.handle_v1_record();
         }
         self.advance();
         recorded
+    }
+
+    /// `from` responded to the write-back of `round`; none if it cannot be reached.
+    fn handle_written(
+        &mut self,
+        from: ServerId,
+        round: u32,
+        response: Option<WriteResponse>,
+    ) -> Recorded {
+        if round != self.round || !self.repairs.handle_written(from, response) {
+            return Recorded::Repeated;
+        }
+        self.advance();
+        Recorded::Counted
+    }
+
+    /// `from` was asked in `round` to attest what it was given, and does so or not.
+    fn handle_attested(&mut self, from: ServerId, round: u32, attests: bool) -> Recorded {
+        if round != self.round || !self.repairs.handle_attested(from, attests) {
+            return Recorded::Repeated;
+        }
+        Recorded::Counted
     }
 
     /// A replica reported a record that came by DKVS/1: nothing is written back any more.
@@ -222,44 +340,9 @@ impl Read {
         self.outcome.get_or_insert(ReadOutcome::CameByV1);
     }
 
-    /// The get of `round` cannot reach `to`; `sent` tells whether it may have been sent before.
-    pub fn handle_unreachable(
-        &mut self,
-        to: ServerId,
-        round: u32,
-        sent: bool,
-        now: Instant,
-    ) -> Recorded {
-        if round != self.round {
-            return Recorded::Repeated;
-        }
-        let word = if sent {
-            Word::CutOff
-        } else {
-            Word::Unreachable
-        };
-        let recorded = self.tally.record(to, word, now);
-        self.advance();
-        recorded
-    }
-
-    /// `from` was given the record of `round` and answered; none if it cannot be reached.
-    pub fn handle_repaired(&mut self, from: ServerId, round: u32, reply: Option<WriteReply>) {
-        if round == self.round && self.repairs.handle_written(from, reply) {
-            self.advance();
-        }
-    }
-
-    /// `from` was asked in `round` to attest what it was given, and does so or not.
-    pub fn handle_vouched(&mut self, from: ServerId, round: u32, vouches: bool) {
-        if round == self.round {
-            self.repairs.handle_attested(from, vouches);
-        }
-    }
-
     /// The servers that refused as corrupt and have not confirmed what they are given, each with
     /// its tag.
-    pub fn unvouched(&self) -> Vec<(ServerId, Tag)> {
+    pub fn quarantined(&self) -> Vec<(ServerId, Tag)> {
         self.repairs.quarantined()
     }
 
@@ -310,7 +393,7 @@ impl Read {
             .newest
             .or_else(|| choosing::newest_reported(&self.tally));
         newest.map_or(0, |newest| {
-            let servers = self.tally.replicas().iter().map(|replica| replica.server);
+            let servers = self.tally.servers();
             servers
                 .filter(|server| self.is_held_by(*server, newest))
                 .count()
@@ -336,34 +419,40 @@ impl Read {
     }
 
     /// The replicas, in preference order.
-    pub fn replicas(&self) -> &[Replica<Answer>] {
+    pub fn replicas(&self) -> &[Replica<ReadResponse>] {
         self.tally.replicas()
     }
 
     /// Where a replica of this read stands.
-    pub fn standing(&self, replica: &Replica<Answer>) -> Standing {
-        let answer = match replica.word {
-            Word::Pending => return Standing::Pending,
-            Word::Unreachable | Word::CutOff => return Standing::Unreachable,
-            Word::TimedOut => return Standing::TimedOut,
-            Word::Answer(answer) => answer,
+    pub fn standing(&self, replica: &Replica<ReadResponse>) -> ReplicaStanding {
+        let answer = match replica.state {
+            ReplicaState::Pending => return ReplicaStanding::Pending,
+            ReplicaState::Unreachable | ReplicaState::Indeterminate => {
+                return ReplicaStanding::Unreachable;
+            }
+            ReplicaState::TimedOut => return ReplicaStanding::TimedOut,
+            ReplicaState::Responded(answer) => answer,
         };
         if self.repairs.is_confirmed(replica.server) {
-            return Standing::Repaired;
+            return ReplicaStanding::Repaired;
         }
-        if let Answer::Refused(refusal) = answer {
-            return Standing::Refused(refusal);
+        if let ReadResponse::Refused(refusal) = answer {
+            return ReplicaStanding::Refused(refusal);
         }
         let held = Newest::reported_by(answer).unwrap_or(Newest::Nothing);
         let is_found = matches!(self.outcome, Some(ReadOutcome::Found(..)));
         match (self.newest, held) {
-            (_, Newest::Nothing) => Standing::Absent,
-            (Some(newest), Newest::Tombstone(tag)) if tag == newest.tag() => Standing::Tombstone,
-            (Some(newest), held) if held == newest && is_found => Standing::Match,
-            (Some(newest), held) if held.tag() < newest.tag() => Standing::Stale,
+            (_, Newest::Nothing) => ReplicaStanding::Absent,
+            (Some(newest), Newest::Tombstone(tag)) if tag == newest.tag() => {
+                ReplicaStanding::Tombstone
+            }
+            (Some(newest), held) if held == newest && is_found => ReplicaStanding::Match,
+            (Some(newest), held) if held.tag() < newest.tag() => ReplicaStanding::Stale,
             // Such as a put by DKVS/1, to which each server gives a tag of its own.
-            (Some(newest), held) if is_found && self.is_same_value(held, newest) => Standing::Match,
-            _ => Standing::Differs,
+            (Some(newest), held) if is_found && self.is_same_value(held, newest) => {
+                ReplicaStanding::Match
+            }
+            _ => ReplicaStanding::Differs,
         }
     }
 
@@ -392,7 +481,7 @@ impl Read {
                 .or(self.given);
         }
         if let Some(given) = self.given
-            && self.repair().is_some()
+            && self.content(given).is_some()
             && !mutants::is_on(Mutant::NoWriteBack)
         {
             self.repairs.want(given, &self.tally);
@@ -454,6 +543,7 @@ impl Read {
         self.records.clear();
         self.newest = None;
         self.given = None;
+        self.write_back = None;
         self.repairs.clear();
         self.transmitted = 0;
         self.round += 1;
@@ -461,7 +551,7 @@ impl Read {
 
     /// Whether `server` holds `newest`, or something that came after it.
     fn is_held_by(&self, server: ServerId, newest: Newest) -> bool {
-        let held = self.tally.answer_of(server).copied();
+        let held = self.tally.response_of(server).copied();
         held.and_then(Newest::reported_by).is_some_and(|held| {
             held.covers(newest)
                 || (Some(newest) == self.newest && self.repairs.is_confirmed(server))

@@ -11,9 +11,9 @@
 use super::choosing::Newest;
 use crate::cluster::ServerId;
 use crate::model::Refusal;
-use crate::quorum::read::response::Answer;
+use crate::quorum::read::response::ReadResponse;
 use crate::quorum::tally::Tally;
-use crate::quorum::write::WriteReply;
+use crate::quorum::write::WriteResponse;
 use crate::tag::Tag;
 
 /// The repairs of one round.
@@ -49,12 +49,11 @@ impl Repair {
 impl Repairs {
     /// Wants `newest` written to every replica that is known to hold something older, and to every
     /// one in quarantine, unless it was given it before.
-    pub(super) fn want(&mut self, newest: Newest, tally: &Tally<Answer>) {
+    pub(super) fn want(&mut self, newest: Newest, tally: &Tally<ReadResponse>) {
         let tag = newest.tag();
         let stale = self.stale(newest, tally).map(|server| (server, false));
-        let quarantined = tally.replicas().iter().map(|replica| replica.server);
-        let quarantined = quarantined.filter(|server| {
-            tally.answer_of(*server) == Some(&Answer::Refused(Refusal::Corrupt))
+        let quarantined = tally.servers().filter(|server| {
+            tally.response_of(*server) == Some(&ReadResponse::Refused(Refusal::Corrupt))
                 && !self.has(*server, tag)
         });
         let lacking: Vec<(ServerId, bool)> = stale
@@ -70,14 +69,20 @@ impl Repairs {
     }
 
     /// The replicas that reported something older than `newest`, and were not given it yet.
-    fn stale(&self, newest: Newest, tally: &Tally<Answer>) -> impl Iterator<Item = ServerId> {
-        let servers = tally.replicas().iter().map(|replica| replica.server);
-        servers.filter(move |server| self.is_stale(*server, newest, tally))
+    fn stale(&self, newest: Newest, tally: &Tally<ReadResponse>) -> impl Iterator<Item = ServerId> {
+        tally
+            .servers()
+            .filter(move |server| self.is_stale(*server, newest, tally))
     }
 
     /// Whether `server` reported something older than `newest`, and was not given it yet.
-    pub(super) fn is_stale(&self, server: ServerId, newest: Newest, tally: &Tally<Answer>) -> bool {
-        let held = tally.answer_of(server).copied();
+    pub(super) fn is_stale(
+        &self,
+        server: ServerId,
+        newest: Newest,
+        tally: &Tally<ReadResponse>,
+    ) -> bool {
+        let held = tally.response_of(server).copied();
         let held = held.and_then(Newest::reported_by);
         held.is_some_and(|held| held.tag() < newest.tag()) && !self.has(server, newest.tag())
     }
@@ -89,6 +94,12 @@ impl Repairs {
         Some((repair.server, repair.tag))
     }
 
+    /// Whether the record should be written to a server.
+    pub(super) fn wants_write_back(&self) -> bool {
+        let mut repairs = self.0.iter();
+        repairs.any(|repair| repair.state == RepairState::Wanted)
+    }
+
     /// The next server that the record should be written to.
     pub(super) fn poll_write_back(&mut self) -> Option<ServerId> {
         let repair = self.first(|repair| repair.state == RepairState::Wanted)?;
@@ -96,13 +107,17 @@ impl Repairs {
         Some(repair.server)
     }
 
-    /// `server` answered a write-back, or cannot be reached; false if none was sent there.
-    pub(super) fn handle_written(&mut self, server: ServerId, reply: Option<WriteReply>) -> bool {
+    /// `server` responded to a write-back, or cannot be reached; false if none was sent there.
+    pub(super) fn handle_written(
+        &mut self,
+        server: ServerId,
+        response: Option<WriteResponse>,
+    ) -> bool {
         let is_sent = |repair: &Repair| repair.state == RepairState::Sent;
         let Some(repair) = self.first(|repair| repair.server == server && is_sent(repair)) else {
             return false;
         };
-        let is_confirmed = reply.is_some_and(|reply| reply.confirms(repair.tag));
+        let is_confirmed = response.is_some_and(|response| response.confirms(repair.tag));
         repair.state = match is_confirmed {
             true if repair.is_quarantined => RepairState::AttestationWanted,
             true => RepairState::Confirmed,

@@ -2,18 +2,28 @@ use std::time::{Duration, Instant};
 
 use super::fixture::*;
 use crate::cluster::ServerId;
+use crate::model::ReplicaResponse;
 use crate::quorum::Refusal;
 use crate::quorum::level::Level;
 use crate::quorum::params::Quorum;
-use crate::quorum::write::{Applied, Write, WriteOutcome, WriteReply};
+use crate::quorum::write::{Applied, Write, WriteOutcome};
 use crate::testing::start_of_time;
 
 fn again(level: Level) -> (Write, Instant) {
     let now = start_of_time();
     let deadline = now + Duration::from_secs(1);
     let quorum = Quorum::new(3, 2).unwrap();
-    let mut write = Write::again(list(), quorum, level, tag(5), now, deadline);
-    assert_eq!(write.wants_tag_above(), None);
+    let mut write = Write::resubmit(
+        key(),
+        content(),
+        tag(5),
+        list(),
+        quorum,
+        level,
+        now,
+        deadline,
+    );
+    assert_eq!(write.requires_tag_above(), None);
     assert_eq!(std::iter::from_fn(|| write.poll_transmit()).count(), 3);
     (write, now)
 }
@@ -21,14 +31,14 @@ fn again(level: Level) -> (Write, Instant) {
 #[test]
 fn a_write_that_is_sent_again_keeps_its_tag_whatever_it_meets() {
     let (mut write, now) = again(Level::Linearizable);
-    write.handle_reply(SERVERS[0], 0, superseded(9), now);
-    write.handle_reply(SERVERS[1], 0, WriteReply::Stored, now);
+    write.handle_response(SERVERS[0], put(0), superseded(9), now);
+    write.handle_response(SERVERS[1], put(0), STORED, now);
     assert_eq!(write.outcome(), Some(WriteOutcome::Committed));
 
     let (mut write, now) = again(Level::Agreement);
-    write.handle_reply(SERVERS[0], 0, superseded(9), now);
-    assert_eq!((write.outcome(), write.wants_tag_above()), (None, None));
-    write.handle_reply(SERVERS[1], 0, superseded(9), now);
+    write.handle_response(SERVERS[0], put(0), superseded(9), now);
+    assert_eq!((write.outcome(), write.requires_tag_above()), (None, None));
+    write.handle_response(SERVERS[1], put(0), superseded(9), now);
     assert_eq!(write.outcome(), Some(WriteOutcome::Superseded));
     assert_eq!(write.applied(), Applied::Unknown);
 }
@@ -45,16 +55,16 @@ enum Says {
 
 fn say(write: &mut Write, server: ServerId, says: Says, now: Instant) {
     let reply = match says {
-        Says::Stored => WriteReply::Stored,
+        Says::Stored => STORED,
         Says::Newer => superseded(9),
-        Says::Refuses => WriteReply::Refused(Refusal::Full),
+        Says::Refuses => ReplicaResponse::Refused(Refusal::Full),
         Says::IsGone => {
-            write.handle_unreachable(server, 0, false, now);
+            write.handle_unreachable(server, put(0), false, now);
             return;
         }
         Says::Nothing => return,
     };
-    write.handle_reply(server, 0, reply, now);
+    write.handle_response(server, put(0), reply, now);
 }
 
 #[test]
@@ -100,7 +110,7 @@ fn a_linearizable_write_that_is_sent_again_is_confirmed_only_where_a_replica_hol
 fn a_write_that_was_sent_before_is_never_certainly_nowhere() {
     let (mut write, now) = again(Level::Linearizable);
     for server in SERVERS {
-        write.handle_unreachable(server, 0, false, now);
+        write.handle_unreachable(server, put(0), false, now);
     }
     assert_eq!(write.outcome(), Some(WriteOutcome::Unreachable));
     assert_eq!(write.applied(), Applied::Unknown);

@@ -1,9 +1,8 @@
 use super::fixture::*;
 use crate::cluster::ServerId;
-use crate::quorum::read::{Answer, ReadOutcome, ReadReply};
-use crate::quorum::tally::Word;
-use crate::quorum::write::WriteReply;
-use crate::quorum::{Ask, Refusal, Transmit};
+use crate::model::{Refusal, ReplicaResponse};
+use crate::quorum::read::{ReadOutcome, ReadResponse};
+use crate::quorum::tally::ReplicaState;
 use crate::tag::Tag;
 
 /// Every order of answers, and every way their repairs end: what is told is at least as new
@@ -11,11 +10,11 @@ use crate::tag::Tag;
 #[test]
 fn whatever_the_answers_what_is_told_is_the_newest_of_r_and_held_by_r() {
     let answers = [
-        Some(ReadReply::Absent(None)),
+        Some(absent()),
         Some(whole(OLD)),
         Some(whole(NEW)),
-        Some(ReadReply::Absent(Some(Tag { time: 3, op: 0 }))),
-        Some(ReadReply::Refused(Refusal::Busy)),
+        Some(deleted(Tag { time: 3, op: 0 })),
+        Some(refused(Refusal::Busy)),
         Some(CORRUPT),
         None,
     ];
@@ -30,33 +29,34 @@ fn whatever_the_answers_what_is_told_is_the_newest_of_r_and_held_by_r() {
                 rest /= answers.len();
                 let is_open = read.outcome().is_none();
                 match answer {
-                    None => drop(read.handle_unreachable(server, 0, true, now)),
-                    Some(reply) => {
+                    None => drop(read.handle_unreachable(server, get(0), true, now)),
+                    Some(response) => {
                         if is_open {
-                            held.push(match &reply {
-                                ReadReply::Record(digest, _) => Some(digest.tag),
-                                ReadReply::Absent(tag) => Some(tag.unwrap_or(Tag::ZERO)),
+                            held.push(match &response {
+                                ReplicaResponse::Record { digest, .. } => Some(digest.tag),
+                                ReplicaResponse::Absent { tag } => Some(*tag),
                                 _ => None,
                             });
                         }
-                        read.handle_reply(server, 0, reply, now);
+                        read.handle_response(server, get(0), response, now);
                     }
                 }
-                while let Some(Transmit { to, ask }) = read.poll_transmit() {
-                    let (tag, _) = read.repair().unwrap();
-                    let word = read.replicas()[to.index()].word;
-                    let is_corrupt = word == Word::Answer(Answer::Refused(Refusal::Corrupt));
-                    if ask == (Ask::Vouch { tag }) {
+                while let Some((to, what)) = next_sent(&mut read) {
+                    let (tag, _) = given(&mut read).unwrap();
+                    let state = read.replicas()[to.index()].state;
+                    let is_corrupt =
+                        state == ReplicaState::Responded(ReadResponse::Refused(Refusal::Corrupt));
+                    if what == (Sent::Attest { tag }) {
                         assert!(is_corrupt);
-                        read.handle_vouched(to, 0, true);
+                        attested(&mut read, to, 0, true);
                         continue;
                     }
-                    assert_eq!(ask, Ask::Put);
+                    assert_eq!(what, Sent::Put);
                     let stored = repair_succeeds(to);
                     if stored && !is_corrupt && read.outcome().is_none() {
                         held.push(Some(tag));
                     }
-                    read.handle_repaired(to, 0, stored.then_some(WriteReply::Stored));
+                    written(&mut read, to, 0, stored.then_some(STORED));
                 }
             }
             let told = match read.outcome() {
