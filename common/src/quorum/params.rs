@@ -1,4 +1,4 @@
-//! n, w and r: defaults, and what is refused.
+//! n, w and r: their defaults, and which are refused.
 
 use thiserror::Error;
 
@@ -38,7 +38,7 @@ pub enum QuorumError {
         /// The n it has to fit in.
         n: u8,
     },
-    /// A quorum of nobody.
+    /// A quorum of no replica.
     #[error("n, w and r are at least 1")]
     Zero,
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! This is the one place that compares counts with what is required. It knows neither what a
-//! replica confirms nor whether it answered: the caller says which replicas count. A request that
+//! replica confirms nor whether it answered: the caller passes which replicas count. A request that
 //! runs while the membership changes needs a quorum of the old set and one of the new one (joint
 //! consensus, Ongaro 2014); today every request has one set. The division is that of raft-rs'
 //! `quorum::joint` and `quorum::majority`.
@@ -136,21 +136,21 @@ mod tests {
             for pending in subsets(servers) {
                 let can = subsets(pending).any(|rest| is_met(confirmed | rest));
                 let is_pending = |server| has(pending, server);
-                let said = threshold.can_still_be_met(is_confirmed, is_pending);
-                assert_eq!(said, can, "{threshold:?} {confirmed:b} {pending:b}");
+                let answer = threshold.can_still_be_met(is_confirmed, is_pending);
+                assert_eq!(answer, can, "{threshold:?} {confirmed:b} {pending:b}");
             }
         }
     }
 
     #[test]
     fn one_set_is_met_by_as_many_of_its_members_as_are_required() {
-        const STRANGER: Bits = 1 << 5;
+        const OUTSIDER: Bits = 1 << 5;
         for n in 1..=5u32 {
             let members = (1 << n) - 1;
             for required in 0..=n + 1 {
                 let is_met = |confirmed: Bits| (confirmed & members).count_ones() >= required;
                 let threshold = threshold(members, required);
-                check(&threshold, members | STRANGER, is_met);
+                check(&threshold, members | OUTSIDER, is_met);
                 for confirmed in subsets(members) {
                     let missing = threshold.missing(|server| has(confirmed, server));
                     let expected = required.saturating_sub(confirmed.count_ones());
@@ -207,14 +207,14 @@ mod tests {
         ] {
             let is = |server: ServerId, what| replicas.as_bytes()[server.index()] == what;
             let is_confirmed = |server| is(server, b'Y');
-            let said = if joint.is_met(is_confirmed) {
+            let answer = if joint.is_met(is_confirmed) {
                 "met"
             } else if joint.can_still_be_met(is_confirmed, |server| is(server, b'_')) {
                 "pending"
             } else {
                 "lost"
             };
-            assert_eq!(said, verdict, "{replicas}");
+            assert_eq!(answer, verdict, "{replicas}");
             assert_eq!(joint.missing(is_confirmed), missing, "{replicas}");
             assert_eq!(
                 joint.is_prevented_by(|server| is(server, b'n')),

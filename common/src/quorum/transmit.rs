@@ -15,7 +15,7 @@ pub enum Purpose {
     Put,
     /// A read's put of the newest record to a replica that lacks it.
     WriteBack,
-    /// A read's request that a quarantined server answer for the key again.
+    /// A read's request that a quarantined server attest what it was given.
     Attest,
     /// A list's request for a page.
     Page,
@@ -41,8 +41,8 @@ pub struct Transmit {
     pub command: ReplicaCommand,
 }
 
-/// A server that should attest: answer for the key again, from a record that it was given. The
-/// caller sends the command, as it depends on the server's boot id; or hands in that the server is
+/// A server that should attest: return what it holds of the key again, now that it was given the
+/// newest record. The caller sends the command, as it depends on the server's boot id; or hands in that the server is
 /// unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attestation {

@@ -11,7 +11,7 @@ use crate::ring::Position;
 pub struct Place {
     /// The position.
     pub from: Position,
-    /// The last key that has been met there.
+    /// The last key that has been seen there.
     pub after: Option<Key>,
 }
 
@@ -38,16 +38,16 @@ pub struct Listing {
     pub start: Place,
     /// Only keys that begin with these bytes.
     pub prefix: Bytes,
-    /// Most keys to tell, at least 1.
+    /// Most keys to return, at least 1.
     pub keys_max: usize,
     /// How many servers may be silent.
     pub silent_max: usize,
 }
 
-/// What a server's page is to be.
+/// A page to be requested from a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest {
-    /// Where it is to begin.
+    /// Where it begins.
     pub start: Place,
     /// Most keys in it.
     pub keys_max: usize,

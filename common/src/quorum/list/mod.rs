@@ -2,18 +2,18 @@
 //!
 //! ```text
 //!   server 1   a(5)         d(7)            |
-//!   server 2   a(5)   c(3)                  |  merged up to where every server has been heard:
+//!   server 2   a(5)   c(3)                  |  merged up to where all pages have arrived:
 //!   server 3          c(4)x d(7)   f(2) ... |  a, d   (c was deleted under the greater tag 4)
 //! ```
 //!
 //! A key that was confirmed by a majority of its replicas, and neither deleted nor confirmed anew
-//! while it is listed, is told exactly once, whatever up to `silent_max` servers do. That number is
-//! the replication less a majority of it: a majority confirmed the key, so one of those that answer
-//! holds it, or the tombstone if that came later. A server that may have lost keys is heard, but
-//! counts among the silent ones.
+//! while it is listed, is returned exactly once, whatever up to `silent_max` servers do. That number
+//! is the replication less a majority of it: a majority confirmed the key, so one of those that
+//! respond holds it, or the tombstone if that came later. The pages of a server that may have lost
+//! keys are merged, but the server counts among the silent ones.
 //!
-//! A server is asked for its next page when the merge has used up the one before. Whoever is still
-//! silent when the patience ends is not waited for any more.
+//! A server is asked for its next page when the merge has used up the one before. After a soft
+//! deadline, the merge no longer waits for servers that are silent.
 
 mod cursor;
 mod listing;
@@ -35,7 +35,7 @@ pub struct List {
     cursors: Vec<Cursor>,
     listing: Listing,
     keys: Vec<Key>,
-    /// The last key that was merged, whether it was told or not.
+    /// The last key that was merged, whether it is returned or not.
     merged: Place,
     /// Whether servers left keys out of their pages.
     is_left_out: bool,
@@ -46,7 +46,8 @@ pub struct List {
 }
 
 impl List {
-    /// A listing over `servers`, which waits for silent ones for no longer than `patience`.
+    /// A listing over `servers`, which waits for silent ones for no longer than `patience`: that is
+    /// its soft deadline.
     pub fn new(
         servers: impl Iterator<Item = ServerId>,
         listing: Listing,
@@ -138,7 +139,8 @@ impl List {
         }
     }
 
-    /// The patience has ended: whoever is silent is not waited for any more, as far as that may be.
+    /// The soft deadline has passed: the merge no longer waits for silent servers, unless they are too
+    /// many.
     pub fn handle_patience(&mut self) {
         let silent = self.cursors.iter().filter(|cursor| cursor.is_silent());
         let silent = silent.count();
@@ -148,7 +150,7 @@ impl List {
         }
     }
 
-    /// The deadline has passed. What is merged by then is told.
+    /// The deadline has passed. What is merged by then is returned.
     pub fn handle_timeout(&mut self) {
         self.handle_patience();
         if self.outcome.is_some() {
@@ -174,17 +176,18 @@ impl List {
         &self.keys
     }
 
-    /// Whether there are keys, around those that are told, which are too long for a server to tell.
+    /// Whether keys are missing, around those that are returned, that are too long for a page.
     pub fn is_left_out(&self) -> bool {
         self.is_left_out
     }
 
-    /// Where the next listing begins, once keys are told; none at the end of the ring.
+    /// Where the next listing begins, once keys are returned; none at the end of the ring.
     pub fn next(&self) -> Option<&Place> {
         self.next.as_ref()
     }
 
-    /// What each server did, in the cluster's order; none if it was not heard, nor waited for.
+    /// What is known of each server, in the cluster's order; none if it has not responded and is not
+    /// waited for.
     pub fn standings(&self) -> impl Iterator<Item = (ServerId, Option<ListStanding>)> {
         let standing = |cursor: &Cursor| (cursor.server(), cursor.standing());
         self.cursors.iter().map(standing)
@@ -208,7 +211,7 @@ impl List {
         }
     }
 
-    /// How many servers do not count.
+    /// How many servers cannot be relied on.
     fn missing(&self) -> usize {
         let missing = self.cursors.iter().filter(|cursor| cursor.is_missing());
         missing.count()
@@ -220,7 +223,7 @@ impl List {
         }
     }
 
-    /// Tells keys for as long as it is known from every server what comes next.
+    /// Merges keys for as long as the next one of every server is known.
     fn merge(&mut self) {
         if self.outcome.is_some() {
             return;
@@ -256,7 +259,7 @@ impl List {
         self.outcome = Some(ListOutcome::Listed);
     }
 
-    /// Up to where every server has been heard, and so all is told.
+    /// The place up to which the pages of every server have arrived, and are merged.
     fn merged_to(&self) -> Place {
         let awaited = self.cursors.iter().filter(|cursor| cursor.is_awaited());
         let received_to = awaited.map(Cursor::next).min();
@@ -264,7 +267,7 @@ impl List {
         let has_prefix = |key: &Key| key.as_bytes().starts_with(&self.listing.prefix);
         Place {
             from: furthest.from,
-            // A key that was passed over is none of the caller's business.
+            // The caller does not see keys that were passed over.
             after: furthest.after.clone().filter(has_prefix),
         }
     }

@@ -1,22 +1,22 @@
-//! What a listing comes to.
+//! How a listing ends, and what is known of each server.
 
 use crate::model::Refusal;
 
-/// What a listing came to.
+/// How a listing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListOutcome {
-    /// The keys are told.
+    /// The keys are complete, as far as they go.
     Listed,
-    /// More servers than may be are silent, and can be heard no more.
+    /// More servers than allowed have failed.
     Unreachable,
-    /// The deadline passed before anything could be told.
+    /// The deadline passed before any key was certain.
     TimedOut,
 }
 
 /// What is known of a server of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListStanding {
-    /// Every page that it was asked for has come.
+    /// Every page that was requested has arrived.
     Answered,
     /// The same, but it may have lost keys.
     Incomplete,

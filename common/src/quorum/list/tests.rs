@@ -118,17 +118,17 @@ fn all(
     prefix: &'static str,
     mut pick: impl FnMut(usize) -> usize,
 ) -> Vec<String> {
-    let (mut start, mut told) = (Place::START, Vec::new());
+    let (mut start, mut listed) = (Place::START, Vec::new());
     loop {
         let mut list = list(servers.len(), listing(start, prefix, keys_max));
         run(&mut list, servers, silent, &mut pick);
         assert_eq!(list.outcome(), Some(ListOutcome::Listed));
         assert!(list.keys().len() <= keys_max);
         let text = |key: &Key| String::from_utf8(key.as_bytes().to_vec()).unwrap();
-        told.extend(list.keys().iter().map(text));
+        listed.extend(list.keys().iter().map(text));
         match list.next() {
             Some(next) => start = next.clone(),
-            None => return told,
+            None => return listed,
         }
     }
 }
@@ -137,7 +137,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn what_a_majority_confirmed_is_told_once_whoever_is_silent(
+    fn what_a_majority_confirmed_is_listed_once_whichever_server_is_silent(
         keys in prop::collection::vec((0..5usize, 0..4usize, any::<bool>(), any::<bool>()), 0..30),
         silent in prop::option::of(0..5usize),
         keys_max in 1..8usize,
@@ -166,19 +166,19 @@ proptest! {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as usize % below
         };
-        let told = all(&servers, silent, keys_max, "", &mut pick);
+        let listed = all(&servers, silent, keys_max, "", &mut pick);
         let position = |name: &String| Position::of_key_bytes(name.as_bytes());
-        prop_assert!(told.is_sorted_by_key(position));
-        prop_assert_eq!(&told.iter().cloned().collect::<BTreeSet<_>>(), &expected);
-        prop_assert_eq!(told.len(), expected.len());
-        let told: BTreeSet<_> = all(&servers, silent, keys_max, "b/", &mut pick).into_iter().collect();
+        prop_assert!(listed.is_sorted_by_key(position));
+        prop_assert_eq!(&listed.iter().cloned().collect::<BTreeSet<_>>(), &expected);
+        prop_assert_eq!(listed.len(), expected.len());
+        let listed: BTreeSet<_> = all(&servers, silent, keys_max, "b/", &mut pick).into_iter().collect();
         expected.retain(|name| name.starts_with("b/"));
-        prop_assert_eq!(told, expected);
+        prop_assert_eq!(listed, expected);
     }
 }
 
 #[test]
-fn with_more_silent_than_may_be_nothing_is_told() {
+fn with_more_silent_than_allowed_nothing_is_listed() {
     let mut list = list(5, listing(Place::START, "", 10));
     while list.poll_transmit().is_some() {}
     list.handle_unreachable(ServerId(3));
@@ -192,7 +192,7 @@ fn with_more_silent_than_may_be_nothing_is_told() {
 }
 
 #[test]
-fn who_may_have_lost_keys_counts_as_silent_and_is_heard_all_the_same() {
+fn a_server_that_may_have_lost_keys_counts_as_silent_and_its_keys_are_listed() {
     let mut server = Server::default();
     server.put("k", 1, EntryKind::Value);
     let mut list = list(3, listing(Place::START, "", 10));
@@ -208,7 +208,7 @@ fn who_may_have_lost_keys_counts_as_silent_and_is_heard_all_the_same() {
 }
 
 #[test]
-fn that_a_server_left_keys_out_is_told_of_those_that_were_asked_and_of_no_other() {
+fn only_servers_that_were_asked_can_report_that_keys_were_left_out() {
     for (from, expected) in [(0, true), (2, true), (9, false)] {
         let mut list = list(3, listing(Place::START, "", 10));
         assert_eq!(std::iter::from_fn(|| list.poll_transmit()).count(), 3);
@@ -234,7 +234,7 @@ fn that_a_server_left_keys_out_is_told_of_those_that_were_asked_and_of_no_other(
 }
 
 #[test]
-fn at_the_deadline_what_is_known_is_told_and_goes_on_later() {
+fn at_the_deadline_what_is_known_is_listed_and_the_next_listing_goes_on() {
     let mut servers = vec![Server::default(); 3];
     for (number, name) in ["one", "two", "three", "four"].into_iter().enumerate() {
         servers[number % 2].put(name, 1, EntryKind::Value);
@@ -251,9 +251,9 @@ fn at_the_deadline_what_is_known_is_told_and_goes_on_later() {
     let next = cut.next().expect("there is more").clone();
     let mut rest = list(3, listing(next, "", 10));
     run(&mut rest, &servers, None, &mut |_| 0);
-    let told: Vec<_> = cut.keys().iter().chain(rest.keys()).collect();
-    assert_eq!(told.len(), 4);
-    assert!(told.is_sorted_by_key(|key| Position::of_key(key)));
+    let listed: Vec<_> = cut.keys().iter().chain(rest.keys()).collect();
+    assert_eq!(listed.len(), 4);
+    assert!(listed.is_sorted_by_key(|key| Position::of_key(key)));
 
     let mut silent = list(3, listing(Place::START, "", 10));
     while silent.poll_transmit().is_some() {}
@@ -276,7 +276,7 @@ fn a_server_whose_pages_do_not_go_on_is_refused() {
     let (second, _) = list.poll_transmit().unwrap();
     list.handle_response(second, page(true, false, Vec::new()));
     assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
-    // What comes from a stranger or too late changes nothing.
+    // A page from an unknown sender, or one that is late, changes nothing.
     list.handle_response(ServerId(9), page(false, false, Vec::new()));
     list.handle_response(ServerId(2), page(false, false, Vec::new()));
     assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));

@@ -158,8 +158,8 @@ impl Read {
         of_either!(self, read => read.handle_unreachable(from, id, was_sent, now))
     }
 
-    /// The servers that are being given a record and do not answer for the key before they attest,
-    /// each with the record's tag.
+    /// The servers in quarantine that were sent a record and have not confirmed it, each with the
+    /// record's tag. They refuse gets of the key until they attest.
     pub fn quarantined(&self) -> Vec<(ServerId, Tag)> {
         match self {
             Self::Agreement(_) => Vec::new(),

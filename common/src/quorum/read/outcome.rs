@@ -7,7 +7,8 @@ use crate::quorum::version::Version;
 /// How a read ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// This value was read. The version is the newest that one of its holders told.
+    /// This value was read. The version is the newest that one of its holders
+    /// reported.
     Found(Value, Version),
     /// There is none.
     Absent,
@@ -19,7 +20,7 @@ pub enum ReadOutcome {
     /// The deadline passed before it was decided.
     TimedOut,
     /// At the linearizable level: a replica holds a record that came by DKVS/1, so that no tag says
-    /// which is the newest. [`Read::at_agreement_level`] may find out what the replicas agree on.
+    /// which is the newest. [`Read::at_agreement_level`](super::Read::at_agreement_level) may find out what the replicas agree on.
     CameByV1,
 }
 
@@ -30,8 +31,8 @@ pub enum ReplicaStanding {
     Match,
     /// It holds something older than what was read.
     Stale,
-    /// It held something older, or nothing, and has what was read by now, or something newer. Or it
-    /// had lost or damaged what it held, has that by now, and answers for the key again.
+    /// It held something older, or nothing, and was given what was read, or has something newer. Or
+    /// it had lost or damaged what it held, was given that, and attests it.
     Repaired,
     /// It holds another value, or a value where none won; at the linearizable level, something
     /// newer than what was read, which a write under way has put there.
@@ -40,9 +41,9 @@ pub enum ReplicaStanding {
     Absent,
     /// It holds a tombstone.
     Tombstone,
-    /// It did not say.
+    /// It refused.
     Refused(Refusal),
-    /// It has not been heard of yet.
+    /// It has not responded yet.
     Pending,
     /// It cannot be reached.
     Unreachable,

@@ -8,7 +8,7 @@ use crate::tag::Tag;
 /// A [`ReplicaResponse`] to a get, as a read takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum GetResponse {
-    /// It holds this value; DKVS/1 says no more.
+    /// It holds this value; DKVS/1 reports nothing else.
     Untagged(Value),
     /// It holds this record. The value is none where it is too long for a datagram.
     Record(Digest, Option<Value>),

@@ -80,7 +80,8 @@ impl WriteResponse {
     }
 }
 
-/// Whether the record that a replica keeps came by DKVS/1, so that its tag does not say when.
+/// Whether the record that a replica keeps came by DKVS/1, so that its tag says nothing of
+/// when it was written.
 pub(super) fn is_by_v1(held: Tag) -> bool {
     held.is_by_v1() && !mutants::is_on(Mutant::SupersededByV1AsStored)
 }

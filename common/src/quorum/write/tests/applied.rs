@@ -97,10 +97,10 @@ fn a_refusal_of_a_damaged_copy_or_for_trouble_within_tells_nothing_of_other_copi
 }
 
 #[test]
-fn a_write_that_is_withheld_asks_nobody_and_is_applied_only_if_an_earlier_round_did() {
+fn a_write_that_is_withheld_sends_nothing_and_is_applied_only_if_an_earlier_round_did() {
     let cannot = |refusal| ReplicaState::Responded(WriteResponse::Refused(refusal));
     let full = cannot(Refusal::NoDeletion);
-    for (words, outcome) in [
+    for (states, outcome) in [
         ([Some(full), Some(full), None], WriteOutcome::Refused),
         ([Some(full), None, Some(full)], WriteOutcome::Refused),
         (
@@ -108,8 +108,8 @@ fn a_write_that_is_withheld_asks_nobody_and_is_applied_only_if_an_earlier_round_
             WriteOutcome::Unreachable,
         ),
     ] {
-        let words = || SERVERS.into_iter().zip(words);
-        let words = || words().filter_map(|(server, word)| Some((server, word?)));
+        let states = || SERVERS.into_iter().zip(states);
+        let states = || states().filter_map(|(server, state)| Some((server, state?)));
         let now = start_of_time();
         let quorum = Quorum::new(3, 2).unwrap();
         let deadline = now + Duration::from_secs(1);
@@ -130,7 +130,7 @@ fn a_write_that_is_withheld_asks_nobody_and_is_applied_only_if_an_earlier_round_
             for (mut write, applied) in [(new(), Applied::NotApplied), (again(), Applied::Unknown)]
             {
                 assert!(write.is_before_asking() && !write.is_withheld());
-                write.withhold(words(), now);
+                write.withhold(states(), now);
                 assert_eq!(write.poll_transmit(), None);
                 assert_eq!(write.requires_tag_above(), None);
                 assert_eq!(write.outcome(), Some(outcome));
@@ -145,8 +145,8 @@ fn a_write_that_is_withheld_asks_nobody_and_is_applied_only_if_an_earlier_round_
     let (mut write, now) = write(2);
     write.handle_response(SERVERS[0], put(1), superseded(9), now);
     assert!(write.is_before_asking(), "a second round");
-    let words = SERVERS.map(|server| (server, full));
-    write.withhold(words, now);
+    let states = SERVERS.map(|server| (server, full));
+    write.withhold(states, now);
     assert_eq!(write.applied(), Applied::Unknown, "two were asked before");
 }
 

@@ -43,9 +43,9 @@ fn a_write_that_is_sent_again_keeps_its_tag_whatever_it_meets() {
     assert_eq!(write.applied(), Applied::Unknown);
 }
 
-/// What one replica says, of a write that is sent again under the tag 5.
+/// What one replica responds, to a write that is sent again under the tag 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
+enum Responds {
     Stored,
     Newer,
     Refuses,
@@ -53,27 +53,27 @@ enum Says {
     Nothing,
 }
 
-fn say(write: &mut Write, server: ServerId, says: Says, now: Instant) {
-    let reply = match says {
-        Says::Stored => STORED,
-        Says::Newer => superseded(9),
-        Says::Refuses => ReplicaResponse::Refused(Refusal::Full),
-        Says::IsGone => {
+fn respond(write: &mut Write, server: ServerId, responds: Responds, now: Instant) {
+    let response = match responds {
+        Responds::Stored => STORED,
+        Responds::Newer => superseded(9),
+        Responds::Refuses => ReplicaResponse::Refused(Refusal::Full),
+        Responds::IsGone => {
             write.handle_unreachable(server, put(0), false, now);
             return;
         }
-        Says::Nothing => return,
+        Responds::Nothing => return,
     };
-    write.handle_response(server, put(0), reply, now);
+    write.handle_response(server, put(0), response, now);
 }
 
 #[test]
 fn a_linearizable_write_that_is_sent_again_is_confirmed_only_where_a_replica_holds_it() {
-    use Says::{IsGone, Newer, Nothing, Refuses, Stored};
+    use Responds::{IsGone, Newer, Nothing, Refuses, Stored};
     use WriteOutcome::{Committed, Refused, Superseded, TimedOut, Unreachable};
-    // What three replicas say, of which two have to confirm, in this order; how it stands
+    // What three replicas respond, of which two have to confirm, in this order; the outcome
     // then, and at the deadline.
-    for (says, now_is, at_last) in [
+    for (responses, now_is, at_last) in [
         ([Stored, Stored, Nothing], Some(Committed), Committed),
         ([Stored, Newer, Nothing], Some(Committed), Committed),
         ([Newer, Stored, Nothing], Some(Committed), Committed),
@@ -92,17 +92,21 @@ fn a_linearizable_write_that_is_sent_again_is_confirmed_only_where_a_replica_hol
         ([Stored, Nothing, Nothing], None, TimedOut),
     ] {
         let (mut write, now) = again(Level::Linearizable);
-        for (server, says) in SERVERS.into_iter().zip(says) {
-            say(&mut write, server, says, now);
+        for (server, responds) in SERVERS.into_iter().zip(responses) {
+            respond(&mut write, server, responds, now);
         }
-        assert_eq!(write.outcome(), now_is, "{says:?}");
+        assert_eq!(write.outcome(), now_is, "{responses:?}");
         write.handle_timeout(now + Duration::from_secs(1));
-        assert_eq!(write.outcome(), Some(at_last), "{says:?} at the deadline");
+        assert_eq!(
+            write.outcome(),
+            Some(at_last),
+            "{responses:?} at the deadline"
+        );
         let applied = match at_last {
             Committed => Applied::Committed,
             _ => Applied::Unknown,
         };
-        assert_eq!(write.applied(), applied, "{says:?}");
+        assert_eq!(write.applied(), applied, "{responses:?}");
     }
 }
 

@@ -47,7 +47,7 @@ fn a_replica_with_the_same_bytes_under_another_tag_does_not_differ() {
 }
 
 #[test]
-fn nothing_anywhere_is_absent_and_nobody_is_repaired() {
+fn nothing_anywhere_is_absent_and_no_replica_is_repaired() {
     let (mut read, now) = read(2);
     for server in SERVERS {
         read.handle_response(server, get(0), absent(), now);

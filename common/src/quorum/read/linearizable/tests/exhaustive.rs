@@ -5,11 +5,11 @@ use crate::quorum::read::{ReadOutcome, ReadResponse};
 use crate::quorum::tally::ReplicaState;
 use crate::tag::Tag;
 
-/// Every order of answers, and every way their repairs end: what is told is at least as new
-/// as everything among the first r answers, and r replicas hold it by then.
+/// Every order of responses, and every way their repairs end: what is returned is at least as new
+/// as everything among the first r responses, and r replicas hold it by then.
 #[test]
-fn whatever_the_answers_what_is_told_is_the_newest_of_r_and_held_by_r() {
-    let answers = [
+fn whatever_the_responses_what_is_returned_is_the_newest_of_r_and_held_by_r() {
+    let responses = [
         Some(absent()),
         Some(whole(OLD)),
         Some(whole(NEW)),
@@ -19,16 +19,16 @@ fn whatever_the_answers_what_is_told_is_the_newest_of_r_and_held_by_r() {
         None,
     ];
     for r in [2u8, 3] {
-        for code in 0..answers.len().pow(3) * 8 {
+        for code in 0..responses.len().pow(3) * 8 {
             let repair_succeeds = |server: ServerId| code >> server.index() & 1 == 1;
             let (mut read, now) = read(r);
             let mut held: Vec<Option<Tag>> = Vec::new();
             let mut rest = code >> 3;
             for server in SERVERS {
-                let answer = answers[rest % answers.len()].clone();
-                rest /= answers.len();
+                let response = responses[rest % responses.len()].clone();
+                rest /= responses.len();
                 let is_open = read.outcome().is_none();
-                match answer {
+                match response {
                     None => drop(read.handle_unreachable(server, get(0), true, now)),
                     Some(response) => {
                         if is_open {
@@ -59,7 +59,7 @@ fn whatever_the_answers_what_is_told_is_the_newest_of_r_and_held_by_r() {
                     written(&mut read, to, 0, stored.then_some(STORED));
                 }
             }
-            let told = match read.outcome() {
+            let returned = match read.outcome() {
                 Some(ReadOutcome::Found(_, version)) => version.tag.unwrap(),
                 Some(ReadOutcome::Absent) => read.tombstone().unwrap_or(Tag::ZERO),
                 Some(ReadOutcome::Unreachable) => continue,
@@ -67,8 +67,8 @@ fn whatever_the_answers_what_is_told_is_the_newest_of_r_and_held_by_r() {
             };
             let r = usize::from(r);
             let tags: Vec<Tag> = held.into_iter().flatten().collect();
-            assert!(tags[..r].iter().all(|tag| *tag <= told), "{code}");
-            assert!(tags.iter().filter(|tag| **tag >= told).count() >= r);
+            assert!(tags[..r].iter().all(|tag| *tag <= returned), "{code}");
+            assert!(tags.iter().filter(|tag| **tag >= returned).count() >= r);
             assert!(read.agreeing() >= r && read.is_complete());
         }
     }

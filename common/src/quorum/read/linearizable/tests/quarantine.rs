@@ -23,11 +23,7 @@ fn a_corrupt_replica_is_given_the_newest_and_then_asked_to_attest_it() {
 
     written(&mut read, SERVERS[0], 0, Some(STORED));
     let refused = ReplicaStanding::Refused(Refusal::Corrupt);
-    assert_eq!(
-        standings(&read)[0],
-        refused,
-        "it does not answer for it yet"
-    );
+    assert_eq!(standings(&read)[0], refused, "it does not attest it yet");
     assert_eq!(read.quarantined(), []);
     assert!(!read.is_complete());
     let attest = Sent::Attest { tag: NEW };

@@ -5,7 +5,7 @@ use crate::quorum::read::{ReadOutcome, ReplicaStanding};
 use crate::record::Content;
 
 #[test]
-fn a_value_that_too_few_hold_is_written_back_before_it_is_told() {
+fn a_value_that_too_few_hold_is_written_back_before_it_is_returned() {
     let (mut read, now) = read(2);
     read.handle_response(SERVERS[0], get(0), whole(NEW), now);
     read.handle_response(SERVERS[1], get(0), whole(OLD), now);
@@ -15,7 +15,7 @@ fn a_value_that_too_few_hold_is_written_back_before_it_is_told() {
     assert_eq!(tag, NEW);
     assert!(matches!(content, Content::Value { value: held, .. } if held == value("2")));
     written(&mut read, SERVERS[2], 0, Some(STORED));
-    assert_eq!(read.outcome(), None, "nobody gave it anything");
+    assert_eq!(read.outcome(), None, "it was given nothing");
     written(&mut read, SERVERS[1], 0, Some(STORED));
     assert_eq!(read.outcome(), Some(&found(NEW)));
     assert_eq!(
@@ -96,7 +96,7 @@ fn what_turns_out_to_be_newer_after_the_answer_is_given_to_the_others() {
         written(&mut read, server, 0, Some(STORED));
     }
     assert!(read.is_complete());
-    assert_eq!(read.outcome(), Some(&found(OLD)), "it was told already");
+    assert_eq!(read.outcome(), Some(&found(OLD)), "it was returned already");
     assert_eq!(
         standings(&read),
         [
@@ -142,7 +142,7 @@ fn a_record_that_came_by_dkvs_1_stops_what_is_being_given_to_others() {
     assert!(sent(&mut read).is_empty(), "it was not sent yet");
     assert_eq!(read.outcome(), Some(&ReadOutcome::CameByV1));
 
-    // It has its answer, and brings the others up to date.
+    // It has its outcome, and brings the others up to date.
     let (mut read, now) = self::read(2);
     read.handle_response(SERVERS[0], get(0), whole(OLD), now);
     read.handle_response(SERVERS[1], get(0), whole(OLD), now);
@@ -150,7 +150,7 @@ fn a_record_that_came_by_dkvs_1_stops_what_is_being_given_to_others() {
     assert_eq!(read.outcome(), Some(&found(OLD)));
     assert!(
         sent(&mut read).is_empty(),
-        "nobody is given what may be older"
+        "no replica is given what may be older"
     );
     assert_eq!(standings(&read)[2], ReplicaStanding::Differs);
 
