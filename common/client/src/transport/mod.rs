@@ -17,13 +17,6 @@
 //! waits on a timer to be batched. Every operation is idempotent, so sending one again changes
 //! nothing; a reply that matches no open request is dropped and counted.
 
-pub mod fetch;
-pub mod link;
-pub mod peer;
-pub mod rtt;
-#[cfg(test)]
-mod tests;
-mod upload;
-pub mod window;
+mod v2;
 
-pub use upload::put_key_bytes_max;
+pub use v2::{fetch, link, peer, put_key_bytes_max, rtt, window};
