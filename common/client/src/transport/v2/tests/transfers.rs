@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::super::fetch::Assembly;
 use super::super::link::Event;
-use super::{Faults, SECOND, Server, World, key, record};
+use super::fixtures::{SECOND, key, record};
+use super::server::Server;
+use super::world::{Faults, World};
 use dkvs_common::kv::Value;
 use dkvs_common::record::Digest;
 use dkvs_common::record::{ContentType, Record};
