@@ -19,4 +19,5 @@
 
 mod v2;
 
-pub use v2::{fetch, link, peer, put_key_bytes_max, rtt, window};
+pub use v2::link::{assembly as fetch, put_key_bytes_max};
+pub use v2::{link, peer};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::link::{Event, Ticket};
+use super::super::peer::round_trip::RTO_INITIAL;
 use super::super::peer::{GREETING_INTERVAL, REQUESTS_MAX, RequestError, Speaks, UNREACHABLE_REST};
-use super::super::rtt::RTO_INITIAL;
 use super::fixtures::{SECOND, key};
 use super::world::{Faults, World};
 use dkvs_common::tag::Tag;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::fetch::Assembly;
 use super::super::link::Event;
+use super::super::link::assembly::Assembly;
 use super::fixtures::{SECOND, key, record};
 use super::server::Server;
 use super::world::{Faults, World};

@@ -13,17 +13,22 @@
 //! window, and hold no more requests in the peer than that: so a long value never makes a short
 //! one wait for more than what is already on its way.
 
+pub mod assembly;
+mod upload;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::fetch::{Assembly, Mismatch};
+use assembly::{Assembly, Mismatch};
+pub use upload::put_key_bytes_max;
+use upload::{Progress, TooLong, Upload};
+
 use super::peer::{
     self, Config, Counters, DATAGRAM_BYTES_MIN, Incarnation, Peer, RequestError, Speaks,
 };
-use super::upload::{Progress, TooLong, Upload};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::Record;
 use dkvs_common::trace::Trace;

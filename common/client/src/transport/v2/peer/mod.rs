@@ -23,6 +23,10 @@
 //! ended, unless it was abandoned; a reply is taken at most once; what is in flight is never more
 //! than the window allows, but for a single message.
 
+mod retry_budget;
+pub(super) mod round_trip;
+mod window;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddrV4;
@@ -32,8 +36,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::rtt::RoundTrip;
-use super::window::{RetryBudget, Window};
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::envelope::{
@@ -43,6 +45,9 @@ use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::message::{REQUEST_HEAD_BYTES, RequestId, RequestMessage, next_reply};
 use dkvs_common::wire::v2::reply::{Greeting, Reply};
 use dkvs_common::wire::v2::request::Request;
+use retry_budget::RetryBudget;
+use round_trip::RoundTrip;
+use window::Window;
 
 /// Most requests open towards one server.
 pub const REQUESTS_MAX: usize = 16_384;
