@@ -27,7 +27,7 @@ pub use upload::put_key_bytes_max;
 use upload::{Progress, TooLong, Upload};
 
 use super::peer::{
-    self, Config, Counters, DATAGRAM_BYTES_MIN, Incarnation, Peer, RequestError, Speaks,
+    Config, Counters, DATAGRAM_BYTES_MIN, Incarnation, Peer, PeerEvent, RequestError, Speaks,
 };
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::Record;
@@ -351,7 +351,7 @@ impl<T: Copy> Link<T> {
                         self.fail(number, error);
                         return true;
                     }
-                    if !self.peer.is_hungry(upload.window_bytes()) {
+                    if !self.peer.has_capacity(upload.window_bytes()) {
                         return false;
                     }
                     let Some(request) = upload.poll_request() else {
@@ -374,7 +374,7 @@ impl<T: Copy> Link<T> {
                     let overhead = REPLY_HEAD_BYTES + 4 + REPLY_RESERVE_BYTES;
                     let bytes = self.peer.message_bytes_max().saturating_sub(overhead);
                     let block_bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-                    if !self.peer.is_hungry(bytes) {
+                    if !self.peer.has_capacity(bytes) {
                         return false;
                     }
                     if outstanding.is_empty() {
@@ -503,23 +503,23 @@ impl<T: Copy> Link<T> {
     fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.peer.poll_event() {
             match event {
-                peer::Event::Reply {
+                PeerEvent::Reply {
                     token,
                     reply,
                     after,
                     was_repeated,
                 } => self.handle_reply(token, reply, after, was_repeated, now),
-                peer::Event::Expired { token } => {
+                PeerEvent::Expired { token } => {
                     self.ended(token, |token| Event::Expired { token });
                 }
-                peer::Event::NotV2 { token } => self.ended(token, |token| Event::NotV2 { token }),
-                peer::Event::Unreachable { token, sent } => {
+                PeerEvent::NotV2 { token } => self.ended(token, |token| Event::NotV2 { token }),
+                PeerEvent::Unreachable { token, sent } => {
                     self.ended(token, |token| Event::Unreachable { token, sent });
                 }
-                peer::Event::TooLong { token } => {
+                PeerEvent::TooLong { token } => {
                     self.ended(token, |token| Event::TooLong { token });
                 }
-                peer::Event::Restarted => self.events.push_back(Event::Restarted),
+                PeerEvent::Restarted => self.events.push_back(Event::Restarted),
             }
         }
         if self.peer.speaks() == Speaks::V1 {

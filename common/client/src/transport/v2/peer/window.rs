@@ -46,6 +46,11 @@ impl Window {
         }
     }
 
+    /// Forgets what was in flight and what was learned, as [`Self::new`] begins.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.datagram_bytes, self.limit);
+    }
+
     /// Whether `bytes` more may be sent. A window that is empty takes anything.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.in_flight == 0 || self.in_flight + bytes <= self.bytes_max
