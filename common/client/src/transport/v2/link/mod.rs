@@ -30,6 +30,7 @@ use super::peer::{
     Config, Counters, DATAGRAM_BYTES_MIN, Incarnation, Peer, PeerEvent, RequestError, Speaks,
 };
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::record::Record;
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::envelope::AUTHENTICATED_BYTES;
@@ -229,7 +230,9 @@ impl<T: Copy> Link<T> {
         deadline: Instant,
     ) -> Result<Ticket, RequestError> {
         let request = match request {
-            Request::Put { key, record } if self.may_be_too_long(&key, &record) => {
+            Request::Command(ReplicaCommand::Put { key, record })
+                if self.may_be_too_long(&key, &record) =>
+            {
                 let upload = Upload::new(self.next_transfer, key, record);
                 return self.transfer(token, now, deadline, Kind::Upload(upload));
             }
@@ -383,12 +386,12 @@ impl<T: Copy> Link<T> {
                     let Some(asked) = assembly.poll_part(block_bytes) else {
                         continue;
                     };
-                    let request = Request::GetBlock {
+                    let request = Request::Command(ReplicaCommand::GetBlock {
                         key: key.clone(),
                         tag: assembly.digest().tag,
                         offset: asked.0,
                         block_bytes: asked.1,
-                    };
+                    });
                     let part = Part::Fetched(number, asked);
                     match self.peer.request(request, part, now, deadline) {
                         Ok(id) => drop(outstanding.insert(asked.0, id)),
@@ -430,7 +433,7 @@ impl<T: Copy> Link<T> {
             }
             (Kind::Upload(_), RequestError::TooMany) => Event::Reply {
                 token,
-                reply: Reply::Busy,
+                reply: Reply::Response(ReplicaResponse::Refused(Refusal::Busy)),
                 after: None,
                 was_repeated: false,
             },
@@ -587,7 +590,9 @@ impl<T: Copy> Link<T> {
         };
         outstanding.remove(&asked.0);
         let is_of_use = match &reply {
-            Reply::Block { offset, block } => assembly.handle_block(asked, *offset, block),
+            Reply::Response(ReplicaResponse::Block { offset, block }) => {
+                assembly.handle_block(asked, *offset, block)
+            }
             _ => false,
         };
         let is_whole = assembly.is_whole();

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use dkvs_common::model::ReplicaCommand;
 use dkvs_common::wire::v2::message::{REQUEST_HEAD_BYTES, RequestId, RequestMessage};
 use dkvs_common::wire::v2::request::Request;
 
@@ -21,7 +22,7 @@ pub(super) struct EncodedRequest {
 impl EncodedRequest {
     pub(super) fn new(id: RequestId, mut request: Request) -> Self {
         let block = match &mut request {
-            Request::Stage { block, .. } => std::mem::take(block),
+            Request::Command(ReplicaCommand::Stage { block, .. }) => std::mem::take(block),
             _ => Bytes::new(),
         };
         let mut head = Vec::with_capacity(MESSAGE_BYTES_USUAL);

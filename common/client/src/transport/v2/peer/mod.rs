@@ -44,6 +44,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use dkvs_common::model::ReplicaCommand;
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::envelope::Sender;
 use dkvs_common::wire::v2::keys::Keys;
@@ -169,7 +170,9 @@ impl<T: Copy> Peer<T> {
         }
         self.greeter.greet_for_request(&mut self.ids, now);
         let reply_bytes = match &request {
-            Request::GetBlock { block_bytes, .. } => usize::from(*block_bytes),
+            Request::Command(ReplicaCommand::GetBlock { block_bytes, .. }) => {
+                usize::from(*block_bytes)
+            }
             _ => 0,
         };
         let id = self.ids.next();

@@ -10,6 +10,7 @@ use super::super::peer::Config;
 use super::fixtures::{config, key, record};
 use super::server::Server;
 use crate::testing::start_of_time;
+use dkvs_common::model::ReplicaCommand;
 use dkvs_common::wire::v2::request::Request;
 
 /// What the network does to datagrams, in thousandths.
@@ -157,7 +158,12 @@ impl World {
         let key = key(number);
         let record = record(number, value);
         self.link
-            .ask(Request::Put { key, record }, number, self.now, deadline)
+            .ask(
+                Request::Command(ReplicaCommand::Put { key, record }),
+                number,
+                self.now,
+                deadline,
+            )
             .unwrap()
     }
 
