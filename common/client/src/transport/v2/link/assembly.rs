@@ -1,24 +1,26 @@
-//! A value that is too long for a datagram, on its way from a server.
+//! A value that is too long for a datagram, put together from blocks.
 //!
-//! The bytes that have arrived may go on from one server to the next: a [`Digest`] names one value
-//! and no other, so blocks of it are the same wherever they come from. The whole is checked
-//! against the digest's checksum before anyone sees it.
+//! Blocks from different servers may be combined: a [`Digest`] names exactly one value, so its
+//! blocks are the same everywhere. The complete value is checked against the digest's checksum
+//! before the caller gets it.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::block_range::BlockRange;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, Digest, checksum};
 
-/// A value in the making.
+/// A value of which some blocks have arrived.
 #[derive(Debug)]
 pub struct Assembly {
     digest: Digest,
     bytes: Vec<u8>,
-    /// Parts to be asked for, and parts that were asked for and have not come: offset and length.
-    unasked: Vec<(u32, u32)>,
-    asked: BTreeMap<u32, u32>,
+    /// The parts that were not requested: offset and length in bytes, the next last.
+    missing: Vec<(u32, u32)>,
+    /// The blocks that were requested and have not arrived: length by offset, in bytes.
+    outstanding: BTreeMap<u32, u32>,
 }
 
 /// The arrived bytes do not match the digest.
@@ -26,70 +28,80 @@ pub struct Assembly {
 pub struct Mismatch;
 
 impl Assembly {
-    /// Nothing has arrived yet but, perhaps, the beginning.
+    /// A value of which only `beginning` has arrived, which may be empty.
     pub fn new(digest: Digest, beginning: &[u8]) -> Self {
         let value_bytes = digest.value_bytes;
         let mut bytes = vec![0; value_bytes as usize];
         let known = beginning.len().min(bytes.len());
         bytes[..known].copy_from_slice(&beginning[..known]);
         let known = known as u32;
-        let unasked = (known < value_bytes).then_some((known, value_bytes - known));
+        let missing = (known < value_bytes).then_some((known, value_bytes - known));
         Self {
             digest,
             bytes,
-            unasked: unasked.into_iter().collect(),
-            asked: BTreeMap::new(),
+            missing: missing.into_iter().collect(),
+            outstanding: BTreeMap::new(),
         }
     }
 
-    /// Which value it is going to be.
+    /// Names the value.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
     /// Whether every byte has arrived.
     pub fn is_whole(&self) -> bool {
-        self.unasked.is_empty() && self.asked.is_empty()
+        self.missing.is_empty() && self.outstanding.is_empty()
     }
 
-    /// Whoever was asked is not going to answer.
+    /// Makes the outstanding blocks available to be requested again: their server will not answer.
     pub fn ask_anew(&mut self) {
-        let asked = std::mem::take(&mut self.asked);
-        self.unasked.extend(asked.into_iter().rev());
+        let outstanding = std::mem::take(&mut self.outstanding);
+        self.missing.extend(outstanding.into_iter().rev());
     }
 
-    /// The next part to ask for, of at most `block_bytes`: its offset and length.
-    pub(super) fn poll_part(&mut self, block_bytes: u16) -> Option<(u32, u16)> {
-        let (offset, bytes) = self.unasked.pop()?;
-        let part = bytes.min(block_bytes.into());
-        if part < bytes {
-            self.unasked.push((offset + part, bytes - part));
+    /// The next block to request, of at most `block_bytes_max` bytes.
+    pub(super) fn poll_block(&mut self, block_bytes_max: u16) -> Option<BlockRange> {
+        let (offset, missing_bytes) = self.missing.pop()?;
+        let bytes = missing_bytes.min(block_bytes_max.into());
+        if bytes < missing_bytes {
+            self.missing.push((offset + bytes, missing_bytes - bytes));
         }
-        self.asked.insert(offset, part);
-        Some((offset, part as u16))
+        self.outstanding.insert(offset, bytes);
+        Some(BlockRange {
+            offset,
+            bytes: bytes as u16,
+        })
     }
 
-    /// Part of the value arrived. What was not asked for, or came before, changes nothing;
-    /// tells whether it was of use.
-    pub(super) fn handle_block(&mut self, asked: (u32, u16), offset: u32, block: &Bytes) -> bool {
-        let asked_bytes = u32::from(asked.1);
+    /// Adds the answer to the request for `requested`. A block that was not requested, or arrived
+    /// before, changes nothing. Returns whether the block was added.
+    pub(super) fn handle_block(
+        &mut self,
+        requested: BlockRange,
+        offset: u32,
+        block: &Bytes,
+    ) -> bool {
+        let requested_bytes = u32::from(requested.bytes);
         let block_bytes = block.len() as u32;
-        let is_wanted = self.asked.get(&asked.0) == Some(&asked_bytes);
-        if !is_wanted || offset != asked.0 || block.is_empty() || block_bytes > asked_bytes {
+        let is_outstanding = self.outstanding.get(&requested.offset) == Some(&requested_bytes);
+        let is_valid =
+            offset == requested.offset && !block.is_empty() && block_bytes <= requested_bytes;
+        if !is_outstanding || !is_valid {
             return false;
         }
-        self.asked.remove(&offset);
-        if block_bytes < asked_bytes {
+        self.outstanding.remove(&offset);
+        if block_bytes < requested_bytes {
             // The server sends shorter blocks than it was asked for.
-            self.unasked
-                .push((offset + block_bytes, asked_bytes - block_bytes));
+            self.missing
+                .push((offset + block_bytes, requested_bytes - block_bytes));
         }
         let start = offset as usize;
         self.bytes[start..start + block.len()].copy_from_slice(block);
         true
     }
 
-    /// The value, once it is whole.
+    /// The value. Fails if the bytes do not match the digest.
     pub fn finish(self, key: &Key) -> Result<Value, Mismatch> {
         let Digest {
             tag,

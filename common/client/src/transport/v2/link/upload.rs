@@ -1,24 +1,29 @@
 //! A value on its way to a server, in blocks.
 //!
 //! ```text
-//!   blocks: unsent --poll_request--> sent --a reply that has it--> there
-//!   all there --> put staged --> the reply to it is the upload's
+//!   each block: Unsent --poll_request--> Sent --a reply that confirms it--> Stored
+//!   all Stored --> the put of the staged value --> its reply ends the upload
 //!                      |
-//!                      +--> absent: the server has forgotten the blocks; from the start
+//!                      +--> absent: the server has dropped the blocks; from the start
 //! ```
 //!
-//! Blocks are sent again one by one, as requests of the peer. What a reply says of other blocks
-//! than its own counts as well, so that a lost reply costs nothing.
+//! Each block is a request of the peer, which sends it again. A reply also confirms other blocks
+//! than its own, so a lost reply costs nothing.
 
-use dkvs_common::kv::Key;
+use super::block_range::BlockRange;
+use super::lengths::PUT_STAGED_EXTRA_BYTES;
+use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
-use dkvs_common::record::{Content, Record};
+use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::wire::v2::message::RequestId;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
-/// How often an upload is begun anew because the server has forgotten it.
+/// How often an upload starts again because the server has dropped its blocks.
 const RESTARTS_MAX: u32 = 3;
+
+/// The fields of a stage request beside its block, in bytes.
+const STAGE_BYTES: usize = 14 + 8 + 4 + 4 + 2;
 
 /// One upload.
 #[derive(Debug)]
@@ -26,66 +31,58 @@ pub(super) struct Upload {
     number: u64,
     key: Key,
     record: Record,
-    /// None before it was decided, 0 if the record travels in one message.
-    block_bytes: Option<u16>,
+    layout: Layout,
     blocks: Vec<Block>,
-    /// Blocks before this one were sent.
+    /// How many blocks were sent: the first ones.
     next: usize,
-    /// Blocks before this one are there.
+    /// How many blocks the server has confirmed without a gap.
     base: usize,
+    /// How many blocks the server has not confirmed.
     missing: usize,
+    /// Whether the put that ends the upload was sent.
     is_committing: bool,
     restarts: u32,
+}
+
+/// How the record is cut into messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// The server's limit is not known yet.
+    Undecided,
+    /// One message carries the whole record.
+    Whole,
+    /// The value is sent in blocks of this many bytes, the last of which may be shorter.
+    Blocks(u16),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Block {
     Unsent,
     Sent(RequestId),
-    There,
+    Stored,
 }
 
-/// What follows from a reply.
+/// What a reply changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// These requests need no answer any more.
+pub(super) enum UploadProgress {
+    /// These requests need no reply any more.
     Abandon(Vec<RequestId>),
-    /// It is over, with this reply.
+    /// The upload has ended with this reply.
     Ended(Reply),
 }
 
-/// The record fits no datagram, not even without its value.
+/// The record fits no datagram, even without its value.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// What a staged put says of its value, beyond what a put takes: upload and length, but no kind.
-const PUT_STAGED_EXTRA_BYTES: usize = 8 + 4 - 1;
-
-/// The longest key under which content can be put to a server that takes messages of at most
-/// `message_bytes_max`: as a whole, or, if that holds more, with its value in blocks.
-pub fn put_key_bytes_max(content: &Content, message_bytes_max: usize) -> usize {
-    let (rest, value_bytes) = match content {
-        Content::Value {
-            content_type,
-            value,
-        } => (1 + content_type.as_bytes().len(), value.len()),
-        Content::Tombstone => (0, 0),
-    };
-    let in_blocks = value_bytes.min(PUT_STAGED_EXTRA_BYTES);
-    message_bytes_max.saturating_sub(Request::PUT_KEY_OVERHEAD_BYTES + rest + in_blocks)
-}
-
-/// The fields of a stage request beside its block.
-const STAGE_BYTES: usize = 14 + 8 + 4 + 4 + 2;
-
 impl Upload {
-    /// An upload of a record, whose blocks are cut by [`Self::cut`].
+    /// An upload that [`Self::cut`] has yet to cut into blocks.
     pub(super) fn new(number: u64, key: Key, record: Record) -> Self {
         Self {
             number,
             key,
             record,
-            block_bytes: None,
+            layout: Layout::Undecided,
             blocks: Vec::new(),
             next: 0,
             base: 0,
@@ -95,91 +92,103 @@ impl Upload {
         }
     }
 
-    /// Decides, the first time, how the record travels in messages of at most
-    /// `message_bytes_max`. Fails if it does not.
+    /// Decides, when first called, how the record is sent in messages of at most
+    /// `message_bytes_max`. Fails if that is not possible.
     pub(super) fn cut(&mut self, message_bytes_max: usize) -> Result<(), TooLong> {
-        if self.block_bytes.is_some() {
+        if self.layout != Layout::Undecided {
             return Ok(());
         }
-        let value = match &self.record.content {
+        let put_bytes = Request::put_bytes(&self.key, &self.record);
+        if put_bytes <= message_bytes_max {
+            self.layout = Layout::Whole;
+            return Ok(());
+        }
+        let value_bytes = match &self.record.content {
             Content::Value { value, .. } => value.len(),
             Content::Tombstone => 0,
         };
-        if Request::put_bytes(&self.key, &self.record) <= message_bytes_max {
-            self.block_bytes = Some(0);
-            return Ok(());
-        }
-        let head = Request::put_bytes(&self.key, &self.record) - value;
         let block_bytes = message_bytes_max.saturating_sub(STAGE_BYTES);
         let block_bytes = u16::try_from(block_bytes).unwrap_or(u16::MAX);
-        if head + PUT_STAGED_EXTRA_BYTES > message_bytes_max || block_bytes == 0 {
+        let put_staged_bytes = put_bytes - value_bytes + PUT_STAGED_EXTRA_BYTES;
+        if put_staged_bytes > message_bytes_max || block_bytes == 0 {
             return Err(TooLong);
         }
-        self.block_bytes = Some(block_bytes);
-        self.missing = value.div_ceil(block_bytes.into());
+        self.layout = Layout::Blocks(block_bytes);
+        self.missing = value_bytes.div_ceil(block_bytes.into());
         self.blocks = vec![Block::Unsent; self.missing];
         Ok(())
     }
 
-    /// The most that a block's request takes of the window.
+    /// The most that a block's request takes of the window, in bytes.
     pub(super) fn window_bytes(&self) -> usize {
-        STAGE_BYTES + usize::from(self.block_bytes.unwrap_or(0))
+        match self.layout {
+            Layout::Blocks(block_bytes) => STAGE_BYTES + usize::from(block_bytes),
+            Layout::Undecided | Layout::Whole => STAGE_BYTES,
+        }
     }
 
-    /// The next thing to ask; the caller tells its id by [`Self::sent`].
-    pub(super) fn poll_request(&self) -> Option<Request> {
-        let block_bytes = self.block_bytes?;
-        let Content::Value {
-            content_type,
-            value,
-        } = &self.record.content
-        else {
-            return self.put();
+    /// The next request, and the block that it sends: none for the put that ends the upload. The
+    /// caller confirms it by [`Self::handle_sent`].
+    pub(super) fn poll_request(&self) -> Option<(Request, Option<BlockRange>)> {
+        match (self.layout, &self.record.content) {
+            (Layout::Undecided, _) => None,
+            (
+                Layout::Blocks(block_bytes),
+                Content::Value {
+                    content_type,
+                    value,
+                },
+            ) => {
+                if self.next < self.blocks.len() {
+                    return Some(self.stage(value, block_bytes));
+                }
+                let is_complete = self.missing == 0;
+                let put = || (self.put_staged(content_type, value), None);
+                (is_complete && !self.is_committing).then(put)
+            }
+            (Layout::Whole, _) | (Layout::Blocks(_), Content::Tombstone) => {
+                (!self.is_committing).then(|| (self.put(), None))
+            }
+        }
+    }
+
+    fn stage(&self, value: &Value, block_bytes: u16) -> (Request, Option<BlockRange>) {
+        let start = self.next * usize::from(block_bytes);
+        let end = value.len().min(start + usize::from(block_bytes));
+        let block = BlockRange {
+            offset: start as u32,
+            bytes: (end - start) as u16,
         };
-        if block_bytes == 0 {
-            return self.put();
-        }
-        let value_bytes = value.len() as u32;
-        if self.next < self.blocks.len() {
-            let start = self.next * usize::from(block_bytes);
-            let end = value.len().min(start + usize::from(block_bytes));
-            return Some(Request::Command(ReplicaCommand::Stage {
-                upload: self.number,
-                value_bytes,
-                offset: start as u32,
-                block_bytes,
-                block: value.clone().into_bytes().slice(start..end),
-            }));
-        }
-        (self.missing == 0 && !self.is_committing).then(|| {
-            Request::Command(ReplicaCommand::PutStaged {
-                key: self.key.clone(),
-                tag: self.record.tag,
-                content_type: content_type.clone(),
-                upload: self.number,
-                value_bytes,
-                checksum: self.record.checksum,
-            })
+        let request = Request::Command(ReplicaCommand::Stage {
+            upload: self.number,
+            value_bytes: value.len() as u32,
+            offset: block.offset,
+            block_bytes,
+            block: value.clone().into_bytes().slice(start..end),
+        });
+        (request, Some(block))
+    }
+
+    fn put_staged(&self, content_type: &ContentType, value: &Value) -> Request {
+        Request::Command(ReplicaCommand::PutStaged {
+            key: self.key.clone(),
+            tag: self.record.tag,
+            content_type: content_type.clone(),
+            upload: self.number,
+            value_bytes: value.len() as u32,
+            checksum: self.record.checksum,
         })
     }
 
-    fn put(&self) -> Option<Request> {
-        let (key, record) = (&self.key, &self.record);
-        (!self.is_committing).then(|| {
-            Request::Command(ReplicaCommand::Put {
-                key: key.clone(),
-                record: record.clone(),
-            })
+    fn put(&self) -> Request {
+        Request::Command(ReplicaCommand::Put {
+            key: self.key.clone(),
+            record: self.record.clone(),
         })
     }
 
-    /// The number of the block that [`Self::poll_request`] gives; none for the put.
-    pub(super) fn next_block(&self) -> Option<u32> {
-        (self.next < self.blocks.len()).then_some(self.next as u32)
-    }
-
-    /// What [`Self::poll_request`] gave is under way, as `id`.
-    pub(super) fn sent(&mut self, id: RequestId) {
+    /// The request that [`Self::poll_request`] returned was opened as `id`.
+    pub(super) fn handle_sent(&mut self, id: RequestId) {
         match self.blocks.get_mut(self.next) {
             Some(block) => {
                 *block = Block::Sent(id);
@@ -189,65 +198,77 @@ impl Upload {
         }
     }
 
-    /// The server answered the request for `block`, or, if that is none, the put.
-    pub(super) fn handle_reply(&mut self, block: Option<u32>, reply: Reply) -> Progress {
+    /// Handles the reply to the request for `block`, or, if that is none, to the put.
+    pub(super) fn handle_reply(
+        &mut self,
+        block: Option<BlockRange>,
+        reply: Reply,
+    ) -> UploadProgress {
         match (block, reply) {
             (Some(_), Reply::Response(ReplicaResponse::Staged { base, bitmap })) => {
-                let mut abandoned = Vec::new();
-                let known = self.next.min(base as usize);
-                (self.base..known).for_each(|number| self.is_there(number, &mut abandoned));
-                self.base = self.base.max(known);
-                for (at, byte) in bitmap.iter().enumerate() {
-                    for bit in (0..8).filter(|bit| byte & (1 << bit) != 0) {
-                        self.is_there(base as usize + 8 * at + bit, &mut abandoned);
-                    }
-                }
-                Progress::Abandon(abandoned)
+                UploadProgress::Abandon(self.confirm(base as usize, &bitmap))
             }
-            (None, Reply::Response(ReplicaResponse::Absent { .. }))
-                if self.restarts < RESTARTS_MAX =>
-            {
-                self.restarts += 1;
-                self.blocks.fill(Block::Unsent);
-                self.missing = self.blocks.len();
-                (self.next, self.base) = (0, 0);
-                self.is_committing = false;
-                Progress::Abandon(Vec::new())
-            }
-            (None, Reply::Response(ReplicaResponse::Absent { .. })) => {
-                Progress::Ended(Reply::Response(ReplicaResponse::Refused(Refusal::Busy)))
-            }
-            (_, reply) => Progress::Ended(reply),
+            (None, Reply::Response(ReplicaResponse::Absent { .. })) => self.restart(),
+            (_, reply) => UploadProgress::Ended(reply),
         }
     }
 
-    /// The requests whose answers are still to come.
-    pub(super) fn outstanding(&self) -> Vec<RequestId> {
-        let sent = self.blocks.iter().filter_map(|block| match block {
-            Block::Sent(id) => Some(*id),
-            _ => None,
-        });
-        sent.collect()
+    /// The server has all blocks before `base`, and those after it whose bit is set. Returns the
+    /// requests that need no reply any more.
+    fn confirm(&mut self, base: usize, bitmap: &[u8]) -> Vec<RequestId> {
+        let mut confirmed = Vec::new();
+        let known = self.next.min(base);
+        (self.base..known).for_each(|number| self.confirm_block(number, &mut confirmed));
+        self.base = self.base.max(known);
+        for (at, byte) in bitmap.iter().enumerate() {
+            for bit in (0..8).filter(|bit| byte & (1 << bit) != 0) {
+                self.confirm_block(base + 8 * at + bit, &mut confirmed);
+            }
+        }
+        confirmed
     }
 
-    fn is_there(&mut self, number: usize, abandoned: &mut Vec<RequestId>) {
-        // A server may claim what was never sent; that proves nothing.
+    fn confirm_block(&mut self, number: usize, confirmed: &mut Vec<RequestId>) {
+        // A server may claim a block that was never sent; that proves nothing.
         if number >= self.next {
             return;
         }
         if let Block::Sent(id) = self.blocks[number] {
-            abandoned.push(id);
-            self.blocks[number] = Block::There;
+            confirmed.push(id);
+            self.blocks[number] = Block::Stored;
             self.missing -= 1;
         }
+    }
+
+    /// The server has dropped the blocks. Starts again, or gives up after [`RESTARTS_MAX`] times.
+    fn restart(&mut self) -> UploadProgress {
+        if self.restarts == RESTARTS_MAX {
+            let busy = ReplicaResponse::Refused(Refusal::Busy);
+            return UploadProgress::Ended(Reply::Response(busy));
+        }
+        self.restarts += 1;
+        self.blocks.fill(Block::Unsent);
+        self.missing = self.blocks.len();
+        (self.next, self.base) = (0, 0);
+        self.is_committing = false;
+        UploadProgress::Abandon(Vec::new())
+    }
+
+    /// The requests for blocks that were opened and not confirmed.
+    pub(super) fn outstanding(&self) -> Vec<RequestId> {
+        let sent = self.blocks.iter().filter_map(|block| match block {
+            Block::Sent(id) => Some(*id),
+            Block::Unsent | Block::Stored => None,
+        });
+        sent.collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lengths::put_key_bytes_max;
     use super::*;
-    use dkvs_common::kv::Value;
-    use dkvs_common::record::{CONTENT_TYPE_BYTES_MAX, ContentType};
+    use dkvs_common::record::CONTENT_TYPE_BYTES_MAX;
     use dkvs_common::tag::Tag;
     use dkvs_common::wire::v2::message::RequestMessage;
 
@@ -300,10 +321,10 @@ mod tests {
                     _ => {
                         upload.next = upload.blocks.len();
                         upload.missing = 0;
-                        upload.poll_request()
+                        upload.poll_request().unwrap().0
                     }
                 };
-                let put = message_bytes(put.unwrap());
+                let put = message_bytes(put);
                 assert_eq!(put, message_bytes_max, "a key of {longest} bytes");
             }
         }

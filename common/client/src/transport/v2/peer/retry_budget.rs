@@ -1,14 +1,14 @@
 //! How many requests may be sent again.
 
-/// Allows one request in ten to be sent again, so that a slow cluster is not finished off by its
-/// clients.
+/// Allows one retransmission for every ten requests, so that retransmissions do not overload a slow
+/// cluster.
 #[derive(Debug, Clone)]
 pub(super) struct RetryBudget {
     /// In tenths of a retransmission.
     tenths: u32,
 }
 
-/// What a budget holds at most, and at first: retransmissions.
+/// The most retransmissions that a budget holds, and its content at the start.
 const RETRIES_MAX: u32 = 20;
 
 impl Default for RetryBudget {
@@ -25,7 +25,7 @@ impl RetryBudget {
         self.tenths = (self.tenths + 1).min(RETRIES_MAX * 10);
     }
 
-    /// Whether one more may be sent again; if so, it is paid for.
+    /// Takes one retransmission from the budget. Returns whether it had one.
     pub(super) fn spend(&mut self) -> bool {
         let can_pay = self.tenths >= 10;
         if can_pay {
