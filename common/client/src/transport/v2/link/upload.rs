@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_the_length_that_is_always_taken_fits_with_every_content() {
+    fn key_of_the_guaranteed_length_fits_with_every_content() {
         for (type_bytes, value_bytes) in [(0, 0), (255, 0), (255, 11), (255, 12), (255, 1 << 20)] {
             let content = content(type_bytes, value_bytes);
             let longest = put_key_bytes_max(&content, 1_200);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_was_none_is_taken_back_once() {
+    fn spurious_loss_is_undone_once() {
         let mut window = Window::new(DATAGRAM_BYTES, WINDOW_BYTES_MAX);
         let (start, round_trip) = (start_of_time(), Duration::from_millis(10));
         window.lost(start, round_trip);

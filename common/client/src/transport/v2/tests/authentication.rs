@@ -72,7 +72,7 @@ fn with_keys_one_request_is_enough_to_notice_a_restart() {
 }
 
 #[test]
-fn with_keys_a_server_that_cannot_prove_itself_is_not_believed() {
+fn with_keys_unauthenticated_replies_are_ignored() {
     for server_keys in [None, Some(keys("2"))] {
         let mut world = World::with(with_keys("1"), 5, Faults::default());
         world.server.speaks_v1_only = server_keys.is_none();

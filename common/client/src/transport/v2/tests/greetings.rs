@@ -12,7 +12,7 @@ use super::server::Server;
 use super::world::{Faults, World};
 
 #[test]
-fn nothing_but_greetings_goes_to_a_server_that_was_not_met() {
+fn only_greetings_are_sent_to_a_server_that_was_not_met() {
     let mut world = World::new(5, Faults::ALL_LOST);
     let start = world.now;
     world.put(1, start + 3 * SECOND);
@@ -25,15 +25,15 @@ fn nothing_but_greetings_goes_to_a_server_that_was_not_met() {
 }
 
 #[test]
-fn a_server_of_the_first_version_is_found_out_before_anything_else_is_sent() {
+fn v1_server_is_recognized_before_any_request_is_sent() {
     let mut world = World::new(5, Faults::default());
     world.server.speaks_v1_only = true;
     let start = world.now;
     world.put_all(0..3, start + SECOND);
     world.run(start + SECOND / 4);
-    let given_back: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
+    let ended: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
     assert!(matches!(
-        given_back[..],
+        ended[..],
         [
             Event::NotV2 { token: 0 },
             Event::NotV2 { token: 1 },
@@ -51,27 +51,27 @@ fn a_server_of_the_first_version_is_found_out_before_anything_else_is_sent() {
 }
 
 #[test]
-fn a_server_of_the_first_version_is_greeted_again_for_each_request() {
+fn v1_server_is_greeted_again_for_each_request() {
     let mut world = World::new(5, Faults::default());
     world.server.speaks_v1_only = true;
     for token in 0..3 {
         let start = world.now;
         world.put(token, start + SECOND);
         world.run(start + GREETING_INTERVAL / 5);
-        let (_, told) = world.events.last().expect("it is told in time");
-        assert!(matches!(told, Event::NotV2 { token: told } if *told == token));
+        let (_, event) = world.events.last().expect("a request ends in time");
+        assert!(matches!(event, Event::NotV2 { token: ended } if *ended == token));
     }
     world.server.speaks_v1_only = false;
     let start = world.now;
     world.put(3, start + SECOND);
     world.run(start + GREETING_INTERVAL / 5);
-    let (_, told) = world.events.last().expect("it is told in time");
-    assert!(matches!(told, Event::Reply { token: 3, .. }));
+    let (_, event) = world.events.last().expect("a request ends in time");
+    assert!(matches!(event, Event::Reply { token: 3, .. }));
 }
 
-/// One or several empty datagrams, whenever they come, and however often one is repeated.
+/// The empty datagrams may be several answers, or copies of one.
 #[test]
-fn a_server_that_answers_one_greeting_by_both_versions_speaks_the_second() {
+fn server_that_answers_one_greeting_by_both_versions_speaks_v2() {
     for copies in 1..=3 * V1_GREETINGS {
         let mut world = World::new(5, Faults::default());
         world.put(1, world.now + SECOND);
@@ -87,9 +87,9 @@ fn a_server_that_answers_one_greeting_by_both_versions_speaks_the_second() {
     }
 }
 
-/// An empty datagram comes before every true answer, which comes when the next greeting is under way.
+/// An empty datagram precedes every valid answer, which arrives while the next greeting is under way.
 #[test]
-fn a_late_answer_by_the_second_version_counts_however_many_of_the_first_came_before() {
+fn late_v2_answer_counts_however_many_v1_answers_came_before() {
     for late in 1..=V1_GREETINGS as usize {
         let mut world = World::new(5, Faults::default());
         world.put(1, world.now + SECOND);
@@ -117,7 +117,7 @@ fn a_late_answer_by_the_second_version_counts_however_many_of_the_first_came_bef
 }
 
 #[test]
-fn an_empty_datagram_before_any_greeting_was_sent_is_no_answer_to_it() {
+fn empty_datagram_before_any_greeting_is_no_answer() {
     let mut world = World::new(5, Faults::default());
     world.put(1, world.now + SECOND);
     for _ in 0..V1_GREETINGS {
@@ -128,7 +128,7 @@ fn an_empty_datagram_before_any_greeting_was_sent_is_no_answer_to_it() {
 }
 
 #[test]
-fn nothing_makes_a_server_that_spoke_the_second_version_one_of_the_first() {
+fn v2_server_counts_as_v1_only_after_its_port_was_unreachable() {
     let mut world = World::met(5);
     world.put(1, world.now + SECOND);
     world.flush();
@@ -140,13 +140,13 @@ fn nothing_makes_a_server_that_spoke_the_second_version_one_of_the_first() {
     assert_eq!(world.replied(), BTreeSet::from([1]));
     assert_eq!(world.events.len(), 1);
 
-    // Another program at its port, and no sign that the one before it has ended.
+    // Another program answers at its port, and the port was never unreachable.
     world.server.speaks_v1_only = true;
     for token in 2..8 {
         world.put(token, world.now + SECOND);
         world.run(world.now + SECOND);
-        let (_, told) = world.events.last().unwrap();
-        assert!(matches!(told, Event::Expired { token: told } if *told == token));
+        let (_, event) = world.events.last().unwrap();
+        assert!(matches!(event, Event::Expired { token: ended } if *ended == token));
     }
     assert!(world.link.is_downgraded());
     assert!(matches!(world.link.speaks(), Speaks::V2(_)));
@@ -160,10 +160,10 @@ fn nothing_makes_a_server_that_spoke_the_second_version_one_of_the_first() {
 }
 
 proptest! {
-    /// Whatever is lost, repeated, damaged and late, and however many empty datagrams come beside
-    /// the answers, as long as one greeting in so many is answered by DKVS/2 in time.
+    /// Datagrams are lost, repeated, damaged and late, and empty ones arrive beside the answers; but
+    /// DKVS/2 answers at least one greeting in [`V1_GREETINGS`] in time.
     #[test]
-    fn a_server_that_is_heard_to_speak_the_second_version_never_passes_for_less(
+    fn v2_server_never_counts_as_v1_while_it_answers(
         seed in any::<u64>(),
         empty_at in prop::collection::vec(0u64..2_000, 0..200),
     ) {
@@ -181,7 +181,7 @@ proptest! {
     }
 }
 
-/// A world in which no lost request may be sent again, and request 40 was lost.
+/// A world whose retry budget is spent, and in which request 40 was lost.
 fn out_of_budget() -> World {
     let mut world = World::met(5);
     world.faults = Faults::ALL_LOST;
@@ -195,7 +195,7 @@ fn out_of_budget() -> World {
 }
 
 #[test]
-fn what_a_server_was_asked_before_it_was_started_anew_is_asked_again_at_no_cost() {
+fn requests_before_a_restart_are_sent_again_without_budget() {
     let mut world = out_of_budget();
     world.server = Server::new(2);
     world.run(world.now + SECOND / 2);
@@ -203,7 +203,7 @@ fn what_a_server_was_asked_before_it_was_started_anew_is_asked_again_at_no_cost(
 }
 
 #[test]
-fn what_was_on_its_way_to_a_process_that_is_gone_takes_no_room_from_what_follows() {
+fn requests_to_a_process_that_ended_leave_the_window() {
     let mut world = World::met(5);
     world.now += GREETING_INTERVAL;
     world.faults = Faults::ALL_LOST;
@@ -217,7 +217,7 @@ fn what_was_on_its_way_to_a_process_that_is_gone_takes_no_room_from_what_follows
 }
 
 #[test]
-fn a_restart_is_noticed_by_the_boot_id_within_a_second_of_use() {
+fn restart_is_noticed_by_the_boot_id_within_a_second_of_use() {
     let mut world = World::met(5);
     world.put(0, world.now + SECOND);
     world.run(world.now + GREETING_INTERVAL);

@@ -16,7 +16,7 @@ use dkvs_common::wire::v2::reply::{Greeting, Reply};
 use dkvs_common::wire::v2::request::Request;
 
 #[test]
-fn everything_of_one_turn_goes_out_together_and_is_answered_together() {
+fn requests_of_one_turn_share_a_datagram_and_so_do_their_replies() {
     let mut world = World::met(5);
     let deadline = world.now + SECOND;
     let sent = world.datagrams_sent;
@@ -33,7 +33,7 @@ fn everything_of_one_turn_goes_out_together_and_is_answered_together() {
 }
 
 #[test]
-fn what_does_not_fit_one_datagram_goes_into_the_next() {
+fn message_that_does_not_fit_goes_into_the_next_datagram() {
     let mut world = World::met(5);
     let deadline = world.now + SECOND;
     world.put_all(0..100, deadline);
@@ -44,7 +44,7 @@ fn what_does_not_fit_one_datagram_goes_into_the_next() {
 }
 
 #[test]
-fn a_lost_request_is_sent_again_after_the_timeout_and_no_measurement_is_taken_of_it() {
+fn lost_request_is_sent_again_after_the_timeout_and_not_measured() {
     let mut world = World::new(5, Faults::default());
     let start = world.now;
     world.link.greet_if_due(start);
@@ -86,7 +86,7 @@ fn a_silent_server_costs_a_few_retransmissions_and_every_request_expires_at_its_
 }
 
 #[test]
-fn what_nobody_waits_for_is_not_sent_again_and_its_end_is_not_told() {
+fn abandoned_request_is_not_sent_again_and_its_end_is_not_reported() {
     let mut world = World::met(5);
     world.faults = Faults::ALL_LOST;
     let start = world.now;
@@ -109,7 +109,7 @@ fn a_reply_that_comes_twice_is_a_stray() {
 }
 
 #[test]
-fn vouching_is_asked_for_until_it_is_answered() {
+fn attestation_is_requested_until_it_is_answered() {
     let mut world = World::met(5);
     let deadline = world.now + SECOND;
     let vouch = |world: &mut World, boot_id, token| {
@@ -140,7 +140,7 @@ fn vouching_is_asked_for_until_it_is_answered() {
 }
 
 #[test]
-fn an_unreachable_port_ends_what_is_open_and_tells_what_was_sent() {
+fn unreachable_port_ends_open_requests_and_reports_which_were_sent() {
     let mut world = World::met(5);
     let deadline = world.now + SECOND;
     world.put(1, deadline);
@@ -212,9 +212,9 @@ fn limits_on_requests_and_on_their_length_hold() {
     assert_eq!(opened as usize, REQUESTS_MAX);
 }
 
-/// A server whose datagrams are shorter than the request that waits for its greeting, and when that
-/// request ends.
-fn asked_too_much() -> (World, std::time::Instant) {
+/// A server whose limit is shorter than the request that waits for its greeting, and the deadline of
+/// that request.
+fn world_with_a_request_beyond_the_limit() -> (World, std::time::Instant) {
     let mut world = World::new(5, Faults::default());
     world.server.datagram_bytes_max = 512;
     let long = Request::Command(ReplicaCommand::Get {
@@ -226,8 +226,8 @@ fn asked_too_much() -> (World, std::time::Instant) {
 }
 
 #[test]
-fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
-    let (mut world, deadline) = asked_too_much();
+fn request_beyond_the_announced_limit_is_reported() {
+    let (mut world, deadline) = world_with_a_request_beyond_the_limit();
     world
         .link
         .ask(
@@ -253,8 +253,8 @@ fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
 }
 
 #[test]
-fn it_is_told_so_though_nothing_else_is_asked() {
-    let (mut world, _) = asked_too_much();
+fn request_beyond_the_limit_is_reported_though_nothing_else_is_open() {
+    let (mut world, _) = world_with_a_request_beyond_the_limit();
     world.run(world.now + SECOND / 2);
     let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
     assert!(
@@ -266,8 +266,8 @@ fn it_is_told_so_though_nothing_else_is_asked() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever the network does: every request ends once, in a reply or at its deadline; a
-    /// reply means that it was carried out; and with a network that heals all are answered.
+    /// Whatever the network does, every request ends once, by a reply or at its deadline, and a reply
+    /// means that it was carried out. Once the network is healthy, all requests are answered.
     #[test]
     fn every_request_ends_exactly_once(
         seed in 1u64..,

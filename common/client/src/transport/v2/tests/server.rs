@@ -16,7 +16,7 @@ use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, next_request};
 use dkvs_common::wire::v2::reply::{Greeting, Reply};
 use dkvs_common::wire::v2::request::Request;
 
-/// A server that stores, and answers all of a datagram's requests in one.
+/// A server that answers all requests of a datagram in one.
 pub(super) struct Server {
     pub(super) boot_id: u64,
     pub(super) speaks_v1_only: bool,
@@ -29,7 +29,7 @@ pub(super) struct Server {
     pub(super) served: BTreeMap<RequestId, u32>,
     /// How many datagrams arrived.
     pub(super) datagrams: u32,
-    /// How many were of another process's session.
+    /// How many belonged to the session of another process.
     pub(super) sessions_refused: u32,
 }
 
@@ -106,7 +106,7 @@ impl Server {
         Builder::new(envelope, 1_200)
     }
 
-    /// Proves a reply with the key that proved the request.
+    /// Authenticates a reply with the key of the request.
     pub(super) fn finish(&self, builder: Builder, asked: Envelope) -> Bytes {
         match (&self.keys, asked.authentication) {
             (Some(keys), Some(authentication)) => {
@@ -211,7 +211,7 @@ impl Server {
     }
 }
 
-/// What has arrived of an upload, as the protocol tells it.
+/// Which blocks of an upload have arrived, as a reply reports it.
 fn staged(blocks: &BTreeMap<u32, Bytes>, block_bytes: u32) -> Reply {
     let there = |number: u32| blocks.contains_key(&(number * block_bytes));
     let base = (0..).find(|number| !there(*number)).unwrap();

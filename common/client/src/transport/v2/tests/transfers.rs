@@ -32,7 +32,7 @@ fn digest(record: &Record, bytes: usize) -> Digest {
     }
 }
 
-/// Makes the server hold a long value, and begins to fetch it as token 9.
+/// Stores a long value at the server and begins to fetch it as token 9.
 fn fetching(world: &mut World, bytes: usize) {
     let held = record(1, long(bytes));
     let assembly = Assembly::new(digest(&held, bytes), &long(bytes)[..100]);
@@ -80,7 +80,7 @@ fn a_transfer_waits_for_a_server_that_was_not_met() {
     world.server.datagram_bytes_max = 600;
     fetching(&mut world, 10_000);
     world.put_value(2, long(10_000), world.now + SECOND);
-    // Fits what we take and not what the server takes.
+    // It fits a datagram of the client, and none of the server.
     world.put_value(3, long(1_000), world.now + SECOND);
     world.run(world.now + SECOND);
     assert_eq!(fetched(&world).unwrap().as_bytes(), long(10_000));
@@ -135,7 +135,7 @@ fn two_transfers_share_the_window() {
 }
 
 #[test]
-fn an_upload_that_the_server_forgot_is_begun_anew() {
+fn upload_starts_again_after_the_server_dropped_its_blocks() {
     let mut world = World::met(5);
     world.put_value(1, long(150_000), world.now + SECOND);
     world.run(world.now + Duration::from_micros(250));
@@ -147,7 +147,7 @@ fn an_upload_that_the_server_forgot_is_begun_anew() {
 }
 
 #[test]
-fn a_fetch_that_stalls_is_given_up_and_finished_elsewhere() {
+fn stalled_fetch_is_given_up_and_finished_elsewhere() {
     let mut world = World::met(5);
     fetching(&mut world, 1 << 20);
     world.run(world.now + Duration::from_micros(450));
@@ -181,7 +181,7 @@ fn a_fetch_that_stalls_is_given_up_and_finished_elsewhere() {
 }
 
 #[test]
-fn a_version_that_is_gone_ends_the_fetch() {
+fn missing_version_ends_the_fetch() {
     let mut world = World::met(5);
     fetching(&mut world, 1 << 20);
     world.run(world.now + Duration::from_micros(450));
@@ -203,7 +203,7 @@ fn a_version_that_is_gone_ends_the_fetch() {
 }
 
 #[test]
-fn a_value_that_does_not_match_its_digest_is_not_given_out() {
+fn value_that_does_not_match_its_digest_is_not_returned() {
     let mut world = World::met(5);
     fetching(&mut world, 10_000);
     let mut other = long(10_000);
@@ -269,7 +269,7 @@ fn an_unreachable_server_ends_transfers_too() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Whatever the network does, a transfer ends once, and what it gives is what was put.
+    /// Whatever the network does, a transfer ends once, and a fetch returns what was put.
     #[test]
     fn every_transfer_ends_exactly_once(
         seed in 1u64..,

@@ -13,13 +13,13 @@ use crate::testing::start_of_time;
 use dkvs_common::model::ReplicaCommand;
 use dkvs_common::wire::v2::request::Request;
 
-/// What the network does to datagrams, in thousandths.
+/// How often the network does what to a datagram, in thousandths.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Faults {
     pub(super) lose: u64,
     pub(super) repeat: u64,
     pub(super) damage: u64,
-    /// Datagrams take 100 us and up to this much longer, and so overtake each other.
+    /// A datagram takes 100 us, and up to this much longer, so that one can overtake another.
     pub(super) delay_us: u64,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) faults: Faults,
     pub(super) random: u64,
-    /// When what arrives where; the number keeps datagrams of one instant apart.
+    /// By arrival and by number, which keeps datagrams of one instant apart: where they go.
     pub(super) underway: BTreeMap<(Instant, u64), (Side, Bytes)>,
     pub(super) number: u64,
     pub(super) events: Vec<(Instant, Event<u64>)>,
