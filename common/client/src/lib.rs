@@ -22,7 +22,8 @@ pub use net::*;
 pub const LOG_MODULES: &[&str] = &[
     "dkvs_client::core",
     "dkvs_client::net::sockets",
-    "dkvs_client::net::v1",
+    "dkvs_client::net::v1::exchange",
+    "dkvs_client::net::v1::pool",
 ];
 
 #[cfg(test)]
