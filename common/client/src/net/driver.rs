@@ -1,8 +1,8 @@
-//! What a worker does for all its requests together: send what they ask, look after what is due.
+//! The task that sends datagrams and handles timeouts for all requests of a worker.
 //!
-//! Whoever asks something wakes the driver, and the runtime polls it after all tasks that were
-//! ready before it: so what one turn of the runtime asks of a server goes out together, and no
-//! request needs a timer of its own.
+//! A request wakes the driver, and the runtime polls it after all tasks that were ready before. So
+//! what one turn of the runtime sends to a server goes out together, and no request needs a timer of
+//! its own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use tokio::sync::{Notify, watch};
 
 use super::Coordinator;
 
-/// How long the driver sleeps when nothing is due.
+/// How long the driver sleeps while no timer is set.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// Runs for as long as the worker's runtime does.
+/// Runs as long as the worker's runtime.
 pub(super) async fn drive(
     coordinator: Coordinator,
     woken: Arc<Notify>,
@@ -28,13 +28,13 @@ pub(super) async fn drive(
             () = woken.notified() => {}
             () = &mut sleep => {
                 coordinator.handle_timeouts();
-                // It is set to what is due next below.
+                // The next timer is set below.
                 sleep.as_mut().reset((Instant::now() + IDLE).into());
             }
             () = changed(&mut keys) => coordinator.take_new_keys(),
         }
         coordinator.flush(super::now());
-        // Moving a timer forward costs a system call, so it is left alone when it rings too early.
+        // Postponing a timer costs a system call, so one that fires too early is left as it is.
         if let Some(due) = coordinator.next_due()
             && due < sleep.deadline().into_std()
         {
@@ -43,7 +43,7 @@ pub(super) async fn drive(
     }
 }
 
-/// Waits for other keys; where there are none, or never again any other, for ever.
+/// Waits for the keys to change: forever if the cluster has none or their source is gone.
 async fn changed(keys: &mut Option<watch::Receiver<Keys>>) {
     match keys {
         Some(held) => {

@@ -1,13 +1,13 @@
-//! The sockets of a core: one per server that speaks DKVS/2, connected to it, so that the system
-//! drops what comes from anyone else and tells of a port where nobody listens.
+//! The DKVS/2 sockets of a worker: one per server, connected to it, so that the system drops what
+//! comes from anyone else and reports a port where nobody listens.
 //!
 //! ```text
-//!   core: outboxes ---- flush, once a turn ----> socket
-//!                                                  |
-//!   core: handle_datagram <--- receive, as many as there are
+//!   core: poll_transmit ---- flush, once a turn ----> socket
+//!                                                       |
+//!   core: handle_datagram <---- receive, all that have arrived
 //! ```
 //!
-//! What one turn of the runtime asks of a server goes out together, when the driver flushes.
+//! What one turn of the runtime sends to a server goes out together, when the driver flushes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,8 +20,9 @@ use super::socket::{ReceiveBuffer, ServerSocket};
 use super::{Coordinator, Protocol, Shared, State, Waiter};
 use crate::core::{Core, Now, Path};
 
-/// By server; none before it is first asked.
+/// The sockets, and a buffer that they share.
 pub(super) struct Sockets {
+    /// By server; none before its first request.
     entries: Vec<Option<Entry>>,
     buffer: ReceiveBuffer,
     offload: bool,
@@ -29,8 +30,15 @@ pub(super) struct Sockets {
 
 struct Entry {
     socket: Arc<ServerSocket>,
-    /// What could not be sent yet, with the lengths of its datagrams; nothing goes before it.
-    stuck: VecDeque<(Vec<u8>, usize)>,
+    /// What the system could not buffer yet. It is sent before anything else.
+    blocked: VecDeque<Segments>,
+}
+
+/// Datagrams for one call to the system.
+struct Segments {
+    datagrams: Vec<u8>,
+    /// The length of each datagram but the last, which may be shorter.
+    segment_bytes: usize,
 }
 
 impl Sockets {
@@ -44,8 +52,8 @@ impl Sockets {
 }
 
 impl Coordinator {
-    /// Opens sockets and links to those of a list that have none yet. One that cannot be opened
-    /// counts as overloaded.
+    /// Opens a socket and a link to each server of a preference list that has none yet. One that
+    /// cannot be opened counts as overloaded.
     pub(super) fn open_all(&self, state: &mut State, list: &PreferenceList, now: Now) {
         for point in list {
             if !state.core.is_open(point.server) {
@@ -54,7 +62,7 @@ impl Coordinator {
         }
     }
 
-    /// The same for every server of the cluster, if they are to be asked by DKVS/2.
+    /// The same for every server of the cluster, if DKVS/2 is spoken at all.
     pub(super) fn open_each(&self, state: &mut State, now: Now) {
         for (server, _) in self.shared().cluster.iter() {
             if self.0.protocol != Protocol::V1 && !state.core.is_open(server) {
@@ -78,11 +86,11 @@ impl Coordinator {
         };
         state.core.open(server, path, now);
         tokio::spawn(receive(self.clone(), server, Arc::clone(&socket)));
-        let stuck = VecDeque::new();
-        entries[server.index()] = Some(Entry { socket, stuck });
+        let blocked = VecDeque::new();
+        entries[server.index()] = Some(Entry { socket, blocked });
     }
 
-    /// Sends what there is to send.
+    /// Sends all datagrams that the core has.
     pub(super) fn flush(&self, now: Now) {
         let mut state = self.state();
         let State { core, sockets } = &mut *state;
@@ -95,52 +103,59 @@ impl Coordinator {
     }
 
     fn send_all(&self, core: &mut Core<Waiter>, server: ServerId, entry: &mut Entry, now: Now) {
-        while let Some((datagrams, segment_bytes)) = entry.stuck.pop_front() {
-            if !self.send(core, server, entry, (datagrams, segment_bytes), now) {
+        while let Some(segments) = entry.blocked.pop_front() {
+            if !self.send(core, server, entry, segments, now) {
                 return;
             }
         }
         let mut next = core.poll_transmit(server, now);
         while let Some(mut datagrams) = next.take() {
-            // Those that are equally long, and a shorter one after them, go by one call.
+            // Datagrams of one length, and a shorter one after them, are sent by one call.
             let segment_bytes = datagrams.len();
-            let mut segments = 1;
+            let mut count = 1;
             next = core.poll_transmit(server, now);
             while let Some(more) = &next
                 && more.len() <= segment_bytes
-                && segments < entry.socket.segments_max(segment_bytes)
+                && count < entry.socket.segments_max(segment_bytes)
             {
                 let is_last = more.len() < segment_bytes;
                 datagrams.extend_from_slice(more);
-                segments += 1;
+                count += 1;
                 next = core.poll_transmit(server, now);
                 if is_last {
                     break;
                 }
             }
-            if !self.send(core, server, entry, (datagrams, segment_bytes), now) {
-                entry.stuck.extend(next.map(|datagram| {
-                    let bytes = datagram.len();
-                    (datagram, bytes)
+            let segments = Segments {
+                datagrams,
+                segment_bytes,
+            };
+            if !self.send(core, server, entry, segments, now) {
+                entry.blocked.extend(next.map(|datagram| Segments {
+                    segment_bytes: datagram.len(),
+                    datagrams: datagram,
                 }));
                 return;
             }
         }
     }
 
-    /// Sends datagrams, all but the last of the length given; tells whether more can be sent.
+    /// Sends datagrams by one call. Returns whether more can be sent.
     fn send(
         &self,
         core: &mut Core<Waiter>,
         server: ServerId,
         entry: &mut Entry,
-        (datagrams, segment_bytes): (Vec<u8>, usize),
+        segments: Segments,
         now: Now,
     ) -> bool {
-        match entry.socket.try_send(&datagrams, segment_bytes) {
+        let sent = entry
+            .socket
+            .try_send(&segments.datagrams, segments.segment_bytes);
+        match sent {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                entry.stuck.push_front((datagrams, segment_bytes));
+                entry.blocked.push_front(segments);
                 let (coordinator, socket) = (self.clone(), Arc::clone(&entry.socket));
                 tokio::spawn(async move {
                     if socket.writable().await.is_ok() {
@@ -157,7 +172,7 @@ impl Coordinator {
         }
     }
 
-    /// Takes what has arrived from `server`. Fails if nothing has.
+    /// Passes the datagrams that have arrived from `server` to the core. Fails if none has.
     fn receive(&self, server: ServerId, socket: &ServerSocket) -> io::Result<()> {
         let now = super::now();
         let mut state = self.state();
@@ -202,7 +217,7 @@ fn handle_error(
     }
 }
 
-/// Takes what arrives from one server.
+/// Receives from one server until its socket fails.
 async fn receive(coordinator: Coordinator, server: ServerId, socket: Arc<ServerSocket>) {
     loop {
         let received = socket
