@@ -50,12 +50,12 @@ impl Assembly {
     }
 
     /// Whether every byte has arrived.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.outstanding.is_empty()
     }
 
     /// Makes the outstanding blocks available to be requested again: their server will not answer.
-    pub fn ask_anew(&mut self) {
+    pub fn requeue_outstanding(&mut self) {
         let outstanding = std::mem::take(&mut self.outstanding);
         self.missing.extend(outstanding.into_iter().rev());
     }
@@ -119,5 +119,104 @@ impl Assembly {
             Content::Value { value, .. } if is_sound => Ok(value),
             _ => Err(Mismatch),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkvs_common::record::ContentType;
+    use dkvs_common::tag::Tag;
+
+    const TAG: Tag = Tag { time: 1, op: 0 };
+
+    fn key() -> Key {
+        Key::new("k").unwrap()
+    }
+
+    /// A value of `bytes` bytes, all of which differ, and its digest.
+    fn value(bytes: u8) -> (Vec<u8>, Digest) {
+        let value: Vec<u8> = (0..bytes).collect();
+        let content = Content::Value {
+            content_type: ContentType::default(),
+            value: Value::new(value.clone()).unwrap(),
+        };
+        let digest = Digest {
+            tag: TAG,
+            content_type: ContentType::default(),
+            value_bytes: bytes.into(),
+            checksum: checksum(&key(), TAG, &content),
+        };
+        (value, digest)
+    }
+
+    fn block(value: &[u8], range: BlockRange) -> Bytes {
+        let start = range.offset as usize;
+        Bytes::copy_from_slice(&value[start..start + usize::from(range.bytes)])
+    }
+
+    fn range(offset: u32, bytes: u16) -> BlockRange {
+        BlockRange { offset, bytes }
+    }
+
+    #[test]
+    fn blocks_complete_a_value_in_any_order() {
+        let (value, digest) = value(10);
+        let mut assembly = Assembly::new(digest, &value[..1]);
+        let mut requested: Vec<_> = std::iter::from_fn(|| assembly.poll_block(4)).collect();
+        assert_eq!(requested, [range(1, 4), range(5, 4), range(9, 1)]);
+        requested.reverse();
+        for range in requested {
+            assert!(!assembly.is_complete());
+            assert!(assembly.handle_block(range, range.offset, &block(&value, range)));
+        }
+        assert!(assembly.is_complete());
+        assert_eq!(assembly.finish(&key()).unwrap().as_bytes(), value);
+    }
+
+    #[test]
+    fn rest_of_a_short_block_is_requested_again() {
+        let (value, digest) = value(10);
+        let mut assembly = Assembly::new(digest, &[]);
+        let requested = assembly.poll_block(10).unwrap();
+        assert!(assembly.handle_block(requested, 0, &block(&value, range(0, 7))));
+        assert_eq!(assembly.poll_block(10), Some(range(7, 3)));
+        assert_eq!(assembly.poll_block(10), None);
+    }
+
+    #[test]
+    fn blocks_that_do_not_answer_a_request_change_nothing() {
+        let (value, digest) = value(10);
+        let mut assembly = Assembly::new(digest, &[]);
+        let requested = assembly.poll_block(4).unwrap();
+        let right = block(&value, requested);
+        assert!(!assembly.handle_block(range(4, 4), 4, &block(&value, range(4, 4))));
+        assert!(!assembly.handle_block(requested, 1, &right), "elsewhere");
+        assert!(!assembly.handle_block(requested, 0, &Bytes::new()), "empty");
+        assert!(!assembly.handle_block(requested, 0, &block(&value, range(0, 5))));
+        assert!(assembly.handle_block(requested, 0, &right));
+        assert!(!assembly.handle_block(requested, 0, &right), "twice");
+    }
+
+    #[test]
+    fn outstanding_blocks_can_be_requested_again() {
+        let (_, digest) = value(10);
+        let mut assembly = Assembly::new(digest, &[]);
+        assert_eq!(assembly.poll_block(4), Some(range(0, 4)));
+        assert_eq!(assembly.poll_block(4), Some(range(4, 4)));
+        assembly.requeue_outstanding();
+        assert_eq!(assembly.poll_block(8), Some(range(0, 4)));
+        assert_eq!(assembly.poll_block(8), Some(range(4, 4)));
+        assert_eq!(assembly.poll_block(8), Some(range(8, 2)));
+    }
+
+    #[test]
+    fn value_with_a_wrong_byte_does_not_match_its_digest() {
+        let (mut value, digest) = value(10);
+        value[9] ^= 1;
+        let mut assembly = Assembly::new(digest, &[]);
+        let requested = assembly.poll_block(10).unwrap();
+        assert!(assembly.handle_block(requested, 0, &block(&value, requested)));
+        assert_eq!(assembly.finish(&key()).err(), Some(Mismatch));
     }
 }

@@ -93,12 +93,12 @@ impl Fetch {
             _ => false,
         };
         self.last_progress = Some(now);
-        !is_useful || self.assembly.is_whole()
+        !is_useful || self.assembly.is_complete()
     }
 
     /// The value, if it is complete and matches its digest.
     pub(super) fn finish<T>(self, token: T) -> Event<T> {
-        if !self.assembly.is_whole() {
+        if !self.assembly.is_complete() {
             return self.give_up(token);
         }
         match self.assembly.finish(&self.key) {
@@ -113,7 +113,7 @@ impl Fetch {
     /// Ends without the value, for another server to supply the missing blocks.
     pub(super) fn give_up<T>(self, token: T) -> Event<T> {
         let mut assembly = self.assembly;
-        assembly.ask_anew();
+        assembly.requeue_outstanding();
         let assembly = Some(assembly);
         Event::FetchFailed { token, assembly }
     }

@@ -161,8 +161,8 @@ impl<T: Copy> Link<T> {
     }
 
     /// Names the trace that a request belongs to. Does nothing for a transfer.
-    pub fn trace(&mut self, ticket: Ticket, trace: Trace) {
-        if let Ticket::Request(id) = ticket {
+    pub fn trace(&mut self, handle: Ticket, trace: Trace) {
+        if let Ticket::Request(id) = handle {
             self.peer.trace(id, trace);
         }
     }
@@ -211,8 +211,8 @@ impl<T: Copy> Link<T> {
 
     /// Abandons a request whose answer the caller does not wait for any more. It is not sent
     /// again; a transfer ends.
-    pub fn abandon(&mut self, ticket: Ticket) {
-        match ticket {
+    pub fn abandon(&mut self, handle: Ticket) {
+        match handle {
             Ticket::Request(id) => self.peer.abandon(id),
             Ticket::Transfer(number) => drop(self.end(number)),
         }

@@ -280,3 +280,136 @@ impl Greeter {
             .is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start_of_time;
+    use dkvs_common::model::Durability;
+
+    /// A greeter that has greeted its server, and what it needs.
+    struct Greeted {
+        greeter: Greeter,
+        ids: RequestIds,
+        timer: RetransmissionTimer,
+        now: Instant,
+    }
+
+    impl Greeted {
+        fn new() -> Self {
+            let now = start_of_time();
+            let mut greeted = Self {
+                greeter: Greeter::new(now),
+                ids: RequestIds::starting_at(1),
+                timer: RetransmissionTimer::new(1),
+                now,
+            };
+            greeted.greeter.greet_if_due(&mut greeted.ids, now);
+            assert!(greeted.send());
+            greeted
+        }
+
+        fn send(&mut self) -> bool {
+            let message = self.greeter.poll_message(1_200, &mut self.timer, self.now);
+            message.is_some()
+        }
+
+        fn id(&self) -> RequestId {
+            self.greeter.under_way.as_ref().unwrap().id
+        }
+
+        fn answer(&mut self, boot_id: u64) -> Answer {
+            let id = self.id();
+            assert!(self.greeter.awaits(id));
+            let reply = Reply::Greeting(greeting(boot_id));
+            self.greeter.handle_reply(id, &reply, self.now).unwrap()
+        }
+
+        fn greet_later(&mut self) {
+            self.now += GREETING_INTERVAL;
+            self.greeter.greet_if_due(&mut self.ids, self.now);
+            assert!(self.send());
+        }
+    }
+
+    fn greeting(boot_id: u64) -> Greeting {
+        Greeting {
+            boot_id,
+            session: boot_id + 100,
+            datagram_bytes_max: 1_200,
+            value_bytes_max: 1 << 20,
+            durability: Durability::Memory,
+        }
+    }
+
+    #[test]
+    fn another_boot_id_is_a_restart_and_the_first_is_none() {
+        let mut greeted = Greeted::new();
+        let first = greeted.answer(1);
+        assert!(!first.has_restarted);
+        assert_eq!(first.session, 101);
+        greeted.greet_later();
+        assert!(!greeted.answer(1).has_restarted);
+        greeted.greet_later();
+        assert!(greeted.answer(2).has_restarted);
+        let incarnation = greeted.greeter.incarnation().unwrap();
+        assert_eq!(incarnation.known_since, greeted.now);
+    }
+
+    #[test]
+    fn round_trip_of_a_greeting_that_was_sent_twice_is_not_measured() {
+        let mut greeted = Greeted::new();
+        greeted.now += Duration::from_millis(1);
+        let once = greeted.answer(1).round_trip;
+        assert_eq!(once, Some(Duration::from_millis(1)));
+        greeted.greet_later();
+        greeted.now += 2 * greeted.timer.timeout();
+        assert!(greeted.send());
+        assert_eq!(greeted.answer(1).round_trip, None);
+    }
+
+    #[test]
+    fn a_reply_that_is_no_greeting_leaves_the_greeting_open() {
+        let mut greeted = Greeted::new();
+        let id = greeted.id();
+        let done = Reply::Response(dkvs_common::model::ReplicaResponse::Done);
+        assert!(
+            greeted
+                .greeter
+                .handle_reply(id, &done, greeted.now)
+                .is_none()
+        );
+        assert_eq!(greeted.greeter.version(), Speaks::Unknown);
+        assert!(greeted.greeter.awaits(id));
+    }
+
+    #[test]
+    fn v1_is_shown_by_its_answers_to_enough_greetings_in_a_row() {
+        let mut greeted = Greeted::new();
+        for answered in 1..=V1_GREETINGS {
+            let Greeted {
+                greeter, ids, now, ..
+            } = &mut greeted;
+            let is_v1 = greeter.handle_v1_answer(ids, *now);
+            assert_eq!(is_v1, answered == V1_GREETINGS);
+            assert!(!greeter.handle_v1_answer(ids, *now), "a copy");
+            greeted.now += V1_PAUSE;
+            assert_eq!(greeted.send(), !is_v1);
+        }
+        assert_eq!(greeted.greeter.version(), Speaks::V1);
+    }
+
+    #[test]
+    fn greeting_is_due_once_an_interval() {
+        let mut greeted = Greeted::new();
+        let first = greeted.id();
+        greeted.now += GREETING_INTERVAL - Duration::from_millis(1);
+        greeted.greeter.greet_if_due(&mut greeted.ids, greeted.now);
+        assert_eq!(greeted.id(), first);
+        assert!(!greeted.greeter.handle_timeout(greeted.now));
+        greeted.now += Duration::from_millis(1);
+        assert!(greeted.greeter.handle_timeout(greeted.now));
+        greeted.greeter.greet_if_due(&mut greeted.ids, greeted.now);
+        assert_ne!(greeted.id(), first);
+    }
+}

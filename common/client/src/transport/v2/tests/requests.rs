@@ -90,9 +90,9 @@ fn abandoned_request_is_not_sent_again_and_its_end_is_not_reported() {
     let mut world = World::met(5);
     world.faults = Faults::ALL_LOST;
     let start = world.now;
-    let ticket = world.put(1, start + SECOND);
+    let handle = world.put(1, start + SECOND);
     world.run(start);
-    world.link.abandon(ticket);
+    world.link.abandon(handle);
     world.run(start + 2 * SECOND);
     assert!(world.events.is_empty());
     assert_eq!(world.link.counters().sent_again, 0);
@@ -280,8 +280,8 @@ proptest! {
         let mut world = World::new(seed, Faults { lose, repeat, damage, delay_us });
         for number in 0..requests {
             let deadline = world.now + Duration::from_millis(300);
-            let ticket = world.put(number, deadline);
-            prop_assert!(matches!(ticket, Ticket::Request(_)));
+            let handle = world.put(number, deadline);
+            prop_assert!(matches!(handle, Ticket::Request(_)));
             let pause = Duration::from_micros(world.random(3_000));
             world.run(world.now + pause);
         }
