@@ -87,7 +87,7 @@ impl BurnedPorts {
     }
 
     /// Whether a request may be sent to `server` on a new socket. If the server owes too many
-    /// replies, this is true once in [`TRICKLE_INTERVAL`].
+    /// replies, this is true once a second.
     pub fn admits(&self, server: ServerId, now: Instant) -> bool {
         let mut ports = self.server(server);
         ports.release(now);
