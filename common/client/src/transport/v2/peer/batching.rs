@@ -36,11 +36,13 @@ pub(super) fn next_datagram<T: Copy>(
             // It goes into the next datagram.
             request.trace = trace;
             break;
-        } else if trace.is_none() {
+        } else if trace.is_some() {
+            // The message may fit without its trace. It is still the next to send.
+            continue;
+        } else {
             // It was opened before the server announced its limit.
             requests.handle_too_long(id);
         }
-        // A message that fits alone is sent without its trace: it is still the next to send.
     }
     if datagram.is_none() {
         requests.schedule_held_back();

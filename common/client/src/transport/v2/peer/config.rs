@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use dkvs_common::wire::v2::keys::Keys;
 
-/// The shortest datagram limit, in bytes, that a server may announce. A shorter one is ignored.
+/// The shortest datagram limit, in bytes, that a server may announce. This is used in place of a
+/// shorter one.
 pub const DATAGRAM_BYTES_MIN: usize = 512;
 
 /// What a client knows before its first exchange with a server.
