@@ -11,11 +11,13 @@
 //! * [`link`]: one server, by DKVS/2: any record in, any value out, long ones in blocks
 //! * [`peer`]: the requests open towards a server, and what is known of it
 //! * [`fetch`]: a value put together from blocks
+//! * [`v1`]: the same server by DKVS/1
 //!
 //! Everything that one turn of the caller's loop asks of a server is sent together: no timer delays
 //! it for batching. Every operation is idempotent, so sending one again changes nothing. A reply
 //! that matches no open request is counted and dropped.
 
+pub mod v1;
 mod v2;
 
 pub use v2::link::{assembly as fetch, put_key_bytes_max};

@@ -1,33 +1,65 @@
-//! One request to one server by DKVS/1, until its reply or until it is given up.
+//! One command to one server by DKVS/1, until its reply or until it is given up.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
+use dkvs_common::model::ReplicaResponse;
 
-use super::super::Coordinator;
-use super::pool::{Overdue, SocketPool};
-use super::socket::LinkSocket;
-use crate::core::{Heard, Token};
+use super::pool::{Overdue, Pool};
+use super::socket::PooledSocket;
+use crate::core::Token;
+use crate::transport::v1::{Exchange, decode};
 
 /// How long a socket is kept open for an overdue reply.
 const HOLD: Duration = Duration::from_secs(60);
 
-/// One exchange.
-pub(super) struct Exchange {
-    pool: SocketPool,
-    coordinator: Coordinator,
-    token: Token,
-    server: ServerId,
+/// Receives the results of exchanges.
+pub(in crate::net) trait Recipient: Send + Sync + 'static {
+    /// A server answered, this long after the command was sent.
+    fn handle_round_trip(&self, server: ServerId, round_trip: Duration);
+    /// A server answered a command.
+    fn handle_response(&self, token: Token, from: ServerId, response: ReplicaResponse);
+    /// A command did not reach its server.
+    fn handle_unreachable(&self, token: Token, to: ServerId);
+}
+
+impl Pool {
+    /// Sends a command and handles its reply, on a task of its own.
+    pub(in crate::net) fn begin<R: Recipient>(
+        &self,
+        recipient: R,
+        exchange: Exchange<Token>,
+        socket: PooledSocket,
+    ) {
+        let sent = match socket.try_send(&exchange.datagram) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Blocked,
+            Err(error) => Sent::Failed(error),
+            Ok(()) => Sent::Now,
+        };
+        let task = ExchangeTask {
+            pool: self.clone(),
+            recipient,
+            exchange,
+            sent_at: Instant::now(),
+        };
+        tokio::spawn(task.run(socket, sent));
+    }
+}
+
+/// One exchange, on a socket of its own.
+struct ExchangeTask<R> {
+    pool: Pool,
+    recipient: R,
+    exchange: Exchange<Token>,
     sent_at: Instant,
-    deadline: Instant,
 }
 
 /// How the first attempt to send ended.
 enum Sent {
     Now,
-    /// The system's buffer is full: this datagram has to wait.
-    Blocked(Vec<u8>),
+    /// The system's buffer is full: the datagram has to wait.
+    Blocked,
     Failed(io::Error),
 }
 
@@ -39,39 +71,12 @@ enum SocketState {
     ReplyOwed,
 }
 
-impl Exchange {
-    /// Sends a request and handles its reply on a task of its own.
-    pub(super) fn start(
-        pool: SocketPool,
-        coordinator: Coordinator,
-        token: Token,
-        socket: LinkSocket,
-        datagram: &[u8],
-        deadline: Instant,
-    ) {
-        let sent = match socket.try_send(datagram) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Sent::Blocked(datagram.to_vec())
-            }
-            Err(error) => Sent::Failed(error),
-            Ok(()) => Sent::Now,
-        };
-        let exchange = Self {
-            pool,
-            coordinator,
-            token,
-            server: socket.server(),
-            sent_at: Instant::now(),
-            deadline,
-        };
-        tokio::spawn(exchange.run(socket, sent));
-    }
-
-    async fn run(self, socket: LinkSocket, sent: Sent) {
-        let state = match Self::finish_sending(&socket, sent).await {
+impl<R: Recipient> ExchangeTask<R> {
+    async fn run(self, socket: PooledSocket, sent: Sent) {
+        let state = match self.finish_sending(&socket, sent).await {
             Ok(()) => self.wait_for_reply(&socket).await,
             Err(error) => {
-                let addr = self.pool.addr(self.server);
+                let addr = socket.addr();
                 tracing::debug!(%addr, %error, "a request could not be sent");
                 self.report_unreachable();
                 SocketState::Clean
@@ -83,23 +88,24 @@ impl Exchange {
         }
     }
 
-    async fn finish_sending(socket: &LinkSocket, sent: Sent) -> io::Result<()> {
+    async fn finish_sending(&self, socket: &PooledSocket, sent: Sent) -> io::Result<()> {
         match sent {
             Sent::Now => Ok(()),
-            Sent::Blocked(datagram) => socket.send(&datagram).await,
+            Sent::Blocked => socket.send(&self.exchange.datagram).await,
             Sent::Failed(error) => Err(error),
         }
     }
 
     /// Waits for the reply until the deadline, and after it as long as the socket may be held.
-    async fn wait_for_reply(&self, socket: &LinkSocket) -> SocketState {
+    async fn wait_for_reply(&self, socket: &PooledSocket) -> SocketState {
         let reply = self.receive(socket);
         tokio::pin!(reply);
-        if let Ok(state) = tokio::time::timeout_at(self.deadline.into(), &mut reply).await {
+        let deadline = self.exchange.deadline;
+        if let Ok(state) = tokio::time::timeout_at(deadline.into(), &mut reply).await {
             return state;
         }
         let Overdue { number, given_up } = self.pool.enter_overdue();
-        let hold = self.deadline + HOLD;
+        let hold = deadline + HOLD;
         let state = tokio::select! {
             state = &mut reply => state,
             _ = given_up => SocketState::ReplyOwed,
@@ -109,9 +115,8 @@ impl Exchange {
         state
     }
 
-    /// Receives until a valid reply or an error, and reports it to the request, if that is still
-    /// in flight.
-    async fn receive(&self, socket: &LinkSocket) -> SocketState {
+    /// Receives until a valid reply or an error, and reports it.
+    async fn receive(&self, socket: &PooledSocket) -> SocketState {
         loop {
             let datagram = match socket.receive(|| self.pool.receive_now(socket)).await {
                 Ok(datagram) => datagram,
@@ -120,46 +125,39 @@ impl Exchange {
                     return SocketState::Clean;
                 }
                 Err(error) => {
-                    // The request may have arrived all the same, so nothing is reported.
-                    let addr = self.pool.addr(self.server);
+                    // The command may have arrived all the same, so nothing is reported.
+                    let addr = socket.addr();
                     tracing::debug!(%addr, %error, "receiving failed");
                     return SocketState::ReplyOwed;
                 }
             };
             let now = Instant::now();
-            match Heard::from_v1(self.token.asked, datagram) {
-                Ok(heard) => {
-                    self.record_reply(now);
-                    self.report(heard);
+            match decode(self.exchange.expects, datagram) {
+                Ok(response) => {
+                    self.report(response, now);
                     return SocketState::Clean;
                 }
                 Err(error) => {
                     // The valid reply may still follow.
-                    let addr = self.pool.addr(self.server);
+                    let addr = socket.addr();
                     tracing::debug!(%addr, %error, "ignored");
                 }
             }
         }
     }
 
-    fn record_reply(&self, now: Instant) {
+    fn report(&self, response: ReplicaResponse, now: Instant) {
+        let Exchange { token, server, .. } = self.exchange;
         let round_trip = now.saturating_duration_since(self.sent_at);
-        let shared = self.pool.shared();
-        shared.record_round_trip(self.server, round_trip);
-        let state = self.coordinator.state();
-        state.core.note_round_trip(self.server, round_trip);
-        drop(state);
-        let ports = &shared.burned_ports;
-        ports.answered(self.server, self.sent_at, now);
+        self.recipient.handle_round_trip(server, round_trip);
+        self.pool.record_reply(server, self.sent_at, now);
+        self.recipient.handle_response(token, server, response);
     }
 
-    /// The request did not arrive. An error can only be its own: each exchange has a socket for
+    /// The command did not arrive. An error can only be its own: each exchange has a socket for
     /// itself.
     fn report_unreachable(&self) {
-        self.report(Heard::Unreachable { sent: false });
-    }
-
-    fn report(&self, heard: Heard) {
-        self.coordinator.heard_by_v1(self.token, self.server, heard);
+        let Exchange { token, server, .. } = self.exchange;
+        self.recipient.handle_unreachable(token, server);
     }
 }

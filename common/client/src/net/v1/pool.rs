@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
+use dkvs_common::server_map::ServerMap;
 use dkvs_common::wire::v1::DATAGRAM_BYTES_MAX;
 use tokio::sync::oneshot;
 
-use super::super::{NotBegun, Shared};
-use super::socket::{LinkSocket, OpenSockets};
+use super::super::shared::Shared;
+use super::socket::{OpenSockets, PooledSocket};
+use crate::core::AdmissionError;
 
 /// How long a socket rests after a reply, for repeats of the reply to arrive.
 const REST: Duration = Duration::from_millis(20);
@@ -27,7 +29,7 @@ const PORT_TRIES: usize = 64;
 
 /// All DKVS/1 sockets of a worker. Clones are handles to the same pool.
 #[derive(Clone)]
-pub(super) struct SocketPool {
+pub(in crate::net) struct Pool {
     shared: Arc<Shared>,
     state: Arc<Mutex<PoolState>>,
     open: OpenSockets,
@@ -37,7 +39,7 @@ pub(super) struct SocketPool {
 struct PoolState {
     /// Per server, the sockets that expect nothing, with the time of their last reply, the longest
     /// rested first.
-    idle: Vec<VecDeque<(LinkSocket, Instant)>>,
+    idle: ServerMap<VecDeque<(PooledSocket, Instant)>>,
     /// The exchanges whose reply is overdue, the oldest first. Dropping a sender makes its exchange
     /// give up.
     overdue: BTreeMap<u64, oneshot::Sender<Infallible>>,
@@ -52,13 +54,12 @@ pub(super) struct Overdue {
     pub(super) given_up: oneshot::Receiver<Infallible>,
 }
 
-impl SocketPool {
-    pub(super) fn new(shared: Arc<Shared>, sockets_max: usize) -> Self {
-        let servers = shared.cluster.servers().len();
+impl Pool {
+    pub(in crate::net) fn new(shared: Arc<Shared>, sockets_max: usize) -> Self {
         Self {
             shared,
             state: Arc::new(Mutex::new(PoolState {
-                idle: (0..servers).map(|_| VecDeque::new()).collect(),
+                idle: ServerMap::default(),
                 overdue: BTreeMap::new(),
                 next_overdue: 0,
                 // One byte more than the longest datagram, so that a longer one is noticed.
@@ -69,27 +70,31 @@ impl SocketPool {
         }
     }
 
-    pub(super) fn shared(&self) -> &Shared {
-        &self.shared
+    /// Records that a server answered, at `now`, what was sent to it at `sent_at`.
+    pub(super) fn record_reply(&self, server: ServerId, sent_at: Instant, now: Instant) {
+        self.shared.burned_ports.answered(server, sent_at, now);
     }
 
     /// How many sockets are open.
-    pub(super) fn open_sockets(&self) -> usize {
+    pub(in crate::net) fn open_sockets(&self) -> usize {
         self.open.count()
     }
 
     /// A socket for each of `servers`; none where the server owes so many replies that no socket
     /// towards it is safe. Fails, without taking any, if no more sockets can be opened.
-    pub(super) fn take(&self, servers: &[ServerId]) -> Result<Vec<Option<LinkSocket>>, NotBegun> {
+    pub(in crate::net) fn take(
+        &self,
+        servers: &[(ServerId, SocketAddr)],
+    ) -> Result<Vec<Option<PooledSocket>>, AdmissionError> {
         let mut sockets = Vec::with_capacity(servers.len());
-        for server in servers {
-            match self.take_one(*server) {
+        for (server, addr) in servers {
+            match self.take_one(*server, *addr) {
                 Ok(socket) => sockets.push(socket),
                 Err(error) => {
                     self.give_back(sockets);
                     tracing::warn!(%error, "no socket for a request");
                     let what = "no socket towards the servers can be had";
-                    return Err(NotBegun::Overloaded { what });
+                    return Err(AdmissionError::Overloaded { what });
                 }
             }
         }
@@ -97,22 +102,27 @@ impl SocketPool {
     }
 
     /// Takes back sockets on which nothing was sent.
-    pub(super) fn give_back(&self, sockets: Vec<Option<LinkSocket>>) {
+    fn give_back(&self, sockets: Vec<Option<PooledSocket>>) {
         let rested = Instant::now()
             .checked_sub(REST)
             .unwrap_or_else(Instant::now);
         let mut state = self.state();
         for socket in sockets.into_iter().rev().flatten() {
-            state.idle[socket.server().index()].push_front((socket, rested));
+            let idle = state
+                .idle
+                .get_or_insert_with(socket.server(), VecDeque::new);
+            idle.push_front((socket, rested));
         }
     }
 
     /// Takes back a socket that was answered and expects nothing more.
-    pub(super) fn pool(&self, socket: LinkSocket) {
+    pub(super) fn pool(&self, socket: PooledSocket) {
         let now = Instant::now();
         let mut outdated = Vec::new();
         let mut state = self.state();
-        let idle = &mut state.idle[socket.server().index()];
+        let idle = state
+            .idle
+            .get_or_insert_with(socket.server(), VecDeque::new);
         while let Some((_, since)) = idle.front()
             && now.saturating_duration_since(*since) > KEEP
         {
@@ -124,7 +134,7 @@ impl SocketPool {
     }
 
     /// Closes a socket to which a late reply may still come, to what was sent at `sent`.
-    pub(super) fn burn(&self, socket: LinkSocket, sent: Instant) {
+    pub(super) fn burn(&self, socket: PooledSocket, sent: Instant) {
         let ports = &self.shared.burned_ports;
         ports.burn(socket.server(), socket.port(), sent);
     }
@@ -144,32 +154,27 @@ impl SocketPool {
     }
 
     /// Reads the next datagram that has arrived on `socket`.
-    pub(super) fn receive_now(&self, socket: &LinkSocket) -> io::Result<Bytes> {
+    pub(super) fn receive_now(&self, socket: &PooledSocket) -> io::Result<Bytes> {
         let mut state = self.state();
         let length = socket.receive_now(&mut state.buffer)?;
         Ok(Bytes::copy_from_slice(&state.buffer[..length]))
     }
 
-    pub(super) fn addr(&self, server: ServerId) -> SocketAddr {
-        self.shared.cluster.servers()[server.index()].addr.into()
-    }
-
-    fn take_one(&self, server: ServerId) -> io::Result<Option<LinkSocket>> {
+    fn take_one(&self, server: ServerId, addr: SocketAddr) -> io::Result<Option<PooledSocket>> {
         let now = Instant::now();
         while let Some(socket) = self.take_rested(server, now) {
             if socket.is_silent() {
                 return Ok(Some(socket));
             }
-            let addr = self.addr(server);
             tracing::warn!(%addr, "the server answered more often than it was asked");
             self.burn(socket, now);
         }
-        self.open(server, now)
+        self.open(server, addr, now)
     }
 
-    fn take_rested(&self, server: ServerId, now: Instant) -> Option<LinkSocket> {
+    fn take_rested(&self, server: ServerId, now: Instant) -> Option<PooledSocket> {
         let mut state = self.state();
-        let idle = &mut state.idle[server.index()];
+        let idle = state.idle.get_mut(server)?;
         let (_, since) = idle.front()?;
         if now.saturating_duration_since(*since) < REST {
             return None;
@@ -177,7 +182,12 @@ impl SocketPool {
         idle.pop_front().map(|(socket, _)| socket)
     }
 
-    fn open(&self, server: ServerId, now: Instant) -> io::Result<Option<LinkSocket>> {
+    fn open(
+        &self,
+        server: ServerId,
+        addr: SocketAddr,
+        now: Instant,
+    ) -> io::Result<Option<PooledSocket>> {
         let ports = &self.shared.burned_ports;
         if !ports.admits(server, now) {
             return Ok(None);
@@ -185,8 +195,7 @@ impl SocketPool {
         self.make_room();
         let mut burned = Vec::new();
         while burned.len() < PORT_TRIES {
-            let addr = self.addr(server);
-            let socket = LinkSocket::connect(server, addr, &self.open, self.sockets_max)?;
+            let socket = PooledSocket::connect(server, addr, &self.open, self.sockets_max)?;
             if !ports.is_burned(server, socket.port()) {
                 return Ok(Some(socket));
             }
@@ -208,7 +217,8 @@ impl SocketPool {
         let idle = match &overdue {
             Some(_) => None,
             None => {
-                let fullest = state.idle.iter_mut().max_by_key(|idle| idle.len());
+                let idle = state.idle.iter_mut().map(|(_, idle)| idle);
+                let fullest = idle.max_by_key(|idle| idle.len());
                 fullest.and_then(VecDeque::pop_front)
             }
         };

@@ -26,20 +26,21 @@ impl OpenSockets {
 
 /// A socket connected to one server, so that the system drops what comes from anyone else. It is
 /// counted while it is open.
-pub(in crate::net) struct LinkSocket {
+pub(in crate::net) struct PooledSocket {
     socket: UdpSocket,
     server: ServerId,
+    addr: SocketAddr,
     port: u16,
     open: OpenSockets,
 }
 
-impl Drop for LinkSocket {
+impl Drop for PooledSocket {
     fn drop(&mut self) {
         self.open.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl LinkSocket {
+impl PooledSocket {
     /// Connects a socket to `server`. Fails if `sockets_max` are open.
     pub(super) fn connect(
         server: ServerId,
@@ -59,6 +60,7 @@ impl LinkSocket {
         Ok(Self {
             socket,
             server,
+            addr,
             port,
             open: open.clone(),
         })
@@ -68,6 +70,12 @@ impl LinkSocket {
         self.server
     }
 
+    /// The server's address.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The port at this end.
     pub(super) fn port(&self) -> u16 {
         self.port
     }
