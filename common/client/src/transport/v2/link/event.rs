@@ -9,7 +9,7 @@ use dkvs_common::wire::v2::reply::Reply;
 
 /// What happened to a request, which its token names, or to the server.
 #[derive(Debug)]
-pub enum Event<T> {
+pub enum LinkEvent<T> {
     /// The server answered a request. An upload ends with the answer to its last message.
     Reply {
         /// The request's token.
@@ -65,7 +65,7 @@ pub enum Event<T> {
 
 /// Names an open request, so that the caller can abandon it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ticket {
+pub enum RequestHandle {
     /// A request of one message.
     Request(RequestId),
     /// An upload or a fetch.

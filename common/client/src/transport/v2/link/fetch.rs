@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::assembly::{Assembly, Mismatch};
 use super::block_range::BlockRange;
-use super::event::Event;
+use super::event::LinkEvent;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::wire::v2::message::{REPLY_HEAD_BYTES, RequestId};
@@ -97,13 +97,13 @@ impl Fetch {
     }
 
     /// The value, if it is complete and matches its digest.
-    pub(super) fn finish<T>(self, token: T) -> Event<T> {
+    pub(super) fn finish<T>(self, token: T) -> LinkEvent<T> {
         if !self.assembly.is_complete() {
             return self.give_up(token);
         }
         match self.assembly.finish(&self.key) {
-            Ok(value) => Event::Fetched { token, value },
-            Err(Mismatch) => Event::FetchFailed {
+            Ok(value) => LinkEvent::Fetched { token, value },
+            Err(Mismatch) => LinkEvent::FetchFailed {
                 token,
                 assembly: None,
             },
@@ -111,10 +111,10 @@ impl Fetch {
     }
 
     /// Ends without the value, for another server to supply the missing blocks.
-    pub(super) fn give_up<T>(self, token: T) -> Event<T> {
+    pub(super) fn give_up<T>(self, token: T) -> LinkEvent<T> {
         let mut assembly = self.assembly;
         assembly.requeue_outstanding();
         let assembly = Some(assembly);
-        Event::FetchFailed { token, assembly }
+        LinkEvent::FetchFailed { token, assembly }
     }
 }

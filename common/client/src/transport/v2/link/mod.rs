@@ -31,10 +31,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::peer::{Config, Counters, Incarnation, Peer, PeerEvent, RequestError, Speaks};
+use super::peer::{
+    Incarnation, Peer, PeerConfig, PeerCounters, PeerEvent, PeerVersion, RequestError,
+};
 use assembly::Assembly;
 use block_range::BlockRange;
-pub use event::{Event, Ticket};
+pub use event::{LinkEvent, RequestHandle};
 use fetch::Fetch;
 pub use lengths::{MESSAGE_BYTES_CERTAIN, put_key_bytes_max};
 pub use transfers::{TRANSFERS_AT_ONCE, TRANSFERS_MAX};
@@ -58,7 +60,7 @@ pub const STALL: Duration = Duration::from_millis(50);
 pub struct Link<T> {
     peer: Peer<Purpose<T>>,
     transfers: Transfers<T>,
-    events: VecDeque<Event<T>>,
+    events: VecDeque<LinkEvent<T>>,
 }
 
 /// What a request of the peer is for.
@@ -76,7 +78,7 @@ enum Purpose<T> {
 
 impl<T: Copy> Link<T> {
     /// A server that was not met yet; see [`Peer::new`].
-    pub fn new(config: Config, random: u64, now: Instant) -> Self {
+    pub fn new(config: PeerConfig, random: u64, now: Instant) -> Self {
         Self {
             peer: Peer::new(config, random, now),
             // A server tells uploads apart by their numbers, also those of an earlier client at
@@ -87,7 +89,7 @@ impl<T: Copy> Link<T> {
     }
 
     /// The protocol that the server speaks.
-    pub fn speaks(&self) -> Speaks {
+    pub fn speaks(&self) -> PeerVersion {
         self.peer.speaks()
     }
 
@@ -108,7 +110,7 @@ impl<T: Copy> Link<T> {
     }
 
     /// Counts since the link was created.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> PeerCounters {
         self.peer.counters()
     }
 
@@ -145,7 +147,7 @@ impl<T: Copy> Link<T> {
         token: T,
         now: Instant,
         deadline: Instant,
-    ) -> Result<Ticket, RequestError> {
+    ) -> Result<RequestHandle, RequestError> {
         let request = match request {
             Request::Command(ReplicaCommand::Put { key, record })
                 if self.may_be_too_long(&key, &record) =>
@@ -157,12 +159,12 @@ impl<T: Copy> Link<T> {
         };
         let purpose = Purpose::Whole(token);
         let id = self.peer.request(request, purpose, now, deadline)?;
-        Ok(Ticket::Request(id))
+        Ok(RequestHandle::Request(id))
     }
 
     /// Names the trace that a request belongs to. Does nothing for a transfer.
-    pub fn trace(&mut self, handle: Ticket, trace: Trace) {
-        if let Ticket::Request(id) = handle {
+    pub fn trace(&mut self, handle: RequestHandle, trace: Trace) {
+        if let RequestHandle::Request(id) = handle {
             self.peer.trace(id, trace);
         }
     }
@@ -175,7 +177,7 @@ impl<T: Copy> Link<T> {
         token: T,
         now: Instant,
         deadline: Instant,
-    ) -> Result<Ticket, RequestError> {
+    ) -> Result<RequestHandle, RequestError> {
         let fetch = |_| TransferKind::Fetch(Fetch::new(key, assembly));
         self.begin_transfer(token, now, deadline, fetch)
     }
@@ -185,8 +187,8 @@ impl<T: Copy> Link<T> {
     fn may_be_too_long(&self, key: &Key, record: &Record) -> bool {
         let bytes_max = self.peer.message_bytes_max();
         let certain = match self.peer.speaks() {
-            Speaks::V2(_) => bytes_max,
-            Speaks::Unknown | Speaks::V1 => bytes_max.min(MESSAGE_BYTES_CERTAIN),
+            PeerVersion::V2(_) => bytes_max,
+            PeerVersion::Unknown | PeerVersion::V1 => bytes_max.min(MESSAGE_BYTES_CERTAIN),
         };
         Request::put_bytes(key, record) > certain
     }
@@ -197,7 +199,7 @@ impl<T: Copy> Link<T> {
         now: Instant,
         deadline: Instant,
         kind: impl FnOnce(u64) -> TransferKind,
-    ) -> Result<Ticket, RequestError> {
+    ) -> Result<RequestHandle, RequestError> {
         if self.transfers.is_full() {
             return Err(RequestError::TooMany);
         }
@@ -206,15 +208,15 @@ impl<T: Copy> Link<T> {
         }
         self.peer.greet_if_due(now);
         let number = self.transfers.begin(token, deadline, kind);
-        Ok(Ticket::Transfer(number))
+        Ok(RequestHandle::Transfer(number))
     }
 
     /// Abandons a request whose answer the caller does not wait for any more. It is not sent
     /// again; a transfer ends.
-    pub fn abandon(&mut self, handle: Ticket) {
+    pub fn abandon(&mut self, handle: RequestHandle) {
         match handle {
-            Ticket::Request(id) => self.peer.abandon(id),
-            Ticket::Transfer(number) => drop(self.end(number)),
+            RequestHandle::Request(id) => self.peer.abandon(id),
+            RequestHandle::Transfer(number) => drop(self.end(number)),
         }
     }
 
@@ -239,7 +241,7 @@ impl<T: Copy> Link<T> {
             let Some((number, transfer)) = self.transfers.next_turn() else {
                 return false;
             };
-            if !matches!(self.peer.speaks(), Speaks::V2(_)) {
+            if !matches!(self.peer.speaks(), PeerVersion::V2(_)) {
                 return false;
             }
             let message_bytes_max = self.peer.message_bytes_max();
@@ -275,9 +277,9 @@ impl<T: Copy> Link<T> {
 
     fn fail(&mut self, number: u64, error: RequestError) {
         self.end_with(number, |token| match error {
-            RequestError::TooLong { .. } => Event::TooLong { token },
-            RequestError::Unreachable => Event::Unreachable { token, sent: false },
-            RequestError::TooMany => Event::Reply {
+            RequestError::TooLong { .. } => LinkEvent::TooLong { token },
+            RequestError::Unreachable => LinkEvent::Unreachable { token, sent: false },
+            RequestError::TooMany => LinkEvent::Reply {
                 token,
                 reply: Reply::Response(ReplicaResponse::Refused(Refusal::Busy)),
                 after: None,
@@ -314,7 +316,7 @@ impl<T: Copy> Link<T> {
         self.peer.handle_timeout(now);
         self.handle_events(now);
         for number in self.transfers.due(now, self.stall()) {
-            self.end_with(number, |token| Event::Expired { token });
+            self.end_with(number, |token| LinkEvent::Expired { token });
         }
     }
 
@@ -324,7 +326,7 @@ impl<T: Copy> Link<T> {
     }
 
     /// The next event, in order.
-    pub fn poll_event(&mut self) -> Option<Event<T>> {
+    pub fn poll_event(&mut self) -> Option<LinkEvent<T>> {
         self.events.pop_front()
     }
 
@@ -338,23 +340,23 @@ impl<T: Copy> Link<T> {
                     was_repeated,
                 } => self.handle_reply(token, reply, after, was_repeated, now),
                 PeerEvent::Expired { token } => {
-                    self.end_purpose(token, |token| Event::Expired { token });
+                    self.end_purpose(token, |token| LinkEvent::Expired { token });
                 }
                 PeerEvent::NotV2 { token } => {
-                    self.end_purpose(token, |token| Event::NotV2 { token });
+                    self.end_purpose(token, |token| LinkEvent::NotV2 { token });
                 }
                 PeerEvent::Unreachable { token, sent } => {
-                    self.end_purpose(token, |token| Event::Unreachable { token, sent });
+                    self.end_purpose(token, |token| LinkEvent::Unreachable { token, sent });
                 }
                 PeerEvent::TooLong { token } => {
-                    self.end_purpose(token, |token| Event::TooLong { token });
+                    self.end_purpose(token, |token| LinkEvent::TooLong { token });
                 }
-                PeerEvent::Restarted => self.events.push_back(Event::Restarted),
+                PeerEvent::Restarted => self.events.push_back(LinkEvent::Restarted),
             }
         }
-        if self.peer.speaks() == Speaks::V1 {
+        if self.peer.speaks() == PeerVersion::V1 {
             for number in self.transfers.numbers() {
-                self.end_with(number, |token| Event::NotV2 { token });
+                self.end_with(number, |token| LinkEvent::NotV2 { token });
             }
         }
     }
@@ -370,7 +372,7 @@ impl<T: Copy> Link<T> {
         let (number, block) = match purpose {
             Purpose::Part { transfer, block } => (transfer, block),
             Purpose::Whole(token) => {
-                return self.events.push_back(Event::Reply {
+                return self.events.push_back(LinkEvent::Reply {
                     token,
                     reply,
                     after: Some(after),
@@ -383,7 +385,7 @@ impl<T: Copy> Link<T> {
         };
         match transfer.handle_reply(block, reply, now) {
             TransferProgress::Abandon(ids) => ids.into_iter().for_each(|id| self.peer.abandon(id)),
-            TransferProgress::Uploaded(reply) => self.end_with(number, |token| Event::Reply {
+            TransferProgress::Uploaded(reply) => self.end_with(number, |token| LinkEvent::Reply {
                 token,
                 reply,
                 after: None,
@@ -400,7 +402,7 @@ impl<T: Copy> Link<T> {
 
     /// A request of the peer has ended without a reply, and with it the transfer that it is part
     /// of.
-    fn end_purpose(&mut self, purpose: Purpose<T>, event: impl FnOnce(T) -> Event<T>) {
+    fn end_purpose(&mut self, purpose: Purpose<T>, event: impl FnOnce(T) -> LinkEvent<T>) {
         match purpose {
             Purpose::Whole(token) => self.events.push_back(event(token)),
             Purpose::Part { transfer, .. } => self.end_with(transfer, event),
@@ -408,7 +410,7 @@ impl<T: Copy> Link<T> {
     }
 
     /// Ends an upload with `event`, or a fetch with the blocks that have arrived.
-    fn end_with(&mut self, number: u64, event: impl FnOnce(T) -> Event<T>) {
+    fn end_with(&mut self, number: u64, event: impl FnOnce(T) -> LinkEvent<T>) {
         let transfer = self.end(number);
         self.events
             .extend(transfer.map(|transfer| transfer.end_with(event)));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::block_range::BlockRange;
-use super::event::Event;
+use super::event::LinkEvent;
 use super::fetch::Fetch;
 use super::upload::{TooLong, Upload, UploadProgress};
 use dkvs_common::wire::v2::message::RequestId;
@@ -212,7 +212,7 @@ impl<T> Transfer<T> {
     }
 
     /// Ends with `event`, or, if it is a fetch, with the blocks that have arrived.
-    pub(super) fn end_with(self, event: impl FnOnce(T) -> Event<T>) -> Event<T> {
+    pub(super) fn end_with(self, event: impl FnOnce(T) -> LinkEvent<T>) -> LinkEvent<T> {
         match self.kind {
             TransferKind::Upload(_) => event(self.token),
             TransferKind::Fetch(fetch) => fetch.give_up(self.token),
@@ -220,7 +220,7 @@ impl<T> Transfer<T> {
     }
 
     /// The value of a fetch that has ended; nothing for an upload.
-    pub(super) fn into_fetched(self) -> Option<Event<T>> {
+    pub(super) fn into_fetched(self) -> Option<LinkEvent<T>> {
         match self.kind {
             TransferKind::Upload(_) => None,
             TransferKind::Fetch(fetch) => Some(fetch.finish(self.token)),

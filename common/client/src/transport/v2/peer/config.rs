@@ -11,7 +11,7 @@ pub const DATAGRAM_BYTES_MIN: usize = 512;
 
 /// What a client knows before its first exchange with a server.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct PeerConfig {
     /// The longest datagram to send, in bytes.
     pub datagram_bytes_max: usize,
     /// The most bytes in flight: what the system buffers until the client receives it.

@@ -2,7 +2,7 @@
 
 /// Counts since the peer was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
+pub struct PeerCounters {
     /// Requests sent for the first time.
     pub sent: u64,
     /// Requests sent again.

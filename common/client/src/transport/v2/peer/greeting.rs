@@ -43,7 +43,7 @@ pub const UNREACHABLE_REST: Duration = Duration::from_millis(10);
 
 /// The protocol that a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speaks {
+pub enum PeerVersion {
     /// It has not answered a greeting yet.
     Unknown,
     /// DKVS/2, with what the server announced.
@@ -65,7 +65,7 @@ pub struct Incarnation {
 /// Greets a server and keeps what the answers show.
 #[derive(Debug)]
 pub(super) struct Greeter {
-    version: Speaks,
+    version: PeerVersion,
     under_way: Option<Attempt>,
     /// When a server in use has to be greeted again.
     next_at: Instant,
@@ -104,7 +104,7 @@ pub(super) struct Answer {
 impl Greeter {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            version: Speaks::Unknown,
+            version: PeerVersion::Unknown,
             under_way: None,
             next_at: now,
             v1_greetings: 0,
@@ -114,12 +114,12 @@ impl Greeter {
         }
     }
 
-    pub(super) fn version(&self) -> Speaks {
+    pub(super) fn version(&self) -> PeerVersion {
         self.version
     }
 
     pub(super) fn is_v2(&self) -> bool {
-        matches!(self.version, Speaks::V2(_))
+        matches!(self.version, PeerVersion::V2(_))
     }
 
     /// Whether a server that spoke DKVS/2, and was reachable ever since, now answers by DKVS/1.
@@ -146,7 +146,7 @@ impl Greeter {
     /// Greets the server for a new request. A server of DKVS/1 is greeted for each one, since
     /// nothing else would show that it has been upgraded.
     pub(super) fn greet_for_request(&mut self, ids: &mut RequestIds, now: Instant) {
-        if self.version == Speaks::V1 && self.under_way.is_none() {
+        if self.version == PeerVersion::V1 && self.under_way.is_none() {
             self.greet_at(now, ids);
         } else {
             self.greet_if_due(ids, now);
@@ -219,7 +219,7 @@ impl Greeter {
                 known_since: now,
             });
         }
-        self.version = Speaks::V2(*greeting);
+        self.version = PeerVersion::V2(*greeting);
         Some(Answer {
             round_trip: first_sent.map(|sent| now.saturating_duration_since(sent)),
             session: greeting.session,
@@ -247,19 +247,19 @@ impl Greeter {
         if self.is_v2() && !is_believed {
             return false;
         }
-        if self.v1_greetings < V1_GREETINGS && self.version != Speaks::V1 && !is_believed {
+        if self.v1_greetings < V1_GREETINGS && self.version != PeerVersion::V1 && !is_believed {
             // DKVS/2 may still answer this greeting, or the next one.
             self.greet_at(now + V1_PAUSE, ids);
             return false;
         }
-        self.version = Speaks::V1;
+        self.version = PeerVersion::V1;
         self.under_way = None;
         true
     }
 
     /// Nothing listens at the port: the next process there may be another program.
     pub(super) fn handle_unreachable(&mut self, now: Instant) {
-        self.version = Speaks::Unknown;
+        self.version = PeerVersion::Unknown;
         self.v1_greetings = 0;
         self.v1_answered.clear();
         self.under_way = None;
@@ -379,7 +379,7 @@ mod tests {
                 .handle_reply(id, &done, greeted.now)
                 .is_none()
         );
-        assert_eq!(greeted.greeter.version(), Speaks::Unknown);
+        assert_eq!(greeted.greeter.version(), PeerVersion::Unknown);
         assert!(greeted.greeter.awaits(id));
     }
 
@@ -396,7 +396,7 @@ mod tests {
             greeted.now += V1_PAUSE;
             assert_eq!(greeted.send(), !is_v1);
         }
-        assert_eq!(greeted.greeter.version(), Speaks::V1);
+        assert_eq!(greeted.greeter.version(), PeerVersion::V1);
     }
 
     #[test]

@@ -52,13 +52,13 @@ use dkvs_common::wire::v2::message::{RequestId, next_reply};
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
-pub use config::{Config, DATAGRAM_BYTES_MIN};
-pub use counters::Counters;
+pub use config::{DATAGRAM_BYTES_MIN, PeerConfig};
+pub use counters::PeerCounters;
 use encoding::EncodedRequest;
 pub use event::{PeerEvent, REQUESTS_MAX, RequestError};
 use greeting::Greeter;
 pub use greeting::{
-    GREETING_INTERVAL, Incarnation, Speaks, UNREACHABLE_REST, V1_GREETINGS, V1_PAUSE,
+    GREETING_INTERVAL, Incarnation, PeerVersion, UNREACHABLE_REST, V1_GREETINGS, V1_PAUSE,
 };
 use request_ids::RequestIds;
 use requests::{OpenRequest, OpenRequests};
@@ -77,13 +77,13 @@ pub struct Peer<T> {
     ids: RequestIds,
     timer: RetransmissionTimer,
     /// The counts of datagrams.
-    counters: Counters,
+    counters: PeerCounters,
 }
 
 impl<T: Copy> Peer<T> {
     /// A server that was not met yet. `random` makes the request ids unguessable and spreads
     /// retransmissions; two peers must not be given the same.
-    pub fn new(config: Config, random: u64, now: Instant) -> Self {
+    pub fn new(config: PeerConfig, random: u64, now: Instant) -> Self {
         let window = Window::new(config.datagram_bytes_max, config.window_bytes_max);
         Self {
             datagram_bytes_max: config.datagram_bytes_max,
@@ -93,12 +93,12 @@ impl<T: Copy> Peer<T> {
             session: Session::new(config.epoch, config.keys),
             ids: RequestIds::starting_at(random),
             timer: RetransmissionTimer::new(random),
-            counters: Counters::default(),
+            counters: PeerCounters::default(),
         }
     }
 
     /// The protocol that the server speaks.
-    pub fn speaks(&self) -> Speaks {
+    pub fn speaks(&self) -> PeerVersion {
         self.greeter.version()
     }
 
@@ -124,8 +124,8 @@ impl<T: Copy> Peer<T> {
     }
 
     /// Counts since the peer was created.
-    pub fn counters(&self) -> Counters {
-        Counters {
+    pub fn counters(&self) -> PeerCounters {
+        PeerCounters {
             unreachable: self.counters.unreachable,
             datagrams_sent: self.counters.datagrams_sent,
             damaged: self.counters.damaged,
@@ -179,7 +179,7 @@ impl<T: Copy> Peer<T> {
         let message = EncodedRequest::new(id, request);
         let message_bytes = message.message_bytes();
         let message_bytes_max = self.message_bytes_max();
-        let may_speak_v1 = self.is_v1_asked && self.greeter.version() == Speaks::Unknown;
+        let may_speak_v1 = self.is_v1_asked && self.greeter.version() == PeerVersion::Unknown;
         if message_bytes > message_bytes_max && !may_speak_v1 {
             return Err(RequestError::TooLong {
                 message_bytes,
@@ -252,7 +252,7 @@ impl<T: Copy> Peer<T> {
 
     fn datagram_bytes_max(&self) -> usize {
         match self.greeter.version() {
-            Speaks::V2(greeting) => usize::from(greeting.datagram_bytes_max)
+            PeerVersion::V2(greeting) => usize::from(greeting.datagram_bytes_max)
                 .min(self.datagram_bytes_max)
                 .max(DATAGRAM_BYTES_MIN),
             _ => self.datagram_bytes_max,

@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::counters::Counters;
+use super::counters::PeerCounters;
 use super::encoding::EncodedRequest;
 use super::event::PeerEvent;
 use super::retransmission::RetransmissionTimer;
@@ -38,7 +38,7 @@ pub(super) struct OpenRequests<T> {
     window: Window,
     budget: RetryBudget,
     events: VecDeque<PeerEvent<T>>,
-    counters: Counters,
+    counters: PeerCounters,
 }
 
 /// One request without a reply.
@@ -109,7 +109,7 @@ impl<T: Copy> OpenRequests<T> {
             window,
             budget: RetryBudget::default(),
             events: VecDeque::new(),
-            counters: Counters::default(),
+            counters: PeerCounters::default(),
         }
     }
 
@@ -126,7 +126,7 @@ impl<T: Copy> OpenRequests<T> {
     }
 
     /// The counts of requests; those of datagrams are zero.
-    pub(super) fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> PeerCounters {
         self.counters
     }
 

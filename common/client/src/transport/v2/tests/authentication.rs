@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::link::Event;
-use super::super::peer::{Config, Speaks};
+use super::super::link::LinkEvent;
+use super::super::peer::{PeerConfig, PeerVersion};
 use super::fixtures::{CLIENT, SECOND, config};
 use super::world::{Faults, World};
 use dkvs_common::wire::v2::keys::Keys;
@@ -21,8 +21,8 @@ fn keys(text: &str) -> Arc<Keys> {
     Arc::new(Keys::parse("test", text.as_bytes()).unwrap())
 }
 
-fn with_keys(text: &str) -> Config {
-    Config {
+fn with_keys(text: &str) -> PeerConfig {
+    PeerConfig {
         keys: Some((keys(text), CLIENT)),
         ..config()
     }
@@ -81,8 +81,8 @@ fn with_keys_unauthenticated_replies_are_ignored() {
         world.run(world.now + 2 * SECOND);
         assert!(matches!(
             world.events[..],
-            [(_, Event::Expired { token: 1 })]
+            [(_, LinkEvent::Expired { token: 1 })]
         ));
-        assert_eq!(world.link.speaks(), Speaks::Unknown);
+        assert_eq!(world.link.speaks(), PeerVersion::Unknown);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::super::peer::Config;
+use super::super::peer::PeerConfig;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
@@ -12,8 +12,8 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 4_000);
 
-pub(super) fn config() -> Config {
-    Config {
+pub(super) fn config() -> PeerConfig {
+    PeerConfig {
         datagram_bytes_max: 1_200,
         window_bytes_max: 4 << 20,
         epoch: 7,

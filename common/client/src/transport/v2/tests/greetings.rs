@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::link::Event;
-use super::super::peer::{GREETING_INTERVAL, Incarnation, Speaks, V1_GREETINGS, V1_PAUSE};
+use super::super::link::LinkEvent;
+use super::super::peer::{GREETING_INTERVAL, Incarnation, PeerVersion, V1_GREETINGS, V1_PAUSE};
 use super::fixtures::SECOND;
 use super::server::Server;
 use super::world::{Faults, World};
@@ -35,19 +35,19 @@ fn v1_server_is_recognized_before_any_request_is_sent() {
     assert!(matches!(
         ended[..],
         [
-            Event::NotV2 { token: 0 },
-            Event::NotV2 { token: 1 },
-            Event::NotV2 { token: 2 }
+            LinkEvent::NotV2 { token: 0 },
+            LinkEvent::NotV2 { token: 1 },
+            LinkEvent::NotV2 { token: 2 }
         ]
     ));
-    assert_eq!(world.link.speaks(), Speaks::V1);
+    assert_eq!(world.link.speaks(), PeerVersion::V1);
     assert_eq!(world.server.datagrams, V1_GREETINGS, "greetings alone");
 
     world.server.speaks_v1_only = false;
     world.now += GREETING_INTERVAL;
     world.link.greet_if_due(world.now);
     world.run(world.now + SECOND);
-    assert!(matches!(world.link.speaks(), Speaks::V2(_)));
+    assert!(matches!(world.link.speaks(), PeerVersion::V2(_)));
 }
 
 #[test]
@@ -59,14 +59,14 @@ fn v1_server_is_greeted_again_for_each_request() {
         world.put(token, start + SECOND);
         world.run(start + GREETING_INTERVAL / 5);
         let (_, event) = world.events.last().expect("a request ends in time");
-        assert!(matches!(event, Event::NotV2 { token: ended } if *ended == token));
+        assert!(matches!(event, LinkEvent::NotV2 { token: ended } if *ended == token));
     }
     world.server.speaks_v1_only = false;
     let start = world.now;
     world.put(3, start + SECOND);
     world.run(start + GREETING_INTERVAL / 5);
     let (_, event) = world.events.last().expect("a request ends in time");
-    assert!(matches!(event, Event::Reply { token: 3, .. }));
+    assert!(matches!(event, LinkEvent::Reply { token: 3, .. }));
 }
 
 /// The empty datagrams may be several answers, or copies of one.
@@ -79,9 +79,12 @@ fn server_that_answers_one_greeting_by_both_versions_speaks_v2() {
         for _ in 0..copies {
             world.link.handle_datagram(&bytes::Bytes::new(), world.now);
         }
-        assert_eq!(world.link.speaks(), Speaks::Unknown);
+        assert_eq!(world.link.speaks(), PeerVersion::Unknown);
         world.run(world.now + SECOND);
-        assert!(matches!(world.link.speaks(), Speaks::V2(_)), "{copies}");
+        assert!(
+            matches!(world.link.speaks(), PeerVersion::V2(_)),
+            "{copies}"
+        );
         assert_eq!(world.replied(), BTreeSet::from([1]));
         assert_eq!(world.events.len(), 1);
     }
@@ -102,7 +105,7 @@ fn late_v2_answer_counts_however_many_v1_answers_came_before() {
             if answers.len() > late {
                 break;
             }
-            let speaks_v1 = world.link.speaks() == Speaks::V1;
+            let speaks_v1 = world.link.speaks() == PeerVersion::V1;
             world.now += if speaks_v1 {
                 GREETING_INTERVAL
             } else {
@@ -112,7 +115,7 @@ fn late_v2_answer_counts_however_many_v1_answers_came_before() {
         }
         let answer = answers[answers.len() - late].clone();
         world.link.handle_datagram(&answer, world.now);
-        assert!(matches!(world.link.speaks(), Speaks::V2(_)), "{late}");
+        assert!(matches!(world.link.speaks(), PeerVersion::V2(_)), "{late}");
     }
 }
 
@@ -124,7 +127,7 @@ fn empty_datagram_before_any_greeting_is_no_answer() {
         world.link.handle_datagram(&bytes::Bytes::new(), world.now);
         world.run(world.now + V1_PAUSE);
     }
-    assert!(matches!(world.link.speaks(), Speaks::V2(_)));
+    assert!(matches!(world.link.speaks(), PeerVersion::V2(_)));
 }
 
 #[test]
@@ -136,7 +139,7 @@ fn v2_server_counts_as_v1_only_after_its_port_was_unreachable() {
         world.link.handle_datagram(&bytes::Bytes::new(), world.now);
     }
     world.run(world.now + SECOND);
-    assert!(matches!(world.link.speaks(), Speaks::V2(_)));
+    assert!(matches!(world.link.speaks(), PeerVersion::V2(_)));
     assert_eq!(world.replied(), BTreeSet::from([1]));
     assert_eq!(world.events.len(), 1);
 
@@ -146,17 +149,17 @@ fn v2_server_counts_as_v1_only_after_its_port_was_unreachable() {
         world.put(token, world.now + SECOND);
         world.run(world.now + SECOND);
         let (_, event) = world.events.last().unwrap();
-        assert!(matches!(event, Event::Expired { token: ended } if *ended == token));
+        assert!(matches!(event, LinkEvent::Expired { token: ended } if *ended == token));
     }
     assert!(world.link.is_downgraded());
-    assert!(matches!(world.link.speaks(), Speaks::V2(_)));
+    assert!(matches!(world.link.speaks(), PeerVersion::V2(_)));
 
     world.link.handle_unreachable(world.now);
     assert!(!world.link.is_downgraded());
     world.run(world.now + SECOND);
     world.put(8, world.now + SECOND);
     world.run(world.now + SECOND);
-    assert_eq!(world.link.speaks(), Speaks::V1);
+    assert_eq!(world.link.speaks(), PeerVersion::V1);
 }
 
 proptest! {
@@ -176,7 +179,7 @@ proptest! {
             world.run(start + Duration::from_millis(at));
             world.put(token, world.now + SECOND);
             world.link.handle_datagram(&bytes::Bytes::new(), world.now);
-            prop_assert!(matches!(world.link.speaks(), Speaks::V2(_)));
+            prop_assert!(matches!(world.link.speaks(), PeerVersion::V2(_)));
         }
     }
 }
@@ -227,7 +230,7 @@ fn restart_is_noticed_by_the_boot_id_within_a_second_of_use() {
     while world
         .events
         .iter()
-        .all(|(_, event)| !matches!(event, Event::Restarted))
+        .all(|(_, event)| !matches!(event, LinkEvent::Restarted))
     {
         world.put(1, world.now + SECOND);
         world.run(world.now + Duration::from_millis(50));

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::link::{Event, Ticket};
+use super::super::link::{LinkEvent, RequestHandle};
 use super::super::peer::round_trip::RTO_INITIAL;
-use super::super::peer::{GREETING_INTERVAL, REQUESTS_MAX, RequestError, Speaks, UNREACHABLE_REST};
+use super::super::peer::{
+    GREETING_INTERVAL, PeerVersion, REQUESTS_MAX, RequestError, UNREACHABLE_REST,
+};
 use super::fixtures::{SECOND, key};
 use super::world::{Faults, World};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
@@ -28,7 +30,7 @@ fn requests_of_one_turn_share_a_datagram_and_so_do_their_replies() {
     assert_eq!(world.link.round_trip(), Some(Duration::from_micros(200)));
     assert!(matches!(
         world.link.speaks(),
-        Speaks::V2(Greeting { boot_id: 1, .. })
+        PeerVersion::V2(Greeting { boot_id: 1, .. })
     ));
 }
 
@@ -73,7 +75,7 @@ fn a_silent_server_costs_a_few_retransmissions_and_every_request_expires_at_its_
     for (at, event) in &world.events {
         assert_eq!(*at, start + SECOND);
         match event {
-            Event::Expired { token } => assert!(expired.insert(*token)),
+            LinkEvent::Expired { token } => assert!(expired.insert(*token)),
             other => panic!("{other:?}"),
         }
     }
@@ -128,7 +130,7 @@ fn attestation_is_requested_until_it_is_answered() {
     world.faults = Faults::default();
     world.run(deadline);
     let answers = world.events.iter().map(|(_, event)| match event {
-        Event::Reply { token, reply, .. } => (*token, reply.clone()),
+        LinkEvent::Reply { token, reply, .. } => (*token, reply.clone()),
         other => panic!("{other:?}"),
     });
     let absent = Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO });
@@ -152,17 +154,17 @@ fn unreachable_port_ends_open_requests_and_reports_which_were_sent() {
     assert!(matches!(
         ends[..],
         [
-            Event::Unreachable {
+            LinkEvent::Unreachable {
                 token: 1,
                 sent: true
             },
-            Event::Unreachable {
+            LinkEvent::Unreachable {
                 token: 2,
                 sent: false
             },
         ]
     ));
-    assert_eq!(world.link.speaks(), Speaks::Unknown);
+    assert_eq!(world.link.speaks(), PeerVersion::Unknown);
 
     let refused = world
         .link
@@ -242,8 +244,8 @@ fn request_beyond_the_announced_limit_is_reported() {
     assert!(matches!(
         ends[..],
         [
-            Event::TooLong { token: 1 },
-            Event::Reply {
+            LinkEvent::TooLong { token: 1 },
+            LinkEvent::Reply {
                 token: 2,
                 reply: Reply::Response(ReplicaResponse::Done),
                 ..
@@ -258,7 +260,7 @@ fn request_beyond_the_limit_is_reported_though_nothing_else_is_open() {
     world.run(world.now + SECOND / 2);
     let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
     assert!(
-        matches!(ends[..], [Event::TooLong { token: 1 }]),
+        matches!(ends[..], [LinkEvent::TooLong { token: 1 }]),
         "{ends:?}"
     );
 }
@@ -281,7 +283,7 @@ proptest! {
         for number in 0..requests {
             let deadline = world.now + Duration::from_millis(300);
             let handle = world.put(number, deadline);
-            prop_assert!(matches!(handle, Ticket::Request(_)));
+            prop_assert!(matches!(handle, RequestHandle::Request(_)));
             let pause = Duration::from_micros(world.random(3_000));
             world.run(world.now + pause);
         }
@@ -289,12 +291,12 @@ proptest! {
         let mut ended = BTreeSet::new();
         for (_, event) in &world.events {
             match event {
-                Event::Reply { token, reply, .. } => {
+                LinkEvent::Reply { token, reply, .. } => {
                     prop_assert!(ended.insert(*token));
                     prop_assert_eq!(reply, &Reply::Response(ReplicaResponse::Done));
                     prop_assert!(world.server.pairs.contains_key(&key(*token)));
                 }
-                Event::Expired { token } => prop_assert!(ended.insert(*token)),
+                LinkEvent::Expired { token } => prop_assert!(ended.insert(*token)),
                 other => prop_assert!(false, "{:?}", other),
             }
         }

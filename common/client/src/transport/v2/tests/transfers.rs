@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::link::Event;
+use super::super::link::LinkEvent;
 use super::super::link::assembly::Assembly;
 use super::fixtures::{SECOND, key, record};
 use super::server::Server;
@@ -46,7 +46,7 @@ fn fetching(world: &mut World, bytes: usize) {
 
 fn fetched(world: &World) -> Option<&Value> {
     world.events.iter().find_map(|(_, event)| match event {
-        Event::Fetched { token: 9, value } => Some(value),
+        LinkEvent::Fetched { token: 9, value } => Some(value),
         _ => None,
     })
 }
@@ -156,7 +156,7 @@ fn stalled_fetch_is_given_up_and_finished_elsewhere() {
     world.run(died + SECOND);
     let (at, event) = world.events.pop().unwrap();
     assert!(at < died + SECOND / 4);
-    let Event::FetchFailed {
+    let LinkEvent::FetchFailed {
         token: 9,
         assembly: Some(assembly),
     } = event
@@ -194,7 +194,7 @@ fn missing_version_ends_the_fetch() {
         world.events[..],
         [(
             _,
-            Event::FetchFailed {
+            LinkEvent::FetchFailed {
                 token: 9,
                 assembly: Some(_)
             }
@@ -214,7 +214,7 @@ fn value_that_does_not_match_its_digest_is_not_returned() {
         world.events[..],
         [(
             _,
-            Event::FetchFailed {
+            LinkEvent::FetchFailed {
                 token: 9,
                 assembly: None
             }
@@ -235,14 +235,14 @@ fn an_unreachable_server_ends_transfers_too() {
         [
             (
                 _,
-                Event::FetchFailed {
+                LinkEvent::FetchFailed {
                     token: 9,
                     assembly: Some(_)
                 }
             ),
             (
                 _,
-                Event::Unreachable {
+                LinkEvent::Unreachable {
                     token: 2,
                     sent: true
                 }
@@ -250,14 +250,14 @@ fn an_unreachable_server_ends_transfers_too() {
         ] | [
             (
                 _,
-                Event::Unreachable {
+                LinkEvent::Unreachable {
                     token: 2,
                     sent: true
                 }
             ),
             (
                 _,
-                Event::FetchFailed {
+                LinkEvent::FetchFailed {
                     token: 9,
                     assembly: Some(_)
                 }
@@ -295,7 +295,7 @@ proptest! {
         let mut ended = BTreeSet::new();
         for (_, event) in &world.events {
             match event {
-                Event::Reply { token, reply, .. } => {
+                LinkEvent::Reply { token, reply, .. } => {
                     prop_assert!(ended.insert(*token));
                     prop_assert!(matches!(reply, Reply::Response(ReplicaResponse::Done) | Reply::Response(ReplicaResponse::Refused(Refusal::Busy))), "{:?}", reply);
                     if *reply == Reply::Response(ReplicaResponse::Done) {
@@ -303,14 +303,14 @@ proptest! {
                         prop_assert_eq!(&world.server.pairs[&key(*token)], &record(*token, long(bytes)));
                     }
                 }
-                Event::Fetched { token, value } => {
+                LinkEvent::Fetched { token, value } => {
                     prop_assert!(ended.insert(*token));
                     prop_assert_eq!(value.as_bytes(), long(50_000));
                 }
-                Event::FetchFailed { token, .. } | Event::Expired { token } => {
+                LinkEvent::FetchFailed { token, .. } | LinkEvent::Expired { token } => {
                     prop_assert!(ended.insert(*token));
                 }
-                Event::Restarted => {}
+                LinkEvent::Restarted => {}
                 other => prop_assert!(false, "{:?}", other),
             }
         }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::link::{Event, Link, Ticket};
-use super::super::peer::Config;
+use super::super::link::{Link, LinkEvent, RequestHandle};
+use super::super::peer::PeerConfig;
 use super::fixtures::{config, key, record};
 use super::server::Server;
 use crate::testing::start_of_time;
@@ -42,7 +42,7 @@ pub(super) struct World {
     /// By arrival and by number, which keeps datagrams of one instant apart: where they go.
     pub(super) underway: BTreeMap<(Instant, u64), (Side, Bytes)>,
     pub(super) number: u64,
-    pub(super) events: Vec<(Instant, Event<u64>)>,
+    pub(super) events: Vec<(Instant, LinkEvent<u64>)>,
     pub(super) datagrams_sent: u64,
 }
 
@@ -57,7 +57,7 @@ impl World {
         Self::with(config(), seed, faults)
     }
 
-    pub(super) fn with(config: Config, seed: u64, faults: Faults) -> Self {
+    pub(super) fn with(config: PeerConfig, seed: u64, faults: Faults) -> Self {
         let now = start_of_time();
         Self {
             now,
@@ -144,7 +144,7 @@ impl World {
         }
     }
 
-    pub(super) fn put(&mut self, number: u64, deadline: Instant) -> Ticket {
+    pub(super) fn put(&mut self, number: u64, deadline: Instant) -> RequestHandle {
         self.put_value(number, vec![b'v'; 32], deadline)
     }
 
@@ -154,7 +154,12 @@ impl World {
         }
     }
 
-    pub(super) fn put_value(&mut self, number: u64, value: Vec<u8>, deadline: Instant) -> Ticket {
+    pub(super) fn put_value(
+        &mut self,
+        number: u64,
+        value: Vec<u8>,
+        deadline: Instant,
+    ) -> RequestHandle {
         let key = key(number);
         let record = record(number, value);
         self.link
@@ -170,7 +175,7 @@ impl World {
     /// The tokens of what was answered.
     pub(super) fn replied(&self) -> BTreeSet<u64> {
         let replied = self.events.iter().filter_map(|(_, event)| match event {
-            Event::Reply { token, .. } => Some(*token),
+            LinkEvent::Reply { token, .. } => Some(*token),
             _ => None,
         });
         replied.collect()
