@@ -24,7 +24,7 @@
 use std::time::{Duration, Instant};
 
 use crate::transport::link::MESSAGE_BYTES_CERTAIN;
-use crate::transport::peer::Speaks;
+use crate::transport::peer::PeerVersion;
 use crate::transport::put_key_bytes_max;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
@@ -333,18 +333,18 @@ impl Core {
     ) -> ServerCapability {
         let met = met.iter().find(|(met, _)| *met == server);
         match (self.speaks(server), met) {
-            (Speaks::V2(greeting), _) => ServerCapability::V2 {
+            (PeerVersion::V2(greeting), _) => ServerCapability::V2 {
                 message_bytes_max: self.message_bytes_max(server),
                 value_bytes_max: greeting.value_bytes_max,
                 full_bytes: None,
             },
-            (Speaks::V1, _) if requires_tags || self.config.protocol == Protocol::V2 => {
+            (PeerVersion::V1, _) if requires_tags || self.config.protocol == Protocol::V2 => {
                 ServerCapability::NotV2
             }
-            (Speaks::V1, _) => ServerCapability::V1,
-            (Speaks::Unknown, Some((_, Met::Away))) => ServerCapability::Away,
-            (Speaks::Unknown, Some((_, Met::Done))) => ServerCapability::Unknown,
-            (Speaks::Unknown, _) => match self.servers.incarnation(server) {
+            (PeerVersion::V1, _) => ServerCapability::V1,
+            (PeerVersion::Unknown, Some((_, Met::Away))) => ServerCapability::Away,
+            (PeerVersion::Unknown, Some((_, Met::Done))) => ServerCapability::Unknown,
+            (PeerVersion::Unknown, _) => match self.servers.incarnation(server) {
                 Some(_) => ServerCapability::Lost,
                 None => ServerCapability::Unmet,
             },

@@ -26,7 +26,7 @@ use super::operation::{
 };
 use super::request::{InFlight, RequestId, Sent, Token};
 use crate::transport::fetch::Assembly;
-use crate::transport::link::Ticket;
+use crate::transport::link::RequestHandle;
 use crate::transport::peer::RequestError;
 
 /// The part of its time that a listing waits for silent servers is one in this many.
@@ -444,7 +444,7 @@ impl Core {
             attempt: request.attempt,
             command,
         };
-        let begun: Result<Ticket, RequestError> = match self.servers.to(from) {
+        let begun: Result<RequestHandle, RequestError> = match self.servers.to(from) {
             Some(link) => link.fetch(key, assembly, token, now.at, request.deadline),
             None => Err(RequestError::TooMany),
         };

@@ -106,7 +106,7 @@ fn servers_without_tags_are_greeted_though_they_are_not_asked() {
     assert!(read(&mut core, wish, now));
     answer_by_v1(&mut core, &mut now);
     for server in SERVERS {
-        assert!(matches!(core.speaks(server), Speaks::V1));
+        assert!(matches!(core.speaks(server), PeerVersion::V1));
         assert_eq!(core.v1_only(server), Some(V1Only::SinceMet));
     }
 

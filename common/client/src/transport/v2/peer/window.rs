@@ -1,38 +1,38 @@
-//! How many bytes may be on their way to a server, and how many of them for the second time.
+//! How many bytes may be on their way to a server (RFC 8085).
 
 use std::time::{Duration, Instant};
 
 /// The window at the start, in bytes.
-pub const WINDOW_BYTES_INITIAL: usize = 64 << 10;
+pub(super) const WINDOW_BYTES_INITIAL: usize = 64 << 10;
 
-/// The smallest window: a few datagrams of the default size.
-pub const WINDOW_BYTES_MIN: usize = 4 << 10;
+/// The smallest window, in bytes: a few datagrams of the default size.
+pub(super) const WINDOW_BYTES_MIN: usize = 4 << 10;
 
-/// The largest: what a server's socket buffers when it is well set up.
-pub const WINDOW_BYTES_MAX: usize = 4 << 20;
+/// The largest window, in bytes: what the socket of a well configured server buffers.
+pub(super) const WINDOW_BYTES_MAX: usize = 4 << 20;
 
-/// A window in bytes that grows by a datagram a round trip and is halved by a loss (AIMD, as
-/// RFC 8085 asks of whatever is not TCP), at first doubling each round trip.
+/// A congestion window in bytes. It doubles each round trip until the first loss; then it grows by a
+/// datagram a round trip and is halved by a loss (AIMD, which RFC 8085 asks of UDP applications).
 #[derive(Debug, Clone)]
-pub struct Window {
+pub(super) struct Window {
     datagram_bytes: usize,
     bytes_max: usize,
     limit: usize,
     in_flight: usize,
-    /// Below this the window doubles.
+    /// Below this size the window doubles each round trip.
     doubling_below: usize,
-    /// What has been answered and not yet become growth, in bytes times the datagram's.
+    /// Answered bytes times datagram bytes that have not become growth yet.
     credit: usize,
-    /// Losses until then belong to the one that halved the window last.
+    /// Losses until then do not halve the window again.
     recovering_until: Option<Instant>,
-    /// What the window was before that.
+    /// `bytes_max` and `doubling_below` before the last loss.
     before_loss: Option<(usize, usize)>,
 }
 
 impl Window {
-    /// A window for datagrams of up to `datagram_bytes` bytes: at first
-    /// [`WINDOW_BYTES_INITIAL`], or two datagrams if that is more; later at most `limit` bytes.
-    pub fn new(datagram_bytes: usize, limit: usize) -> Self {
+    /// A window for datagrams of up to `datagram_bytes` bytes. It starts with
+    /// [`WINDOW_BYTES_INITIAL`], or two datagrams if that is more, and never exceeds `limit` bytes.
+    pub(super) fn new(datagram_bytes: usize, limit: usize) -> Self {
         let limit = limit.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         Self {
             datagram_bytes,
@@ -46,29 +46,34 @@ impl Window {
         }
     }
 
-    /// Whether `bytes` more may be sent. A window that is empty takes anything.
-    pub fn has_room(&self, bytes: usize) -> bool {
+    /// Forgets what was in flight and what was learned, as [`Self::new`] begins.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.datagram_bytes, self.limit);
+    }
+
+    /// Whether `bytes` more may be sent. With nothing in flight, any number may.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.in_flight == 0 || self.in_flight + bytes <= self.bytes_max
     }
 
-    /// Bytes sent and not yet answered or given up.
-    pub fn in_flight(&self) -> usize {
+    /// Bytes sent and neither answered nor given up.
+    pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
     /// The most that may be in flight.
-    pub fn bytes_max(&self) -> usize {
+    pub(super) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
     /// `bytes` were sent.
-    pub fn sent(&mut self, bytes: usize) {
+    pub(super) fn sent(&mut self, bytes: usize) {
         self.in_flight += bytes;
     }
 
     /// `bytes` were answered.
-    pub fn answered(&mut self, bytes: usize) {
-        // A window that was not used up has not been shown to hold.
+    pub(super) fn answered(&mut self, bytes: usize) {
+        // A window that was hardly used is not known to be sustainable (RFC 7661).
         if self.in_flight * 2 >= self.bytes_max {
             let grown = if self.bytes_max < self.doubling_below {
                 bytes
@@ -83,13 +88,13 @@ impl Window {
         self.given_up(bytes);
     }
 
-    /// `bytes` are not waited for any more.
-    pub fn given_up(&mut self, bytes: usize) {
+    /// `bytes` do not count as in flight any more.
+    pub(super) fn given_up(&mut self, bytes: usize) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
     }
 
-    /// Something was not answered in time. Counts once in a round trip.
-    pub fn lost(&mut self, now: Instant, round_trip: Duration) {
+    /// A request was not answered in time. Halves the window, at most once a round trip.
+    pub(super) fn lost(&mut self, now: Instant, round_trip: Duration) {
         if self.recovering_until.is_some_and(|until| now < until) {
             return;
         }
@@ -99,49 +104,14 @@ impl Window {
         self.doubling_below = self.bytes_max;
     }
 
-    /// What was taken for lost was only late: the window is as it was before, or larger. So a
-    /// server that did not get its turn for a while is not taken for a network that is full
-    /// (in the spirit of Eifel, RFC 3522 and 4015).
-    pub fn was_late(&mut self) {
+    /// The last loss was none: the reply was only late. Undoes the halving, so that a server which
+    /// was not scheduled for a while is not mistaken for a congested network (in the spirit of
+    /// Eifel, RFC 3522 and 4015).
+    pub(super) fn was_late(&mut self) {
         if let Some((bytes_max, doubling_below)) = self.before_loss.take() {
             self.bytes_max = self.bytes_max.max(bytes_max);
             self.doubling_below = self.doubling_below.max(doubling_below);
         }
-    }
-}
-
-/// Allows one request in ten to be sent again, so that a slow cluster is not finished off by its
-/// clients.
-#[derive(Debug, Clone)]
-pub struct RetryBudget {
-    /// In tenths of a retransmission.
-    tenths: u32,
-}
-
-/// What a budget holds at most, and at first: retransmissions.
-const RETRIES_MAX: u32 = 20;
-
-impl Default for RetryBudget {
-    fn default() -> Self {
-        Self {
-            tenths: RETRIES_MAX * 10,
-        }
-    }
-}
-
-impl RetryBudget {
-    /// A request was sent for the first time.
-    pub fn earn(&mut self) {
-        self.tenths = (self.tenths + 1).min(RETRIES_MAX * 10);
-    }
-
-    /// Whether one more may be sent again; if so, it is paid for.
-    pub fn spend(&mut self) -> bool {
-        let can_pay = self.tenths >= 10;
-        if can_pay {
-            self.tenths -= 10;
-        }
-        can_pay
     }
 }
 
@@ -197,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_was_none_is_taken_back_once() {
+    fn spurious_loss_is_undone_once() {
         let mut window = Window::new(DATAGRAM_BYTES, WINDOW_BYTES_MAX);
         let (start, round_trip) = (start_of_time(), Duration::from_millis(10));
         window.lost(start, round_trip);
@@ -225,17 +195,5 @@ mod tests {
             window.answered(100);
         }
         assert_eq!(window.bytes_max(), WINDOW_BYTES_INITIAL);
-    }
-
-    #[test]
-    fn one_request_in_ten_may_be_sent_again() {
-        let mut budget = RetryBudget::default();
-        assert!((0..RETRIES_MAX).all(|_| budget.spend()));
-        assert!(!budget.spend());
-        (0..9).for_each(|_| budget.earn());
-        assert!(!budget.spend());
-        budget.earn();
-        assert!(budget.spend());
-        assert!(!budget.spend());
     }
 }

@@ -1,28 +1,29 @@
-//! How long a server takes to answer, and how long to wait before asking again (RFC 6298).
+//! How long a server takes to answer, and the retransmission timeout that follows (RFC 6298).
 
 use std::time::Duration;
 
-/// The shortest wait before a request is sent again. RFC 6298 asks for a second, which is meant
-/// for the Internet; a storage server on a local network answers in well under a millisecond, and
-/// what shorter waits might do to a slow one is bounded by the retry budget.
-pub const RTO_MIN: Duration = Duration::from_millis(5);
+/// The shortest retransmission timeout. RFC 6298 asks for a second, which suits the Internet. A
+/// storage server on a local network answers in well under a millisecond, and the retry budget
+/// bounds what a short timeout can do to a slow one.
+pub(super) const RTO_MIN: Duration = Duration::from_millis(5);
 
-/// The longest.
-pub const RTO_MAX: Duration = Duration::from_secs(1);
+/// The longest retransmission timeout.
+pub(super) const RTO_MAX: Duration = Duration::from_secs(1);
 
-/// The wait before anything was measured.
-pub const RTO_INITIAL: Duration = Duration::from_millis(50);
+/// The retransmission timeout before the first measurement.
+pub(in crate::transport::v2) const RTO_INITIAL: Duration = Duration::from_millis(50);
 
 /// The smoothed round trip and its variation.
 #[derive(Debug, Clone, Default)]
-pub struct RoundTrip {
+pub(super) struct RoundTrip {
     smoothed: Option<Duration>,
     variation: Duration,
 }
 
 impl RoundTrip {
-    /// Takes a measurement. It has to be unambiguous: of a request that was sent once (Karn).
-    pub fn sample(&mut self, round_trip: Duration) {
+    /// Adds a measurement. It has to be unambiguous: of a request that was sent once (Karn's
+    /// algorithm).
+    pub(super) fn sample(&mut self, round_trip: Duration) {
         match self.smoothed {
             None => {
                 self.smoothed = Some(round_trip);
@@ -36,21 +37,22 @@ impl RoundTrip {
     }
 
     /// The smoothed round trip; none before the first measurement.
-    pub fn smoothed(&self) -> Option<Duration> {
+    pub(super) fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
-    /// How long to wait for a reply before the request is sent again.
-    pub fn timeout(&self) -> Duration {
+    /// The retransmission timeout.
+    pub(super) fn timeout(&self) -> Duration {
         match self.smoothed {
             None => RTO_INITIAL,
             Some(smoothed) => (smoothed + 4 * self.variation).clamp(RTO_MIN, RTO_MAX),
         }
     }
 
-    /// The wait after a request was sent `transmissions` times, doubled each time, and up to a
-    /// quarter longer so that many clients do not ask again at once. `random` is 0 to 255.
-    pub fn backed_off(&self, transmissions: u32, random: u8) -> Duration {
+    /// The wait after a request was sent `transmissions` times. It doubles each time, up to
+    /// [`RTO_MAX`]; `random`, 0 to 255, adds up to a quarter, so that many clients do not retransmit
+    /// at once.
+    pub(super) fn backed_off(&self, transmissions: u32, random: u8) -> Duration {
         let doublings = transmissions.saturating_sub(1).min(16);
         let wait = self.timeout().saturating_mul(1 << doublings).min(RTO_MAX);
         wait + wait * u32::from(random) / 1_024

@@ -1,22 +1,14 @@
-//! A link against a server on virtual time, over a network that loses, repeats, reorders, delays
-//! and damages datagrams.
+//! A server of DKVS/2, or of DKVS/1, that stores in memory.
 
-mod requests;
-mod transfers;
-
-use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::link::{Event, Link, Ticket};
-use super::peer::Config;
-use crate::testing::start_of_time;
+use super::fixtures::CLIENT;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::model::Durability;
-use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::model::{Durability, Refusal, ReplicaCommand, ReplicaResponse};
+use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, Proof, Sender};
 use dkvs_common::wire::v2::keys::Keys;
@@ -24,40 +16,25 @@ use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, next_request};
 use dkvs_common::wire::v2::reply::{Greeting, Reply};
 use dkvs_common::wire::v2::request::Request;
 
-const SECOND: Duration = Duration::from_secs(1);
-
-const CLIENT: std::net::SocketAddrV4 =
-    std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 4_000);
-
-fn config() -> Config {
-    Config {
-        datagram_bytes_max: 1_200,
-        window_bytes_max: 4 << 20,
-        epoch: 7,
-        is_v1_asked: false,
-        keys: None,
-    }
-}
-
-/// A server that stores, and answers all of a datagram's requests in one.
-struct Server {
-    boot_id: u64,
-    speaks_v1_only: bool,
-    datagram_bytes_max: u16,
-    keys: Option<Arc<Keys>>,
-    pairs: BTreeMap<Key, Record>,
+/// A server that answers all requests of a datagram in one.
+pub(super) struct Server {
+    pub(super) boot_id: u64,
+    pub(super) speaks_v1_only: bool,
+    pub(super) datagram_bytes_max: u16,
+    pub(super) keys: Option<Arc<Keys>>,
+    pub(super) pairs: BTreeMap<Key, Record>,
     /// The blocks of uploads, by offset.
-    uploads: BTreeMap<u64, BTreeMap<u32, Bytes>>,
+    pub(super) uploads: BTreeMap<u64, BTreeMap<u32, Bytes>>,
     /// How often each request was carried out.
-    served: BTreeMap<RequestId, u32>,
+    pub(super) served: BTreeMap<RequestId, u32>,
     /// How many datagrams arrived.
-    datagrams: u32,
-    /// How many were of another process's session.
-    sessions_refused: u32,
+    pub(super) datagrams: u32,
+    /// How many belonged to the session of another process.
+    pub(super) sessions_refused: u32,
 }
 
 impl Server {
-    fn new(boot_id: u64) -> Self {
+    pub(super) fn new(boot_id: u64) -> Self {
         Self {
             boot_id,
             speaks_v1_only: false,
@@ -71,7 +48,7 @@ impl Server {
         }
     }
 
-    fn handle(&mut self, datagram: &Bytes) -> Vec<Bytes> {
+    pub(super) fn handle(&mut self, datagram: &Bytes) -> Vec<Bytes> {
         self.datagrams += 1;
         if self.speaks_v1_only {
             return vec![Bytes::new()];
@@ -121,7 +98,7 @@ impl Server {
         replies
     }
 
-    fn builder(asked: Envelope) -> Builder {
+    pub(super) fn builder(asked: Envelope) -> Builder {
         let envelope = Envelope {
             sender: Sender::Server,
             ..asked
@@ -129,8 +106,8 @@ impl Server {
         Builder::new(envelope, 1_200)
     }
 
-    /// Proves a reply with the key that proved the request.
-    fn finish(&self, builder: Builder, asked: Envelope) -> Bytes {
+    /// Authenticates a reply with the key of the request.
+    pub(super) fn finish(&self, builder: Builder, asked: Envelope) -> Bytes {
         match (&self.keys, asked.authentication) {
             (Some(keys), Some(authentication)) => {
                 let key = keys.find(authentication.key_id).unwrap();
@@ -234,7 +211,7 @@ impl Server {
     }
 }
 
-/// What has arrived of an upload, as the protocol tells it.
+/// Which blocks of an upload have arrived, as a reply reports it.
 fn staged(blocks: &BTreeMap<u32, Bytes>, block_bytes: u32) -> Reply {
     let there = |number: u32| blocks.contains_key(&(number * block_bytes));
     let base = (0..).find(|number| !there(*number)).unwrap();
@@ -252,184 +229,4 @@ fn staged(blocks: &BTreeMap<u32, Bytes>, block_bytes: u32) -> Reply {
         base,
         bitmap: bitmap.into(),
     })
-}
-
-/// What the network does to datagrams, in thousandths.
-#[derive(Debug, Clone, Copy, Default)]
-struct Faults {
-    lose: u64,
-    repeat: u64,
-    damage: u64,
-    /// Datagrams take 100 us and up to this much longer, and so overtake each other.
-    delay_us: u64,
-}
-
-impl Faults {
-    const ALL_LOST: Self = Self {
-        lose: 1_000,
-        repeat: 0,
-        damage: 0,
-        delay_us: 0,
-    };
-}
-
-/// A client, a server, a network between them, and the time.
-struct World {
-    now: Instant,
-    link: Link<u64>,
-    server: Server,
-    faults: Faults,
-    random: u64,
-    /// When what arrives where; the number keeps datagrams of one instant apart.
-    underway: BTreeMap<(Instant, u64), (Side, Bytes)>,
-    number: u64,
-    events: Vec<(Instant, Event<u64>)>,
-    datagrams_sent: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Side {
-    Client,
-    Server,
-}
-
-impl World {
-    fn new(seed: u64, faults: Faults) -> Self {
-        Self::with(config(), seed, faults)
-    }
-
-    fn with(config: Config, seed: u64, faults: Faults) -> Self {
-        let now = start_of_time();
-        Self {
-            now,
-            link: Link::new(config, seed, now),
-            server: Server::new(1),
-            faults,
-            random: seed | 1,
-            underway: BTreeMap::new(),
-            number: 0,
-            events: Vec::new(),
-            datagrams_sent: 0,
-        }
-    }
-
-    /// A world whose server has answered its first greeting.
-    fn met(seed: u64) -> Self {
-        let mut world = Self::new(seed, Faults::default());
-        world.link.greet_if_due(world.now);
-        world.run(world.now + Duration::from_millis(1));
-        world
-    }
-
-    /// xorshift64 (Marsaglia 2003).
-    fn random(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
-    }
-
-    fn send(&mut self, to: Side, datagram: Bytes) {
-        let copies = 1 + u64::from(self.random(1_000) < self.faults.repeat);
-        for _ in 0..copies {
-            if self.random(1_000) < self.faults.lose {
-                continue;
-            }
-            let mut bytes = datagram.to_vec();
-            if self.random(1_000) < self.faults.damage && !bytes.is_empty() {
-                let bit = self.random(bytes.len() as u64 * 8) as usize;
-                bytes[bit / 8] ^= 1 << (bit % 8);
-            }
-            let delay = Duration::from_micros(100 + self.random(self.faults.delay_us + 1));
-            self.number += 1;
-            self.underway
-                .insert((self.now + delay, self.number), (to, bytes.into()));
-        }
-    }
-
-    fn flush(&mut self) {
-        while let Some(datagram) = self.link.poll_transmit(self.now) {
-            assert!(datagram.len() <= 1_200);
-            self.datagrams_sent += 1;
-            self.send(Side::Server, datagram.into());
-        }
-        while let Some(event) = self.link.poll_event() {
-            self.events.push((self.now, event));
-        }
-    }
-
-    /// Runs until nothing is left to happen, or until `until`.
-    fn run(&mut self, until: Instant) {
-        self.flush();
-        loop {
-            let arrival = self.underway.keys().next().map(|(at, _)| *at);
-            let next = arrival.into_iter().chain(self.link.poll_timeout()).min();
-            let Some(next) = next.filter(|next| *next <= until) else {
-                self.now = until;
-                return;
-            };
-            self.now = next.max(self.now);
-            if arrival.is_some_and(|arrival| arrival <= self.now) {
-                let (_, (side, datagram)) = self.underway.pop_first().unwrap();
-                match side {
-                    Side::Client => self.link.handle_datagram(&datagram, self.now),
-                    Side::Server => {
-                        for reply in self.server.handle(&datagram) {
-                            self.send(Side::Client, reply);
-                        }
-                    }
-                }
-            }
-            self.link.handle_timeout(self.now);
-            self.flush();
-        }
-    }
-
-    fn put(&mut self, number: u64, deadline: Instant) -> Ticket {
-        self.put_value(number, vec![b'v'; 32], deadline)
-    }
-
-    fn put_all(&mut self, numbers: std::ops::Range<u64>, deadline: Instant) {
-        for number in numbers {
-            self.put(number, deadline);
-        }
-    }
-
-    fn put_value(&mut self, number: u64, value: Vec<u8>, deadline: Instant) -> Ticket {
-        let key = key(number);
-        let record = record(number, value);
-        self.link
-            .ask(
-                Request::Command(ReplicaCommand::Put { key, record }),
-                number,
-                self.now,
-                deadline,
-            )
-            .unwrap()
-    }
-
-    /// The tokens of what was answered.
-    fn replied(&self) -> BTreeSet<u64> {
-        let replied = self.events.iter().filter_map(|(_, event)| match event {
-            Event::Reply { token, .. } => Some(*token),
-            _ => None,
-        });
-        replied.collect()
-    }
-}
-
-fn record(number: u64, value: Vec<u8>) -> Record {
-    let content = Content::Value {
-        content_type: ContentType::default(),
-        value: Value::new(value).unwrap(),
-    };
-    let tag = Tag {
-        time: number,
-        op: 0,
-    };
-    Record::new(&key(number), tag, content)
-}
-
-fn key(number: u64) -> Key {
-    Key::new(format!("key {number}")).unwrap()
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::fetch::Assembly;
-use super::super::link::Event;
-use super::{Faults, SECOND, Server, World, key, record};
+use super::super::link::LinkEvent;
+use super::super::link::assembly::Assembly;
+use super::fixtures::{SECOND, key, record};
+use super::server::Server;
+use super::world::{Faults, World};
 use dkvs_common::kv::Value;
 use dkvs_common::record::Digest;
 use dkvs_common::record::{ContentType, Record};
@@ -30,7 +32,7 @@ fn digest(record: &Record, bytes: usize) -> Digest {
     }
 }
 
-/// Makes the server hold a long value, and begins to fetch it as token 9.
+/// Stores a long value at the server and begins to fetch it as token 9.
 fn fetching(world: &mut World, bytes: usize) {
     let held = record(1, long(bytes));
     let assembly = Assembly::new(digest(&held, bytes), &long(bytes)[..100]);
@@ -44,7 +46,7 @@ fn fetching(world: &mut World, bytes: usize) {
 
 fn fetched(world: &World) -> Option<&Value> {
     world.events.iter().find_map(|(_, event)| match event {
-        Event::Fetched { token: 9, value } => Some(value),
+        LinkEvent::Fetched { token: 9, value } => Some(value),
         _ => None,
     })
 }
@@ -78,7 +80,7 @@ fn a_transfer_waits_for_a_server_that_was_not_met() {
     world.server.datagram_bytes_max = 600;
     fetching(&mut world, 10_000);
     world.put_value(2, long(10_000), world.now + SECOND);
-    // Fits what we take and not what the server takes.
+    // It fits a datagram of the client, and none of the server.
     world.put_value(3, long(1_000), world.now + SECOND);
     world.run(world.now + SECOND);
     assert_eq!(fetched(&world).unwrap().as_bytes(), long(10_000));
@@ -133,7 +135,7 @@ fn two_transfers_share_the_window() {
 }
 
 #[test]
-fn an_upload_that_the_server_forgot_is_begun_anew() {
+fn upload_starts_again_after_the_server_dropped_its_blocks() {
     let mut world = World::met(5);
     world.put_value(1, long(150_000), world.now + SECOND);
     world.run(world.now + Duration::from_micros(250));
@@ -145,7 +147,7 @@ fn an_upload_that_the_server_forgot_is_begun_anew() {
 }
 
 #[test]
-fn a_fetch_that_stalls_is_given_up_and_finished_elsewhere() {
+fn stalled_fetch_is_given_up_and_finished_elsewhere() {
     let mut world = World::met(5);
     fetching(&mut world, 1 << 20);
     world.run(world.now + Duration::from_micros(450));
@@ -154,7 +156,7 @@ fn a_fetch_that_stalls_is_given_up_and_finished_elsewhere() {
     world.run(died + SECOND);
     let (at, event) = world.events.pop().unwrap();
     assert!(at < died + SECOND / 4);
-    let Event::FetchFailed {
+    let LinkEvent::FetchFailed {
         token: 9,
         assembly: Some(assembly),
     } = event
@@ -179,7 +181,7 @@ fn a_fetch_that_stalls_is_given_up_and_finished_elsewhere() {
 }
 
 #[test]
-fn a_version_that_is_gone_ends_the_fetch() {
+fn missing_version_ends_the_fetch() {
     let mut world = World::met(5);
     fetching(&mut world, 1 << 20);
     world.run(world.now + Duration::from_micros(450));
@@ -192,7 +194,7 @@ fn a_version_that_is_gone_ends_the_fetch() {
         world.events[..],
         [(
             _,
-            Event::FetchFailed {
+            LinkEvent::FetchFailed {
                 token: 9,
                 assembly: Some(_)
             }
@@ -201,7 +203,7 @@ fn a_version_that_is_gone_ends_the_fetch() {
 }
 
 #[test]
-fn a_value_that_does_not_match_its_digest_is_not_given_out() {
+fn value_that_does_not_match_its_digest_is_not_returned() {
     let mut world = World::met(5);
     fetching(&mut world, 10_000);
     let mut other = long(10_000);
@@ -212,7 +214,7 @@ fn a_value_that_does_not_match_its_digest_is_not_given_out() {
         world.events[..],
         [(
             _,
-            Event::FetchFailed {
+            LinkEvent::FetchFailed {
                 token: 9,
                 assembly: None
             }
@@ -233,14 +235,14 @@ fn an_unreachable_server_ends_transfers_too() {
         [
             (
                 _,
-                Event::FetchFailed {
+                LinkEvent::FetchFailed {
                     token: 9,
                     assembly: Some(_)
                 }
             ),
             (
                 _,
-                Event::Unreachable {
+                LinkEvent::Unreachable {
                     token: 2,
                     sent: true
                 }
@@ -248,14 +250,14 @@ fn an_unreachable_server_ends_transfers_too() {
         ] | [
             (
                 _,
-                Event::Unreachable {
+                LinkEvent::Unreachable {
                     token: 2,
                     sent: true
                 }
             ),
             (
                 _,
-                Event::FetchFailed {
+                LinkEvent::FetchFailed {
                     token: 9,
                     assembly: Some(_)
                 }
@@ -267,7 +269,7 @@ fn an_unreachable_server_ends_transfers_too() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Whatever the network does, a transfer ends once, and what it gives is what was put.
+    /// Whatever the network does, a transfer ends once, and a fetch returns what was put.
     #[test]
     fn every_transfer_ends_exactly_once(
         seed in 1u64..,
@@ -293,7 +295,7 @@ proptest! {
         let mut ended = BTreeSet::new();
         for (_, event) in &world.events {
             match event {
-                Event::Reply { token, reply, .. } => {
+                LinkEvent::Reply { token, reply, .. } => {
                     prop_assert!(ended.insert(*token));
                     prop_assert!(matches!(reply, Reply::Response(ReplicaResponse::Done) | Reply::Response(ReplicaResponse::Refused(Refusal::Busy))), "{:?}", reply);
                     if *reply == Reply::Response(ReplicaResponse::Done) {
@@ -301,14 +303,14 @@ proptest! {
                         prop_assert_eq!(&world.server.pairs[&key(*token)], &record(*token, long(bytes)));
                     }
                 }
-                Event::Fetched { token, value } => {
+                LinkEvent::Fetched { token, value } => {
                     prop_assert!(ended.insert(*token));
                     prop_assert_eq!(value.as_bytes(), long(50_000));
                 }
-                Event::FetchFailed { token, .. } | Event::Expired { token } => {
+                LinkEvent::FetchFailed { token, .. } | LinkEvent::Expired { token } => {
                     prop_assert!(ended.insert(*token));
                 }
-                Event::Restarted => {}
+                LinkEvent::Restarted => {}
                 other => prop_assert!(false, "{:?}", other),
             }
         }
