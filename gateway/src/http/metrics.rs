@@ -14,7 +14,7 @@ use axum::response::IntoResponse;
 use dkvs_common::quorum::Level;
 use dkvs_runtime::log;
 use dkvs_runtime::metrics::page::{Form, Labels, Number, Page, Samples};
-use dkvs_storage_node::metrics::statistics;
+use dkvs_runtime::metrics::statistics;
 
 use super::counts::Counts;
 use super::error::Problem;
