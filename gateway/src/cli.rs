@@ -21,9 +21,9 @@ use dkvs_runtime::{log, open_files, program};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::environment;
 use crate::config::{Command, Config, Embedded, Flags, NewToken, Servers, TIMEOUT_MS_MAX};
 use crate::embedded::EmbeddedCluster;
-use crate::environment;
 use crate::http::gate::Gate;
 use crate::http::metrics;
 use crate::http::serve::{self, Listener};

@@ -5,7 +5,6 @@
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
 //! * `open_files`: how much each worker may have open
 //! * `ready`: asking another gateway whether it is ready
-//! * `settings`, `environment`: which values settings take, and where they come from
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
 //! A gateway keeps nothing that a request depends on: any number may run side by side.
@@ -18,13 +17,11 @@
 pub mod cli;
 pub mod config;
 pub mod embedded;
-mod environment;
 pub mod http;
 mod open_files;
 #[cfg(feature = "otel")]
 pub mod otel;
 mod ready;
-mod settings;
 pub mod tls;
 pub mod tokens;
 

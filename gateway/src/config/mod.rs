@@ -3,6 +3,9 @@
 //! Each name exists once: `--max-in-flight`, `DKVS_MAX_IN_FLIGHT` and `max_in_flight`. A name
 //! that does not exist is refused wherever it stands.
 
+pub(crate) mod environment;
+mod values;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -25,10 +28,10 @@ use serde::Deserialize;
 
 use crate::http::gate::Policy;
 use crate::http::hosts::{Hosts, parse_host, parse_origin};
-use crate::settings::{self, COUNT_MAX, WORKERS_MAX, parse_listen, parse_log, parse_whole};
 use crate::tls;
 use crate::tokens::{self, Scopes};
 use dkvs_client::Protocol;
+use values::{self as settings, COUNT_MAX, WORKERS_MAX, parse_listen, parse_log, parse_whole};
 
 /// The longest a request may take, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 30_000;
