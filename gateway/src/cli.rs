@@ -22,13 +22,13 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::environment;
-use crate::config::{Command, Config, Embedded, Flags, NewToken, Servers, TIMEOUT_MS_MAX};
-use crate::embedded::EmbeddedCluster;
+use crate::config::{Command, Config, Flags, NewToken, Servers};
+use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
 use crate::http::gate::Gate;
 use crate::http::metrics;
 use crate::http::serve::{self, Listener};
-use crate::http::{App, Common};
-use crate::open_files::Wish;
+use crate::http::{App, Common, TIMEOUT_MS_MAX};
+use crate::open_files::OpenFilesDemand;
 use crate::ready;
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::{self, TokenFile};
@@ -125,7 +125,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let workers = config
         .workers
         .map_or_else(default_workers, |workers| workers.get());
-    let wish = Wish {
+    let demand = OpenFilesDemand {
         workers,
         servers: cluster.servers().len(),
         embedded: embedded
@@ -133,7 +133,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
             .map_or(0, |it| it.cluster().servers().len()),
         connections_max: config.max_connections,
     };
-    let allowed = wish.grant(files_max)?;
+    let granted = demand.grant(files_max)?;
     let settings = Settings {
         protocol: config.protocol,
         datagram_bytes_max: config.datagram_bytes_max,
@@ -143,7 +143,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         timeout_max: Duration::from_millis(TIMEOUT_MS_MAX),
         limits: Limits {
             requests_max: config.max_in_flight,
-            sockets_max: allowed.v1_sockets_max,
+            sockets_max: granted.v1_sockets_max,
             value_bytes_in_flight_max: VALUE_BYTES_IN_FLIGHT_MAX.max(4 * config.value_bytes_max),
         },
     };
@@ -178,7 +178,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     metrics::unite(&apps);
     let mut threads = Vec::new();
     for (number, (listener, app)) in listeners.into_iter().zip(apps).enumerate() {
-        let connections_max = allowed.connections_max;
+        let connections_max = granted.connections_max;
         threads.push(spawn_worker(
             number,
             listener,
@@ -440,12 +440,12 @@ fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u
          {curl} '{url}/servers'\n"
     );
     match &config.servers {
-        Servers::Embedded(Embedded { data_dir: None, .. }) => {
+        Servers::Embedded(EmbeddedOptions { data_dir: None, .. }) => {
             text += "\nThe servers run inside this process, in memory: nothing is kept when it \
                      ends.\nWith --data-dir DIR they keep it, and with --servers FILE the gateway \
                      uses a cluster of real ones.\n";
         }
-        Servers::Embedded(Embedded {
+        Servers::Embedded(EmbeddedOptions {
             data_dir: Some(path),
             ..
         }) => {

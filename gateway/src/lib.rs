@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod embedded;
 pub mod http;
+mod log_modules;
 mod open_files;
 #[cfg(feature = "otel")]
 pub mod otel;
@@ -25,16 +26,4 @@ mod ready;
 pub mod tls;
 pub mod tokens;
 
-/// The modules of this package that log something.
-pub const LOG_MODULES: &[&str] = &[
-    "dkvs_gateway::cli",
-    "dkvs_gateway::embedded",
-    "dkvs_gateway::embedded::directory",
-    "dkvs_gateway::embedded::node",
-    "dkvs_gateway::http::serve",
-    "dkvs_gateway::http::switch",
-    "dkvs_gateway::open_files",
-    "dkvs_gateway::otel",
-    "dkvs_gateway::tls",
-    "dkvs_gateway::tokens",
-];
+pub use log_modules::LOG_MODULES;

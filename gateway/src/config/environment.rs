@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, Parser as _};
 use dkvs_runtime::log::{self, filter};
 
-use crate::config::Flags;
+use super::flags::Flags;
 use crate::tokens;
 
 /// How the names of all settings begin.

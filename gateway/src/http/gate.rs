@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::access::{Access, Caller};
 use super::error::Problem;
-use super::hosts::Hosts;
+use super::hosts::BrowserPolicy;
 use super::{OPERATIONS, path};
 use crate::tokens::Tokens;
 
@@ -31,21 +31,12 @@ const PREFLIGHT_SECONDS: &str = "600";
 #[derive(Clone)]
 pub struct Gate {
     tokens: Option<watch::Receiver<Tokens>>,
-    policy: Arc<Policy>,
-}
-
-/// What browsers may be made to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// The hosts that requests may be sent to.
-    pub hosts: Hosts,
-    /// The origins of pages that may read and write.
-    pub origins: Vec<HeaderValue>,
+    policy: Arc<BrowserPolicy>,
 }
 
 impl Gate {
     /// Lets in whom these tokens let in; everyone if there are none.
-    pub fn new(tokens: Option<watch::Receiver<Tokens>>, policy: Arc<Policy>) -> Self {
+    pub fn new(tokens: Option<watch::Receiver<Tokens>>, policy: Arc<BrowserPolicy>) -> Self {
         Self { tokens, policy }
     }
 
@@ -94,7 +85,7 @@ impl Gate {
         {
             return Err(Problem::host_not_allowed(authority));
         }
-        if self.policy.origin_of(headers).is_some() {
+        if self.policy.allowed_origin(headers).is_some() {
             return Ok(is_preflight(method, headers));
         }
         if is_from_foreign_page(method, headers, authority) {
@@ -105,7 +96,7 @@ impl Gate {
 
     /// The origin of a page that may read the reply, to be kept for [`Self::mark`].
     pub(super) fn reader(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        self.policy.origin_of(headers).cloned()
+        self.policy.allowed_origin(headers).cloned()
     }
 
     /// Tells browsers what to do with a reply, where it does not say so itself.
@@ -127,17 +118,6 @@ impl Gate {
         if let Some(origin) = reader {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         }
-    }
-}
-
-impl Policy {
-    /// The origin that a request comes from, if it is one that may.
-    fn origin_of<'a>(&'a self, headers: &HeaderMap) -> Option<&'a HeaderValue> {
-        if self.origins.is_empty() {
-            return None;
-        }
-        let origin = headers.get(header::ORIGIN)?;
-        self.origins.iter().find(|allowed| *allowed == origin)
     }
 }
 

@@ -45,13 +45,14 @@ use axum::http::{Method, Uri};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use tokio_util::sync::CancellationToken;
 
-use crate::embedded::Switch;
+use crate::embedded::ServerSwitch;
 use access::{Access, GuardLayer, Scope};
 use dkvs_client::Coordinator;
 use error::Problem;
 use events::Feed;
 use gate::Gate;
 use metrics::Metrics;
+pub use params::TIMEOUT_MS_MAX;
 use request_id::RequestIds;
 
 /// The contract of this API, as served at `/openapi.yaml`.
@@ -60,13 +61,13 @@ pub const OPENAPI_YAML: &str = include_str!("../../../openapi.yaml");
 /// What the workers of one gateway share.
 pub struct Common {
     started: SystemTime,
-    switch: Option<Switch>,
+    switch: Option<ServerSwitch>,
     events: Feed,
 }
 
 impl Common {
     /// Of a gateway that starts now, and can stop its servers if it has a switch for them.
-    pub fn new(switch: Option<Switch>) -> Self {
+    pub fn new(switch: Option<ServerSwitch>) -> Self {
         Self {
             started: SystemTime::now(),
             switch,

@@ -11,9 +11,11 @@ use serde::Serialize;
 
 use super::App;
 use super::error::Problem;
-use crate::config::TIMEOUT_MS_MAX;
 use dkvs_client::Wait;
 use dkvs_client::core::Wish;
+
+/// The longest a request may take, in milliseconds.
+pub const TIMEOUT_MS_MAX: u64 = 30_000;
 
 /// A parameter that is refused, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -286,8 +288,8 @@ pub(super) fn none(uri: &Uri) -> Result<(), Problem> {
 mod tests {
     use super::*;
     use crate::http::Common;
-    use crate::http::gate::{Gate, Policy};
-    use crate::http::hosts::Hosts;
+    use crate::http::gate::Gate;
+    use crate::http::hosts::{BrowserPolicy, Hosts};
     use std::sync::Arc;
 
     use dkvs_common::cluster::Cluster;
@@ -316,7 +318,7 @@ mod tests {
         };
         let coordinator = Coordinator::new(Arc::new(Shared::new(cluster)), settings).unwrap();
         let timeout = Duration::from_secs(1);
-        let policy = Policy {
+        let policy = BrowserPolicy {
             hosts: Hosts::new(([127, 0, 0, 1], 80).into(), &[]),
             origins: Vec::new(),
         };

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::error::Problem;
 use super::kv::json;
 use super::{App, params};
-use crate::embedded::Switch;
+use crate::embedded::ServerSwitch;
 
 pub(super) async fn stop(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
     let (server, switch) = server(&app, &uri, "/stop")?;
@@ -31,7 +31,7 @@ pub(super) async fn start(State(app): State<App>, uri: Uri) -> Result<Response<B
 }
 
 /// The server that a path names, and what stops and starts it.
-fn server(app: &App, uri: &Uri, end: &str) -> Result<(ServerId, Switch), Problem> {
+fn server(app: &App, uri: &Uri, end: &str) -> Result<(ServerId, ServerSwitch), Problem> {
     params::none(uri)?;
     let name = uri.path().strip_prefix("/servers/").unwrap_or_default();
     let name = percent_decode_str(name.strip_suffix(end).unwrap_or_default());
