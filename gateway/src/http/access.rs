@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 
 use super::App;
 use super::body::linger_in;
-use super::error::Problem;
+use super::problem::Problem;
 pub use crate::tokens::Scope;
 use crate::tokens::Token;
 

@@ -18,9 +18,9 @@ use serde::Deserialize;
 use serde_json::Number;
 
 use super::access::{Caller, Scope};
-use super::error::Problem;
 use super::kv;
-use super::params::{self, KvParameters, Query};
+use super::parameters::{self, KvParameters, Query};
+use super::problem::Problem;
 use super::report::micros;
 use super::{App, READ, WRITE, body, trace};
 
@@ -116,7 +116,7 @@ async fn run(
     body: &mut Body,
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
-    params::none(&head.uri)?;
+    parameters::none(&head.uri)?;
     let coordinator = &app.0.coordinator;
     let bytes_max = 2 * coordinator.value_bytes_max() + BODY_BYTES_BESIDE;
     let too_large = || Problem::batch_too_large(bytes_max);

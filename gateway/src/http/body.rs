@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::error::Problem;
+use super::problem::Problem;
 use dkvs_client::Coordinator;
 
 /// How long the body of a request may make no progress.

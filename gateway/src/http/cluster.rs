@@ -11,10 +11,10 @@ use dkvs_common::ring::Position;
 use dkvs_common::wire::v2::reply::{Durability, Statistic};
 use serde::Serialize;
 
-use super::error::Problem;
 use super::kv::json;
+use super::problem::Problem;
 use super::report::{KeyText, micros};
-use super::{App, params, path};
+use super::{App, parameters, path};
 use dkvs_client::{Coordinator, NotBegun, ServerStatus};
 
 /// How long a server may take to show that it can be reached.
@@ -42,7 +42,7 @@ struct Point {
 }
 
 pub(super) async fn ring(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let shared = app.0.coordinator.shared();
     let servers = shared.cluster.servers();
     let ring_server = |(server, share): (&dkvs_common::cluster::Server, f64)| RingServer {
@@ -85,7 +85,7 @@ pub(super) async fn preference_list(
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let key = path::key(&uri, "/ring/")?;
-    let n = params::replicas(&app, &uri, &["n"])?;
+    let n = parameters::replicas(&app, &uri, &["n"])?;
     let shared = app.0.coordinator.shared();
     let position = Position::of_key(&key);
     let replicas = shared.ring.preference_list(position, n);
@@ -176,7 +176,7 @@ struct TrafficBody {
 }
 
 pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let servers = ask_servers(&app).await?;
     Ok(json(&ServersBody { servers }))
 }
@@ -255,12 +255,12 @@ struct ReadyBody {
 }
 
 pub(super) async fn live(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     Ok(json(&serde_json::json!({ "status": "alive" })))
 }
 
 pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     if app.0.draining.is_cancelled() {
         return Err(Problem::not_ready(
             "the gateway is ending; it finishes what is in flight".into(),

@@ -10,8 +10,8 @@ use dkvs_common::hex::Digits;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
-use super::error::Problem;
-use super::{conditional, params};
+use super::problem::Problem;
+use super::{conditional, parameters};
 
 /// A file that is added takes effect together with the one that names it.
 static FOLDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/src/console");
@@ -73,7 +73,7 @@ pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Result<Response<Body>,
 }
 
 fn file_named(name: &str, uri: &Uri, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
-    params::none(uri)?;
+    parameters::none(uri)?;
     let mut files = FILES.iter();
     let file = files.find(|file| file.name == name);
     let file = file.ok_or_else(|| Problem::no_such_path(uri.path()))?;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
-use super::error::Problem;
-use super::{OPENAPI_YAML, params};
+use super::problem::Problem;
+use super::{OPENAPI_YAML, parameters};
 
 /// The contract as JSON.
 static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
@@ -60,19 +60,19 @@ fn viewer(name: &str) -> Bytes {
 }
 
 pub(super) async fn openapi_yaml(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let content_type = [(header::CONTENT_TYPE, "application/yaml")];
     Ok((content_type, OPENAPI_YAML).into_response())
 }
 
 pub(super) async fn openapi_json(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     Ok((content_type, OPENAPI_JSON.clone()).into_response())
 }
 
 pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
@@ -81,7 +81,7 @@ pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
 }
 
 pub(super) async fn file(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let name = uri.path().strip_prefix("/docs/");
     let mut files = FILES.iter();
     let Some((_, content_type, file)) = files.find(|(known, ..)| Some(*known) == name) else {

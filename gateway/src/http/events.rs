@@ -26,9 +26,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{ServerBody, ask_servers};
-use super::error::Problem;
 use super::metrics::{Worker, workers};
-use super::{App, params};
+use super::problem::Problem;
+use super::{App, parameters};
 use crate::tokens::Tokens;
 use dkvs_client::core::{Kind, Outcome};
 use dkvs_common::histogram;
@@ -144,7 +144,7 @@ async fn replaced(tokens: Option<&mut watch::Receiver<Tokens>>) {
 }
 
 pub(super) async fn events(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let listener = app.0.common.events.listen(&app)?;
     let beginning = stream::once(ready(Bytes::from_static(BEGINNING)));
     let snapshots = stream::unfold(listener, async |mut listener| {

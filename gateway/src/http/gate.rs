@@ -14,8 +14,8 @@ use axum::response::IntoResponse as _;
 use tokio::sync::watch;
 
 use super::access::{Access, Caller};
-use super::error::Problem;
 use super::hosts::BrowserPolicy;
+use super::problem::Problem;
 use super::{OPERATIONS, path};
 use crate::tokens::Tokens;
 

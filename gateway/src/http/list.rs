@@ -17,8 +17,8 @@ use serde::Serialize;
 
 use super::accept;
 use super::access::Caller;
-use super::error::Problem;
-use super::params::Query;
+use super::parameters::Query;
+use super::problem::Problem;
 use super::report::{KeyText, micros, reason_of};
 use super::{App, kv};
 use dkvs_client::Shared;

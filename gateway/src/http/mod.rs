@@ -5,7 +5,7 @@
 //! * [`hosts`]: the names that the gateway goes by
 //! * `console`, `events`: the page that shows the cluster, and what it is told each second
 //! * `switch`: embedded servers, stopped and started
-//! * [`error`]: every failure as a problem document; the only place that names their status codes
+//! * [`problem`]: every failure as a problem document; the only place that names their status codes
 //! * [`metrics`]: what all workers have counted, for Prometheus
 //! * [`serve`]: connections, with time-outs and limits
 //!
@@ -20,15 +20,15 @@ mod conditional;
 mod console;
 mod counts;
 mod docs;
-pub mod error;
 mod events;
 pub mod gate;
 pub mod hosts;
 mod kv;
 mod list;
 pub mod metrics;
-mod params;
+mod parameters;
 mod path;
+pub mod problem;
 mod refusal;
 mod report;
 mod request_id;
@@ -48,11 +48,11 @@ use tokio_util::sync::CancellationToken;
 use crate::embedded::ServerSwitch;
 use access::{Access, GuardLayer, Scope};
 use dkvs_client::Coordinator;
-use error::Problem;
 use events::Feed;
 use gate::Gate;
 use metrics::Metrics;
-pub use params::TIMEOUT_MS_MAX;
+pub use parameters::TIMEOUT_MS_MAX;
+use problem::Problem;
 use request_id::RequestIds;
 
 /// The contract of this API, as served at `/openapi.yaml`.

@@ -4,7 +4,7 @@ use axum::http::Uri;
 use dkvs_common::kv::Key;
 use percent_encoding::percent_decode_str;
 
-use super::error::Problem;
+use super::problem::Problem;
 
 /// The key that follows `prefix` in the path.
 pub(super) fn key(uri: &Uri, prefix: &str) -> Result<Key, Problem> {

@@ -7,9 +7,9 @@ use dkvs_common::cluster::ServerId;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use super::error::Problem;
 use super::kv::json;
-use super::{App, params};
+use super::problem::Problem;
+use super::{App, parameters};
 use crate::embedded::ServerSwitch;
 
 pub(super) async fn stop(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
@@ -32,7 +32,7 @@ pub(super) async fn start(State(app): State<App>, uri: Uri) -> Result<Response<B
 
 /// The server that a path names, and what stops and starts it.
 fn server(app: &App, uri: &Uri, end: &str) -> Result<(ServerId, ServerSwitch), Problem> {
-    params::none(uri)?;
+    parameters::none(uri)?;
     let name = uri.path().strip_prefix("/servers/").unwrap_or_default();
     let name = percent_decode_str(name.strip_suffix(end).unwrap_or_default());
     let name = name.decode_utf8_lossy();

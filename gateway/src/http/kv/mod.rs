@@ -22,8 +22,8 @@ use serde::Serialize;
 
 use super::accept::{self, Form};
 use super::conditional::{self, Part};
-use super::error::Problem;
-use super::params::KvParameters;
+use super::parameters::KvParameters;
+use super::problem::Problem;
 use super::report::{KeyText, ReadReport, ValueText, WriteReport, micros};
 use super::{App, READ, WRITE, body, path, refusal, trace};
 use dkvs_client::core::Wish;

@@ -17,8 +17,8 @@ use dkvs_runtime::metrics::page::{Form, Labels, Number, Page, Samples};
 use dkvs_runtime::metrics::statistics;
 
 use super::counts::Counts;
-use super::error::Problem;
-use super::{App, cluster, params};
+use super::problem::Problem;
+use super::{App, cluster, parameters};
 use dkvs_client::core::{Kind, Limit, LinkStatus, Totals};
 use dkvs_client::{Coordinator, ServerSnapshot, ServerStatus, Shared, Snapshot};
 use dkvs_common::histogram;
@@ -75,7 +75,7 @@ pub(super) async fn metrics(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     // A gateway that has as much in hand as it takes says so in what it counts itself.
     let statuses = app.0.coordinator.probe(cluster::PROBE_TIMEOUT).await;
     let statuses = statuses.unwrap_or_default();

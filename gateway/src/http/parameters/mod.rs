@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::App;
-use super::error::Problem;
+use super::problem::Problem;
 use dkvs_client::Wait;
 use dkvs_client::core::Wish;
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use super::list::ListReport;
-use super::params::InvalidParameter;
+use super::parameters::InvalidParameter;
 use super::report::{ReadReport, WriteReport};
 use dkvs_client::NotBegun;
 

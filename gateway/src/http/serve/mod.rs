@@ -32,7 +32,7 @@ use tracing::Instrument as _;
 
 use super::body::linger_in;
 use super::counts::{Begun, Connected};
-use super::error::Problem;
+use super::problem::Problem;
 use super::report::micros;
 use super::{App, router, trace};
 use crate::tls::Tls;
