@@ -15,12 +15,12 @@ use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use dkvs_common::cluster::Cluster;
 use dkvs_common::kv::{Key, VALUE_BYTES_MAX, Value};
+use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::ring::Ring;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v1;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
-use dkvs_common::wire::v2::reply::Durability;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;

@@ -221,7 +221,7 @@ fn tls_paths(
 mod tests {
     use super::*;
     use clap::Parser as _;
-    use dkvs_common::wire::v2::reply::Durability;
+    use dkvs_common::model::Durability;
 
     fn flags(arguments: &[&str]) -> Flags {
         Flags::parse_from([&["dkvs-gateway"], arguments].concat())

@@ -3,7 +3,7 @@
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 
-use dkvs_common::wire::v2::reply::Durability;
+use dkvs_common::model::Durability;
 pub use dkvs_storage_node::cli::{DeclarationChoice, DurabilityChoice};
 pub use dkvs_storage_node::store::disk::Declaration;
 

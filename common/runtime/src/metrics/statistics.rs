@@ -1,7 +1,7 @@
 //! The statistics of storage servers as metric families: on a server's own page, and on the page of
 //! a gateway that has probed the servers.
 
-use dkvs_common::wire::v2::reply::Statistic;
+use dkvs_common::model::Statistic;
 
 use super::page::{Labels, Number, Page, Samples};
 
