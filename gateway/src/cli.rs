@@ -25,9 +25,8 @@ use crate::config::environment;
 use crate::config::{Command, Config, Flags, NewToken, Servers};
 use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
 use crate::http::gate::Gate;
-use crate::http::metrics;
 use crate::http::serve::{self, Listener};
-use crate::http::{App, Common, TIMEOUT_MS_MAX};
+use crate::http::{App, GatewayState, TIMEOUT_MS_MAX};
 use crate::open_files::OpenFilesDemand;
 use crate::ready;
 use crate::tls::{Tls, TlsFiles};
@@ -158,7 +157,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     // From the notice on, or without any from the beginning of the end.
     let draining = shutdown.child_token();
     let switch = embedded.as_ref().map(EmbeddedCluster::switch);
-    let common = Arc::new(Common::new(switch));
+    let gateway = Arc::new(GatewayState::new(switch));
     let mut apps = Vec::new();
     for _ in &listeners {
         let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());
@@ -171,11 +170,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
             config.timeout,
             draining.clone(),
             gate,
-            Arc::clone(&common),
+            Arc::clone(&gateway),
         )?;
         apps.push(app);
     }
-    metrics::unite(&apps);
+    App::unite(&apps);
     let mut threads = Vec::new();
     for (number, (listener, app)) in listeners.into_iter().zip(apps).enumerate() {
         let connections_max = granted.connections_max;

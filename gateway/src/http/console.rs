@@ -10,6 +10,7 @@ use dkvs_common::hex::Digits;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
+use super::no_such_path::no_such_path;
 use super::problem::Problem;
 use super::{conditional, parameters};
 
@@ -76,7 +77,7 @@ fn file_named(name: &str, uri: &Uri, headers: &HeaderMap) -> Result<Response<Bod
     parameters::none(uri)?;
     let mut files = FILES.iter();
     let file = files.find(|file| file.name == name);
-    let file = file.ok_or_else(|| Problem::no_such_path(uri.path()))?;
+    let file = file.ok_or_else(|| no_such_path(uri.path()))?;
     let of_any = [
         (header::ETAG, file.etag.as_str()),
         (header::CACHE_CONTROL, CACHING),

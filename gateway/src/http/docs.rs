@@ -10,8 +10,12 @@ use bytes::Bytes;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
+use super::no_such_path::no_such_path;
+use super::parameters;
 use super::problem::Problem;
-use super::{OPENAPI_YAML, parameters};
+
+/// The contract of this API, as served at `/openapi.yaml`.
+const OPENAPI_YAML: &str = include_str!("../../../openapi.yaml");
 
 /// The contract as JSON.
 static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
@@ -85,7 +89,7 @@ pub(super) async fn file(uri: Uri) -> Result<Response<Body>, Problem> {
     let name = uri.path().strip_prefix("/docs/");
     let mut files = FILES.iter();
     let Some((_, content_type, file)) = files.find(|(known, ..)| Some(*known) == name) else {
-        return Err(Problem::no_such_path(uri.path()));
+        return Err(no_such_path(uri.path()));
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),

@@ -5,10 +5,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::{Answer, Read, Standing};
 use dkvs_common::quorum::tally::{Replica, Word};
 use dkvs_common::quorum::write::{Applied, WriteReply};
+use dkvs_common::quorum::{Level, Refusal};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use serde::{Serialize, Serializer};
@@ -111,6 +111,19 @@ fn as_text<S: Serializer>(tag: &Option<Tag>, serializer: S) -> Result<S::Ok, S::
     }
 }
 
+fn as_name<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.name())
+}
+
+fn as_outcome<S: Serializer>(applied: &Applied, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match applied {
+        Applied::Committed => "committed",
+        Applied::Unknown => "unknown",
+        Applied::NotApplied => "not_applied",
+    })
+}
+
+/// Whole microseconds.
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -125,8 +138,10 @@ pub(super) struct WriteQuorum {
 /// What a write came to.
 #[derive(Serialize)]
 pub(super) struct WriteReport<'a> {
-    pub(super) outcome: &'static str,
-    pub(super) consistency: &'static str,
+    #[serde(serialize_with = "as_outcome")]
+    pub(super) outcome: Applied,
+    #[serde(serialize_with = "as_name")]
+    pub(super) consistency: Level,
     #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: WriteQuorum,
@@ -171,12 +186,8 @@ impl<'a> WriteReport<'a> {
             }
         };
         Self {
-            outcome: match write.applied() {
-                Applied::Committed => "committed",
-                Applied::Unknown => "unknown",
-                Applied::NotApplied => "not_applied",
-            },
-            consistency: write.level().name(),
+            outcome: write.applied(),
+            consistency: write.level(),
             tag: written.tag,
             quorum: WriteQuorum {
                 n: write.quorum().n(),
@@ -198,7 +209,8 @@ pub(super) struct ReadQuorum {
 /// What a read came to, but for the value.
 #[derive(Serialize)]
 pub(super) struct ReadReport<'a> {
-    pub(super) consistency: &'static str,
+    #[serde(serialize_with = "as_name")]
+    pub(super) consistency: Level,
     #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: ReadQuorum,
@@ -236,7 +248,7 @@ impl<'a> ReadReport<'a> {
             }
         };
         Self {
-            consistency: read.level().name(),
+            consistency: read.level(),
             tag,
             quorum: ReadQuorum {
                 n: read.quorum().n(),
