@@ -59,9 +59,9 @@ fn carry_out(flags: Flags) -> anyhow::Result<()> {
     }
 }
 
-/// Whether the settings, and the files that they name, are such as to serve with.
+/// Checks that the gateway could serve with these settings and the files that they name.
 fn check(config: &Config) -> anyhow::Result<()> {
-    // For what is no reason to refuse them.
+    // For warnings about them.
     log::start(&config.log, config.log_format).context(log::NO_THREAD)?;
     let servers = match &config.servers {
         Servers::File(path) => {
@@ -95,7 +95,8 @@ fn read_cluster(path: &Path) -> anyhow::Result<Cluster> {
     Ok(Cluster::parse(&name, &text)?)
 }
 
-/// Prints a token and its line for the file, a line each, and what to do with them aside.
+/// Prints a token and its line for the file to standard output, and what to do with them to standard
+/// error.
 fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
     let minted = tokens::mint(&wanted.name, wanted.scope, &wanted.prefix);
     let minted = minted.context("the system has no random bytes")?;
@@ -150,11 +151,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let listeners = serve::bind(config.listen, workers)
         .with_context(|| format!("cannot take HTTP on {}", config.listen))?;
     let listen = listeners[0].local_addr()?;
-    warn_of_what_is_readable(config, listen);
+    warn_of_readable_tokens(config, listen);
     let policy = Arc::new(config.policy.clone());
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
-    // From the notice on, or without any from the beginning of the end.
+    // Cancelled when the notice begins, or without a notice together with `shutdown`.
     let draining = shutdown.child_token();
     let switch = embedded.as_ref().map(EmbeddedCluster::switch);
     let gateway = Arc::new(GatewayState::new(switch));
@@ -190,7 +191,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // Before anyone is told that the gateway serves, and might tell it to end.
+    // Before the greeting, after which signals may come.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.context("cannot take over signals")?;
     let reloads = runtime.block_on(async { files.reloads() });
@@ -219,7 +220,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What has to last for as long as something is logged.
+/// Kept for as long as something is logged.
 struct Log {
     #[cfg(feature = "otel")]
     _exporter: Option<crate::otel::Exporter>,
@@ -258,8 +259,7 @@ impl Files {
         })
     }
 
-    /// Reads them again on every SIGHUP, which is taken over from here on if there are any. Needs
-    /// a runtime with I/O.
+    /// Reads them again on every SIGHUP, from now on if there are any. Needs a runtime with I/O.
     fn reloads(&self) -> std::io::Result<impl Future<Output = Infallible>> {
         let any = self.keys.is_some() || self.tokens.is_some() || self.tls.is_some();
         let hangups = any.then(Hangups::new).transpose()?;
@@ -277,8 +277,8 @@ impl Files {
     }
 }
 
-/// Says what others on the way can read, and use, although callers have to prove who they are.
-fn warn_of_what_is_readable(config: &Config, listen: SocketAddr) {
+/// Warns of tokens that travel without TLS.
+fn warn_of_readable_tokens(config: &Config, listen: SocketAddr) {
     if config.tokens.is_some() && config.tls.is_none() && !listen.ip().is_loopback() {
         tracing::warn!(
             "tokens and values travel unencrypted: whoever reads along on the network can use them; \
@@ -308,7 +308,7 @@ fn default_workers() -> usize {
 
 type WorkerThread = JoinHandle<anyhow::Result<()>>;
 
-/// A thread with a runtime and a listener. The end of any worker, however it came, ends all.
+/// A thread with a runtime and a listener. When one worker ends, for whatever reason, all do.
 fn spawn_worker(
     number: usize,
     listener: Listener,
@@ -329,16 +329,16 @@ fn spawn_worker(
     })?)
 }
 
-/// What comes between the signal to end and the end.
+/// How the gateway announces its end.
 struct Notice {
-    /// Says that the gateway is not ready any more.
+    /// Cancelled when the gateway is no longer ready.
     draining: CancellationToken,
     time: Duration,
 }
 
-/// Returns when the process is to end, with `shutdown` called. A signal begins the notice, the next
-/// one ends it if it is not over, and one more ends the process at once. `others`, what else signals
-/// ask for, is polled until the first.
+/// Returns when the process is to end, with `shutdown` cancelled. A signal begins the notice, the next
+/// one ends it early, and one more ends the process at once. Polls `others`, which handles other
+/// signals, until the first.
 fn wait_for_signal(
     runtime: Runtime,
     mut signals: Signals,
@@ -374,7 +374,7 @@ fn wait_for_signal(
     });
 }
 
-/// Says of each SIGUSR1 that it is for storage servers. It would end the process otherwise.
+/// Warns at each SIGUSR1 that only storage servers make backups. By default it would end the process.
 async fn refuse_backups(mut asked: Backups) -> Infallible {
     loop {
         asked.next().await;
@@ -382,8 +382,7 @@ async fn refuse_backups(mut asked: Backups) -> Infallible {
     }
 }
 
-/// Tells the person who started the gateway how to talk to it. Nobody may be reading, so a thread
-/// of its own waits for that.
+/// Prints how to talk to the gateway. A thread of its own does so, since the reader may block it.
 fn greet(
     config: &Config,
     listen: SocketAddr,

@@ -1,13 +1,13 @@
 //! The dkvs gateway: HTTP on one side, a cluster of storage servers on the other.
 //!
-//! * [`http`]: routes, parameters, JSON, problem documents, the serving of connections
+//! * [`http`]: operations, parameters, JSON, problem documents, connections
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
 //! * `open_files`: how much each worker may have open
 //! * `ready`: asking another gateway whether it is ready
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
-//! A gateway keeps nothing that a request depends on: any number may run side by side.
+//! No request depends on the state of a gateway: any number of gateways may run side by side.
 
 #![cfg_attr(
     test,

@@ -14,7 +14,7 @@ pub(super) enum DurabilityName {
     Memory,
 }
 
-/// The protocol that the servers are asked by.
+/// The protocol towards the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ProtocolName {

@@ -1,4 +1,4 @@
-//! From the settings to what they come to: defaults, and combinations that are refused.
+//! Resolves the settings: defaults, and combinations that are refused.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -44,9 +44,9 @@ pub struct Config {
     pub max_in_flight: usize,
     /// HTTP connections per worker.
     pub max_connections: usize,
-    /// How long it goes on serving, and says that it is not ready, when told to end.
+    /// How long it goes on serving, no longer ready, after the signal to end.
     pub shutdown_notice: Duration,
-    /// Which protocol to speak to the servers.
+    /// The protocol towards the servers.
     pub protocol: Protocol,
     /// The cluster's keys.
     pub key_file: Option<PathBuf>,
@@ -58,15 +58,15 @@ pub struct Config {
     pub udp_offload: bool,
     /// The access tokens that callers need, if they need any.
     pub tokens: Option<PathBuf>,
-    /// What TLS is spoken with, if it is.
+    /// The files of TLS, if it is on.
     pub tls: Option<tls::Paths>,
     /// Which hosts and origins requests may name.
     pub policy: BrowserPolicy,
     /// What to log.
     pub log: LogFilter,
-    /// How.
+    /// The form of the log.
     pub log_format: LogFormat,
-    /// Where spans are exported to.
+    /// The collector that spans are exported to.
     #[cfg(feature = "otel")]
     pub otlp_endpoint: Option<String>,
 }

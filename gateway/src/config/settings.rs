@@ -1,4 +1,4 @@
-//! The settings as they are given, wherever they stand: each may be missing.
+//! The settings of a source, whichever it is: each may be missing.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::embedded::DeclarationChoice;
 use crate::http::TIMEOUT_MS_MAX;
 use crate::http::hosts::Host;
 
-/// The settings of one source. What a TOML file may have is what serde reads here.
+/// The settings of one source. A TOML file may have exactly those that serde reads here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {

@@ -30,12 +30,12 @@ pub(super) const VALUE_MAX: u64 = VALUE_BYTES_MAX as u64;
 /// Most threads, and so listeners.
 pub(super) const WORKERS_MAX: u64 = 1_024;
 
-/// Most requests in flight, or connections, that can be asked for.
+/// The most that a limit on requests or connections can be set to.
 pub(super) const COUNT_MAX: u64 = 1 << 20;
 
-/// A whole number as it is kept.
+/// The type of a whole number.
 pub(super) trait Whole: Sized {
-    /// None if it cannot be kept so.
+    /// None if the type cannot hold it.
     fn from_u64(number: u64) -> Option<Self>;
 }
 

@@ -13,9 +13,9 @@ const SERVERS_DEFAULT: NonZeroU8 = NonZeroU8::new(5).unwrap();
 /// Which servers run inside the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedOptions {
-    /// How many; none where that is not said.
+    /// How many; none if no setting says.
     pub servers: Option<NonZeroU8>,
-    /// Where they keep what they hold, if they do.
+    /// Where they keep their records, if on disk.
     pub data_dir: Option<PathBuf>,
     /// What a confirmed write survives.
     pub durability: Durability,

@@ -15,7 +15,7 @@ pub(super) fn not_acceptable(detail: &'static str) -> Problem {
     Problem::new(&NOT_ACCEPTABLE, detail)
 }
 
-/// The forms a value can be given in.
+/// The forms of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// A JSON document with the report on the request.

@@ -26,7 +26,7 @@ const FORBIDDEN: ProblemType = ProblemType {
     title: "The access token is not good for this",
 };
 
-/// Who sent a request, for the decision what they may do.
+/// The sender of a request, as far as it decides what they may do.
 #[derive(Clone)]
 pub struct Caller(Option<Arc<Token>>);
 
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::tokens::{Scopes, Tokens, mint};
 
-    /// One whose token's line ends so.
+    /// A caller whose token's line ends so.
     fn caller(end: &str) -> Caller {
         let minted = mint("name", Scopes::parse("read").unwrap(), &[]).unwrap();
         let line = minted.line.replace("read", end);

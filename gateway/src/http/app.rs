@@ -17,7 +17,7 @@ use crate::embedded::ServerSwitch;
 /// What the workers of one gateway share.
 pub struct GatewayState {
     pub(super) started: SystemTime,
-    /// Stops and starts embedded servers; none if there are none.
+    /// Stops and starts embedded servers; none if all servers are elsewhere.
     pub(super) switch: Option<ServerSwitch>,
     pub(super) feed: Feed,
 }

@@ -43,6 +43,8 @@ const OPERATIONS_MAX: usize = 128;
 /// parameters, and many short values.
 const BODY_BYTES_BESIDE: usize = 1 << 20;
 
+// serde names these types and their members in its errors, which callers see.
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BatchBody {

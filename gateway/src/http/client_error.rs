@@ -21,7 +21,7 @@ const NOT_SUPPORTED: ProblemType = ProblemType {
     title: "The servers cannot do this",
 };
 
-/// The gateway has as much of something in hand as it takes.
+/// The gateway has reached one of its limits.
 pub(super) fn overloaded(what: &'static str) -> Problem {
     NotBegun::Overloaded { what }.into()
 }

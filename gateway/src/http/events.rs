@@ -103,7 +103,7 @@ async fn publish(app: App, sender: watch::Sender<LastSnapshot>) {
             servers = answered;
         }
         let snapshot = Snapshot::new(&app, &workers, &servers);
-        // Its maps have keys of text, which is all that could fail.
+        // Serializing cannot fail: all keys are text.
         if let Ok(json) = serde_json::to_string(&snapshot) {
             sender.send_replace(Some(format!("event: snapshot\ndata: {json}\n\n").into()));
         }

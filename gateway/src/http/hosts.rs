@@ -94,7 +94,7 @@ pub fn parse_host(text: &str) -> Option<Host> {
 fn parse_address(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[') {
         Some(rest) => Some(IpAddr::V6(rest.strip_suffix(']')?.parse().ok()?)),
-        // No name begins with a digit and is all digits and dots, so most are told by a byte.
+        // Addresses begin with a digit, so one byte rules out most names.
         None if host.starts_with(|first: char| first.is_ascii_digit()) => {
             Some(IpAddr::V4(host.parse().ok()?))
         }

@@ -31,7 +31,7 @@ use super::report::{KeyText, micros, reason_of};
 /// Where the rest of an NDJSON listing begins.
 const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
 
-/// That keys are missing from an NDJSON listing.
+/// Present if keys are missing from an NDJSON listing.
 const DKVS_LEFT_OUT: HeaderName = HeaderName::from_static("dkvs-left-out");
 
 #[derive(Serialize)]

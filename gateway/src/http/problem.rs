@@ -58,18 +58,18 @@ impl Problem {
         self
     }
 
-    /// Says that it is worth trying again, after a second.
+    /// Asks the caller to try again after a second.
     pub(super) fn with_retry_after(self) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// Marks a gateway that has as much in hand as it takes.
+    /// Marks the problem as one of an overloaded gateway.
     pub(super) fn marked_as_overload(mut self) -> Self {
         self.0.is_overload = true;
         self
     }
 
-    /// Whether the gateway has as much in hand as it takes.
+    /// Whether the gateway is overloaded.
     pub(super) fn is_overload(&self) -> bool {
         self.0.is_overload
     }
@@ -125,7 +125,7 @@ impl Problem {
         response
     }
 
-    /// A member of the document, for tests of those who make problems.
+    /// A member of the document, for the tests of endpoints.
     #[cfg(test)]
     pub(super) fn member(&self, name: &str) -> &Json {
         &self.0.members[name]

@@ -1,4 +1,4 @@
-//! What a request came to, as JSON: the same members in success and in problem documents.
+//! The outcome of a request as JSON: the same members in success and in problem documents.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ pub(super) struct ReplicaReport<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// The version that the replica told of.
+    /// The version that the replica reported.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     tag: Option<Tag>,
     latency_us: Option<u64>,
@@ -135,7 +135,7 @@ pub(super) struct WriteQuorum {
     confirmed: usize,
 }
 
-/// What a write came to.
+/// The report on a write.
 #[derive(Serialize)]
 pub(super) struct WriteReport<'a> {
     #[serde(serialize_with = "as_outcome")]
@@ -206,7 +206,7 @@ pub(super) struct ReadQuorum {
     pub(super) agreeing: usize,
 }
 
-/// What a read came to, but for the value.
+/// The report on a read, without the value.
 #[derive(Serialize)]
 pub(super) struct ReadReport<'a> {
     #[serde(serialize_with = "as_name")]
@@ -260,7 +260,7 @@ impl<'a> ReadReport<'a> {
     }
 }
 
-/// Of a replica of a write that was withheld.
+/// The reason of a replica that a withheld write was not sent to.
 const NOT_ASKED: &str = "the server was not asked, since too few of the others can do this";
 
 pub(super) fn reason_of(refusal: Refusal) -> &'static str {

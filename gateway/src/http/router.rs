@@ -48,7 +48,7 @@ pub(super) fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// What leads to the handler of an operation.
+/// Where the handler of an operation is put, and the check before it.
 #[derive(Clone, Copy)]
 struct Route {
     method: MethodFilter,
@@ -59,7 +59,7 @@ struct Route {
 impl Route {
     fn to<H: Handler<T, App>, T: 'static>(self, handler: H) -> MethodRouter<App> {
         match self.guard {
-            // Before the handler itself: one before the route would box each request's future again.
+            // Around the handler itself: around the route, it would box each request's future again.
             Some(guard) => on(self.method, handler.layer(guard)),
             None => on(self.method, handler),
         }

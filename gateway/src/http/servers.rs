@@ -24,7 +24,7 @@ struct ServersBody {
     servers: Vec<ServerBody>,
 }
 
-/// The status of a server. What only DKVS/2 tells is null where the server does not speak it.
+/// The status of a server. What only DKVS/2 reports is null for servers that do not speak it.
 #[derive(Serialize)]
 pub(super) struct ServerBody {
     server: String,
@@ -82,7 +82,7 @@ impl StorageBody {
     }
 }
 
-/// What one worker of this gateway has exchanged with a server.
+/// The traffic between one worker of this gateway and a server.
 #[derive(Serialize)]
 struct TrafficBody {
     requests: u64,
@@ -120,9 +120,9 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
         Speaks::V1 | Speaks::Unknown => None,
     };
     let statistic = |wanted: Statistic| {
-        let mut told = status.statistics.iter();
-        let told = told.find(|(name, _)| Statistic::try_from(*name) == Ok(wanted));
-        told.map(|(_, number)| *number)
+        let mut statistics = status.statistics.iter();
+        let found = statistics.find(|(name, _)| Statistic::try_from(*name) == Ok(wanted));
+        found.map(|(_, number)| *number)
     };
     ServerBody {
         server,

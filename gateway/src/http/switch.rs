@@ -1,4 +1,4 @@
-//! Embedded servers, stopped and started one by one.
+//! Stops and starts single embedded servers.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -49,7 +49,7 @@ pub(super) async fn start(State(app): State<App>, uri: Uri) -> Result<Response<B
     Ok(switched(&app, server, true))
 }
 
-/// The server that a path names, and what stops and starts it.
+/// The server that the path names, and the switch for it.
 fn server(app: &App, uri: &Uri, end: &str) -> Result<(ServerId, ServerSwitch), Problem> {
     parameters::none(uri)?;
     let name = uri.path().strip_prefix("/servers/").unwrap_or_default();

@@ -28,39 +28,39 @@ use crate::http::parameters::KeyParameters;
 use crate::http::problem::Problem;
 use crate::http::report::{ReadReport, micros};
 
-/// GET, and HEAD with it: the body of a HEAD is taken off further out.
+/// GET and HEAD. The connection drops the body of a HEAD.
 pub(in crate::http) fn get(
     State(app): State<App>,
     request: Request<Body>,
 ) -> impl Future<Output = Result<Response<Body>, Problem>> + Send {
-    // The parts as they are: extracted one by one, the headers would be copied.
+    // Takes the parts as a whole: extractors would copy the headers.
     let (head, _) = request.into_parts();
-    let asked = match Get::parse(&app, head) {
-        Ok(asked) => asked,
+    let wanted = match GetRequest::parse(&app, head) {
+        Ok(wanted) => wanted,
         Err(problem) => return Either::Left(ready(Err(problem))),
     };
     Either::Right(async move {
-        let mut headers = asked.headers;
+        let mut headers = wanted.headers;
         let show = |found: Found<'_>| {
             let (tag, size) = (found.tag(), found.size());
-            let mut response = match asked.form {
+            let mut response = match wanted.form {
                 _ if tag.is_some_and(|tag| conditional::is_held(&headers, tag)) => {
                     found.not_modified()
                 }
-                Form::Json => json_text(mem::take(&mut headers), found.json(&asked.key)),
+                Form::Json => json_text(mem::take(&mut headers), found.json(&wanted.key)),
                 // A HEAD has no parts.
-                Form::Raw if asked.is_head => found.raw(Part::Whole)?,
+                Form::Raw if wanted.is_head => found.raw(Part::Whole)?,
                 Form::Raw => found.raw(conditional::part(&headers, tag, size))?,
             };
-            name_version(response.headers_mut(), tag, asked.form);
+            name_version(response.headers_mut(), tag, wanted.form);
             Ok(response)
         };
-        read(&app, &asked.key, &asked.parameters, show).await
+        read(&app, &wanted.key, &wanted.parameters, show).await
     })
 }
 
 /// What a GET asks for.
-struct Get {
+struct GetRequest {
     key: Key,
     parameters: KeyParameters,
     form: Form,
@@ -68,7 +68,7 @@ struct Get {
     headers: HeaderMap,
 }
 
-impl Get {
+impl GetRequest {
     fn parse(app: &App, head: request::Parts) -> Result<Self, Problem> {
         let (key, parameters) = key_and_parameters(&app.defaults, &head, GET_PARAMETERS, &R)?;
         let form = if parameters.raw {

@@ -29,24 +29,24 @@ use crate::http::parameters::KeyParameters;
 use crate::http::problem::Problem;
 use crate::http::report::{KeyText, WriteReport, micros};
 
-/// Not an `async fn`, like the other handlers here: such a one keeps its request beside what it
-/// makes of it, and the larger a future is, the more it costs to allocate.
+/// Not an `async fn`, like the other handlers here: that would keep the request as well as what it
+/// parses from it, and a larger future costs more to allocate.
 pub(in crate::http) fn put(
     State(app): State<App>,
     request: Request<Body>,
 ) -> impl Future<Output = Result<Response<Body>, Problem>> + Send {
     let (head, mut body) = request.into_parts();
-    let asked = Put::parse(&app, &head);
+    let wanted = PutRequest::parse(&app, &head);
     let headers = head.headers;
-    let asked = match asked {
-        Ok(asked) => asked,
+    let wanted = match wanted {
+        Ok(wanted) => wanted,
         Err(problem) => {
             body::drain_body(&headers, body);
             return Either::Left(ready(Err(problem)));
         }
     };
     Either::Right(async move {
-        let written = put_value(&app, &asked, &mut body).await;
+        let written = put_value(&app, &wanted, &mut body).await;
         if written.is_err() {
             body::drain_body(&headers, body);
         }
@@ -55,13 +55,13 @@ pub(in crate::http) fn put(
 }
 
 /// What the head of a PUT asks for.
-struct Put {
+struct PutRequest {
     key: Key,
     parameters: KeyParameters,
     content_type: ContentType,
 }
 
-impl Put {
+impl PutRequest {
     fn parse(app: &App, head: &request::Parts) -> Result<Self, Problem> {
         let (key, parameters) = key_and_parameters(&app.defaults, head, WRITE_PARAMETERS, &W)?;
         let content_type = head.headers.get(header::CONTENT_TYPE);
@@ -74,16 +74,16 @@ impl Put {
     }
 }
 
-async fn put_value(app: &App, asked: &Put, body: &mut Body) -> Result<Vec<u8>, Problem> {
+async fn put_value(app: &App, wanted: &PutRequest, body: &mut Body) -> Result<Vec<u8>, Problem> {
     let coordinator = &app.coordinator;
     let value_bytes_max = coordinator.value_bytes_max();
     let too_large = || value_too_large(value_bytes_max);
     let (value, _memory) = body::read(coordinator, body, value_bytes_max, too_large).await?;
     let content = Content::Value {
-        content_type: asked.content_type.clone(),
+        content_type: wanted.content_type.clone(),
         value: Value::new(value).map_err(|_| too_large())?,
     };
-    write(app, &asked.key, content, &asked.parameters).await
+    write(app, &wanted.key, content, &wanted.parameters).await
 }
 
 pub(in crate::http) fn delete(
@@ -92,7 +92,7 @@ pub(in crate::http) fn delete(
 ) -> impl Future<Output = Result<Response<Body>, Problem>> + Send {
     let (head, _) = request.into_parts();
     let (key, parameters) = match key_and_parameters(&app.defaults, &head, WRITE_PARAMETERS, &W) {
-        Ok(asked) => asked,
+        Ok(wanted) => wanted,
         Err(problem) => return Either::Left(ready(Err(problem))),
     };
     Either::Right(async move {

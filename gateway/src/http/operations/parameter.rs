@@ -129,7 +129,7 @@ impl<S> Parameter<S> {
         }
     }
 
-    /// Whether a request without it is refused, or is none for its operation.
+    /// Whether every request of its operation has it.
     pub fn is_required(&self) -> bool {
         self.location == Location::Path
     }

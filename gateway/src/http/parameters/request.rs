@@ -54,7 +54,7 @@ pub(in crate::http) fn replica_count(
     uri: &Uri,
 ) -> Result<usize, Problem> {
     let mut query = Query::new(uri, PREFERENCE_LIST_PARAMETERS);
-    // There is no `r` in this query, so its default is taken, which any n allows.
+    // The query has no `r`; the default allows any n.
     let quorum = quorum(&mut query, defaults, &R);
     query.finish()?;
     Ok(quorum.n().into())

@@ -2,14 +2,14 @@
 //!
 //! * `listener`: where they come from
 //! * `clock`: how long they may be idle or slow
-//! * `refusal`: the response to those past the limit
+//! * `overload`: the response to those past the limit
 //!
-//! hyper is driven directly rather than through `axum::serve`, which sets no time-out on the
-//! head of a request and none on an idle connection.
+//! This drives hyper directly rather than through `axum::serve`, which sets no time-out on the head
+//! of a request and none on an idle connection.
 
 mod clock;
 mod listener;
-mod refusal;
+mod overload;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
@@ -46,7 +46,7 @@ use crate::tls::Tls;
 use clock::{Clock, Phase, TimedStream, poll_alarm};
 pub use clock::{HEAD_TIMEOUT, IDLE_TIMEOUT};
 pub use listener::{Listener, bind};
-use refusal::refuse;
+use overload::respond_overloaded;
 
 /// How long the end waits for requests in flight.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,17 +57,17 @@ const HEADERS_MAX: usize = 64;
 const HEAD_BYTES_MAX: usize = 128 << 10;
 
 /// Most connections past the limit that get a response at a time; further ones are just closed.
-const REFUSALS_MAX: usize = 64;
+const OVERLOAD_RESPONSES_MAX: usize = 64;
 
 /// How long that response may take.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+const OVERLOAD_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the response waits that the gateway is overloaded. Callers that retry at once would
 /// otherwise take the time of those that are served.
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(20);
 
-/// Serves one worker's connections until `shutdown`, then drains them. With `tls` it speaks nothing
-/// else.
+/// Serves one worker's connections until `shutdown`, then drains them. With `tls` it speaks only
+/// that.
 pub async fn run(
     listener: Listener,
     app: App,
@@ -87,7 +87,7 @@ pub async fn run(
     let limit = u64::try_from(connections_max).unwrap_or(u64::MAX);
     counts.connections_max.store(limit, Ordering::Relaxed);
     let connections = TaskTracker::new();
-    let refusals = TaskTracker::new();
+    let responses = TaskTracker::new();
     let place = |stream| {
         if connections.len() < connections_max {
             let counted = CountedConnection::new(&counts);
@@ -99,8 +99,11 @@ pub async fn run(
             return;
         }
         counts.connections_refused.fetch_add(1, Ordering::Relaxed);
-        if server.tls.is_none() && refusals.len() < REFUSALS_MAX {
-            refusals.spawn(tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)));
+        if server.tls.is_none() && responses.len() < OVERLOAD_RESPONSES_MAX {
+            responses.spawn(tokio::time::timeout(
+                OVERLOAD_RESPONSE_TIMEOUT,
+                respond_overloaded(stream),
+            ));
         }
     };
     loop {
@@ -229,7 +232,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.clock.enter(Phase::Handling);
         let app = self.server.app.clone();
-        let request_id = app.request_ids.name(request.headers().get(X_REQUEST_ID));
+        let request_id = app
+            .request_ids
+            .identify(request.headers().get(X_REQUEST_ID));
         let method = request.method().clone();
         let counts = &app.counts;
         let counted = CountedRequest::new(counts, counts.series(&method, request.uri().path()));
@@ -251,7 +256,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 if problem.is_overload() {
                     tokio::time::sleep(OVERLOAD_PAUSE).await;
                 }
-                // What the router itself has set stays: Allow, for one.
+                // The router has set this one already.
                 let allow = response.headers_mut().remove(header::ALLOW);
                 response = problem.into_identified_response(&request_id);
                 if let Some(allow) = allow {

@@ -13,7 +13,7 @@ const BODY: &str = concat!(
 
 /// Responds that there are too many connections, and reads on until the caller closes: closing with
 /// unread bytes would discard the response.
-pub(super) async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+pub(super) async fn respond_overloaded(mut stream: TcpStream) -> io::Result<()> {
     let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
          x-content-type-options: nosniff\r\ncontent-security-policy: default-src 'none'\r\n\
