@@ -23,6 +23,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
 use dkvs_common::cluster::{Cluster, Server, ServerId};
+use dkvs_common::server_map::ServerMap;
 use dkvs_common::wire::v2::envelope::ClusterKey;
 use dkvs_common::wire::v2::keys::Keys;
 use tokio::runtime::Handle;
@@ -46,7 +47,7 @@ pub struct EmbeddedCluster {
 
 struct Nodes {
     /// In the order of the cluster.
-    list: Vec<Node>,
+    map: ServerMap<Node>,
     runtime: Handle,
 }
 
@@ -87,15 +88,12 @@ impl EmbeddedCluster {
             keys: keys.clone(),
             is_v1_on: embedded.is_v1_on,
         };
-        let run = |(server, prepared): (&Server, PreparedServer)| {
-            Node::run(
-                server.addr.into(),
-                prepared,
-                authentication.clone(),
-                &handle,
-            )
+        let run = |((id, server), prepared): ((ServerId, Server), PreparedServer)| {
+            let authentication = authentication.clone();
+            let node = Node::run(server.addr.into(), prepared, authentication, &handle)?;
+            anyhow::Ok((id, node))
         };
-        let nodes = cluster.servers().iter().zip(prepared).map(run);
+        let nodes = cluster.iter().zip(prepared).map(run);
         let nodes = nodes.collect::<Result<_, _>>()?;
         let shutdown = CancellationToken::new();
         let ended = shutdown.clone().cancelled_owned();
@@ -106,7 +104,7 @@ impl EmbeddedCluster {
         Ok(Self {
             cluster,
             nodes: Arc::new(Nodes {
-                list: nodes,
+                map: nodes,
                 runtime: handle,
             }),
             keys,
@@ -133,7 +131,7 @@ impl EmbeddedCluster {
 
 impl Drop for EmbeddedCluster {
     fn drop(&mut self) {
-        for node in &self.nodes.list {
+        for (_, node) in self.nodes.map.iter() {
             node.stop();
         }
         self.shutdown.cancel();
@@ -153,13 +151,15 @@ pub struct ServerSwitch(Arc<Nodes>);
 impl ServerSwitch {
     /// Whether a server has not been stopped.
     pub fn is_running(&self, server: ServerId) -> bool {
-        self.0.list[server.index()].is_running()
+        self.0.map.get(server).is_some_and(Node::is_running)
     }
 
     /// Ends a server as if its process had ended: its port is closed, and what it had only in memory
     /// is gone. Blocks until it has ended.
     pub fn stop(&self, server: ServerId) {
-        self.0.list[server.index()].stop();
+        if let Some(node) = self.0.map.get(server) {
+            node.stop();
+        }
     }
 
     /// Starts a stopped server at the same port, with the records of its data directory if it has
@@ -170,7 +170,8 @@ impl ServerSwitch {
     /// If another process has its port, or the data directory cannot be opened. The server then
     /// stays stopped.
     pub fn start(&self, server: ServerId) -> anyhow::Result<()> {
-        self.0.list[server.index()].start(&self.0.runtime)
+        let node = self.0.map.get(server);
+        node.context("no such server")?.start(&self.0.runtime)
     }
 }
 

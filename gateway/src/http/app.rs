@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use dkvs_client::Coordinator;
+use dkvs_client::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::counts::Counts;
@@ -39,8 +39,10 @@ pub struct App(Arc<WorkerState>);
 
 /// The state of one worker.
 pub struct WorkerState {
-    pub(super) coordinator: Coordinator,
-    pub(super) defaults: RequestDefaults,
+    pub(super) client: Client,
+    /// Copies of each key.
+    pub(super) replication: u8,
+    timeout: Duration,
     /// Cancelled when the gateway is to end; it is then no longer ready.
     pub(super) draining: CancellationToken,
     pub(super) request_ids: RequestIds,
@@ -55,31 +57,27 @@ pub struct WorkerState {
 #[derive(Clone)]
 pub(super) struct WorkerView {
     pub(super) counts: Arc<Counts>,
-    pub(super) coordinator: Coordinator,
+    pub(super) client: Client,
 }
 
 impl App {
-    /// Handlers over one worker's coordinator.
+    /// Handlers over one worker's client.
     ///
     /// # Errors
     ///
     /// If the system has no random bytes.
     pub fn new(
-        coordinator: Coordinator,
+        client: Client,
         replication: u8,
         timeout: Duration,
         draining: CancellationToken,
         gate: Gate,
         gateway: Arc<GatewayState>,
     ) -> anyhow::Result<Self> {
-        let defaults = RequestDefaults {
-            servers: coordinator.shared().cluster.servers().len(),
+        Ok(Self(Arc::new(WorkerState {
+            client,
             replication,
             timeout,
-        };
-        Ok(Self(Arc::new(WorkerState {
-            coordinator,
-            defaults,
             draining,
             request_ids: RequestIds::new()?,
             gate,
@@ -109,7 +107,18 @@ impl App {
     fn view(&self) -> WorkerView {
         WorkerView {
             counts: Arc::clone(&self.counts),
-            coordinator: self.coordinator.clone(),
+            client: self.client.clone(),
+        }
+    }
+}
+
+impl WorkerState {
+    /// What holds for a request that begins now and does not say otherwise.
+    pub(super) fn defaults(&self) -> RequestDefaults {
+        RequestDefaults {
+            servers: self.client.view().servers().len(),
+            replication: self.replication,
+            timeout: self.timeout,
         }
     }
 }

@@ -131,10 +131,10 @@ async fn run(
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
     parameters::none(&head.uri)?;
-    let coordinator = &app.coordinator;
-    let bytes_max = 2 * coordinator.value_bytes_max() + BODY_BYTES_BESIDE;
+    let client = &app.client;
+    let bytes_max = 2 * client.value_bytes_max() + BODY_BYTES_BESIDE;
     let too_large = || batch_too_large(bytes_max);
-    let (text, _memory) = body::read(coordinator, body, bytes_max, too_large).await?;
+    let (text, _memory) = body::read(client, body, bytes_max, too_large).await?;
     let batch: BatchBody =
         serde_json::from_slice(&text).map_err(|error| not_a_batch(&error.to_string()))?;
     drop(text);
@@ -234,7 +234,7 @@ async fn write(context: BatchContext<'_>, put: Put) -> Result<Vec<u8>, Problem> 
             .map_err(|error| invalid_value(format!("it is no base64: {error}")))?
             .into(),
     };
-    let value_bytes_max = context.app.coordinator.value_bytes_max();
+    let value_bytes_max = context.app.client.value_bytes_max();
     let value = Value::new(bytes)
         .ok()
         .filter(|value| value.len() <= value_bytes_max)
@@ -295,7 +295,7 @@ impl KeyFields {
         ];
         let query = Query::of_values(given, declared);
         let mut parameters =
-            KeyParameters::parse(&context.app.defaults, query, required_parameter)?;
+            KeyParameters::parse(&context.app.defaults(), query, required_parameter)?;
         parameters.options.trace = context.trace;
         Ok((key, parameters))
     }

@@ -6,11 +6,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_error::overloaded;
 use super::problem::{Problem, ProblemType};
-use dkvs_client::Coordinator;
+use dkvs_client::{Client, MemoryPermit};
 
 const REQUEST_TIMEOUT: ProblemType = ProblemType {
     status: StatusCode::REQUEST_TIMEOUT,
@@ -38,16 +37,16 @@ const DRAIN_BYTES_MAX: usize = 16 << 20;
 /// As soon as the body is known to be longer than `bytes_max`, if there is no memory for it, and if
 /// it stalls or breaks off.
 pub(super) async fn read(
-    coordinator: &Coordinator,
+    client: &Client,
     body: &mut Body,
     bytes_max: usize,
     too_large: impl Fn() -> Problem,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+) -> Result<(Bytes, Option<MemoryPermit>), Problem> {
     let announced = http_body::Body::size_hint(body).lower();
     if announced > bytes_max as u64 {
         return Err(too_large());
     }
-    let mut memory: Option<OwnedSemaphorePermit> = None;
+    let mut memory: Option<MemoryPermit> = None;
     let mut bytes = BytesMut::new();
     loop {
         let frame = tokio::time::timeout(BODY_PROGRESS, body.frame()).await;
@@ -60,7 +59,7 @@ pub(super) async fn read(
         }
         if bytes.is_empty() && frame.len() as u64 == announced {
             // The whole body in one frame: no copy.
-            let memory = take_memory(coordinator, frame.len(), 0, memory);
+            let memory = take_memory(client, frame.len(), 0, memory);
             let memory = memory.map_err(|Full| no_memory())?;
             return Ok((frame, memory));
         }
@@ -69,7 +68,7 @@ pub(super) async fn read(
                 .max(2 * bytes.capacity())
                 .max(frame.len())
                 .min(bytes_max);
-            memory = match take_memory(coordinator, wanted, bytes.capacity(), memory) {
+            memory = match take_memory(client, wanted, bytes.capacity(), memory) {
                 Ok(memory) => memory,
                 Err(Full) => return Err(no_memory()),
             };
@@ -111,11 +110,11 @@ struct Full;
 
 /// Makes the permit one for `wanted` bytes, `held` of which it stands for already.
 fn take_memory(
-    coordinator: &Coordinator,
+    client: &Client,
     wanted: usize,
     held: usize,
-    memory: Option<OwnedSemaphorePermit>,
-) -> Result<Option<OwnedSemaphorePermit>, Full> {
+    memory: Option<MemoryPermit>,
+) -> Result<Option<MemoryPermit>, Full> {
     if wanted <= LONG {
         return Ok(memory);
     }
@@ -124,7 +123,7 @@ fn take_memory(
     } else {
         wanted
     };
-    let more = coordinator.take_memory(more).ok_or(Full)?;
+    let more = client.take_memory(more).ok_or(Full)?;
     Ok(Some(match memory {
         Some(mut memory) => {
             memory.merge(more);

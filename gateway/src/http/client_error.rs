@@ -1,7 +1,7 @@
 //! Problems of requests that the client refused before it sent anything.
 
 use axum::http::StatusCode;
-use dkvs_client::NotBegun;
+use dkvs_client::AdmissionError;
 use dkvs_common::wire::v1::{KEY_OR_VALUE_BYTES_MAX, Unrepresentable};
 
 use super::key_value::{invalid_key, invalid_value, key_too_long, value_too_large};
@@ -23,7 +23,7 @@ const NOT_SUPPORTED: ProblemType = ProblemType {
 
 /// The gateway has reached one of its limits.
 pub(super) fn overloaded(what: &'static str) -> Problem {
-    NotBegun::Overloaded { what }.into()
+    AdmissionError::Overloaded { what }.into()
 }
 
 /// The servers cannot do this by the protocol that they speak.
@@ -51,22 +51,22 @@ pub(super) fn no_tags(server: Option<String>) -> Problem {
     }])
 }
 
-impl From<NotBegun> for Problem {
-    fn from(error: NotBegun) -> Self {
+impl From<AdmissionError> for Problem {
+    fn from(error: AdmissionError) -> Self {
         match error {
-            NotBegun::Overloaded { .. } => {
+            AdmissionError::Overloaded { .. } => {
                 let detail = format!("{error}; nothing was sent to any server");
                 Self::new(&OVERLOADED, detail)
                     .with_retry_after()
                     .marked_as_overload()
             }
-            NotBegun::NoDeletion => no_deletion(),
-            NotBegun::NoListing => not_supported(
+            AdmissionError::NoDeletion => no_deletion(),
+            AdmissionError::NoListing => not_supported(
                 "the gateway speaks DKVS/1, which cannot list keys; it takes servers that speak \
                  DKVS/2",
             ),
-            NotBegun::NoTags { server } => no_tags(Some(server)),
-            NotBegun::Unrepresentable(error) => match error {
+            AdmissionError::NoTags { server } => no_tags(Some(server)),
+            AdmissionError::Unrepresentable(error) => match error {
                 Unrepresentable::KeyHasNul { .. } => invalid_key(error.to_string()),
                 Unrepresentable::KeyTooLong { .. } => key_too_long(error.to_string()),
                 Unrepresentable::ValueHasNul { .. } => invalid_value(error.to_string()),

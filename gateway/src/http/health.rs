@@ -40,11 +40,11 @@ pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<B
             "the gateway is ending; it finishes what is in flight",
         ));
     }
-    let coordinator = &app.coordinator;
-    let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
+    let client = &app.client;
+    let statuses = client.status(PROBE_TIMEOUT).await?;
     // Open to anyone, so it names no server: /servers does, to those who may know.
     let mut advice = BTreeMap::<_, usize>::new();
-    for text in statuses.iter().filter_map(|it| advice_on(coordinator, it)) {
+    for text in statuses.iter().filter_map(|it| advice_on(client, it)) {
         *advice.entry(text).or_default() += 1;
     }
     let advice: Vec<String> = advice

@@ -9,11 +9,12 @@ use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use dkvs_client::Shared;
+use dkvs_client::ListResult;
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::{List, ListOutcome, ListStanding, Listing, Place};
 use dkvs_common::ring::Position;
+use dkvs_common::view::ClusterView;
 use serde::Serialize;
 
 use super::accept;
@@ -74,13 +75,13 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
-    let (listing, timeout) = parse(&app.defaults, &uri)?;
+    let (listing, timeout) = parse(&app.defaults(), &uri)?;
     caller.may_list(&listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(not_acceptable)?;
-    let coordinator = &app.coordinator;
+    let client = &app.client;
     let silent_max = listing.silent_max;
-    let list = coordinator.list(listing, timeout).await?;
-    let report = ListReport::new(coordinator.shared(), &list);
+    let ListResult { list, view } = client.list(listing, timeout).await?;
+    let report = ListReport::new(&view, &list);
     match list.outcome() {
         Some(ListOutcome::Listed) => {}
         Some(ListOutcome::Unreachable) => {
@@ -213,7 +214,7 @@ impl<'a> ListedKey<'a> {
 }
 
 impl<'a> ListReport<'a> {
-    fn new(shared: &'a Shared, list: &List) -> Self {
+    fn new(view: &'a ClusterView, list: &List) -> Self {
         let server = |(server, standing)| {
             let mut reason = None;
             let status = match standing {
@@ -228,7 +229,7 @@ impl<'a> ListReport<'a> {
                 None => "pending",
             };
             ListedServer {
-                server: shared.name(server),
+                server: view.name(server),
                 status,
                 reason,
             }

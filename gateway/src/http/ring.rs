@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
-use dkvs_common::cluster::Server;
+use dkvs_common::cluster::{Server, ServerId};
 use dkvs_common::ring::{Position, RingPoint};
 use serde::Serialize;
 
@@ -36,26 +36,22 @@ struct Point {
 
 pub(super) async fn ring(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
-    let shared = app.coordinator.shared();
-    let servers = shared.cluster.servers();
-    let ring_server = |(server, share): (&Server, f64)| RingServer {
+    let view = app.client.view();
+    let shares = view.ring().shares();
+    let ring_server = |(id, server): (ServerId, Server)| RingServer {
         server: server.addr.to_string(),
         ring_points: server.ring_points,
-        share,
+        share: shares.get(id).copied().unwrap_or(0.0),
     };
     let point = |point: &RingPoint| Point {
         position: point.position.to_string(),
-        server: servers[point.server.index()].addr.to_string(),
+        server: view.name(point.server).to_owned(),
     };
     Ok(json(&RingBody {
-        epoch: shared.ring.epoch(),
-        replication: app.defaults.replication,
-        servers: servers
-            .iter()
-            .zip(shared.ring.shares())
-            .map(ring_server)
-            .collect(),
-        points: shared.ring.points().iter().map(point).collect(),
+        epoch: view.ring().epoch(),
+        replication: app.replication,
+        servers: view.cluster().iter().map(ring_server).collect(),
+        points: view.ring().points().iter().map(point).collect(),
     }))
 }
 
@@ -78,14 +74,12 @@ pub(super) async fn preference_list(
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let key = path::key(&uri, "/ring/")?;
-    let n = parameters::replica_count(&app.defaults, &uri)?;
-    let shared = app.coordinator.shared();
+    let n = parameters::replica_count(&app.defaults(), &uri)?;
+    let view = app.client.view();
     let position = Position::of_key(&key);
-    let replicas = shared.ring.preference_list(position, n);
+    let replicas = view.ring().preference_list(position, n);
     let preferred = |point: &RingPoint| PreferredServer {
-        server: shared.cluster.servers()[point.server.index()]
-            .addr
-            .to_string(),
+        server: view.name(point.server).to_owned(),
         ring_point: point.position.to_string(),
     };
     Ok(json(&PreferenceListBody {

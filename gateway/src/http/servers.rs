@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
 use dkvs_client::transport::peer::Speaks;
-use dkvs_client::{Coordinator, NotBegun, ServerStatus};
+use dkvs_client::{AdmissionError, Client, ServerStatus};
 use dkvs_common::model::{Durability, Statistic};
 use serde::Serialize;
 
@@ -99,16 +99,15 @@ pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response
 }
 
 /// Probes every server, and waits for all of them. The statuses are in the order of the cluster.
-pub(super) async fn probe_servers(app: &App) -> Result<Vec<ServerBody>, NotBegun> {
-    let (coordinator, switch) = (&app.coordinator, app.gateway.switch.as_ref());
-    let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
-    let shared = coordinator.shared();
-    let servers = shared.cluster.iter().zip(statuses);
-    let bodies = servers.map(|((id, server), status)| ServerBody {
-        last_round_trip_us: shared.last_round_trip(id).map(micros),
-        running: switch.map(|switch| switch.is_running(id)),
-        advice: advice_on(coordinator, &status),
-        ..server_body(server.addr.to_string(), &status)
+pub(super) async fn probe_servers(app: &App) -> Result<Vec<ServerBody>, AdmissionError> {
+    let (client, switch) = (&app.client, app.gateway.switch.as_ref());
+    let statuses = client.status(PROBE_TIMEOUT).await?;
+    let (shared, view) = (client.shared(), client.view());
+    let bodies = statuses.into_iter().map(|status| ServerBody {
+        last_round_trip_us: shared.last_round_trip(status.server).map(micros),
+        running: switch.map(|switch| switch.is_running(status.server)),
+        advice: advice_on(client, &status),
+        ..server_body(view.name(status.server).to_owned(), &status)
     });
     Ok(bodies.collect())
 }
@@ -159,6 +158,6 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
 }
 
 /// What the operator has to know of a server that speaks DKVS/1 only.
-pub(super) fn advice_on(coordinator: &Coordinator, status: &ServerStatus) -> Option<&'static str> {
-    Some(status.v1_only?.advice(coordinator.protocol()))
+pub(super) fn advice_on(client: &Client, status: &ServerStatus) -> Option<&'static str> {
+    Some(status.v1_only?.advice(client.protocol()))
 }

@@ -79,7 +79,7 @@ impl<'a> Snapshot<'a> {
             started_ms: started.map_or(0, |since| since.as_millis() as u64),
             version: env!("CARGO_PKG_VERSION"),
             embedded: app.gateway.switch.is_some(),
-            replication: app.defaults.replication,
+            replication: app.replication,
             totals: Totals::new(workers),
             latency: Latency::new(workers),
             servers,
@@ -105,7 +105,7 @@ impl Totals {
             }
         }
         let (mut quorum_failures, mut repairs) = (0, 0);
-        for snapshot in workers.iter().map(|it| it.coordinator.snapshot()) {
+        for snapshot in workers.iter().map(|it| it.client.snapshot()) {
             for level in [Level::Linearizable, Level::Agreement] {
                 for kind in Kind::ALL {
                     let ended = |outcome: &Outcome| snapshot.totals.ended(level, kind, *outcome);

@@ -7,8 +7,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Request, Response, request};
-use dkvs_client::Coordinator;
-use dkvs_client::core::Wish;
+use dkvs_client::{ReadResult, RequestOptions};
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::{Read, ReadOutcome, Standing};
@@ -70,7 +69,7 @@ struct GetRequest {
 
 impl GetRequest {
     fn parse(app: &App, head: request::Parts) -> Result<Self, Problem> {
-        let (key, parameters) = key_and_parameters(&app.defaults, &head, GET_PARAMETERS, &R)?;
+        let (key, parameters) = key_and_parameters(&app.defaults(), &head, GET_PARAMETERS, &R)?;
         let form = if parameters.raw {
             Form::Raw
         } else {
@@ -101,23 +100,23 @@ pub(in crate::http) fn read<R>(
 ) -> impl Future<Output = Result<R, Problem>> {
     let started = Instant::now();
     let options = &parameters.options;
-    let coordinator = &app.coordinator;
-    let read = coordinator.read(key, *options);
+    let client = &app.client;
+    let read = client.read(key, *options);
     async move {
         let read = read.await?;
-        conclude(coordinator, key, options, &read, started, show)
+        conclude(key, options, &read, started, show)
     }
 }
 
 /// What `show` makes of the value, or the problem of a read that found none.
 fn conclude<R>(
-    coordinator: &Coordinator,
     key: &Key,
-    options: &Wish,
-    read: &Read,
+    options: &RequestOptions,
+    result: &ReadResult,
     started: Instant,
     show: impl FnOnce(Found<'_>) -> Result<R, Problem>,
 ) -> Result<R, Problem> {
+    let ReadResult { read, view } = result;
     // A read that ended early for this reason has no outcome of its own.
     let outcome = match read.has_met_v1() {
         true => Some(&ReadOutcome::CameByV1),
@@ -128,7 +127,7 @@ fn conclude<R>(
         Some(ReadOutcome::Absent) => read.tombstone(),
         _ => None,
     };
-    let report = ReadReport::new(coordinator.shared(), key, read, tag);
+    let report = ReadReport::new(view, key, read, tag);
     match outcome {
         Some(ReadOutcome::Found(value, version)) => show(Found {
             value,
@@ -145,7 +144,12 @@ fn conclude<R>(
 }
 
 /// Names what replicas refused the key for, if that is why too few can answer.
-fn unreachable(key: &Key, options: &Wish, read: &Read, report: ReadReport<'_>) -> Problem {
+fn unreachable(
+    key: &Key,
+    options: &RequestOptions,
+    read: &Read,
+    report: ReadReport<'_>,
+) -> Problem {
     let replicas = read.replicas().iter();
     let refusals = replicas.filter_map(|replica| match read.standing(replica) {
         Standing::Refused(refusal) => Some(refusal),

@@ -7,8 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Request, Response, header, request};
 use bytes::Bytes;
-use dkvs_client::core::Wish;
-use dkvs_client::{Coordinator, Written};
+use dkvs_client::{RequestOptions, WriteResult};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::write::WriteOutcome;
@@ -63,7 +62,7 @@ struct PutRequest {
 
 impl PutRequest {
     fn parse(app: &App, head: &request::Parts) -> Result<Self, Problem> {
-        let (key, parameters) = key_and_parameters(&app.defaults, head, WRITE_PARAMETERS, &W)?;
+        let (key, parameters) = key_and_parameters(&app.defaults(), head, WRITE_PARAMETERS, &W)?;
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map_or(&[][..], HeaderValue::as_bytes);
         Ok(Self {
@@ -75,10 +74,10 @@ impl PutRequest {
 }
 
 async fn put_value(app: &App, wanted: &PutRequest, body: &mut Body) -> Result<Vec<u8>, Problem> {
-    let coordinator = &app.coordinator;
-    let value_bytes_max = coordinator.value_bytes_max();
+    let client = &app.client;
+    let value_bytes_max = client.value_bytes_max();
     let too_large = || value_too_large(value_bytes_max);
-    let (value, _memory) = body::read(coordinator, body, value_bytes_max, too_large).await?;
+    let (value, _memory) = body::read(client, body, value_bytes_max, too_large).await?;
     let content = Content::Value {
         content_type: wanted.content_type.clone(),
         value: Value::new(value).map_err(|_| too_large())?,
@@ -91,7 +90,7 @@ pub(in crate::http) fn delete(
     request: Request<Body>,
 ) -> impl Future<Output = Result<Response<Body>, Problem>> + Send {
     let (head, _) = request.into_parts();
-    let (key, parameters) = match key_and_parameters(&app.defaults, &head, WRITE_PARAMETERS, &W) {
+    let (key, parameters) = match key_and_parameters(&app.defaults(), &head, WRITE_PARAMETERS, &W) {
         Ok(wanted) => wanted,
         Err(problem) => return Either::Left(ready(Err(problem))),
     };
@@ -110,25 +109,24 @@ pub(in crate::http) fn write(
 ) -> impl Future<Output = Result<Vec<u8>, Problem>> {
     let started = Instant::now();
     let KeyParameters { options, tag, .. } = parameters;
-    let coordinator = &app.coordinator;
-    let written = coordinator.write(key, content.clone(), *tag, *options);
+    let client = &app.client;
+    let written = client.write(key, content.clone(), *tag, *options);
     async move {
         let written = written.await?;
         let elapsed_us = micros(started.elapsed());
-        conclude(coordinator, key, &content, options, &written, elapsed_us)
+        conclude(key, &content, options, &written, elapsed_us)
     }
 }
 
 /// The report on a write that succeeded, or the problem of one that did not.
 fn conclude(
-    coordinator: &Coordinator,
     key: &Key,
     content: &Content,
-    options: &Wish,
-    written: &Written,
+    options: &RequestOptions,
+    written: &WriteResult,
     elapsed_us: u64,
 ) -> Result<Vec<u8>, Problem> {
-    let report = WriteReport::new(coordinator.shared(), written);
+    let report = WriteReport::new(written);
     match written.write.outcome() {
         Some(WriteOutcome::Committed) => Ok(text(&WriteBody {
             key: KeyText::new(key),

@@ -1,15 +1,16 @@
 //! The traffic between the gateway and each server.
 
 use dkvs_client::core::LinkStatus;
-use dkvs_client::{ServerSnapshot, Shared, Snapshot};
+use dkvs_client::{ServerSnapshot, Snapshot};
 use dkvs_common::histogram;
+use dkvs_common::view::ClusterView;
 use dkvs_runtime::metrics::page::{Labels, Number, Page, Samples};
 
 use super::families::labels;
 
 /// The traffic of each server, summed over the workers: one series a server.
 struct Links<'a> {
-    shared: &'a Shared,
+    view: &'a ClusterView,
     snapshots: &'a [Snapshot],
 }
 
@@ -18,11 +19,10 @@ type OfLink = fn(&LinkStatus) -> u64;
 
 impl Links<'_> {
     fn each(&self, of: impl Fn(&ServerSnapshot) -> u64) -> Vec<(Labels, Number)> {
-        let servers = self.shared.cluster.iter();
-        let series = servers.map(|(id, _)| {
-            let of_worker = |snapshot: &Snapshot| of(&snapshot.servers[id.index()]);
+        let series = self.view.servers().map(|id| {
+            let of_worker = |snapshot: &Snapshot| snapshot.of(id).map_or(0, &of);
             let sum = self.snapshots.iter().map(of_worker).sum();
-            let labels = labels([("server", self.shared.name(id))]);
+            let labels = labels([("server", self.view.name(id))]);
             (labels, Number::Whole(sum))
         });
         series.collect()
@@ -44,13 +44,14 @@ impl Links<'_> {
     }
 }
 
-pub(super) fn push(page: &mut Page, shared: &Shared, snapshots: &[Snapshot]) {
-    let links = Links { shared, snapshots };
-    let round_trips = shared.cluster.iter().map(|(id, _)| {
-        let of_workers = snapshots.iter().map(|it| &it.round_trips[id.index()]);
+pub(super) fn push(page: &mut Page, view: &ClusterView, snapshots: &[Snapshot]) {
+    let links = Links { view, snapshots };
+    let round_trips = view.servers().map(|id| {
+        let of_worker = |snapshot: &Snapshot| snapshot.of(id)?.round_trips.clone();
+        let of_workers: Vec<_> = snapshots.iter().filter_map(of_worker).collect();
         (
-            labels([("server", shared.name(id))]),
-            histogram::sum(of_workers),
+            labels([("server", view.name(id))]),
+            histogram::sum(of_workers.iter().map(|of_worker| &**of_worker)),
         )
     });
     page.push(

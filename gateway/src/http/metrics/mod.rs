@@ -13,7 +13,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, Uri, header};
 use axum::response::IntoResponse;
-use dkvs_client::{ServerStatus, Shared, Snapshot};
+use dkvs_client::{ServerStatus, Snapshot};
+use dkvs_common::view::ClusterView;
 use dkvs_runtime::log;
 use dkvs_runtime::metrics::page::{Form, Labels, Number, Page, Samples};
 use dkvs_runtime::metrics::statistics;
@@ -31,17 +32,17 @@ pub(super) async fn metrics(
 ) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
     // An overloaded gateway shows no statuses; its own counts show the overload.
-    let statuses = app.coordinator.probe(PROBE_TIMEOUT).await;
+    let statuses = app.client.status(PROBE_TIMEOUT).await;
     let statuses = statuses.unwrap_or_default();
     let workers = app.workers();
-    let snapshots: Vec<Snapshot> = workers.iter().map(|it| it.coordinator.snapshot()).collect();
-    let shared = app.coordinator.shared();
+    let snapshots: Vec<Snapshot> = workers.iter().map(|it| it.client.snapshot()).collect();
+    let view = app.client.view();
     let mut page = Page::default();
     push_process(&mut page, app.gateway.started, workers.len());
     http::push(&mut page, &workers);
     requests::push(&mut page, &snapshots, &workers);
-    links::push(&mut page, shared, &snapshots);
-    push_servers(&mut page, shared, &statuses);
+    links::push(&mut page, &view, &snapshots);
+    push_servers(&mut page, &view, &statuses);
 
     let accept = headers.get_all(header::ACCEPT).iter();
     let form = Form::accepted(accept.filter_map(|accept| accept.to_str().ok()));
@@ -71,10 +72,9 @@ fn push_process(page: &mut Page, started: SystemTime, workers: usize) {
     );
 }
 
-fn push_servers(page: &mut Page, shared: &Shared, statuses: &[ServerStatus]) {
-    let servers = || shared.cluster.iter().zip(statuses);
-    let reachable = servers().map(|((id, _), status)| {
-        let labels = labels([("server", shared.name(id))]);
+fn push_servers(page: &mut Page, view: &ClusterView, statuses: &[ServerStatus]) {
+    let reachable = statuses.iter().map(|status| {
+        let labels = labels([("server", view.name(status.server))]);
         (labels, Number::Whole(status.is_reachable.into()))
     });
     page.push(
@@ -82,8 +82,8 @@ fn push_servers(page: &mut Page, shared: &Shared, statuses: &[ServerStatus]) {
         "1 if the server has just answered, else 0",
         Samples::Gauge(reachable.collect()),
     );
-    let statistics = servers().map(|((id, _), status)| {
-        let name = shared.name(id).to_owned();
+    let statistics = statuses.iter().map(|status| {
+        let name = view.name(status.server).to_owned();
         (name, &status.statistics[..])
     });
     statistics::push(page, &statistics.collect::<Vec<_>>());

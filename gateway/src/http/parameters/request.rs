@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::Uri;
-use dkvs_client::core::Wish;
+use dkvs_client::RequestOptions;
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::{Quorum, QuorumError};
 use dkvs_common::tag::{CLOCK_MS_MAX, Tag};
@@ -16,7 +16,7 @@ use crate::http::problem::Problem;
 /// The parameters of a read or a write of a key.
 #[derive(Debug)]
 pub(in crate::http) struct KeyParameters {
-    pub(in crate::http) options: Wish,
+    pub(in crate::http) options: RequestOptions,
     /// The tag of a write that is sent again.
     pub(in crate::http) tag: Option<Tag>,
     pub(in crate::http) raw: bool,
@@ -32,7 +32,7 @@ impl KeyParameters {
         let quorum = quorum(&mut query, defaults, required);
         let (level, may_fall_back) = level(&mut query, defaults.replication, quorum);
         let parameters = Self {
-            options: Wish {
+            options: RequestOptions {
                 quorum,
                 level,
                 may_fall_back,
