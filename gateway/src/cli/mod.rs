@@ -1,4 +1,12 @@
-//! The `dkvs-gateway` program: settings, logs, workers, signals.
+//! The `dkvs-gateway` program: from its settings to its end.
+//!
+//! * `files`: keys, tokens and certificates, read again on SIGHUP
+//! * `workers`: the threads that serve
+//! * `greeting`: what it prints
+
+mod files;
+mod greeting;
+mod workers;
 
 use std::convert::Infallible;
 use std::fs;
@@ -9,32 +17,28 @@ use std::num::NonZeroU8;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use dkvs_client::Shared;
 use dkvs_common::cluster::Cluster;
 use dkvs_runtime::about;
 use dkvs_runtime::key_file::KeyFile;
-use dkvs_runtime::signals::{Backups, Hangups, Signals};
+use dkvs_runtime::signals::{Backups, Signals};
 use dkvs_runtime::{log, open_files, program};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::environment;
 use crate::config::{Command, Config, Flags, NewToken, Servers};
-use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
-use crate::http::gate::Gate;
-use crate::http::serve::{self, Listener};
-use crate::http::{App, GatewayState, TIMEOUT_MS_MAX};
-use crate::open_files::OpenFilesDemand;
+use crate::embedded::EmbeddedCluster;
+use crate::http::GatewayState;
 use crate::ready;
-use crate::tls::{Tls, TlsFiles};
-use crate::tokens::{self, TokenFile};
-use dkvs_client::{Client, ClientConfig, Limits, Shared};
-
-/// Bytes of long values on their way, per worker.
-const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+use crate::tokens;
+use files::Files;
+use greeting::greeting;
+use workers::{WorkerContext, WorkerPlan};
 
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
@@ -116,78 +120,32 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let keys = files.keys.as_ref().map(KeyFile::subscribe);
     let (cluster, embedded) = match &config.servers {
         Servers::File(path) => (read_cluster(path)?, None),
-        Servers::Embedded(servers) => {
-            let embedded = EmbeddedCluster::start(servers, keys.clone())?;
+        Servers::Embedded(options) => {
+            let embedded = EmbeddedCluster::start(options, keys.clone())?;
             (embedded.cluster().clone(), Some(embedded))
         }
     };
     let replication = replication(config.replication, cluster.servers().len())?;
-    let workers = config
-        .workers
-        .map_or_else(default_workers, |workers| workers.get());
-    let demand = OpenFilesDemand {
-        workers,
-        servers: cluster.servers().len(),
-        embedded: embedded
-            .as_ref()
-            .map_or(0, |it| it.cluster().servers().len()),
-        connections_max: config.max_connections,
-    };
-    let granted = demand.grant(files_max)?;
-    let client_config = ClientConfig {
-        protocol: config.protocol,
-        datagram_bytes_max: config.datagram_bytes_max,
-        value_bytes_max: config.value_bytes_max,
-        offload: config.udp_offload,
-        keys: embedded.as_ref().map(EmbeddedCluster::keys).or(keys),
-        timeout_max: Duration::from_millis(TIMEOUT_MS_MAX),
-        limits: Limits {
-            requests_max: config.max_in_flight,
-            sockets_max: granted.v1_sockets_max,
-            value_bytes_in_flight_max: VALUE_BYTES_IN_FLIGHT_MAX.max(4 * config.value_bytes_max),
-        },
-    };
-
-    let listeners = serve::bind(config.listen, workers)
-        .with_context(|| format!("cannot take HTTP on {}", config.listen))?;
+    let is_embedded = embedded.is_some();
+    let plan = WorkerPlan::new(config, cluster.servers().len(), is_embedded, files_max)?;
+    let listeners = plan.bind(config.listen)?;
     let listen = listeners[0].local_addr()?;
     warn_of_readable_tokens(config, listen);
-    let policy = Arc::new(config.policy.clone());
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
     // Cancelled when the notice begins, or without a notice together with `shutdown`.
     let draining = shutdown.child_token();
-    let switch = embedded.as_ref().map(EmbeddedCluster::switch);
-    let gateway = Arc::new(GatewayState::new(switch));
-    let mut apps = Vec::new();
-    for _ in &listeners {
-        let client = Client::new(Arc::clone(&shared), client_config.clone());
-        let client = client.context("the system has no random bytes")?;
-        let tokens = files.tokens.as_ref().map(TokenFile::subscribe);
-        let gate = Gate::new(tokens, Arc::clone(&policy));
-        let app = App::new(
-            client,
-            replication,
-            config.timeout,
-            draining.clone(),
-            gate,
-            Arc::clone(&gateway),
-        )?;
-        apps.push(app);
-    }
-    App::unite(&apps);
-    let mut threads = Vec::new();
-    for (number, (listener, app)) in listeners.into_iter().zip(apps).enumerate() {
-        let connections_max = granted.connections_max;
-        threads.push(spawn_worker(
-            number,
-            listener,
-            app,
-            connections_max,
-            files.tls.as_ref().map(TlsFiles::subscribe),
-            &shutdown,
-        )?);
-    }
+    let context = WorkerContext {
+        shared: Arc::clone(&shared),
+        keys: embedded.as_ref().map(EmbeddedCluster::keys).or(keys),
+        replication,
+        gateway: Arc::new(GatewayState::new(
+            embedded.as_ref().map(EmbeddedCluster::switch),
+        )),
+        draining: draining.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let threads = plan.spawn(listeners, config, &files, &context)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -198,7 +156,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let reloads = reloads.context("cannot take over SIGHUP")?;
     let backups = runtime.block_on(async { Backups::new() });
     let backups = backups.context("cannot take over SIGUSR1")?;
-    greet(config, listen, &shared, replication)?;
+    greet(greeting(config, listen, &shared.view(), replication))?;
     let notice = Notice {
         draining,
         time: config.shutdown_notice,
@@ -210,12 +168,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         }
     };
     wait_for_signal(runtime, signals, others, &notice, &shutdown);
-    for thread in threads {
-        match thread.join() {
-            Ok(result) => result.context("a worker failed")?,
-            Err(_) => bail!("a worker panicked"),
-        }
-    }
+    workers::join(threads)?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -243,40 +196,6 @@ fn start_log(config: &Config) -> anyhow::Result<Log> {
     })
 }
 
-/// The files that are read again on SIGHUP.
-struct Files {
-    keys: Option<KeyFile>,
-    tokens: Option<TokenFile>,
-    tls: Option<TlsFiles>,
-}
-
-impl Files {
-    fn open(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self {
-            keys: config.key_file.as_deref().map(KeyFile::open).transpose()?,
-            tokens: config.tokens.as_deref().map(TokenFile::open).transpose()?,
-            tls: config.tls.as_ref().map(TlsFiles::open).transpose()?,
-        })
-    }
-
-    /// Reads them again on every SIGHUP, from now on if there are any. Needs a runtime with I/O.
-    fn reloads(&self) -> std::io::Result<impl Future<Output = Infallible>> {
-        let any = self.keys.is_some() || self.tokens.is_some() || self.tls.is_some();
-        let hangups = any.then(Hangups::new).transpose()?;
-        Ok(async move {
-            let Some(mut hangups) = hangups else {
-                return std::future::pending().await;
-            };
-            loop {
-                hangups.next().await;
-                self.keys.as_ref().inspect(|file| file.reload());
-                self.tokens.as_ref().inspect(|file| file.reload());
-                self.tls.as_ref().inspect(|files| files.reload());
-            }
-        })
-    }
-}
-
 /// Warns of tokens that travel without TLS.
 fn warn_of_readable_tokens(config: &Config, listen: SocketAddr) {
     if config.tokens.is_some() && config.tls.is_none() && !listen.ip().is_loopback() {
@@ -296,37 +215,6 @@ fn replication(set: Option<NonZeroU8>, servers: usize) -> anyhow::Result<u8> {
         "`replication` is {replication} and the cluster has {servers} servers; it is at most their number"
     );
     Ok(replication.get())
-}
-
-fn default_workers() -> usize {
-    if cfg!(target_os = "linux") {
-        thread::available_parallelism().map_or(1, |cores| cores.get())
-    } else {
-        1
-    }
-}
-
-type WorkerThread = JoinHandle<anyhow::Result<()>>;
-
-/// A thread with a runtime and a listener. When one worker ends, for whatever reason, all do.
-fn spawn_worker(
-    number: usize,
-    listener: Listener,
-    app: App,
-    connections_max: usize,
-    tls: Option<Tls>,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<WorkerThread> {
-    let shutdown = shutdown.clone();
-    let thread = thread::Builder::new().name(format!("worker-{number}"));
-    Ok(thread.spawn(move || {
-        let _ended = shutdown.clone().drop_guard();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(serve::run(listener, app, connections_max, tls, shutdown))?;
-        Ok(())
-    })?)
 }
 
 /// How the gateway announces its end.
@@ -383,13 +271,7 @@ async fn refuse_backups(mut asked: Backups) -> Infallible {
 }
 
 /// Prints how to talk to the gateway. A thread of its own does so, since the reader may block it.
-fn greet(
-    config: &Config,
-    listen: SocketAddr,
-    shared: &Shared,
-    replication: u8,
-) -> anyhow::Result<()> {
-    let text = greeting(config, listen, shared, replication);
+fn greet(text: String) -> anyhow::Result<()> {
     let print = move || {
         if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
             tracing::debug!(%error, "the greeting could not be printed");
@@ -399,60 +281,3 @@ fn greet(
     thread.context("cannot start a thread for the greeting")?;
     Ok(())
 }
-
-fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u8) -> String {
-    let view = shared.view();
-    let (servers, shares) = (view.cluster().servers(), view.ring().shares());
-    let version = env!("CARGO_PKG_VERSION");
-    let url = match &config.tls {
-        Some(_) => format!("https://{listen}"),
-        None => format!("http://{listen}"),
-    };
-    let mut text = format!(
-        "dkvs gateway {version} on {url}\n\n\
-         {} servers, each key on {replication} of them:\n",
-        servers.len()
-    );
-    for (id, server) in view.cluster().iter().take(GREETED_SERVERS_MAX) {
-        let share = shares.get(id).copied().unwrap_or(0.0);
-        let (addr, points) = (server.addr.to_string(), server.ring_points);
-        let percent = share * 100.0;
-        text += &format!("  {addr:<21}  {points:>4} ring points  {percent:5.1} % of the keys\n");
-    }
-    if servers.len() > GREETED_SERVERS_MAX {
-        text += &format!(
-            "  and {} more: see /ring\n",
-            servers.len() - GREETED_SERVERS_MAX
-        );
-    }
-    let mut curl = String::from("curl");
-    if config.tokens.is_some() {
-        curl += " -H 'Authorization: Bearer TOKEN'";
-    }
-    text += &format!(
-        "\nThe console: {url}/\n\nTry:\n  \
-         {curl} -X PUT --data-binary 'hello' '{url}/kv/greeting'\n  \
-         {curl} '{url}/kv/greeting'\n  \
-         {curl} '{url}/servers'\n"
-    );
-    match &config.servers {
-        Servers::Embedded(EmbeddedOptions { data_dir: None, .. }) => {
-            text += "\nThe servers run inside this process, in memory: nothing is kept when it \
-                     ends.\nWith --data-dir DIR they keep it, and with --servers FILE the gateway \
-                     uses a cluster of real ones.\n";
-        }
-        Servers::Embedded(EmbeddedOptions {
-            data_dir: Some(path),
-            ..
-        }) => {
-            text += &format!(
-                "\nThe servers run inside this process, and keep what they hold in {}.\n",
-                path.display()
-            );
-        }
-        Servers::File(_) => {}
-    }
-    text
-}
-
-const GREETED_SERVERS_MAX: usize = 20;
