@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
-use dkvs_client::transport::peer::Speaks;
+use dkvs_client::transport::peer::PeerVersion;
 use dkvs_client::{AdmissionError, Client, ServerStatus};
 use dkvs_common::model::{Durability, Statistic};
 use serde::Serialize;
@@ -115,8 +115,8 @@ pub(super) async fn probe_servers(app: &App) -> Result<Vec<ServerBody>, Admissio
 /// The part of the status that the server itself reports.
 fn server_body(server: String, status: &ServerStatus) -> ServerBody {
     let greeting = match &status.speaks {
-        Speaks::V2(greeting) => Some(greeting),
-        Speaks::V1 | Speaks::Unknown => None,
+        PeerVersion::V2(greeting) => Some(greeting),
+        PeerVersion::V1 | PeerVersion::Unknown => None,
     };
     let statistic = |wanted: Statistic| {
         let mut statistics = status.statistics.iter();
@@ -127,9 +127,9 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
         server,
         reachable: status.is_reachable,
         protocol: match status.speaks {
-            Speaks::Unknown => None,
-            Speaks::V1 => Some("DKVS/1"),
-            Speaks::V2(_) => Some("DKVS/2"),
+            PeerVersion::Unknown => None,
+            PeerVersion::V1 => Some("DKVS/1"),
+            PeerVersion::V2(_) => Some("DKVS/2"),
         },
         last_round_trip_us: None,
         round_trip_us: status.round_trip.map(micros),

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, Request, Response, request};
 use dkvs_client::{ReadResult, RequestOptions};
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::read::{Read, ReadOutcome, Standing};
+use dkvs_common::quorum::read::{Read, ReadOutcome, ReplicaStanding};
 use futures_util::future::Either;
 
 use super::found::{Found, name_version};
@@ -152,7 +152,7 @@ fn unreachable(
 ) -> Problem {
     let replicas = read.replicas().iter();
     let refusals = replicas.filter_map(|replica| match read.standing(replica) {
-        Standing::Refused(refusal) => Some(refusal),
+        ReplicaStanding::Refused(refusal) => Some(refusal),
         _ => None,
     });
     let refusals: Vec<Refusal> = refusals.collect();

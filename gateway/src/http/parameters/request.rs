@@ -83,8 +83,8 @@ fn quorum(query: &mut Query, defaults: &RequestDefaults, required: &Parameter<In
     for error in errors {
         let (parameter, max) = match error {
             QuorumError::NExceedsServers { servers, .. } => (&N, servers),
-            QuorumError::NeededExceedsServers { servers, .. } => (required, servers),
-            QuorumError::NeededExceedsN { n, .. } => (required, n.into()),
+            QuorumError::RequiredExceedsServers { servers, .. } => (required, servers),
+            QuorumError::RequiredExceedsN { n, .. } => (required, n.into()),
             QuorumError::Zero => (required, u8::MAX.into()),
         };
         let limit = if max == servers {
@@ -181,7 +181,7 @@ mod tests {
                      &tag=0192f0c4a1b20001-9f3c21d400000007";
         let parameters = parse(given).unwrap();
         let options = parameters.options;
-        assert_eq!((options.quorum.n(), options.quorum.needed()), (4, 3));
+        assert_eq!((options.quorum.n(), options.quorum.required()), (4, 3));
         assert_eq!(options.timeout, Duration::from_secs(30));
         assert_eq!(options.wait, Wait::All);
         assert_eq!(
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(parameters.tag.unwrap().op, 0x9f3c_21d4_0000_0007);
         let parameters = parse("").unwrap();
         let options = parameters.options;
-        assert_eq!((options.quorum.n(), options.quorum.needed()), (3, 2));
+        assert_eq!((options.quorum.n(), options.quorum.required()), (3, 2));
         assert_eq!(options.timeout, Duration::from_secs(1));
         assert_eq!((options.wait, parameters.raw), (Wait::Quorum, false));
         assert_eq!(parameters.tag, None);
