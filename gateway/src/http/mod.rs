@@ -13,6 +13,7 @@
 
 mod accept;
 pub mod access;
+mod archive;
 mod batch;
 mod body;
 mod cluster;
