@@ -410,7 +410,7 @@ fn a_path_leads_through_re_exports_to_its_home() {
     for (written, home) in [
         ("dkvs_common::kv::Key", "common/src/kv.rs"),
         ("dkvs_common::wire::v2", "common/src/wire/v2/mod.rs"),
-        ("dkvs_client::Coordinator", "common/client/src/net"),
+        ("dkvs_client::Client", "common/client/src/net"),
     ] {
         let (file, _) = modules.home(&path(written)).unwrap();
         assert!(file.starts_with(home), "{written}: {}", file.display());
