@@ -6,24 +6,42 @@
 //! * `Service::handle`, `serve::run`: a type or module, and what it has;
 //! * `ReplicaCommand`: a type or trait;
 //! * `poll_transmit()`: a function.
+//!
+//! Of the other documents, files and folders are looked up; decisions may name what was there when
+//! they were taken.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::files::{read, root, sources};
 use crate::{Rule, Violation, check};
 
-/// The pages.
+/// The pages about the architecture.
 fn pages() -> Vec<PathBuf> {
-    let mut pages = vec![
-        PathBuf::from("docs/architecture.md"),
-        PathBuf::from("CONTRIBUTING.md"),
-    ];
-    let folder = fs::read_dir(root().join("docs/architecture")).expect("there is such a folder");
-    for entry in folder {
-        let path = entry.expect("it can be listed").path();
-        pages.push(path.strip_prefix(root()).expect("it is below").to_owned());
-    }
+    let mut pages = in_folder("docs/architecture");
+    pages.extend(["docs/architecture.md", "CONTRIBUTING.md"].map(PathBuf::from));
+    pages
+}
+
+/// All other documents but decisions and the changelog.
+fn other_pages() -> Vec<PathBuf> {
+    let mut pages = in_folder("docs");
+    pages.retain(|page| page != Path::new("docs/architecture.md"));
+    pages.extend(in_folder("docs/operations"));
+    pages.extend(in_folder("docs/sdks"));
+    pages.push(PathBuf::from("README.md"));
+    pages
+}
+
+/// The documents in a folder, but not in folders below it.
+fn in_folder(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).expect("there is such a folder");
+    let paths = entries.map(|entry| entry.expect("it can be listed").path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|it| it == "md"));
+    let mut pages: Vec<PathBuf> = paths
+        .map(|path| path.strip_prefix(root()).expect("it is below").to_owned())
+        .collect();
+    pages.sort();
     pages
 }
 
@@ -121,8 +139,8 @@ fn is_name(text: &str) -> bool {
             .all(|it| it.is_ascii_alphanumeric() || it == '_')
 }
 
-/// What is wrong with a text in backticks, if it names something that is not there.
-fn wrong(sources: &Sources, code: &str) -> Option<&'static str> {
+/// Whether a text in backticks names a file or folder of the workspace, and that is not there.
+fn is_wrong_path(code: &str) -> bool {
     let tops = [
         "common/",
         "gateway/",
@@ -132,9 +150,17 @@ fn wrong(sources: &Sources, code: &str) -> Option<&'static str> {
         "packaging/",
         ".ci/",
     ];
-    if tops.iter().any(|top| code.starts_with(top)) && !code.contains(['*', ' ', '{', '<']) {
-        let is_there = root().join(code).exists();
-        return (!is_there).then_some("there is no such file or folder");
+    let is_path = tops.iter().any(|top| code.starts_with(top));
+    is_path && !code.contains(['*', ' ', '{', '<']) && !root().join(code).exists()
+}
+
+/// What is wrong with a text in backticks, if it names something that is not there.
+fn wrong(sources: &Sources, code: &str) -> Option<&'static str> {
+    if is_wrong_path(code) {
+        return Some("there is no such file or folder");
+    }
+    if code.contains('/') {
+        return None;
     }
     let bare = code.strip_suffix("()").unwrap_or(code);
     if let Some((owner, member)) = bare.rsplit_once("::") {
@@ -163,6 +189,18 @@ fn what_the_pages_name_is_in_the_sources() {
             if let Some(wrong) = wrong(&sources, code) {
                 let what = format!(
                     "{}:{line}: `{code}`: {wrong}; name what took its place",
+                    path.display()
+                );
+                let file = path.clone();
+                violations.push(Violation { file, what });
+            }
+        }
+    }
+    for path in other_pages() {
+        for (line, code) in codes(&read(&path)) {
+            if is_wrong_path(code) {
+                let what = format!(
+                    "{}:{line}: `{code}`: there is no such file or folder; name what took its place",
                     path.display()
                 );
                 let file = path.clone();
