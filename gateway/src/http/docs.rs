@@ -1,6 +1,5 @@
 //! The contract, and a page to read and try it. The page needs nothing from elsewhere.
 
-use std::io::{Cursor, Read as _};
 use std::sync::LazyLock;
 
 use axum::body::Body;
@@ -8,8 +7,8 @@ use axum::http::{HeaderValue, Response, Uri, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
-use zip::ZipArchive;
 
+use super::archive;
 use super::no_such_path::no_such_path;
 use super::parameters;
 use super::problem::Problem;
@@ -50,17 +49,10 @@ const FILE_CACHING: &str = "public, max-age=3600";
 
 /// A file of the viewer. Its crate has a packed release of it.
 fn viewer(name: &str) -> Bytes {
-    let unpack = || {
-        let mut release = ZipArchive::new(Cursor::new(SWAGGER_UI_VENDORED))?;
-        let paths = release.file_names().filter_map(Result::ok);
-        let path = paths.into_iter().find(|path| path.ends_with(name));
-        let path = path.unwrap_or_default().into_owned();
-        let mut file = Vec::new();
-        release.by_name(&path)?.read_to_end(&mut file)?;
-        anyhow::Ok(file)
-    };
     // A test has seen each file in the program.
-    unpack().unwrap_or_default().into()
+    archive::file(SWAGGER_UI_VENDORED, name)
+        .unwrap_or_default()
+        .into()
 }
 
 pub(super) async fn openapi_yaml(uri: Uri) -> Result<Response<Body>, Problem> {

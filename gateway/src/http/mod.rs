@@ -17,6 +17,7 @@
 mod accept;
 pub mod access;
 mod app;
+mod archive;
 mod batch;
 mod body;
 mod client_error;
