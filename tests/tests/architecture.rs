@@ -63,3 +63,19 @@ fn the_modules_that_a_log_filter_may_name_are_those_that_log_something() {
         assert!(there.iter().eq(named), "{there:#?}");
     }
 }
+
+#[test]
+fn the_gateway_names_the_storage_server_inside_embedded_alone() {
+    // A text may name its modules, as a log filter does.
+    let is_code = |line: &&str| !line.contains('"');
+    let mentions = |line: &str| line.contains("dkvs_storage_node::");
+    let names = |text: &str| text.lines().filter(is_code).any(mentions);
+    let modules = modules("dkvs_gateway", "gateway/src");
+    let (embedded, others): (Vec<_>, Vec<_>) = modules
+        .into_iter()
+        .partition(|(module, _)| module.starts_with("dkvs_gateway::embedded"));
+    assert!(embedded.iter().any(|(_, text)| names(text)));
+    let wrong: Vec<_> = others.iter().filter(|(_, text)| names(text)).collect();
+    let wrong: Vec<_> = wrong.iter().map(|(module, _)| module).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}

@@ -4,7 +4,8 @@ use crate::cluster::ServerId;
 use crate::model::ReplicaCommand;
 use crate::tag::Tag;
 
-/// What a command of a machine is for, so that its response finds its way back.
+/// What a command is for, so that its response finds its way back. The last three are of operations
+/// that need no quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// A read's get.
@@ -19,6 +20,12 @@ pub enum Purpose {
     Attest,
     /// A list's request for a page.
     Page,
+    /// A long value, fetched block by block.
+    Fetch,
+    /// A server's statistics.
+    Statistics,
+    /// To have a server greeted, and known by that.
+    Ping,
 }
 
 /// Names a command of one machine.
@@ -42,8 +49,8 @@ pub struct Transmit {
 }
 
 /// A server that should attest: return what it holds of the key again, now that it was given the
-/// newest record. The caller sends the command, as it depends on the server's boot id; or hands in that the server is
-/// unreachable.
+/// newest record. The caller sends the command, as it depends on the server's boot id; or hands in
+/// that the server is unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attestation {
     /// The server.

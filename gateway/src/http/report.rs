@@ -1,19 +1,20 @@
-//! What a request came to, as JSON: the same members in success and in problem documents.
+//! The outcome of a request as JSON: the same members in success and in problem documents.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::read::{Answer, Read, Standing};
-use dkvs_common::quorum::tally::{Replica, Word};
-use dkvs_common::quorum::write::{Applied, WriteReply};
+use dkvs_common::quorum::read::{Read, ReadResponse, ReplicaStanding};
+use dkvs_common::quorum::tally::{Replica, ReplicaState};
+use dkvs_common::quorum::write::{Applied, WriteResponse};
+use dkvs_common::quorum::{Level, Refusal};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
+use dkvs_common::view::ClusterView;
 use serde::{Serialize, Serializer};
 
-use dkvs_client::{Shared, Written};
+use dkvs_client::WriteResult;
 
 /// A key: as text, or in base64 where it is no UTF-8.
 #[derive(Serialize)]
@@ -69,16 +70,16 @@ pub(super) struct ReplicaReport<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// The version that the replica told of.
+    /// The version that the replica reported.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     tag: Option<Tag>,
     latency_us: Option<u64>,
 }
 
 impl<'a> ReplicaReport<'a> {
-    fn new<A>(shared: &'a Shared, replica: &Replica<A>, status: &'static str) -> Self {
+    fn new<A>(view: &'a ClusterView, replica: &Replica<A>, status: &'static str) -> Self {
         Self {
-            server: shared.name(replica.server),
+            server: view.name(replica.server),
             ring_point: replica.ring_point,
             status,
             reason: None,
@@ -111,6 +112,19 @@ fn as_text<S: Serializer>(tag: &Option<Tag>, serializer: S) -> Result<S::Ok, S::
     }
 }
 
+fn as_name<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.name())
+}
+
+fn as_outcome<S: Serializer>(applied: &Applied, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match applied {
+        Applied::Committed => "committed",
+        Applied::Unknown => "unknown",
+        Applied::NotApplied => "not_applied",
+    })
+}
+
+/// Whole microseconds.
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -122,11 +136,13 @@ pub(super) struct WriteQuorum {
     confirmed: usize,
 }
 
-/// What a write came to.
+/// The report on a write.
 #[derive(Serialize)]
 pub(super) struct WriteReport<'a> {
-    pub(super) outcome: &'static str,
-    pub(super) consistency: &'static str,
+    #[serde(serialize_with = "as_outcome")]
+    pub(super) outcome: Applied,
+    #[serde(serialize_with = "as_name")]
+    pub(super) consistency: Level,
     #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: WriteQuorum,
@@ -134,53 +150,49 @@ pub(super) struct WriteReport<'a> {
 }
 
 impl<'a> WriteReport<'a> {
-    pub(super) fn new(shared: &'a Shared, written: &Written) -> Self {
-        let write = &written.write;
-        let replica = |replica: &Replica<WriteReply>| {
+    pub(super) fn new(written: &'a WriteResult) -> Self {
+        let (write, view) = (&written.write, &*written.view);
+        let replica = |replica: &Replica<WriteResponse>| {
             let (mut reason, mut tag) = (None, None);
-            let status = match replica.word {
-                Word::Pending => {
+            let status = match replica.state {
+                ReplicaState::Pending => {
                     reason = write.is_withheld().then_some(NOT_ASKED);
                     "pending"
                 }
-                Word::Answer(WriteReply::Tag(held)) => {
+                ReplicaState::Responded(WriteResponse::Tag(held)) => {
                     reason = Some("the server told its tag, and was not asked to store anything");
                     tag = Some(held).filter(|held| *held != Tag::ZERO);
                     "pending"
                 }
-                Word::Answer(WriteReply::Stored) => "stored",
-                Word::Answer(WriteReply::Superseded(held)) => {
+                ReplicaState::Responded(WriteResponse::Stored) => "stored",
+                ReplicaState::Responded(WriteResponse::Superseded(held)) => {
                     tag = Some(held);
                     "superseded"
                 }
-                Word::Answer(WriteReply::Refused(refusal)) => {
+                ReplicaState::Responded(WriteResponse::Refused(refusal)) => {
                     reason = Some(reason_of(refusal));
                     "refused"
                 }
-                Word::Unreachable => "unreachable",
-                Word::CutOff => {
+                ReplicaState::Unreachable => "unreachable",
+                ReplicaState::Indeterminate => {
                     reason = Some("the server ended; what it did with this request is not known");
                     "unreachable"
                 }
-                Word::TimedOut => "timeout",
+                ReplicaState::TimedOut => "timeout",
             };
             ReplicaReport {
                 reason,
                 tag,
-                ..ReplicaReport::new(shared, replica, status)
+                ..ReplicaReport::new(view, replica, status)
             }
         };
         Self {
-            outcome: match write.applied() {
-                Applied::Committed => "committed",
-                Applied::Unknown => "unknown",
-                Applied::NotApplied => "not_applied",
-            },
-            consistency: write.level().name(),
+            outcome: write.applied(),
+            consistency: write.level(),
             tag: written.tag,
             quorum: WriteQuorum {
                 n: write.quorum().n(),
-                w: write.quorum().needed(),
+                w: write.quorum().required(),
                 confirmed: write.confirmed(),
             },
             replicas: write.replicas().iter().map(replica).collect(),
@@ -195,10 +207,11 @@ pub(super) struct ReadQuorum {
     pub(super) agreeing: usize,
 }
 
-/// What a read came to, but for the value.
+/// The report on a read, without the value.
 #[derive(Serialize)]
 pub(super) struct ReadReport<'a> {
-    pub(super) consistency: &'static str,
+    #[serde(serialize_with = "as_name")]
+    pub(super) consistency: Level,
     #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: ReadQuorum,
@@ -207,40 +220,40 @@ pub(super) struct ReadReport<'a> {
 
 impl<'a> ReadReport<'a> {
     /// `tag` is that of the value, or of the tombstone, that won.
-    pub(super) fn new(shared: &'a Shared, key: &Key, read: &Read, tag: Option<Tag>) -> Self {
-        let replica = |replica: &Replica<Answer>| {
+    pub(super) fn new(view: &'a ClusterView, key: &Key, read: &Read, tag: Option<Tag>) -> Self {
+        let replica = |replica: &Replica<ReadResponse>| {
             let mut reason = None;
             let status = match read.standing_of(key, replica) {
-                Standing::Match => "match",
-                Standing::Stale => "stale",
-                Standing::Repaired => "repaired",
-                Standing::Differs => "differs",
-                Standing::Absent => "absent",
-                Standing::Tombstone => "tombstone",
-                Standing::Refused(refusal) => {
+                ReplicaStanding::Match => "match",
+                ReplicaStanding::Stale => "stale",
+                ReplicaStanding::Repaired => "repaired",
+                ReplicaStanding::Differs => "differs",
+                ReplicaStanding::Absent => "absent",
+                ReplicaStanding::Tombstone => "tombstone",
+                ReplicaStanding::Refused(refusal) => {
                     reason = Some(reason_of(refusal));
                     "refused"
                 }
-                Standing::Pending => "pending",
-                Standing::Unreachable => "unreachable",
-                Standing::TimedOut => "timeout",
+                ReplicaStanding::Pending => "pending",
+                ReplicaStanding::Unreachable => "unreachable",
+                ReplicaStanding::TimedOut => "timeout",
             };
-            let tag = match &replica.word {
-                Word::Answer(answer) => answer.tag(),
+            let tag = match &replica.state {
+                ReplicaState::Responded(answer) => answer.tag(),
                 _ => None,
             };
             ReplicaReport {
                 reason,
                 tag,
-                ..ReplicaReport::new(shared, replica, status)
+                ..ReplicaReport::new(view, replica, status)
             }
         };
         Self {
-            consistency: read.level().name(),
+            consistency: read.level(),
             tag,
             quorum: ReadQuorum {
                 n: read.quorum().n(),
-                r: read.quorum().needed(),
+                r: read.quorum().required(),
                 agreeing: read.agreeing_on(key),
             },
             replicas: read.replicas().iter().map(replica).collect(),
@@ -248,7 +261,7 @@ impl<'a> ReadReport<'a> {
     }
 }
 
-/// Of a replica of a write that was withheld.
+/// The reason of a replica that a withheld write was not sent to.
 const NOT_ASKED: &str = "the server was not asked, since too few of the others can do this";
 
 pub(super) fn reason_of(refusal: Refusal) -> &'static str {

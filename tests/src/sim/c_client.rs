@@ -155,8 +155,8 @@ impl World {
         };
         let datagram = datagram.expect("keys and values here are short and have no NUL");
         let list = self
-            .shared
-            .ring
+            .view
+            .ring()
             .preference_list(Position::of_key(name), usize::from(quorum.n()));
         let caller = self.names;
         self.names += 1;
@@ -172,7 +172,7 @@ impl World {
         let (gateway, socket) = (asker.gateway, asker.open_socket());
         let numbers = [client as u64, operation as u64];
         self.log.enter(self.now, Line::Asked, &numbers, || {
-            let (needed, n) = (quorum.needed(), quorum.n());
+            let (needed, n) = (quorum.required(), quorum.n());
             format!(
                 "C client {client} asks for {action:?} of k{}: {needed} of {n}",
                 key + 1
@@ -188,7 +188,7 @@ impl World {
         for point in list {
             let route = Route {
                 gateway,
-                server: point.server.index(),
+                server: usize::from(point.server.0),
                 direction: Direction::ToServer,
             };
             self.send(route, socket, datagram.clone(), self.now);
@@ -211,7 +211,7 @@ impl World {
         let is_asked = waiting
             .list
             .iter()
-            .any(|point| point.server.index() == server);
+            .any(|point| usize::from(point.server.0) == server);
         if waiting.socket != socket || !is_asked {
             return false;
         }
@@ -257,7 +257,7 @@ impl World {
 impl Waiting {
     /// What the replies come to: the first that enough servers gave, or nothing yet.
     fn outcome(&self, action: Action) -> (Reply, Vec<Replica>) {
-        let needed = usize::from(self.quorum.needed());
+        let needed = usize::from(self.quorum.required());
         let said = |said, servers: &[usize]| {
             let replica = |server: &usize| Replica {
                 server: *server as u32,

@@ -310,9 +310,7 @@ impl Write {
         let response = match id.purpose {
             Purpose::GetTag => WriteResponse::to_get_tag(response),
             Purpose::Put => WriteResponse::to_put(response),
-            Purpose::Get | Purpose::WriteBack | Purpose::Attest | Purpose::Page => {
-                return Recorded::Repeated;
-            }
+            _ => return Recorded::Repeated,
         };
         let response = match (response, self.phase) {
             (WriteResponse::Superseded(held), Phase::Storing(tag)) if held <= tag => {

@@ -251,7 +251,7 @@ impl Read {
                 let attests = response == ReplicaResponse::Done;
                 self.handle_attested(from, id.round, attests)
             }
-            Purpose::GetTag | Purpose::Put | Purpose::Page => Recorded::Repeated,
+            _ => Recorded::Repeated,
         }
     }
 
@@ -272,7 +272,7 @@ impl Read {
             }
             Purpose::WriteBack => self.handle_written(from, id.round, None),
             Purpose::Attest => self.handle_attested(from, id.round, false),
-            Purpose::Get | Purpose::GetTag | Purpose::Put | Purpose::Page => Recorded::Repeated,
+            _ => Recorded::Repeated,
         }
     }
 
