@@ -22,7 +22,8 @@ pub mod udp;
 
 /// The modules of this package that log something.
 pub const LOG_MODULES: &[&str] = &[
-    "dkvs_storage_node::cli",
+    "dkvs_storage_node::cli::disk",
+    "dkvs_storage_node::cli::run",
     "dkvs_storage_node::metrics::serve",
     "dkvs_storage_node::service",
     "dkvs_storage_node::service::dump",
