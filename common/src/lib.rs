@@ -3,6 +3,7 @@
 //! * [`kv`]: keys and values, length-checked once, at construction
 //! * [`cluster`]: the servers file and what it describes
 //! * [`ring`]: key to preference list
+//! * [`model`]: what servers are asked and answer, as plain types
 //! * [`wire`]: the datagrams, byte for byte
 //! * [`quorum`]: one state machine per request
 //!
@@ -17,6 +18,7 @@ pub mod hex;
 pub mod histogram;
 pub mod kv;
 pub mod lines;
+pub mod model;
 pub mod mutants;
 pub mod quorum;
 pub mod record;

@@ -14,7 +14,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use dkvs_client::transport::peer::DATAGRAM_BYTES_MIN;
 use dkvs_common::kv::VALUE_BYTES_MAX;
-use dkvs_common::wire::v2::reply::Durability;
+use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX, VALUE_BYTES_DEFAULT};
 use dkvs_runtime::about::About;
 use dkvs_runtime::log::LogFormat;

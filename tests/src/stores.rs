@@ -3,9 +3,9 @@
 use std::sync::mpsc;
 
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::{Exhausted, Tag};
-use dkvs_common::wire::v2::reply::Durability;
 use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
 use dkvs_storage_node::store::{MemoryStore, Put, Refused, Shown, Store, Told};
 

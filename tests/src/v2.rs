@@ -1,5 +1,6 @@
 //! DKVS/2 by hand and without a key: one request, one reply, sent again while none comes.
 
+use dkvs_common::model::ReplicaCommand;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -77,7 +78,7 @@ pub fn put(name: &str, value: &str, tag: Tag) -> Request {
         value: Value::new(value.to_owned()).unwrap(),
     };
     let record = Record::new(&key, tag, content);
-    Request::Put { key, record }
+    Request::Command(ReplicaCommand::Put { key, record })
 }
 
 /// A datagram with one request.

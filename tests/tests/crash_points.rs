@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::reply::Durability;
 use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
 use dkvs_storage_node::store::{Put, Shown, Told};
 use dkvs_tests::disk::{Disk, Fault, Kept};

@@ -2,6 +2,7 @@
 //! is sent to them, a client in good standing is served, no stored value changes, and their memory
 //! stays within bounds.
 
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -36,14 +37,16 @@ const PACE: usize = 32;
 const STATISTIC_DAMAGED: u8 = 7;
 
 fn value(client: &mut Client, name: &str) -> Bytes {
-    match client.ask(&Request::Get { key: key(name) }) {
-        Reply::Record { block, .. } => block,
+    match client.ask(&Request::Command(ReplicaCommand::Get { key: key(name) })) {
+        Reply::Response(ReplicaResponse::Record { block, .. }) => block,
         reply => panic!("seed {SEED}: {name} is gone: {reply:?}"),
     }
 }
 
 fn damaged(client: &mut Client) -> u64 {
-    let Reply::Stats(statistics) = client.ask(&Request::Stats) else {
+    let Reply::Response(ReplicaResponse::Statistics(statistics)) =
+        client.ask(&Request::Command(ReplicaCommand::GetStatistics))
+    else {
         panic!("statistics");
     };
     let damaged = statistics
@@ -61,7 +64,10 @@ fn put(name: &str, value: &str, time: u64) -> Request {
 fn harmless(harm: impl FnOnce(&Node)) {
     let mut node = PROGRAMS.node(&["--workers", "1"]);
     let mut client = Client::new(node.addr);
-    assert_eq!(client.ask(&put("kept", "as it was", 1)), Reply::Done);
+    assert_eq!(
+        client.ask(&put("kept", "as it was", 1)),
+        Reply::Response(ReplicaResponse::Done)
+    );
     let before = node.process.resident_bytes();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -72,7 +78,10 @@ fn harmless(harm: impl FnOnce(&Node)) {
             while !is_over.load(Ordering::Relaxed) || time == 0 {
                 time += 1;
                 let written = time.to_string();
-                assert_eq!(client.ask(&put("written", &written, time)), Reply::Done);
+                assert_eq!(
+                    client.ask(&put("written", &written, time)),
+                    Reply::Response(ReplicaResponse::Done)
+                );
                 assert_eq!(value(&mut client, "written"), written);
             }
         });
@@ -139,7 +148,7 @@ fn flipped_bits_of_dkvs2_are_damage_and_change_nothing() {
     harmless(|node| {
         let requests = [
             put("kept", "as it should not be", 9),
-            Request::Get { key: key("kept") },
+            Request::Command(ReplicaCommand::Get { key: key("kept") }),
         ];
         let flipped: Vec<Vec<u8>> = requests
             .iter()
@@ -177,7 +186,10 @@ fn a_flood_from_many_addresses_keeps_nobody_out() {
                 let datagram = match random.below(3) {
                     0 => random.bytes(length.max(1)),
                     1 => [&MAGIC[..], &random.bytes(length)].concat(),
-                    _ => sealed(RequestId(random.number()), &Request::Ping),
+                    _ => sealed(
+                        RequestId(random.number()),
+                        &Request::Command(ReplicaCommand::Ping),
+                    ),
                 };
                 // Nobody reads the answers: the system drops those that do not fit.
                 stranger.send(&datagram);

@@ -1,5 +1,6 @@
 //! Storage servers with keys, spoken to over sockets by those who have one and those who have not.
 
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
@@ -146,10 +147,10 @@ fn put(value_bytes: usize) -> Request {
         content_type: ContentType::default(),
         value: Value::new(vec![b'v'; value_bytes]).unwrap(),
     };
-    Request::Put {
+    Request::Command(ReplicaCommand::Put {
         key: key(),
         record: Record::new(&key(), Tag { time: 1, op: 1 }, content),
-    }
+    })
 }
 
 #[test]
@@ -170,7 +171,10 @@ fn strangers_hear_nothing_and_change_nothing() {
         vec![b'k'; 65_507],
         // DKVS/2 without a key, with another, or under no session.
         client.datagram(None, &[GREET]),
-        client.datagram(None, &[put(1), Request::Stats]),
+        client.datagram(
+            None,
+            &[put(1), Request::Command(ReplicaCommand::GetStatistics)],
+        ),
         client.datagram(under(2, 0, 0), &[GREET]),
         client.datagram(under(2, session, 1), &[put(1)]),
         client.datagram(under(1, 0, 0), &[put(1)]),
@@ -187,15 +191,21 @@ fn strangers_hear_nothing_and_change_nothing() {
     for (number, datagram) in (2..).zip(&strange) {
         client.send(datagram);
         // An answer to it would be there before this one's.
-        let ping = client.ask(under(1, session, number), Request::Ping);
-        assert_eq!(ping, Reply::Done);
+        let ping = client.ask(
+            under(1, session, number),
+            Request::Command(ReplicaCommand::Ping),
+        );
+        assert_eq!(ping, Reply::Response(ReplicaResponse::Done));
     }
     assert!(!client.has_more());
     let tag = Tag { time: 0, op: 1 };
     let last = under(1, session, strange.len() as u64 + 2);
     assert_eq!(
-        client.ask(last, Request::Tag { key: key() }),
-        Reply::Tag { tag },
+        client.ask(
+            last,
+            Request::Command(ReplicaCommand::GetTag { key: key() })
+        ),
+        Reply::Response(ReplicaResponse::Tag { tag }),
         "as it was from the start"
     );
 }
@@ -209,13 +219,17 @@ fn a_datagram_that_was_captured_is_worth_nothing() {
     let asked = under(1, session, 1);
     let captured = client.datagram(asked, &[put(1)]);
     client.send(&captured);
-    assert_eq!(client.reply(asked), Reply::Done);
+    assert_eq!(client.reply(asked), Reply::Response(ReplicaResponse::Done));
     client.send(&captured);
     let thief = Client::new(node.addr);
     thief.send(&captured);
     assert_ne!(thief.greet(1), session, "the first that it hears");
-    let ping = client.ask(under(1, session, 2), Request::Ping);
-    assert_eq!(ping, Reply::Done, "the first that it hears");
+    let ping = client.ask(under(1, session, 2), Request::Command(ReplicaCommand::Ping));
+    assert_eq!(
+        ping,
+        Reply::Response(ReplicaResponse::Done),
+        "the first that it hears"
+    );
     assert!(!client.has_more() && !thief.has_more());
 }
 
@@ -229,8 +243,11 @@ fn keys_are_replaced_without_a_stop() {
     let mut ping = |key_id| {
         sequence += 1;
         assert_eq!(
-            client.ask(under(key_id, session, sequence), Request::Ping),
-            Reply::Done
+            client.ask(
+                under(key_id, session, sequence),
+                Request::Command(ReplicaCommand::Ping)
+            ),
+            Reply::Response(ReplicaResponse::Done)
         );
     };
     for (ids, works, fails) in [(&[1, 2][..], 2, 3), (&[2, 1], 1, 3), (&[2], 2, 1)] {
@@ -264,8 +281,8 @@ fn dkvs_1_is_answered_beside_keys_if_that_is_said() {
     client.send(&client.datagram(None, &[GREET]));
     let session = client.greet(1);
     let asked = under(1, session, 1);
-    let told = client.ask(asked, Request::Get { key: key() });
-    assert!(matches!(told, Reply::Record { block, .. } if block == "v"));
+    let told = client.ask(asked, Request::Command(ReplicaCommand::Get { key: key() }));
+    assert!(matches!(told, Reply::Response(ReplicaResponse::Record { block, .. }) if block == "v"));
 }
 
 /// Runs the server where it should not start; what it said.
@@ -320,9 +337,15 @@ fn a_server_that_knows_its_ring_refuses_requests_of_another() {
     let cluster = Cluster::parse("", &fs::read(&servers).unwrap()).unwrap();
     let epoch = Ring::new(&cluster).epoch();
     let client = Client::new(node.addr);
-    let told = client.ask(None, Request::Get { key: key() });
-    assert_eq!(told, Reply::WrongEpoch { epoch });
-    assert_eq!(client.ask(None, Request::Ping), Reply::Done);
+    let told = client.ask(None, Request::Command(ReplicaCommand::Get { key: key() }));
+    assert_eq!(
+        told,
+        Reply::Response(ReplicaResponse::Refused(Refusal::WrongEpoch { epoch }))
+    );
+    assert_eq!(
+        client.ask(None, Request::Command(ReplicaCommand::Ping)),
+        Reply::Response(ReplicaResponse::Done)
+    );
 
     let said = refusal(Ipv4Addr::LOCALHOST, &["--servers", servers.path()]);
     assert!(said.contains("does not list 127.0.0.1:0"), "{said}");
@@ -341,10 +364,13 @@ fn a_request_that_lay_in_the_socket_for_too_long_is_dropped() {
         std::thread::yield_now();
     }
     node.process.go_on();
-    let told = client.ask(None, Request::Tag { key: key() });
+    let told = client.ask(
+        None,
+        Request::Command(ReplicaCommand::GetTag { key: key() }),
+    );
     assert_eq!(
         told,
-        Reply::Absent { tag: Tag::ZERO },
+        Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
         "the put was dropped"
     );
     assert!(!client.has_more());
@@ -356,15 +382,24 @@ fn every_reply_of_a_burst_arrives_with_offload_and_without() {
         let arguments = ["--udp-offload", offload, "--max-datagram", "1500"];
         let node = PROGRAMS.node(&[&arguments[..], &["--workers", "1"]].concat());
         let (one, two) = (Client::new(node.addr), Client::new(node.addr));
-        assert_eq!(one.ask(None, put(1_000)), Reply::Done);
+        assert_eq!(
+            one.ask(None, put(1_000)),
+            Reply::Response(ReplicaResponse::Done)
+        );
         // Three replies of a datagram each, the last of which is shorter, and those of another
         // client in between.
-        let get = Request::Get { key: key() };
-        let gets = [get.clone(), get.clone(), Request::Ping, get, Request::Ping];
+        let get = Request::Command(ReplicaCommand::Get { key: key() });
+        let gets = [
+            get.clone(),
+            get.clone(),
+            Request::Command(ReplicaCommand::Ping),
+            get,
+            Request::Command(ReplicaCommand::Ping),
+        ];
         for _ in 0..10 {
             one.send(&one.datagram(None, &gets));
             two.send(b"k");
-            two.send(&two.datagram(None, &[Request::Ping]));
+            two.send(&two.datagram(None, &[Request::Command(ReplicaCommand::Ping)]));
         }
         let mut got = Vec::new();
         while got.len() < 50 {
@@ -372,7 +407,10 @@ fn every_reply_of_a_burst_arrives_with_offload_and_without() {
             assert!(datagram.len() <= 1_500);
             let (_, mut messages) = envelope::open(&datagram, Proof::Checksum).unwrap();
             while let Some(message) = next_reply(&mut messages).unwrap() {
-                got.push(matches!(message.reply, Reply::Record { .. }));
+                got.push(matches!(
+                    message.reply,
+                    Reply::Response(ReplicaResponse::Record { .. })
+                ));
             }
         }
         let expected = [true, true, false, true, false];

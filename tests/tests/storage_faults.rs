@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use dkvs_common::wire::v2::reply::Durability;
+use dkvs_common::model::Durability;
 use dkvs_storage_node::store::disk::medium::Medium;
 use dkvs_storage_node::store::disk::{Declaration, OpenError, Options};
 use dkvs_storage_node::store::{Put, Refused, Shown};

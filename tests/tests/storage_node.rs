@@ -1,5 +1,6 @@
 //! The storage server as a process, spoken to in DKVS/1 by hand.
 
+use dkvs_common::model::ReplicaResponse;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
@@ -109,7 +110,10 @@ fn a_dump_leaves_out_what_dkvs_1_cannot_carry_and_does_not_count_it() {
         ("nul inside", "v\0w"),
         ("nul\0in key", "v"),
     ] {
-        assert_eq!(by_v2.ask(&v2::put(key, value, tag)), Reply::Done);
+        assert_eq!(
+            by_v2.ask(&v2::put(key, value, tag)),
+            Reply::Response(ReplicaResponse::Done)
+        );
     }
     let dump = Client::new(node.addr).whole_dump();
     assert_eq!(dump.announced, 2);

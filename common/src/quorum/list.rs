@@ -23,8 +23,8 @@ use bytes::Bytes;
 use super::Refusal;
 use crate::cluster::ServerId;
 use crate::kv::Key;
+use crate::model::{EntryKind, PageEntry};
 use crate::ring::Position;
-use crate::wire::v2::reply::{EntryKind, PageEntry};
 
 /// A place in the ring between two keys: before the first key at `from` or later, but for the key
 /// `after` and those before it at the very same position.

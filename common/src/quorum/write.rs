@@ -924,7 +924,7 @@ mod tests {
     #[test]
     fn a_refusal_by_a_server_of_another_ring_tells_nothing_of_the_one_before_it() {
         for (refusal, applied) in [
-            (Refusal::WrongEpoch, Applied::Unknown),
+            (Refusal::WrongEpoch { epoch: 7 }, Applied::Unknown),
             (Refusal::Full, Applied::NotApplied),
         ] {
             let (mut write, now) = write(2);

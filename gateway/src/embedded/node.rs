@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use anyhow::Context;
+use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_common::wire::v2::reply::Durability;
 use dkvs_storage_node::StorageNode;
 use dkvs_storage_node::service::Config;
 use dkvs_storage_node::store::disk::directory::{self, DataDirectory, Owner};

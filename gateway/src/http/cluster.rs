@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
 use dkvs_client::transport::peer::Speaks;
+use dkvs_common::model::{Durability, Statistic};
 use dkvs_common::ring::Position;
-use dkvs_common::wire::v2::reply::{Durability, Statistic};
 use serde::Serialize;
 
 use super::error::Problem;

@@ -264,7 +264,9 @@ pub(super) fn reason_of(refusal: Refusal) -> &'static str {
         Refusal::NoDeletion => "the server speaks DKVS/1, which cannot delete",
         Refusal::NotV2 => "the server speaks DKVS/1 only, and this takes DKVS/2",
         Refusal::TagTaken => "the server holds another value under the very same tag",
-        Refusal::WrongEpoch => "the server belongs to another ring: its servers file differs",
+        Refusal::WrongEpoch { .. } => {
+            "the server belongs to another ring: its servers file differs"
+        }
         Refusal::Unsupported => "the server does not know this operation",
         Refusal::Busy => "too much is under way towards the server or in it",
         Refusal::Corrupt => {

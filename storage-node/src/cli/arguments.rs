@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 use dkvs_common::kv::VALUE_BYTES_MAX;
+use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
-use dkvs_common::wire::v2::reply::Durability;
 use dkvs_runtime::about::About;
 use dkvs_runtime::log::LogFormat;
 use dkvs_runtime::log::filter::LogFilter;

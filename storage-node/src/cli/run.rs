@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, bail};
-use dkvs_common::wire::v2::reply::Durability;
+use dkvs_common::model::Durability;
 use dkvs_runtime::key_file::{self, KeyFile};
 use dkvs_runtime::open_files;
 use dkvs_runtime::signals::{Backups, Signals};

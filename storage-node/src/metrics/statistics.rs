@@ -1,7 +1,7 @@
 //! What a server says of itself, as families: on its own page, and on that of a gateway which has
 //! asked it.
 
-use dkvs_common::wire::v2::reply::Statistic;
+use dkvs_common::model::Statistic;
 
 use dkvs_runtime::metrics::page::{Labels, Number, Page, Samples};
 

@@ -220,6 +220,7 @@ mod tests {
     use crate::service::{Config, Received, Service};
     use crate::store::{MemoryStore, Store};
     use dkvs_common::kv::{Key, Value};
+    use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
     use dkvs_common::record::{Content, ContentType, Record};
     use dkvs_common::tag::Tag;
     use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_reply};
@@ -366,7 +367,7 @@ mod tests {
             value: Value::new("v").unwrap(),
         };
         let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
-        Request::Put { key, record }
+        Request::Command(ReplicaCommand::Put { key, record })
     }
 
     #[test]
@@ -374,8 +375,16 @@ mod tests {
         let mut server = Server::new(&[1]);
         let session = server.greet(1);
         assert_eq!(server.sessions(), 0, "nothing is stored for a greeting");
-        let told = server.ask(under(1, session, 1), vec![put("k"), Request::Ping, GREET]);
-        let [Reply::Done, Reply::Done, Reply::Greeting(greeting)] = &told[..] else {
+        let told = server.ask(
+            under(1, session, 1),
+            vec![put("k"), Request::Command(ReplicaCommand::Ping), GREET],
+        );
+        let [
+            Reply::Response(ReplicaResponse::Done),
+            Reply::Response(ReplicaResponse::Done),
+            Reply::Greeting(greeting),
+        ] = &told[..]
+        else {
             panic!("{told:?}");
         };
         assert_eq!(greeting.session, session, "a session in use goes on");
@@ -432,7 +441,10 @@ mod tests {
         let refused = bits + datagram.len() + 19 + spoofed.len() + strange.len();
         let counters = &server.service.counters;
         assert_eq!(counters.unauthenticated.count(), refused as u64);
-        assert_eq!(server.ask(asked, vec![put("k")]), [Reply::Done]);
+        assert_eq!(
+            server.ask(asked, vec![put("k")]),
+            [Reply::Response(ReplicaResponse::Done)]
+        );
     }
 
     #[test]
@@ -440,13 +452,25 @@ mod tests {
         let mut server = Server::new(&[1]);
         let session = server.greet(1);
         let first = under(1, session, 10);
-        assert_eq!(server.ask(first, vec![Request::Ping]), [Reply::Done]);
-        server.give_in_vain(&sealed(first, &[Request::Ping]), CLIENT.into());
+        assert_eq!(
+            server.ask(first, vec![Request::Command(ReplicaCommand::Ping)]),
+            [Reply::Response(ReplicaResponse::Done)]
+        );
+        server.give_in_vain(
+            &sealed(first, &[Request::Command(ReplicaCommand::Ping)]),
+            CLIENT.into(),
+        );
         server.give_in_vain(&sealed(first, &[put("k")]), CLIENT.into());
         let late = under(1, session, 9);
-        assert_eq!(server.ask(late, vec![Request::Ping]), [Reply::Done]);
+        assert_eq!(
+            server.ask(late, vec![Request::Command(ReplicaCommand::Ping)]),
+            [Reply::Response(ReplicaResponse::Done)]
+        );
         let far = under(1, session, 9 + REPLAY_WINDOW);
-        assert_eq!(server.ask(far, vec![Request::Ping]), [Reply::Done]);
+        assert_eq!(
+            server.ask(far, vec![Request::Command(ReplicaCommand::Ping)]),
+            [Reply::Response(ReplicaResponse::Done)]
+        );
         server.give_in_vain(&sealed(under(1, session, 8), &[put("k")]), CLIENT.into());
         assert_eq!(server.service.counters.replayed.count(), 3);
         assert_eq!(server.service.counters.unauthenticated.count(), 0);
@@ -461,8 +485,8 @@ mod tests {
         assert_eq!(replies[0].len(), greeting.len());
         for others in [
             &[put("k")][..],
-            &[Request::Ping],
-            &[Request::Stats],
+            &[Request::Command(ReplicaCommand::Ping)],
+            &[Request::Command(ReplicaCommand::GetStatistics)],
             &[put("k"), GREET],
             &[],
         ] {
@@ -497,15 +521,24 @@ mod tests {
         let session = server.greet(1);
         server.give_in_vain(&sealed(under(2, 0, 0), &[GREET]), CLIENT.into());
         server.access.replace_keys(keys(&[1, 2]));
-        let ping = || vec![Request::Ping];
-        assert_eq!(server.ask(under(1, session, 1), ping()), [Reply::Done]);
-        assert_eq!(server.ask(under(2, session, 2), ping()), [Reply::Done]);
+        let ping = || vec![Request::Command(ReplicaCommand::Ping)];
+        assert_eq!(
+            server.ask(under(1, session, 1), ping()),
+            [Reply::Response(ReplicaResponse::Done)]
+        );
+        assert_eq!(
+            server.ask(under(2, session, 2), ping()),
+            [Reply::Response(ReplicaResponse::Done)]
+        );
         server.greet(1);
         server.greet(2);
         server.access.replace_keys(keys(&[2]));
         server.give_in_vain(&sealed(under(1, session, 3), &ping()), CLIENT.into());
         server.give_in_vain(&sealed(under(1, 0, 0), &[GREET]), CLIENT.into());
-        assert_eq!(server.ask(under(2, session, 3), ping()), [Reply::Done]);
+        assert_eq!(
+            server.ask(under(2, session, 3), ping()),
+            [Reply::Response(ReplicaResponse::Done)]
+        );
     }
 
     #[test]
@@ -520,7 +553,10 @@ mod tests {
         let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
         server.service.store().records().put(&key, &record).unwrap();
         let replies = server.give(
-            &sealed(under(1, session, 1), &[Request::Get { key }]),
+            &sealed(
+                under(1, session, 1),
+                &[Request::Command(ReplicaCommand::Get { key })],
+            ),
             CLIENT.into(),
         );
         assert_eq!(replies.len(), 1);

@@ -1,13 +1,13 @@
 //! Replies that come later than the datagrams that asked for them: what a put came to is known
 //! once the disk has it.
 
+use dkvs_common::model::ReplicaResponse;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId};
-use dkvs_common::wire::v2::reply::Reply;
 
 use super::Service;
 use super::access::Seal;
@@ -75,14 +75,17 @@ pub(super) struct ReplyTo<'a> {
 
 impl ReplyTo<'_> {
     /// Sends what `reply` makes of what a put came to.
-    pub(super) fn later(self, reply: impl FnOnce(Told) -> Reply + Send + 'static) -> Later {
+    pub(super) fn later(
+        self,
+        reply: impl FnOnce(Told) -> ReplicaResponse + Send + 'static,
+    ) -> Later {
         let (mailbox, peer, seal) = (Arc::clone(self.mailbox), self.peer, self.seal.clone());
         let (id, operation) = (self.id, self.operation);
         Box::new(move |told| {
             let reply = ReplyMessage {
                 id,
                 operation,
-                reply: reply(told),
+                reply: reply(told).into(),
             };
             let message = Message::V2(seal, reply);
             mailbox.push(Late { peer, message });

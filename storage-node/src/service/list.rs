@@ -1,12 +1,14 @@
 //! Pages of keys in ring order: the answer to `list`.
 
+use dkvs_common::model::{Refusal, ReplicaResponse};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
+use dkvs_common::model::{EntryKind, PageEntry};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::reply::{EntryKind, PAGE_ENTRY_BYTES, PageEntry, Reply};
+use dkvs_common::wire::v2::reply::PAGE_ENTRY_BYTES;
 
 use super::Service;
 use crate::store::Packed;
@@ -30,7 +32,7 @@ impl Service {
         prefix: &[u8],
         keys_max: usize,
         page_bytes_max: usize,
-    ) -> Reply {
+    ) -> ReplicaResponse {
         let mut page = Page {
             entries: Vec::new(),
             room: page_bytes_max,
@@ -63,9 +65,9 @@ impl Service {
         let entries = page.entries;
         if has_given_up && entries.is_empty() {
             tracing::warn!(%from, "a list met {looked_at} keys in a row that no datagram holds");
-            return Reply::Internal;
+            return ReplicaResponse::Refused(Refusal::Internal);
         }
-        Reply::Page {
+        ReplicaResponse::Page {
             more,
             is_incomplete: !self.store.is_complete(),
             is_left_out: left_out > 0,
@@ -148,7 +150,7 @@ mod tests {
     /// How many keys a page has, and whether there are more.
     fn page(service: &Service, keys_max: usize, page_bytes_max: usize) -> (usize, bool) {
         match service.list((START, None), b"", keys_max, page_bytes_max) {
-            Reply::Page { more, entries, .. } => (entries.len(), more),
+            ReplicaResponse::Page { more, entries, .. } => (entries.len(), more),
             reply => panic!("{reply:?}"),
         }
     }
@@ -175,7 +177,7 @@ mod tests {
                 let from = after.as_ref().map_or(START, Position::of_key);
                 let start = (from, after.as_ref());
                 let page = service.list(start, prefix.as_bytes(), 9, page_bytes_max);
-                let Reply::Page {
+                let ReplicaResponse::Page {
                     more,
                     is_left_out,
                     entries,
@@ -223,7 +225,7 @@ mod tests {
             let from = after.as_ref().map_or(START, Position::of_key);
             let start = (from, after.as_ref());
             let reply = service.list(start, b"", 7, PAGE_ENTRY_BYTES + 79);
-            let Reply::Page { more, entries, .. } = reply else {
+            let ReplicaResponse::Page { more, entries, .. } = reply else {
                 panic!("{reply:?}");
             };
             assert!(entries.iter().all(|entry| entry.key.as_bytes().len() == 4));
@@ -248,7 +250,7 @@ mod tests {
         assert_eq!(page(&all, 10, PAGE_ENTRY_BYTES + 3), (0, false));
         let one_more = service(numbers(RECORDS_PER_PAGE_MAX + 1));
         let reply = one_more.list((START, None), b"", 10, PAGE_ENTRY_BYTES + 3);
-        assert_eq!(reply, Reply::Internal);
+        assert_eq!(reply, ReplicaResponse::Refused(Refusal::Internal));
         let left_out = one_more.counters.list_keys_left_out.count();
         assert_eq!(left_out, RECORDS_PER_PAGE_MAX as u64);
     }
@@ -262,7 +264,7 @@ mod tests {
         loop {
             let from = after.as_ref().map_or(START, Position::of_key);
             let reply = service.list((from, after.as_ref()), b"rare/", 40, 1_000);
-            let Reply::Page { more, entries, .. } = reply else {
+            let ReplicaResponse::Page { more, entries, .. } = reply else {
                 panic!("{reply:?}");
             };
             pages += 1;

@@ -1,5 +1,6 @@
 //! Blocks of long values, and the puts that store them: the answers to `stage` and `put staged`.
 
+use dkvs_common::model::{Refusal, ReplicaResponse};
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -7,7 +8,6 @@ use std::time::Instant;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::reply::Reply;
 
 use super::Service;
 use super::late::ReplyTo;
@@ -31,10 +31,16 @@ impl Service {
         self.uploads().counts()
     }
 
-    pub(super) fn stage(&self, id: UploadId, shape: Shape, block: &Block, now: Instant) -> Reply {
+    pub(super) fn stage(
+        &self,
+        id: UploadId,
+        shape: Shape,
+        block: &Block,
+        now: Instant,
+    ) -> ReplicaResponse {
         let staged = self.uploads().stage(id, shape, block, now);
         match staged {
-            Ok(Progress { base, bitmap }) => Reply::Staged {
+            Ok(Progress { base, bitmap }) => ReplicaResponse::Staged {
                 base,
                 bitmap: bitmap.into(),
             },
@@ -42,8 +48,8 @@ impl Service {
                 tracing::debug!(peer = %id.peer, upload = id.number, %error, "a block is refused");
                 match error {
                     BlockError::TooLarge => self.too_large(),
-                    BlockError::Contradiction => Reply::Corrupt,
-                    BlockError::Busy => Reply::Busy,
+                    BlockError::Contradiction => ReplicaResponse::Refused(Refusal::Corrupt),
+                    BlockError::Busy => ReplicaResponse::Refused(Refusal::Busy),
                 }
             }
         }
@@ -58,7 +64,7 @@ impl Service {
         id: UploadId,
         now: Instant,
         reply_to: ReplyTo<'_>,
-    ) -> Option<Reply> {
+    ) -> Option<ReplicaResponse> {
         if record.value_bytes as usize > self.config.value_bytes_max {
             return Some(self.too_large());
         }
@@ -66,8 +72,8 @@ impl Service {
         if let Some(put) = self.store.records().read(key, held).flatten() {
             self.uploads().free(id);
             return Some(match put {
-                Put::Stored => Reply::Done,
-                Put::Superseded(tag) => Reply::Superseded { tag },
+                Put::Stored => ReplicaResponse::Done,
+                Put::Superseded(tag) => ReplicaResponse::Superseded { tag },
             });
         }
         if self.pending_uploads().contains(&id) {
@@ -80,8 +86,10 @@ impl Service {
         let taken = self.uploads().take(id, record.value_bytes, now);
         let value = match taken {
             Ok(value) => value,
-            Err(TakeError::Incomplete) => return Some(Reply::Absent { tag: Tag::ZERO }),
-            Err(TakeError::Contradiction) => return Some(Reply::Corrupt),
+            Err(TakeError::Incomplete) => return Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
+            Err(TakeError::Contradiction) => {
+                return Some(ReplicaResponse::Refused(Refusal::Corrupt));
+            }
         };
         let Ok(value) = Value::new(value) else {
             return Some(self.too_large());
@@ -163,7 +171,7 @@ mod tests {
         Record::new(&key(), Tag { time, op: 1 }, content)
     }
 
-    fn put_staged(service: &Service, number: u64, staged: StagedRecord) -> Reply {
+    fn put_staged(service: &Service, number: u64, staged: StagedRecord) -> ReplicaResponse {
         let reply_to = ReplyTo {
             mailbox: &Mailbox::new(|| {}),
             peer: id(number).peer,
@@ -175,7 +183,7 @@ mod tests {
         reply.unwrap()
     }
 
-    fn stage(service: &Service, number: u64, offset: u32, byte: u8) -> Reply {
+    fn stage(service: &Service, number: u64, offset: u32, byte: u8) -> ReplicaResponse {
         let length = usize::min(4, 10 - offset as usize);
         let bytes = vec![byte; length].into();
         service.stage(id(number), SHAPE, &Block { offset, bytes }, Instant::now())
@@ -185,12 +193,12 @@ mod tests {
         for offset in [8, 0, 4] {
             assert!(matches!(
                 stage(service, number, offset, byte),
-                Reply::Staged { .. }
+                ReplicaResponse::Staged { .. }
             ));
         }
     }
 
-    fn put(service: &Service, number: u64, record: &Record) -> Reply {
+    fn put(service: &Service, number: u64, record: &Record) -> ReplicaResponse {
         let staged = StagedRecord {
             tag: record.tag,
             content_type: ContentType::new("a/b").unwrap(),
@@ -210,7 +218,7 @@ mod tests {
         let service = service(usize::MAX);
         assert_eq!(
             stage(&service, 1, 4, b'v'),
-            Reply::Staged {
+            ReplicaResponse::Staged {
                 base: 0,
                 bitmap: Bytes::from_static(&[2]),
             }
@@ -218,7 +226,7 @@ mod tests {
         stage_all(&service, 1, b'v');
         assert_eq!(held(&service), None);
         let record = record(5, b'v');
-        assert_eq!(put(&service, 1, &record), Reply::Done);
+        assert_eq!(put(&service, 1, &record), ReplicaResponse::Done);
         assert_eq!(held(&service), Some((record.tag, vec![b'v'; 10])));
         assert!(
             service
@@ -237,7 +245,7 @@ mod tests {
         stage_all(&service, 1, b'v');
         let record = record(5, b'v');
         for _ in 0..2 {
-            assert_eq!(put(&service, 1, &record), Reply::Done);
+            assert_eq!(put(&service, 1, &record), ReplicaResponse::Done);
         }
         assert_eq!(service.counters.puts.count(), 1);
     }
@@ -246,13 +254,13 @@ mod tests {
     fn an_upload_that_has_not_all_arrived_is_absent_and_can_go_on() {
         let service = service(usize::MAX);
         let record = record(5, b'v');
-        let absent = Reply::Absent { tag: Tag::ZERO };
+        let absent = ReplicaResponse::Absent { tag: Tag::ZERO };
         assert_eq!(put(&service, 1, &record), absent);
         stage(&service, 1, 0, b'v');
         stage(&service, 1, 8, b'v');
         assert_eq!(put(&service, 1, &record), absent);
         stage(&service, 1, 4, b'v');
-        assert_eq!(put(&service, 1, &record), Reply::Done);
+        assert_eq!(put(&service, 1, &record), ReplicaResponse::Done);
     }
 
     #[test]
@@ -267,7 +275,7 @@ mod tests {
         let tag = Tag { time: 9, op: 1 };
         for _ in 0..2 {
             let reply = put(&service, 1, &record(5, b'v'));
-            assert_eq!(reply, Reply::Superseded { tag });
+            assert_eq!(reply, ReplicaResponse::Superseded { tag });
             assert_eq!(service.uploads().bytes_reserved(), 0);
         }
         assert_eq!(held(&service), Some((tag, vec![b'n'; 10])));
@@ -284,7 +292,7 @@ mod tests {
         stage_all(&service, 1, b'v');
         let tag = Tag { time: 5, op: 1 };
         let reply = put(&service, 1, &record(5, b'v'));
-        assert_eq!(reply, Reply::Superseded { tag });
+        assert_eq!(reply, ReplicaResponse::Superseded { tag });
         assert_eq!(held(&service), Some((tag, vec![b'n'; 10])));
     }
 
@@ -292,7 +300,10 @@ mod tests {
     fn a_value_that_is_not_what_the_put_says_is_corrupt_and_not_stored() {
         let service = service(usize::MAX);
         stage_all(&service, 1, b'x');
-        assert_eq!(put(&service, 1, &record(5, b'v')), Reply::Corrupt);
+        assert_eq!(
+            put(&service, 1, &record(5, b'v')),
+            ReplicaResponse::Refused(Refusal::Corrupt)
+        );
         assert_eq!(service.counters.damaged.count(), 1);
         let other_length = Shape {
             value_bytes: 4,
@@ -301,9 +312,15 @@ mod tests {
         let bytes = vec![b'v'; 4].into();
         let block = Block { offset: 0, bytes };
         let reply = service.stage(id(2), other_length, &block, Instant::now());
-        assert!(matches!(reply, Reply::Staged { base: 1, .. }));
-        assert_eq!(put(&service, 2, &record(5, b'v')), Reply::Corrupt);
-        assert_eq!(stage(&service, 2, 4, b'v'), Reply::Corrupt);
+        assert!(matches!(reply, ReplicaResponse::Staged { base: 1, .. }));
+        assert_eq!(
+            put(&service, 2, &record(5, b'v')),
+            ReplicaResponse::Refused(Refusal::Corrupt)
+        );
+        assert_eq!(
+            stage(&service, 2, 4, b'v'),
+            ReplicaResponse::Refused(Refusal::Corrupt)
+        );
         assert_eq!(held(&service), None);
     }
 
@@ -315,18 +332,30 @@ mod tests {
             ..Config::new(1)
         };
         let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
-        assert!(matches!(stage(&service, 1, 0, b'v'), Reply::Staged { .. }));
-        assert_eq!(stage(&service, 2, 0, b'v'), Reply::Busy);
+        assert!(matches!(
+            stage(&service, 1, 0, b'v'),
+            ReplicaResponse::Staged { .. }
+        ));
+        assert_eq!(
+            stage(&service, 2, 0, b'v'),
+            ReplicaResponse::Refused(Refusal::Busy)
+        );
         stage_all(&service, 1, b'v');
-        assert_eq!(put(&service, 1, &record(5, b'v')), Reply::Done);
-        assert!(matches!(stage(&service, 2, 0, b'v'), Reply::Staged { .. }));
+        assert_eq!(put(&service, 1, &record(5, b'v')), ReplicaResponse::Done);
+        assert!(matches!(
+            stage(&service, 2, 0, b'v'),
+            ReplicaResponse::Staged { .. }
+        ));
     }
 
     #[test]
     fn what_has_no_room_is_refused_with_its_reason() {
         let service = service(ENTRY_OVERHEAD_BYTES + 30);
         stage_all(&service, 1, b'v');
-        assert_eq!(put(&service, 1, &record(5, b'v')), Reply::Full);
+        assert_eq!(
+            put(&service, 1, &record(5, b'v')),
+            ReplicaResponse::Refused(Refusal::Full)
+        );
         assert_eq!(service.uploads().bytes_reserved(), 0);
         let value_bytes_max = 100;
         let longer = Shape {
@@ -336,7 +365,10 @@ mod tests {
         let bytes = vec![b'v'; 4].into();
         let block = Block { offset: 0, bytes };
         let reply = service.stage(id(1), longer, &block, Instant::now());
-        assert_eq!(reply, Reply::TooLarge { value_bytes_max });
+        assert_eq!(
+            reply,
+            ReplicaResponse::Refused(Refusal::TooLarge { value_bytes_max })
+        );
         let staged = StagedRecord {
             tag: Tag { time: 1, op: 1 },
             content_type: ContentType::default(),
@@ -344,8 +376,13 @@ mod tests {
             checksum: 0,
         };
         let reply = put_staged(&service, 1, staged);
-        assert_eq!(reply, Reply::TooLarge { value_bytes_max });
-        let begun = (2..).take_while(|number| stage(&service, *number, 0, b'v') != Reply::Busy);
+        assert_eq!(
+            reply,
+            ReplicaResponse::Refused(Refusal::TooLarge { value_bytes_max })
+        );
+        let begun = (2..).take_while(|number| {
+            stage(&service, *number, 0, b'v') != ReplicaResponse::Refused(Refusal::Busy)
+        });
         assert_eq!(begun.count(), crate::service::uploads::UPLOADS_MAX / 2);
     }
 }

@@ -55,9 +55,9 @@ pub(super) struct Block {
     pub(super) bytes: Bytes,
 }
 
-/// What has arrived of an upload, as [`Reply::Staged`] tells it.
+/// What has arrived of an upload, as [`ReplicaResponse::Staged`] tells it.
 ///
-/// [`Reply::Staged`]: dkvs_common::wire::v2::reply::Reply::Staged
+/// [`ReplicaResponse::Staged`]: dkvs_common::model::ReplicaResponse::Staged
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Progress {
     /// Every block before this one has arrived.

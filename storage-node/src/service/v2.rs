@@ -1,19 +1,19 @@
 //! DKVS/2: a datagram of requests in, datagrams of replies out.
 
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
+use dkvs_common::model::Statistic;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::record::{Content, ContentType, Digest, Record};
 use dkvs_common::tag::Tag;
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
-use dkvs_common::wire::v2::reply::{
-    Greeting, PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply, Statistic,
-};
+use dkvs_common::wire::v2::reply::{Greeting, PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply};
 use dkvs_common::wire::v2::request::Request;
 
 use super::access::{Access, Standing};
@@ -56,30 +56,43 @@ impl<'a> Origin<'a> {
 }
 
 /// The answer to a put.
-pub(super) fn put_reply(counters: &Counters, told: Told) -> Reply {
+pub(super) fn put_reply(counters: &Counters, told: Told) -> ReplicaResponse {
     match note(counters, told) {
-        Ok(Put::Stored) => Reply::Done,
-        Ok(Put::Superseded(tag)) => Reply::Superseded { tag },
+        Ok(Put::Stored) => ReplicaResponse::Done,
+        Ok(Put::Superseded(tag)) => ReplicaResponse::Superseded { tag },
         Err(refused) => refusal(refused),
     }
 }
 
 /// What `reply` makes of a record that has a value.
-fn of_held(held: &Packed, reply: impl FnOnce(&Packed) -> Reply) -> Reply {
+fn of_held(held: &Packed, reply: impl FnOnce(&Packed) -> ReplicaResponse) -> ReplicaResponse {
     match held.is_tombstone() {
-        true if mutants::is_on(Mutant::TombstoneDropped) => Reply::Absent { tag: Tag::ZERO },
-        true => Reply::Absent { tag: held.tag() },
+        true if mutants::is_on(Mutant::TombstoneDropped) => {
+            ReplicaResponse::Absent { tag: Tag::ZERO }
+        }
+        true => ReplicaResponse::Absent { tag: held.tag() },
         false => reply(held),
     }
 }
 
-fn refusal(refused: Refused) -> Reply {
+fn refusal(refused: Refused) -> ReplicaResponse {
     match refused {
-        Refused::Full(_) | Refused::DiskFull => Reply::Full,
-        Refused::Busy => Reply::Busy,
-        Refused::ReadOnly => Reply::ReadOnly,
-        Refused::Failed | Refused::NoTag => Reply::Internal,
+        Refused::Full(_) | Refused::DiskFull => ReplicaResponse::Refused(Refusal::Full),
+        Refused::Busy => ReplicaResponse::Refused(Refusal::Busy),
+        Refused::ReadOnly => ReplicaResponse::Refused(Refusal::ReadOnly),
+        Refused::Failed | Refused::NoTag => ReplicaResponse::Refused(Refusal::Internal),
     }
+}
+
+/// Adds a reply to those that leave together; returns its status.
+fn push(replies: &mut Replies<'_>, id: RequestId, operation: u8, reply: Reply) -> u8 {
+    let status = reply.status();
+    replies.push(&ReplyMessage {
+        id,
+        operation,
+        reply,
+    });
+    status
 }
 
 impl Service {
@@ -145,11 +158,15 @@ impl Service {
                 Ok(Some(Err(bad))) => {
                     self.counters.malformed.add(1);
                     tracing::debug!(error = %bad.error, "a request that is not understood");
-                    let (id, operation, reply) = (bad.id, bad.operation, Reply::Unsupported);
+                    let (id, operation, reply) = (
+                        bad.id,
+                        bad.operation,
+                        ReplicaResponse::Refused(Refusal::Unsupported),
+                    );
                     replies.push(&ReplyMessage {
                         id,
                         operation,
-                        reply,
+                        reply: reply.into(),
                     });
                 }
                 Ok(None) => break,
@@ -170,7 +187,11 @@ impl Service {
         replies: &mut Replies<'_>,
     ) {
         let (operation, peer) = (message.request.name(), origin.peer);
-        let key_bytes = message.request.key().map(|key| key.as_bytes().len());
+        let key = match &message.request {
+            Request::Command(command) => command.key(),
+            Request::Greet { .. } | Request::Trace { .. } => None,
+        };
+        let key_bytes = key.map(|key| key.as_bytes().len());
         let status = self.serve_in_time(message, origin, replies);
         let Trace { trace_id, span_id } = trace;
         tracing::debug!(%trace_id, %span_id, operation, key_bytes, status, %peer, "served");
@@ -202,23 +223,33 @@ impl Service {
         } = origin;
         let (id, operation) = (message.id, message.request.operation());
         self.counters.messages.add(1);
-        let reply = match message.request {
-            Request::Greet { .. } => Reply::Greeting(self.greeting(origin.standing)),
+        let command = match message.request {
+            Request::Command(command) => command,
+            Request::Greet { .. } => {
+                let reply = Reply::Greeting(self.greeting(origin.standing));
+                return Some(push(replies, id, operation, reply));
+            }
             // It is about another request, and is not answered.
             Request::Trace { .. } => return None,
-            Request::Ping => Reply::Done,
-            Request::Stats => Reply::Stats(self.statistics(now)),
-            _ if self.config.epoch.is_some_and(|ours| ours != epoch) => Reply::WrongEpoch {
-                epoch: self.config.epoch.unwrap_or(0),
-            },
-            Request::Get { key } => return self.serve_get(id, operation, &key, replies),
-            Request::Tag { key } => self.tag(&key),
-            Request::Digest { key } => self.digest(&key),
-            Request::Put { key, record } => {
+        };
+        let response = match command {
+            ReplicaCommand::Ping => ReplicaResponse::Done,
+            ReplicaCommand::GetStatistics => ReplicaResponse::Statistics(self.statistics(now)),
+            _ if self.config.epoch.is_some_and(|ours| ours != epoch) => {
+                ReplicaResponse::Refused(Refusal::WrongEpoch {
+                    epoch: self.config.epoch.unwrap_or(0),
+                })
+            }
+            ReplicaCommand::Get { key } => {
+                return self.serve_get(id, operation, &key, replies);
+            }
+            ReplicaCommand::GetTag { key } => self.tag(&key),
+            ReplicaCommand::GetDigest { key } => self.digest(&key),
+            ReplicaCommand::Put { key, record } => {
                 let reply_to = origin.reply_to(id, operation, replies);
                 self.put_record(&key, &record, reply_to, || {})?
             }
-            Request::GetBlock {
+            ReplicaCommand::GetBlock {
                 key,
                 tag,
                 offset,
@@ -227,7 +258,7 @@ impl Service {
                 let block_bytes = usize::from(block_bytes).min(replies.block_bytes_max(&[]));
                 self.block(&key, tag, offset, block_bytes)
             }
-            Request::Stage {
+            ReplicaCommand::Stage {
                 upload: number,
                 value_bytes,
                 offset,
@@ -245,7 +276,7 @@ impl Service {
                     now,
                 )
             }
-            Request::PutStaged {
+            ReplicaCommand::PutStaged {
                 key,
                 tag,
                 content_type,
@@ -263,34 +294,28 @@ impl Service {
                 let reply_to = origin.reply_to(id, operation, replies);
                 self.put_staged(&key, record, upload, now, reply_to)?
             }
-            Request::List {
+            ReplicaCommand::List {
                 from,
                 after,
                 prefix,
                 limit,
-                hears_left_out,
+                accepts_left_out,
             } => {
                 let start = (from, after.as_ref());
                 let page_bytes_max =
                     replies.block_bytes_max(&[]) + RECORD_HEAD_BYTES - PAGE_HEAD_BYTES;
                 let mut page = self.list(start, &prefix, limit.into(), page_bytes_max);
-                if let Reply::Page { is_left_out, .. } = &mut page {
-                    *is_left_out &= hears_left_out;
+                if let ReplicaResponse::Page { is_left_out, .. } = &mut page {
+                    *is_left_out &= accepts_left_out;
                 }
                 page
             }
-            Request::Vouch { boot_id, key, tag } => {
+            ReplicaCommand::Attest { boot_id, key, tag } => {
                 let reply_to = origin.reply_to(id, operation, replies);
                 self.vouch(boot_id, &key, tag, reply_to)?
             }
         };
-        let status = reply.status();
-        replies.push(&ReplyMessage {
-            id,
-            operation,
-            reply,
-        });
-        Some(status)
+        Some(push(replies, id, operation, response.into()))
     }
 
     fn greeting(&self, standing: Standing) -> Greeting {
@@ -316,46 +341,43 @@ impl Service {
             let block_bytes = replies.block_bytes_max(held.content_type());
             let value = held.value();
             let copy = Bytes::copy_from_slice;
-            Reply::Record {
-                tag: held.tag(),
-                content_type: ContentType::new(copy(held.content_type())).unwrap_or_default(),
-                value_bytes: value.len() as u32,
-                checksum: held.checksum(),
+            ReplicaResponse::Record {
+                digest: Digest {
+                    tag: held.tag(),
+                    content_type: ContentType::new(copy(held.content_type())).unwrap_or_default(),
+                    value_bytes: value.len() as u32,
+                    checksum: held.checksum(),
+                },
+
                 block: copy(&value[..value.len().min(block_bytes)]),
             }
         };
-        let reply = self.show(key, record);
-        let status = reply.status();
-        replies.push(&ReplyMessage {
-            id,
-            operation,
-            reply,
-        });
-        Some(status)
+        let response = self.show(key, record);
+        Some(push(replies, id, operation, response.into()))
     }
 
-    fn tag(&self, key: &Key) -> Reply {
-        self.show(key, |held| Reply::Tag { tag: held.tag() })
+    fn tag(&self, key: &Key) -> ReplicaResponse {
+        self.show(key, |held| ReplicaResponse::Tag { tag: held.tag() })
     }
 
-    fn digest(&self, key: &Key) -> Reply {
-        self.show(key, |held| Reply::Digest {
+    fn digest(&self, key: &Key) -> ReplicaResponse {
+        self.show(key, |held| ReplicaResponse::Digest {
             tag: held.tag(),
             value_bytes: held.value().len() as u32,
             checksum: held.checksum(),
         })
     }
 
-    fn block(&self, key: &Key, tag: Tag, offset: u32, block_bytes: usize) -> Reply {
+    fn block(&self, key: &Key, tag: Tag, offset: u32, block_bytes: usize) -> ReplicaResponse {
         // The whole value may be thousands of blocks: it is verified once it is together.
         let block = |held: &Packed| {
             if held.tag() != tag {
-                return Reply::Superseded { tag: held.tag() };
+                return ReplicaResponse::Superseded { tag: held.tag() };
             }
             let value = held.value();
             let start = (offset as usize).min(value.len());
             let end = start.saturating_add(block_bytes).min(value.len());
-            Reply::Block {
+            ReplicaResponse::Block {
                 offset,
                 block: Bytes::copy_from_slice(&value[start..end]),
             }
@@ -365,41 +387,47 @@ impl Service {
 
     /// Answers for `key` from now on, if it holds `tag` or something newer. What was found of
     /// another start of the server says nothing of what it may have lost since.
-    fn vouch(&self, boot_id: u64, key: &Key, tag: Tag, reply_to: ReplyTo<'_>) -> Option<Reply> {
+    fn vouch(
+        &self,
+        boot_id: u64,
+        key: &Key,
+        tag: Tag,
+        reply_to: ReplyTo<'_>,
+    ) -> Option<ReplicaResponse> {
         if boot_id != self.config.boot_id {
-            return Some(Reply::Absent { tag: Tag::ZERO });
+            return Some(ReplicaResponse::Absent { tag: Tag::ZERO });
         }
         let reply = |told: Told| match told {
-            Ok(_) => Reply::Done,
+            Ok(_) => ReplicaResponse::Done,
             Err(refused) => refusal(refused),
         };
         match self.store.vouch(key, tag, || reply_to.later(reply)) {
             Ok(told) => told.map(reply),
-            Err(Vouched::Nothing) => Some(Reply::Absent { tag: Tag::ZERO }),
-            Err(Vouched::Older(tag)) => Some(Reply::Absent { tag }),
-            Err(Vouched::Corrupt) => Some(Reply::Corrupt),
+            Err(Vouched::Nothing) => Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
+            Err(Vouched::Older(tag)) => Some(ReplicaResponse::Absent { tag }),
+            Err(Vouched::Corrupt) => Some(ReplicaResponse::Refused(Refusal::Corrupt)),
         }
     }
 
     /// What `reply` makes of the key's value; a tombstone or nothing is absent.
-    fn show(&self, key: &Key, reply: impl FnOnce(&Packed) -> Reply) -> Reply {
+    fn show(&self, key: &Key, reply: impl FnOnce(&Packed) -> ReplicaResponse) -> ReplicaResponse {
         self.told(self.store.read(key, |held| of_held(held, reply)))
     }
 
-    fn told(&self, shown: Shown<Reply>) -> Reply {
+    fn told(&self, shown: Shown<ReplicaResponse>) -> ReplicaResponse {
         match shown {
             Shown::Record(reply) => reply,
-            Shown::Nothing => Reply::Absent { tag: Tag::ZERO },
+            Shown::Nothing => ReplicaResponse::Absent { tag: Tag::ZERO },
             Shown::Corrupt => {
                 self.counters.corrupt_answers.add(1);
-                Reply::Corrupt
+                ReplicaResponse::Refused(Refusal::Corrupt)
             }
         }
     }
 
-    pub(super) fn too_large(&self) -> Reply {
+    pub(super) fn too_large(&self) -> ReplicaResponse {
         let value_bytes_max = u32::try_from(self.config.value_bytes_max).unwrap_or(u32::MAX);
-        Reply::TooLarge { value_bytes_max }
+        ReplicaResponse::Refused(Refusal::TooLarge { value_bytes_max })
     }
 
     /// None if the reply comes later; `settled` is called before it leaves then.
@@ -409,7 +437,7 @@ impl Service {
         record: &Record,
         reply_to: ReplyTo<'_>,
         settled: impl FnOnce() + Send + 'static,
-    ) -> Option<Reply> {
+    ) -> Option<ReplicaResponse> {
         let value_bytes = match &record.content {
             Content::Value { value, .. } => value.len(),
             Content::Tombstone => 0,
@@ -419,12 +447,12 @@ impl Service {
         }
         if !record.is_sound(key) {
             self.counters.damaged.add(1);
-            return Some(Reply::Corrupt);
+            return Some(ReplicaResponse::Refused(Refusal::Corrupt));
         }
         #[cfg(feature = "mutants")]
         if mutants::is_on(Mutant::AcknowledgedBeforeStored) {
             self.put_later(key, record);
-            return Some(Reply::Done);
+            return Some(ReplicaResponse::Done);
         }
         let counters = &self.counters;
         let later = || {
@@ -547,10 +575,11 @@ mod tests {
     use crate::service::Config;
     use crate::store::MemoryStore;
     use dkvs_common::kv::Value;
+    use dkvs_common::model::{EntryKind, PageEntry};
     use dkvs_common::ring::Position;
     use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
     use dkvs_common::wire::v2::message::next_reply;
-    use dkvs_common::wire::v2::reply::{EntryKind, PAGE_ENTRY_BYTES, PageEntry};
+    use dkvs_common::wire::v2::reply::PAGE_ENTRY_BYTES;
 
     fn service(bytes_max: usize) -> Service {
         let config = Config {
@@ -582,7 +611,11 @@ mod tests {
     }
 
     /// Sends requests in one datagram; the replies, and in how many datagrams they came.
-    fn ask(service: &Service, epoch: u32, requests: Vec<Request>) -> (Vec<Reply>, usize) {
+    fn ask(
+        service: &Service,
+        epoch: u32,
+        requests: Vec<ReplicaCommand>,
+    ) -> (Vec<ReplicaResponse>, usize) {
         let envelope = Envelope {
             sender: Sender::Client,
             epoch,
@@ -593,7 +626,7 @@ mod tests {
             let message = RequestMessage {
                 id: RequestId(number),
                 wait_ms: 1_000,
-                request,
+                request: request.into(),
             };
             assert!(builder.push(|datagram| message.encode(datagram)));
         }
@@ -614,18 +647,21 @@ mod tests {
             assert_eq!(envelope.sender, Sender::Server);
             while let Some(message) = next_reply(&mut messages).unwrap() {
                 assert_eq!(message.id, RequestId(replies.len() as u64));
-                replies.push(message.reply);
+                match message.reply {
+                    Reply::Response(response) => replies.push(response),
+                    Reply::Greeting(_) => panic!("nobody greeted"),
+                }
             }
         }
         (replies, datagrams.len())
     }
 
-    fn one(service: &Service, request: Request) -> Reply {
+    fn one(service: &Service, request: ReplicaCommand) -> ReplicaResponse {
         ask(service, 0, vec![request]).0.remove(0)
     }
 
-    fn put(time: u64, value: &str) -> Request {
-        Request::Put {
+    fn put(time: u64, value: &str) -> ReplicaCommand {
+        ReplicaCommand::Put {
             key: key(),
             record: record(time, value.into()),
         }
@@ -635,53 +671,62 @@ mod tests {
     fn the_newest_record_is_kept_and_told_in_every_form() {
         let service = service(usize::MAX);
         assert_eq!(
-            one(&service, Request::Get { key: key() }),
-            Reply::Absent { tag: Tag::ZERO }
+            one(&service, ReplicaCommand::Get { key: key() }),
+            ReplicaResponse::Absent { tag: Tag::ZERO }
         );
-        assert_eq!(one(&service, put(5, "five")), Reply::Done);
+        assert_eq!(one(&service, put(5, "five")), ReplicaResponse::Done);
         let tag = Tag { time: 5, op: 1 };
-        assert_eq!(one(&service, put(4, "four")), Reply::Superseded { tag });
-        assert_eq!(one(&service, put(5, "five")), Reply::Done);
+        assert_eq!(
+            one(&service, put(4, "four")),
+            ReplicaResponse::Superseded { tag }
+        );
+        assert_eq!(one(&service, put(5, "five")), ReplicaResponse::Done);
         let checksum = record(5, "five".into()).checksum;
         let content_type = ContentType::new("a/b").unwrap();
         let block = Bytes::from_static(b"five");
-        let whole = Reply::Record {
-            tag,
-            content_type,
-            value_bytes: 4,
-            checksum,
+        let whole = ReplicaResponse::Record {
+            digest: Digest {
+                tag,
+                content_type,
+                value_bytes: 4,
+                checksum,
+            },
+
             block,
         };
-        assert_eq!(one(&service, Request::Get { key: key() }), whole);
+        assert_eq!(one(&service, ReplicaCommand::Get { key: key() }), whole);
         assert_eq!(
-            one(&service, Request::Tag { key: key() }),
-            Reply::Tag { tag }
+            one(&service, ReplicaCommand::GetTag { key: key() }),
+            ReplicaResponse::Tag { tag }
         );
-        let digest = Reply::Digest {
+        let digest = ReplicaResponse::Digest {
             tag,
             value_bytes: 4,
             checksum,
         };
-        assert_eq!(one(&service, Request::Digest { key: key() }), digest);
+        assert_eq!(
+            one(&service, ReplicaCommand::GetDigest { key: key() }),
+            digest
+        );
 
         let tombstone = Record::new(&key(), Tag { time: 6, op: 1 }, Content::Tombstone);
         assert_eq!(
             one(
                 &service,
-                Request::Put {
+                ReplicaCommand::Put {
                     key: key(),
                     record: tombstone
                 }
             ),
-            Reply::Done
+            ReplicaResponse::Done
         );
-        let absent = Reply::Absent {
+        let absent = ReplicaResponse::Absent {
             tag: Tag { time: 6, op: 1 },
         };
         for request in [
-            Request::Get { key: key() },
-            Request::Tag { key: key() },
-            Request::Digest { key: key() },
+            ReplicaCommand::Get { key: key() },
+            ReplicaCommand::GetTag { key: key() },
+            ReplicaCommand::GetDigest { key: key() },
         ] {
             assert_eq!(one(&service, request), absent);
         }
@@ -693,14 +738,18 @@ mod tests {
         let (replies, datagrams) = ask(
             &service,
             0,
-            vec![put(1, "v"), Request::Get { key: key() }, Request::Ping],
+            vec![
+                put(1, "v"),
+                ReplicaCommand::Get { key: key() },
+                ReplicaCommand::Ping,
+            ],
         );
         assert_eq!((replies.len(), datagrams), (3, 1));
-        let long = Request::Put {
+        let long = ReplicaCommand::Put {
             key: key(),
             record: record(2, vec![b'v'; 700]),
         };
-        let gets = vec![Request::Get { key: key() }; 3];
+        let gets = vec![ReplicaCommand::Get { key: key() }; 3];
         let (replies, datagrams) = ask(&service, 0, [vec![long], gets].concat());
         assert_eq!((replies.len(), datagrams), (4, 3));
     }
@@ -711,24 +760,27 @@ mod tests {
         let value: Vec<u8> = (0..20_000u32).map(|number| number as u8).collect();
         let record = record(1, value.clone());
         service.store().records().put(&key(), &record).unwrap();
-        let Reply::Record {
-            value_bytes: 20_000,
+        let ReplicaResponse::Record {
+            digest: Digest {
+                value_bytes: 20_000,
+                ..
+            },
             block,
             ..
-        } = one(&service, Request::Get { key: key() })
+        } = one(&service, ReplicaCommand::Get { key: key() })
         else {
             panic!("no record");
         };
         let mut got = block.to_vec();
         assert!(got.len() > 1_000);
         while got.len() < value.len() {
-            let request = Request::GetBlock {
+            let request = ReplicaCommand::GetBlock {
                 key: key(),
                 tag: record.tag,
                 offset: got.len() as u32,
                 block_bytes: u16::MAX,
             };
-            let Reply::Block { offset, block } = one(&service, request) else {
+            let ReplicaResponse::Block { offset, block } = one(&service, request) else {
                 panic!("no block");
             };
             assert_eq!(offset as usize, got.len());
@@ -736,38 +788,41 @@ mod tests {
             got.extend_from_slice(&block);
         }
         assert_eq!(got, value);
-        let past_the_end = |offset, time| Request::GetBlock {
+        let past_the_end = |offset, time| ReplicaCommand::GetBlock {
             key: key(),
             tag: Tag { time, op: 1 },
             offset,
             block_bytes: 9,
         };
-        let nothing = Reply::Block {
+        let nothing = ReplicaResponse::Block {
             offset: u32::MAX,
             block: Bytes::new(),
         };
         assert_eq!(one(&service, past_the_end(u32::MAX, 1)), nothing);
         assert_eq!(
             one(&service, past_the_end(0, 2)),
-            Reply::Superseded { tag: record.tag }
+            ReplicaResponse::Superseded { tag: record.tag }
         );
     }
 
     #[test]
     fn what_cannot_be_stored_is_refused_with_its_reason() {
         let service = service(100);
-        assert_eq!(one(&service, put(1, &"v".repeat(100))), Reply::Full);
+        assert_eq!(
+            one(&service, put(1, &"v".repeat(100))),
+            ReplicaResponse::Refused(Refusal::Full)
+        );
         let mut damaged = record(1, b"v".to_vec());
         damaged.checksum ^= 1;
         assert_eq!(
             one(
                 &service,
-                Request::Put {
+                ReplicaCommand::Put {
                     key: key(),
                     record: damaged
                 }
             ),
-            Reply::Corrupt
+            ReplicaResponse::Refused(Refusal::Corrupt)
         );
         let service = Service::new(
             Store::Memory(MemoryStore::new(usize::MAX)),
@@ -780,12 +835,18 @@ mod tests {
         let (replies, _) = ask(&service, 7, vec![put(1, "12345678901")]);
         assert_eq!(
             replies,
-            [Reply::TooLarge {
+            [ReplicaResponse::Refused(Refusal::TooLarge {
                 value_bytes_max: 10
-            }]
+            })]
         );
-        let (replies, _) = ask(&service, 8, vec![put(1, "v"), Request::Ping]);
-        assert_eq!(replies, [Reply::WrongEpoch { epoch: 7 }, Reply::Done]);
+        let (replies, _) = ask(&service, 8, vec![put(1, "v"), ReplicaCommand::Ping]);
+        assert_eq!(
+            replies,
+            [
+                ReplicaResponse::Refused(Refusal::WrongEpoch { epoch: 7 }),
+                ReplicaResponse::Done
+            ]
+        );
     }
 
     #[test]
@@ -793,20 +854,27 @@ mod tests {
         let service = service(usize::MAX);
         let vouch = |boot_id, time| {
             let (key, tag) = (key(), Tag { time, op: 1 });
-            one(&service, Request::Vouch { boot_id, key, tag })
+            one(&service, ReplicaCommand::Attest { boot_id, key, tag })
         };
-        let absent = |tag| Reply::Absent { tag };
+        let absent = |tag| ReplicaResponse::Absent { tag };
         assert_eq!(vouch(77, 5), absent(Tag::ZERO), "it holds nothing");
-        assert_eq!(one(&service, put(5, "five")), Reply::Done);
-        assert_eq!(vouch(77, 5), Reply::Done);
-        assert_eq!(vouch(77, 4), Reply::Done);
+        assert_eq!(one(&service, put(5, "five")), ReplicaResponse::Done);
+        assert_eq!(vouch(77, 5), ReplicaResponse::Done);
+        assert_eq!(vouch(77, 4), ReplicaResponse::Done);
         assert_eq!(vouch(77, 6), absent(Tag { time: 5, op: 1 }));
         assert_eq!(vouch(76, 5), absent(Tag::ZERO), "it was started anew");
         let tag = Tag { time: 6, op: 1 };
         let record = Record::new(&key(), tag, Content::Tombstone);
         let key = key();
-        assert_eq!(one(&service, Request::Put { key, record }), Reply::Done);
-        assert_eq!(vouch(77, 6), Reply::Done, "a tombstone is a record");
+        assert_eq!(
+            one(&service, ReplicaCommand::Put { key, record }),
+            ReplicaResponse::Done
+        );
+        assert_eq!(
+            vouch(77, 6),
+            ReplicaResponse::Done,
+            "a tombstone is a record"
+        );
     }
 
     #[test]
@@ -817,8 +885,15 @@ mod tests {
         };
         let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
         let (boot_id, key, tag) = (77, key(), Tag::ZERO);
-        let (replies, _) = ask(&service, 8, vec![Request::Vouch { boot_id, key, tag }]);
-        assert_eq!(replies, [Reply::WrongEpoch { epoch: 7 }]);
+        let (replies, _) = ask(
+            &service,
+            8,
+            vec![ReplicaCommand::Attest { boot_id, key, tag }],
+        );
+        assert_eq!(
+            replies,
+            [ReplicaResponse::Refused(Refusal::WrongEpoch { epoch: 7 })]
+        );
     }
 
     #[test]
@@ -827,7 +902,7 @@ mod tests {
         let value: Vec<u8> = (0..20_000u32).map(|number| (number % 251) as u8).collect();
         let record = record(1, value.clone());
         for (number, block) in value.chunks(1_100).enumerate() {
-            let stage = Request::Stage {
+            let stage = ReplicaCommand::Stage {
                 upload: 9,
                 value_bytes: 20_000,
                 offset: 1_100 * number as u32,
@@ -836,9 +911,12 @@ mod tests {
             };
             let base = number as u32 + 1;
             let bitmap = Bytes::new();
-            assert_eq!(one(&service, stage), Reply::Staged { base, bitmap });
+            assert_eq!(
+                one(&service, stage),
+                ReplicaResponse::Staged { base, bitmap }
+            );
         }
-        let put = Request::PutStaged {
+        let put = ReplicaCommand::PutStaged {
             key: key(),
             tag: record.tag,
             content_type: ContentType::new("a/b").unwrap(),
@@ -846,7 +924,7 @@ mod tests {
             value_bytes: 20_000,
             checksum: record.checksum,
         };
-        assert_eq!(one(&service, put), Reply::Done);
+        assert_eq!(one(&service, put), ReplicaResponse::Done);
         let is_whole = |held: &Packed| held.is_sound() && held.value() == value;
         assert_eq!(service.store().records().read(&key(), is_whole), Some(true));
     }
@@ -870,19 +948,22 @@ mod tests {
         loop {
             let after = listed.last().cloned();
             let from = after.as_ref().map_or(Position([0; 20]), Position::of_key);
-            let list = Request::List {
+            let list = ReplicaCommand::List {
                 from,
                 after,
                 prefix: Bytes::new(),
-                limit: Request::LIST_LIMIT_MAX,
-                hears_left_out: true,
+                limit: ReplicaCommand::LIST_LIMIT_MAX,
+                accepts_left_out: true,
             };
             let mut list_of_old = list.clone();
-            if let Request::List { hears_left_out, .. } = &mut list_of_old {
-                *hears_left_out = false;
+            if let ReplicaCommand::List {
+                accepts_left_out, ..
+            } = &mut list_of_old
+            {
+                *accepts_left_out = false;
             }
             let page_of_old = one(&service, list_of_old);
-            let Reply::Page {
+            let ReplicaResponse::Page {
                 more,
                 entries,
                 is_left_out,
@@ -894,7 +975,7 @@ mod tests {
             // Who does not understand it is not told.
             let is_told_to_all = matches!(
                 page_of_old,
-                Reply::Page {
+                ReplicaResponse::Page {
                     is_left_out: true,
                     ..
                 }
@@ -920,15 +1001,15 @@ mod tests {
     #[test]
     fn statistics_count_datagrams_messages_and_uploads() {
         let service = service(usize::MAX);
-        let stage = Request::Stage {
+        let stage = ReplicaCommand::Stage {
             upload: 9,
             value_bytes: 5,
             offset: 0,
             block_bytes: 4,
             block: Bytes::from_static(b"valu"),
         };
-        ask(&service, 0, vec![put(1, "v"), stage, Request::Ping]);
-        let Reply::Stats(told) = one(&service, Request::Stats) else {
+        ask(&service, 0, vec![put(1, "v"), stage, ReplicaCommand::Ping]);
+        let ReplicaResponse::Statistics(told) = one(&service, ReplicaCommand::GetStatistics) else {
             panic!("no statistics");
         };
         let number = |wanted: Statistic| {
@@ -981,7 +1062,7 @@ mod tests {
                 let message = RequestMessage {
                     id: RequestId(number),
                     wait_ms,
-                    request: Request::Ping,
+                    request: ReplicaCommand::Ping.into(),
                 };
                 assert!(builder.push(|datagram| message.encode(datagram)));
             }

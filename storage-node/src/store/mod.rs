@@ -23,10 +23,10 @@ mod shard;
 use std::sync::Arc;
 
 use dkvs_common::kv::Key;
+use dkvs_common::model::Durability;
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::reply::Durability;
 use thiserror::Error;
 
 use disk::{DiskStore, Mint, Vouched};

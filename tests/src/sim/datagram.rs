@@ -3,6 +3,7 @@
 //! Nothing is proved here: this looks at what was sent, before any damage, or at what a server
 //! took. The code under test does not use it.
 
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -85,33 +86,35 @@ pub fn words(datagram: &Bytes) -> String {
 fn request_words(request: &Request) -> String {
     match request {
         Request::Greet { .. } => "greet".into(),
-        Request::Ping => "ping".into(),
-        Request::Get { key } => format!("get {}", key_words(key)),
-        Request::Tag { key } => format!("tag of {}", key_words(key)),
-        Request::Digest { key } => format!("digest of {}", key_words(key)),
-        Request::Put { key, record } => {
+        Request::Command(ReplicaCommand::Ping) => "ping".into(),
+        Request::Command(ReplicaCommand::Get { key }) => format!("get {}", key_words(key)),
+        Request::Command(ReplicaCommand::GetTag { key }) => format!("tag of {}", key_words(key)),
+        Request::Command(ReplicaCommand::GetDigest { key }) => {
+            format!("digest of {}", key_words(key))
+        }
+        Request::Command(ReplicaCommand::Put { key, record }) => {
             let (key, record) = (key_words(key), record_words(record));
             format!("put {key} = {record}")
         }
-        Request::PutStaged {
+        Request::Command(ReplicaCommand::PutStaged {
             key, tag, upload, ..
-        } => {
+        }) => {
             let (key, tag, upload) = (key_words(key), tag_words(*tag), *upload as u16);
             format!("put {key} = upload {upload:04x} at {tag}")
         }
-        Request::Stage { upload, offset, .. } => {
+        Request::Command(ReplicaCommand::Stage { upload, offset, .. }) => {
             format!("upload {:04x} from {offset}", *upload as u16)
         }
-        Request::GetBlock {
+        Request::Command(ReplicaCommand::GetBlock {
             key, tag, offset, ..
-        } => {
+        }) => {
             let (key, tag) = (key_words(key), tag_words(*tag));
             format!("get {key} at {tag} from {offset}")
         }
-        Request::List { .. } => "list".into(),
+        Request::Command(ReplicaCommand::List { .. }) => "list".into(),
         Request::Trace { .. } => "trace".into(),
-        Request::Stats => "statistics".into(),
-        Request::Vouch { boot_id, key, tag } => {
+        Request::Command(ReplicaCommand::GetStatistics) => "statistics".into(),
+        Request::Command(ReplicaCommand::Attest { boot_id, key, tag }) => {
             let (key, tag) = (key_words(key), tag_words(*tag));
             format!("vouch for {key} at {tag}, boot {:04x}", *boot_id as u16)
         }
@@ -121,17 +124,25 @@ fn request_words(request: &Request) -> String {
 fn reply_words(reply: &Reply) -> String {
     match reply {
         Reply::Greeting(greeting) => format!("greeting of boot {:04x}", greeting.boot_id as u16),
-        Reply::Done => "done".into(),
-        Reply::Record { tag, block, .. } => {
-            let (value, tag) = (value_words(block), tag_words(*tag));
+        Reply::Response(ReplicaResponse::Done) => "done".into(),
+        Reply::Response(ReplicaResponse::Record { digest, block }) => {
+            let (value, tag) = (value_words(block), tag_words(digest.tag));
             format!("holds {value} at {tag}")
         }
-        Reply::Block { offset, .. } => format!("block from {offset}"),
-        Reply::Tag { tag } => format!("has {}", tag_words(*tag)),
-        Reply::Absent { tag } if *tag == Tag::ZERO => "holds nothing".into(),
-        Reply::Absent { tag } => format!("holds a tombstone at {}", tag_words(*tag)),
-        Reply::Superseded { tag } => format!("superseded by {}", tag_words(*tag)),
-        Reply::Staged { base, .. } => format!("has all before block {base}"),
+        Reply::Response(ReplicaResponse::Block { offset, .. }) => format!("block from {offset}"),
+        Reply::Response(ReplicaResponse::Tag { tag }) => format!("has {}", tag_words(*tag)),
+        Reply::Response(ReplicaResponse::Absent { tag }) if *tag == Tag::ZERO => {
+            "holds nothing".into()
+        }
+        Reply::Response(ReplicaResponse::Absent { tag }) => {
+            format!("holds a tombstone at {}", tag_words(*tag))
+        }
+        Reply::Response(ReplicaResponse::Superseded { tag }) => {
+            format!("superseded by {}", tag_words(*tag))
+        }
+        Reply::Response(ReplicaResponse::Staged { base, .. }) => {
+            format!("has all before block {base}")
+        }
         other => {
             let mut words = format!("{other:?}").to_lowercase();
             words.truncate(40);
@@ -192,8 +203,8 @@ mod tests {
         };
         let record = Record::new(&key, tag, super::super::values::content(17, 20));
         let requests = [
-            Request::Tag { key: key.clone() },
-            Request::Put { key, record },
+            Request::Command(ReplicaCommand::GetTag { key: key.clone() }),
+            Request::Command(ReplicaCommand::Put { key, record }),
         ];
         let envelope = Envelope {
             sender: Sender::Client,

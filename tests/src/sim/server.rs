@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
+use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_common::wire::v2::reply::Durability;
 use dkvs_common::wire::v2::session::SessionSecret;
 use dkvs_common::wire::v2::{Kind, MAGIC, kind_of};
 use dkvs_storage_node::service::access::Access;

@@ -1,5 +1,6 @@
 //! The servers inside a gateway, asked at their own ports by those who have no key of theirs.
 
+use dkvs_common::model::ReplicaCommand;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -32,9 +33,15 @@ fn datagrams() -> Vec<(&'static str, Vec<u8>)> {
         ("put", b"k\0forged".into()),
         ("neither", b"\0".into()),
         ("greeting", sealed(&greeting)),
-        ("get", sealed(&Request::Get { key: key("k") })),
+        (
+            "get",
+            sealed(&Request::Command(ReplicaCommand::Get { key: key("k") })),
+        ),
         ("put", sealed(&put("k", "forged", newest))),
-        ("statistics", sealed(&Request::Stats)),
+        (
+            "statistics",
+            sealed(&Request::Command(ReplicaCommand::GetStatistics)),
+        ),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Keys that clients of the original system write as well, without a gateway: what is confirmed to
 //! them no read takes away, and what is confirmed by HTTP is not lost among their tags.
 
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Reply as V2Reply;
 use dkvs_tests::http::{Reply, client, get, put};
@@ -136,7 +137,10 @@ async fn a_confirmed_write_is_not_lost_to_a_record_of_a_c_client_with_a_tag_far_
         let time = (unix_ms() + 3_600_000) << 16;
         let mut server = v2::Client::new(addr);
         let planted = v2::put("acct", "old", Tag { time, op: 1 });
-        assert_eq!(server.ask(&planted), V2Reply::Done);
+        assert_eq!(
+            server.ask(&planted),
+            V2Reply::Response(ReplicaResponse::Done)
+        );
         shared.store(ahead, "old");
         for round in 0..20 {
             let value = ["even", "odd"][round % 2];
@@ -188,9 +192,9 @@ async fn what_came_by_dkvs_1_is_known_as_such_after_a_restart_and_on_the_wire() 
 /// Whether a server tells by DKVS/2 that it was asked by DKVS/1.
 fn is_marked(addr: std::net::SocketAddr) -> bool {
     let key = dkvs_common::kv::Key::new("acct").unwrap();
-    let get = dkvs_common::wire::v2::request::Request::Get { key };
+    let get = dkvs_common::wire::v2::request::Request::Command(ReplicaCommand::Get { key });
     match v2::Client::new(addr).ask(&get) {
-        V2Reply::Record { tag, .. } => tag.is_by_v1(),
+        V2Reply::Response(ReplicaResponse::Record { digest, .. }) => digest.tag.is_by_v1(),
         _ => false,
     }
 }

@@ -1,6 +1,7 @@
 //! Two namespaces with a cable between them: what a server sends to an address that never asked,
 //! and whether anything travels in fragments.
 
+use dkvs_common::model::ReplicaCommand;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
@@ -159,7 +160,10 @@ fn what_was_captured_makes_a_server_send_nothing_to_a_bystander() {
         let mut link = Link::new(config, 7, Instant::now());
         let mut sent = Vec::new();
         let key = Key::new("k").unwrap();
-        for request in [Request::Stats, Request::Get { key }] {
+        for request in [
+            Request::Command(ReplicaCommand::GetStatistics),
+            Request::Command(ReplicaCommand::Get { key }),
+        ] {
             ask(&mut link, &socket, request, &mut sent);
         }
         assert!(sent.len() >= 3, "a greeting and two requests");
@@ -167,7 +171,12 @@ fn what_was_captured_makes_a_server_send_nothing_to_a_bystander() {
             bystander.send(datagram).unwrap();
         }
         // The server takes datagrams in their order, so by this answer it has done with those.
-        ask(&mut link, &socket, Request::Ping, &mut sent);
+        ask(
+            &mut link,
+            &socket,
+            Request::Command(ReplicaCommand::Ping),
+            &mut sent,
+        );
         bystander.set_nonblocking(true).unwrap();
         assert!(bystander.recv(&mut [0; 65_536]).is_err(), "not a byte");
     });

@@ -1,5 +1,6 @@
 //! Replies that show how the levels of consistency differ, and what a tag repeats.
 
+use dkvs_common::model::ReplicaResponse;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_tests::process::ServersFile;
@@ -13,7 +14,10 @@ pub async fn replicas_that_fell_behind(witness: &mut Witness) {
     let mut at = witness.at(&cluster.gateway);
     let tag = Tag { time: 1, op: 1 };
     let mut client = v2::Client::new(cluster.nodes[0].addr);
-    assert_eq!(client.ask(&v2::put("k", "v", tag)), Reply::Done);
+    assert_eq!(
+        client.ask(&v2::put("k", "v", tag)),
+        Reply::Response(ReplicaResponse::Done)
+    );
     let get = at.ask("getValue", "/kv/k?wait=all&r=3", "200").await;
     assert_members(&get, json!({ "value": "v", "consistency": "linearizable" }));
     assert_eq!(sorted_statuses(&get), ["match", "repaired", "repaired"]);
@@ -121,7 +125,10 @@ pub async fn a_write_that_one_replica_still_holds(witness: &mut Witness) {
         let mut newer: Tag = tag.parse().unwrap();
         newer.time += 1;
         let put = v2::put("k", "second", newer);
-        assert_eq!(v2::Client::new(node.addr).ask(&put), Reply::Done);
+        assert_eq!(
+            v2::Client::new(node.addr).ask(&put),
+            Reply::Response(ReplicaResponse::Done)
+        );
     }
     let again = format!("/kv/k?tag={tag}&wait=all");
     let repeat = at.put(&again, "first", "200").await;

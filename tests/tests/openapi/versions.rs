@@ -1,5 +1,6 @@
 //! Replies that DKVS/2 makes possible, and what servers of DKVS/1 make of the same requests.
 
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use std::net::{SocketAddr, UdpSocket};
 
 use bytes::Bytes;
@@ -273,7 +274,7 @@ fn store(server: SocketAddr, key: &'static str, tag: Tag) {
     let message = RequestMessage {
         id: RequestId(1),
         wait_ms: u16::MAX,
-        request: Request::Put { key, record },
+        request: Request::Command(ReplicaCommand::Put { key, record }),
     };
     let mut builder = Builder::new(envelope, 1_200);
     assert!(builder.push(|datagram| message.encode(datagram)));
@@ -285,5 +286,5 @@ fn store(server: SocketAddr, key: &'static str, tag: Tag) {
     let answer = Bytes::copy_from_slice(&buffer[..length]);
     let (_, mut messages) = envelope::open(&answer, Proof::Checksum).unwrap();
     let answer = next_reply(&mut messages).unwrap().expect("a reply");
-    assert_eq!(answer.reply, Answer::Done);
+    assert_eq!(answer.reply, Answer::Response(ReplicaResponse::Done));
 }

@@ -1,5 +1,6 @@
 //! What cannot succeed is not begun, and what is refused is refused for the reason that holds.
 
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use std::net::SocketAddr;
 
 use dkvs_tests::faulty::Manner;
@@ -109,10 +110,12 @@ async fn what_too_few_servers_can_take_is_begun_nowhere_by_a_gateway_that_has_me
         assert_eq!(mixed.held(b"k"), before, "{case}");
         let mut ours = dkvs_tests::v2::Client::new(mixed.ours[0].addr);
         let key = dkvs_tests::v2::key("k");
-        let held = ours.ask(&dkvs_common::wire::v2::request::Request::Tag { key });
-        let nothing = dkvs_common::wire::v2::reply::Reply::Absent {
+        let held = ours.ask(&dkvs_common::wire::v2::request::Request::Command(
+            ReplicaCommand::GetTag { key },
+        ));
+        let nothing = dkvs_common::wire::v2::reply::Reply::Response(ReplicaResponse::Absent {
             tag: dkvs_common::tag::Tag::ZERO,
-        };
+        });
         assert_eq!(held, nothing, "{case}");
     }
 }
@@ -214,10 +217,12 @@ async fn a_write_that_turns_on_a_silent_server_waits_for_it_and_is_stored_nowher
     }
     let mut ours = dkvs_tests::v2::Client::new(mixed.ours[0].addr);
     let key = dkvs_tests::v2::key("k");
-    let held = ours.ask(&dkvs_common::wire::v2::request::Request::Tag { key });
-    let nothing = dkvs_common::wire::v2::reply::Reply::Absent {
+    let held = ours.ask(&dkvs_common::wire::v2::request::Request::Command(
+        ReplicaCommand::GetTag { key },
+    ));
+    let nothing = dkvs_common::wire::v2::reply::Reply::Response(ReplicaResponse::Absent {
         tag: dkvs_common::tag::Tag::ZERO,
-    };
+    });
     assert_eq!(held, nothing);
 }
 

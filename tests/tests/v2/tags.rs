@@ -1,5 +1,6 @@
 //! Every write has a tag, and a later one a greater, whatever the servers hold by then.
 
+use dkvs_common::model::ReplicaResponse;
 use dkvs_common::tag::{AHEAD_MS_MAX, CLOCK_MS_MAX, Tag};
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_tests::http::{client, get, put};
@@ -12,7 +13,10 @@ use crate::PROGRAMS;
 fn plant<'a>(cluster: &'a Cluster, servers: impl IntoIterator<Item = &'a usize>, tag: Tag) {
     for server in servers {
         let mut client = v2::Client::new(cluster.nodes[*server].addr);
-        assert_eq!(client.ask(&v2::put("k", "planted", tag)), Reply::Done);
+        assert_eq!(
+            client.ask(&v2::put("k", "planted", tag)),
+            Reply::Response(ReplicaResponse::Done)
+        );
     }
 }
 

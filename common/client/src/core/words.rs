@@ -4,6 +4,8 @@ use crate::net::NotBegun;
 use crate::transport::fetch::Assembly;
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::PageEntry;
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::{PageWish, Place};
 use dkvs_common::quorum::read::ReadReply;
@@ -13,7 +15,7 @@ use dkvs_common::tag::Tag;
 use dkvs_common::wire::v1::{
     self, GetReply, IllFormedReply, KEY_OR_VALUE_BYTES_MAX, PutReply, Unrepresentable,
 };
-use dkvs_common::wire::v2::reply::{PageEntry, Reply};
+use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
 /// A request's number, never used twice by a core.
@@ -157,13 +159,15 @@ impl Question {
     /// The request, to a server that takes messages of at most `message_bytes_max`.
     pub(super) fn to_request(&self, message_bytes_max: usize) -> Request {
         match self.clone() {
-            Self::Get { key } => Request::Get { key },
-            Self::Tag { key } => Request::Tag { key },
-            Self::Put { key, record } => Request::Put { key, record },
-            Self::Vouch { boot_id, key, tag } => Request::Vouch { boot_id, key, tag },
+            Self::Get { key } => Request::Command(ReplicaCommand::Get { key }),
+            Self::Tag { key } => Request::Command(ReplicaCommand::GetTag { key }),
+            Self::Put { key, record } => Request::Command(ReplicaCommand::Put { key, record }),
+            Self::Vouch { boot_id, key, tag } => {
+                Request::Command(ReplicaCommand::Attest { boot_id, key, tag })
+            }
             Self::Page { wish, prefix } => Self::page(wish, prefix, message_bytes_max),
-            Self::Status => Request::Stats,
-            Self::Ping => Request::Ping,
+            Self::Status => Request::Command(ReplicaCommand::GetStatistics),
+            Self::Ping => Request::Command(ReplicaCommand::Ping),
         }
     }
 
@@ -179,13 +183,13 @@ impl Question {
             from = from.next().unwrap_or(from);
         }
         let room = Request::list_prefix_bytes_max(message_bytes_max, named.as_ref());
-        Request::List {
+        Request::Command(ReplicaCommand::List {
             from,
             after: named,
             prefix: prefix.slice(..prefix.len().min(room)),
-            limit: u16::try_from(wish.keys_max).unwrap_or(Request::LIST_LIMIT_MAX),
-            hears_left_out: true,
-        }
+            limit: u16::try_from(wish.keys_max).unwrap_or(ReplicaCommand::LIST_LIMIT_MAX),
+            accepts_left_out: true,
+        })
     }
 }
 
@@ -268,27 +272,19 @@ impl Heard {
         let is_get = matches!(asked, Asked::Get { .. });
         let refusal = match reply {
             _ if asked == Asked::Ping => return Self::Met,
-            Reply::Done if is_put => return Self::Write(WriteReply::Stored),
-            Reply::Done if matches!(asked, Asked::Vouch { .. }) => return Self::Vouched(true),
-            Reply::Superseded { tag } if is_put => {
+            Reply::Response(ReplicaResponse::Done) if is_put => {
+                return Self::Write(WriteReply::Stored);
+            }
+            Reply::Response(ReplicaResponse::Done) if matches!(asked, Asked::Vouch { .. }) => {
+                return Self::Vouched(true);
+            }
+            Reply::Response(ReplicaResponse::Superseded { tag }) if is_put => {
                 return Self::Write(WriteReply::Superseded(tag));
             }
-            Reply::Record {
-                tag,
-                content_type,
-                value_bytes,
-                checksum,
-                block,
-            } if is_get => {
-                let digest = Digest {
-                    tag,
-                    content_type,
-                    value_bytes,
-                    checksum,
-                };
+            Reply::Response(ReplicaResponse::Record { digest, block }) if is_get => {
                 return Self::Record(digest, block);
             }
-            Reply::Absent { tag } => match asked {
+            Reply::Response(ReplicaResponse::Absent { tag }) => match asked {
                 Asked::Get { .. } => {
                     let tombstone = (tag != Tag::ZERO).then_some(tag);
                     return Self::Read(ReadReply::Absent(tombstone));
@@ -296,15 +292,15 @@ impl Heard {
                 Asked::Tag { .. } => return Self::Write(WriteReply::Tag(tag)),
                 _ => Refusal::Internal,
             },
-            Reply::Tag { tag } if matches!(asked, Asked::Tag { .. }) => {
+            Reply::Response(ReplicaResponse::Tag { tag }) if matches!(asked, Asked::Tag { .. }) => {
                 return Self::Write(WriteReply::Tag(tag));
             }
-            Reply::Page {
+            Reply::Response(ReplicaResponse::Page {
                 more,
                 is_incomplete,
                 is_left_out,
                 entries,
-            } if asked == Asked::Page => {
+            }) if asked == Asked::Page => {
                 return Self::Page {
                     more,
                     is_incomplete,
@@ -312,28 +308,12 @@ impl Heard {
                     entries,
                 };
             }
-            Reply::Stats(statistics) if asked == Asked::Status => {
+            Reply::Response(ReplicaResponse::Statistics(statistics)) if asked == Asked::Status => {
                 return Self::Status(statistics);
             }
-            Reply::TooLarge { value_bytes_max } => Refusal::TooLarge { value_bytes_max },
-            Reply::Full => Refusal::Full,
-            Reply::ReadOnly => Refusal::ReadOnly,
-            Reply::WrongEpoch { .. } => Refusal::WrongEpoch,
-            Reply::Unsupported => Refusal::Unsupported,
-            Reply::Busy => Refusal::Busy,
-            Reply::Corrupt => Refusal::Corrupt,
+            Reply::Response(ReplicaResponse::Refused(refusal)) => refusal,
             // No answer to what was asked.
-            Reply::Done
-            | Reply::Superseded { .. }
-            | Reply::Record { .. }
-            | Reply::Stats(_)
-            | Reply::Greeting(_)
-            | Reply::Block { .. }
-            | Reply::Tag { .. }
-            | Reply::Digest { .. }
-            | Reply::Staged { .. }
-            | Reply::Page { .. }
-            | Reply::Internal => Refusal::Internal,
+            Reply::Response(_) | Reply::Greeting(_) => Refusal::Internal,
         };
         Self::refused(asked, refusal)
     }

@@ -13,6 +13,7 @@
 //! window, and hold no more requests in the peer than that: so a long value never makes a short
 //! one wait for more than what is already on its way.
 
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -224,7 +225,9 @@ impl<T: Copy> Link<T> {
         deadline: Instant,
     ) -> Result<Ticket, RequestError> {
         let request = match request {
-            Request::Put { key, record } if self.may_be_too_long(&key, &record) => {
+            Request::Command(ReplicaCommand::Put { key, record })
+                if self.may_be_too_long(&key, &record) =>
+            {
                 let upload = Upload::new(self.next_transfer, key, record);
                 return self.transfer(token, now, deadline, Kind::Upload(upload));
             }
@@ -378,12 +381,12 @@ impl<T: Copy> Link<T> {
                     let Some(asked) = assembly.poll_part(block_bytes) else {
                         continue;
                     };
-                    let request = Request::GetBlock {
+                    let request = Request::Command(ReplicaCommand::GetBlock {
                         key: key.clone(),
                         tag: assembly.digest().tag,
                         offset: asked.0,
                         block_bytes: asked.1,
-                    };
+                    });
                     let part = Part::Fetched(number, asked);
                     match self.peer.request(request, part, now, deadline) {
                         Ok(id) => drop(outstanding.insert(asked.0, id)),
@@ -425,7 +428,7 @@ impl<T: Copy> Link<T> {
             }
             (Kind::Upload(_), RequestError::TooMany) => Event::Reply {
                 token,
-                reply: Reply::Busy,
+                reply: Reply::Response(ReplicaResponse::Refused(Refusal::Busy)),
                 after: None,
                 was_repeated: false,
             },
@@ -582,7 +585,9 @@ impl<T: Copy> Link<T> {
         };
         outstanding.remove(&asked.0);
         let is_of_use = match &reply {
-            Reply::Block { offset, block } => assembly.handle_block(asked, *offset, block),
+            Reply::Response(ReplicaResponse::Block { offset, block }) => {
+                assembly.handle_block(asked, *offset, block)
+            }
             _ => false,
         };
         let is_whole = assembly.is_whole();

@@ -23,6 +23,7 @@
 //! ended, unless it was abandoned; a reply is taken at most once; what is in flight is never more
 //! than the window allows, but for a single message.
 
+use dkvs_common::model::ReplicaCommand;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddrV4;
@@ -363,7 +364,9 @@ impl<T: Copy> Peer<T> {
             self.greet_if_due(now);
         }
         let reply_bytes = match &request {
-            Request::GetBlock { block_bytes, .. } => usize::from(*block_bytes),
+            Request::Command(ReplicaCommand::GetBlock { block_bytes, .. }) => {
+                usize::from(*block_bytes)
+            }
             _ => 0,
         };
         let id = self.next_id();
@@ -939,7 +942,7 @@ fn open_with(
 /// Encodes a request, with the block of an upload apart.
 fn encode(id: RequestId, mut request: Request) -> (Vec<u8>, Bytes) {
     let block = match &mut request {
-        Request::Stage { block, .. } => std::mem::take(block),
+        Request::Command(ReplicaCommand::Stage { block, .. }) => std::mem::take(block),
         _ => Bytes::new(),
     };
     let mut message = Vec::with_capacity(MESSAGE_BYTES_USUAL);

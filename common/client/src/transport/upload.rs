@@ -11,6 +11,7 @@
 //! than its own counts as well, so that a lost reply costs nothing.
 
 use dkvs_common::kv::Key;
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::wire::v2::message::RequestId;
 use dkvs_common::wire::v2::reply::Reply;
@@ -142,29 +143,33 @@ impl Upload {
         if self.next < self.blocks.len() {
             let start = self.next * usize::from(block_bytes);
             let end = value.len().min(start + usize::from(block_bytes));
-            return Some(Request::Stage {
+            return Some(Request::Command(ReplicaCommand::Stage {
                 upload: self.number,
                 value_bytes,
                 offset: start as u32,
                 block_bytes,
                 block: value.clone().into_bytes().slice(start..end),
-            });
+            }));
         }
-        (self.missing == 0 && !self.is_committing).then(|| Request::PutStaged {
-            key: self.key.clone(),
-            tag: self.record.tag,
-            content_type: content_type.clone(),
-            upload: self.number,
-            value_bytes,
-            checksum: self.record.checksum,
+        (self.missing == 0 && !self.is_committing).then(|| {
+            Request::Command(ReplicaCommand::PutStaged {
+                key: self.key.clone(),
+                tag: self.record.tag,
+                content_type: content_type.clone(),
+                upload: self.number,
+                value_bytes,
+                checksum: self.record.checksum,
+            })
         })
     }
 
     fn put(&self) -> Option<Request> {
         let (key, record) = (&self.key, &self.record);
-        (!self.is_committing).then(|| Request::Put {
-            key: key.clone(),
-            record: record.clone(),
+        (!self.is_committing).then(|| {
+            Request::Command(ReplicaCommand::Put {
+                key: key.clone(),
+                record: record.clone(),
+            })
         })
     }
 
@@ -187,7 +192,7 @@ impl Upload {
     /// The server answered the request for `block`, or, if that is none, the put.
     pub(super) fn handle_reply(&mut self, block: Option<u32>, reply: Reply) -> Progress {
         match (block, reply) {
-            (Some(_), Reply::Staged { base, bitmap }) => {
+            (Some(_), Reply::Response(ReplicaResponse::Staged { base, bitmap })) => {
                 let mut abandoned = Vec::new();
                 let known = self.next.min(base as usize);
                 (self.base..known).for_each(|number| self.is_there(number, &mut abandoned));
@@ -199,7 +204,9 @@ impl Upload {
                 }
                 Progress::Abandon(abandoned)
             }
-            (None, Reply::Absent { .. }) if self.restarts < RESTARTS_MAX => {
+            (None, Reply::Response(ReplicaResponse::Absent { .. }))
+                if self.restarts < RESTARTS_MAX =>
+            {
                 self.restarts += 1;
                 self.blocks.fill(Block::Unsent);
                 self.missing = self.blocks.len();
@@ -207,7 +214,9 @@ impl Upload {
                 self.is_committing = false;
                 Progress::Abandon(Vec::new())
             }
-            (None, Reply::Absent { .. }) => Progress::Ended(Reply::Busy),
+            (None, Reply::Response(ReplicaResponse::Absent { .. })) => {
+                Progress::Ended(Reply::Response(ReplicaResponse::Refused(Refusal::Busy)))
+            }
             (_, reply) => Progress::Ended(reply),
         }
     }

@@ -1256,7 +1256,11 @@ mod tests {
 
     #[test]
     fn who_refuses_for_another_reason_is_given_nothing() {
-        for refusal in [Refusal::Busy, Refusal::Internal, Refusal::WrongEpoch] {
+        for refusal in [
+            Refusal::Busy,
+            Refusal::Internal,
+            Refusal::WrongEpoch { epoch: 7 },
+        ] {
             let (mut read, now) = read(2);
             read.handle_reply(SERVERS[0], 0, ReadReply::Refused(refusal), now);
             read.handle_reply(SERVERS[1], 0, whole(NEW), now);

@@ -1,5 +1,6 @@
 //! A datagram of every kind, in hexadecimal: what this layout is, whatever the code says.
 
+use crate::model::{Durability, EntryKind, PageEntry, Refusal, ReplicaCommand, ReplicaResponse};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -7,7 +8,7 @@ use super::envelope::{self, Authentication, Builder, ClusterKey, Envelope, Proof
 use super::message::{
     MessageError, ReplyMessage, RequestId, RequestMessage, next_reply, next_request,
 };
-use super::reply::{Durability, EntryKind, Greeting, PageEntry, Reply};
+use super::reply::{Greeting, Reply};
 use super::request::Request;
 use crate::kv::{Key, Value};
 use crate::record::{Content, ContentType, Record};
@@ -69,73 +70,73 @@ fn requests() -> Vec<Request> {
         Request::Greet {
             datagram_bytes_max: 1_200,
         },
-        Request::Ping,
-        Request::Get { key: key() },
-        Request::Tag { key: key() },
-        Request::Digest { key: key() },
-        Request::Put {
+        Request::Command(ReplicaCommand::Ping),
+        Request::Command(ReplicaCommand::Get { key: key() }),
+        Request::Command(ReplicaCommand::GetTag { key: key() }),
+        Request::Command(ReplicaCommand::GetDigest { key: key() }),
+        Request::Command(ReplicaCommand::Put {
             key: key(),
             record: record(content("text/plain", "value")),
-        },
-        Request::Put {
+        }),
+        Request::Command(ReplicaCommand::Put {
             key: key(),
             record: record(Content::Tombstone),
-        },
-        Request::PutStaged {
+        }),
+        Request::Command(ReplicaCommand::PutStaged {
             key: key(),
             tag: TAG,
             content_type: ContentType::new("a/b").unwrap(),
             upload: UPLOAD,
             value_bytes: 5_000,
             checksum: 0xdead_beef,
-        },
-        Request::Stage {
+        }),
+        Request::Command(ReplicaCommand::Stage {
             upload: UPLOAD,
             value_bytes: 5_000,
             offset: 1_024,
             block_bytes: 1_024,
             block: Bytes::from_static(b"block"),
-        },
-        Request::GetBlock {
+        }),
+        Request::Command(ReplicaCommand::GetBlock {
             key: key(),
             tag: TAG,
             offset: 1_024,
             block_bytes: 1_024,
-        },
-        Request::List {
+        }),
+        Request::Command(ReplicaCommand::List {
             from,
             after: None,
             prefix: Bytes::new(),
             limit: 100,
-            hears_left_out: false,
-        },
-        Request::List {
+            accepts_left_out: false,
+        }),
+        Request::Command(ReplicaCommand::List {
             from,
             after: Some(key()),
             prefix: Bytes::new(),
             limit: 100,
-            hears_left_out: false,
-        },
-        Request::List {
+            accepts_left_out: false,
+        }),
+        Request::Command(ReplicaCommand::List {
             from,
             after: Some(key()),
             prefix: Bytes::from_static(b"ke"),
             limit: 100,
-            hears_left_out: false,
-        },
-        Request::List {
+            accepts_left_out: false,
+        }),
+        Request::Command(ReplicaCommand::List {
             from,
             after: None,
             prefix: Bytes::new(),
             limit: 100,
-            hears_left_out: true,
-        },
-        Request::Stats,
-        Request::Vouch {
+            accepts_left_out: true,
+        }),
+        Request::Command(ReplicaCommand::GetStatistics),
+        Request::Command(ReplicaCommand::Attest {
             boot_id: 0xb007,
             key: key(),
             tag: TAG,
-        },
+        }),
         Request::Trace {
             of: RequestId(0x7f),
             trace: Trace {
@@ -160,97 +161,131 @@ fn replies() -> Vec<(u8, Reply)> {
                 durability: Durability::Memory,
             }),
         ),
-        (2, Reply::Done),
+        (2, Reply::Response(ReplicaResponse::Done)),
         (
             get,
-            Reply::Record {
-                tag: TAG,
-                content_type: ContentType::new("text/plain").unwrap(),
-                value_bytes: 5,
-                checksum: 0xdead_beef,
+            Reply::Response(ReplicaResponse::Record {
+                digest: crate::record::Digest {
+                    tag: TAG,
+                    content_type: ContentType::new("text/plain").unwrap(),
+                    value_bytes: 5,
+                    checksum: 0xdead_beef,
+                },
                 block: Bytes::from_static(b"value"),
-            },
+            }),
         ),
-        (4, Reply::Tag { tag: TAG }),
+        (4, Reply::Response(ReplicaResponse::Tag { tag: TAG })),
         (
             5,
-            Reply::Digest {
+            Reply::Response(ReplicaResponse::Digest {
                 tag: TAG,
                 value_bytes: 5,
                 checksum: 0xdead_beef,
-            },
+            }),
         ),
-        (put, Reply::Done),
+        (put, Reply::Response(ReplicaResponse::Done)),
         (
             8,
-            Reply::Staged {
+            Reply::Response(ReplicaResponse::Staged {
                 base: 3,
                 bitmap: Bytes::from_static(&[0b110]),
-            },
+            }),
         ),
         (
             9,
-            Reply::Block {
+            Reply::Response(ReplicaResponse::Block {
                 offset: 1_024,
                 block: Bytes::from_static(b"block"),
-            },
+            }),
         ),
         (
             10,
-            Reply::Page {
+            Reply::Response(ReplicaResponse::Page {
                 more: true,
                 is_incomplete: false,
                 is_left_out: false,
                 entries: vec![entry(EntryKind::Value), entry(EntryKind::Tombstone)],
-            },
+            }),
         ),
         (
             10,
-            Reply::Page {
+            Reply::Response(ReplicaResponse::Page {
                 more: true,
                 is_incomplete: true,
                 is_left_out: false,
                 entries: vec![entry(EntryKind::Value), entry(EntryKind::PassedOver)],
-            },
+            }),
         ),
         (
             10,
-            Reply::Page {
+            Reply::Response(ReplicaResponse::Page {
                 more: false,
                 is_incomplete: true,
                 is_left_out: false,
                 entries: Vec::new(),
-            },
+            }),
         ),
         (
             10,
-            Reply::Page {
+            Reply::Response(ReplicaResponse::Page {
                 more: true,
                 is_incomplete: false,
                 is_left_out: true,
                 entries: vec![entry(EntryKind::Value)],
-            },
+            }),
         ),
-        (11, Reply::Stats(vec![(1, 1_000), (2, 7)])),
-        (get, Reply::Absent { tag: Tag::ZERO }),
-        (get, Reply::Absent { tag: TAG }),
-        (put, Reply::Superseded { tag: TAG }),
+        (
+            11,
+            Reply::Response(ReplicaResponse::Statistics(vec![(1, 1_000), (2, 7)])),
+        ),
+        (
+            get,
+            Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
+        ),
+        (get, Reply::Response(ReplicaResponse::Absent { tag: TAG })),
         (
             put,
-            Reply::TooLarge {
-                value_bytes_max: 1 << 20,
-            },
+            Reply::Response(ReplicaResponse::Superseded { tag: TAG }),
         ),
-        (put, Reply::Full),
-        (put, Reply::ReadOnly),
-        (put, Reply::WrongEpoch { epoch: 0x0a0b_0c0d }),
-        (60, Reply::Unsupported),
-        (8, Reply::Busy),
-        (get, Reply::Corrupt),
-        (get, Reply::Internal),
-        (vouch, Reply::Done),
-        (vouch, Reply::Absent { tag: TAG }),
-        (vouch, Reply::Corrupt),
+        (
+            put,
+            Reply::Response(ReplicaResponse::Refused(Refusal::TooLarge {
+                value_bytes_max: 1 << 20,
+            })),
+        ),
+        (
+            put,
+            Reply::Response(ReplicaResponse::Refused(Refusal::Full)),
+        ),
+        (
+            put,
+            Reply::Response(ReplicaResponse::Refused(Refusal::ReadOnly)),
+        ),
+        (
+            put,
+            Reply::Response(ReplicaResponse::Refused(Refusal::WrongEpoch {
+                epoch: 0x0a0b_0c0d,
+            })),
+        ),
+        (
+            60,
+            Reply::Response(ReplicaResponse::Refused(Refusal::Unsupported)),
+        ),
+        (8, Reply::Response(ReplicaResponse::Refused(Refusal::Busy))),
+        (
+            get,
+            Reply::Response(ReplicaResponse::Refused(Refusal::Corrupt)),
+        ),
+        (
+            get,
+            Reply::Response(ReplicaResponse::Refused(Refusal::Internal)),
+        ),
+        (vouch, Reply::Response(ReplicaResponse::Done)),
+        (vouch, Reply::Response(ReplicaResponse::Absent { tag: TAG })),
+        (
+            vouch,
+            Reply::Response(ReplicaResponse::Refused(Refusal::Corrupt)),
+        ),
     ]
 }
 
@@ -336,7 +371,7 @@ fn an_authenticated_datagram_is_golden_too() {
     let message = RequestMessage {
         id: ID,
         wait_ms: 1_000,
-        request: Request::Ping,
+        request: Request::Command(ReplicaCommand::Ping),
     };
     assert!(builder.push(|datagram| message.encode(datagram)));
     let key: [u8; 32] = std::array::from_fn(|place| place as u8);
@@ -391,7 +426,7 @@ fn one_bad_request_is_told_and_the_next_one_is_read() {
     let ping = RequestMessage {
         id: ID,
         wait_ms: 1,
-        request: Request::Ping,
+        request: Request::Command(ReplicaCommand::Ping),
     };
     ping.encode(&mut messages);
     messages[2] = 60;
@@ -413,8 +448,11 @@ fn every_shortened_and_every_lengthened_message_is_refused() {
             request: request.clone(),
         }
         .encode(&mut message);
-        let takes_the_rest = matches!(request, Request::Stage { .. } | Request::List { .. })
-            || matches!(&request, Request::Put { record, .. } if record.content != Content::Tombstone);
+        let takes_the_rest = matches!(
+            request,
+            Request::Command(ReplicaCommand::Stage { .. })
+                | Request::Command(ReplicaCommand::List { .. })
+        ) || matches!(&request, Request::Command(ReplicaCommand::Put { record, .. }) if record.content != Content::Tombstone);
         for length in 12..=message.len() + 1 {
             let mut changed = message.clone();
             changed.resize(length, 0);

@@ -1,7 +1,5 @@
 //! What a client asks, and how it is written.
 
-use bytes::Bytes;
-
 use super::coding::{
     Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
     write_key, write_tag,
@@ -9,9 +7,9 @@ use super::coding::{
 use super::message::{MessageError, REQUEST_HEAD_BYTES, RequestId, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
-use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, ContentType, Record};
+use crate::model::ReplicaCommand;
+use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Record};
 use crate::ring::Position;
-use crate::tag::Tag;
 use crate::trace::{SpanId, Trace, TraceId};
 
 /// What a client asks.
@@ -23,95 +21,8 @@ pub enum Request {
         /// The longest datagram that the client takes.
         datagram_bytes_max: u16,
     },
-    /// Are you there?
-    Ping,
-    /// The record of a key.
-    Get {
-        /// Which key.
-        key: Key,
-    },
-    /// The tag of a key, without the value.
-    Tag {
-        /// Which key.
-        key: Key,
-    },
-    /// The tag, size and checksum of a key, without the value.
-    Digest {
-        /// Which key.
-        key: Key,
-    },
-    /// To store a record whose value is in this message.
-    Put {
-        /// Which key.
-        key: Key,
-        /// The record.
-        record: Record,
-    },
-    /// To store a record whose value was sent in blocks.
-    PutStaged {
-        /// Which key.
-        key: Key,
-        /// Which version.
-        tag: Tag,
-        /// The value's media type.
-        content_type: ContentType,
-        /// The upload that has the value.
-        upload: u64,
-        /// The value's length in bytes.
-        value_bytes: u32,
-        /// The record's checksum.
-        checksum: u32,
-    },
-    /// Part of a value to be stored later.
-    Stage {
-        /// The upload's number, chosen by the client.
-        upload: u64,
-        /// The value's length in bytes.
-        value_bytes: u32,
-        /// Where the block lies: a multiple of `block_bytes`.
-        offset: u32,
-        /// The length of every block but the last.
-        block_bytes: u16,
-        /// The block.
-        block: Bytes,
-    },
-    /// Part of the value of a version that is too long for one datagram.
-    GetBlock {
-        /// Which key.
-        key: Key,
-        /// Which version.
-        tag: Tag,
-        /// From where.
-        offset: u32,
-        /// How much.
-        block_bytes: u16,
-    },
-    /// A page of the keys that the server holds, in ring order.
-    List {
-        /// The key before which to begin is the first at or after this position...
-        from: Position,
-        /// ...but for this key and those before it at the very same position.
-        after: Option<Key>,
-        /// Only keys that begin with these bytes are told.
-        prefix: Bytes,
-        /// Most keys to tell, at most [`Self::LIST_LIMIT_MAX`].
-        limit: u16,
-        /// Whether the client understands that keys were left out. Clients of old do not, and take
-        /// a page that says so for no page.
-        hears_left_out: bool,
-    },
-    /// Counts and sizes.
-    Stats,
-    /// To answer for a key from now on, though the server may have lost what it held: a read that
-    /// began after this server had started found that no record that was ever confirmed is newer.
-    Vouch {
-        /// The server's boot id when the read began.
-        boot_id: u64,
-        /// Which key.
-        key: Key,
-        /// What the read found to be newest.
-        tag: Tag,
-    },
+    /// A command, which is answered.
+    Command(ReplicaCommand),
     /// Which trace another request of the same datagram belongs to, for the server's log. It is not
     /// answered.
     Trace {
@@ -122,30 +33,39 @@ pub enum Request {
     },
 }
 
+impl From<ReplicaCommand> for Request {
+    fn from(command: ReplicaCommand) -> Self {
+        Self::Command(command)
+    }
+}
+
 const KIND_VALUE: u8 = 0;
 const KIND_TOMBSTONE: u8 = 1;
 
 /// The bit beside the limit of a list. To a server that does not know it, the limit is greater than
 /// any page.
-const HEARS_LEFT_OUT: u16 = 1 << 15;
+const ACCEPTS_LEFT_OUT: u16 = 1 << 15;
 
 impl Request {
     /// Its operation's byte.
     pub fn operation(&self) -> u8 {
-        match self {
-            Self::Greet { .. } => operation::GREET,
-            Self::Ping => operation::PING,
-            Self::Get { .. } => operation::GET,
-            Self::Tag { .. } => operation::TAG,
-            Self::Digest { .. } => operation::DIGEST,
-            Self::Put { .. } => operation::PUT,
-            Self::PutStaged { .. } => operation::PUT_STAGED,
-            Self::Stage { .. } => operation::STAGE,
-            Self::GetBlock { .. } => operation::GET_BLOCK,
-            Self::List { .. } => operation::LIST,
-            Self::Stats => operation::STATS,
-            Self::Vouch { .. } => operation::VOUCH,
-            Self::Trace { .. } => operation::TRACE,
+        let command = match self {
+            Self::Greet { .. } => return operation::GREET,
+            Self::Trace { .. } => return operation::TRACE,
+            Self::Command(command) => command,
+        };
+        match command {
+            ReplicaCommand::Ping => operation::PING,
+            ReplicaCommand::Get { .. } => operation::GET,
+            ReplicaCommand::GetTag { .. } => operation::TAG,
+            ReplicaCommand::GetDigest { .. } => operation::DIGEST,
+            ReplicaCommand::Put { .. } => operation::PUT,
+            ReplicaCommand::PutStaged { .. } => operation::PUT_STAGED,
+            ReplicaCommand::Stage { .. } => operation::STAGE,
+            ReplicaCommand::GetBlock { .. } => operation::GET_BLOCK,
+            ReplicaCommand::List { .. } => operation::LIST,
+            ReplicaCommand::GetStatistics => operation::STATS,
+            ReplicaCommand::Attest { .. } => operation::VOUCH,
         }
     }
 
@@ -153,42 +73,10 @@ impl Request {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Greet { .. } => "greet",
-            Self::Ping => "ping",
-            Self::Get { .. } => "get",
-            Self::Tag { .. } => "tag",
-            Self::Digest { .. } => "digest",
-            Self::Put { .. } => "put",
-            Self::PutStaged { .. } => "put staged",
-            Self::Stage { .. } => "stage",
-            Self::GetBlock { .. } => "get block",
-            Self::List { .. } => "list",
-            Self::Stats => "statistics",
-            Self::Vouch { .. } => "vouch",
+            Self::Command(command) => command.name(),
             Self::Trace { .. } => "trace",
         }
     }
-
-    /// The key that it is about, if it is about one.
-    pub fn key(&self) -> Option<&Key> {
-        match self {
-            Self::Get { key }
-            | Self::Tag { key }
-            | Self::Digest { key }
-            | Self::Put { key, .. }
-            | Self::PutStaged { key, .. }
-            | Self::GetBlock { key, .. }
-            | Self::Vouch { key, .. } => Some(key),
-            Self::Greet { .. }
-            | Self::Ping
-            | Self::Stage { .. }
-            | Self::List { .. }
-            | Self::Stats
-            | Self::Trace { .. } => None,
-        }
-    }
-
-    /// The greatest limit of a list.
-    pub const LIST_LIMIT_MAX: u16 = HEARS_LEFT_OUT - 1;
 
     /// The most that a put says beside key and value, whichever way the value travels, in bytes.
     pub const PUT_HEAD_BYTES_MAX: usize =
@@ -226,61 +114,6 @@ impl Request {
     pub(super) fn decode(operation: u8, body: &mut Reader) -> Result<Self, MessageError> {
         Ok(match operation {
             operation::GREET => Self::decode_greet(body)?,
-            operation::PING => Self::Ping,
-            operation::GET => Self::Get {
-                key: read_key(body)?,
-            },
-            operation::TAG => Self::Tag {
-                key: read_key(body)?,
-            },
-            operation::DIGEST => Self::Digest {
-                key: read_key(body)?,
-            },
-            operation::PUT => Self::Put {
-                key: read_key(body)?,
-                record: read_record(body)?,
-            },
-            operation::PUT_STAGED => Self::PutStaged {
-                key: read_key(body)?,
-                tag: read_tag(body)?,
-                content_type: read_content_type(body)?,
-                upload: body.u64()?,
-                value_bytes: body.u32()?,
-                checksum: body.u32()?,
-            },
-            operation::STAGE => Self::Stage {
-                upload: body.u64()?,
-                value_bytes: body.u32()?,
-                offset: body.u32()?,
-                block_bytes: body.u16()?,
-                block: body.rest(),
-            },
-            operation::GET_BLOCK => Self::GetBlock {
-                key: read_key(body)?,
-                tag: read_tag(body)?,
-                offset: body.u32()?,
-                block_bytes: body.u16()?,
-            },
-            operation::LIST => {
-                let from = Position(body.array()?);
-                let limit = body.u16()?;
-                Self::List {
-                    from,
-                    limit: limit & Self::LIST_LIMIT_MAX,
-                    hears_left_out: limit & HEARS_LEFT_OUT != 0,
-                    after: match read_flag(body)? {
-                        true => Some(read_key(body)?),
-                        false => None,
-                    },
-                    prefix: body.rest(),
-                }
-            }
-            operation::STATS => Self::Stats,
-            operation::VOUCH => Self::Vouch {
-                boot_id: body.u64()?,
-                key: read_key(body)?,
-                tag: read_tag(body)?,
-            },
             operation::TRACE => Self::Trace {
                 of: RequestId(body.u64()?),
                 trace: Trace {
@@ -288,7 +121,7 @@ impl Request {
                     span_id: SpanId(body.array()?),
                 },
             },
-            operation => return Err(MessageError::Operation { operation }),
+            operation => Self::Command(decode_command(operation, body)?),
         })
     }
 
@@ -308,77 +141,150 @@ impl Request {
                 // With the two bytes that only a request has, as long as the answer.
                 body.put(&[0; GREETING_BODY_BYTES - 4]);
             }
-            Self::Ping | Self::Stats => {}
-            Self::Get { key } | Self::Tag { key } | Self::Digest { key } => write_key(body, key),
-            Self::Put { key, record } => {
-                write_key(body, key);
-                write_record(body, record);
-            }
-            Self::PutStaged {
-                key,
-                tag,
-                content_type,
-                upload,
-                value_bytes,
-                checksum,
-            } => {
-                write_key(body, key);
-                write_tag(body, *tag);
-                write_content_type(body, content_type);
-                body.put_u64(*upload);
-                body.put_u32(*value_bytes);
-                body.put_u32(*checksum);
-            }
-            Self::Stage {
-                upload,
-                value_bytes,
-                offset,
-                block_bytes,
-                block,
-            } => {
-                body.put_u64(*upload);
-                body.put_u32(*value_bytes);
-                body.put_u32(*offset);
-                body.put_u16(*block_bytes);
-                body.put(block);
-            }
-            Self::GetBlock {
-                key,
-                tag,
-                offset,
-                block_bytes,
-            } => {
-                write_key(body, key);
-                write_tag(body, *tag);
-                body.put_u32(*offset);
-                body.put_u16(*block_bytes);
-            }
-            Self::List {
-                from,
-                after,
-                prefix,
-                limit,
-                hears_left_out,
-            } => {
-                body.put(&from.0);
-                let hears_left_out = if *hears_left_out { HEARS_LEFT_OUT } else { 0 };
-                body.put_u16((*limit).min(Self::LIST_LIMIT_MAX) | hears_left_out);
-                body.put_u8(after.is_some().into());
-                if let Some(after) = after {
-                    write_key(body, after);
-                }
-                body.put(prefix);
-            }
-            Self::Vouch { boot_id, key, tag } => {
-                body.put_u64(*boot_id);
-                write_key(body, key);
-                write_tag(body, *tag);
-            }
+            Self::Command(command) => encode_command(command, body),
             Self::Trace { of, trace } => {
                 body.put_u64(of.0);
                 body.put(&trace.trace_id.0);
                 body.put(&trace.span_id.0);
             }
+        }
+    }
+}
+
+fn decode_command(operation: u8, body: &mut Reader) -> Result<ReplicaCommand, MessageError> {
+    Ok(match operation {
+        operation::PING => ReplicaCommand::Ping,
+        operation::GET => ReplicaCommand::Get {
+            key: read_key(body)?,
+        },
+        operation::TAG => ReplicaCommand::GetTag {
+            key: read_key(body)?,
+        },
+        operation::DIGEST => ReplicaCommand::GetDigest {
+            key: read_key(body)?,
+        },
+        operation::PUT => ReplicaCommand::Put {
+            key: read_key(body)?,
+            record: read_record(body)?,
+        },
+        operation::PUT_STAGED => ReplicaCommand::PutStaged {
+            key: read_key(body)?,
+            tag: read_tag(body)?,
+            content_type: read_content_type(body)?,
+            upload: body.u64()?,
+            value_bytes: body.u32()?,
+            checksum: body.u32()?,
+        },
+        operation::STAGE => ReplicaCommand::Stage {
+            upload: body.u64()?,
+            value_bytes: body.u32()?,
+            offset: body.u32()?,
+            block_bytes: body.u16()?,
+            block: body.rest(),
+        },
+        operation::GET_BLOCK => ReplicaCommand::GetBlock {
+            key: read_key(body)?,
+            tag: read_tag(body)?,
+            offset: body.u32()?,
+            block_bytes: body.u16()?,
+        },
+        operation::LIST => {
+            let from = Position(body.array()?);
+            let limit = body.u16()?;
+            ReplicaCommand::List {
+                from,
+                limit: limit & ReplicaCommand::LIST_LIMIT_MAX,
+                accepts_left_out: limit & ACCEPTS_LEFT_OUT != 0,
+                after: match read_flag(body)? {
+                    true => Some(read_key(body)?),
+                    false => None,
+                },
+                prefix: body.rest(),
+            }
+        }
+        operation::STATS => ReplicaCommand::GetStatistics,
+        operation::VOUCH => ReplicaCommand::Attest {
+            boot_id: body.u64()?,
+            key: read_key(body)?,
+            tag: read_tag(body)?,
+        },
+        operation => return Err(MessageError::Operation { operation }),
+    })
+}
+
+fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
+    match command {
+        ReplicaCommand::Ping | ReplicaCommand::GetStatistics => {}
+        ReplicaCommand::Get { key }
+        | ReplicaCommand::GetTag { key }
+        | ReplicaCommand::GetDigest { key } => write_key(body, key),
+        ReplicaCommand::Put { key, record } => {
+            write_key(body, key);
+            write_record(body, record);
+        }
+        ReplicaCommand::PutStaged {
+            key,
+            tag,
+            content_type,
+            upload,
+            value_bytes,
+            checksum,
+        } => {
+            write_key(body, key);
+            write_tag(body, *tag);
+            write_content_type(body, content_type);
+            body.put_u64(*upload);
+            body.put_u32(*value_bytes);
+            body.put_u32(*checksum);
+        }
+        ReplicaCommand::Stage {
+            upload,
+            value_bytes,
+            offset,
+            block_bytes,
+            block,
+        } => {
+            body.put_u64(*upload);
+            body.put_u32(*value_bytes);
+            body.put_u32(*offset);
+            body.put_u16(*block_bytes);
+            body.put(block);
+        }
+        ReplicaCommand::GetBlock {
+            key,
+            tag,
+            offset,
+            block_bytes,
+        } => {
+            write_key(body, key);
+            write_tag(body, *tag);
+            body.put_u32(*offset);
+            body.put_u16(*block_bytes);
+        }
+        ReplicaCommand::List {
+            from,
+            after,
+            prefix,
+            limit,
+            accepts_left_out,
+        } => {
+            body.put(&from.0);
+            let accepts_left_out = if *accepts_left_out {
+                ACCEPTS_LEFT_OUT
+            } else {
+                0
+            };
+            body.put_u16((*limit).min(ReplicaCommand::LIST_LIMIT_MAX) | accepts_left_out);
+            body.put_u8(after.is_some().into());
+            if let Some(after) = after {
+                write_key(body, after);
+            }
+            body.put(prefix);
+        }
+        ReplicaCommand::Attest { boot_id, key, tag } => {
+            body.put_u64(*boot_id);
+            write_key(body, key);
+            write_tag(body, *tag);
         }
     }
 }

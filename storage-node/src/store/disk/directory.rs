@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dkvs_common::cluster::{Cluster, Server};
+use dkvs_common::model::Durability;
 use dkvs_common::ring::Ring;
-use dkvs_common::wire::v2::reply::Durability;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

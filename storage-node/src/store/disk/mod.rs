@@ -40,10 +40,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::Durability;
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::{Exhausted, Tag};
-use dkvs_common::wire::v2::reply::Durability;
 use thiserror::Error;
 
 use super::memory::MemoryStore;

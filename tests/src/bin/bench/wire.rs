@@ -3,6 +3,7 @@
 //! Replies are looked into as little as a load can afford: every status, nothing else. That the
 //! values are right is asked once, before anything is measured.
 
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -44,9 +45,9 @@ pub fn answers_v1(datagram: &[u8]) -> Option<usize> {
 /// Datagrams of as many gets by DKVS/2 as they hold, and how many that is.
 pub fn gets_v2() -> anyhow::Result<(Vec<Vec<u8>>, usize)> {
     let gets = shuffled_keys().map(|key| {
-        Ok(Request::Get {
+        Ok(Request::Command(ReplicaCommand::Get {
             key: Key::new(key)?,
-        })
+        }))
     });
     let gets = gets.collect::<anyhow::Result<Vec<_>>>()?;
     let mut datagrams = pack(&gets);
@@ -156,7 +157,10 @@ impl Client {
             let numbers = first..count.min(first + 1_000);
             let puts = numbers.map(put).collect::<anyhow::Result<Vec<_>>>()?;
             for reply in self.ask(&puts)? {
-                ensure!(reply == Reply::Done, "a put was answered {reply:?}");
+                ensure!(
+                    reply == Reply::Response(ReplicaResponse::Done),
+                    "a put was answered {reply:?}"
+                );
             }
         }
         Ok(())
@@ -165,14 +169,15 @@ impl Client {
     /// Asks for every key once and compares the values.
     pub fn check(&self) -> anyhow::Result<()> {
         let gets = shuffled_keys().map(|key| {
-            Ok(Request::Get {
+            Ok(Request::Command(ReplicaCommand::Get {
                 key: Key::new(key)?,
-            })
+            }))
         });
         let gets = gets.collect::<anyhow::Result<Vec<_>>>()?;
         for reply in self.ask(&gets)? {
             match reply {
-                Reply::Record { block, .. } if block == SMALL.as_bytes() => {}
+                Reply::Response(ReplicaResponse::Record { block, .. })
+                    if block == SMALL.as_bytes() => {}
                 reply => bail!("a get was answered {reply:?}"),
             }
         }
@@ -181,8 +186,8 @@ impl Client {
 
     /// How many gets the server has answered since it started.
     pub fn gets_answered(&self) -> anyhow::Result<u64> {
-        let replies = self.ask(&[Request::Stats])?;
-        let Some(Reply::Stats(statistics)) = replies.first() else {
+        let replies = self.ask(&[Request::Command(ReplicaCommand::GetStatistics)])?;
+        let Some(Reply::Response(ReplicaResponse::Statistics(statistics))) = replies.first() else {
             bail!("statistics were answered {replies:?}");
         };
         let gets = statistics.iter().find(|(name, _)| *name == STATISTIC_GETS);
@@ -198,7 +203,7 @@ fn put(number: usize) -> anyhow::Result<Request> {
     };
     let tag = Tag { time: 1, op: 1 };
     let record = Record::new(&key, tag, content);
-    Ok(Request::Put { key, record })
+    Ok(Request::Command(ReplicaCommand::Put { key, record }))
 }
 
 #[cfg(test)]
@@ -225,19 +230,21 @@ mod tests {
     }
 
     fn found() -> Reply {
-        Reply::Record {
-            tag: Tag { time: 1, op: 1 },
-            content_type: ContentType::default(),
-            value_bytes: 32,
-            checksum: 0,
+        Reply::Response(ReplicaResponse::Record {
+            digest: dkvs_common::record::Digest {
+                tag: Tag { time: 1, op: 1 },
+                content_type: ContentType::default(),
+                value_bytes: 32,
+                checksum: 0,
+            },
             block: Bytes::from_static(SMALL.as_bytes()),
-        }
+        })
     }
 
     #[test]
     fn replies_are_counted_if_all_are_ok() {
         assert_eq!(answers_v2(&datagram(&[found(), found(), found()])), Some(3));
-        let absent = Reply::Absent { tag: Tag::ZERO };
+        let absent = Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO });
         assert_eq!(answers_v2(&datagram(&[found(), absent])), None);
         let whole = datagram(&[found(), found()]);
         for length in 0..whole.len() {

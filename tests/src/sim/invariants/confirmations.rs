@@ -3,6 +3,7 @@
 //!
 //! The truth is taken from the store itself, each time a server has answered a datagram.
 
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 
@@ -47,8 +48,8 @@ impl Confirmations {
             return Ok(());
         }
         let put = |request| match request {
-            Request::Put { key, record } => Some((key, record.tag)),
-            Request::PutStaged { key, tag, .. } => Some((key, tag)),
+            Request::Command(ReplicaCommand::Put { key, record }) => Some((key, record.tag)),
+            Request::Command(ReplicaCommand::PutStaged { key, tag, .. }) => Some((key, tag)),
             _ => None,
         };
         let requests = datagram::requests(asked).into_iter();
@@ -101,7 +102,11 @@ impl Confirmations {
         reply: &Reply,
         store: &MemoryStore,
     ) -> Result<(), Violation> {
-        if !matches!(reply, Reply::Done | Reply::Superseded { .. }) {
+        if !matches!(
+            reply,
+            Reply::Response(ReplicaResponse::Done)
+                | Reply::Response(ReplicaResponse::Superseded { .. })
+        ) {
             return Ok(());
         }
         let before = self.held.get(&(server, key.clone())).copied();

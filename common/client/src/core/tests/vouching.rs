@@ -1,6 +1,7 @@
 //! Servers that lost their records, from the read that meets them to their vouching.
 
 use dkvs_common::kv::Value;
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::read::{ReadOutcome, Standing};
 use dkvs_common::quorum::write::WriteOutcome;
 use dkvs_common::record::ContentType;
@@ -64,9 +65,9 @@ impl Server {
         while let Some(mut message) = next_reply(&mut messages).unwrap() {
             let is_read = (3..=5).contains(&message.operation);
             if is_read && self.is_unvouched {
-                message.reply = Reply::Corrupt;
+                message.reply = Reply::Response(ReplicaResponse::Refused(Refusal::Corrupt));
             }
-            if message.operation == 12 && message.reply == Reply::Done {
+            if message.operation == 12 && message.reply == Reply::Response(ReplicaResponse::Done) {
                 self.is_unvouched = false;
             }
             assert!(builder.push(|datagram| message.encode(datagram)));
@@ -184,7 +185,7 @@ impl World {
                 while let Some(message) = next_request(&mut messages).unwrap() {
                     let request = message.unwrap().request;
                     is_held |= (self.is_held)(&request);
-                    if let Request::Vouch { boot_id, tag, .. } = request {
+                    if let Request::Command(ReplicaCommand::Attest { boot_id, tag, .. }) = request {
                         self.vouches.push((server, boot_id, tag));
                     }
                 }
@@ -271,7 +272,7 @@ fn no_write_is_confirmed_by_what_a_server_lost_once_it_vouches() {
     let first = world.first();
     let second = world.list()[1].server;
 
-    world.is_held = |request| matches!(request, Request::Put { .. });
+    world.is_held = |request| matches!(request, Request::Command(ReplicaCommand::Put { .. }));
     let write = |world: &mut World| {
         let (list, now) = (world.list(), world.now);
         let wish = world.wish(Wait::Quorum);
@@ -316,7 +317,7 @@ fn no_write_is_confirmed_by_what_a_server_lost_once_it_vouches() {
 fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it() {
     let mut world = World::new("v");
     world.rest(SETTLED);
-    world.is_held = |request| matches!(request, Request::Vouch { .. });
+    world.is_held = |request| matches!(request, Request::Command(ReplicaCommand::Attest { .. }));
     world.read(Wait::Quorum);
     assert_eq!(world.held.len(), 1);
     // It loses what it was given, and is given it again by somebody else.
@@ -348,7 +349,7 @@ fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it(
 fn a_read_whose_caller_is_gone_is_evidence_all_the_same() {
     let mut world = World::new("v");
     world.rest(SETTLED);
-    world.is_held = |request| matches!(request, Request::Put { .. });
+    world.is_held = |request| matches!(request, Request::Command(ReplicaCommand::Put { .. }));
     let id = world.begin(Wait::All);
     world.run();
     world.core.cancel(id);
@@ -373,8 +374,13 @@ fn a_note_goes_with_its_put_however_that_ends() {
         world.rest(SETTLED);
         let first = world.first();
         for end in ends {
-            world.is_held =
-                |request| matches!(request, Request::Put { .. } | Request::Stage { .. });
+            world.is_held = |request| {
+                matches!(
+                    request,
+                    Request::Command(ReplicaCommand::Put { .. })
+                        | Request::Command(ReplicaCommand::Stage { .. })
+                )
+            };
             assert_eq!(world.read(Wait::Quorum), REFUSED);
             assert_eq!(world.core.notes.len(), 1);
             end(&mut world, first);

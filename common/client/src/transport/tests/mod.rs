@@ -4,6 +4,7 @@
 mod requests;
 mod transfers;
 
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +15,13 @@ use super::link::{Event, Link, Ticket};
 use super::peer::Config;
 use crate::testing::start_of_time;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, Proof, Sender};
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, next_request};
-use dkvs_common::wire::v2::reply::{Durability, Greeting, Reply};
+use dkvs_common::wire::v2::reply::{Greeting, Reply};
 use dkvs_common::wire::v2::request::Request;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -147,46 +149,50 @@ impl Server {
                 value_bytes_max: 1 << 20,
                 durability: Durability::Memory,
             }),
-            Request::Ping => Reply::Done,
-            Request::Put { key, record } => {
+            Request::Command(ReplicaCommand::Ping) => Reply::Response(ReplicaResponse::Done),
+            Request::Command(ReplicaCommand::Put { key, record }) => {
                 assert!(record.is_sound(&key));
                 self.pairs.insert(key, record);
-                Reply::Done
+                Reply::Response(ReplicaResponse::Done)
             }
-            Request::Get { key } => match self.pairs.get(&key) {
-                None => Reply::Absent { tag: Tag::ZERO },
-                Some(record) => Reply::Tag { tag: record.tag },
+            Request::Command(ReplicaCommand::Get { key }) => match self.pairs.get(&key) {
+                None => Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
+                Some(record) => Reply::Response(ReplicaResponse::Tag { tag: record.tag }),
             },
-            Request::Vouch { boot_id, key, tag } => match self.pairs.get(&key) {
-                Some(record) if boot_id == self.boot_id && record.tag >= tag => Reply::Done,
-                _ => Reply::Absent { tag: Tag::ZERO },
-            },
-            Request::Stage {
+            Request::Command(ReplicaCommand::Attest { boot_id, key, tag }) => {
+                match self.pairs.get(&key) {
+                    Some(record) if boot_id == self.boot_id && record.tag >= tag => {
+                        Reply::Response(ReplicaResponse::Done)
+                    }
+                    _ => Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
+                }
+            }
+            Request::Command(ReplicaCommand::Stage {
                 upload,
                 offset,
                 block_bytes,
                 block,
                 ..
-            } => {
+            }) => {
                 let blocks = self.uploads.entry(upload).or_default();
                 blocks.insert(offset, block);
                 staged(blocks, block_bytes.into())
             }
-            Request::PutStaged {
+            Request::Command(ReplicaCommand::PutStaged {
                 key,
                 tag,
                 content_type,
                 upload,
                 value_bytes,
                 checksum,
-            } => {
+            }) => {
                 let blocks = self.uploads.get(&upload);
                 let value: Vec<u8> = blocks
                     .into_iter()
                     .flat_map(|blocks| blocks.values().flat_map(|block| block.to_vec()))
                     .collect();
                 if value.len() != value_bytes as usize {
-                    return Reply::Absent { tag: Tag::ZERO };
+                    return Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO });
                 }
                 let value = Value::new(value).unwrap();
                 let content = Content::Value {
@@ -200,14 +206,14 @@ impl Server {
                 };
                 assert!(record.is_sound(&key));
                 self.pairs.insert(key, record);
-                Reply::Done
+                Reply::Response(ReplicaResponse::Done)
             }
-            Request::GetBlock {
+            Request::Command(ReplicaCommand::GetBlock {
                 key,
                 tag,
                 offset,
                 block_bytes,
-            } => match self.pairs.get(&key) {
+            }) => match self.pairs.get(&key) {
                 Some(Record {
                     tag: held,
                     content: Content::Value { value, .. },
@@ -216,14 +222,14 @@ impl Server {
                     let value = value.as_bytes();
                     let start = (offset as usize).min(value.len());
                     let end = value.len().min(start + usize::from(block_bytes));
-                    Reply::Block {
+                    Reply::Response(ReplicaResponse::Block {
                         offset,
                         block: Bytes::copy_from_slice(&value[start..end]),
-                    }
+                    })
                 }
-                _ => Reply::Absent { tag: Tag::ZERO },
+                _ => Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
             },
-            _ => Reply::Unsupported,
+            _ => Reply::Response(ReplicaResponse::Refused(Refusal::Unsupported)),
         }
     }
 }
@@ -242,10 +248,10 @@ fn staged(blocks: &BTreeMap<u32, Bytes>, block_bytes: u32) -> Reply {
     while bitmap.last() == Some(&0) {
         bitmap.pop();
     }
-    Reply::Staged {
+    Reply::Response(ReplicaResponse::Staged {
         base,
         bitmap: bitmap.into(),
-    }
+    })
 }
 
 /// What the network does to datagrams, in thousandths.
@@ -393,7 +399,12 @@ impl World {
         let key = key(number);
         let record = record(number, value);
         self.link
-            .ask(Request::Put { key, record }, number, self.now, deadline)
+            .ask(
+                Request::Command(ReplicaCommand::Put { key, record }),
+                number,
+                self.now,
+                deadline,
+            )
             .unwrap()
     }
 

@@ -1,5 +1,6 @@
 //! Requests of one message: batching, retransmission, deadlines, restarts, versions, limits.
 
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -376,7 +377,7 @@ fn vouching_is_asked_for_until_it_is_answered() {
     let deadline = world.now + SECOND;
     let vouch = |world: &mut World, boot_id, token| {
         let (key, tag) = (key(1), Tag { time: 1, op: 0 });
-        let request = Request::Vouch { boot_id, key, tag };
+        let request = Request::Command(ReplicaCommand::Attest { boot_id, key, tag });
         world.link.ask(request, token, world.now, deadline).unwrap();
     };
     world.put(1, deadline);
@@ -393,8 +394,8 @@ fn vouching_is_asked_for_until_it_is_answered() {
         Event::Reply { token, reply, .. } => (*token, reply.clone()),
         other => panic!("{other:?}"),
     });
-    let absent = Reply::Absent { tag: Tag::ZERO };
-    let expected = [(2, Reply::Done), (3, absent)];
+    let absent = Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO });
+    let expected = [(2, Reply::Response(ReplicaResponse::Done)), (3, absent)];
     assert_eq!(
         answers.collect::<BTreeMap<_, _>>(),
         BTreeMap::from(expected)
@@ -428,7 +429,12 @@ fn an_unreachable_port_ends_what_is_open_and_tells_what_was_sent() {
 
     let refused = world
         .link
-        .ask(Request::Ping, 3, world.now, deadline)
+        .ask(
+            Request::Command(ReplicaCommand::Ping),
+            3,
+            world.now,
+            deadline,
+        )
         .unwrap_err();
     assert_eq!(refused, RequestError::Unreachable);
     world.underway.clear();
@@ -442,9 +448,9 @@ fn an_unreachable_port_ends_what_is_open_and_tells_what_was_sent() {
 fn limits_on_requests_and_on_their_length_hold() {
     let mut world = World::met(5);
     let (now, deadline) = (world.now, world.now + SECOND);
-    let long = Request::Get {
+    let long = Request::Command(ReplicaCommand::Get {
         key: dkvs_common::kv::Key::new(vec![b'k'; 1_200]).unwrap(),
-    };
+    });
     let refused = world.link.ask(long, 0, now, deadline).unwrap_err();
     assert!(matches!(
         refused,
@@ -455,7 +461,12 @@ fn limits_on_requests_and_on_their_length_hold() {
     ));
     let mut opened = 0;
     let refused = loop {
-        match world.link.ask(Request::Ping, opened, now, deadline) {
+        match world.link.ask(
+            Request::Command(ReplicaCommand::Ping),
+            opened,
+            now,
+            deadline,
+        ) {
             Ok(_) => opened += 1,
             Err(refused) => break refused,
         }
@@ -469,9 +480,9 @@ fn limits_on_requests_and_on_their_length_hold() {
 fn asked_too_much() -> (World, std::time::Instant) {
     let mut world = World::new(5, Faults::default());
     world.server.datagram_bytes_max = 512;
-    let long = Request::Get {
+    let long = Request::Command(ReplicaCommand::Get {
         key: dkvs_common::kv::Key::new(vec![b'k'; 1_000]).unwrap(),
-    };
+    });
     let deadline = world.now + SECOND;
     world.link.ask(long, 1, world.now, deadline).unwrap();
     (world, deadline)
@@ -482,7 +493,12 @@ fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
     let (mut world, deadline) = asked_too_much();
     world
         .link
-        .ask(Request::Ping, 2, world.now, deadline)
+        .ask(
+            Request::Command(ReplicaCommand::Ping),
+            2,
+            world.now,
+            deadline,
+        )
         .unwrap();
     world.run(deadline);
     let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
@@ -492,7 +508,7 @@ fn a_request_that_turns_out_too_long_for_the_server_is_told_so() {
             Event::TooLong { token: 1 },
             Event::Reply {
                 token: 2,
-                reply: Reply::Done,
+                reply: Reply::Response(ReplicaResponse::Done),
                 ..
             }
         ]
@@ -616,7 +632,7 @@ proptest! {
             match event {
                 Event::Reply { token, reply, .. } => {
                     prop_assert!(ended.insert(*token));
-                    prop_assert_eq!(reply, &Reply::Done);
+                    prop_assert_eq!(reply, &Reply::Response(ReplicaResponse::Done));
                     prop_assert!(world.server.pairs.contains_key(&key(*token)));
                 }
                 Event::Expired { token } => prop_assert!(ended.insert(*token)),

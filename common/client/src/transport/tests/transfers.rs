@@ -1,5 +1,6 @@
 //! Values longer than a datagram, both ways.
 
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -106,7 +107,12 @@ fn a_short_request_does_not_wait_for_a_long_transfer() {
     let start = world.now;
     world
         .link
-        .ask(Request::Ping, 2, start, start + SECOND)
+        .ask(
+            Request::Command(ReplicaCommand::Ping),
+            2,
+            start,
+            start + SECOND,
+        )
         .unwrap();
     // The window is full; the first answers make room.
     world.run(start + Duration::from_micros(500));
@@ -289,8 +295,8 @@ proptest! {
             match event {
                 Event::Reply { token, reply, .. } => {
                     prop_assert!(ended.insert(*token));
-                    prop_assert!(matches!(reply, Reply::Done | Reply::Busy), "{:?}", reply);
-                    if *reply == Reply::Done {
+                    prop_assert!(matches!(reply, Reply::Response(ReplicaResponse::Done) | Reply::Response(ReplicaResponse::Refused(Refusal::Busy))), "{:?}", reply);
+                    if *reply == Reply::Response(ReplicaResponse::Done) {
                         let bytes = sizes[*token as usize - 10];
                         prop_assert_eq!(&world.server.pairs[&key(*token)], &record(*token, long(bytes)));
                     }

@@ -1,0 +1,139 @@
+//! What one replica is asked to do.
+
+use bytes::Bytes;
+
+use crate::kv::Key;
+use crate::record::{ContentType, Record};
+use crate::ring::Position;
+use crate::tag::Tag;
+
+/// What one replica is asked to do. Every command may be repeated: to carry it out twice changes no
+/// more than to carry it out once. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplicaCommand {
+    /// Answer, if you are there.
+    Ping,
+    /// Return the record of a key.
+    Get {
+        /// Which key.
+        key: Key,
+    },
+    /// Return the tag of a key, without the value.
+    GetTag {
+        /// Which key.
+        key: Key,
+    },
+    /// Return the tag, size and checksum of a key, without the value.
+    GetDigest {
+        /// Which key.
+        key: Key,
+    },
+    /// Store a record whose value is in this command.
+    Put {
+        /// Which key.
+        key: Key,
+        /// The record.
+        record: Record,
+    },
+    /// Store a record whose value was staged in blocks.
+    PutStaged {
+        /// Which key.
+        key: Key,
+        /// Which version.
+        tag: Tag,
+        /// The value's media type.
+        content_type: ContentType,
+        /// The upload that has the value.
+        upload: u64,
+        /// The value's length in bytes.
+        value_bytes: u32,
+        /// The record's checksum.
+        checksum: u32,
+    },
+    /// Keep a part of a value that is to be stored by a later `PutStaged`.
+    Stage {
+        /// The upload's number, chosen by the client.
+        upload: u64,
+        /// The value's length in bytes.
+        value_bytes: u32,
+        /// Where the block lies: a multiple of `block_bytes`.
+        offset: u32,
+        /// The length of every block but the last.
+        block_bytes: u16,
+        /// The block.
+        block: Bytes,
+    },
+    /// Return part of the value of a version that is too long for one datagram.
+    GetBlock {
+        /// Which key.
+        key: Key,
+        /// Which version.
+        tag: Tag,
+        /// From where.
+        offset: u32,
+        /// How much.
+        block_bytes: u16,
+    },
+    /// Return a page of the keys that the server holds, in ring order.
+    List {
+        /// The page begins with the first key at or after this position...
+        from: Position,
+        /// ...but for this key and those before it at the very same position.
+        after: Option<Key>,
+        /// Only keys that begin with these bytes are returned.
+        prefix: Bytes,
+        /// Most keys to return, at most [`Self::LIST_LIMIT_MAX`].
+        limit: u16,
+        /// Whether the client understands pages from which keys were left out. Old clients do not,
+        /// and take a page that says so for no page.
+        accepts_left_out: bool,
+    },
+    /// Return counts and sizes.
+    GetStatistics,
+    /// Answer for a key from now on, though the server may have lost what it held: a read that began
+    /// after this server had started found that no confirmed record is newer.
+    Attest {
+        /// The server's boot id when the read began.
+        boot_id: u64,
+        /// Which key.
+        key: Key,
+        /// What the read found to be newest.
+        tag: Tag,
+    },
+}
+
+impl ReplicaCommand {
+    /// The greatest limit of a list.
+    pub const LIST_LIMIT_MAX: u16 = (1 << 15) - 1;
+
+    /// Its name, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Get { .. } => "get",
+            Self::GetTag { .. } => "tag",
+            Self::GetDigest { .. } => "digest",
+            Self::Put { .. } => "put",
+            Self::PutStaged { .. } => "put staged",
+            Self::Stage { .. } => "stage",
+            Self::GetBlock { .. } => "get block",
+            Self::List { .. } => "list",
+            Self::GetStatistics => "statistics",
+            Self::Attest { .. } => "vouch",
+        }
+    }
+
+    /// The key that it is about, if it is about one.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Get { key }
+            | Self::GetTag { key }
+            | Self::GetDigest { key }
+            | Self::Put { key, .. }
+            | Self::PutStaged { key, .. }
+            | Self::GetBlock { key, .. }
+            | Self::Attest { key, .. } => Some(key),
+            Self::Ping | Self::Stage { .. } | Self::List { .. } | Self::GetStatistics => None,
+        }
+    }
+}

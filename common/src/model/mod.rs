@@ -1,0 +1,25 @@
+//! What the gateway and the storage servers say to each other, as plain types.
+//!
+//! ```text
+//!   quorum machine --ReplicaCommand--> wire --> ... --> wire --> handler
+//!   quorum machine <-ReplicaResponse-- wire <-- ... <-- wire <-- handler
+//! ```
+//!
+//! * [`ReplicaCommand`]: what one replica is asked to do
+//! * [`ReplicaResponse`]: what it answers; [`Refusal`]: why it does not do it
+//! * [`Statistic`], [`Durability`]: what a server reports of itself
+//!
+//! Nothing here knows how a message is written (`wire`), who decides by it (`quorum`), or who carries
+//! it out (the storage server).
+
+mod command;
+mod durability;
+mod refusal;
+mod response;
+mod statistic;
+
+pub use command::ReplicaCommand;
+pub use durability::Durability;
+pub use refusal::Refusal;
+pub use response::{EntryKind, PageEntry, ReplicaResponse};
+pub use statistic::{Statistic, UnknownStatistic};

@@ -1,0 +1,132 @@
+//! What one replica answers.
+
+use bytes::Bytes;
+
+use super::Refusal;
+use crate::kv::{Key, Value};
+use crate::record::{Content, Digest};
+use crate::tag::Tag;
+
+/// What one replica answers. Cheap to clone, but for pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplicaResponse {
+    /// To a ping, to a put that is stored, to an attestation that is accepted.
+    Done,
+    /// To a get: the record. Where the block is shorter than the digest says, it is the beginning of
+    /// a value that is too long for one datagram.
+    Record {
+        /// What names the record.
+        digest: Digest,
+        /// The value, or its beginning.
+        block: Bytes,
+    },
+    /// To a get by DKVS/1, which has neither tags nor media types: a value.
+    Untagged {
+        /// The value.
+        value: Value,
+    },
+    /// To a get of a block.
+    Block {
+        /// From where in the value.
+        offset: u32,
+        /// The bytes.
+        block: Bytes,
+    },
+    /// To a get of a tag.
+    Tag {
+        /// Which version the server holds.
+        tag: Tag,
+    },
+    /// To a get of a digest.
+    Digest {
+        /// Which version.
+        tag: Tag,
+        /// The value's length in bytes.
+        value_bytes: u32,
+        /// The record's checksum.
+        checksum: u32,
+    },
+    /// To a staged block: what has arrived of the upload.
+    Staged {
+        /// Every block before this one has.
+        base: u32,
+        /// Bit i of byte j, counted from the lowest: block `base` + 8 j + i has. The last byte is
+        /// not 0.
+        bitmap: Bytes,
+    },
+    /// To a list: keys and tags in ring order.
+    Page {
+        /// Whether there are more after the last of these.
+        more: bool,
+        /// Whether the server may have lost keys, which are then not among these.
+        is_incomplete: bool,
+        /// Whether keys are missing that are too long for a page.
+        is_left_out: bool,
+        /// The keys. One that was passed over is the last.
+        entries: Vec<PageEntry>,
+    },
+    /// Numbers by name, which is the byte of a [`Statistic`](super::Statistic).
+    Statistics(Vec<(u8, u64)>),
+    /// There is no value; there may be a tombstone, whose tag this is, else [`Tag::ZERO`]. To a put of
+    /// an upload: not all of it is there, or nothing. To an attestation: it is not accepted, for
+    /// the server was started anew, or holds something older, whose tag this is, or nothing.
+    Absent {
+        /// The tombstone's, or of what is held.
+        tag: Tag,
+    },
+    /// A put's record is older than the one that the server holds, and keeps.
+    Superseded {
+        /// The tag of the one it holds.
+        tag: Tag,
+    },
+    /// The command was not carried out.
+    Refused(Refusal),
+}
+
+impl ReplicaResponse {
+    /// The same response, unless it is a whole record that does not match its checksum under this key:
+    /// that is refused as corrupt. Of a long value, only the whole can be checked.
+    pub fn checked(self, key: &Key) -> Self {
+        let Self::Record { digest, block } = &self else {
+            return self;
+        };
+        if block.len() < digest.value_bytes as usize {
+            return self;
+        }
+        let content = Value::new(block.clone()).map(|value| Content::Value {
+            content_type: digest.content_type.clone(),
+            value,
+        });
+        match content {
+            Ok(content)
+                if crate::record::checksum(key, digest.tag, &content) == digest.checksum =>
+            {
+                self
+            }
+            _ => Self::Refused(Refusal::Corrupt),
+        }
+    }
+}
+
+/// A key in a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageEntry {
+    /// Which key.
+    pub key: Key,
+    /// Which version of it.
+    pub tag: Tag,
+    /// What the server has of it.
+    pub kind: EntryKind,
+}
+
+/// What a server has of a key in a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A value.
+    Value = 0,
+    /// A tombstone.
+    Tombstone = 1,
+    /// It does not begin with the prefix that was asked for, and is told only for the list to go on
+    /// after it: the server has looked at enough keys for one page.
+    PassedOver = 2,
+}
