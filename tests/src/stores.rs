@@ -7,7 +7,7 @@ use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::{Exhausted, Tag};
 use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
-use dkvs_storage_node::store::{MemoryStore, Put, Refused, Shown, Store, Told};
+use dkvs_storage_node::store::{Lookup, MemoryStore, PutOutcome, PutResult, Store, StoreError};
 
 use crate::disk::Disk;
 
@@ -53,28 +53,28 @@ pub fn of_each_kind(bytes_max: usize) -> [(&'static str, Kept); 2] {
 
 impl Kept {
     /// Puts a record, and stores all that has gathered.
-    pub fn put(&mut self, name: &str, record: &Record) -> Told {
+    pub fn put(&mut self, name: &str, record: &Record) -> PutResult {
         let (told, hear) = mpsc::channel();
-        let later = || -> dkvs_storage_node::store::Later { later(told) };
+        let later = || -> dkvs_storage_node::store::Completion { later(told) };
         let at_once = self.store.put(&key(name), record, later);
         self.store_all();
         at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
     }
 
     /// Puts the record of this time.
-    pub fn put_at(&mut self, name: &str, time: u64, value: &str) -> Told {
+    pub fn put_at(&mut self, name: &str, time: u64, value: &str) -> PutResult {
         self.put(name, &record(name, time, value))
     }
 
     /// Deletes a key at this time.
-    pub fn delete_at(&mut self, name: &str, time: u64) -> Told {
+    pub fn delete_at(&mut self, name: &str, time: u64) -> PutResult {
         let tag = Tag { time, op: 1 };
         let tombstone = Record::new(&key(name), tag, Content::Tombstone);
         self.put(name, &tombstone)
     }
 
     /// Puts a value as what comes next.
-    pub fn put_next(&mut self, name: &str, value: &str, step: u64) -> Told {
+    pub fn put_next(&mut self, name: &str, value: &str, step: u64) -> PutResult {
         let (told, hear) = mpsc::channel();
         let mint = move |held: Tag| -> Result<Tag, Exhausted> {
             Ok(Tag {
@@ -82,7 +82,7 @@ impl Kept {
                 op: 9,
             })
         };
-        let later = || -> dkvs_storage_node::store::Later { later(told) };
+        let later = || -> dkvs_storage_node::store::Completion { later(told) };
         let key = key(name);
         let at_once = self
             .store
@@ -94,11 +94,11 @@ impl Kept {
     /// Vouches for the record of a key.
     pub fn vouch(&mut self, name: &str, time: u64) -> bool {
         let (told, hear) = mpsc::channel();
-        let later = || -> dkvs_storage_node::store::Later { later(told) };
+        let later = || -> dkvs_storage_node::store::Completion { later(told) };
         let vouched = self.store.vouch(&key(name), Tag { time, op: 1 }, later);
         self.store_all();
         let told = vouched.map(|at_once| at_once.or_else(|| hear.try_recv().ok()));
-        told == Ok(Some(Ok(Put::Stored)))
+        told == Ok(Some(Ok(PutOutcome::Stored)))
     }
 
     /// Stores all that has gathered.
@@ -118,7 +118,7 @@ impl Kept {
     }
 
     /// The time and the value of a key, as a read sees them; a tombstone has none.
-    pub fn read(&self, name: &str) -> Shown<(u64, Option<String>)> {
+    pub fn read(&self, name: &str) -> Lookup<(u64, Option<String>)> {
         self.store.read(&key(name), |held| {
             let value = || String::from_utf8_lossy(held.value()).into_owned();
             let value = (!held.is_tombstone()).then(value);
@@ -136,11 +136,13 @@ impl Kept {
 }
 
 /// What a read of a value is to see.
-pub fn shown(time: u64, value: &str) -> Shown<(u64, Option<String>)> {
-    Shown::Record((time, Some(value.into())))
+pub fn shown(time: u64, value: &str) -> Lookup<(u64, Option<String>)> {
+    Lookup::Found((time, Some(value.into())))
 }
 
-pub fn later(told: mpsc::Sender<Result<Put, Refused>>) -> dkvs_storage_node::store::Later {
+pub fn later(
+    told: mpsc::Sender<Result<PutOutcome, StoreError>>,
+) -> dkvs_storage_node::store::Completion {
     // Whoever does not listen any more does not want to know.
     Box::new(move |put| {
         let _ = told.send(put);

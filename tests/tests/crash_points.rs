@@ -9,7 +9,7 @@ use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
 use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
-use dkvs_storage_node::store::{Put, Shown, Told};
+use dkvs_storage_node::store::{Lookup, PutOutcome, PutResult};
 use dkvs_tests::disk::{Disk, Fault, Kept};
 use dkvs_tests::random::Random;
 
@@ -44,7 +44,7 @@ enum Step {
 }
 
 /// What was told, by the number that is a record's tag.
-type Heard = Arc<Mutex<Vec<(u64, Told)>>>;
+type Heard = Arc<Mutex<Vec<(u64, PutResult)>>>;
 
 #[derive(Default)]
 struct Script {
@@ -102,7 +102,7 @@ impl Script {
     fn check(&self, run: &Run, what: &str) {
         let heard = self.heard.lock().unwrap();
         for (key_number, puts) in &self.put {
-            let is_confirmed = |number: u64| heard.contains(&(number, Ok(Put::Stored)));
+            let is_confirmed = |number: u64| heard.contains(&(number, Ok(PutOutcome::Stored)));
             let confirmed = puts.iter().rfind(|(number, _)| is_confirmed(*number));
             let shown = run.store.read(&key(*key_number), |held| {
                 let number = held.tag().time - 1;
@@ -115,17 +115,17 @@ impl Script {
                 number
             });
             match (shown, confirmed) {
-                (Shown::Record(number), Some((confirmed, _))) => {
+                (Lookup::Found(number), Some((confirmed, _))) => {
                     assert!(
                         number >= *confirmed,
                         "{what}: {number} in place of {confirmed}"
                     );
                 }
-                (Shown::Nothing, Some((confirmed, _))) => {
+                (Lookup::Absent, Some((confirmed, _))) => {
                     panic!("{what}: put {confirmed} of key {key_number} is lost");
                 }
-                (Shown::Record(_) | Shown::Nothing, None) => {}
-                (Shown::Corrupt, _) => panic!("{what}: key {key_number} is corrupt"),
+                (Lookup::Found(_) | Lookup::Absent, None) => {}
+                (Lookup::Corrupt, _) => panic!("{what}: key {key_number} is corrupt"),
             }
         }
     }

@@ -4,27 +4,27 @@ use std::ops::ControlFlow;
 
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::disk::Vouched;
-use dkvs_storage_node::store::{ENTRY_OVERHEAD_BYTES, Put, Refused, Shown};
+use dkvs_storage_node::store::disk::AttestError;
+use dkvs_storage_node::store::{ENTRY_OVERHEAD_BYTES, Lookup, PutOutcome, StoreError};
 use dkvs_tests::stores::{key, of_each_kind, record, shown};
 
-const STORED: Result<Put, Refused> = Ok(Put::Stored);
+const STORED: Result<PutOutcome, StoreError> = Ok(PutOutcome::Stored);
 
-fn superseded(time: u64) -> Result<Put, Refused> {
-    Ok(Put::Superseded(Tag { time, op: 1 }))
+fn superseded(time: u64) -> Result<PutOutcome, StoreError> {
+    Ok(PutOutcome::Superseded(Tag { time, op: 1 }))
 }
 
 #[test]
 fn the_greatest_tag_stays_whatever_the_order() {
     for (kind, mut kept) in of_each_kind(usize::MAX) {
-        assert_eq!(kept.read("k"), Shown::Nothing, "{kind}");
+        assert_eq!(kept.read("k"), Lookup::Absent, "{kind}");
         assert_eq!(kept.put_at("k", 5, "five"), STORED);
         assert_eq!(kept.put_at("k", 4, "four"), superseded(5), "{kind}");
         assert_eq!(kept.read("k"), shown(5, "five"));
         assert_eq!(kept.put_at("k", 6, "six"), STORED);
         assert_eq!(kept.read("k"), shown(6, "six"), "{kind}");
         assert_eq!(kept.delete_at("k", 7), STORED);
-        assert_eq!(kept.read("k"), Shown::Record((7, None)), "{kind}");
+        assert_eq!(kept.read("k"), Lookup::Found((7, None)), "{kind}");
         assert_eq!(kept.put_at("k", 6, "six"), superseded(7));
         assert_eq!(kept.store.records().len(), 1);
     }
@@ -59,14 +59,14 @@ fn a_full_store_refuses_what_does_not_fit_and_serves_the_rest() {
         assert_eq!(kept.put_at("a", 1, "four"), STORED);
         assert_eq!(kept.put_at("b", 1, "four"), STORED);
         assert!(
-            matches!(kept.put_at("c", 1, "four"), Err(Refused::Full(_))),
+            matches!(kept.put_at("c", 1, "four"), Err(StoreError::Full(_))),
             "{kind}"
         );
         assert!(
-            matches!(kept.put_at("a", 2, "fiver"), Err(Refused::Full(_))),
+            matches!(kept.put_at("a", 2, "fiver"), Err(StoreError::Full(_))),
             "{kind}"
         );
-        assert_eq!(kept.read("c"), Shown::Nothing);
+        assert_eq!(kept.read("c"), Lookup::Absent);
         assert_eq!(kept.read("a"), shown(1, "four"), "{kind}");
         assert_eq!(kept.put_at("a", 2, "for"), STORED, "{kind}");
         assert_eq!(kept.delete_at("b", 2), STORED);
@@ -98,10 +98,10 @@ fn a_complete_store_vouches_for_what_it_has_and_for_nothing_newer() {
         let vouch = |kept: &dkvs_tests::stores::Kept, tag| {
             kept.store.vouch(&key("k"), tag, || Box::new(drop))
         };
-        assert_eq!(vouch(&kept, tag), Err(Vouched::Nothing), "{kind}");
+        assert_eq!(vouch(&kept, tag), Err(AttestError::Absent), "{kind}");
         assert_eq!(kept.put("k", &record("k", 5, "five")), STORED);
         assert_eq!(vouch(&kept, tag), Ok(Some(STORED)), "{kind}");
         let newer = Tag { time: 6, op: 1 };
-        assert_eq!(vouch(&kept, newer), Err(Vouched::Older(tag)), "{kind}");
+        assert_eq!(vouch(&kept, newer), Err(AttestError::Older(tag)), "{kind}");
     }
 }

@@ -28,7 +28,7 @@ pub struct Dump {
 enum Stage {
     Counting,
     Telling(DumpBuilder),
-    Told,
+    PutResult,
 }
 
 /// What comes next of a dump.
@@ -47,7 +47,7 @@ impl Dump {
     pub fn bytes(&self) -> usize {
         let datagram = match &self.stage {
             Stage::Telling(builder) => builder.bytes(),
-            Stage::Counting | Stage::Told => 0,
+            Stage::Counting | Stage::PutResult => 0,
         };
         self.scan.noted_bytes() + datagram
     }
@@ -56,7 +56,7 @@ impl Dump {
 /// What a get by DKVS/1 would tell, as far as a datagram holds it; but whether it is damaged is looked
 /// at only once it is told.
 fn picks(held: &Packed) -> bool {
-    !held.is_tombstone() && !held.is_doubted() && is_in_dumps(held.key(), held.value())
+    !held.is_tombstone() && !held.is_quarantined() && is_in_dumps(held.key(), held.value())
 }
 
 impl Service {
@@ -77,13 +77,13 @@ impl Service {
 
     /// Takes the next step of a dump of this service.
     pub fn step(&self, dump: &mut Dump) -> DumpStep {
-        match std::mem::replace(&mut dump.stage, Stage::Told) {
+        match std::mem::replace(&mut dump.stage, Stage::PutResult) {
             Stage::Counting => {
                 dump.stage = self.count(dump);
                 DumpStep::Pause
             }
             Stage::Telling(datagram) => self.tell(dump, datagram),
-            Stage::Told => DumpStep::End,
+            Stage::PutResult => DumpStep::End,
         }
     }
 
@@ -117,7 +117,7 @@ impl Service {
                 dump.stage = Stage::Telling(datagram);
                 return DumpStep::Pause;
             }
-            PageEnd::Refused => dump.stage = Stage::Telling(DumpBuilder::further()),
+            PageEnd::NotTaken => dump.stage = Stage::Telling(DumpBuilder::further()),
             PageEnd::Done => {}
             PageEnd::Lost => {
                 self.counters.dumps_cut_short.add(1);

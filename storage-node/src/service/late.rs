@@ -12,7 +12,7 @@ use dkvs_common::wire::v2::message::{ReplyMessage, RequestId};
 use super::Service;
 use super::access::Seal;
 use super::replies::Replies;
-use crate::store::{Later, Told};
+use crate::store::{Completion, PutResult};
 
 /// Where replies wait for the worker that is to send them.
 pub struct Mailbox {
@@ -77,8 +77,8 @@ impl ReplyTo<'_> {
     /// Sends what `reply` makes of what a put came to.
     pub(super) fn later(
         self,
-        reply: impl FnOnce(Told) -> ReplicaResponse + Send + 'static,
-    ) -> Later {
+        reply: impl FnOnce(PutResult) -> ReplicaResponse + Send + 'static,
+    ) -> Completion {
         let (mailbox, peer, seal) = (Arc::clone(self.mailbox), self.peer, self.seal.clone());
         let (id, operation) = (self.id, self.operation);
         Box::new(move |told| {
@@ -97,8 +97,8 @@ impl ReplyTo<'_> {
 pub(super) fn later_v1(
     mailbox: &Arc<Mailbox>,
     peer: SocketAddr,
-    reply: impl FnOnce(Told) -> Bytes + Send + 'static,
-) -> Later {
+    reply: impl FnOnce(PutResult) -> Bytes + Send + 'static,
+) -> Completion {
     let mailbox = Arc::clone(mailbox);
     Box::new(move |told| {
         let message = Message::V1(reply(told));

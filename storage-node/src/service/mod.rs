@@ -23,7 +23,7 @@ use dkvs_common::tag::TagClock;
 use dkvs_common::wire::v1::{GetReply, PutReply, Request};
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, VALUE_BYTES_DEFAULT};
 
-use crate::store::{Later, Put, Refused, Shown, Store, Told};
+use crate::store::{Completion, Lookup, PutOutcome, PutResult, Store, StoreError};
 use dump::Dump;
 use late::{Mailbox, later_v1};
 use uploads::{UploadId, Uploads};
@@ -259,9 +259,9 @@ impl Service {
             if held.is_tombstone() { None } else { value() }
         });
         let value = match value {
-            Shown::Record(Some(value)) => value,
-            Shown::Record(None) | Shown::Nothing => return Some(GetReply::Unknown),
-            Shown::Corrupt => {
+            Lookup::Found(Some(value)) => value,
+            Lookup::Found(None) | Lookup::Absent => return Some(GetReply::Unknown),
+            Lookup::Corrupt => {
                 self.counters.corrupt_answers.add(1);
                 return None;
             }
@@ -280,8 +280,8 @@ impl Service {
         key: &Key,
         value: &Value,
         unix_ms: u64,
-        later: impl FnOnce() -> Later,
-    ) -> Option<Told> {
+        later: impl FnOnce() -> Completion,
+    ) -> Option<PutResult> {
         let content = Content::Value {
             content_type: ContentType::default(),
             value: value.clone(),
@@ -296,7 +296,7 @@ impl Service {
 }
 
 /// DKVS/1 knows stored and not stored.
-fn put_reply(counters: &Counters, told: Told) -> PutReply {
+fn put_reply(counters: &Counters, told: PutResult) -> PutReply {
     match note(counters, told) {
         Ok(_) => PutReply::Stored,
         Err(_) => PutReply::Failed,
@@ -304,16 +304,16 @@ fn put_reply(counters: &Counters, told: Told) -> PutReply {
 }
 
 /// Counts what a put came to.
-fn note(counters: &Counters, told: Told) -> Told {
+fn note(counters: &Counters, told: PutResult) -> PutResult {
     match told {
-        Ok(Put::Stored) => counters.puts.add(1),
-        Ok(Put::Superseded(_)) => {}
+        Ok(PutOutcome::Stored) => counters.puts.add(1),
+        Ok(PutOutcome::Superseded(_)) => {}
         Err(refused) => {
             match refused {
-                Refused::Full(_) | Refused::DiskFull => counters.puts_refused_full.add(1),
-                Refused::Busy => counters.puts_refused_busy.add(1),
-                Refused::ReadOnly | Refused::Failed => counters.puts_failed.add(1),
-                Refused::NoTag => {}
+                StoreError::Full(_) | StoreError::DiskFull => counters.puts_refused_full.add(1),
+                StoreError::Busy => counters.puts_refused_busy.add(1),
+                StoreError::ReadOnly | StoreError::Failed => counters.puts_failed.add(1),
+                StoreError::NoTag => {}
             }
             tracing::debug!(%refused, "a put is refused");
         }

@@ -15,7 +15,7 @@ use super::uploads::{
     Block, BlockError, Progress, Shape, TakeError, UploadCounts, UploadId, Uploads,
 };
 use super::v2::put_reply;
-use crate::store::{Packed, Put, settled};
+use crate::store::{Packed, PutOutcome, settled};
 
 /// A record whose value was sent in blocks.
 pub(super) struct StagedRecord {
@@ -72,8 +72,8 @@ impl Service {
         if let Some(put) = self.store.records().read(key, held).flatten() {
             self.uploads().free(id);
             return Some(match put {
-                Put::Stored => ReplicaResponse::Done,
-                Put::Superseded(tag) => ReplicaResponse::Superseded { tag },
+                PutOutcome::Stored => ReplicaResponse::Done,
+                PutOutcome::Superseded(tag) => ReplicaResponse::Superseded { tag },
             });
         }
         if self.pending_uploads().contains(&id) {

@@ -22,8 +22,8 @@ use super::replies::Replies;
 use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
 use super::{Counters, Received, Service, note};
-use crate::store::disk::Vouched;
-use crate::store::{Packed, Put, Refused, Shown, Store, Told};
+use crate::store::disk::AttestError;
+use crate::store::{Lookup, Packed, PutOutcome, PutResult, Store, StoreError};
 
 /// What the requests of a datagram have in common.
 #[derive(Clone, Copy)]
@@ -56,10 +56,10 @@ impl<'a> Origin<'a> {
 }
 
 /// The answer to a put.
-pub(super) fn put_reply(counters: &Counters, told: Told) -> ReplicaResponse {
+pub(super) fn put_reply(counters: &Counters, told: PutResult) -> ReplicaResponse {
     match note(counters, told) {
-        Ok(Put::Stored) => ReplicaResponse::Done,
-        Ok(Put::Superseded(tag)) => ReplicaResponse::Superseded { tag },
+        Ok(PutOutcome::Stored) => ReplicaResponse::Done,
+        Ok(PutOutcome::Superseded(tag)) => ReplicaResponse::Superseded { tag },
         Err(refused) => refusal(refused),
     }
 }
@@ -75,12 +75,12 @@ fn of_held(held: &Packed, reply: impl FnOnce(&Packed) -> ReplicaResponse) -> Rep
     }
 }
 
-fn refusal(refused: Refused) -> ReplicaResponse {
+fn refusal(refused: StoreError) -> ReplicaResponse {
     match refused {
-        Refused::Full(_) | Refused::DiskFull => ReplicaResponse::Refused(Refusal::Full),
-        Refused::Busy => ReplicaResponse::Refused(Refusal::Busy),
-        Refused::ReadOnly => ReplicaResponse::Refused(Refusal::ReadOnly),
-        Refused::Failed | Refused::NoTag => ReplicaResponse::Refused(Refusal::Internal),
+        StoreError::Full(_) | StoreError::DiskFull => ReplicaResponse::Refused(Refusal::Full),
+        StoreError::Busy => ReplicaResponse::Refused(Refusal::Busy),
+        StoreError::ReadOnly => ReplicaResponse::Refused(Refusal::ReadOnly),
+        StoreError::Failed | StoreError::NoTag => ReplicaResponse::Refused(Refusal::Internal),
     }
 }
 
@@ -397,15 +397,15 @@ impl Service {
         if boot_id != self.config.boot_id {
             return Some(ReplicaResponse::Absent { tag: Tag::ZERO });
         }
-        let reply = |told: Told| match told {
+        let reply = |told: PutResult| match told {
             Ok(_) => ReplicaResponse::Done,
             Err(refused) => refusal(refused),
         };
         match self.store.vouch(key, tag, || reply_to.later(reply)) {
             Ok(told) => told.map(reply),
-            Err(Vouched::Nothing) => Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
-            Err(Vouched::Older(tag)) => Some(ReplicaResponse::Absent { tag }),
-            Err(Vouched::Corrupt) => Some(ReplicaResponse::Refused(Refusal::Corrupt)),
+            Err(AttestError::Absent) => Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
+            Err(AttestError::Older(tag)) => Some(ReplicaResponse::Absent { tag }),
+            Err(AttestError::Corrupt) => Some(ReplicaResponse::Refused(Refusal::Corrupt)),
         }
     }
 
@@ -414,11 +414,11 @@ impl Service {
         self.told(self.store.read(key, |held| of_held(held, reply)))
     }
 
-    fn told(&self, shown: Shown<ReplicaResponse>) -> ReplicaResponse {
+    fn told(&self, shown: Lookup<ReplicaResponse>) -> ReplicaResponse {
         match shown {
-            Shown::Record(reply) => reply,
-            Shown::Nothing => ReplicaResponse::Absent { tag: Tag::ZERO },
-            Shown::Corrupt => {
+            Lookup::Found(reply) => reply,
+            Lookup::Absent => ReplicaResponse::Absent { tag: Tag::ZERO },
+            Lookup::Corrupt => {
                 self.counters.corrupt_answers.add(1);
                 ReplicaResponse::Refused(Refusal::Corrupt)
             }

@@ -17,7 +17,7 @@ use thiserror::Error;
 use super::packed::Packed;
 use super::scan::Watch;
 use super::shard::{Entry, Place, Shard};
-use super::{Put, settled};
+use super::{PutOutcome, settled};
 
 /// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
 /// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.
@@ -83,13 +83,13 @@ impl MemoryStore {
 
     /// Stores a record, unless one with the same or a greater tag is there. One that is no
     /// longer than the record it replaces always fits.
-    pub fn put(&self, key: &Key, record: &Record) -> Result<Put, Full> {
+    pub fn put(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
         let newer = |held: Option<&Packed>| {
             let settled = held.and_then(|held| settled(held, record.tag, record.checksum));
             settled.map_or_else(|| Ok(record.clone()), Err)
         };
         let replaced = self.replace(key, &record.content, newer)?;
-        Ok(replaced.err().unwrap_or(Put::Stored))
+        Ok(replaced.err().unwrap_or(PutOutcome::Stored))
     }
 
     /// Stores `content` under a tag that `mint` makes greater than the one it is given: that of
@@ -292,7 +292,7 @@ mod tests {
         }
     }
 
-    fn put(store: &MemoryStore, name: &str, time: u64, value: &str) -> Result<Put, Full> {
+    fn put(store: &MemoryStore, name: &str, time: u64, value: &str) -> Result<PutOutcome, Full> {
         let key = key(name);
         let record = Record::new(&key, Tag { time, op: 0 }, content(value));
         store.put(&key, &record)
@@ -319,12 +319,12 @@ mod tests {
     #[test]
     fn the_greatest_tag_stays_whatever_the_order() {
         let store = MemoryStore::new(usize::MAX);
-        let superseded = |time| Ok(Put::Superseded(Tag { time, op: 0 }));
-        assert_eq!(put(&store, "k", 5, "five"), Ok(Put::Stored));
+        let superseded = |time| Ok(PutOutcome::Superseded(Tag { time, op: 0 }));
+        assert_eq!(put(&store, "k", 5, "five"), Ok(PutOutcome::Stored));
         assert_eq!(put(&store, "k", 4, "four"), superseded(5));
-        assert_eq!(put(&store, "k", 5, "five"), Ok(Put::Stored));
+        assert_eq!(put(&store, "k", 5, "five"), Ok(PutOutcome::Stored));
         assert_eq!(value(&store, "k").as_deref(), Some("five"));
-        assert_eq!(put(&store, "k", 6, ""), Ok(Put::Stored));
+        assert_eq!(put(&store, "k", 6, ""), Ok(PutOutcome::Stored));
         assert_eq!(value(&store, "k").as_deref(), Some(""));
         assert_eq!(put(&store, "k", 5, "five"), superseded(6));
     }
@@ -332,17 +332,17 @@ mod tests {
     #[test]
     fn of_two_records_under_one_tag_the_first_stays() {
         let store = MemoryStore::new(usize::MAX);
-        let taken = Put::Superseded(Tag { time: 5, op: 0 });
-        assert_eq!(put(&store, "k", 5, "first"), Ok(Put::Stored));
+        let taken = PutOutcome::Superseded(Tag { time: 5, op: 0 });
+        assert_eq!(put(&store, "k", 5, "first"), Ok(PutOutcome::Stored));
         assert_eq!(put(&store, "k", 5, "other"), Ok(taken));
-        assert_eq!(put(&store, "k", 5, "first"), Ok(Put::Stored));
+        assert_eq!(put(&store, "k", 5, "first"), Ok(PutOutcome::Stored));
         assert_eq!(value(&store, "k").as_deref(), Some("first"));
     }
 
     #[test]
     fn a_record_with_the_smallest_tag_is_stored_before_it_is_confirmed() {
         let store = MemoryStore::new(usize::MAX);
-        assert_eq!(put(&store, "k", 0, "v"), Ok(Put::Stored));
+        assert_eq!(put(&store, "k", 0, "v"), Ok(PutOutcome::Stored));
         assert_eq!(value(&store, "k").as_deref(), Some("v"));
     }
 
@@ -400,7 +400,7 @@ mod tests {
         put(&store, "b", 4, "x").unwrap();
         put(&store, "a", 3, "11").unwrap();
         let tombstone = Record::new(&key("a"), Tag { time: 9, op: 0 }, Content::Tombstone);
-        assert_eq!(store.put(&key("a"), &tombstone), Ok(Put::Stored));
+        assert_eq!(store.put(&key("a"), &tombstone), Ok(PutOutcome::Stored));
     }
 
     /// A page of at most `limit` keys, as someone asks who has seen all up to `last`.

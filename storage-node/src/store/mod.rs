@@ -6,7 +6,7 @@
 //!   under one tag the first.
 //! - A put that was told as stored is what every later read of the key sees, from any thread,
 //!   until one with a greater tag; with a durable store, also after a crash.
-//! - A put that was refused changed nothing, but for [`Refused::Failed`], of which nobody knows.
+//! - A put that was refused changed nothing, but for [`StoreError::Failed`], of which nobody knows.
 //! - Nothing is seen by a read that a crash could take back.
 //! - Reads never fail because the store is full, slow, or can store nothing more.
 //! - A record that is damaged, or that may lack something newer that was stored, is never shown,
@@ -29,7 +29,7 @@ use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
 use thiserror::Error;
 
-use disk::{DiskStore, Mint, Vouched};
+use disk::{AttestError, DiskStore, MintTag};
 
 pub use memory::{ENTRY_OVERHEAD_BYTES, Full, MemoryStore};
 pub use packed::Packed;
@@ -45,7 +45,7 @@ pub enum Store {
 
 /// What became of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
+pub enum PutOutcome {
     /// The store holds the record, or held it before.
     Stored,
     /// The store holds a newer one, with this tag; or another one with the very same.
@@ -54,7 +54,7 @@ pub enum Put {
 
 /// Why a put is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Refused {
+pub enum StoreError {
     /// The records may take no more memory.
     #[error("{0}")]
     Full(#[from] Full),
@@ -76,18 +76,18 @@ pub enum Refused {
 }
 
 /// What a put comes to.
-pub type Told = Result<Put, Refused>;
+pub type PutResult = Result<PutOutcome, StoreError>;
 
 /// Whom to tell what a put came to, once that is known.
-pub type Later = Box<dyn FnOnce(Told) + Send>;
+pub type Completion = Box<dyn FnOnce(PutResult) + Send>;
 
 /// What a read sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown<R> {
+pub enum Lookup<R> {
     /// What was made of the record, which may be a tombstone.
-    Record(R),
+    Found(R),
     /// There is no record of the key, nor was there ever one.
-    Nothing,
+    Absent,
     /// There is one that is damaged, or it is not certain that there is none, or none newer.
     Corrupt,
 }
@@ -118,14 +118,14 @@ impl Store {
     }
 
     /// Shows the record of a key, if there is one that is sound and vouched for.
-    pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Shown<R> {
+    pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Lookup<R> {
         match self {
             Self::Memory(store) => {
                 let shown = store.read(key, |held| held.is_sound().then(|| show(held)));
                 match shown {
-                    Some(Some(shown)) => Shown::Record(shown),
-                    Some(None) => Shown::Corrupt,
-                    None => Shown::Nothing,
+                    Some(Some(shown)) => Lookup::Found(shown),
+                    Some(None) => Lookup::Corrupt,
+                    None => Lookup::Absent,
                 }
             }
             Self::Disk(store) => store.read(key, show),
@@ -134,21 +134,26 @@ impl Store {
 
     /// Shows the record of a key as [`Self::read`] does, but does not verify that it is sound: for
     /// a part of a value, of which whoever has all parts verifies the whole.
-    pub fn read_part<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Shown<R> {
+    pub fn read_part<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Lookup<R> {
         match self {
             Self::Memory(store) => match store.read(key, show) {
-                Some(shown) => Shown::Record(shown),
-                None => Shown::Nothing,
+                Some(shown) => Lookup::Found(shown),
+                None => Lookup::Absent,
             },
-            Self::Disk(store) => store.show(key, show, |held| !held.is_doubted()),
+            Self::Disk(store) => store.show(key, show, |held| !held.is_quarantined()),
         }
     }
 
     /// Stores a record, unless one with the same or a greater tag is there. What that comes to is
     /// given at once, or told by `later`.
-    pub fn put(&self, key: &Key, record: &Record, later: impl FnOnce() -> Later) -> Option<Told> {
+    pub fn put(
+        &self,
+        key: &Key,
+        record: &Record,
+        later: impl FnOnce() -> Completion,
+    ) -> Option<PutResult> {
         match self {
-            Self::Memory(store) => Some(store.put(key, record).map_err(Refused::Full)),
+            Self::Memory(store) => Some(store.put(key, record).map_err(StoreError::Full)),
             Self::Disk(store) => store.put(key, record, later),
         }
     }
@@ -159,14 +164,14 @@ impl Store {
         &self,
         key: &Key,
         content: &Content,
-        mint: Mint,
-        later: impl FnOnce() -> Later,
-    ) -> Option<Told> {
+        mint: MintTag,
+        later: impl FnOnce() -> Completion,
+    ) -> Option<PutResult> {
         match self {
             Self::Memory(store) => Some(match store.put_next(key, content, mint) {
-                Ok(Ok(())) => Ok(Put::Stored),
-                Ok(Err(_)) => Err(Refused::NoTag),
-                Err(full) => Err(Refused::Full(full)),
+                Ok(Ok(())) => Ok(PutOutcome::Stored),
+                Ok(Err(_)) => Err(StoreError::NoTag),
+                Err(full) => Err(StoreError::Full(full)),
             }),
             Self::Disk(store) => store.put_next(key, content, mint, later),
         }
@@ -178,21 +183,21 @@ impl Store {
         &self,
         key: &Key,
         tag: Tag,
-        later: impl FnOnce() -> Later,
-    ) -> Result<Option<Told>, Vouched> {
+        later: impl FnOnce() -> Completion,
+    ) -> Result<Option<PutResult>, AttestError> {
         match self {
             Self::Memory(store) => match store.read(key, |held| (held.tag(), held.is_sound())) {
-                None => Err(Vouched::Nothing),
-                Some((_, false)) => Err(Vouched::Corrupt),
-                Some((held, true)) if held < tag => Err(Vouched::Older(held)),
-                Some(_) => Ok(Some(Ok(Put::Stored))),
+                None => Err(AttestError::Absent),
+                Some((_, false)) => Err(AttestError::Corrupt),
+                Some((held, true)) if held < tag => Err(AttestError::Older(held)),
+                Some(_) => Ok(Some(Ok(PutOutcome::Stored))),
             },
             Self::Disk(store) => store.vouch(key, tag, later),
         }
     }
 
     /// Whether a record of so many bytes would be taken now; if so, it may still be refused later.
-    pub fn takes(&self, bytes: usize) -> Result<(), Refused> {
+    pub fn takes(&self, bytes: usize) -> Result<(), StoreError> {
         match self {
             Self::Memory(_) => Ok(()),
             Self::Disk(store) => store.takes(bytes),
@@ -202,16 +207,16 @@ impl Store {
 
 /// What a put comes to without storing anything, given what is held. A record that is damaged
 /// gives way to its like.
-pub(crate) fn settled(held: &Packed, tag: Tag, checksum: u32) -> Option<Put> {
+pub(crate) fn settled(held: &Packed, tag: Tag, checksum: u32) -> Option<PutOutcome> {
     if held.tag() > tag {
-        let superseded = Put::Superseded(held.tag());
+        let superseded = PutOutcome::Superseded(held.tag());
         return (!mutants::is_on(Mutant::OlderTagStored)).then_some(superseded);
     }
     if held.tag() < tag || !held.is_sound() {
         return None;
     }
     match held.checksum() == checksum {
-        true => Some(Put::Stored),
-        false => Some(Put::Superseded(tag)),
+        true => Some(PutOutcome::Stored),
+        false => Some(PutOutcome::Superseded(tag)),
     }
 }

@@ -50,7 +50,7 @@ pub enum PageEnd {
     /// At its limits.
     Full,
     /// Whoever was shown a record did not take it: it comes first in the next page.
-    Refused,
+    NotTaken,
     /// There is nothing left.
     Done,
     /// More was put or deleted meanwhile than can be noted: which of the rest was counted is not
@@ -314,7 +314,7 @@ impl MemoryStore {
                 break;
             }
             if take(gone).is_break() {
-                return PageEnd::Refused;
+                return PageEnd::NotTaken;
             }
             bytes_left = bytes_left.saturating_sub(gone.bytes());
             if let Some((_, gone)) = notes.gone.pop_first() {
@@ -343,7 +343,7 @@ impl MemoryStore {
                     break;
                 }
                 if visit(held).is_break() {
-                    end = Some(PageEnd::Refused);
+                    end = Some(PageEnd::NotTaken);
                     break;
                 }
                 records_left -= 1;

@@ -23,7 +23,7 @@ use dkvs_storage_node::service::{Config, Received, Response, Service};
 use dkvs_storage_node::store::disk::{
     Batch, Committer, Declaration, DiskStore, OpenError, Options,
 };
-use dkvs_storage_node::store::{MemoryStore, Shown, Store};
+use dkvs_storage_node::store::{Lookup, MemoryStore, Store};
 
 use super::chance::Chance;
 use super::clock::WallClock;
@@ -228,7 +228,7 @@ impl Server {
         match &self.state {
             State::Up { process, .. } => {
                 let shown = process.service.store().read(key, |_| ());
-                !matches!(shown, Shown::Corrupt)
+                !matches!(shown, Lookup::Corrupt)
             }
             State::Down { .. } => false,
         }

@@ -14,7 +14,7 @@ use super::log::{CommitError, Fate, Log, Snapshot};
 use super::row::Row;
 use super::{DiskStore, Item, Media, What, load};
 use crate::store::packed::Packed;
-use crate::store::{ENTRY_OVERHEAD_BYTES, Later, Put, Refused, Told, settled};
+use crate::store::{Completion, ENTRY_OVERHEAD_BYTES, PutOutcome, PutResult, StoreError, settled};
 
 /// Most bytes of records in a batch, unless it is a single one.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -56,7 +56,7 @@ pub struct Batch {
     row_bytes: u64,
     items: usize,
     item_bytes: usize,
-    told: Vec<(Later, Told)>,
+    told: Vec<(Completion, PutResult)>,
 }
 
 impl Committer {
@@ -125,35 +125,35 @@ impl Committer {
         (!items.is_empty()).then_some(items)
     }
 
-    fn settle(&self, batch: &mut Batch, what: What, room: u64) -> Told {
+    fn settle(&self, batch: &mut Batch, what: What, room: u64) -> PutResult {
         let packed = match what {
-            What::Put(packed) => packed,
-            What::PutNext { key, content, mint } => {
+            What::Apply(packed) => packed,
+            What::ApplyNext { key, content, mint } => {
                 let held = self.held(batch, key.as_bytes(), Packed::tag);
                 match mint(held.unwrap_or(Tag::ZERO)) {
                     Ok(tag) => Packed::new(&key, &Record::new(&key, tag, content)),
-                    Err(_) => return Err(Refused::NoTag),
+                    Err(_) => return Err(StoreError::NoTag),
                 }
             }
-            What::Vouch(key) => {
+            What::Attest(key) => {
                 let sound = |held: &Packed| held.is_sound().then(|| held.duplicate());
                 let Some(mut packed) = self.held(batch, key.as_bytes(), sound).flatten() else {
-                    return Err(Refused::Failed);
+                    return Err(StoreError::Failed);
                 };
-                packed.set_doubted(false);
+                packed.set_quarantined(false);
                 return self.take(batch, packed, room);
             }
         };
         let (tag, checksum) = (packed.tag(), packed.checksum());
-        let settled = |held: &Packed| (settled(held, tag, checksum), held.is_doubted());
+        let settled = |held: &Packed| (settled(held, tag, checksum), held.is_quarantined());
         let held = self.held(batch, packed.key(), settled);
-        let is_doubted = match held {
+        let is_quarantined = match held {
             Some((Some(put), _)) => return Ok(put),
-            Some((None, is_doubted)) => is_doubted,
+            Some((None, is_quarantined)) => is_quarantined,
             None => !self.store.status.is_complete.load(Ordering::Relaxed),
         };
         let mut packed = packed;
-        packed.set_doubted(is_doubted);
+        packed.set_quarantined(is_quarantined);
         self.take(batch, packed, room)
     }
 
@@ -166,7 +166,7 @@ impl Committer {
     }
 
     /// Takes a record into the batch, if there is room for it on the disk and in memory.
-    fn take(&self, batch: &mut Batch, packed: Packed, room: u64) -> Told {
+    fn take(&self, batch: &mut Batch, packed: Packed, room: u64) -> PutResult {
         let row_bytes = batch.row_bytes + Row::bytes_of(&packed);
         let reserve = match packed.is_tombstone() {
             true => 0,
@@ -178,7 +178,7 @@ impl Committer {
             status.is_disk_full.store(is_full, Ordering::Relaxed);
         }
         if is_full {
-            return Err(Refused::DiskFull);
+            return Err(StoreError::DiskFull);
         }
         let held_bytes = self.held(batch, packed.key(), Packed::bytes);
         let entry_bytes = match held_bytes {
@@ -200,7 +200,7 @@ impl Committer {
                 batch.records.push(packed);
             }
         }
-        Ok(Put::Stored)
+        Ok(PutOutcome::Stored)
     }
 
     /// Makes a batch durable, then shows it to reads, then tells.
@@ -227,7 +227,7 @@ impl Committer {
         for (later, told) in batch.told {
             later(match committed {
                 Ok(()) => told,
-                Err(_) => Err(told.err().unwrap_or(Refused::Failed)),
+                Err(_) => Err(told.err().unwrap_or(StoreError::Failed)),
             });
         }
     }
@@ -391,7 +391,7 @@ impl Committer {
 
 /// In which generation a record was vouched for.
 fn generation_of(generation: u32, record: &Packed) -> u32 {
-    match record.is_doubted() {
+    match record.is_quarantined() {
         true => generation.saturating_sub(1),
         false => generation,
     }

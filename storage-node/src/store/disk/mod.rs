@@ -48,7 +48,7 @@ use thiserror::Error;
 
 use super::memory::MemoryStore;
 use super::packed::Packed;
-use super::{Later, Put, Refused, Shown, Told};
+use super::{Completion, Lookup, PutOutcome, PutResult, StoreError};
 use log::{Facts, Log, LogError};
 use medium::Medium;
 use row::Row;
@@ -154,25 +154,25 @@ pub type Backup = Box<dyn FnOnce(Result<Snapshot, CommitError>) + Send>;
 struct Item {
     bytes: usize,
     what: What,
-    later: Later,
+    later: Completion,
 }
 
 /// What is to be done on the disk.
 enum What {
     /// To store a record.
-    Put(Packed),
+    Apply(Packed),
     /// To store a value under the next tag.
-    PutNext {
+    ApplyNext {
         key: Key,
         content: Content,
-        mint: Mint,
+        mint: MintTag,
     },
     /// To vouch for the key's record.
-    Vouch(Key),
+    Attest(Key),
 }
 
 /// Makes a tag greater than the one it is given.
-pub type Mint = Box<dyn FnOnce(Tag) -> Result<Tag, Exhausted> + Send>;
+pub type MintTag = Box<dyn FnOnce(Tag) -> Result<Tag, Exhausted> + Send>;
 
 /// What a store says of itself. Written by the committer, read by anyone.
 #[derive(Default)]
@@ -257,8 +257,8 @@ impl DiskStore {
     }
 
     /// Shows the record of a key, if there is one that is sound and vouched for.
-    pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Shown<R> {
-        self.show(key, show, |held| !held.is_doubted() && held.is_sound())
+    pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+        self.show(key, show, |held| !held.is_quarantined() && held.is_sound())
     }
 
     /// Shows the record of a key if it may be shown.
@@ -267,13 +267,13 @@ impl DiskStore {
         key: &Key,
         show: impl FnOnce(&Packed) -> R,
         may_be_shown: impl FnOnce(&Packed) -> bool,
-    ) -> Shown<R> {
+    ) -> Lookup<R> {
         let show = |held: &Packed| may_be_shown(held).then(|| show(held));
         match self.records.read(key, show) {
-            Some(Some(shown)) => Shown::Record(shown),
-            Some(None) => Shown::Corrupt,
-            None if self.is_complete() => Shown::Nothing,
-            None => Shown::Corrupt,
+            Some(Some(shown)) => Lookup::Found(shown),
+            Some(None) => Lookup::Corrupt,
+            None if self.is_complete() => Lookup::Absent,
+            None => Lookup::Corrupt,
         }
     }
 
@@ -284,13 +284,18 @@ impl DiskStore {
 
     /// Stores a record, unless one with the same or a greater tag is there. What is settled by
     /// what is synced already is told at once; else it is told by `later`, when it is synced.
-    pub fn put(&self, key: &Key, record: &Record, later: impl FnOnce() -> Later) -> Option<Told> {
+    pub fn put(
+        &self,
+        key: &Key,
+        record: &Record,
+        later: impl FnOnce() -> Completion,
+    ) -> Option<PutResult> {
         let settled = |held: &Packed| super::settled(held, record.tag, record.checksum);
         if let Some(put) = self.records.read(key, settled).flatten() {
             return Some(Ok(put));
         }
         let packed = Packed::new(key, record);
-        self.enqueue(packed.bytes(), What::Put(packed), later)
+        self.enqueue(packed.bytes(), What::Apply(packed), later)
     }
 
     /// Stores `content` under a tag that `mint` makes greater than that of the record that is
@@ -299,12 +304,12 @@ impl DiskStore {
         &self,
         key: &Key,
         content: &Content,
-        mint: Mint,
-        later: impl FnOnce() -> Later,
-    ) -> Option<Told> {
+        mint: MintTag,
+        later: impl FnOnce() -> Completion,
+    ) -> Option<PutResult> {
         let bytes = Packed::bytes_of(key, content);
         let (key, content) = owned(key, content);
-        self.enqueue(bytes, What::PutNext { key, content, mint }, later)
+        self.enqueue(bytes, What::ApplyNext { key, content, mint }, later)
     }
 
     /// Vouches for the key's record if it is sound and its tag is `tag` or greater, and else tells
@@ -313,40 +318,45 @@ impl DiskStore {
         &self,
         key: &Key,
         tag: Tag,
-        later: impl FnOnce() -> Later,
-    ) -> Result<Option<Told>, Vouched> {
-        let held = |held: &Packed| (held.tag(), held.is_sound(), held.is_doubted());
+        later: impl FnOnce() -> Completion,
+    ) -> Result<Option<PutResult>, AttestError> {
+        let held = |held: &Packed| (held.tag(), held.is_sound(), held.is_quarantined());
         match self.records.read(key, held) {
-            None => Err(Vouched::Nothing),
-            Some((_, false, _)) => Err(Vouched::Corrupt),
-            Some((held, ..)) if held < tag => Err(Vouched::Older(held)),
-            Some((.., false)) => Ok(Some(Ok(Put::Stored))),
+            None => Err(AttestError::Absent),
+            Some((_, false, _)) => Err(AttestError::Corrupt),
+            Some((held, ..)) if held < tag => Err(AttestError::Older(held)),
+            Some((.., false)) => Ok(Some(Ok(PutOutcome::Stored))),
             Some((.., true)) => {
                 let (key, _) = owned(key, &Content::Tombstone);
                 let bytes = key.as_bytes().len();
-                Ok(self.enqueue(bytes, What::Vouch(key), later))
+                Ok(self.enqueue(bytes, What::Attest(key), later))
             }
         }
     }
 
     /// Whether a record of so many bytes would be taken now.
-    pub fn takes(&self, bytes: usize) -> Result<(), Refused> {
+    pub fn takes(&self, bytes: usize) -> Result<(), StoreError> {
         self.has_place(&self.queue(), bytes)
     }
 
-    fn has_place(&self, queue: &Queue, bytes: usize) -> Result<(), Refused> {
+    fn has_place(&self, queue: &Queue, bytes: usize) -> Result<(), StoreError> {
         if self.status.is_read_only.load(Ordering::Relaxed) {
-            return Err(Refused::ReadOnly);
+            return Err(StoreError::ReadOnly);
         }
         let is_full = queue.items.len() + queue.under_way >= QUEUE_ITEMS_MAX
             || queue.bytes.saturating_add(bytes) > QUEUE_BYTES_MAX;
         if queue.is_closed || is_full {
-            return Err(Refused::Busy);
+            return Err(StoreError::Busy);
         }
         Ok(())
     }
 
-    fn enqueue(&self, bytes: usize, what: What, later: impl FnOnce() -> Later) -> Option<Told> {
+    fn enqueue(
+        &self,
+        bytes: usize,
+        what: What,
+        later: impl FnOnce() -> Completion,
+    ) -> Option<PutResult> {
         let mut queue = self.queue();
         if let Err(refused) = self.has_place(&queue, bytes) {
             return Some(Err(refused));
@@ -412,9 +422,9 @@ impl DiskStore {
 
 /// Why a key's record is not vouched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vouched {
+pub enum AttestError {
     /// There is none.
-    Nothing,
+    Absent,
     /// It is older than it would have to be.
     Older(Tag),
     /// It is damaged.
@@ -486,7 +496,7 @@ fn declared(log: &Log, options: Options) -> Result<Facts, OpenError> {
 /// Takes a row into the records, unless a newer one is there.
 fn load(records: &MemoryStore, facts: Facts, row: Row) {
     let mut packed = row.packed;
-    packed.set_doubted(!facts.is_complete && row.generation < facts.generation);
+    packed.set_quarantined(!facts.is_complete && row.generation < facts.generation);
     records.load(packed);
 }
 

@@ -83,15 +83,15 @@ mod tests {
 
     #[test]
     fn a_row_is_read_as_it_was_written_but_for_the_doubt() {
-        let mut doubted = packed();
-        doubted.set_doubted(true);
-        let row = Row::decode(&Row::encode(3, &doubted)).unwrap();
+        let mut quarantined = packed();
+        quarantined.set_quarantined(true);
+        let row = Row::decode(&Row::encode(3, &quarantined)).unwrap();
         assert_eq!(row.generation, 3);
-        assert!(row.packed.is_sound() && !row.packed.is_doubted());
+        assert!(row.packed.is_sound() && !row.packed.is_quarantined());
         assert_eq!(row.packed.value(), b"value");
         assert_eq!(
-            Row::bytes_of(&doubted) as usize,
-            Row::encode(3, &doubted).len()
+            Row::bytes_of(&quarantined) as usize,
+            Row::encode(3, &quarantined).len()
         );
     }
 
