@@ -7,7 +7,9 @@ use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::{Exhausted, Tag};
 use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
-use dkvs_storage_node::store::{Lookup, MemoryStore, PutOutcome, PutResult, Store, StoreError};
+use dkvs_storage_node::store::{
+    Completion, Lookup, MemoryStore, PutOutcome, PutResult, RecordStore as _, RemoveResult, Store,
+};
 
 use crate::disk::Disk;
 
@@ -55,8 +57,8 @@ impl Kept {
     /// Puts a record, and stores all that has gathered.
     pub fn put(&mut self, name: &str, record: &Record) -> PutResult {
         let (told, hear) = mpsc::channel();
-        let later = || -> dkvs_storage_node::store::Completion { later(told) };
-        let at_once = self.store.put(&key(name), record, later);
+        let later = || later(told);
+        let at_once = self.store.apply(&key(name), record, later);
         self.store_all();
         at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
     }
@@ -82,11 +84,11 @@ impl Kept {
                 op: 9,
             })
         };
-        let later = || -> dkvs_storage_node::store::Completion { later(told) };
+        let later = || later(told);
         let key = key(name);
         let at_once = self
             .store
-            .put_next(&key, &content(value), Box::new(mint), later);
+            .apply_next(&key, &content(value), Box::new(mint), later);
         self.store_all();
         at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
     }
@@ -94,11 +96,22 @@ impl Kept {
     /// Vouches for the record of a key.
     pub fn vouch(&mut self, name: &str, time: u64) -> bool {
         let (told, hear) = mpsc::channel();
-        let later = || -> dkvs_storage_node::store::Completion { later(told) };
-        let vouched = self.store.vouch(&key(name), Tag { time, op: 1 }, later);
+        let later = || later(told);
+        let vouched = self.store.attest(&key(name), Tag { time, op: 1 }, later);
         self.store_all();
         let told = vouched.map(|at_once| at_once.or_else(|| hear.try_recv().ok()));
         told == Ok(Some(Ok(PutOutcome::Stored)))
+    }
+
+    /// Forgets the record of a key if it is of this time.
+    pub fn remove(&mut self, name: &str, time: u64) -> RemoveResult {
+        let (told, hear) = mpsc::channel();
+        let completion = || later(told);
+        let at_once = self
+            .store
+            .remove(&key(name), Tag { time, op: 1 }, completion);
+        self.store_all();
+        at_once.unwrap_or_else(|| hear.try_recv().expect("it is removed by now"))
     }
 
     /// Stores all that has gathered.
@@ -119,7 +132,7 @@ impl Kept {
 
     /// The time and the value of a key, as a read sees them; a tombstone has none.
     pub fn read(&self, name: &str) -> Lookup<(u64, Option<String>)> {
-        self.store.read(&key(name), |held| {
+        self.store.get(&key(name), |held| {
             let value = || String::from_utf8_lossy(held.value()).into_owned();
             let value = (!held.is_tombstone()).then(value);
             (held.tag().time, value)
@@ -140,12 +153,11 @@ pub fn shown(time: u64, value: &str) -> Lookup<(u64, Option<String>)> {
     Lookup::Found((time, Some(value.into())))
 }
 
-pub fn later(
-    told: mpsc::Sender<Result<PutOutcome, StoreError>>,
-) -> dkvs_storage_node::store::Completion {
+/// Sends what a change comes to.
+pub fn later<T: Send + 'static>(told: mpsc::Sender<T>) -> Completion<T> {
     // Whoever does not listen any more does not want to know.
-    Box::new(move |put| {
-        let _ = told.send(put);
+    Box::new(move |result| {
+        let _ = told.send(result);
     })
 }
 

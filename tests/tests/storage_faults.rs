@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use dkvs_common::model::Durability;
 use dkvs_storage_node::store::disk::medium::Medium;
 use dkvs_storage_node::store::disk::{Declaration, OpenError, Options};
-use dkvs_storage_node::store::{Lookup, PutOutcome, StoreError};
+use dkvs_storage_node::store::{Lookup, PutOutcome, RecordStore as _, RemoveOutcome, StoreError};
 use dkvs_tests::disk::{Disk, Fault, Kept as Remains};
 use dkvs_tests::random::Random;
 use dkvs_tests::stores::{Kept, key, later, open, options, record, shown};
@@ -39,11 +39,11 @@ fn nothing_is_told_or_seen_before_it_is_synced() {
     let (told, hear) = mpsc::channel();
     let at_once = kept
         .store
-        .put(&key("k"), &record("k", 1, "v"), || later(told));
+        .apply(&key("k"), &record("k", 1, "v"), || later(told));
     assert_eq!((at_once, hear.try_recv().ok()), (None, None));
     let committer = kept.committer.as_mut().unwrap();
     let batch = committer.begin().unwrap();
-    assert_eq!(kept.store.records().len(), 0);
+    assert_eq!(kept.store.len(), 0);
     assert!(hear.try_recv().is_err());
     let syncs = disk.syncs();
     kept.committer.as_mut().unwrap().finish(batch);
@@ -65,7 +65,7 @@ fn what_gathers_while_the_disk_is_busy_is_synced_together() {
         let name = format!("key {number}");
         let told = told.clone();
         kept.store
-            .put(&key(&name), &record(&name, 1, "v"), || later(told));
+            .apply(&key(&name), &record(&name, 1, "v"), || later(told));
     }
     let before = disk.syncs();
     kept.store_all();
@@ -171,7 +171,7 @@ fn a_disk_that_others_fill_fails_a_put_and_serves_again_when_there_is_room() {
     let value = "v".repeat(1_000_000);
     let (told, hear) = mpsc::channel();
     kept.store
-        .put(&key("long"), &record("long", 1, &value), || later(told));
+        .apply(&key("long"), &record("long", 1, &value), || later(told));
     let batch = kept.committer.as_mut().unwrap().begin().unwrap();
     disk.resize(200 << 10);
     kept.committer.as_mut().unwrap().finish(batch);
@@ -197,7 +197,7 @@ fn a_store_that_waits_for_its_disk_refuses_as_busy_rather_than_grow() {
         let name = format!("key {taken}");
         match kept
             .store
-            .put(&key(&name), &record(&name, 1, &value), || Box::new(drop))
+            .apply(&key(&name), &record(&name, 1, &value), || Box::new(drop))
         {
             None => taken += 1,
             Some(told) => break told,
@@ -206,11 +206,55 @@ fn a_store_that_waits_for_its_disk_refuses_as_busy_rather_than_grow() {
     };
     assert_eq!(refused, Err(StoreError::Busy));
     assert!((16..=64).contains(&taken), "{taken} MiB wait");
-    assert_eq!(kept.store.takes(1 << 20), Err(StoreError::Busy));
+    assert_eq!(kept.store.check_room_for(1 << 20), Err(StoreError::Busy));
     kept.store_all();
-    assert_eq!(kept.store.takes(1 << 20), Ok(()));
+    assert_eq!(kept.store.check_room_for(1 << 20), Ok(()));
     assert_eq!(kept.disk().status().waiting, 0);
-    assert_eq!(kept.store.records().len(), taken);
+    assert_eq!(kept.store.len(), taken);
+}
+
+#[test]
+fn a_removed_key_stays_away_with_all_its_rows_and_the_others_stay() {
+    let disk = Disk::default();
+    let mut kept = new_store(&disk);
+    for time in 1..=3 {
+        for number in 0..20 {
+            stored(kept.put_at(&format!("key {number}"), time, &format!("{number} {time}")));
+        }
+    }
+    let log_bytes = kept.disk().status().log_bytes;
+    for number in [0, 7, 8, 19] {
+        let removed = kept.remove(&format!("key {number}"), 3);
+        assert_eq!(removed, Ok(RemoveOutcome::Removed));
+    }
+    assert!(kept.disk().status().log_bytes < log_bytes);
+    for _ in 0..2 {
+        disk.crash();
+        drop(kept);
+        disk.recover(Remains::Nothing);
+        kept = reopen(&disk);
+        assert_eq!(kept.store.len(), 16);
+        for number in 0..20 {
+            let expected = match number {
+                0 | 7 | 8 | 19 => Lookup::Absent,
+                _ => shown(3, &format!("{number} 3")),
+            };
+            assert_eq!(kept.read(&format!("key {number}")), expected);
+        }
+        stored(kept.put_at("more", 1, "v"));
+        assert_eq!(kept.remove("more", 1), Ok(RemoveOutcome::Removed));
+    }
+}
+
+#[test]
+fn a_removal_that_the_disk_does_not_take_is_not_confirmed_and_changes_nothing_here() {
+    let disk = Disk::default();
+    let mut kept = new_store(&disk);
+    stored(kept.put_at("k", 1, "v"));
+    disk.fail_at(disk.operations(), Fault::Error);
+    assert_eq!(kept.remove("k", 1), Err(StoreError::Failed));
+    assert_eq!(kept.read("k"), shown(1, "v"));
+    assert_eq!(kept.remove("k", 1), Err(StoreError::ReadOnly));
 }
 
 /// Where these bytes lie in the engine's file.
@@ -457,7 +501,7 @@ fn the_log_stays_bounded_while_the_same_keys_are_written_again_and_again() {
         for number in 0..100 {
             let name = format!("key {number}");
             kept.store
-                .put(&key(&name), &record(&name, round, &value), || {
+                .apply(&key(&name), &record(&name, round, &value), || {
                     Box::new(drop)
                 });
         }

@@ -16,6 +16,7 @@ use super::disk::{Disk, back_up_when_asked};
 use super::settings::{NO_RANDOM, cluster, config, refuse_strangers};
 use super::store::store;
 use crate::service::Service;
+use crate::store::RecordStore as _;
 use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 use crate::{StorageNode, metrics};
 
@@ -70,7 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bound = %node.local_addr(),
         workers,
         max_memory_bytes = arguments.max_memory.0,
-        pairs = service.store().records().len(),
+        pairs = service.store().len(),
         keys = ?key_file.as_ref().map_or(Vec::new(), KeyFile::ids),
         v1 = config.is_v1_on,
         "serving; {}",
@@ -158,7 +159,7 @@ async fn wait_for_signal(mut signals: Signals, shutdown: &CancellationToken) {
 fn report(service: &Service) {
     let counters = &service.counters;
     tracing::info!(
-        pairs = service.store().records().len(),
+        pairs = service.store().len(),
         gets = counters.gets.count(),
         puts = counters.puts.count(),
         puts_refused_full = counters.puts_refused_full.count(),

@@ -14,7 +14,7 @@ use super::arguments::{Arguments, DurabilityChoice};
 use super::disk::Opened;
 use crate::store::disk::directory::{self, DataDirectory, Owner};
 use crate::store::disk::{Declaration, Options};
-use crate::store::{MemoryStore, Store};
+use crate::store::{MemoryStore, RecordStore as _, Store};
 
 /// A store with the pairs of the command line.
 pub(super) fn store(
@@ -66,7 +66,7 @@ pub(super) fn store(
             },
         );
         let (told, hear) = std::sync::mpsc::channel();
-        let settled = store.put(&key, &record, || {
+        let settled = store.apply(&key, &record, || {
             Box::new(move |put| {
                 // Whoever listens is still there: it is this function.
                 let _ = told.send(put);

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::service::late::Mailbox;
     use crate::service::{Config, Received, Service};
-    use crate::store::{MemoryStore, Store};
+    use crate::store::{MemoryStore, RecordStore as _, Store};
     use dkvs_common::kv::{Key, Value};
     use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
     use dkvs_common::record::{Content, ContentType, Record};
@@ -316,12 +316,9 @@ mod tests {
 
         /// Gives it what must have no effect.
         fn give_in_vain(&mut self, datagram: &[u8], peer: SocketAddr) {
-            let before = (self.sessions(), self.service.store().records().len());
+            let before = (self.sessions(), self.service.store().len());
             assert_eq!(self.give(datagram, peer), [""; 0]);
-            assert_eq!(
-                (self.sessions(), self.service.store().records().len()),
-                before
-            );
+            assert_eq!((self.sessions(), self.service.store().len()), before);
         }
     }
 
@@ -388,10 +385,7 @@ mod tests {
             panic!("{told:?}");
         };
         assert_eq!(greeting.session, session, "a session in use goes on");
-        assert_eq!(
-            (server.sessions(), server.service.store().records().len()),
-            (1, 1)
-        );
+        assert_eq!((server.sessions(), server.service.store().len()), (1, 1));
         assert_ne!(server.greet(1), session);
     }
 
@@ -495,7 +489,7 @@ mod tests {
         let told = server.ask(under(1, 0, 2), vec![GREET, GREET, put("k")]);
         assert!(matches!(told[..], [Reply::Greeting(_)]));
         assert_eq!(server.service.counters.not_greetings.count(), 6);
-        assert_eq!(server.service.store().records().len(), 0);
+        assert_eq!(server.service.store().len(), 0);
     }
 
     #[test]
@@ -551,7 +545,11 @@ mod tests {
             value: Value::new(vec![b'v'; 5_000]).unwrap(),
         };
         let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
-        server.service.store().records().put(&key, &record).unwrap();
+        let put = server
+            .service
+            .store()
+            .apply(&key, &record, || Box::new(drop));
+        put.unwrap().unwrap();
         let replies = server.give(
             &sealed(
                 under(1, session, 1),

@@ -1,7 +1,7 @@
 //! A dump of DKVS/1, a step at a time: the pairs are counted first, since the count comes first, and
 //! then told. Between two steps anything else may be answered.
 //!
-//! A dump holds a datagram, and what [`Scan`] notes of changes. It tells exactly as many pairs as it
+//! A dump holds a datagram, and what [`CountedScan`] notes of changes. It tells exactly as many pairs as it
 //! announced, unless there are more changes than can be noted, or a record turns out to be damaged.
 
 use std::ops::ControlFlow;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dkvs_common::wire::v1::{DumpBuilder, is_in_dumps};
 
 use super::Service;
-use crate::store::{Packed, PageEnd, PageLimits, Scan};
+use crate::store::{CountedScan, Packed, PageEnd, PageLimits};
 
 /// How much one step looks at, so that what else arrives does not wait for long.
 const STEP: PageLimits = PageLimits {
@@ -20,7 +20,7 @@ const STEP: PageLimits = PageLimits {
 
 /// A dump under way. Other requests for one are dropped until it has gone.
 pub struct Dump {
-    scan: Scan,
+    scan: CountedScan,
     limits: PageLimits,
     stage: Stage,
 }
@@ -62,7 +62,7 @@ fn picks(held: &Packed) -> bool {
 impl Service {
     /// Begins a dump, unless one is under way.
     pub(super) fn dump(&self) -> Option<Dump> {
-        let Some(scan) = self.store.records().scan(picks) else {
+        let Some(scan) = self.store.begin_counted_scan(picks) else {
             self.counters.dumps_dropped.add(1);
             tracing::warn!("a dump was asked for and dropped: another is under way");
             return None;
@@ -89,8 +89,7 @@ impl Service {
 
     fn count(&self, dump: &mut Dump) -> Stage {
         let mut left_out = 0;
-        let records = self.store.records();
-        let end = records.count(&mut dump.scan, dump.limits, |held| {
+        let end = self.store.count_page(&mut dump.scan, dump.limits, |held| {
             left_out += u64::from(!held.is_tombstone());
         });
         self.counters.dump_pairs_left_out.add(left_out);
@@ -101,8 +100,7 @@ impl Service {
     }
 
     fn tell(&self, dump: &mut Dump, mut datagram: DumpBuilder) -> DumpStep {
-        let records = self.store.records();
-        let end = records.show(&mut dump.scan, dump.limits, |held| {
+        let end = self.store.show_page(&mut dump.scan, dump.limits, |held| {
             if !held.is_sound() {
                 self.counters.damaged.add(1);
                 return ControlFlow::Continue(());
@@ -134,7 +132,7 @@ impl Service {
 mod tests {
     use super::*;
     use crate::service::tests::{replies, service};
-    use crate::store::NOTED_BYTES_MAX;
+    use crate::store::{NOTED_BYTES_MAX, RecordStore as _};
     use dkvs_common::kv::{Key, Value};
     use dkvs_common::record::{Content, ContentType, Record};
     use dkvs_common::tag::Tag;
@@ -151,7 +149,8 @@ mod tests {
             },
         };
         let record = Record::new(&key, Tag { time, op: 0 }, content);
-        service.store().records().put(&key, &record).unwrap();
+        let put = service.store().apply(&key, &record, || Box::new(drop));
+        put.unwrap().unwrap();
     }
 
     /// What the first line announces, and the lines after it.
@@ -214,7 +213,7 @@ mod tests {
         for number in 0..pairs {
             put(&service, number.to_string().as_bytes(), 1, Some(&value));
         }
-        assert!(service.store().records().bytes() > 64 << 20);
+        assert!(service.store().bytes() > 64 << 20);
         let mut dump = service.dump().unwrap();
         let (mut datagrams, mut most, mut steps) = (Vec::new(), 0, 0);
         loop {

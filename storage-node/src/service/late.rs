@@ -78,7 +78,7 @@ impl ReplyTo<'_> {
     pub(super) fn later(
         self,
         reply: impl FnOnce(PutResult) -> ReplicaResponse + Send + 'static,
-    ) -> Completion {
+    ) -> Completion<PutResult> {
         let (mailbox, peer, seal) = (Arc::clone(self.mailbox), self.peer, self.seal.clone());
         let (id, operation) = (self.id, self.operation);
         Box::new(move |told| {
@@ -98,7 +98,7 @@ pub(super) fn later_v1(
     mailbox: &Arc<Mailbox>,
     peer: SocketAddr,
     reply: impl FnOnce(PutResult) -> Bytes + Send + 'static,
-) -> Completion {
+) -> Completion<PutResult> {
     let mailbox = Arc::clone(mailbox);
     Box::new(move |told| {
         let message = Message::V1(reply(told));

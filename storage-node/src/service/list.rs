@@ -11,7 +11,7 @@ use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::PAGE_ENTRY_BYTES;
 
 use super::Service;
-use crate::store::Packed;
+use crate::store::{Packed, RecordStore as _};
 
 /// Most records that one page looks at.
 const RECORDS_PER_PAGE_MAX: usize = 4_096;
@@ -40,7 +40,7 @@ impl Service {
             passed_over_tag: Tag::ZERO,
         };
         let (mut more, mut looked_at, mut left_out) = (false, 0, 0);
-        self.store.records().walk(from, after, |held| {
+        self.store.scan(from, after, |held| {
             let has_prefix = held.key().starts_with(prefix);
             let is_too_long = has_prefix && entry_bytes(held) > page_bytes_max;
             let is_told = has_prefix && !is_too_long;
@@ -138,7 +138,8 @@ mod tests {
         for key in keys {
             let key = Key::new(key).unwrap();
             let record = Record::new(&key, TAG, Content::Tombstone);
-            service.store().records().put(&key, &record).unwrap();
+            let put = service.store().apply(&key, &record, || Box::new(drop));
+            put.unwrap().unwrap();
         }
         service
     }

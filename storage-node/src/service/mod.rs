@@ -23,7 +23,9 @@ use dkvs_common::tag::TagClock;
 use dkvs_common::wire::v1::{GetReply, PutReply, Request};
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, VALUE_BYTES_DEFAULT};
 
-use crate::store::{Completion, Lookup, PutOutcome, PutResult, Store, StoreError};
+use crate::store::{
+    Completion, Lookup, PutOutcome, PutResult, RecordStore as _, Store, StoreError,
+};
 use dump::Dump;
 use late::{Mailbox, later_v1};
 use uploads::{UploadId, Uploads};
@@ -254,7 +256,7 @@ impl Service {
     /// None if it cannot be told whether there is a value: DKVS/1 has no word for that.
     fn get(&self, key: &Key) -> Option<GetReply> {
         self.counters.gets.add(1);
-        let value = self.store.read(key, |held| {
+        let value = self.store.get(key, |held| {
             let value = || Value::new(Bytes::copy_from_slice(held.value())).ok();
             if held.is_tombstone() { None } else { value() }
         });
@@ -280,7 +282,7 @@ impl Service {
         key: &Key,
         value: &Value,
         unix_ms: u64,
-        later: impl FnOnce() -> Completion,
+        later: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
         let content = Content::Value {
             content_type: ContentType::default(),
@@ -291,7 +293,7 @@ impl Service {
             let mut clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
             clock.mint(unix_ms, held)
         };
-        self.store.put_next(key, &content, Box::new(mint), later)
+        self.store.apply_next(key, &content, Box::new(mint), later)
     }
 }
 
@@ -412,7 +414,7 @@ mod tests {
             assert_eq!(replies(&service, datagram), [""; 0]);
         }
         assert_eq!(service.counters.v1_refused.count(), 6);
-        assert_eq!(service.store().records().len(), 0);
+        assert_eq!(service.store().len(), 0);
     }
 
     #[test]
@@ -434,13 +436,11 @@ mod tests {
                 value: Value::new(value).unwrap(),
             };
             let mut clock = TagClock::new(2);
-            let mint = |held| clock.mint(2_000, held);
-            service
+            let mint = Box::new(move |held| clock.mint(2_000, held));
+            let put = service
                 .store()
-                .records()
-                .put_next(&key, &content, mint)
-                .unwrap()
-                .unwrap();
+                .apply_next(&key, &content, mint, || Box::new(drop));
+            put.unwrap().unwrap();
             assert_eq!(replies(&service, "k"), ["\0"]);
         }
         assert_eq!(service.counters.values_unrepresentable.count(), 2);

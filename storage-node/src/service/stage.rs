@@ -15,7 +15,7 @@ use super::uploads::{
     Block, BlockError, Progress, Shape, TakeError, UploadCounts, UploadId, Uploads,
 };
 use super::v2::put_reply;
-use crate::store::{Packed, PutOutcome, settled};
+use crate::store::{Packed, PutOutcome, RecordStore as _, resolve};
 
 /// A record whose value was sent in blocks.
 pub(super) struct StagedRecord {
@@ -68,8 +68,8 @@ impl Service {
         if record.value_bytes as usize > self.config.value_bytes_max {
             return Some(self.too_large());
         }
-        let held = |held: &Packed| settled(held, record.tag, record.checksum);
-        if let Some(put) = self.store.records().read(key, held).flatten() {
+        let held = |held: &Packed| resolve(held, record.tag, record.checksum);
+        if let Some(put) = self.store.peek(key, held).flatten() {
             self.uploads().free(id);
             return Some(match put {
                 PutOutcome::Stored => ReplicaResponse::Done,
@@ -79,7 +79,7 @@ impl Service {
         if self.pending_uploads().contains(&id) {
             return None;
         }
-        if let Err(refused) = self.store.takes(record.value_bytes as usize) {
+        if let Err(refused) = self.store.check_room_for(record.value_bytes as usize) {
             // The upload stays for another try.
             return Some(put_reply(&self.counters, Err(refused)));
         }
@@ -208,9 +208,14 @@ mod tests {
         put_staged(service, number, staged)
     }
 
+    fn store(service: &Service, record: &Record) {
+        let put = service.store.apply(&key(), record, || Box::new(drop));
+        put.unwrap().unwrap();
+    }
+
     fn held(service: &Service) -> Option<(Tag, Vec<u8>)> {
         let held = |held: &Packed| (held.tag(), held.value().to_vec());
-        service.store.records().read(&key(), held)
+        service.store.peek(&key(), held)
     }
 
     #[test]
@@ -228,13 +233,7 @@ mod tests {
         let record = record(5, b'v');
         assert_eq!(put(&service, 1, &record), ReplicaResponse::Done);
         assert_eq!(held(&service), Some((record.tag, vec![b'v'; 10])));
-        assert!(
-            service
-                .store
-                .records()
-                .read(&key(), Packed::is_sound)
-                .unwrap()
-        );
+        assert!(service.store.peek(&key(), Packed::is_sound).unwrap());
         assert_eq!(service.uploads().bytes_reserved(), 0);
         assert_eq!(service.upload_counts().completed, 1);
     }
@@ -266,11 +265,7 @@ mod tests {
     #[test]
     fn an_older_record_is_superseded_whether_its_upload_is_there_or_not() {
         let service = service(usize::MAX);
-        service
-            .store
-            .records()
-            .put(&key(), &record(9, b'n'))
-            .unwrap();
+        store(&service, &record(9, b'n'));
         stage_all(&service, 1, b'v');
         let tag = Tag { time: 9, op: 1 };
         for _ in 0..2 {
@@ -284,11 +279,7 @@ mod tests {
     #[test]
     fn another_record_under_the_tag_of_one_is_superseded_by_it() {
         let service = service(usize::MAX);
-        service
-            .store
-            .records()
-            .put(&key(), &record(5, b'n'))
-            .unwrap();
+        store(&service, &record(5, b'n'));
         stage_all(&service, 1, b'v');
         let tag = Tag { time: 5, op: 1 };
         let reply = put(&service, 1, &record(5, b'v'));

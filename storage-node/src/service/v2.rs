@@ -22,8 +22,9 @@ use super::replies::Replies;
 use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
 use super::{Counters, Received, Service, note};
-use crate::store::disk::AttestError;
-use crate::store::{Lookup, Packed, PutOutcome, PutResult, Store, StoreError};
+use crate::store::{
+    AttestError, Lookup, Packed, PutOutcome, PutResult, RecordStore as _, Store, StoreError,
+};
 
 /// What the requests of a datagram have in common.
 #[derive(Clone, Copy)]
@@ -382,7 +383,7 @@ impl Service {
                 block: Bytes::copy_from_slice(&value[start..end]),
             }
         };
-        self.told(self.store.read_part(key, |held| of_held(held, block)))
+        self.told(self.store.get_unverified(key, |held| of_held(held, block)))
     }
 
     /// Answers for `key` from now on, if it holds `tag` or something newer. What was found of
@@ -401,7 +402,7 @@ impl Service {
             Ok(_) => ReplicaResponse::Done,
             Err(refused) => refusal(refused),
         };
-        match self.store.vouch(key, tag, || reply_to.later(reply)) {
+        match self.store.attest(key, tag, || reply_to.later(reply)) {
             Ok(told) => told.map(reply),
             Err(AttestError::Absent) => Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
             Err(AttestError::Older(tag)) => Some(ReplicaResponse::Absent { tag }),
@@ -411,7 +412,7 @@ impl Service {
 
     /// What `reply` makes of the key's value; a tombstone or nothing is absent.
     fn show(&self, key: &Key, reply: impl FnOnce(&Packed) -> ReplicaResponse) -> ReplicaResponse {
-        self.told(self.store.read(key, |held| of_held(held, reply)))
+        self.told(self.store.get(key, |held| of_held(held, reply)))
     }
 
     fn told(&self, shown: Lookup<ReplicaResponse>) -> ReplicaResponse {
@@ -462,7 +463,7 @@ impl Service {
                 put_reply(&counters, told)
             })
         };
-        let told = self.store.put(key, record, later)?;
+        let told = self.store.apply(key, record, later)?;
         Some(put_reply(counters, told))
     }
 
@@ -476,7 +477,7 @@ impl Service {
     #[cfg(feature = "mutants")]
     fn put_late(&self) {
         for (key, record) in self.late().drain(..) {
-            let _ = self.store.put(&key, &record, || Box::new(drop));
+            let _ = self.store.apply(&key, &record, || Box::new(drop));
         }
     }
 
@@ -495,8 +496,8 @@ impl Service {
             (uploads.counts(), uploads.bytes_reserved() as u64)
         };
         [
-            (Statistic::Keys, self.store.records().len() as u64),
-            (Statistic::Bytes, self.store.records().bytes() as u64),
+            (Statistic::Keys, self.store.len() as u64),
+            (Statistic::Bytes, self.store.bytes() as u64),
             (Statistic::Gets, counters.gets.count()),
             (Statistic::Puts, counters.puts.count()),
             (
@@ -660,6 +661,11 @@ mod tests {
         ask(service, 0, vec![request]).0.remove(0)
     }
 
+    fn store(service: &Service, key: &Key, record: &Record) {
+        let put = service.store().apply(key, record, || Box::new(drop));
+        put.unwrap().unwrap();
+    }
+
     fn put(time: u64, value: &str) -> ReplicaCommand {
         ReplicaCommand::Put {
             key: key(),
@@ -759,7 +765,7 @@ mod tests {
         let service = service(usize::MAX);
         let value: Vec<u8> = (0..20_000u32).map(|number| number as u8).collect();
         let record = record(1, value.clone());
-        service.store().records().put(&key(), &record).unwrap();
+        store(&service, &key(), &record);
         let ReplicaResponse::Record {
             digest: Digest {
                 value_bytes: 20_000,
@@ -926,7 +932,7 @@ mod tests {
         };
         assert_eq!(one(&service, put), ReplicaResponse::Done);
         let is_whole = |held: &Packed| held.is_sound() && held.value() == value;
-        assert_eq!(service.store().records().read(&key(), is_whole), Some(true));
+        assert_eq!(service.store().peek(&key(), is_whole), Some(true));
     }
 
     #[test]
@@ -937,11 +943,11 @@ mod tests {
             .collect();
         for key in &keys {
             let record = Record::new(key, Tag { time: 3, op: 1 }, Content::Tombstone);
-            service.store().records().put(key, &record).unwrap();
+            store(&service, key, &record);
         }
         let too_long = Key::new(vec![b'k'; 2_000]).unwrap();
         let record = Record::new(&too_long, Tag { time: 3, op: 1 }, Content::Tombstone);
-        service.store().records().put(&too_long, &record).unwrap();
+        store(&service, &too_long, &record);
         keys.sort_by_key(Position::of_key);
         let mut listed = Vec::<Key>::new();
         let mut left_out_heard = 0;

@@ -23,7 +23,7 @@ use dkvs_storage_node::service::{Config, Received, Response, Service};
 use dkvs_storage_node::store::disk::{
     Batch, Committer, Declaration, DiskStore, OpenError, Options,
 };
-use dkvs_storage_node::store::{Lookup, MemoryStore, Store};
+use dkvs_storage_node::store::{Lookup, MemoryStore, RecordStore as _, Store};
 
 use super::chance::Chance;
 use super::clock::WallClock;
@@ -105,7 +105,7 @@ enum State {
     },
     /// What it will have when it starts again, and who has its address meanwhile.
     Down {
-        kept: MemoryStore,
+        kept: Store,
         stranger: Option<Process>,
     },
 }
@@ -179,7 +179,7 @@ impl Server {
             keys,
             random,
             state: State::Down {
-                kept: MemoryStore::new(usize::MAX),
+                kept: empty(),
                 stranger: None,
             },
             inbox: VecDeque::new(),
@@ -204,9 +204,9 @@ impl Server {
     }
 
     /// What it holds, or will hold again.
-    pub fn store(&self) -> &MemoryStore {
+    pub fn store(&self) -> &Store {
         match &self.state {
-            State::Up { process, .. } => process.service.store().records(),
+            State::Up { process, .. } => process.service.store(),
             State::Down { kept, .. } => kept,
         }
     }
@@ -215,7 +215,7 @@ impl Server {
     /// keep. Where there are keys, nobody believes it.
     pub fn lie(&mut self) {
         let epoch = Some(self.ring.epoch);
-        self.liar = Some(self.process(MemoryStore::new(usize::MAX), epoch));
+        self.liar = Some(self.process(empty(), epoch));
     }
 
     /// Whether it started without what it had confirmed.
@@ -227,7 +227,7 @@ impl Server {
     pub fn vouches_for(&self, key: &Key) -> bool {
         match &self.state {
             State::Up { process, .. } => {
-                let shown = process.service.store().read(key, |_| ());
+                let shown = process.service.store().get(key, |_| ());
                 !matches!(shown, Lookup::Corrupt)
             }
             State::Down { .. } => false,
@@ -237,7 +237,7 @@ impl Server {
     /// The process ends. What is in the buffer is lost; of what it holds, what `harm` says.
     pub fn crash(&mut self, harm: Harm) {
         let nobody = State::Down {
-            kept: MemoryStore::new(usize::MAX),
+            kept: empty(),
             stranger: None,
         };
         match std::mem::replace(&mut self.state, nobody) {
@@ -245,9 +245,7 @@ impl Server {
                 Some(disk) => disk.crash(process, harm),
                 None if harm == Harm::Amnesia => {}
                 None => {
-                    let Store::Memory(kept) = process.service.into_store() else {
-                        unreachable!("it is in memory");
-                    };
+                    let kept = process.service.into_store();
                     let stranger = None;
                     self.state = State::Down { kept, stranger };
                 }
@@ -260,7 +258,7 @@ impl Server {
     /// A server of another ring takes the address of one that is down.
     pub fn give_place(&mut self) {
         let epoch = Some(self.ring.epoch ^ 1);
-        let process = self.process(MemoryStore::new(usize::MAX), epoch);
+        let process = self.process(empty(), epoch);
         if let State::Down { stranger, .. } = &mut self.state {
             *stranger = Some(process);
         }
@@ -269,16 +267,15 @@ impl Server {
 
     /// The process starts, with what the one before it left, under another boot id.
     pub fn start(&mut self) {
-        let none = MemoryStore::new(0);
         let kept = match &mut self.state {
-            State::Down { kept, .. } => std::mem::replace(kept, none),
+            State::Down { kept, .. } => std::mem::replace(kept, empty()),
             State::Up { .. } => return,
         };
         let epoch = self.plan.knows_ring.then_some(self.ring.epoch);
         let opened = self.disk.as_mut().map(OnDisk::open);
         let mut process = match opened {
             Some((store, committer)) => {
-                let mut process = self.process_of(Store::Disk(store), epoch);
+                let mut process = self.process(Store::Disk(store), epoch);
                 process.committer = Some(committer);
                 process
             }
@@ -404,11 +401,7 @@ impl Server {
         replies
     }
 
-    fn process(&mut self, store: MemoryStore, epoch: Option<u32>) -> Process {
-        self.process_of(Store::Memory(store), epoch)
-    }
-
-    fn process_of(&mut self, store: Store, epoch: Option<u32>) -> Process {
+    fn process(&mut self, store: Store, epoch: Option<u32>) -> Process {
         let config = Config {
             epoch,
             datagram_bytes_max: self.ring.datagram_bytes_max,
@@ -432,6 +425,11 @@ impl Server {
             access,
         }
     }
+}
+
+/// A store in memory that holds nothing.
+fn empty() -> Store {
+    Store::Memory(MemoryStore::new(usize::MAX))
 }
 
 impl OnDisk {

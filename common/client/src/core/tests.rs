@@ -16,7 +16,7 @@ use dkvs_common::wire::v2::request::Request;
 use dkvs_storage_node::service::access::Access;
 use dkvs_storage_node::service::late::Mailbox;
 use dkvs_storage_node::service::{Config as ServiceConfig, Received, Service};
-use dkvs_storage_node::store::{MemoryStore, Store};
+use dkvs_storage_node::store::{MemoryStore, RecordStore as _, Store};
 
 const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
 
@@ -214,12 +214,12 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
         let id = write(&mut core, level, "withdrawn");
         core.withdraw(id);
         exchange(&mut core, &service, now);
-        assert!(service.store().records().is_empty());
+        assert!(service.store().is_empty());
     }
     for (stored, level) in [(1, Level::Agreement), (2, Level::Linearizable)] {
         let id = write(&mut core, level, level.name());
         core.cancel(id);
         exchange(&mut core, &service, now);
-        assert_eq!(service.store().records().len(), stored);
+        assert_eq!(service.store().len(), stored);
     }
 }

@@ -24,9 +24,13 @@ use dkvs_common::ring::Ring;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::committer::Committer;
+use super::log::{CommitError, Snapshot};
 use super::medium::{FileMedium, Medium};
+use super::open::OpenError;
+use super::options::{Declaration, Media, Options};
 use super::ring_change::{REPLICATION, RingChange};
-use super::{CommitError, Committer, Declaration, DiskStore, Media, OpenError, Options, Snapshot};
+use super::store::DiskStore;
 
 /// The format that this version writes, and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -34,7 +38,7 @@ const FORMAT: u32 = 1;
 const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
 const RECORDS: &str = "records.redb";
-const WITNESS: &str = "witness";
+const HIGH_WATER: &str = "witness";
 const FAILED: &str = "failed";
 
 /// Whose records a directory holds.
@@ -317,7 +321,7 @@ impl DataDirectory {
         };
         let media = Media {
             records: open(RECORDS)?,
-            witness: open(WITNESS)?,
+            high_water: open(HIGH_WATER)?,
         };
         sync_directory(&self.path).map_err(io_error(&self.path))?;
         Ok(media)
@@ -330,8 +334,8 @@ impl DataDirectory {
         let to = (1..).map(aside).find(|to| !to.exists());
         let to = to.unwrap_or_else(|| aside(0));
         fs::rename(&from, &to).map_err(io_error(&from))?;
-        let witness = self.path.join(WITNESS);
-        fs::remove_file(&witness).map_err(io_error(&witness))?;
+        let high_water = self.path.join(HIGH_WATER);
+        fs::remove_file(&high_water).map_err(io_error(&high_water))?;
         sync_directory(&self.path).map_err(io_error(&self.path))
     }
 

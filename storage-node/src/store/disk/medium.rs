@@ -1,6 +1,6 @@
 //! Where the bytes of a durable store lie: files, or what a test puts in their place.
 //!
-//! The engine and the witness read and write through a [`Medium`] and through nothing else, so
+//! The engine and the high-water mark read and write through a [`Medium`] and through nothing else, so
 //! what a crash may leave behind can be made up byte by byte.
 
 use std::fmt;

@@ -15,25 +15,14 @@
 //! A cursor moves within a shard while that shard is locked, as it is while a record changes: so
 //! every change is on one side of it. Shards are locked before what is noted, never after.
 
-use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use dkvs_common::ring::Position;
 
-use super::memory::{MemoryStore, lock, shard_number};
-use super::packed::Packed;
-use super::shard::Place;
-
-/// Most memory for what is noted, in bytes.
-pub const NOTED_BYTES_MAX: usize = 16 << 20;
-
-/// What an entry of a table is taken to cost beyond its bytes.
-const NOTE_OVERHEAD_BYTES: usize = 64;
-
-/// Which records are meant.
-pub(super) type Picks = fn(&Packed) -> bool;
+use super::records::RecordTable;
+use super::tracked::{ChangeTracker, Cursor, Filter, Notes};
+use crate::store::packed::Packed;
 
 /// How much is looked at before the shard's lock is given back, and others have their turn.
 #[derive(Debug, Clone, Copy)]
@@ -59,13 +48,13 @@ pub enum PageEnd {
 }
 
 /// A count and what was counted, under way. A store has one at a time.
-pub struct Scan {
-    watch: Arc<Watch>,
+pub struct CountedScan {
+    changes: Arc<ChangeTracker>,
     cursor: Cursor,
     counted: usize,
 }
 
-impl Scan {
+impl CountedScan {
     /// How many records were counted so far.
     pub fn counted(&self) -> usize {
         self.counted
@@ -73,167 +62,36 @@ impl Scan {
 
     /// The memory that is taken for what changed meanwhile, in bytes.
     pub fn noted_bytes(&self) -> usize {
-        self.watch.notes().as_ref().map_or(0, |notes| notes.bytes)
+        self.changes.notes().as_ref().map_or(0, Notes::bytes)
     }
 }
 
-impl Drop for Scan {
+impl Drop for CountedScan {
     fn drop(&mut self) {
-        // Under one guard, so that whoever begins another finds both as they are then.
-        let mut notes = self.watch.notes();
-        *notes = None;
-        self.watch.is_on.store(false, Ordering::Relaxed);
+        self.changes.end();
     }
 }
 
-/// Everything up to here was looked at.
-#[derive(Debug, Clone, Default)]
-struct Cursor {
-    /// All of the shards before this one.
-    shard: usize,
-    /// And of this one up to the key at a position, itself included.
-    last: Option<(Position, Box<[u8]>)>,
-}
-
-impl Cursor {
-    fn has_passed(&self, place: Place<'_>) -> bool {
-        let shard = shard_number(place.position);
-        let last = self.last.as_ref();
-        let stands_before = |(position, key): &(Position, Box<[u8]>)| {
-            (place.position, place.key) <= (*position, key)
-        };
-        shard < self.shard || (shard == self.shard && last.is_some_and(stands_before))
-    }
-
-    /// Where its shard is to be gone on with.
-    fn place(&self) -> Place<'_> {
-        let Some((position, key)) = &self.last else {
-            return Place::START;
-        };
-        super::memory::place(*position, key)
-    }
-}
-
-/// What a store tells of its changes while a scan is under way.
-#[derive(Default)]
-pub(super) struct Watch {
-    /// Whether there are any notes; to be looked at with a shard locked.
-    is_on: AtomicBool,
-    notes: Mutex<Option<Notes>>,
-}
-
-struct Notes {
-    picks: Picks,
-    counted: Cursor,
-    shown: Cursor,
-    /// Keys of records that were not counted.
-    added: HashSet<Box<[u8]>>,
-    /// Records that were counted and are no more of the kind, as they were.
-    gone: BTreeMap<Box<[u8]>, Packed>,
-    bytes: usize,
-    is_lost: bool,
-}
-
-impl Watch {
-    /// Notes that `after` takes the place of `before`. The shard of the place is locked.
-    pub(super) fn note(&self, place: Place<'_>, before: Option<&Packed>, after: &Packed) {
-        if self.is_on.load(Ordering::Relaxed)
-            && let Some(notes) = &mut *self.notes()
-        {
-            notes.note(place, before, after);
-        }
-    }
-
-    fn notes(&self) -> MutexGuard<'_, Option<Notes>> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Notes {
-    fn note(&mut self, place: Place<'_>, before: Option<&Packed>, after: &Packed) {
-        if self.is_lost || !self.counted.has_passed(place) || self.shown.has_passed(place) {
-            return;
-        }
-        let key = place.key;
-        let was = before.filter(|before| (self.picks)(before));
-        match (was, (self.picks)(after)) {
-            (None, true) => match self.gone.remove(key) {
-                Some(gone) => self.bytes -= gone_bytes(&gone),
-                None => {
-                    self.bytes += added_bytes(key);
-                    self.added.insert(key.into());
-                }
-            },
-            (Some(before), false) => {
-                if self.added.remove(key) {
-                    self.bytes -= added_bytes(key);
-                } else {
-                    self.bytes += gone_bytes(before);
-                    self.gone.insert(key.into(), before.duplicate());
-                }
-            }
-            (None, false) | (Some(_), true) => {}
-        }
-        if self.bytes > NOTED_BYTES_MAX {
-            self.added = HashSet::new();
-            self.gone = BTreeMap::new();
-            self.bytes = 0;
-            self.is_lost = true;
-        }
-    }
-
-    /// Whether a record is to be passed over. It is forgotten then, since the cursor passes it.
-    fn take_added(&mut self, key: &[u8]) -> bool {
-        let is_added = self.added.remove(key);
-        if is_added {
-            self.bytes -= added_bytes(key);
-        }
-        is_added
-    }
-}
-
-fn added_bytes(key: &[u8]) -> usize {
-    key.len() + NOTE_OVERHEAD_BYTES
-}
-
-fn gone_bytes(gone: &Packed) -> usize {
-    gone.key().len() + gone.bytes() + 2 * NOTE_OVERHEAD_BYTES
-}
-
-impl MemoryStore {
-    /// Begins to count the records that `picks` picks; none if another scan is under way.
-    pub fn scan(&self, picks: Picks) -> Option<Scan> {
-        let mut notes = self.watch.notes();
-        if notes.is_some() {
-            return None;
-        }
-        *notes = Some(Notes {
-            picks,
-            counted: Cursor::default(),
-            shown: Cursor::default(),
-            added: HashSet::new(),
-            gone: BTreeMap::new(),
-            bytes: 0,
-            is_lost: false,
-        });
-        self.watch.is_on.store(true, Ordering::Relaxed);
-        drop(notes);
-        Some(Scan {
-            watch: Arc::clone(&self.watch),
+impl RecordTable {
+    /// Begins to count the records that `filter` selects; none if another scan is under way.
+    pub(in crate::store) fn begin_counted_scan(&self, filter: Filter) -> Option<CountedScan> {
+        let changes = self.changes();
+        changes.begin(filter).then(|| CountedScan {
+            changes: Arc::clone(changes),
             cursor: Cursor::default(),
             counted: 0,
         })
     }
 
-    /// Counts a page; when the last is done, [`Self::show`] may begin. Records that are not picked
-    /// are shown to `other`.
-    pub fn count(
+    /// Counts a page; when the last is done, [`Self::show_page`] may begin. Records that
+    /// are not selected are shown to `other`.
+    pub(in crate::store) fn count_page(
         &self,
-        scan: &mut Scan,
+        scan: &mut CountedScan,
         limits: PageLimits,
         mut other: impl FnMut(&Packed),
     ) -> PageEnd {
-        let Some(picks) = self.watch.notes().as_ref().map(|notes| notes.picks) else {
+        let Some(filter) = self.changes().notes().as_ref().map(|notes| notes.filter) else {
             return PageEnd::Lost;
         };
         let counted = &mut scan.counted;
@@ -241,14 +99,14 @@ impl MemoryStore {
             &mut scan.cursor,
             limits,
             |held| {
-                match picks(held) {
+                match filter(held) {
                     true => *counted += 1,
                     false => other(held),
                 }
                 ControlFlow::Continue(())
             },
             |cursor| {
-                if let Some(notes) = &mut *self.watch.notes() {
+                if let Some(notes) = &mut *self.changes().notes() {
                     notes.counted = cursor.clone();
                 }
             },
@@ -260,18 +118,18 @@ impl MemoryStore {
     }
 
     /// Shows a page of what was counted, until `take` breaks: it has not taken that record then.
-    pub fn show(
+    pub(in crate::store) fn show_page(
         &self,
-        scan: &mut Scan,
+        scan: &mut CountedScan,
         limits: PageLimits,
         mut take: impl FnMut(&Packed) -> ControlFlow<()>,
     ) -> PageEnd {
-        let picks = match &*self.watch.notes() {
-            Some(notes) if !notes.is_lost => notes.picks,
+        let filter = match &*self.changes().notes() {
+            Some(notes) if !notes.is_lost => notes.filter,
             _ => return PageEnd::Lost,
         };
         let is_added = |held: &Packed| {
-            let mut notes = self.watch.notes();
+            let mut notes = self.changes().notes();
             notes
                 .as_mut()
                 .is_some_and(|notes| notes.take_added(held.key()))
@@ -279,12 +137,12 @@ impl MemoryStore {
         let end = self.page(
             &mut scan.cursor,
             limits,
-            |held| match picks(held) && !is_added(held) {
+            |held| match filter(held) && !is_added(held) {
                 true => take(held),
                 false => ControlFlow::Continue(()),
             },
             |cursor| {
-                if let Some(notes) = &mut *self.watch.notes() {
+                if let Some(notes) = &mut *self.changes().notes() {
                     notes.shown = cursor.clone();
                 }
             },
@@ -301,13 +159,13 @@ impl MemoryStore {
         limits: PageLimits,
         mut take: impl FnMut(&Packed) -> ControlFlow<()>,
     ) -> PageEnd {
-        let mut notes = self.watch.notes();
+        let mut notes = self.changes().notes();
         let Some(notes) = notes.as_mut().filter(|notes| !notes.is_lost) else {
             return PageEnd::Lost;
         };
         let mut bytes_left = limits.bytes;
         for _ in 0..limits.records {
-            let Some((_, gone)) = notes.gone.first_key_value() else {
+            let Some(gone) = notes.first_gone() else {
                 return PageEnd::Done;
             };
             if bytes_left == 0 {
@@ -317,15 +175,13 @@ impl MemoryStore {
                 return PageEnd::NotTaken;
             }
             bytes_left = bytes_left.saturating_sub(gone.bytes());
-            if let Some((_, gone)) = notes.gone.pop_first() {
-                notes.bytes -= gone_bytes(&gone);
-            }
+            notes.pop_gone();
         }
         PageEnd::Full
     }
 
-    /// Shows records from a cursor on. `moved` is told where it came to while what it passed is
-    /// still locked.
+    /// Shows records from a cursor on. `moved` is called with where it came to while what it passed
+    /// is still locked.
     fn page(
         &self,
         cursor: &mut Cursor,
@@ -334,8 +190,7 @@ impl MemoryStore {
         mut moved: impl FnMut(&Cursor),
     ) -> PageEnd {
         let (mut records_left, mut bytes_left) = (limits.records.max(1), limits.bytes.max(1));
-        while let Some(shard) = self.shards.get(cursor.shard) {
-            let shard = lock(shard);
+        while let Some(shard) = self.lock_shard(cursor.shard) {
             let (mut last, mut end) = (None, None);
             for held in shard.after(cursor.place()) {
                 if records_left == 0 || bytes_left == 0 {
@@ -368,10 +223,13 @@ impl MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::table::NOTED_BYTES_MAX;
     use dkvs_common::kv::{Key, Value};
     use dkvs_common::record::{Content, ContentType, Record};
     use dkvs_common::tag::Tag;
     use proptest::prelude::*;
+    use std::collections::{BTreeMap, HashSet};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const ONE: PageLimits = PageLimits {
         records: 1,
@@ -383,7 +241,7 @@ mod tests {
         !held.is_tombstone() && !held.value().starts_with(b"x")
     }
 
-    fn put(store: &MemoryStore, key: &str, time: u64, value: Option<&str>) {
+    fn put(table: &RecordTable, key: &str, time: u64, value: Option<&str>) {
         let key = Key::new(key.to_owned()).unwrap();
         let content = match value {
             None => Content::Tombstone,
@@ -393,7 +251,7 @@ mod tests {
             },
         };
         let record = Record::new(&key, Tag { time, op: 0 }, content);
-        store.put(&key, &record).unwrap();
+        table.apply(&key, &record).unwrap();
     }
 
     fn text(bytes: &[u8]) -> String {
@@ -402,30 +260,30 @@ mod tests {
 
     #[test]
     fn a_store_has_one_scan_at_a_time() {
-        let store = MemoryStore::new(usize::MAX);
-        let first = store.scan(picks);
-        assert!(first.is_some() && store.scan(picks).is_none());
+        let table = RecordTable::new(usize::MAX);
+        let first = table.begin_counted_scan(picks);
+        assert!(first.is_some() && table.begin_counted_scan(picks).is_none());
         drop(first);
-        assert!(store.scan(picks).is_some());
+        assert!(table.begin_counted_scan(picks).is_some());
     }
 
     /// A scan that begins as another ends is told of changes like any other.
     #[test]
     fn scans_of_two_threads_each_have_their_own_notes() {
-        let store = MemoryStore::new(usize::MAX);
+        let table = RecordTable::new(usize::MAX);
         let scans = |key: &str| {
             let (mut done, mut time) = (0, 0);
             while done < 20_000 {
-                let Some(mut scan) = store.scan(picks) else {
+                let Some(mut scan) = table.begin_counted_scan(picks) else {
                     continue;
                 };
                 let all = PageLimits {
                     records: usize::MAX,
                     bytes: usize::MAX,
                 };
-                assert_eq!(store.count(&mut scan, all, |_| ()), PageEnd::Done);
+                assert_eq!(table.count_page(&mut scan, all, |_| ()), PageEnd::Done);
                 time += 1;
-                put(&store, key, time, (time % 2 == 1).then_some("v"));
+                put(&table, key, time, (time % 2 == 1).then_some("v"));
                 assert_ne!(scan.noted_bytes(), 0);
                 done += 1;
             }
@@ -438,17 +296,17 @@ mod tests {
 
     #[test]
     fn more_changes_than_can_be_noted_end_it_and_take_no_memory() {
-        let store = MemoryStore::new(usize::MAX);
-        put(&store, "k", 1, Some("v"));
-        let mut scan = store.scan(picks).unwrap();
+        let table = RecordTable::new(usize::MAX);
+        put(&table, "k", 1, Some("v"));
+        let mut scan = table.begin_counted_scan(picks).unwrap();
         let all = PageLimits {
             records: usize::MAX,
             bytes: usize::MAX,
         };
-        assert_eq!(store.count(&mut scan, all, |_| ()), PageEnd::Done);
+        assert_eq!(table.count_page(&mut scan, all, |_| ()), PageEnd::Done);
         let (mut number, mut most) = (0, 0);
         loop {
-            put(&store, &format!("{number:01000}"), 1, Some(""));
+            put(&table, &format!("{number:01000}"), 1, Some(""));
             number += 1;
             match scan.noted_bytes() {
                 0 => break,
@@ -456,9 +314,9 @@ mod tests {
             }
         }
         assert!(most <= NOTED_BYTES_MAX && most > NOTED_BYTES_MAX - 2_000);
-        put(&store, "more", 1, Some(""));
+        put(&table, "more", 1, Some(""));
         assert_eq!(scan.noted_bytes(), 0);
-        let shown = store.show(&mut scan, all, |_| ControlFlow::Continue(()));
+        let shown = table.show_page(&mut scan, all, |_| ControlFlow::Continue(()));
         assert_eq!(shown, PageEnd::Lost);
     }
 
@@ -487,7 +345,7 @@ mod tests {
             ),
             refuse in prop::collection::vec(any::<bool>(), 1..10),
         ) {
-            let store = MemoryStore::new(usize::MAX);
+            let table = RecordTable::new(usize::MAX);
             let mut time = 0;
             let mut change = |key: u8, change: Change| {
                 time += 1;
@@ -496,7 +354,7 @@ mod tests {
                     Change::PutOther => Some(format!("x{time}")),
                     Change::Delete => None,
                 };
-                put(&store, &key.to_string(), time, value.as_deref());
+                put(&table, &key.to_string(), time, value.as_deref());
                 time
             };
             for (key, kind) in before {
@@ -504,7 +362,7 @@ mod tests {
             }
             let picked = || {
                 let mut keys = HashSet::new();
-                store.walk(Position([0; 20]), None, |held| {
+                table.scan(Position([0; 20]), None, |held| {
                     if picks(held) {
                         keys.insert(text(held.key()));
                     }
@@ -516,7 +374,7 @@ mod tests {
             let mut ever: BTreeMap<String, HashSet<String>> = BTreeMap::new();
             let mut remember = || {
                 let now = picked();
-                store.walk(Position([0; 20]), None, |held| {
+                table.scan(Position([0; 20]), None, |held| {
                     if picks(held) {
                         ever.entry(text(held.key())).or_default().insert(text(held.value()));
                     }
@@ -525,7 +383,7 @@ mod tests {
                 always.retain(|key| now.contains(key));
             };
             remember();
-            let mut scan = store.scan(picks).unwrap();
+            let mut scan = table.begin_counted_scan(picks).unwrap();
             let mut shown: Vec<(String, String)> = Vec::new();
             let (mut script, mut refuse) = (script.into_iter(), refuse.into_iter().cycle());
             let mut is_counted = false;
@@ -539,7 +397,7 @@ mod tests {
                 }
                 let end = if is_counted {
                     let is_refused = refuse.next() == Some(true);
-                    let end = store.show(&mut scan, ONE, |held| {
+                    let end = table.show_page(&mut scan, ONE, |held| {
                         if is_refused {
                             return ControlFlow::Break(());
                         }
@@ -552,7 +410,7 @@ mod tests {
                     }
                     end
                 } else {
-                    store.count(&mut scan, ONE, |held| assert!(!picks(held)))
+                    table.count_page(&mut scan, ONE, |held| assert!(!picks(held)))
                 };
                 prop_assert_ne!(end, PageEnd::Lost);
                 if end == PageEnd::Done {
@@ -583,22 +441,22 @@ mod tests {
 
     #[test]
     fn the_count_holds_while_threads_put_and_delete() {
-        let store = MemoryStore::new(usize::MAX);
+        let table = RecordTable::new(usize::MAX);
         for number in 0..2_000 {
-            put(&store, &format!("old {number}"), 1, Some("v"));
+            put(&table, &format!("old {number}"), 1, Some("v"));
         }
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             // Also when what follows fails.
             let _done = Done(&is_done);
             for thread in 0..2 {
-                let (store, is_done) = (&store, &is_done);
+                let (table, is_done) = (&table, &is_done);
                 scope.spawn(move || {
                     let mut time = 2;
                     while !is_done.load(Ordering::Relaxed) {
                         let name = format!("changing {} {}", thread, time % 100);
                         let value = [Some("v"), None, Some("x")][time as usize % 3];
-                        put(store, &name, time, value);
+                        put(table, &name, time, value);
                         time += 1;
                     }
                 });
@@ -608,15 +466,15 @@ mod tests {
                 bytes: 4_096,
             };
             for _ in 0..50 {
-                let mut scan = store.scan(picks).unwrap();
-                while store.count(&mut scan, limits, |_| ()) == PageEnd::Full {}
+                let mut scan = table.begin_counted_scan(picks).unwrap();
+                while table.count_page(&mut scan, limits, |_| ()) == PageEnd::Full {}
                 let mut shown = HashSet::new();
                 let mut repeats = 0;
                 let mut show = |held: &Packed| {
                     repeats += usize::from(!shown.insert(text(held.key())));
                     ControlFlow::Continue(())
                 };
-                while store.show(&mut scan, limits, &mut show) == PageEnd::Full {}
+                while table.show_page(&mut scan, limits, &mut show) == PageEnd::Full {}
                 assert_eq!((shown.len(), repeats), (scan.counted(), 0));
                 let old = shown.iter().filter(|key| key.starts_with("old"));
                 assert_eq!(old.count(), 2_000);

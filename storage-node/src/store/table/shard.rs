@@ -11,7 +11,7 @@ use std::ops::Bound;
 
 use dkvs_common::ring::Position;
 
-use super::packed::Packed;
+use crate::store::packed::Packed;
 
 /// Where a record stands, or would stand.
 #[derive(Clone, Copy)]
@@ -31,6 +31,29 @@ impl Place<'_> {
         position: Position([0; 20]),
         key: &[],
     };
+}
+
+/// How many bits of a position name its shard.
+pub(super) const SHARD_BITS: u32 = 8;
+
+/// The number of the shard in which a position is.
+pub(super) fn shard_number(position: Position) -> usize {
+    (head(position) >> (64 - SHARD_BITS)) as usize
+}
+
+/// Where a key of a position stands in its shard.
+pub(super) fn place(position: Position, key: &[u8]) -> Place<'_> {
+    Place {
+        prefix: (head(position) << SHARD_BITS >> 32) as u32,
+        position,
+        key,
+    }
+}
+
+/// A position's first 64 bits.
+fn head(position: Position) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = position.0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Records in ring order.
@@ -70,6 +93,30 @@ impl Shard {
         match slot.search(place) {
             Ok(number) => Entry::Occupied(&mut slot.records_mut()[number]),
             Err(number) => Entry::Vacant(Vacancy::Beside(slot, number)),
+        }
+    }
+
+    /// Takes out the record of a key, if it is there and `is_it` is true of it.
+    pub(super) fn remove_if(
+        &mut self,
+        place: Place<'_>,
+        is_it: impl FnOnce(&Packed) -> bool,
+    ) -> Option<Packed> {
+        let btree_map::Entry::Occupied(mut occupied) = self.slots.entry(place.prefix) else {
+            return None;
+        };
+        let number = occupied.get().search(place).ok()?;
+        if !occupied.get().records().get(number).is_some_and(is_it) {
+            return None;
+        }
+        match occupied.get_mut() {
+            Slot::Several(several) if several.0.len() > 1 => {
+                let removed = several.0.remove(number);
+                // As when it grew: no room that is not counted.
+                several.0.shrink_to_fit();
+                Some(removed)
+            }
+            _ => occupied.remove().into_first(),
         }
     }
 
@@ -134,6 +181,13 @@ impl Slot {
             return Ok(0);
         }
         records.binary_search_by(|held| order(held).cmp(&(place.position, place.key)))
+    }
+
+    fn into_first(self) -> Option<Packed> {
+        match self {
+            Self::One(record) => Some(record),
+            Self::Several(several) => several.0.into_iter().next(),
+        }
     }
 
     fn after(&self, place: Place<'_>) -> &[Packed] {
@@ -215,6 +269,23 @@ mod tests {
         for name in [&b"100"[..], b"x", b"0 "] {
             assert!(shard.find(place(name)).is_none());
         }
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_nothing_else() {
+        let names = names(40);
+        let mut shard = shard(&names);
+        let mut left = names.clone();
+        left.sort_by_key(|name| Position::of_key_bytes(name));
+        for name in &names {
+            assert!(shard.remove_if(place(name), |_| false).is_none());
+            let removed = shard.remove_if(place(name), |_| true);
+            assert_eq!(removed.unwrap().key(), name);
+            assert!(shard.remove_if(place(name), |_| true).is_none());
+            left.retain(|other| other != name);
+            assert_eq!(keys(shard.iter()), left);
+        }
+        assert!(shard.slots.is_empty(), "a slot has a record");
     }
 
     #[test]
