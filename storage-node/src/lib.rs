@@ -1,9 +1,16 @@
 //! The dkvs storage server: keeps key-value pairs and answers datagrams.
 //!
+//! ```text
+//!   udp --> protocol --> handlers --> store
+//!    '----> maintenance --------------^
+//! ```
+//!
 //! * [`store`]: the pairs, bounded in memory, and on a disk if they are to last
-//! * [`service`]: one request in, one response out; no sockets
-//! * [`udp`]: sockets in, datagrams out
-//! * [`metrics`]: what a server says of itself, for Prometheus
+//! * `handlers`: what a replica does for each command
+//! * [`protocol`]: datagrams to commands, responses to datagrams; [`service`]: both of them together
+//! * [`maintenance`]: background work
+//! * [`udp`]: sockets, and the workers that drive the rest
+//! * [`statistics`], [`metrics`]: the numbers that a server reports of itself, for Prometheus, too
 //! * [`cli`]: the `dkvs-storage-node` program
 //!
 //! A [`StorageNode`] is the whole server as a value: the program runs one, and the gateway's
@@ -15,8 +22,14 @@
 )]
 
 pub mod cli;
+mod config;
+mod handlers;
+pub mod maintenance;
 pub mod metrics;
+mod peer;
+pub mod protocol;
 pub mod service;
+pub mod statistics;
 pub mod store;
 pub mod udp;
 
@@ -24,15 +37,17 @@ pub mod udp;
 pub const LOG_MODULES: &[&str] = &[
     "dkvs_storage_node::cli::disk",
     "dkvs_storage_node::cli::run",
+    "dkvs_storage_node::handlers::list",
+    "dkvs_storage_node::handlers::outcome",
+    "dkvs_storage_node::handlers::stage",
     "dkvs_storage_node::metrics::serve",
-    "dkvs_storage_node::service",
-    "dkvs_storage_node::service::dump",
-    "dkvs_storage_node::service::list",
-    "dkvs_storage_node::service::stage",
-    "dkvs_storage_node::service::v2",
+    "dkvs_storage_node::protocol::dump",
+    "dkvs_storage_node::protocol::v1",
+    "dkvs_storage_node::protocol::v2",
     "dkvs_storage_node::store::disk::committer",
     "dkvs_storage_node::store::disk::directory",
-    "dkvs_storage_node::store::disk::log",
+    "dkvs_storage_node::store::disk::log::engine",
+    "dkvs_storage_node::store::disk::log::rows",
     "dkvs_storage_node::store::disk::thread",
     "dkvs_storage_node::udp",
     "dkvs_storage_node::udp::send",
@@ -44,7 +59,7 @@ use std::sync::Arc;
 
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
-use service::sessions::Issuer;
+use protocol::Issuer;
 use service::{Config, Service};
 use store::Store;
 use tokio::sync::watch;

@@ -16,10 +16,9 @@ use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
 use dkvs_common::wire::v2::{Kind, MAGIC, kind_of};
-use dkvs_storage_node::service::access::Access;
-use dkvs_storage_node::service::late::{LateDatagram, Mailbox};
-use dkvs_storage_node::service::sessions::Issuer;
-use dkvs_storage_node::service::{Config, Received, Response, Service};
+use dkvs_storage_node::maintenance::{Arrival, Maintenance};
+use dkvs_storage_node::protocol::{Access, Issuer, Received, Response};
+use dkvs_storage_node::service::{Config, Service};
 use dkvs_storage_node::store::disk::{
     Batch, Committer, Declaration, DiskStore, OpenError, Options,
 };
@@ -111,9 +110,9 @@ enum State {
 }
 
 struct Process {
-    service: Service,
+    service: Arc<Service>,
+    maintenance: Maintenance,
     access: Access,
-    mailbox: Arc<Mailbox>,
     committer: Option<Committer>,
     committing: Option<Batch>,
     /// The gateway at each address that has asked.
@@ -245,7 +244,7 @@ impl Server {
                 Some(disk) => disk.crash(process, harm),
                 None if harm == Harm::Amnesia => {}
                 None => {
-                    let kept = process.service.into_store();
+                    let kept = process.into_store();
                     let stranger = None;
                     self.state = State::Down { kept, stranger };
                 }
@@ -374,8 +373,19 @@ impl Server {
         Commit::Done
     }
 
-    /// What it has to say to what it was asked earlier, and to whom.
-    pub fn late_replies(&mut self) -> Vec<(usize, SocketAddrV4, Bytes)> {
+    /// When its background work is to go on; none if it has none, or stands still.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        match &self.state {
+            State::Up {
+                process,
+                is_paused: false,
+            } => Some(Moment::of(process.maintenance.poll_timeout()?)),
+            State::Up { .. } | State::Down { .. } => None,
+        }
+    }
+
+    /// Lets its background work go on, and returns what that sends, and to whom.
+    pub fn maintain(&mut self, now: Moment) -> Vec<(usize, SocketAddrV4, Bytes)> {
         let State::Up {
             process,
             is_paused: false,
@@ -383,22 +393,23 @@ impl Server {
         else {
             return Vec::new();
         };
-        let mut replies = Vec::new();
-        let gateways = &process.gateways;
-        process
-            .service
-            .send_late(&process.mailbox, &mut |peer, late| {
-                let datagram = match late {
-                    LateDatagram::V1(datagram) => datagram,
-                    LateDatagram::V2(datagram) => datagram.into(),
-                };
-                if let SocketAddr::V4(peer) = peer
-                    && let Some(gateway) = gateways.get(&peer)
-                {
-                    replies.push((*gateway, peer, datagram));
-                }
-            });
-        replies
+        let maintenance = &mut process.maintenance;
+        if maintenance
+            .poll_timeout()
+            .is_some_and(|due| due <= now.instant())
+        {
+            maintenance.handle_timeout(now.instant());
+        }
+        maintenance.handle(Arrival::Completions);
+        let mut sent = Vec::new();
+        while let Some(transmit) = maintenance.poll_transmit() {
+            if let SocketAddr::V4(peer) = transmit.peer
+                && let Some(gateway) = process.gateways.get(&peer)
+            {
+                sent.push((*gateway, peer, transmit.datagram));
+            }
+        }
+        sent
     }
 
     fn process(&mut self, store: Store, epoch: Option<u32>) -> Process {
@@ -416,9 +427,10 @@ impl Server {
                 Access::keyed(keys.clone(), issuer)
             }
         };
+        let service = Arc::new(Service::new(store, config));
         Process {
-            service: Service::new(store, config),
-            mailbox: Mailbox::new(|| {}),
+            maintenance: Maintenance::new(Arc::clone(&service), || {}),
+            service,
             committer: None,
             committing: None,
             gateways: BTreeMap::new(),
@@ -501,6 +513,13 @@ impl OnDisk {
 }
 
 impl Process {
+    /// Ends it, and leaves what it holds.
+    fn into_store(self) -> Store {
+        drop(self.maintenance);
+        let service = Arc::into_inner(self.service);
+        service.expect("nobody else has it").into_store()
+    }
+
     /// As a worker of the server does, datagram by datagram.
     fn answer(
         &mut self,
@@ -527,13 +546,14 @@ impl Process {
                 waited: now.since(inbound.arrived),
             };
             let send = &mut |reply: Vec<u8>| replies.push(reply.into());
+            let deferred = self.maintenance.deferred();
             self.service
-                .handle_v2(&received, &mut self.access, &self.mailbox, send);
+                .handle_v2(&received, &mut self.access, deferred, send);
         } else if let Response::Datagram(reply) = self.service.handle_v1(
             inbound.datagram.clone(),
             SocketAddr::V4(inbound.peer),
             clock.unix_ms(now),
-            &self.mailbox,
+            self.maintenance.deferred(),
         ) {
             replies.push(reply);
         }

@@ -13,9 +13,8 @@ use dkvs_common::quorum::read::Standing;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_storage_node::service::access::Access;
-use dkvs_storage_node::service::late::Mailbox;
-use dkvs_storage_node::service::{Config as ServiceConfig, Received, Service};
+use dkvs_storage_node::protocol::{Access, DeferredReplies, Received};
+use dkvs_storage_node::service::{Config as ServiceConfig, Service};
 use dkvs_storage_node::store::{MemoryStore, RecordStore as _, Store};
 
 const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
@@ -178,8 +177,8 @@ fn exchange(core: &mut Core<()>, service: &Service, now: Now) {
                 waited: Duration::ZERO,
             };
             let mut replies = Vec::new();
-            let mailbox = Mailbox::new(|| {});
-            service.handle_v2(&received, &mut Access::Open, &mailbox, &mut |reply| {
+            let deferred = DeferredReplies::new(|| {});
+            service.handle_v2(&received, &mut Access::Open, &deferred, &mut |reply| {
                 replies.push(reply);
             });
             for reply in replies {

@@ -49,9 +49,9 @@ impl Server {
         };
         let mut replies = Vec::new();
         let access = &mut Access::Open;
-        let mailbox = Mailbox::new(|| {});
+        let deferred = DeferredReplies::new(|| {});
         self.service
-            .handle_v2(&received, access, &mailbox, &mut |reply| {
+            .handle_v2(&received, access, &deferred, &mut |reply| {
                 replies.push(Bytes::from(reply));
             });
         replies.iter().map(|reply| self.refuse(reply)).collect()

@@ -1,20 +1,18 @@
-//! Blocks of long values, and the puts that store them: the answers to `stage` and `put staged`.
+//! Blocks of long values, and the puts that store them: the responses to `Stage` and `PutStaged`.
 
-use dkvs_common::model::{Refusal, ReplicaResponse};
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::{Refusal, ReplicaResponse};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
 
-use super::Service;
-use super::late::ReplyTo;
-use super::uploads::{
-    Block, BlockError, Progress, Shape, TakeError, UploadCounts, UploadId, Uploads,
-};
-use super::v2::put_reply;
+use super::caller::Responder;
+use super::outcome::put_response;
+use super::replica::Replica;
+use super::uploads::{Block, BlockError, Progress, Shape, TakeError, UploadId};
 use crate::store::{Packed, PutOutcome, RecordStore as _, resolve};
 
 /// A record whose value was sent in blocks.
@@ -25,12 +23,8 @@ pub(super) struct StagedRecord {
     pub(super) checksum: u32,
 }
 
-impl Service {
-    /// Counts of uploads since the start.
-    pub fn upload_counts(&self) -> UploadCounts {
-        self.uploads().counts()
-    }
-
+impl Replica {
+    /// Keeps a block of a value.
     pub(super) fn stage(
         &self,
         id: UploadId,
@@ -55,15 +49,14 @@ impl Service {
         }
     }
 
-    /// Stores the value of an upload. What the store holds is looked at before the upload is: a
+    /// Stores the value of an upload. Looks at what the store holds before it looks at the upload: a
     /// repeat finds its own record there, and the upload gone.
     pub(super) fn put_staged(
         &self,
         key: &Key,
         record: StagedRecord,
         id: UploadId,
-        now: Instant,
-        reply_to: ReplyTo<'_>,
+        responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         if record.value_bytes as usize > self.config.value_bytes_max {
             return Some(self.too_large());
@@ -81,9 +74,9 @@ impl Service {
         }
         if let Err(refused) = self.store.check_room_for(record.value_bytes as usize) {
             // The upload stays for another try.
-            return Some(put_reply(&self.counters, Err(refused)));
+            return Some(put_response(&self.counters, Err(refused)));
         }
-        let taken = self.uploads().take(id, record.value_bytes, now);
+        let taken = self.uploads().take(id, record.value_bytes);
         let value = match taken {
             Ok(value) => value,
             Err(TakeError::Incomplete) => return Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
@@ -105,39 +98,31 @@ impl Service {
         };
         self.pending_uploads().insert(id);
         let pending = Arc::clone(&self.pending_uploads);
-        let reply = self.put_record(key, &record, reply_to, move || {
+        let response = self.put(key, &record, responder, move || {
             pending
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&id);
         });
-        if reply.is_some() {
+        if response.is_some() {
             self.pending_uploads().remove(&id);
         }
-        reply
+        response
     }
 
     fn pending_uploads(&self) -> MutexGuard<'_, HashSet<UploadId>> {
         let pending = self.pending_uploads.lock();
         pending.unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// A panic while the table was locked leaves no upload with a block that did not arrive, and
-    /// the checksum tells the rest.
-    pub(super) fn uploads(&self) -> MutexGuard<'_, Uploads> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::Config;
-    use crate::service::access::Seal;
-    use crate::service::late::Mailbox;
+    use crate::config::Config;
+    use crate::handlers::uploads::UPLOADS_MAX;
     use crate::store::{ENTRY_OVERHEAD_BYTES, MemoryStore, Store};
     use bytes::Bytes;
-    use dkvs_common::wire::v2::message::RequestId;
     use std::net::SocketAddr;
 
     const SHAPE: Shape = Shape {
@@ -145,12 +130,12 @@ mod tests {
         block_bytes: 4,
     };
 
-    fn service(bytes_max: usize) -> Service {
+    fn replica(bytes_max: usize) -> Replica {
         let config = Config {
             value_bytes_max: 100,
             ..Config::new(1)
         };
-        Service::new(Store::Memory(MemoryStore::new(bytes_max)), config)
+        Replica::new(Store::Memory(MemoryStore::new(bytes_max)), config)
     }
 
     fn key() -> Key {
@@ -158,7 +143,7 @@ mod tests {
     }
 
     fn id(number: u64) -> UploadId {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4_000)).into();
         UploadId { peer, number }
     }
 
@@ -171,148 +156,141 @@ mod tests {
         Record::new(&key(), Tag { time, op: 1 }, content)
     }
 
-    fn put_staged(service: &Service, number: u64, staged: StagedRecord) -> ReplicaResponse {
-        let reply_to = ReplyTo {
-            mailbox: &Mailbox::new(|| {}),
-            peer: id(number).peer,
-            seal: &Seal::Checksum,
-            id: RequestId(1),
-            operation: 0,
-        };
-        let reply = service.put_staged(&key(), staged, id(number), Instant::now(), reply_to);
-        reply.unwrap()
+    fn put_staged(replica: &Replica, number: u64, staged: StagedRecord) -> ReplicaResponse {
+        let response = replica.put_staged(&key(), staged, id(number), || Box::new(drop));
+        response.unwrap()
     }
 
-    fn stage(service: &Service, number: u64, offset: u32, byte: u8) -> ReplicaResponse {
+    fn stage(replica: &Replica, number: u64, offset: u32, byte: u8) -> ReplicaResponse {
         let length = usize::min(4, 10 - offset as usize);
         let bytes = vec![byte; length].into();
-        service.stage(id(number), SHAPE, &Block { offset, bytes }, Instant::now())
+        replica.stage(id(number), SHAPE, &Block { offset, bytes }, Instant::now())
     }
 
-    fn stage_all(service: &Service, number: u64, byte: u8) {
+    fn stage_all(replica: &Replica, number: u64, byte: u8) {
         for offset in [8, 0, 4] {
             assert!(matches!(
-                stage(service, number, offset, byte),
+                stage(replica, number, offset, byte),
                 ReplicaResponse::Staged { .. }
             ));
         }
     }
 
-    fn put(service: &Service, number: u64, record: &Record) -> ReplicaResponse {
+    fn put(replica: &Replica, number: u64, record: &Record) -> ReplicaResponse {
         let staged = StagedRecord {
             tag: record.tag,
             content_type: ContentType::new("a/b").unwrap(),
             value_bytes: 10,
             checksum: record.checksum,
         };
-        put_staged(service, number, staged)
+        put_staged(replica, number, staged)
     }
 
-    fn store(service: &Service, record: &Record) {
-        let put = service.store.apply(&key(), record, || Box::new(drop));
+    fn store(replica: &Replica, record: &Record) {
+        let put = replica.store.apply(&key(), record, || Box::new(drop));
         put.unwrap().unwrap();
     }
 
-    fn held(service: &Service) -> Option<(Tag, Vec<u8>)> {
+    fn held(replica: &Replica) -> Option<(Tag, Vec<u8>)> {
         let held = |held: &Packed| (held.tag(), held.value().to_vec());
-        service.store.peek(&key(), held)
+        replica.store.peek(&key(), held)
     }
 
     #[test]
     fn an_upload_changes_nothing_until_its_put_and_is_gone_after_it() {
-        let service = service(usize::MAX);
+        let replica = replica(usize::MAX);
         assert_eq!(
-            stage(&service, 1, 4, b'v'),
+            stage(&replica, 1, 4, b'v'),
             ReplicaResponse::Staged {
                 base: 0,
                 bitmap: Bytes::from_static(&[2]),
             }
         );
-        stage_all(&service, 1, b'v');
-        assert_eq!(held(&service), None);
+        stage_all(&replica, 1, b'v');
+        assert_eq!(held(&replica), None);
         let record = record(5, b'v');
-        assert_eq!(put(&service, 1, &record), ReplicaResponse::Done);
-        assert_eq!(held(&service), Some((record.tag, vec![b'v'; 10])));
-        assert!(service.store.peek(&key(), Packed::is_sound).unwrap());
-        assert_eq!(service.uploads().bytes_reserved(), 0);
-        assert_eq!(service.upload_counts().completed, 1);
+        assert_eq!(put(&replica, 1, &record), ReplicaResponse::Done);
+        assert_eq!(held(&replica), Some((record.tag, vec![b'v'; 10])));
+        assert!(replica.store.peek(&key(), Packed::is_sound).unwrap());
+        assert_eq!(replica.uploads().bytes_reserved(), 0);
+        assert_eq!(replica.uploads().report().completed, 1);
     }
 
     #[test]
     fn a_put_staged_that_comes_again_is_done_again() {
-        let service = service(usize::MAX);
-        stage_all(&service, 1, b'v');
+        let replica = replica(usize::MAX);
+        stage_all(&replica, 1, b'v');
         let record = record(5, b'v');
         for _ in 0..2 {
-            assert_eq!(put(&service, 1, &record), ReplicaResponse::Done);
+            assert_eq!(put(&replica, 1, &record), ReplicaResponse::Done);
         }
-        assert_eq!(service.counters.puts.count(), 1);
+        assert_eq!(replica.counters.puts.count(), 1);
     }
 
     #[test]
     fn an_upload_that_has_not_all_arrived_is_absent_and_can_go_on() {
-        let service = service(usize::MAX);
+        let replica = replica(usize::MAX);
         let record = record(5, b'v');
         let absent = ReplicaResponse::Absent { tag: Tag::ZERO };
-        assert_eq!(put(&service, 1, &record), absent);
-        stage(&service, 1, 0, b'v');
-        stage(&service, 1, 8, b'v');
-        assert_eq!(put(&service, 1, &record), absent);
-        stage(&service, 1, 4, b'v');
-        assert_eq!(put(&service, 1, &record), ReplicaResponse::Done);
+        assert_eq!(put(&replica, 1, &record), absent);
+        stage(&replica, 1, 0, b'v');
+        stage(&replica, 1, 8, b'v');
+        assert_eq!(put(&replica, 1, &record), absent);
+        stage(&replica, 1, 4, b'v');
+        assert_eq!(put(&replica, 1, &record), ReplicaResponse::Done);
     }
 
     #[test]
     fn an_older_record_is_superseded_whether_its_upload_is_there_or_not() {
-        let service = service(usize::MAX);
-        store(&service, &record(9, b'n'));
-        stage_all(&service, 1, b'v');
+        let replica = replica(usize::MAX);
+        store(&replica, &record(9, b'n'));
+        stage_all(&replica, 1, b'v');
         let tag = Tag { time: 9, op: 1 };
         for _ in 0..2 {
-            let reply = put(&service, 1, &record(5, b'v'));
-            assert_eq!(reply, ReplicaResponse::Superseded { tag });
-            assert_eq!(service.uploads().bytes_reserved(), 0);
+            let response = put(&replica, 1, &record(5, b'v'));
+            assert_eq!(response, ReplicaResponse::Superseded { tag });
+            assert_eq!(replica.uploads().bytes_reserved(), 0);
         }
-        assert_eq!(held(&service), Some((tag, vec![b'n'; 10])));
+        assert_eq!(held(&replica), Some((tag, vec![b'n'; 10])));
     }
 
     #[test]
     fn another_record_under_the_tag_of_one_is_superseded_by_it() {
-        let service = service(usize::MAX);
-        store(&service, &record(5, b'n'));
-        stage_all(&service, 1, b'v');
+        let replica = replica(usize::MAX);
+        store(&replica, &record(5, b'n'));
+        stage_all(&replica, 1, b'v');
         let tag = Tag { time: 5, op: 1 };
-        let reply = put(&service, 1, &record(5, b'v'));
-        assert_eq!(reply, ReplicaResponse::Superseded { tag });
-        assert_eq!(held(&service), Some((tag, vec![b'n'; 10])));
+        let response = put(&replica, 1, &record(5, b'v'));
+        assert_eq!(response, ReplicaResponse::Superseded { tag });
+        assert_eq!(held(&replica), Some((tag, vec![b'n'; 10])));
     }
 
     #[test]
     fn a_value_that_is_not_what_the_put_says_is_corrupt_and_not_stored() {
-        let service = service(usize::MAX);
-        stage_all(&service, 1, b'x');
+        let replica = replica(usize::MAX);
+        stage_all(&replica, 1, b'x');
         assert_eq!(
-            put(&service, 1, &record(5, b'v')),
+            put(&replica, 1, &record(5, b'v')),
             ReplicaResponse::Refused(Refusal::Corrupt)
         );
-        assert_eq!(service.counters.damaged.count(), 1);
+        assert_eq!(replica.counters.damaged.count(), 1);
         let other_length = Shape {
             value_bytes: 4,
             ..SHAPE
         };
         let bytes = vec![b'v'; 4].into();
         let block = Block { offset: 0, bytes };
-        let reply = service.stage(id(2), other_length, &block, Instant::now());
-        assert!(matches!(reply, ReplicaResponse::Staged { base: 1, .. }));
+        let response = replica.stage(id(2), other_length, &block, Instant::now());
+        assert!(matches!(response, ReplicaResponse::Staged { base: 1, .. }));
         assert_eq!(
-            put(&service, 2, &record(5, b'v')),
+            put(&replica, 2, &record(5, b'v')),
             ReplicaResponse::Refused(Refusal::Corrupt)
         );
         assert_eq!(
-            stage(&service, 2, 4, b'v'),
+            stage(&replica, 2, 4, b'v'),
             ReplicaResponse::Refused(Refusal::Corrupt)
         );
-        assert_eq!(held(&service), None);
+        assert_eq!(held(&replica), None);
     }
 
     #[test]
@@ -322,32 +300,32 @@ mod tests {
             upload_bytes_max: 0,
             ..Config::new(1)
         };
-        let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
+        let replica = Replica::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
         assert!(matches!(
-            stage(&service, 1, 0, b'v'),
+            stage(&replica, 1, 0, b'v'),
             ReplicaResponse::Staged { .. }
         ));
         assert_eq!(
-            stage(&service, 2, 0, b'v'),
+            stage(&replica, 2, 0, b'v'),
             ReplicaResponse::Refused(Refusal::Busy)
         );
-        stage_all(&service, 1, b'v');
-        assert_eq!(put(&service, 1, &record(5, b'v')), ReplicaResponse::Done);
+        stage_all(&replica, 1, b'v');
+        assert_eq!(put(&replica, 1, &record(5, b'v')), ReplicaResponse::Done);
         assert!(matches!(
-            stage(&service, 2, 0, b'v'),
+            stage(&replica, 2, 0, b'v'),
             ReplicaResponse::Staged { .. }
         ));
     }
 
     #[test]
     fn what_has_no_room_is_refused_with_its_reason() {
-        let service = service(ENTRY_OVERHEAD_BYTES + 30);
-        stage_all(&service, 1, b'v');
+        let replica = replica(ENTRY_OVERHEAD_BYTES + 30);
+        stage_all(&replica, 1, b'v');
         assert_eq!(
-            put(&service, 1, &record(5, b'v')),
+            put(&replica, 1, &record(5, b'v')),
             ReplicaResponse::Refused(Refusal::Full)
         );
-        assert_eq!(service.uploads().bytes_reserved(), 0);
+        assert_eq!(replica.uploads().bytes_reserved(), 0);
         let value_bytes_max = 100;
         let longer = Shape {
             value_bytes: 101,
@@ -355,9 +333,9 @@ mod tests {
         };
         let bytes = vec![b'v'; 4].into();
         let block = Block { offset: 0, bytes };
-        let reply = service.stage(id(1), longer, &block, Instant::now());
+        let response = replica.stage(id(1), longer, &block, Instant::now());
         assert_eq!(
-            reply,
+            response,
             ReplicaResponse::Refused(Refusal::TooLarge { value_bytes_max })
         );
         let staged = StagedRecord {
@@ -366,14 +344,14 @@ mod tests {
             value_bytes: 101,
             checksum: 0,
         };
-        let reply = put_staged(&service, 1, staged);
+        let response = put_staged(&replica, 1, staged);
         assert_eq!(
-            reply,
+            response,
             ReplicaResponse::Refused(Refusal::TooLarge { value_bytes_max })
         );
         let begun = (2..).take_while(|number| {
-            stage(&service, *number, 0, b'v') != ReplicaResponse::Refused(Refusal::Busy)
+            stage(&replica, *number, 0, b'v') != ReplicaResponse::Refused(Refusal::Busy)
         });
-        assert_eq!(begun.count(), crate::service::uploads::UPLOADS_MAX / 2);
+        assert_eq!(begun.count(), UPLOADS_MAX / 2);
     }
 }

@@ -1,59 +1,63 @@
-//! Pages of keys in ring order: the answer to `list`.
+//! Pages of keys in ring order: the response to `List`.
 
-use dkvs_common::model::{Refusal, ReplicaResponse};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
-use dkvs_common::model::{EntryKind, PageEntry};
+use dkvs_common::model::{EntryKind, PageEntry, Refusal, ReplicaResponse};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::reply::PAGE_ENTRY_BYTES;
 
-use super::Service;
+use super::caller::ResponseRoom;
+use super::replica::Replica;
 use crate::store::{Packed, RecordStore as _};
 
 /// Most records that one page looks at.
 const RECORDS_PER_PAGE_MAX: usize = 4_096;
 
-impl Service {
+impl Replica {
     /// A page of at most `keys_max` keys that begin with `prefix`, from the first that stands at
-    /// `start` or later; their entries come to at most `page_bytes_max` bytes.
+    /// `start` or later; their entries come to no more bytes than there is room for.
     ///
-    /// A page that has looked at enough records ends with the last of them that can be told,
-    /// whether it has the prefix or not, for the next page to begin there. A key that is too long
-    /// for a page of its own is left out, since nobody could ask for what follows it, and the page
-    /// says that it was. After too
-    /// many of those without a single key to tell, the page has no end that could be told, and the
-    /// answer is `internal`.
+    /// A page that has looked at enough records ends with the last of them that fits, whether it has
+    /// the prefix or not, for the next page to begin there. A key that is too long for a page of its
+    /// own is left out, since nobody could ask for what follows it, and the page says so. After too
+    /// many of those without a single key that fits, the page has no end, and the response is
+    /// `internal`.
     pub(super) fn list(
         &self,
         (from, after): (Position, Option<&Key>),
         prefix: &[u8],
         keys_max: usize,
-        page_bytes_max: usize,
+        room: ResponseRoom,
     ) -> ReplicaResponse {
+        let ResponseRoom {
+            page_bytes,
+            page_entry_bytes,
+            ..
+        } = room;
+        let entry_bytes = |held: &Packed| page_entry_bytes + held.key().len();
         let mut page = Page {
             entries: Vec::new(),
-            room: page_bytes_max,
+            room: page_bytes,
             passed_over: Vec::new(),
             passed_over_tag: Tag::ZERO,
         };
         let (mut more, mut looked_at, mut left_out) = (false, 0, 0);
         self.store.scan(from, after, |held| {
             let has_prefix = held.key().starts_with(prefix);
-            let is_too_long = has_prefix && entry_bytes(held) > page_bytes_max;
-            let is_told = has_prefix && !is_too_long;
+            let is_too_long = has_prefix && entry_bytes(held) > page_bytes;
+            let is_listed = has_prefix && !is_too_long;
             let is_past_the_end = page.entries.len() == keys_max || entry_bytes(held) > page.room;
-            if looked_at == RECORDS_PER_PAGE_MAX || (is_told && is_past_the_end) {
+            if looked_at == RECORDS_PER_PAGE_MAX || (is_listed && is_past_the_end) {
                 more = true;
                 return ControlFlow::Break(());
             }
             looked_at += 1;
             left_out += u64::from(is_too_long);
-            match is_told {
-                true => page.tell(held),
-                false => page.pass_over(held),
+            match is_listed {
+                true => page.add(held, entry_bytes(held)),
+                false => page.pass_over(held, entry_bytes(held)),
             }
             ControlFlow::Continue(())
         });
@@ -81,24 +85,24 @@ struct Page {
     entries: Vec<PageEntry>,
     /// What is left of the page, in bytes.
     room: usize,
-    /// The last key after the last entry that can be told; no bytes if there is none.
+    /// The last key after the last entry that fits; no bytes if there is none.
     passed_over: Vec<u8>,
     passed_over_tag: Tag,
 }
 
 impl Page {
-    fn tell(&mut self, held: &Packed) {
+    fn add(&mut self, held: &Packed, entry_bytes: usize) {
         let kind = match held.is_tombstone() {
             true => EntryKind::Tombstone,
             false => EntryKind::Value,
         };
-        self.room -= entry_bytes(held);
+        self.room -= entry_bytes;
         self.passed_over.clear();
         self.push(Bytes::copy_from_slice(held.key()), held.tag(), kind);
     }
 
-    fn pass_over(&mut self, held: &Packed) {
-        if entry_bytes(held) <= self.room {
+    fn pass_over(&mut self, held: &Packed, entry_bytes: usize) {
+        if entry_bytes <= self.room {
             self.passed_over.clear();
             self.passed_over.extend_from_slice(held.key());
             self.passed_over_tag = held.tag();
@@ -119,38 +123,43 @@ impl Page {
     }
 }
 
-fn entry_bytes(held: &Packed) -> usize {
-    PAGE_ENTRY_BYTES + held.key().len()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::Config;
+    use crate::config::Config;
     use crate::store::{MemoryStore, Store};
     use dkvs_common::record::{Content, Record};
 
+    const PAGE_ENTRY_BYTES: usize = 19;
     const TAG: Tag = Tag { time: 1, op: 2 };
     const START: Position = Position([0; 20]);
 
-    fn service(keys: impl IntoIterator<Item = String>) -> Service {
-        let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), Config::new(1));
+    fn replica(keys: impl IntoIterator<Item = String>) -> Replica {
+        let replica = Replica::new(Store::Memory(MemoryStore::new(usize::MAX)), Config::new(1));
         for key in keys {
             let key = Key::new(key).unwrap();
             let record = Record::new(&key, TAG, Content::Tombstone);
-            let put = service.store().apply(&key, &record, || Box::new(drop));
+            let put = replica.store.apply(&key, &record, || Box::new(drop));
             put.unwrap().unwrap();
         }
-        service
+        replica
     }
 
     fn numbers(count: usize) -> Vec<String> {
         (0..count).map(|number| format!("{number:04}")).collect()
     }
 
+    fn room(page_bytes: usize) -> ResponseRoom {
+        ResponseRoom {
+            value_bytes: 0,
+            page_bytes,
+            page_entry_bytes: PAGE_ENTRY_BYTES,
+        }
+    }
+
     /// How many keys a page has, and whether there are more.
-    fn page(service: &Service, keys_max: usize, page_bytes_max: usize) -> (usize, bool) {
-        match service.list((START, None), b"", keys_max, page_bytes_max) {
+    fn page(replica: &Replica, keys_max: usize, page_bytes_max: usize) -> (usize, bool) {
+        match replica.list((START, None), b"", keys_max, room(page_bytes_max)) {
             ReplicaResponse::Page { more, entries, .. } => (entries.len(), more),
             reply => panic!("{reply:?}"),
         }
@@ -158,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_page_says_whether_keys_with_the_prefix_were_too_long_for_it() {
-        let service = service(["a".into(), "a".repeat(80), "b".into(), "b".repeat(90)]);
+        let replica = replica(["a".into(), "a".repeat(80), "b".into(), "b".repeat(90)]);
         for (prefix, longest, expected) in [
             ("", 90, false),
             ("", 89, true),
@@ -173,11 +182,11 @@ mod tests {
                 false => page_bytes_max,
             };
             let mut after: Option<Key> = None;
-            let mut told = false;
+            let mut is_any_left_out = false;
             loop {
                 let from = after.as_ref().map_or(START, Position::of_key);
                 let start = (from, after.as_ref());
-                let page = service.list(start, prefix.as_bytes(), 9, page_bytes_max);
+                let page = replica.list(start, prefix.as_bytes(), 9, room(page_bytes_max));
                 let ReplicaResponse::Page {
                     more,
                     is_left_out,
@@ -187,19 +196,19 @@ mod tests {
                 else {
                     panic!("{page:?}");
                 };
-                told |= is_left_out;
+                is_any_left_out |= is_left_out;
                 after = entries.last().map(|entry| entry.key.clone()).or(after);
                 if !more {
                     break;
                 }
             }
-            assert_eq!(told, expected, "{prefix} {longest}");
+            assert_eq!(is_any_left_out, expected, "{prefix} {longest}");
         }
     }
 
     #[test]
     fn a_page_ends_at_its_keys_or_its_bytes_and_tells_whether_there_are_more() {
-        let service = service(numbers(10));
+        let replica = replica(numbers(10));
         let entry = PAGE_ENTRY_BYTES + 4;
         for (keys_max, page_bytes_max, expected) in [
             (0, 1_000, (0, true)),
@@ -211,21 +220,21 @@ mod tests {
             (10, 10 * entry - 1, (9, true)),
             (10, entry, (1, true)),
         ] {
-            assert_eq!(page(&service, keys_max, page_bytes_max), expected);
+            assert_eq!(page(&replica, keys_max, page_bytes_max), expected);
         }
-        assert_eq!(page(&self::service([]), 0, 1_000), (0, false));
+        assert_eq!(page(&self::replica([]), 0, 1_000), (0, false));
     }
 
     #[test]
     fn a_key_too_long_for_a_page_is_left_out_and_ends_nothing() {
         let short = numbers(100);
         let long = short.iter().map(|number| number.repeat(20));
-        let service = service(short.iter().cloned().chain(long));
+        let replica = replica(short.iter().cloned().chain(long));
         let (mut after, mut listed): (Option<Key>, usize) = (None, 0);
         loop {
             let from = after.as_ref().map_or(START, Position::of_key);
             let start = (from, after.as_ref());
-            let reply = service.list(start, b"", 7, PAGE_ENTRY_BYTES + 79);
+            let reply = replica.list(start, b"", 7, room(PAGE_ENTRY_BYTES + 79));
             let ReplicaResponse::Page { more, entries, .. } = reply else {
                 panic!("{reply:?}");
             };
@@ -239,18 +248,18 @@ mod tests {
         }
         assert_eq!(listed, 100);
         // Those between two pages are met twice.
-        assert!(service.counters.list_keys_left_out.count() >= 100);
-        let service = self::service(["k".repeat(80)]);
-        assert_eq!(page(&service, 9, PAGE_ENTRY_BYTES + 80), (1, false));
-        assert_eq!(page(&service, 9, PAGE_ENTRY_BYTES + 79), (0, false));
+        assert!(replica.counters.list_keys_left_out.count() >= 100);
+        let replica = self::replica(["k".repeat(80)]);
+        assert_eq!(page(&replica, 9, PAGE_ENTRY_BYTES + 80), (1, false));
+        assert_eq!(page(&replica, 9, PAGE_ENTRY_BYTES + 79), (0, false));
     }
 
     #[test]
     fn a_page_of_nothing_but_keys_too_long_ends_after_its_bounded_work() {
-        let all = service(numbers(RECORDS_PER_PAGE_MAX));
+        let all = replica(numbers(RECORDS_PER_PAGE_MAX));
         assert_eq!(page(&all, 10, PAGE_ENTRY_BYTES + 3), (0, false));
-        let one_more = service(numbers(RECORDS_PER_PAGE_MAX + 1));
-        let reply = one_more.list((START, None), b"", 10, PAGE_ENTRY_BYTES + 3);
+        let one_more = replica(numbers(RECORDS_PER_PAGE_MAX + 1));
+        let reply = one_more.list((START, None), b"", 10, room(PAGE_ENTRY_BYTES + 3));
         assert_eq!(reply, ReplicaResponse::Refused(Refusal::Internal));
         let left_out = one_more.counters.list_keys_left_out.count();
         assert_eq!(left_out, RECORDS_PER_PAGE_MAX as u64);
@@ -260,11 +269,11 @@ mod tests {
     fn keys_with_a_prefix_are_all_told_and_a_page_looks_at_so_many_records_at_most() {
         let rare = (0..50).map(|number| format!("rare/{number}"));
         let common = (0..3 * RECORDS_PER_PAGE_MAX).map(|number| format!("common/{number}"));
-        let service = service(rare.chain(common));
+        let replica = replica(rare.chain(common));
         let (mut after, mut told, mut pages): (Option<Key>, Vec<Key>, _) = (None, Vec::new(), 0);
         loop {
             let from = after.as_ref().map_or(START, Position::of_key);
-            let reply = service.list((from, after.as_ref()), b"rare/", 40, 1_000);
+            let reply = replica.list((from, after.as_ref()), b"rare/", 40, room(1_000));
             let ReplicaResponse::Page { more, entries, .. } = reply else {
                 panic!("{reply:?}");
             };

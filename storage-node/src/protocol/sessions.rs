@@ -85,9 +85,9 @@ struct Session {
     window: ReplayWindow,
 }
 
-/// Why a datagram that proves is not taken all the same.
+/// Why an authentic datagram is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum Rejection {
     /// Its session is another's, or older than what is remembered.
     Session,
     /// It came before, or is too late to tell.
@@ -120,7 +120,7 @@ impl Sessions {
         client: SocketAddrV4,
         id: u64,
         sequence: u64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         self.looks += 1;
         let Some(peer) = self.peers.get_mut(&client) else {
             let session = self.begin(client, id, sequence, self.forgotten)?;
@@ -133,7 +133,7 @@ impl Sessions {
             if session.id == id {
                 peer.last_look = self.looks;
                 let is_new = session.window.take(sequence);
-                return is_new.then_some(()).ok_or(Refusal::Replayed);
+                return is_new.then_some(()).ok_or(Rejection::Replayed);
             }
         }
         let older = peer.current.serial;
@@ -153,12 +153,12 @@ impl Sessions {
         id: u64,
         sequence: u64,
         older: u64,
-    ) -> Result<Session, Refusal> {
+    ) -> Result<Session, Rejection> {
         let serial = self.issuer.serial(id, client);
         let serial = serial.filter(|serial| *serial > older);
         Ok(Session {
             id,
-            serial: serial.ok_or(Refusal::Session)?,
+            serial: serial.ok_or(Rejection::Session)?,
             window: ReplayWindow::new(sequence),
         })
     }
@@ -223,23 +223,23 @@ mod tests {
             assert_eq!(sessions.take(client(1), id, sequence), Ok(()));
             assert_eq!(
                 sessions.take(client(1), id, sequence),
-                Err(Refusal::Replayed)
+                Err(Rejection::Replayed)
             );
         }
-        assert_eq!(sessions.take(client(1), id, 7), Err(Refusal::Replayed));
+        assert_eq!(sessions.take(client(1), id, 7), Err(Rejection::Replayed));
     }
 
     #[test]
     fn a_session_of_another_address_or_server_is_refused_and_leaves_nothing() {
         let mut ours = sessions(2);
         let id = ours.issue(client(1));
-        assert_eq!(ours.take(client(2), id, 1), Err(Refusal::Session));
-        assert_eq!(ours.take(client(1), id ^ 1, 1), Err(Refusal::Session));
-        assert_eq!(ours.take(client(1), 0, 1), Err(Refusal::Session));
+        assert_eq!(ours.take(client(2), id, 1), Err(Rejection::Session));
+        assert_eq!(ours.take(client(1), id ^ 1, 1), Err(Rejection::Session));
+        assert_eq!(ours.take(client(1), 0, 1), Err(Rejection::Session));
         let secret = SessionSecret::new(&[2; 32]);
         let mut restarted = Sessions::of_size(Arc::new(Issuer::new(secret)), 2);
         restarted.issue(client(1));
-        assert_eq!(restarted.take(client(1), id, 1), Err(Refusal::Session));
+        assert_eq!(restarted.take(client(1), id, 1), Err(Rejection::Session));
         assert_eq!((ours.len(), restarted.len()), (0, 0));
     }
 
@@ -249,14 +249,20 @@ mod tests {
         let ids: Vec<u64> = (0..4).map(|_| sessions.issue(client(1))).collect();
         assert_eq!(sessions.take(client(1), ids[0], 1), Ok(()));
         assert_eq!(sessions.take(client(1), ids[1], 1), Ok(()));
-        assert_eq!(sessions.take(client(1), ids[0], 1), Err(Refusal::Replayed));
+        assert_eq!(
+            sessions.take(client(1), ids[0], 1),
+            Err(Rejection::Replayed)
+        );
         assert_eq!(sessions.take(client(1), ids[0], 2), Ok(()));
         assert_eq!(sessions.take(client(1), ids[3], 1), Ok(()));
-        assert_eq!(sessions.take(client(1), ids[1], 1), Err(Refusal::Replayed));
+        assert_eq!(
+            sessions.take(client(1), ids[1], 1),
+            Err(Rejection::Replayed)
+        );
         assert_eq!(sessions.take(client(1), ids[1], 2), Ok(()));
         // The third was never used, and the fourth is.
-        assert_eq!(sessions.take(client(1), ids[2], 1), Err(Refusal::Session));
-        assert_eq!(sessions.take(client(1), ids[0], 3), Err(Refusal::Session));
+        assert_eq!(sessions.take(client(1), ids[2], 1), Err(Rejection::Session));
+        assert_eq!(sessions.take(client(1), ids[0], 3), Err(Rejection::Session));
     }
 
     #[test]
@@ -272,9 +278,9 @@ mod tests {
         assert_eq!(ask(&mut sessions, 3, 1), Ok(()), "the second makes room");
         assert_eq!(sessions.len(), 2);
         for sequence in [1, 2] {
-            assert_eq!(ask(&mut sessions, 2, sequence), Err(Refusal::Session));
+            assert_eq!(ask(&mut sessions, 2, sequence), Err(Rejection::Session));
         }
-        assert_eq!(ask(&mut sessions, 0, 1), Err(Refusal::Session), "as old");
+        assert_eq!(ask(&mut sessions, 0, 1), Err(Rejection::Session), "as old");
         assert_eq!(ask(&mut sessions, 1, 3), Ok(()), "old, and in the table");
         let again = sessions.issue(client(2));
         assert_eq!(sessions.take(client(2), again, 1), Ok(()));

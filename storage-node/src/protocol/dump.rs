@@ -1,15 +1,15 @@
-//! A dump of DKVS/1, a step at a time: the pairs are counted first, since the count comes first, and
-//! then told. Between two steps anything else may be answered.
+//! A dump of DKVS/1, a step at a time: the pairs are counted first, since their count comes first, and
+//! then sent. Between two steps anything else may be answered.
 //!
-//! A dump holds a datagram, and what [`CountedScan`] notes of changes. It tells exactly as many pairs as it
-//! announced, unless there are more changes than can be noted, or a record turns out to be damaged.
+//! A dump holds a datagram, and what [`CountedScan`] notes of changes. It sends exactly as many pairs
+//! as it announced, unless there are more changes than can be noted, or a record is damaged.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use dkvs_common::wire::v1::{DumpBuilder, is_in_dumps};
 
-use super::Service;
+use crate::service::Service;
 use crate::store::{CountedScan, Packed, PageEnd, PageLimits};
 
 /// How much one step looks at, so that what else arrives does not wait for long.
@@ -27,8 +27,8 @@ pub struct Dump {
 
 enum Stage {
     Counting,
-    Telling(DumpBuilder),
-    PutResult,
+    Sending(DumpBuilder),
+    Done,
 }
 
 /// What comes next of a dump.
@@ -46,23 +46,23 @@ impl Dump {
     /// The memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
         let datagram = match &self.stage {
-            Stage::Telling(builder) => builder.bytes(),
-            Stage::Counting | Stage::PutResult => 0,
+            Stage::Sending(builder) => builder.bytes(),
+            Stage::Counting | Stage::Done => 0,
         };
         self.scan.noted_bytes() + datagram
     }
 }
 
-/// What a get by DKVS/1 would tell, as far as a datagram holds it; but whether it is damaged is looked
-/// at only once it is told.
-fn picks(held: &Packed) -> bool {
+/// Whether a get by DKVS/1 would return the record, as far as a datagram holds it. Whether it is damaged
+/// is looked at only when it is sent.
+fn is_dumped(held: &Packed) -> bool {
     !held.is_tombstone() && !held.is_quarantined() && is_in_dumps(held.key(), held.value())
 }
 
 impl Service {
     /// Begins a dump, unless one is under way.
-    pub(super) fn dump(&self) -> Option<Dump> {
-        let Some(scan) = self.store.begin_counted_scan(picks) else {
+    pub(super) fn begin_dump(&self) -> Option<Dump> {
+        let Some(scan) = self.replica.store.begin_counted_scan(is_dumped) else {
             self.counters.dumps_dropped.add(1);
             tracing::warn!("a dump was asked for and dropped: another is under way");
             return None;
@@ -77,45 +77,51 @@ impl Service {
 
     /// Takes the next step of a dump of this service.
     pub fn step(&self, dump: &mut Dump) -> DumpStep {
-        match std::mem::replace(&mut dump.stage, Stage::PutResult) {
+        match std::mem::replace(&mut dump.stage, Stage::Done) {
             Stage::Counting => {
-                dump.stage = self.count(dump);
+                dump.stage = self.count_page(dump);
                 DumpStep::Pause
             }
-            Stage::Telling(datagram) => self.tell(dump, datagram),
-            Stage::PutResult => DumpStep::End,
+            Stage::Sending(datagram) => self.send_page(dump, datagram),
+            Stage::Done => DumpStep::End,
         }
     }
 
-    fn count(&self, dump: &mut Dump) -> Stage {
+    fn count_page(&self, dump: &mut Dump) -> Stage {
         let mut left_out = 0;
-        let end = self.store.count_page(&mut dump.scan, dump.limits, |held| {
-            left_out += u64::from(!held.is_tombstone());
-        });
+        let end = self
+            .replica
+            .store
+            .count_page(&mut dump.scan, dump.limits, |held| {
+                left_out += u64::from(!held.is_tombstone());
+            });
         self.counters.dump_pairs_left_out.add(left_out);
         match end {
-            PageEnd::Done => Stage::Telling(DumpBuilder::first(dump.scan.counted())),
+            PageEnd::Done => Stage::Sending(DumpBuilder::first(dump.scan.counted())),
             _ => Stage::Counting,
         }
     }
 
-    fn tell(&self, dump: &mut Dump, mut datagram: DumpBuilder) -> DumpStep {
-        let end = self.store.show_page(&mut dump.scan, dump.limits, |held| {
-            if !held.is_sound() {
-                self.counters.damaged.add(1);
-                return ControlFlow::Continue(());
-            }
-            match datagram.push(held.key(), held.value()) {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            }
-        });
+    fn send_page(&self, dump: &mut Dump, mut datagram: DumpBuilder) -> DumpStep {
+        let end = self
+            .replica
+            .store
+            .show_page(&mut dump.scan, dump.limits, |held| {
+                if !held.is_sound() {
+                    self.counters.damaged.add(1);
+                    return ControlFlow::Continue(());
+                }
+                match datagram.push(held.key(), held.value()) {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            });
         match end {
             PageEnd::Full => {
-                dump.stage = Stage::Telling(datagram);
+                dump.stage = Stage::Sending(datagram);
                 return DumpStep::Pause;
             }
-            PageEnd::NotTaken => dump.stage = Stage::Telling(DumpBuilder::further()),
+            PageEnd::NotTaken => dump.stage = Stage::Sending(DumpBuilder::further()),
             PageEnd::Done => {}
             PageEnd::Lost => {
                 self.counters.dumps_cut_short.add(1);
@@ -131,7 +137,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::tests::{replies, service};
+    use crate::protocol::tests::v1::{replies, service};
     use crate::store::{NOTED_BYTES_MAX, RecordStore as _};
     use dkvs_common::kv::{Key, Value};
     use dkvs_common::record::{Content, ContentType, Record};
@@ -193,7 +199,7 @@ mod tests {
     #[test]
     fn one_dump_is_under_way_at_a_time_and_the_next_begins_when_it_has_gone() {
         let service = service(usize::MAX);
-        let dump = service.dump();
+        let dump = service.begin_dump();
         assert_eq!(replies(&service, ""), [""; 0]);
         assert_eq!(service.counters.dumps_dropped.count(), 1);
         drop(dump);
@@ -214,7 +220,7 @@ mod tests {
             put(&service, number.to_string().as_bytes(), 1, Some(&value));
         }
         assert!(service.store().bytes() > 64 << 20);
-        let mut dump = service.dump().unwrap();
+        let mut dump = service.begin_dump().unwrap();
         let (mut datagrams, mut most, mut steps) = (Vec::new(), 0, 0);
         loop {
             let step = service.step(&mut dump);
@@ -247,7 +253,7 @@ mod tests {
     fn too_many_changes_cut_it_short_between_lines() {
         let service = service(usize::MAX);
         put(&service, b"k", 1, Some(b"v"));
-        let mut dump = service.dump().unwrap();
+        let mut dump = service.begin_dump().unwrap();
         assert_eq!(service.step(&mut dump), DumpStep::Pause);
         let value = vec![b'v'; 30_000];
         for number in 0..=NOTED_BYTES_MAX / 30_000 {
@@ -258,7 +264,7 @@ mod tests {
         assert!(dump.bytes() < 1 << 20);
         drop(dump);
 
-        let mut dump = service.dump().unwrap();
+        let mut dump = service.begin_dump().unwrap();
         while matches!(dump.stage, Stage::Counting) {
             assert_eq!(service.step(&mut dump), DumpStep::Pause);
         }
@@ -302,7 +308,7 @@ mod tests {
             for (time, each) in script.by_ref().take(before) {
                 change(time, each);
             }
-            let mut dump = service.dump().unwrap();
+            let mut dump = service.begin_dump().unwrap();
             dump.limits = PageLimits { records: 3, bytes: 1 << 20 };
             let mut datagrams = Vec::new();
             loop {

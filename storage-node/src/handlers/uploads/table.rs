@@ -12,63 +12,37 @@
 //! what it holds then is no more than what is free then. One peer alone gets half; and however
 //! many peers take all they can, something is left for the next.
 //!
-//! No sockets, no clock: peers and times are arguments.
+//! No sockets, no clock: peers and times are arguments. An upload that was idle for too long is
+//! dropped by [`Uploads::expire`] and by nothing else.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkvs_common::wire::v2::reply::BITMAP_BYTES_MAX;
 use thiserror::Error;
 
+use super::upload::{Block, Progress, Shape, Upload};
+use crate::peer::Peer;
+use crate::statistics::UploadReport;
+
 /// An upload without a new block for so long is dropped.
-pub(super) const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(10);
+pub(in crate::handlers) const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// Most uploads at a time.
-pub(super) const UPLOADS_MAX: usize = 1_024;
+pub(in crate::handlers) const UPLOADS_MAX: usize = 1_024;
 
 /// Which upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct UploadId {
+pub(in crate::handlers) struct UploadId {
     /// Whose it is: no peer can touch another's.
-    pub(super) peer: SocketAddr,
+    pub(in crate::handlers) peer: Peer,
     /// The number that the peer gave it.
-    pub(super) number: u64,
-}
-
-/// How a value is cut into blocks: all of one length, the last as long as what is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shape {
-    /// The value's length.
-    pub(super) value_bytes: u32,
-    /// The length of every block but the last.
-    pub(super) block_bytes: u16,
-}
-
-/// A block of a value.
-#[derive(Debug, Clone)]
-pub(super) struct Block {
-    /// Where in the value it lies.
-    pub(super) offset: u32,
-    /// The bytes.
-    pub(super) bytes: Bytes,
-}
-
-/// What has arrived of an upload, as [`ReplicaResponse::Staged`] tells it.
-///
-/// [`ReplicaResponse::Staged`]: dkvs_common::model::ReplicaResponse::Staged
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Progress {
-    /// Every block before this one has arrived.
-    pub(super) base: u32,
-    /// Which of those from `base` on have.
-    pub(super) bitmap: Vec<u8>,
+    pub(in crate::handlers) number: u64,
 }
 
 /// Why a block is not taken. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(super) enum BlockError {
+pub(in crate::handlers) enum BlockError {
     #[error("the value would be longer than the server takes")]
     TooLarge,
     #[error("the block does not lie in its value as it says, or as the upload's first block said")]
@@ -79,36 +53,23 @@ pub(super) enum BlockError {
 
 /// Why an upload's value is not given out. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(super) enum TakeError {
+pub(in crate::handlers) enum TakeError {
     #[error("there is no such upload, or not all of it has arrived")]
     Incomplete,
     #[error("the upload is of a value of another length")]
     Contradiction,
 }
 
-/// Counts since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UploadCounts {
-    /// Uploads of which a first block was taken.
-    pub begun: u64,
-    /// Uploads whose whole value a put took.
-    pub completed: u64,
-    /// Uploads dropped because no new block came.
-    pub expired: u64,
-    /// Blocks refused for want of memory or of places.
-    pub refused_busy: u64,
-}
-
 /// The uploads under way.
-pub(super) struct Uploads {
+pub(in crate::handlers) struct Uploads {
     open: HashMap<UploadId, Upload>,
-    held: HashMap<SocketAddr, Held>,
+    held: HashMap<Peer, Held>,
     all: Held,
     limit: Held,
     value_bytes_max: usize,
     /// No upload expires before.
     next_expiry: Option<Instant>,
-    counts: UploadCounts,
+    counts: UploadReport,
 }
 
 /// What a peer, or all of them, have taken.
@@ -118,20 +79,9 @@ struct Held {
     bytes: usize,
 }
 
-struct Upload {
-    shape: Shape,
-    value: Vec<u8>,
-    /// Bit i of byte j is set if block 8 j + i has arrived.
-    arrived: Vec<u8>,
-    /// The first block that has not.
-    base: usize,
-    missing: usize,
-    last_block: Instant,
-}
-
 impl Uploads {
     /// None yet, of values of at most `value_bytes_max` bytes, in at most `bytes_max` bytes.
-    pub(super) fn new(bytes_max: usize, value_bytes_max: usize) -> Self {
+    pub(in crate::handlers) fn new(bytes_max: usize, value_bytes_max: usize) -> Self {
         Self {
             open: HashMap::new(),
             held: HashMap::new(),
@@ -142,19 +92,18 @@ impl Uploads {
             },
             value_bytes_max,
             next_expiry: None,
-            counts: UploadCounts::default(),
+            counts: UploadReport::default(),
         }
     }
 
     /// Takes a block, the first of which begins its upload. A repeat changes nothing.
-    pub(super) fn stage(
+    pub(in crate::handlers) fn stage(
         &mut self,
         id: UploadId,
         shape: Shape,
         block: &Block,
         now: Instant,
     ) -> Result<Progress, BlockError> {
-        self.expire(now);
         if shape.value_bytes as usize > self.value_bytes_max {
             return Err(BlockError::TooLarge);
         }
@@ -172,13 +121,11 @@ impl Uploads {
     }
 
     /// Gives out the value of an upload that has arrived as a whole, and frees the upload.
-    pub(super) fn take(
+    pub(in crate::handlers) fn take(
         &mut self,
         id: UploadId,
         value_bytes: u32,
-        now: Instant,
     ) -> Result<Bytes, TakeError> {
-        self.expire(now);
         let upload = self.open.get(&id).ok_or(TakeError::Incomplete)?;
         if upload.shape.value_bytes != value_bytes {
             return Err(TakeError::Contradiction);
@@ -192,12 +139,17 @@ impl Uploads {
     }
 
     /// Frees an upload, whatever has arrived of it, if there is such a one.
-    pub(super) fn free(&mut self, id: UploadId) {
+    pub(in crate::handlers) fn free(&mut self, id: UploadId) {
         self.remove(id);
     }
 
+    /// When [`Self::expire`] is to be called next, if there are uploads.
+    pub(in crate::handlers) fn next_expiry(&self) -> Option<Instant> {
+        self.next_expiry
+    }
+
     /// Drops what has been idle for too long.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(in crate::handlers) fn expire(&mut self, now: Instant) {
         if self.next_expiry.is_none_or(|next| now < next) {
             return;
         }
@@ -214,18 +166,21 @@ impl Uploads {
     }
 
     /// The memory that the uploads have reserved; never more than the limit.
-    pub(super) fn bytes_reserved(&self) -> usize {
+    pub(in crate::handlers) fn bytes_reserved(&self) -> usize {
         self.all.bytes
     }
 
-    /// What happened so far.
-    pub(super) fn counts(&self) -> UploadCounts {
-        self.counts
+    /// What happened so far, and what is reserved now.
+    pub(in crate::handlers) fn report(&self) -> UploadReport {
+        UploadReport {
+            bytes_reserved: self.bytes_reserved() as u64,
+            ..self.counts
+        }
     }
 
     fn remove(&mut self, id: UploadId) -> Option<Upload> {
         let upload = self.open.remove(&id)?;
-        let freed = upload.shape.taken();
+        let freed = Held::of(upload.shape);
         self.all = self.all.less(freed);
         if let Some(held) = self.held.get_mut(&id.peer) {
             *held = held.less(freed);
@@ -238,8 +193,8 @@ impl Uploads {
 
     fn begin(&mut self, id: UploadId, shape: Shape, now: Instant) -> Result<(), BlockError> {
         let held = self.held.get(&id.peer).copied().unwrap_or_default();
-        let held = held.and(shape.taken());
-        let all = self.all.and(shape.taken());
+        let held = held.and(Held::of(shape));
+        let all = self.all.and(Held::of(shape));
         let is_fair = self
             .limit
             .free(all)
@@ -259,6 +214,14 @@ impl Uploads {
 }
 
 impl Held {
+    /// What an upload of this shape takes.
+    fn of(shape: Shape) -> Self {
+        Self {
+            uploads: 1,
+            bytes: shape.bytes(),
+        }
+    }
+
     fn and(self, more: Self) -> Self {
         Self {
             uploads: self.uploads + more.uploads,
@@ -282,87 +245,15 @@ impl Held {
     }
 }
 
-impl Shape {
-    fn blocks(self) -> usize {
-        (self.value_bytes as usize).div_ceil(self.block_bytes.into())
-    }
-
-    /// What an upload of this shape takes: the value, and a bit for each block.
-    fn taken(self) -> Held {
-        Held {
-            uploads: 1,
-            bytes: self.value_bytes as usize + self.blocks().div_ceil(8),
-        }
-    }
-
-    /// Which block this is, if there is one just there and just as long.
-    fn number(self, block: &Block) -> Option<usize> {
-        let (offset, block_bytes) = (block.offset as usize, usize::from(self.block_bytes));
-        let left = (self.value_bytes as usize).checked_sub(offset)?;
-        let is_one = block_bytes > 0
-            && left > 0
-            && offset.is_multiple_of(block_bytes)
-            && block.bytes.len() == left.min(block_bytes);
-        is_one.then(|| offset / block_bytes)
-    }
-}
-
-impl Upload {
-    fn new(shape: Shape, now: Instant) -> Self {
-        let blocks = shape.blocks();
-        Self {
-            shape,
-            value: vec![0; shape.value_bytes as usize],
-            arrived: vec![0; blocks.div_ceil(8)],
-            base: 0,
-            missing: blocks,
-            last_block: now,
-        }
-    }
-
-    fn has(&self, number: usize) -> bool {
-        let byte = self.arrived.get(number / 8);
-        byte.is_some_and(|byte| byte & 1 << (number % 8) != 0)
-    }
-
-    /// Puts a block of this shape in its place, unless it is there.
-    fn fill(&mut self, number: usize, block: &Block, now: Instant) {
-        if self.has(number) {
-            return;
-        }
-        let start = block.offset as usize;
-        self.value[start..start + block.bytes.len()].copy_from_slice(&block.bytes);
-        self.arrived[number / 8] |= 1 << (number % 8);
-        self.missing -= 1;
-        while self.has(self.base) {
-            self.base += 1;
-        }
-        // Workers that share the table may come with times in another order.
-        self.last_block = self.last_block.max(now);
-    }
-
-    fn progress(&self) -> Progress {
-        let mut bitmap = vec![0; BITMAP_BYTES_MAX];
-        for number in (0..8 * BITMAP_BYTES_MAX).filter(|number| self.has(self.base + number)) {
-            bitmap[number / 8] |= 1 << (number % 8);
-        }
-        let length = bitmap.iter().rposition(|byte| *byte != 0);
-        bitmap.truncate(length.map_or(0, |last| last + 1));
-        Progress {
-            // There are no more blocks than bytes, of which there are fewer than 2^32.
-            base: self.base as u32,
-            bitmap,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::upload::BITMAP_BYTES_MAX;
     use super::*;
     use proptest::prelude::*;
+    use std::net::SocketAddr;
 
     fn id(peer: u16, number: u64) -> UploadId {
-        let peer = SocketAddr::from(([127, 0, 0, 1], peer));
+        let peer = SocketAddr::from(([127, 0, 0, 1], peer)).into();
         UploadId { peer, number }
     }
 
@@ -420,7 +311,7 @@ mod tests {
                     let told = uploads.stage(id(1, 1), shape, &block(shape, number), now);
                     assert_eq!(told, Ok(expected(blocks as usize, &arrived)));
                 }
-                let taken = uploads.take(id(1, 1), shape.value_bytes, now);
+                let taken = uploads.take(id(1, 1), shape.value_bytes);
                 let is_whole = chosen + 1 == 1 << blocks;
                 let whole = is_whole.then(|| value(shape).into());
                 assert_eq!(taken, whole.ok_or(TakeError::Incomplete));
@@ -474,17 +365,14 @@ mod tests {
                 "{shape:?} {block:?}"
             );
         }
-        assert_eq!(
-            uploads.take(id(1, 1), 11, now),
-            Err(TakeError::Contradiction)
-        );
+        assert_eq!(uploads.take(id(1, 1), 11), Err(TakeError::Contradiction));
         uploads
             .stage(id(1, 1), shape, &block(shape, 1), now)
             .unwrap();
         let told = uploads.stage(id(1, 1), shape, &block(shape, 2), now);
         assert_eq!(told, Ok(progress(3, &[])));
-        assert_eq!(uploads.take(id(1, 1), 10, now), Ok(value(shape).into()));
-        assert_eq!(uploads.take(id(1, 1), 10, now), Err(TakeError::Incomplete));
+        assert_eq!(uploads.take(id(1, 1), 10), Ok(value(shape).into()));
+        assert_eq!(uploads.take(id(1, 1), 10), Err(TakeError::Incomplete));
     }
 
     #[test]
@@ -497,12 +385,9 @@ mod tests {
         }
         uploads.free(id(3, 7));
         for peer in 1..=3 {
-            assert_eq!(
-                uploads.take(id(peer, 7), 2, now),
-                Err(TakeError::Incomplete)
-            );
+            assert_eq!(uploads.take(id(peer, 7), 2), Err(TakeError::Incomplete));
         }
-        assert_eq!(uploads.counts().begun, 2);
+        assert_eq!(uploads.counts.begun, 2);
     }
 
     #[test]
@@ -533,31 +418,34 @@ mod tests {
         // A repeat keeps nothing alive.
         stage(&mut uploads, 0, at(15_000)).unwrap();
         uploads.expire(at(19_998));
-        assert_eq!((uploads.bytes_reserved(), uploads.counts().expired), (4, 0));
+        assert_eq!((uploads.bytes_reserved(), uploads.counts.expired), (4, 0));
         uploads.expire(at(19_999));
-        assert_eq!((uploads.bytes_reserved(), uploads.counts().expired), (0, 1));
+        assert_eq!((uploads.bytes_reserved(), uploads.counts.expired), (0, 1));
         assert_eq!(stage(&mut uploads, 2, at(20_000)), Ok(progress(0, &[4])));
-        assert_eq!(
-            uploads.take(id(1, 1), 3, at(30_000)),
-            Err(TakeError::Incomplete)
-        );
-        let counts = UploadCounts {
+        assert_eq!(uploads.next_expiry(), Some(at(30_000)));
+        uploads.expire(at(30_000));
+        assert_eq!(uploads.next_expiry(), None);
+        assert_eq!(uploads.take(id(1, 1), 3), Err(TakeError::Incomplete));
+        let counts = UploadReport {
             begun: 2,
             expired: 2,
-            ..UploadCounts::default()
+            ..UploadReport::default()
         };
-        assert_eq!((uploads.counts(), uploads.held.len()), (counts, 0));
+        assert_eq!((uploads.counts, uploads.held.len()), (counts, 0));
     }
 
     #[test]
     fn dead_uploads_make_room_for_new_ones() {
         let (start, shape) = (Instant::now(), shape(100, 100));
         let mut uploads = Uploads::new(410, 100);
-        let mut begin = |number, now| uploads.stage(id(1, number), shape, &block(shape, 0), now);
-        assert!(begin(1, start).is_ok() && begin(2, start).is_ok());
-        assert_eq!(begin(3, start), Err(BlockError::Busy));
-        assert!(begin(3, start + UPLOAD_IDLE_MAX).is_ok());
-        assert_eq!(uploads.counts().refused_busy, 1);
+        let begin = |uploads: &mut Uploads, number, now| {
+            uploads.expire(now);
+            uploads.stage(id(1, number), shape, &block(shape, 0), now)
+        };
+        assert!(begin(&mut uploads, 1, start).is_ok() && begin(&mut uploads, 2, start).is_ok());
+        assert_eq!(begin(&mut uploads, 3, start), Err(BlockError::Busy));
+        assert!(begin(&mut uploads, 3, start + UPLOAD_IDLE_MAX).is_ok());
+        assert_eq!(uploads.counts.refused_busy, 1);
     }
 
     #[test]
@@ -606,12 +494,12 @@ mod tests {
             let mut arrived = vec![false; shape.blocks()];
             for number in order {
                 let is_whole = !arrived.contains(&false);
-                prop_assert!(is_whole || uploads.take(id(1, 1), value_bytes, now).is_err());
+                prop_assert!(is_whole || uploads.take(id(1, 1), value_bytes).is_err());
                 arrived[number] = true;
                 let told = uploads.stage(id(1, 1), shape, &block(shape, number), now);
                 prop_assert_eq!(told, Ok(expected(shape.blocks(), &arrived)));
             }
-            let taken = uploads.take(id(1, 1), value_bytes, now);
+            let taken = uploads.take(id(1, 1), value_bytes);
             prop_assert_eq!(taken, Ok(value(shape).into()));
             prop_assert_eq!(uploads.bytes_reserved(), 0);
         }
@@ -625,9 +513,12 @@ mod tests {
             for (step, peer, number, value_bytes, wait_ms) in steps {
                 let shape = shape(value_bytes, 20);
                 match step {
-                    0 => now += Duration::from_millis(wait_ms),
+                    0 => {
+                        now += Duration::from_millis(wait_ms);
+                        uploads.expire(now);
+                    }
                     1 => uploads.free(id(peer, number)),
-                    2 => drop(uploads.take(id(peer, number), value_bytes, now)),
+                    2 => drop(uploads.take(id(peer, number), value_bytes)),
                     _ => {
                         let number_of_block = wait_ms as usize % shape.blocks();
                         let block = block(shape, number_of_block);
@@ -635,10 +526,10 @@ mod tests {
                     }
                 }
                 prop_assert!(uploads.bytes_reserved() <= 200);
-                let mut held = HashMap::<SocketAddr, Held>::new();
+                let mut held = HashMap::<Peer, Held>::new();
                 for (id, upload) in &uploads.open {
                     let sum = held.entry(id.peer).or_default();
-                    *sum = sum.and(upload.shape.taken());
+                    *sum = sum.and(Held::of(upload.shape));
                 }
                 let all = held.values().fold(Held::default(), |sum, held| sum.and(*held));
                 prop_assert_eq!(all, uploads.all);

@@ -1,0 +1,20 @@
+//! The sender of commands, as those who carry them out know it.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The sender of a command: what tells its uploads from those of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Peer(SocketAddr);
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Self {
+        Self(addr)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
