@@ -18,7 +18,9 @@ pub const SERVERS_MAX: usize = 4_096;
 /// Most ring points in one cluster, over all its servers.
 pub const RING_POINTS_MAX: u32 = 1 << 20;
 
-/// A server's number within its [`Cluster`]: its place in the servers file, from 0.
+/// Names a server in this process, in one view of the cluster after the other
+/// ([`crate::view::ClusterView`]). It is no place in any list: in the first view ids follow the
+/// servers file, and later ones give new servers ids that none had before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(pub u16);
 
@@ -42,6 +44,10 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     servers: Vec<Server>,
+    /// In the same order.
+    ids: Vec<ServerId>,
+    /// No server of this cluster, nor of one that it took ids from, had this id or a greater one.
+    next_id: u16,
 }
 
 /// Why a servers file was refused: `<file>:<line>: <reason>`.
@@ -108,9 +114,7 @@ impl Cluster {
         if listing.servers.is_empty() {
             return Err(refuse(lines::last(text), Reason::NoServer));
         }
-        Ok(Self {
-            servers: listing.servers,
-        })
+        Ok(Self::new(listing.servers))
     }
 
     /// Takes a list of servers that did not come from a file; the same rules hold.
@@ -122,19 +126,62 @@ impl Cluster {
         if listing.servers.is_empty() {
             return Err(Reason::NoServer);
         }
-        Ok(Self {
-            servers: listing.servers,
-        })
+        Ok(Self::new(listing.servers))
     }
 
-    /// The servers, in the file's order: `servers()[id.index()]` is the server called `id`.
+    fn new(servers: Vec<Server>) -> Self {
+        // At most [`SERVERS_MAX`].
+        let next_id = servers.len() as u16;
+        Self {
+            servers,
+            ids: (0..next_id).map(ServerId).collect(),
+            next_id,
+        }
+    }
+
+    /// The same servers, of which those that are in `before` have the ids that they have there, and
+    /// the others ids that none had.
+    #[must_use]
+    pub(crate) fn with_ids_of(mut self, before: &Self) -> Self {
+        let known: BTreeMap<SocketAddrV4, ServerId> = before
+            .iter()
+            .map(|(id, server)| (server.addr, id))
+            .collect();
+        self.next_id = before.next_id;
+        for (id, server) in self.ids.iter_mut().zip(&self.servers) {
+            *id = known.get(&server.addr).copied().unwrap_or_else(|| {
+                let id = ServerId(self.next_id);
+                self.next_id = self.next_id.saturating_add(1);
+                id
+            });
+        }
+        self
+    }
+
+    /// The servers, in the file's order.
     pub fn servers(&self) -> &[Server] {
         &self.servers
     }
 
-    /// Every server with its number.
+    /// Their ids, in the same order.
+    pub fn ids(&self) -> &[ServerId] {
+        &self.ids
+    }
+
+    /// Every server with its id, in the file's order.
     pub fn iter(&self) -> impl Iterator<Item = (ServerId, Server)> + '_ {
-        (0..).map(ServerId).zip(self.servers.iter().copied())
+        self.ids.iter().copied().zip(self.servers.iter().copied())
+    }
+
+    /// A server's address; none if it is not in this cluster.
+    pub fn addr(&self, server: ServerId) -> Option<SocketAddrV4> {
+        // In clusters as they are started, ids follow the file.
+        let place = usize::from(server.0);
+        let place = match self.ids.get(place) {
+            Some(id) if *id == server => place,
+            _ => self.ids.iter().position(|id| *id == server)?,
+        };
+        self.servers.get(place).map(|server| server.addr)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! * [`kv`]: keys and values, length-checked once, at construction
 //! * [`cluster`]: the servers file and what it describes
-//! * [`ring`]: key to preference list
+//! * [`ring`]: key to preference list; [`view`]: a cluster and its ring at a time
 //! * [`model`]: what servers are asked and answer, as plain types
 //! * [`wire`]: the datagrams, byte for byte
 //! * [`quorum`]: one state machine per request
@@ -23,8 +23,10 @@ pub mod mutants;
 pub mod quorum;
 pub mod record;
 pub mod ring;
+pub mod server_map;
 pub mod tag;
 pub mod trace;
+pub mod view;
 pub mod wire;
 
 #[cfg(test)]

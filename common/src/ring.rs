@@ -20,6 +20,7 @@ use crate::cluster::{Cluster, ServerId};
 use crate::hex::Digits;
 use crate::kv::Key;
 use crate::mutants::{self, Mutant};
+use crate::server_map::ServerMap;
 
 /// A place on the ring: a SHA-1 digest, compared as a 20-byte big-endian number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,17 +144,17 @@ impl Ring {
         list
     }
 
-    /// For each server, by its number, the share of the key space for which it stands first in
-    /// the preference list. The shares add up to 1.
-    pub fn shares(&self) -> Vec<f64> {
-        let mut shares = vec![0.0; self.servers];
+    /// For each server, the share of the key space for which it stands first in the preference
+    /// list. The shares add up to 1.
+    pub fn shares(&self) -> ServerMap<f64> {
+        let mut shares = ServerMap::default();
         let Some(last) = self.points.last() else {
             return shares;
         };
         let mut from = last.position.as_fraction() - 1.0;
         for point in &self.points {
             let to = point.position.as_fraction();
-            shares[point.server.index()] += to - from;
+            *shares.get_or_insert_with(point.server, || 0.0) += to - from;
             from = to;
         }
         shares
@@ -204,7 +205,7 @@ mod tests {
             .points()
             .iter()
             .map(|point| {
-                let port = cluster.servers()[point.server.index()].addr.port();
+                let port = cluster.addr(point.server).unwrap().port();
                 format!("{port} {}", &point.position.to_string()[..8])
             })
             .collect();
@@ -244,16 +245,17 @@ mod tests {
     fn shares_add_up_and_match_counted_keys() {
         let (_, ring) = ring("127.0.0.1 1 20\n127.0.0.1 2 40\n127.0.0.1 3 80\n");
         let shares = ring.shares();
-        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!((shares.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
 
         let keys: u32 = 50_000;
-        let mut counted = vec![0u32; 3];
+        let mut counted: ServerMap<u32> = ServerMap::default();
         for number in 0..keys {
             let key = Key::new(number.to_string()).unwrap();
             let list = ring.preference_list(Position::of_key(&key), 1);
-            counted[list[0].server.index()] += 1;
+            *counted.get_or_insert_with(list[0].server, || 0) += 1;
         }
-        for (share, count) in shares.iter().zip(counted) {
+        for (server, share) in shares.iter() {
+            let count = counted.get(server).copied().unwrap_or(0);
             assert!((share - f64::from(count) / f64::from(keys)).abs() < 0.01);
         }
     }

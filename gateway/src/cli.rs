@@ -32,7 +32,7 @@ use crate::open_files::Wish;
 use crate::ready;
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::{self, TokenFile};
-use dkvs_client::{Coordinator, Limits, Settings, Shared};
+use dkvs_client::{Client, ClientConfig, Limits, Shared};
 
 /// Bytes of long values on their way, per worker.
 const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
@@ -134,7 +134,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         connections_max: config.max_connections,
     };
     let allowed = wish.grant(files_max)?;
-    let settings = Settings {
+    let client_config = ClientConfig {
         protocol: config.protocol,
         datagram_bytes_max: config.datagram_bytes_max,
         value_bytes_max: config.value_bytes_max,
@@ -161,12 +161,12 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let common = Arc::new(Common::new(switch));
     let mut apps = Vec::new();
     for _ in &listeners {
-        let coordinator = Coordinator::new(Arc::clone(&shared), settings.clone());
-        let coordinator = coordinator.context("the system has no random bytes")?;
+        let client = Client::new(Arc::clone(&shared), client_config.clone());
+        let client = client.context("the system has no random bytes")?;
         let tokens = files.tokens.as_ref().map(TokenFile::subscribe);
         let gate = Gate::new(tokens, Arc::clone(&policy));
         let app = App::new(
-            coordinator,
+            client,
             replication,
             config.timeout,
             draining.clone(),
@@ -403,7 +403,8 @@ fn greet(
 }
 
 fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u8) -> String {
-    let servers = shared.cluster.servers();
+    let view = shared.view();
+    let (servers, shares) = (view.cluster().servers(), view.ring().shares());
     let version = env!("CARGO_PKG_VERSION");
     let url = match &config.tls {
         Some(_) => format!("https://{listen}"),
@@ -414,11 +415,8 @@ fn greeting(config: &Config, listen: SocketAddr, shared: &Shared, replication: u
          {} servers, each key on {replication} of them:\n",
         servers.len()
     );
-    for (server, share) in servers
-        .iter()
-        .zip(shared.ring.shares())
-        .take(GREETED_SERVERS_MAX)
-    {
+    for (id, server) in view.cluster().iter().take(GREETED_SERVERS_MAX) {
+        let share = shares.get(id).copied().unwrap_or(0.0);
         let (addr, points) = (server.addr.to_string(), server.ring_points);
         let percent = share * 100.0;
         text += &format!("  {addr:<21}  {points:>4} ring points  {percent:5.1} % of the keys\n");

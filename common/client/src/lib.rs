@@ -16,13 +16,22 @@ pub mod core;
 pub mod net;
 pub mod transport;
 
-pub use net::*;
+pub use crate::core::{
+    AdmissionError, Limits, ListResult, MemoryPermit, Protocol, ReadResult, RequestOptions, Wait,
+    WriteResult,
+};
+pub use net::{
+    Client, ClientConfig, SOCKET_BUFFER_BYTES, ServerSnapshot, ServerStatus, Shared, Snapshot,
+    Traffic, now,
+};
 
 /// The modules of this package that log something.
 pub const LOG_MODULES: &[&str] = &[
     "dkvs_client::core",
+    "dkvs_client::core::routing",
     "dkvs_client::net::sockets",
     "dkvs_client::net::v1",
+    "dkvs_client::net::worker",
 ];
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, anyhow};
 use dkvs_common::cluster::{Cluster, Server, ServerId};
+use dkvs_common::server_map::ServerMap;
 use dkvs_common::wire::v2::envelope::ClusterKey;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_storage_node::udp::Sockets;
@@ -49,7 +50,7 @@ pub struct EmbeddedCluster {
 
 struct Servers {
     /// In the cluster's order.
-    nodes: Vec<Node>,
+    nodes: ServerMap<Node>,
     runtime: Handle,
 }
 
@@ -91,10 +92,11 @@ impl EmbeddedCluster {
             keys: keys.clone(),
             is_v1_on: embedded.is_v1_on,
         };
-        let run = |(server, prepared): (&Server, Prepared)| {
-            Node::run(server.addr.into(), prepared, doors.clone(), &handle)
+        let run = |((id, server), prepared): ((ServerId, Server), Prepared)| {
+            let node = Node::run(server.addr.into(), prepared, doors.clone(), &handle)?;
+            anyhow::Ok((id, node))
         };
-        let nodes = cluster.servers().iter().zip(prepared).map(run);
+        let nodes = cluster.iter().zip(prepared).map(run);
         let nodes = nodes.collect::<Result<_, _>>()?;
         let shutdown = CancellationToken::new();
         let ended = shutdown.clone().cancelled_owned();
@@ -132,7 +134,7 @@ impl EmbeddedCluster {
 
 impl Drop for EmbeddedCluster {
     fn drop(&mut self) {
-        for node in &self.servers.nodes {
+        for (_, node) in self.servers.nodes.iter() {
             node.stop();
         }
         self.shutdown.cancel();
@@ -151,13 +153,15 @@ pub struct Switch(Arc<Servers>);
 impl Switch {
     /// Whether a server has not been stopped.
     pub fn is_running(&self, server: ServerId) -> bool {
-        self.0.nodes[server.index()].is_running()
+        self.0.nodes.get(server).is_some_and(Node::is_running)
     }
 
     /// Ends a server as if its process did: nothing listens at its port then, and what it had in
     /// memory alone is gone. Blocks until it has ended.
     pub fn stop(&self, server: ServerId) {
-        self.0.nodes[server.index()].stop();
+        if let Some(node) = self.0.nodes.get(server) {
+            node.stop();
+        }
     }
 
     /// Starts a server that was stopped, at the same port, with what its data directory holds if
@@ -168,7 +172,8 @@ impl Switch {
     /// If somebody else has its port, or the data directory cannot be opened. It is stopped then,
     /// as before.
     pub fn start(&self, server: ServerId) -> anyhow::Result<()> {
-        self.0.nodes[server.index()].start(&self.0.runtime)
+        let node = self.0.nodes.get(server);
+        node.context("no such server")?.start(&self.0.runtime)
     }
 }
 

@@ -117,10 +117,10 @@ async fn run(
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
     params::none(&head.uri)?;
-    let coordinator = &app.0.coordinator;
-    let bytes_max = 2 * coordinator.value_bytes_max() + BODY_BYTES_BESIDE;
+    let client = &app.0.client;
+    let bytes_max = 2 * client.value_bytes_max() + BODY_BYTES_BESIDE;
     let too_large = || Problem::batch_too_large(bytes_max);
-    let (text, _memory) = body::read(coordinator, body, bytes_max, too_large).await?;
+    let (text, _memory) = body::read(client, body, bytes_max, too_large).await?;
     let batch: BatchBody =
         serde_json::from_slice(&text).map_err(|error| Problem::no_batch(&error.to_string()))?;
     drop(text);
@@ -206,7 +206,7 @@ async fn write(by: By<'_>, put: Put) -> Result<Vec<u8>, Problem> {
             .map_err(|error| Problem::invalid_value(format!("it is no base64: {error}")))?
             .into(),
     };
-    let value_bytes_max = by.app.0.coordinator.value_bytes_max();
+    let value_bytes_max = by.app.0.client.value_bytes_max();
     let value = Value::new(bytes)
         .ok()
         .filter(|value| value.len() <= value_bytes_max)

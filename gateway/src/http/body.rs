@@ -5,11 +5,11 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, header};
 use bytes::{Bytes, BytesMut};
+use dkvs_client::MemoryPermit;
 use http_body_util::BodyExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::Problem;
-use dkvs_client::Coordinator;
+use dkvs_client::Client;
 
 /// How long the body of a request may make no progress.
 const BODY_PROGRESS: Duration = Duration::from_secs(10);
@@ -21,16 +21,16 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 /// The body, refused as soon as it is known to be longer than `bytes_max`, or when there is no
 /// memory for it. The permit stands for that memory.
 pub(super) async fn read(
-    coordinator: &Coordinator,
+    client: &Client,
     body: &mut Body,
     bytes_max: usize,
     too_large: impl Fn() -> Problem,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+) -> Result<(Bytes, Option<MemoryPermit>), Problem> {
     let announced = http_body::Body::size_hint(body).lower();
     if announced > bytes_max as u64 {
         return Err(too_large());
     }
-    let mut memory: Option<OwnedSemaphorePermit> = None;
+    let mut memory: Option<MemoryPermit> = None;
     let mut bytes = BytesMut::new();
     loop {
         let frame = tokio::time::timeout(BODY_PROGRESS, body.frame()).await;
@@ -46,7 +46,7 @@ pub(super) async fn read(
         }
         if bytes.is_empty() && frame.len() as u64 == announced {
             // All of it, as it is.
-            let memory = take_memory(coordinator, frame.len(), 0, memory);
+            let memory = take_memory(client, frame.len(), 0, memory);
             let memory = memory.map_err(|Full| Problem::no_memory())?;
             return Ok((frame, memory));
         }
@@ -55,7 +55,7 @@ pub(super) async fn read(
                 .max(2 * bytes.capacity())
                 .max(frame.len())
                 .min(bytes_max);
-            memory = match take_memory(coordinator, wanted, bytes.capacity(), memory) {
+            memory = match take_memory(client, wanted, bytes.capacity(), memory) {
                 Ok(memory) => memory,
                 Err(Full) => return Err(Problem::no_memory()),
             };
@@ -73,11 +73,11 @@ struct Full;
 
 /// Makes the permit one for `wanted` bytes, `held` of which it stands for already.
 fn take_memory(
-    coordinator: &Coordinator,
+    client: &Client,
     wanted: usize,
     held: usize,
-    memory: Option<OwnedSemaphorePermit>,
-) -> Result<Option<OwnedSemaphorePermit>, Full> {
+    memory: Option<MemoryPermit>,
+) -> Result<Option<MemoryPermit>, Full> {
     if wanted <= LONG {
         return Ok(memory);
     }
@@ -86,7 +86,7 @@ fn take_memory(
     } else {
         wanted
     };
-    let more = coordinator.take_memory(more).ok_or(Full)?;
+    let more = client.take_memory(more).ok_or(Full)?;
     Ok(Some(match memory {
         Some(mut memory) => {
             memory.merge(more);

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
 use dkvs_client::transport::peer::Speaks;
+use dkvs_common::cluster::{Server, ServerId};
 use dkvs_common::model::{Durability, Statistic};
 use dkvs_common::ring::Position;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use super::error::Problem;
 use super::kv::json;
 use super::report::{KeyText, micros};
 use super::{App, params, path};
-use dkvs_client::{Coordinator, NotBegun, ServerStatus};
+use dkvs_client::{AdmissionError, Client, ServerStatus};
 
 /// How long a server may take to show that it can be reached.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -43,26 +44,23 @@ struct Point {
 
 pub(super) async fn ring(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
     params::none(&uri)?;
-    let shared = app.0.coordinator.shared();
-    let servers = shared.cluster.servers();
-    let ring_server = |(server, share): (&dkvs_common::cluster::Server, f64)| RingServer {
+    let view = app.0.client.view();
+    let servers = view.cluster();
+    let shares = view.ring().shares();
+    let ring_server = |(id, server): (ServerId, Server)| RingServer {
         server: server.addr.to_string(),
         ring_points: server.ring_points,
-        share,
+        share: shares.get(id).copied().unwrap_or(0.0),
     };
     let point = |point: &dkvs_common::ring::RingPoint| Point {
         position: point.position.to_string(),
-        server: servers[point.server.index()].addr.to_string(),
+        server: view.name(point.server).to_owned(),
     };
     Ok(json(&RingBody {
-        epoch: shared.ring.epoch(),
+        epoch: view.ring().epoch(),
         replication: app.0.replication,
-        servers: servers
-            .iter()
-            .zip(shared.ring.shares())
-            .map(ring_server)
-            .collect(),
-        points: shared.ring.points().iter().map(point).collect(),
+        servers: servers.iter().map(ring_server).collect(),
+        points: view.ring().points().iter().map(point).collect(),
     }))
 }
 
@@ -86,13 +84,11 @@ pub(super) async fn preference_list(
 ) -> Result<Response<Body>, Problem> {
     let key = path::key(&uri, "/ring/")?;
     let n = params::replicas(&app, &uri, &["n"])?;
-    let shared = app.0.coordinator.shared();
+    let view = app.0.client.view();
     let position = Position::of_key(&key);
-    let replicas = shared.ring.preference_list(position, n);
+    let replicas = view.ring().preference_list(position, n);
     let preferred = |point: &dkvs_common::ring::RingPoint| PreferredServer {
-        server: shared.cluster.servers()[point.server.index()]
-            .addr
-            .to_string(),
+        server: view.name(point.server).to_owned(),
         ring_point: point.position.to_string(),
     };
     Ok(json(&PreferenceListBody {
@@ -182,16 +178,15 @@ pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response
 }
 
 /// Asks every server how it does, and waits for all of them; in the cluster's order.
-pub(super) async fn ask_servers(App(app): &App) -> Result<Vec<ServerBody>, NotBegun> {
-    let (coordinator, switch) = (&app.coordinator, app.common.switch.as_ref());
-    let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
-    let shared = coordinator.shared();
-    let servers = shared.cluster.iter().zip(statuses);
-    let bodies = servers.map(|((id, server), status)| ServerBody {
-        last_round_trip_us: shared.last_round_trip(id).map(micros),
-        running: switch.map(|switch| switch.is_running(id)),
-        advice: advice_on(coordinator, &status),
-        ..server_body(server.addr.to_string(), &status)
+pub(super) async fn ask_servers(App(app): &App) -> Result<Vec<ServerBody>, AdmissionError> {
+    let (client, switch) = (&app.client, app.common.switch.as_ref());
+    let statuses = client.status(PROBE_TIMEOUT).await?;
+    let (shared, view) = (client.shared(), client.view());
+    let bodies = statuses.into_iter().map(|status| ServerBody {
+        last_round_trip_us: shared.last_round_trip(status.server).map(micros),
+        running: switch.map(|switch| switch.is_running(status.server)),
+        advice: advice_on(client, &status),
+        ..server_body(view.name(status.server).to_owned(), &status)
     });
     Ok(bodies.collect())
 }
@@ -241,8 +236,8 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
     }
 }
 
-fn advice_on(coordinator: &Coordinator, status: &ServerStatus) -> Option<&'static str> {
-    Some(status.v1_only?.advice(coordinator.protocol()))
+fn advice_on(client: &Client, status: &ServerStatus) -> Option<&'static str> {
+    Some(status.v1_only?.advice(client.protocol()))
 }
 
 #[derive(Serialize)]
@@ -266,11 +261,11 @@ pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<B
             "the gateway is ending; it finishes what is in flight".into(),
         ));
     }
-    let coordinator = &app.0.coordinator;
-    let statuses = coordinator.probe(PROBE_TIMEOUT).await?;
+    let client = &app.0.client;
+    let statuses = client.status(PROBE_TIMEOUT).await?;
     // Anybody may ask: which servers they are, /servers tells those who may know.
     let mut advice = BTreeMap::<_, usize>::new();
-    for text in statuses.iter().filter_map(|it| advice_on(coordinator, it)) {
+    for text in statuses.iter().filter_map(|it| advice_on(client, it)) {
         *advice.entry(text).or_default() += 1;
     }
     let advice: Vec<String> = advice

@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 use super::list::ListReport;
 use super::params::InvalidParameter;
 use super::report::{ReadReport, WriteReport};
-use dkvs_client::NotBegun;
+use dkvs_client::AdmissionError;
 
 /// A failure on its way to the caller. The request's name is added when it leaves.
 #[derive(Debug, Clone)]
@@ -456,13 +456,13 @@ impl Problem {
     }
 
     pub(super) fn no_memory() -> Self {
-        Self::from(NotBegun::Overloaded {
+        Self::from(AdmissionError::Overloaded {
             what: "too many long values are on their way",
         })
     }
 
     pub(super) fn too_many_listeners() -> Self {
-        Self::from(NotBegun::Overloaded {
+        Self::from(AdmissionError::Overloaded {
             what: "as many as may listen to its events do so",
         })
     }
@@ -717,20 +717,20 @@ impl From<KeyError> for Problem {
     }
 }
 
-impl From<NotBegun> for Problem {
-    fn from(error: NotBegun) -> Self {
+impl From<AdmissionError> for Problem {
+    fn from(error: AdmissionError) -> Self {
         match error {
-            NotBegun::Overloaded { .. } => Self::new(
+            AdmissionError::Overloaded { .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
                 "The gateway is overloaded",
                 format!("{error}; nothing was sent to any server"),
             )
             .with_retry_after(),
-            NotBegun::NoDeletion => Self::no_deletion(),
-            NotBegun::NoListing => Self::no_listing(),
-            NotBegun::NoTags { server } => Self::no_tags(Some(server)),
-            NotBegun::Unrepresentable(error) => match error {
+            AdmissionError::NoDeletion => Self::no_deletion(),
+            AdmissionError::NoListing => Self::no_listing(),
+            AdmissionError::NoTags { server } => Self::no_tags(Some(server)),
+            AdmissionError::Unrepresentable(error) => match error {
                 Unrepresentable::KeyHasNul { .. } => Self::invalid_key(error.to_string()),
                 Unrepresentable::KeyTooLong { .. } => Self::key_too_long(error.to_string()),
                 Unrepresentable::ValueHasNul { .. } => Self::invalid_value(error.to_string()),

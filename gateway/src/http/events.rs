@@ -262,7 +262,7 @@ impl Totals {
             }
         }
         let (mut quorum_failures, mut repairs) = (0, 0);
-        for snapshot in workers.iter().map(|it| it.coordinator.snapshot()) {
+        for snapshot in workers.iter().map(|it| it.client.snapshot()) {
             for level in [Level::Linearizable, Level::Agreement] {
                 for kind in Kind::ALL {
                     let ended = |outcome: &Outcome| snapshot.totals.ended(level, kind, *outcome);

@@ -13,7 +13,7 @@ use axum::http::{
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::read::{Read, ReadOutcome, Standing};
+use dkvs_common::quorum::read::{ReadOutcome, Standing};
 use dkvs_common::quorum::write::WriteOutcome;
 use dkvs_common::record::{Content, ContentType};
 use dkvs_common::tag::Tag;
@@ -26,8 +26,8 @@ use super::error::Problem;
 use super::params::KvParameters;
 use super::report::{KeyText, ReadReport, ValueText, WriteReport, micros};
 use super::{App, READ, WRITE, body, path, refusal, trace};
-use dkvs_client::core::Wish;
-use dkvs_client::{Coordinator, Written};
+use dkvs_client::RequestOptions;
+use dkvs_client::{ReadResult, WriteResult};
 
 const PREFIX: &str = "/kv/";
 
@@ -93,10 +93,10 @@ impl Put {
 }
 
 async fn put_value(app: &App, asked: &Put, body: &mut Body) -> Result<Vec<u8>, Problem> {
-    let coordinator = &app.0.coordinator;
-    let value_bytes_max = coordinator.value_bytes_max();
+    let client = &app.0.client;
+    let value_bytes_max = client.value_bytes_max();
     let too_large = || Problem::value_too_large(value_bytes_max);
-    let (value, _memory) = body::read(coordinator, body, value_bytes_max, too_large).await?;
+    let (value, _memory) = body::read(client, body, value_bytes_max, too_large).await?;
     let content = Content::Value {
         content_type: asked.content_type.clone(),
         value: Value::new(value).map_err(|_| too_large())?,
@@ -128,25 +128,24 @@ pub(super) fn write(
 ) -> impl Future<Output = Result<Vec<u8>, Problem>> {
     let started = Instant::now();
     let KvParameters { wish, tag, .. } = parameters;
-    let coordinator = &app.0.coordinator;
-    let written = coordinator.write(key, content.clone(), *tag, *wish);
+    let client = &app.0.client;
+    let written = client.write(key, content.clone(), *tag, *wish);
     async move {
         let written = written.await?;
         let elapsed_us = micros(started.elapsed());
-        tell_written(coordinator, key, &content, wish, &written, elapsed_us)
+        tell_written(key, &content, wish, &written, elapsed_us)
     }
 }
 
 /// What a write came to.
 fn tell_written(
-    coordinator: &Coordinator,
     key: &Key,
     content: &Content,
-    wish: &Wish,
-    written: &Written,
+    wish: &RequestOptions,
+    written: &WriteResult,
     elapsed_us: u64,
 ) -> Result<Vec<u8>, Problem> {
-    let report = WriteReport::new(coordinator.shared(), written);
+    let report = WriteReport::new(written);
     match written.write.outcome() {
         Some(WriteOutcome::Committed) => Ok(text(&WriteBody {
             key: KeyText::new(key),
@@ -251,23 +250,23 @@ pub(super) fn read<R>(
 ) -> impl Future<Output = Result<R, Problem>> {
     let started = Instant::now();
     let wish = &parameters.wish;
-    let coordinator = &app.0.coordinator;
-    let read = coordinator.read(key, *wish);
+    let client = &app.0.client;
+    let read = client.read(key, *wish);
     async move {
         let read = read.await?;
-        tell_read(coordinator, key, wish, &read, started, show)
+        tell_read(key, wish, &read, started, show)
     }
 }
 
 /// What a read came to.
 fn tell_read<R>(
-    coordinator: &Coordinator,
     key: &Key,
-    wish: &Wish,
-    read: &Read,
+    wish: &RequestOptions,
+    result: &ReadResult,
     started: Instant,
     show: impl FnOnce(Found<'_>) -> Result<R, Problem>,
 ) -> Result<R, Problem> {
+    let ReadResult { read, view } = result;
     // So it is told, too, if it ended before it could tell for that reason.
     let outcome = match read.has_met_v1() {
         true => Some(&ReadOutcome::CameByV1),
@@ -278,7 +277,7 @@ fn tell_read<R>(
         Some(ReadOutcome::Absent) => read.tombstone(),
         _ => None,
     };
-    let report = ReadReport::new(coordinator.shared(), key, read, tag);
+    let report = ReadReport::new(view, key, read, tag);
     match outcome {
         Some(ReadOutcome::Found(value, version)) => show(Found {
             value,

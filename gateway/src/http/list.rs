@@ -13,6 +13,7 @@ use dkvs_common::kv::{KEY_BYTES_MAX, Key};
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::{List, ListOutcome, ListStanding, Listing, Place};
 use dkvs_common::ring::Position;
+use dkvs_common::view::ClusterView;
 use serde::Serialize;
 
 use super::accept;
@@ -21,7 +22,7 @@ use super::error::Problem;
 use super::params::Query;
 use super::report::{KeyText, micros, reason_of};
 use super::{App, kv};
-use dkvs_client::Shared;
+use dkvs_client::ListResult;
 
 /// The parameters of a listing.
 pub(super) const PARAMETERS: &[&str] = &["prefix", "limit", "cursor", "timeout_ms"];
@@ -78,10 +79,10 @@ pub(super) async fn list(
     let (listing, timeout) = parse(&app, &uri)?;
     caller.may_list(&listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(Problem::no_such_list_form)?;
-    let coordinator = &app.0.coordinator;
+    let client = &app.0.client;
     let silent_max = listing.silent_max;
-    let list = coordinator.list(listing, timeout).await?;
-    let report = ListReport::new(coordinator.shared(), &list);
+    let ListResult { list, view } = client.list(listing, timeout).await?;
+    let report = ListReport::new(&view, &list);
     match list.outcome() {
         Some(ListOutcome::Listed) => {}
         Some(ListOutcome::Unreachable) => {
@@ -195,7 +196,7 @@ impl<'a> ListedKey<'a> {
 }
 
 impl<'a> ListReport<'a> {
-    fn new(shared: &'a Shared, list: &List) -> Self {
+    fn new(view: &'a ClusterView, list: &List) -> Self {
         let server = |(server, standing)| {
             let mut reason = None;
             let status = match standing {
@@ -210,7 +211,7 @@ impl<'a> ListReport<'a> {
                 None => "pending",
             };
             ListedServer {
-                server: shared.name(server),
+                server: view.name(server),
                 status,
                 reason,
             }

@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response, Uri, header};
 use axum::response::IntoResponse;
 use dkvs_common::quorum::Level;
+use dkvs_common::view::ClusterView;
 use dkvs_runtime::log;
 use dkvs_runtime::metrics::page::{Form, Labels, Number, Page, Samples};
 use dkvs_storage_node::metrics::statistics;
@@ -20,14 +21,14 @@ use super::counts::Counts;
 use super::error::Problem;
 use super::{App, cluster, params};
 use dkvs_client::core::{Kind, Limit, LinkStatus, Totals};
-use dkvs_client::{Coordinator, ServerSnapshot, ServerStatus, Shared, Snapshot};
+use dkvs_client::{Client, ServerSnapshot, ServerStatus, Snapshot};
 use dkvs_common::histogram;
 
 /// A worker as others see it.
 #[derive(Clone)]
 pub(super) struct Worker {
     pub(super) counts: Arc<Counts>,
-    pub(super) coordinator: Coordinator,
+    pub(super) client: Client,
 }
 
 /// What one worker counts, and where it finds the others.
@@ -66,7 +67,7 @@ pub(super) fn workers(app: &App) -> Arc<[Worker]> {
 fn worker(App(inner): &App) -> Worker {
     Worker {
         counts: Arc::clone(&inner.metrics.counts),
-        coordinator: inner.coordinator.clone(),
+        client: inner.client.clone(),
     }
 }
 
@@ -77,17 +78,17 @@ pub(super) async fn metrics(
 ) -> Result<Response<Body>, Problem> {
     params::none(&uri)?;
     // A gateway that has as much in hand as it takes says so in what it counts itself.
-    let statuses = app.0.coordinator.probe(cluster::PROBE_TIMEOUT).await;
+    let statuses = app.0.client.status(cluster::PROBE_TIMEOUT).await;
     let statuses = statuses.unwrap_or_default();
     let workers = workers(&app);
-    let snapshots: Vec<Snapshot> = workers.iter().map(|it| it.coordinator.snapshot()).collect();
-    let shared = app.0.coordinator.shared();
+    let snapshots: Vec<Snapshot> = workers.iter().map(|it| it.client.snapshot()).collect();
+    let view = app.0.client.view();
     let mut page = Page::default();
     push_process(&mut page, app.0.common.started, workers.len());
     push_http(&mut page, &workers);
     push_requests(&mut page, &snapshots, &workers);
-    push_links(&mut page, shared, &snapshots);
-    push_servers(&mut page, shared, &statuses);
+    push_links(&mut page, &view, &snapshots);
+    push_servers(&mut page, &view, &statuses);
 
     let accept = headers.get_all(header::ACCEPT).iter();
     let form = Form::accepted(accept.filter_map(|accept| accept.to_str().ok()));
@@ -254,7 +255,7 @@ fn push_requests(page: &mut Page, snapshots: &[Snapshot], workers: &[Worker]) {
 
 /// What went to servers and came from them: one series for each, summed over the workers.
 struct Links<'a> {
-    shared: &'a Shared,
+    view: &'a ClusterView,
     snapshots: &'a [Snapshot],
 }
 
@@ -263,11 +264,10 @@ type OfLink = fn(&LinkStatus) -> u64;
 
 impl Links<'_> {
     fn each(&self, of: impl Fn(&ServerSnapshot) -> u64) -> Vec<(Labels, Number)> {
-        let servers = self.shared.cluster.iter();
-        let series = servers.map(|(id, _)| {
-            let of_worker = |snapshot: &Snapshot| of(&snapshot.servers[id.index()]);
+        let series = self.view.servers().map(|id| {
+            let of_worker = |snapshot: &Snapshot| snapshot.of(id).map_or(0, &of);
             let sum = self.snapshots.iter().map(of_worker).sum();
-            let labels = labels([("server", self.shared.name(id))]);
+            let labels = labels([("server", self.view.name(id))]);
             (labels, Number::Whole(sum))
         });
         series.collect()
@@ -289,13 +289,14 @@ impl Links<'_> {
     }
 }
 
-fn push_links(page: &mut Page, shared: &Shared, snapshots: &[Snapshot]) {
-    let links = Links { shared, snapshots };
-    let round_trips = shared.cluster.iter().map(|(id, _)| {
-        let of_workers = snapshots.iter().map(|it| &it.round_trips[id.index()]);
+fn push_links(page: &mut Page, view: &ClusterView, snapshots: &[Snapshot]) {
+    let links = Links { view, snapshots };
+    let round_trips = view.servers().map(|id| {
+        let of_worker = |snapshot: &Snapshot| snapshot.of(id)?.round_trips.clone();
+        let of_workers: Vec<_> = snapshots.iter().filter_map(of_worker).collect();
         (
-            labels([("server", shared.name(id))]),
-            histogram::sum(of_workers),
+            labels([("server", view.name(id))]),
+            histogram::sum(of_workers.iter().map(|of_worker| &**of_worker)),
         )
     });
     page.push(
@@ -372,10 +373,10 @@ fn push_links(page: &mut Page, shared: &Shared, snapshots: &[Snapshot]) {
     );
 }
 
-fn push_servers(page: &mut Page, shared: &Shared, statuses: &[ServerStatus]) {
-    let servers = || shared.cluster.iter().zip(statuses);
-    let reachable = servers().map(|((id, _), status)| {
-        let labels = labels([("server", shared.name(id))]);
+fn push_servers(page: &mut Page, view: &ClusterView, statuses: &[ServerStatus]) {
+    let servers = || statuses.iter();
+    let reachable = servers().map(|status| {
+        let labels = labels([("server", view.name(status.server))]);
         (labels, Number::Whole(status.is_reachable.into()))
     });
     page.push(
@@ -383,8 +384,8 @@ fn push_servers(page: &mut Page, shared: &Shared, statuses: &[ServerStatus]) {
         "1 if the server has just answered, else 0",
         Samples::Gauge(reachable.collect()),
     );
-    let told = servers().map(|((id, _), status)| {
-        let name = shared.name(id).to_owned();
+    let told = servers().map(|status| {
+        let name = view.name(status.server).to_owned();
         (name, &status.statistics[..])
     });
     statistics::push(page, &told.collect::<Vec<_>>());

@@ -9,7 +9,7 @@
 //! * [`metrics`]: what all workers have counted, for Prometheus
 //! * [`serve`]: connections, with time-outs and limits
 //!
-//! Handlers know nothing of sockets or wire formats, and the coordinator knows nothing of HTTP.
+//! Handlers know nothing of sockets or wire formats, and the client knows nothing of HTTP.
 
 mod accept;
 pub mod access;
@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::embedded::Switch;
 use access::{Access, GuardLayer, Scope};
-use dkvs_client::Coordinator;
+use dkvs_client::Client;
 use error::Problem;
 use events::Feed;
 use gate::Gate;
@@ -80,7 +80,7 @@ impl Common {
 pub struct App(Arc<Inner>);
 
 struct Inner {
-    coordinator: Coordinator,
+    client: Client,
     replication: u8,
     timeout: Duration,
     /// Called when the gateway is to end: it then says that it is not ready.
@@ -92,9 +92,9 @@ struct Inner {
 }
 
 impl App {
-    /// Handlers over one worker's coordinator. Fails if the system has no random bytes.
+    /// Handlers over one worker's client. Fails if the system has no random bytes.
     pub fn new(
-        coordinator: Coordinator,
+        client: Client,
         replication: u8,
         timeout: Duration,
         draining: CancellationToken,
@@ -102,7 +102,7 @@ impl App {
         common: Arc<Common>,
     ) -> anyhow::Result<Self> {
         Ok(Self(Arc::new(Inner {
-            coordinator,
+            client,
             replication,
             timeout,
             draining,

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::App;
 use super::error::Problem;
 use crate::config::TIMEOUT_MS_MAX;
+use dkvs_client::RequestOptions;
 use dkvs_client::Wait;
-use dkvs_client::core::Wish;
 
 /// A parameter that is refused, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -127,7 +127,7 @@ impl Query {
     /// n and w, or n and r, by the rules of the cluster. Some quorum comes back in any case;
     /// [`Self::finish`] tells whether it is one that was asked for.
     fn quorum(&mut self, app: &App, needed_name: &str) -> Quorum {
-        let servers = app.0.coordinator.shared().cluster.servers().len();
+        let servers = app.0.client.view().servers().len();
         let (n, needed) = (self.count("n"), self.count(needed_name));
         match Quorum::resolve(n, needed, servers, app.0.replication) {
             Ok(quorum) => quorum,
@@ -231,7 +231,7 @@ impl Query {
 /// What a read or a write of a key was asked to be.
 #[derive(Debug)]
 pub(super) struct KvParameters {
-    pub(super) wish: Wish,
+    pub(super) wish: RequestOptions,
     /// Of a write that is sent again.
     pub(super) tag: Option<Tag>,
     pub(super) raw: bool,
@@ -253,7 +253,7 @@ impl KvParameters {
         let quorum = query.quorum(app, needed);
         let (level, may_fall_back) = query.consistency(app, quorum);
         let parameters = Self {
-            wish: Wish {
+            wish: RequestOptions {
                 quorum,
                 level,
                 may_fall_back,
@@ -293,7 +293,7 @@ mod tests {
     use dkvs_common::cluster::Cluster;
     use tokio_util::sync::CancellationToken;
 
-    use dkvs_client::{Coordinator, Limits, Protocol, Settings, Shared};
+    use dkvs_client::{Client, ClientConfig, Limits, Protocol, Shared};
 
     /// Five servers, replication 3. No request is made.
     fn app() -> App {
@@ -301,7 +301,7 @@ mod tests {
             .map(|port| format!("127.0.0.1 {port} 1\n"))
             .collect();
         let cluster = Cluster::parse("test", text.as_bytes()).unwrap();
-        let settings = Settings {
+        let client_config = ClientConfig {
             protocol: Protocol::Auto,
             datagram_bytes_max: 1_200,
             value_bytes_max: 1 << 20,
@@ -314,7 +314,7 @@ mod tests {
                 value_bytes_in_flight_max: 0,
             },
         };
-        let coordinator = Coordinator::new(Arc::new(Shared::new(cluster)), settings).unwrap();
+        let client = Client::new(Arc::new(Shared::new(cluster)), client_config).unwrap();
         let timeout = Duration::from_secs(1);
         let policy = Policy {
             hosts: Hosts::new(([127, 0, 0, 1], 80).into(), &[]),
@@ -322,15 +322,7 @@ mod tests {
         };
         let gate = Gate::new(None, Arc::new(policy));
         let common = Arc::new(Common::new(None));
-        App::new(
-            coordinator,
-            3,
-            timeout,
-            CancellationToken::new(),
-            gate,
-            common,
-        )
-        .unwrap()
+        App::new(client, 3, timeout, CancellationToken::new(), gate, common).unwrap()
     }
 
     const KNOWN: &[&str] = &["n", "w", "consistency", "timeout_ms", "wait", "tag", "raw"];

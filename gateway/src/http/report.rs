@@ -11,9 +11,10 @@ use dkvs_common::quorum::tally::{Replica, Word};
 use dkvs_common::quorum::write::{Applied, WriteReply};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
+use dkvs_common::view::ClusterView;
 use serde::{Serialize, Serializer};
 
-use dkvs_client::{Shared, Written};
+use dkvs_client::WriteResult;
 
 /// A key: as text, or in base64 where it is no UTF-8.
 #[derive(Serialize)]
@@ -76,9 +77,9 @@ pub(super) struct ReplicaReport<'a> {
 }
 
 impl<'a> ReplicaReport<'a> {
-    fn new<A>(shared: &'a Shared, replica: &Replica<A>, status: &'static str) -> Self {
+    fn new<A>(view: &'a ClusterView, replica: &Replica<A>, status: &'static str) -> Self {
         Self {
-            server: shared.name(replica.server),
+            server: view.name(replica.server),
             ring_point: replica.ring_point,
             status,
             reason: None,
@@ -134,8 +135,8 @@ pub(super) struct WriteReport<'a> {
 }
 
 impl<'a> WriteReport<'a> {
-    pub(super) fn new(shared: &'a Shared, written: &Written) -> Self {
-        let write = &written.write;
+    pub(super) fn new(written: &'a WriteResult) -> Self {
+        let (write, view) = (&written.write, &*written.view);
         let replica = |replica: &Replica<WriteReply>| {
             let (mut reason, mut tag) = (None, None);
             let status = match replica.word {
@@ -167,7 +168,7 @@ impl<'a> WriteReport<'a> {
             ReplicaReport {
                 reason,
                 tag,
-                ..ReplicaReport::new(shared, replica, status)
+                ..ReplicaReport::new(view, replica, status)
             }
         };
         Self {
@@ -207,7 +208,7 @@ pub(super) struct ReadReport<'a> {
 
 impl<'a> ReadReport<'a> {
     /// `tag` is that of the value, or of the tombstone, that won.
-    pub(super) fn new(shared: &'a Shared, key: &Key, read: &Read, tag: Option<Tag>) -> Self {
+    pub(super) fn new(view: &'a ClusterView, key: &Key, read: &Read, tag: Option<Tag>) -> Self {
         let replica = |replica: &Replica<Answer>| {
             let mut reason = None;
             let status = match read.standing_of(key, replica) {
@@ -232,7 +233,7 @@ impl<'a> ReadReport<'a> {
             ReplicaReport {
                 reason,
                 tag,
-                ..ReplicaReport::new(shared, replica, status)
+                ..ReplicaReport::new(view, replica, status)
             }
         };
         Self {

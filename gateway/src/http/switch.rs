@@ -36,16 +36,17 @@ fn server(app: &App, uri: &Uri, end: &str) -> Result<(ServerId, Switch), Problem
     let name = uri.path().strip_prefix("/servers/").unwrap_or_default();
     let name = percent_decode_str(name.strip_suffix(end).unwrap_or_default());
     let name = name.decode_utf8_lossy();
-    let shared = app.0.coordinator.shared();
-    let mut servers = shared.cluster.iter();
-    let found = servers.find(|(id, _)| shared.name(*id) == name);
-    let (server, _) = found.ok_or_else(|| Problem::no_such_server(&name))?;
+    let view = app.0.client.view();
+    let mut servers = view.servers();
+    let found = servers.find(|id| view.name(*id) == name);
+    let server = found.ok_or_else(|| Problem::no_such_server(&name))?;
     let switch = app.0.common.switch.clone();
     Ok((server, switch.ok_or_else(Problem::not_embedded)?))
 }
 
 fn told(app: &App, server: ServerId, is_running: bool) -> Response<Body> {
-    let server = app.0.coordinator.shared().name(server);
+    let view = app.0.client.view();
+    let server = view.name(server);
     tracing::info!(server, is_running, "an embedded server was switched");
     json(&json!({ "server": server, "running": is_running }))
 }

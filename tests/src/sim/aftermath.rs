@@ -101,10 +101,10 @@ impl World {
     pub(super) fn can_be_read(&self, key: &KeyPlan) -> bool {
         let n = usize::from(key.read.n());
         let list = self
-            .shared
-            .ring
+            .view
+            .ring()
             .preference_list(Position::of_key(&key.key), n);
-        let vouches = |server: ServerId| self.servers[server.index()].vouches_for(&key.key);
+        let vouches = |server: ServerId| self.servers[usize::from(server.0)].vouches_for(&key.key);
         let vouching = list.iter().filter(|point| vouches(point.server)).count();
         vouching >= usize::from(key.read.needed())
     }
@@ -123,7 +123,7 @@ impl World {
             if plan.level == Level::Agreement || is_by_v1 || !self.can_be_read(plan) {
                 continue;
             }
-            let ring = &self.shared.ring;
+            let ring = self.view.ring();
             let n = usize::from(plan.read.n());
             let list = ring.preference_list(Position::of_key(&plan.key), n);
             let checked = convergence::check_replicas(&plan.key, &list, &self.servers);

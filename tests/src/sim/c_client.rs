@@ -155,8 +155,8 @@ impl World {
         };
         let datagram = datagram.expect("keys and values here are short and have no NUL");
         let list = self
-            .shared
-            .ring
+            .view
+            .ring()
             .preference_list(Position::of_key(name), usize::from(quorum.n()));
         let caller = self.names;
         self.names += 1;
@@ -188,7 +188,7 @@ impl World {
         for point in list {
             let route = Route {
                 gateway,
-                server: point.server.index(),
+                server: usize::from(point.server.0),
                 direction: Direction::ToServer,
             };
             self.send(route, socket, datagram.clone(), self.now);
@@ -211,7 +211,7 @@ impl World {
         let is_asked = waiting
             .list
             .iter()
-            .any(|point| point.server.index() == server);
+            .any(|point| usize::from(point.server.0) == server);
         if waiting.socket != socket || !is_asked {
             return false;
         }

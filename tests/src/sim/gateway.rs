@@ -6,12 +6,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkvs_client::core::{Core, Heard, Machine, Now, Path, RequestId, Token, Wish};
-use dkvs_client::{Limits, Protocol, Settings, Shared, Wait};
+use dkvs_client::core::{
+    Core, CoreConfig, Endpoint, MemoryBudget, Now, Protocol, ReadRequest, RequestId,
+    RequestOptions, RoundTrips, Token, Wait, WriteRequest,
+};
+use dkvs_client::transport::v1::{self, Expects};
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
 use dkvs_common::mutants::{self, Mutant};
@@ -21,9 +24,8 @@ use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
 use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::VALUE_BYTES_DEFAULT;
+use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
-use tokio::sync::{Semaphore, watch};
 
 use super::clock::WallClock;
 use super::invariants::convergence::READ_WITHIN;
@@ -38,7 +40,9 @@ pub struct Gateway {
     setting: Setting,
     random: Random,
     /// None while it is down.
-    core: Option<Core<Waiter>>,
+    core: Option<Core>,
+    /// The requests that have ended, the first first.
+    ended: Arc<Mutex<VecDeque<Answer>>>,
     starts: u16,
     /// Towards which it may have something to send yet.
     sending_to: Option<ServerId>,
@@ -49,11 +53,10 @@ pub struct Gateway {
     inbox: VecDeque<Stimulus>,
     /// By operation: what the core calls its request.
     under_way: BTreeMap<usize, RequestId>,
-    refused: VecDeque<Waiter>,
     /// What is to be asked by DKVS/1: from which socket, and of whom.
     by_v1: VecDeque<(SocketAddrV4, usize, Bytes)>,
     /// By socket: what was asked.
-    asked_by_v1: BTreeMap<SocketAddrV4, (Token, ServerId)>,
+    asked_by_v1: BTreeMap<SocketAddrV4, (Token, ServerId, Expects)>,
     /// How many sockets for DKVS/1 it has opened.
     sockets: u32,
 }
@@ -61,32 +64,26 @@ pub struct Gateway {
 /// What all gateways of a world have in common.
 #[derive(Clone)]
 pub struct Setting {
-    pub shared: Arc<Shared>,
-    settings: Settings,
+    pub view: Arc<ClusterView>,
+    config: CoreConfig,
+    keys: Option<Keys>,
 }
 
 impl Setting {
     /// Of a cluster that demands a proof by these keys, if it has any.
     pub fn new(
-        shared: Arc<Shared>,
+        view: Arc<ClusterView>,
         datagram_bytes_max: usize,
         keys: Option<Keys>,
         protocol: Protocol,
     ) -> Self {
-        let settings = Settings {
+        let config = CoreConfig {
             protocol,
             datagram_bytes_max,
-            value_bytes_max: VALUE_BYTES_DEFAULT,
-            offload: false,
-            keys: keys.map(|keys| watch::channel(keys).1),
             timeout_max: READ_WITHIN,
-            limits: Limits {
-                requests_max: 1_024,
-                sockets_max: 0,
-                value_bytes_in_flight_max: VALUE_BYTES_IN_FLIGHT_MAX,
-            },
+            requests_max: 1_024,
         };
-        Self { shared, settings }
+        Self { view, config, keys }
     }
 }
 
@@ -180,13 +177,13 @@ impl Gateway {
             setting,
             random: Random::of(seed, &format!("gateway {number}")),
             core: None,
+            ended: Arc::default(),
             starts: 0,
             sending_to: None,
             is_paused: false,
             resumed: Moment::START,
             inbox: VecDeque::new(),
             under_way: BTreeMap::new(),
-            refused: VecDeque::new(),
             by_v1: VecDeque::new(),
             asked_by_v1: BTreeMap::new(),
             sockets: 0,
@@ -227,7 +224,7 @@ impl Gateway {
         self.is_paused = false;
         self.inbox.clear();
         self.under_way.clear();
-        self.refused.clear();
+        self.ended().clear();
         self.by_v1.clear();
         self.asked_by_v1.clear();
     }
@@ -240,18 +237,25 @@ impl Gateway {
         self.starts += 1;
         let mut random = Random::new(self.random.number());
         let now = self.now(now);
-        let Setting { shared, settings } = &self.setting;
-        let memory = Semaphore::new(settings.limits.value_bytes_in_flight_max >> 10);
+        let Setting { view, config, keys } = &self.setting;
+        let memory = MemoryBudget::new(VALUE_BYTES_IN_FLIGHT_MAX);
         // The first number tells this process's operations from all others'.
         let mut own = mutants::is_on(Mutant::OperationPerGateway).then_some(self.number as u64);
-        let random = || own.take().unwrap_or_else(|| random.number());
-        let mut core = Core::new(Arc::clone(shared), settings, Arc::new(memory), random);
-        for (server, _) in shared.cluster.iter() {
-            let path = Path {
-                local: self.address(server.index()),
+        let mut random = || own.take().unwrap_or_else(|| random.number());
+        let mut core = Core::new(
+            config.clone(),
+            Arc::clone(view),
+            keys.clone(),
+            memory,
+            RoundTrips::default(),
+            random(),
+        );
+        for server in view.servers() {
+            let endpoint = Endpoint {
+                local: self.address(number_of(server)),
                 window_bytes_max: WINDOW_BYTES_MAX,
             };
-            core.open(server, path, now);
+            core.open(server, endpoint, random(), now);
         }
         self.core = Some(core);
         self.sending_to = None;
@@ -299,7 +303,7 @@ impl Gateway {
         };
         match stimulus {
             Stimulus::Request(request) => {
-                let wish = Wish {
+                let options = RequestOptions {
                     quorum: request.quorum,
                     level: request.level,
                     may_fall_back: request.may_fall_back,
@@ -315,17 +319,31 @@ impl Gateway {
                     attempt: request.attempt,
                     deadline: moment + request.timeout,
                 };
-                let key = &request.key;
-                let list = core.preference_list(key, request.quorum);
+                let key = request.key;
+                let list = core.preference_list(&key, request.quorum);
+                let answers = Arc::clone(&self.ended);
+                let end = move |told| push(&answers, waiter.answer(told));
                 let begun = match request.asked {
-                    Asked::Read => core.read(key, list, wish, waiter, now),
+                    Asked::Read => {
+                        let request = ReadRequest { key, list, options };
+                        core.read(request, now, move |result| end(Told::Read(result.read)))
+                    }
                     Asked::Write { content, tag } => {
-                        core.write(key, content, list, tag, wish, waiter, now)
+                        let request = WriteRequest {
+                            key,
+                            content,
+                            tag,
+                            list,
+                            options,
+                        };
+                        core.write(request, now, move |result| {
+                            end(Told::Write(result.write, result.tag));
+                        })
                     }
                 };
                 match begun {
                     Ok(id) => drop(self.under_way.insert(waiter.operation, id)),
-                    Err(_) => self.refused.push_back(waiter),
+                    Err(_) => push(&self.ended, waiter.answer(Told::Nothing)),
                 }
             }
             Stimulus::Datagram { server, datagram } => {
@@ -335,16 +353,19 @@ impl Gateway {
                 core.handle_unreachable(ServerId(server as u16), now);
             }
             Stimulus::ByV1 { socket, datagram } => {
-                let Some((token, server)) = self.asked_by_v1.get(&socket).copied() else {
+                let Some((token, server, expects)) = self.asked_by_v1.get(&socket).copied() else {
                     return false;
                 };
-                let heard = match datagram {
-                    None => Ok(Heard::Unreachable { sent: false }),
-                    Some(datagram) => Heard::from_v1(token.asked(), datagram),
+                let response = match datagram.map(|datagram| v1::decode(expects, datagram)) {
+                    Some(Err(_)) => return false,
+                    Some(Ok(response)) => Some(response),
+                    None => None,
                 };
-                let Ok(heard) = heard else { return false };
                 self.asked_by_v1.remove(&socket);
-                core.handle_v1(token, server, heard, now);
+                match response {
+                    Some(response) => core.handle_exchange(token, server, response, now),
+                    None => core.handle_exchange_unreachable(token, server, now),
+                }
             }
             Stimulus::Gone { operation } => {
                 if let Some(id) = self.under_way.remove(&operation) {
@@ -352,7 +373,7 @@ impl Gateway {
                 }
             }
         }
-        self.take_v1(moment);
+        self.take_v1();
         true
     }
 
@@ -362,24 +383,18 @@ impl Gateway {
     }
 
     /// Takes what the core wants to be asked by DKVS/1, each from a socket of its own.
-    fn take_v1(&mut self, moment: Moment) {
-        let now = self.now(moment);
+    fn take_v1(&mut self) {
         let Some(core) = &mut self.core else { return };
-        while let Some(ask) = core.poll_ask_by_v1() {
-            match ask.question.to_v1() {
-                Ok(datagram) => {
-                    self.sockets += 1;
-                    let [.., high, low_high, low] = self.sockets.to_be_bytes();
-                    let ip = Ipv4Addr::new(10, 3, high, self.number as u8);
-                    let socket = SocketAddrV4::new(ip, u16::from_be_bytes([low_high, low]));
-                    self.asked_by_v1.insert(socket, (ask.token, ask.server));
-                    self.by_v1.push_back((socket, ask.server.index(), datagram));
-                }
-                Err(refusal) => {
-                    let heard = Heard::refused(ask.token.asked(), refusal);
-                    core.handle_v1(ask.token, ask.server, heard, now);
-                }
-            }
+        while let Some(exchange) = core.poll_exchange() {
+            self.sockets += 1;
+            let [.., high, low_high, low] = self.sockets.to_be_bytes();
+            let ip = Ipv4Addr::new(10, 3, high, self.number as u8);
+            let socket = SocketAddrV4::new(ip, u16::from_be_bytes([low_high, low]));
+            let server = exchange.server;
+            let asked = (exchange.token, server, exchange.expects);
+            self.asked_by_v1.insert(socket, asked);
+            let datagram = exchange.datagram;
+            self.by_v1.push_back((socket, number_of(server), datagram));
         }
     }
 
@@ -388,7 +403,7 @@ impl Gateway {
         let at = self.now(now);
         if let Some(core) = self.core.as_mut().filter(|_| !self.is_paused) {
             core.handle_timeout(at);
-            self.take_v1(now);
+            self.take_v1();
         }
     }
 
@@ -420,27 +435,25 @@ impl Gateway {
             };
             if let Some(datagram) = core.poll_transmit(server, at) {
                 self.sending_to = Some(server);
-                let address = self.address(server.index());
-                return Some((address, server.index(), datagram.into()));
+                let address = self.address(number_of(server));
+                return Some((address, number_of(server), datagram.into()));
             }
-            self.take_v1(now);
+            self.take_v1();
         }
     }
 
     /// The next request that has ended.
     pub fn poll_answer(&mut self) -> Option<Answer> {
-        if let Some(waiter) = self.refused.pop_front() {
-            return Some(waiter.answer(Told::Nothing));
+        if self.is_paused() {
+            return None;
         }
-        let core = self.core.as_mut().filter(|_| !self.is_paused)?;
-        let (waiter, ended) = core.poll_ended()?;
-        self.under_way.remove(&waiter.operation);
-        let told = match ended.machine {
-            Machine::Read(read) => Told::Read(read),
-            Machine::Write(write) => Told::Write(write, ended.tag),
-            Machine::List(_) | Machine::Probe(_) => return None,
-        };
-        Some(waiter.answer(told))
+        let answer = self.ended().pop_front()?;
+        self.under_way.remove(&answer.operation);
+        Some(answer)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, VecDeque<Answer>> {
+        lock(&self.ended)
     }
 
     fn now(&self, now: Moment) -> Now {
@@ -465,4 +478,17 @@ impl Waiter {
             told,
         }
     }
+}
+
+/// A simulated cluster has one view, whose ids follow the order of its servers.
+fn number_of(server: ServerId) -> usize {
+    usize::from(server.0)
+}
+
+fn push(answers: &Mutex<VecDeque<Answer>>, answer: Answer) {
+    lock(answers).push_back(answer);
+}
+
+fn lock(answers: &Mutex<VecDeque<Answer>>) -> MutexGuard<'_, VecDeque<Answer>> {
+    answers.lock().unwrap_or_else(PoisonError::into_inner)
 }

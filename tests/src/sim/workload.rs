@@ -257,10 +257,10 @@ impl World {
         let plan = &self.plan.keys[key];
         let n = usize::from(plan.read.n().max(plan.write.n()));
         let list = self
-            .shared
-            .ring
+            .view
+            .ring()
             .preference_list(Position::of_key(&plan.key), n);
-        let dialect = |point: &RingPoint| self.plan.dialect(point.server.index());
+        let dialect = |point: &RingPoint| self.plan.dialect(usize::from(point.server.0));
         list.iter().any(|point| dialect(point) == Dialect::V1)
     }
 

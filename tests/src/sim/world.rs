@@ -13,8 +13,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkvs_client::{Protocol, Shared};
+use dkvs_client::Protocol;
 use dkvs_common::cluster::{Cluster, Server as Listed};
+use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
 
 use super::c_client::CClient;
@@ -42,7 +43,7 @@ pub(super) struct World {
     pub(super) now: Moment,
     pub(super) queue: Queue<Event>,
     pub(super) plan: Plan,
-    pub(super) shared: Arc<Shared>,
+    pub(super) view: Arc<ClusterView>,
     pub(super) network: Network,
     pub(super) servers: Vec<Server>,
     pub(super) gateways: Vec<Gateway>,
@@ -165,9 +166,9 @@ impl World {
         };
         let listed: Vec<Listed> = plan.servers.iter().enumerate().map(listed).collect();
         let cluster = Cluster::from_servers(&listed).expect("the plan's servers are distinct");
-        let shared = Arc::new(Shared::new(cluster));
+        let view = Arc::new(ClusterView::first(cluster));
         let ring = Ring {
-            epoch: shared.ring.epoch(),
+            epoch: view.ring().epoch(),
             datagram_bytes_max: plan.datagram_bytes_max,
         };
         let keys = plan.is_keyed.then(|| keys(seed));
@@ -176,7 +177,7 @@ impl World {
             _ => Protocol::V2,
         };
         let bytes_max = plan.datagram_bytes_max;
-        let setting = Setting::new(Arc::clone(&shared), bytes_max, keys.clone(), protocol);
+        let setting = Setting::new(Arc::clone(&view), bytes_max, keys.clone(), protocol);
         let server = |(number, server): (usize, &super::plan::ServerPlan)| {
             let random = Random::of(seed, &format!("server {number}"));
             let random = [random, Random::of(seed, &format!("disk {number}"))];
@@ -219,7 +220,7 @@ impl World {
             log: Log::new(options.keeps_log),
             statistics: Statistics::default(),
             datagrams: 0,
-            shared,
+            view,
             plan,
         };
         world.begin(seed);

@@ -1,13 +1,13 @@
 //! What a core has counted since its start. Plain numbers: whoever wants them asks the core.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::quorum::Level;
-use dkvs_common::quorum::read::ReadOutcome;
-use dkvs_common::quorum::write::WriteOutcome;
+use dkvs_common::server_map::ServerMap;
 
-use super::request::Machine;
 use dkvs_common::histogram::Histogram;
 
 /// Whether something was read or written.
@@ -159,67 +159,89 @@ pub struct ServerCounts {
     pub repairs_stored: u64,
 }
 
+/// The last round trip to each server that any worker of the process has seen. Clones are handles to
+/// the same.
+#[derive(Debug, Clone, Default)]
+pub struct RoundTrips(Arc<RwLock<ServerMap<Arc<AtomicU64>>>>);
+
+impl RoundTrips {
+    /// How long the last answer of a server took, if it ever answered.
+    pub fn last(&self, server: ServerId) -> Option<Duration> {
+        let servers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let us = servers.get(server)?.load(Ordering::Relaxed);
+        (us > 0).then(|| Duration::from_micros(us))
+    }
+
+    /// Where the last round trip of a server is kept, in microseconds; 0 if it never answered.
+    fn of(&self, server: ServerId) -> Arc<AtomicU64> {
+        let mut servers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(servers.get_or_insert_with(server, Arc::default))
+    }
+}
+
 /// All that a core counts.
 pub(super) struct Counts {
     pub(super) totals: Totals,
-    pub(super) servers: Vec<ServerCounts>,
-    /// By server: how long each took to answer. Shared, so that they can be read at leisure.
-    pub(super) round_trips: std::sync::Arc<[Histogram]>,
+    servers: ServerMap<OfServer>,
+    last_round_trips: RoundTrips,
+}
+
+struct OfServer {
+    counts: ServerCounts,
+    /// How long it took to answer. Shared, so that it can be read without this worker's lock.
+    round_trips: Arc<Histogram>,
+    last_round_trip_us: Arc<AtomicU64>,
 }
 
 impl Counts {
-    pub(super) fn new(servers: usize) -> Self {
+    pub(super) fn new(last_round_trips: RoundTrips) -> Self {
         Self {
             totals: Totals::default(),
-            servers: vec![ServerCounts::default(); servers],
-            round_trips: (0..servers).map(|_| Histogram::default()).collect(),
+            servers: ServerMap::default(),
+            last_round_trips,
         }
     }
 
-    pub(super) fn round_trip(&self, server: ServerId, round_trip: Duration) {
-        self.round_trips[server.index()].observe(round_trip);
+    pub(super) fn of(&self, server: ServerId) -> ServerCounts {
+        let of_server = self.servers.get(server);
+        of_server.map_or_else(ServerCounts::default, |of_server| of_server.counts)
+    }
+
+    pub(super) fn of_mut(&mut self, server: ServerId) -> &mut ServerCounts {
+        &mut self.server(server).counts
+    }
+
+    pub(super) fn round_trips(&self, server: ServerId) -> Option<Arc<Histogram>> {
+        let of_server = self.servers.get(server)?;
+        Some(Arc::clone(&of_server.round_trips))
+    }
+
+    pub(super) fn round_trip(&mut self, server: ServerId, round_trip: Duration) {
+        let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+        let of_server = self.server(server);
+        of_server.round_trips.observe(round_trip);
+        of_server
+            .last_round_trip_us
+            .store(us.max(1), Ordering::Relaxed);
+    }
+
+    fn server(&mut self, server: ServerId) -> &mut OfServer {
+        let last_round_trips = &self.last_round_trips;
+        self.servers.get_or_insert_with(server, || OfServer {
+            counts: ServerCounts::default(),
+            round_trips: Arc::default(),
+            last_round_trip_us: last_round_trips.of(server),
+        })
     }
 
     pub(super) fn limit_hit(&mut self, limit: Limit) {
         self.totals.limits[limit as usize] += 1;
     }
 
-    pub(super) fn ended(&mut self, machine: &Machine) {
-        let (level, kind, outcome) = match machine {
-            Machine::Read(read) => {
-                let outcome = match read.outcome() {
-                    _ if read.has_met_v1() => Outcome::Refused,
-                    Some(ReadOutcome::Found(..)) => Outcome::Found,
-                    Some(ReadOutcome::Absent) => Outcome::Absent,
-                    Some(ReadOutcome::Disagree) => Outcome::Disagree,
-                    Some(ReadOutcome::CameByV1) => Outcome::Refused,
-                    Some(ReadOutcome::Unreachable) => Outcome::Unreachable,
-                    Some(ReadOutcome::TimedOut) | None => Outcome::TimedOut,
-                };
-                (read.level(), Kind::Read, outcome)
-            }
-            Machine::Write(write) => {
-                let outcome = match write.outcome() {
-                    Some(WriteOutcome::Committed) => Outcome::Committed,
-                    Some(WriteOutcome::Superseded) => Outcome::Superseded,
-                    Some(WriteOutcome::Refused) => Outcome::Refused,
-                    Some(WriteOutcome::Unreachable) => Outcome::Unreachable,
-                    Some(WriteOutcome::TimedOut) | None => Outcome::TimedOut,
-                };
-                (write.level(), Kind::Write, outcome)
-            }
-            Machine::List(_) | Machine::Probe(_) => return,
-        };
-        self.count(level, kind, outcome);
-    }
-
-    pub(super) fn cancelled(&mut self, machine: &Machine) {
-        if let Machine::Read(read) = machine {
-            self.count(read.level(), Kind::Read, Outcome::Cancelled);
+    /// A request has ended, or its caller has gone.
+    pub(super) fn ended(&mut self, counted: Option<(Level, Kind, Outcome)>) {
+        if let Some((level, kind, outcome)) = counted {
+            self.totals.ended[level as usize][kind as usize][outcome as usize] += 1;
         }
-    }
-
-    fn count(&mut self, level: Level, kind: Kind, outcome: Outcome) {
-        self.totals.ended[level as usize][kind as usize][outcome as usize] += 1;
     }
 }

@@ -1,15 +1,18 @@
 //! A core without a network.
 
-mod vouching;
+mod attestations;
+mod views;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::*;
-use crate::Limits;
 use crate::testing::start_of_time;
 use crate::transport::peer::{V1_GREETINGS, V1_PAUSE};
 use dkvs_common::cluster::Cluster;
+use dkvs_common::model::Refusal;
+use dkvs_common::quorum::Level;
 use dkvs_common::quorum::read::Standing;
+use dkvs_common::record::Content;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_common::wire::v2::request::Request;
@@ -19,48 +22,42 @@ use dkvs_storage_node::store::{MemoryStore, RecordStore as _, Store};
 
 const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
 
-fn core() -> Core<()> {
+fn core() -> Core {
     core_of(2)
 }
 
-fn core_of(servers: u16) -> Core<()> {
+fn core_of(servers: u16) -> Core {
     core_that_speaks(Protocol::V2, servers)
 }
 
-fn core_that_speaks(protocol: Protocol, servers: u16) -> Core<()> {
+fn core_that_speaks(protocol: Protocol, servers: u16) -> Core {
     let file: String = (0..servers)
         .map(|number| format!("127.0.0.1 {} 1\n", 4_000 + number))
         .collect();
     let cluster = Cluster::parse("test", file.as_bytes()).unwrap();
-    let settings = Settings {
+    let config = CoreConfig {
         protocol,
         datagram_bytes_max: 1_200,
-        value_bytes_max: 1 << 20,
-        offload: false,
-        keys: None,
         timeout_max: Duration::from_secs(1),
-        limits: Limits {
-            requests_max: 10,
-            sockets_max: 0,
-            value_bytes_in_flight_max: 1 << 20,
-        },
+        requests_max: 10,
     };
-    let memory = Arc::new(Semaphore::new(1_024));
-    Core::new(Arc::new(Shared::new(cluster)), &settings, memory, || 7)
+    let view = Arc::new(ClusterView::first(cluster));
+    let memory = MemoryBudget::new(1 << 20);
+    Core::new(config, view, None, memory, RoundTrips::default(), 7)
 }
 
-fn open_all(core: &mut Core<()>, now: Now) {
-    let path = Path {
+fn open_all(core: &mut Core, now: Now) {
+    let endpoint = Endpoint {
         local: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5_000),
         window_bytes_max: 1 << 16,
     };
     for server in SERVERS {
-        core.open(server, path, now);
+        core.open(server, endpoint, 7, now);
     }
 }
 
-fn wish(level: Level) -> Wish {
-    Wish {
+fn wish(level: Level) -> RequestOptions {
+    RequestOptions {
         quorum: Quorum::new(2, 2).unwrap(),
         level,
         may_fall_back: false,
@@ -71,7 +68,7 @@ fn wish(level: Level) -> Wish {
 }
 
 /// What is sent to the servers.
-fn sent(core: &mut Core<()>, now: Now) -> Vec<Request> {
+fn sent(core: &mut Core, now: Now) -> Vec<Request> {
     let mut requests = Vec::new();
     while let Some(server) = core.poll_server() {
         while let Some(datagram) = core.poll_transmit(server, now) {
@@ -85,7 +82,7 @@ fn sent(core: &mut Core<()>, now: Now) -> Vec<Request> {
 }
 
 /// Every greeting of a core is answered by DKVS/1, for as long as it takes to believe that.
-fn answer_by_v1(core: &mut Core<()>, now: &mut Now) {
+fn answer_by_v1(core: &mut Core, now: &mut Now) {
     for _ in 0..V1_GREETINGS {
         assert!(greets_both(&sent(core, *now)));
         for server in SERVERS {
@@ -123,33 +120,37 @@ fn a_core_for_dkvs_2_asks_nobody_by_dkvs_1_and_lowers_no_level() {
     let mut core = core();
     let mut now = now();
     open_all(&mut core, now);
-    let wish = Wish {
+    let wish = RequestOptions {
         may_fall_back: true,
         wait: Wait::All,
         ..wish(Level::Linearizable)
     };
-    assert!(read(&mut core, wish, now));
+    let (ended, results) = std::sync::mpsc::channel();
+    let begin = |core: &mut Core, now| {
+        let ended = ended.clone();
+        let key = Key::new("k").unwrap();
+        begin_read(core, key, wish, now, move |result| {
+            ended.send(result).unwrap();
+        })
+        .unwrap();
+    };
+    begin(&mut core, now);
     answer_by_v1(&mut core, &mut now);
     for is_again in [false, true] {
         if is_again {
             now.at += Duration::from_secs(1);
-            assert!(read(&mut core, wish, now));
+            begin(&mut core, now);
             assert!(greets_both(&sent(&mut core, now)));
             for server in SERVERS {
                 core.handle_datagram(server, &Bytes::new(), now);
             }
         }
-        let Some(((), Ended { machine, .. })) = core.poll_ended() else {
-            panic!("it is refused");
-        };
-        let Machine::Read(read) = machine else {
-            panic!("it is a read");
-        };
+        let read = results.try_recv().expect("it is refused").read;
         assert_eq!(read.level(), Level::Linearizable);
         for replica in read.replicas() {
             assert_eq!(read.standing(replica), Standing::Refused(Refusal::NotV2));
         }
-        assert!(core.poll_ask_by_v1().is_none());
+        assert!(core.poll_exchange().is_none());
     }
 }
 
@@ -160,14 +161,24 @@ fn now() -> Now {
     }
 }
 
-fn read(core: &mut Core<()>, wish: Wish, now: Now) -> bool {
+fn read(core: &mut Core, wish: RequestOptions, now: Now) -> bool {
     let key = Key::new("k").unwrap();
-    let list = core.preference_list(&key, wish.quorum);
-    core.read(&key, list, wish, (), now).is_ok()
+    begin_read(core, key, wish, now, |_| {}).is_ok()
+}
+
+fn begin_read(
+    core: &mut Core,
+    key: Key,
+    options: RequestOptions,
+    now: Now,
+    on_end: impl FnOnce(ReadResult) + Send + 'static,
+) -> Result<RequestId, AdmissionError> {
+    let list = core.preference_list(&key, options.quorum);
+    core.read(ReadRequest { key, list, options }, now, on_end)
 }
 
 /// Hands what is sent to a server, and its answers back, until nobody has anything to say.
-fn exchange(core: &mut Core<()>, service: &Service, now: Now) {
+fn exchange(core: &mut Core, service: &Service, now: Now) {
     while let Some(server) = core.poll_server() {
         while let Some(datagram) = core.poll_transmit(server, now) {
             let received = Received {
@@ -200,14 +211,19 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
         unix_ms: 1_000,
     };
     open_all(&mut core, now);
-    core.probe(Duration::from_secs(1), (), now).unwrap();
+    core.status(Duration::from_secs(1), now, |_| {}).unwrap();
     exchange(&mut core, &service, now);
-    let write = |core: &mut Core<()>, level, name: &'static str| {
+    let write = |core: &mut Core, level, name: &'static str| {
         let key = Key::new(name).unwrap();
-        let wish = wish(level);
-        let list = core.preference_list(&key, wish.quorum);
-        core.write(&key, Content::Tombstone, list, None, wish, (), now)
-            .unwrap()
+        let options = wish(level);
+        let request = WriteRequest {
+            list: core.preference_list(&key, options.quorum),
+            key,
+            content: Content::Tombstone,
+            tag: None,
+            options,
+        };
+        core.write(request, now, |_| {}).unwrap()
     };
     for level in [Level::Agreement, Level::Linearizable] {
         let id = write(&mut core, level, "withdrawn");

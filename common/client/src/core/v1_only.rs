@@ -1,6 +1,6 @@
 //! Servers that answer by DKVS/1 alone, and what whoever looks after them has to know.
 
-use crate::Protocol;
+use super::config::Protocol;
 
 /// How a server comes to answer by DKVS/1 alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

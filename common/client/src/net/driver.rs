@@ -1,41 +1,38 @@
-//! What a worker does for all its requests together: send what they ask, look after what is due.
+//! What a worker does for all its requests together: send their commands, look after what is due.
 //!
-//! Whoever asks something wakes the driver, and the runtime polls it after all tasks that were
-//! ready before it: so what one turn of the runtime asks of a server goes out together, and no
-//! request needs a timer of its own.
+//! A request wakes the driver, and the runtime polls it after all tasks that were ready before it: so
+//! what one turn of the runtime asks of a server goes out together, and no request needs a timer of
+//! its own.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dkvs_common::wire::v2::keys::Keys;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::Coordinator;
+use super::worker::Worker;
 
 /// How long the driver sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Runs for as long as the worker's runtime does.
-pub(super) async fn drive(
-    coordinator: Coordinator,
-    woken: Arc<Notify>,
-    mut keys: Option<watch::Receiver<Keys>>,
-) {
+pub(super) async fn drive(worker: Worker) {
+    let mut keys = worker.keys();
+    let mut views = Some(worker.shared().views());
     let sleep = tokio::time::sleep(IDLE);
     tokio::pin!(sleep);
     loop {
         tokio::select! {
-            () = woken.notified() => {}
+            () = worker.woken() => {}
             () = &mut sleep => {
-                coordinator.handle_timeouts();
+                worker.handle_timeouts();
                 // It is set to what is due next below.
                 sleep.as_mut().reset((Instant::now() + IDLE).into());
             }
-            () = changed(&mut keys) => coordinator.take_new_keys(),
+            keys = changed(&mut keys) => worker.set_keys(keys),
+            view = changed(&mut views) => worker.set_view(view),
         }
-        coordinator.flush(super::now());
+        worker.flush();
         // Moving a timer forward costs a system call, so it is left alone when it rings too early.
-        if let Some(due) = coordinator.next_due()
+        if let Some(due) = worker.next_due()
             && due < sleep.deadline().into_std()
         {
             sleep.as_mut().reset(due.into());
@@ -43,14 +40,13 @@ pub(super) async fn drive(
     }
 }
 
-/// Waits for other keys; where there are none, or never again any other, for ever.
-async fn changed(keys: &mut Option<watch::Receiver<Keys>>) {
-    match keys {
-        Some(held) => {
-            if held.changed().await.is_err() {
-                *keys = None;
-            }
-        }
-        None => std::future::pending().await,
+/// Waits for another value; where there is none, or never again another, for ever.
+async fn changed<T: Clone>(values: &mut Option<watch::Receiver<T>>) -> T {
+    if let Some(held) = values
+        && held.changed().await.is_ok()
+    {
+        return held.borrow_and_update().clone();
     }
+    *values = None;
+    std::future::pending().await
 }

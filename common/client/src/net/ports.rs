@@ -9,10 +9,11 @@
 //! A server that owes too many replies is asked once a second only, until it answers.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
+use dkvs_common::server_map::ServerMap;
 
 /// Burned ports of one server from which on it is asked once in [`TRICKLE`] only. It is well
 /// below the 28,232 ports that Linux hands out by default, so that a free one is soon found.
@@ -29,8 +30,9 @@ const TRICKLE: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(1);
 
 /// For each server, the ports not to be used towards it.
+#[derive(Default)]
 pub struct BurnedPorts {
-    servers: Vec<Mutex<Ledger>>,
+    servers: RwLock<ServerMap<Arc<Mutex<Ledger>>>>,
 }
 
 #[derive(Default)]
@@ -45,64 +47,73 @@ struct Ledger {
 }
 
 impl BurnedPorts {
-    /// None burned, for `servers` servers.
-    pub fn new(servers: usize) -> Self {
-        Self {
-            servers: (0..servers).map(|_| Mutex::default()).collect(),
-        }
-    }
-
     /// From now on, `port` may get a late reply from `server`, to a question asked at `asked`.
     pub fn burn(&self, server: ServerId, port: u16, asked: Instant) {
-        let mut ledger = self.ledger(server);
-        if ledger.asked.insert(port, asked).is_none() {
-            ledger.order.push_back(port);
-        }
-        while ledger.order.len() > PORTS_KEPT_MAX
-            && let Some(oldest) = ledger.order.pop_front()
-        {
-            ledger.asked.remove(&oldest);
-        }
+        self.with_ledger(server, |ledger| ledger.burn(port, asked));
     }
 
     /// At `now`, `server` has answered a question asked at `asked`.
     pub fn answered(&self, server: ServerId, asked: Instant, now: Instant) {
-        let mut ledger = self.ledger(server);
-        if !ledger.asked.is_empty() {
-            ledger.forget(now);
-            // The first answer counts, or one after the other would put off the forgetting.
-            ledger.answered.get_or_insert((asked, now));
-        }
+        self.with_ledger(server, |ledger| ledger.answered(asked, now));
     }
 
     /// Whether one more question may be asked of `server` on a new socket. A yes where it owes
     /// too many replies is the only one in a while.
     pub fn admits(&self, server: ServerId, now: Instant) -> bool {
-        let mut ledger = self.ledger(server);
-        ledger.forget(now);
-        let is_over = |trickled: Instant| now >= trickled + TRICKLE;
-        if ledger.asked.len() < PORTS_MAX {
-            return true;
-        }
-        let admitted = ledger.trickled.is_none_or(is_over);
-        if admitted {
-            ledger.trickled = Some(now);
-        }
-        admitted
+        self.with_ledger(server, |ledger| ledger.admits(now))
     }
 
     /// Whether `port` may get a late reply from `server`.
     pub fn is_burned(&self, server: ServerId, port: u16) -> bool {
-        self.ledger(server).asked.contains_key(&port)
+        self.with_ledger(server, |ledger| ledger.asked.contains_key(&port))
     }
 
-    fn ledger(&self, server: ServerId) -> MutexGuard<'_, Ledger> {
-        let ledger = self.servers[server.index()].lock();
-        ledger.unwrap_or_else(PoisonError::into_inner)
+    fn with_ledger<R>(&self, server: ServerId, work: impl FnOnce(&mut Ledger) -> R) -> R {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        let known = servers.get(server).map(Arc::clone);
+        drop(servers);
+        let ledger = known.unwrap_or_else(|| {
+            let servers = self.servers.write();
+            let mut servers = servers.unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(servers.get_or_insert_with(server, Arc::default))
+        });
+        work(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Ledger {
+    fn burn(&mut self, port: u16, asked: Instant) {
+        if self.asked.insert(port, asked).is_none() {
+            self.order.push_back(port);
+        }
+        while self.order.len() > PORTS_KEPT_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.asked.remove(&oldest);
+        }
+    }
+
+    fn answered(&mut self, asked: Instant, now: Instant) {
+        if !self.asked.is_empty() {
+            self.forget(now);
+            // The first answer counts, or one after the other would put off the forgetting.
+            self.answered.get_or_insert((asked, now));
+        }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        self.forget(now);
+        let is_over = |trickled: Instant| now >= trickled + TRICKLE;
+        if self.asked.len() < PORTS_MAX {
+            return true;
+        }
+        let admitted = self.trickled.is_none_or(is_over);
+        if admitted {
+            self.trickled = Some(now);
+        }
+        admitted
+    }
+
     /// Forgets the questions that were asked well before one that was answered a while ago.
     fn forget(&mut self, now: Instant) {
         if let Some((later, at)) = self.answered
@@ -124,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_port_is_burned_for_its_server_until_a_later_question_was_answered() {
-        let ports = BurnedPorts::new(2);
+        let ports = BurnedPorts::default();
         let asked = Instant::now();
         ports.burn(ONE, 7, asked);
         assert!(ports.is_burned(ONE, 7));
@@ -143,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_server_that_owes_too_many_replies_is_asked_once_a_second_until_it_answers() {
-        let ports = BurnedPorts::new(2);
+        let ports = BurnedPorts::default();
         let asked = Instant::now();
         for port in 0..PORTS_MAX {
             assert!(ports.admits(ONE, asked));
@@ -162,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let ports = BurnedPorts::new(1);
+        let ports = BurnedPorts::default();
         let asked = Instant::now();
         for port in 0..=PORTS_KEPT_MAX {
             ports.burn(ONE, port as u16, asked);

@@ -33,14 +33,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
+use dkvs_common::model::ReplicaResponse;
+use dkvs_common::server_map::ServerMap;
 use dkvs_common::wire::v1::DATAGRAM_BYTES_MAX;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
-use super::{Coordinator, NotBegun, Shared};
-use crate::core::{Heard, Token};
+use super::shared::Shared;
+use crate::core::{AdmissionError, Token};
+use crate::transport::v1::{Exchange as Command, decode};
 
 /// What each socket asks the system to buffer, in bytes: a few of the largest datagrams.
 pub const SOCKET_BUFFER_BYTES: usize = 256 << 10;
@@ -59,7 +62,7 @@ const PORT_TRIES: usize = 64;
 
 /// All sockets of a worker. Clones are handles to the same.
 #[derive(Clone)]
-pub(super) struct Links {
+pub(super) struct Pool {
     shared: Arc<Shared>,
     pools: Arc<Mutex<Pools>>,
     open: Arc<AtomicUsize>,
@@ -68,7 +71,7 @@ pub(super) struct Links {
 
 struct Pools {
     /// Per server, the sockets that owe nothing, the longest rested first.
-    idle: Vec<VecDeque<(LinkSocket, Instant)>>,
+    idle: ServerMap<VecDeque<(PooledSocket, Instant)>>,
     /// The exchanges whose reply is overdue, the oldest first. To drop a sender is to tell its
     /// exchange to give up.
     overdue: BTreeMap<u64, oneshot::Sender<Infallible>>,
@@ -77,14 +80,15 @@ struct Pools {
 }
 
 /// A socket connected to one server, counted while it is open.
-pub(super) struct LinkSocket {
+pub(super) struct PooledSocket {
     socket: UdpSocket,
     server: ServerId,
+    addr: SocketAddr,
     port: u16,
     open: Arc<AtomicUsize>,
 }
 
-impl Drop for LinkSocket {
+impl Drop for PooledSocket {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -98,13 +102,12 @@ enum Settled {
     Owing,
 }
 
-impl Links {
+impl Pool {
     pub(super) fn new(shared: Arc<Shared>, sockets_max: usize) -> Self {
-        let servers = shared.cluster.servers().len();
         Self {
             shared,
             pools: Arc::new(Mutex::new(Pools {
-                idle: (0..servers).map(|_| VecDeque::new()).collect(),
+                idle: ServerMap::default(),
                 overdue: BTreeMap::new(),
                 next_overdue: 0,
                 // One byte more than the longest datagram, so that a longer one shows.
@@ -122,16 +125,19 @@ impl Links {
 
     /// A socket for each of `servers`, or none where the server owes so many replies that no
     /// socket towards it is safe. Fails if there are no sockets at all to be had.
-    pub(super) fn take(&self, servers: &[ServerId]) -> Result<Vec<Option<LinkSocket>>, NotBegun> {
+    pub(super) fn take(
+        &self,
+        servers: &[(ServerId, SocketAddr)],
+    ) -> Result<Vec<Option<PooledSocket>>, AdmissionError> {
         let mut sockets = Vec::with_capacity(servers.len());
-        for server in servers {
-            match self.take_one(*server) {
+        for (server, addr) in servers {
+            match self.take_one(*server, *addr) {
                 Ok(socket) => sockets.push(socket),
                 Err(error) => {
                     self.give_back(sockets);
                     tracing::warn!(%error, "no socket for a request");
                     let what = "no socket towards the servers can be had";
-                    return Err(NotBegun::Overloaded { what });
+                    return Err(AdmissionError::Overloaded { what });
                 }
             }
         }
@@ -139,49 +145,44 @@ impl Links {
     }
 
     /// Takes back sockets on which nothing was asked.
-    pub(super) fn give_back(&self, sockets: Vec<Option<LinkSocket>>) {
+    pub(super) fn give_back(&self, sockets: Vec<Option<PooledSocket>>) {
         let rested = Instant::now()
             .checked_sub(REST)
             .unwrap_or_else(Instant::now);
         let mut pools = self.pools();
         for socket in sockets.into_iter().rev().flatten() {
-            pools.idle[socket.server.index()].push_front((socket, rested));
+            let idle = pools.idle.get_or_insert_with(socket.server, VecDeque::new);
+            idle.push_front((socket, rested));
         }
     }
 
-    /// Sends a question and sees to its reply, on a task of its own.
-    pub(super) fn ask(
+    /// Sends a command and sees to its reply, on a task of its own.
+    pub(super) fn begin<R: Recipient>(
         &self,
-        coordinator: &Coordinator,
-        token: Token,
-        socket: LinkSocket,
-        datagram: &[u8],
-        deadline: Instant,
+        recipient: R,
+        command: Command<Token>,
+        socket: PooledSocket,
     ) {
-        let sent = match socket.socket.try_send(datagram) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Sent::Later(datagram.to_vec())
-            }
+        let sent = match socket.socket.try_send(&command.datagram) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Later,
             Err(error) => Sent::Failed(error),
             Ok(_) => Sent::Now,
         };
         let exchange = Exchange {
-            links: self.clone(),
-            coordinator: coordinator.clone(),
-            token,
-            server: socket.server,
+            pool: self.clone(),
+            recipient,
+            command,
             asked_at: Instant::now(),
-            deadline,
         };
         tokio::spawn(exchange.run(socket, sent));
     }
 
-    fn take_one(&self, server: ServerId) -> io::Result<Option<LinkSocket>> {
+    fn take_one(&self, server: ServerId, addr: SocketAddr) -> io::Result<Option<PooledSocket>> {
         let now = Instant::now();
         loop {
             let socket = {
                 let mut pools = self.pools();
-                let idle = &mut pools.idle[server.index()];
+                let idle = pools.idle.get_or_insert_with(server, VecDeque::new);
                 match idle.front() {
                     Some((_, since)) if now.saturating_duration_since(*since) >= REST => {
                         idle.pop_front().map(|(socket, _)| socket)
@@ -192,16 +193,20 @@ impl Links {
             match socket {
                 Some(socket) if is_silent(&socket.socket) => return Ok(Some(socket)),
                 Some(socket) => {
-                    let addr = self.addr(server);
                     tracing::warn!(%addr, "the server answered more often than it was asked");
                     self.burn(socket, now);
                 }
-                None => return self.open(server, now),
+                None => return self.open(server, addr, now),
             }
         }
     }
 
-    fn open(&self, server: ServerId, now: Instant) -> io::Result<Option<LinkSocket>> {
+    fn open(
+        &self,
+        server: ServerId,
+        addr: SocketAddr,
+        now: Instant,
+    ) -> io::Result<Option<PooledSocket>> {
         if !self.shared.burned_ports.admits(server, now) {
             return Ok(None);
         }
@@ -210,7 +215,7 @@ impl Links {
         while burned.len() < PORT_TRIES {
             let open = self.open.fetch_add(1, Ordering::Relaxed);
             let connected = if open < self.sockets_max {
-                connect(self.addr(server))
+                connect(addr)
             } else {
                 let max = self.sockets_max;
                 Err(io::Error::other(format!("all {max} sockets are in use")))
@@ -218,9 +223,10 @@ impl Links {
             let (socket, port) = connected.inspect_err(|_| {
                 self.open.fetch_sub(1, Ordering::Relaxed);
             })?;
-            let socket = LinkSocket {
+            let socket = PooledSocket {
                 socket,
                 server,
+                addr,
                 port,
                 open: Arc::clone(&self.open),
             };
@@ -245,7 +251,8 @@ impl Links {
         let idle = match &overdue {
             Some(_) => None,
             None => {
-                let fullest = pools.idle.iter_mut().max_by_key(|idle| idle.len());
+                let idle = pools.idle.iter_mut().map(|(_, idle)| idle);
+                let fullest = idle.max_by_key(|idle| idle.len());
                 fullest.and_then(VecDeque::pop_front)
             }
         };
@@ -254,11 +261,11 @@ impl Links {
     }
 
     /// The socket owes nothing any more.
-    fn pool(&self, socket: LinkSocket) {
+    fn pool(&self, socket: PooledSocket) {
         let now = Instant::now();
         let mut outdated = Vec::new();
         let mut pools = self.pools();
-        let idle = &mut pools.idle[socket.server.index()];
+        let idle = pools.idle.get_or_insert_with(socket.server, VecDeque::new);
         while let Some((_, since)) = idle.front()
             && now.saturating_duration_since(*since) > KEEP
         {
@@ -269,13 +276,9 @@ impl Links {
     }
 
     /// Something may still arrive at the socket's port.
-    fn burn(&self, socket: LinkSocket, asked: Instant) {
+    fn burn(&self, socket: PooledSocket, asked: Instant) {
         let ports = &self.shared.burned_ports;
         ports.burn(socket.server, socket.port, asked);
-    }
-
-    fn addr(&self, server: ServerId) -> SocketAddr {
-        self.shared.cluster.servers()[server.index()].addr.into()
     }
 
     fn pools(&self) -> MutexGuard<'_, Pools> {
@@ -305,66 +308,78 @@ fn is_silent(socket: &UdpSocket) -> bool {
 
 enum Sent {
     Now,
-    Later(Vec<u8>),
+    Later,
     Failed(io::Error),
 }
 
-/// One question to one server.
-struct Exchange {
-    links: Links,
-    coordinator: Coordinator,
-    token: Token,
-    server: ServerId,
-    asked_at: Instant,
-    deadline: Instant,
+/// Who is told what comes of exchanges.
+pub(super) trait Recipient: Send + Sync + 'static {
+    /// A server answered, and took so long.
+    fn handle_round_trip(&self, server: ServerId, round_trip: Duration);
+    /// A server answered a command.
+    fn handle_response(&self, token: Token, from: ServerId, response: ReplicaResponse);
+    /// A command did not reach its server.
+    fn handle_unreachable(&self, token: Token, to: ServerId);
 }
 
-impl Exchange {
-    async fn run(self, socket: LinkSocket, sent: Sent) {
+/// One command to one server, on a socket of its own.
+struct Exchange<R> {
+    pool: Pool,
+    recipient: R,
+    command: Command<Token>,
+    asked_at: Instant,
+}
+
+impl<R: Recipient> Exchange<R> {
+    async fn run(self, socket: PooledSocket, sent: Sent) {
         let settled = match self.send(&socket, sent).await {
             Ok(()) => self.settle(&socket).await,
             Err(error) => {
-                let addr = self.links.addr(self.server);
+                let addr = socket.addr;
                 tracing::debug!(%addr, %error, "a request could not be sent");
                 self.unreachable();
                 Settled::Clean
             }
         };
         match settled {
-            Settled::Clean => self.links.pool(socket),
-            Settled::Owing => self.links.burn(socket, self.asked_at),
+            Settled::Clean => self.pool.pool(socket),
+            Settled::Owing => self.pool.burn(socket, self.asked_at),
         }
     }
 
-    async fn send(&self, socket: &LinkSocket, sent: Sent) -> io::Result<()> {
+    async fn send(&self, socket: &PooledSocket, sent: Sent) -> io::Result<()> {
         match sent {
             Sent::Now => Ok(()),
-            Sent::Later(datagram) => socket.socket.send(&datagram).await.map(|_| ()),
+            Sent::Later => {
+                let sent = socket.socket.send(&self.command.datagram).await;
+                sent.map(|_| ())
+            }
             Sent::Failed(error) => Err(error),
         }
     }
 
     /// Hears the server out: until the deadline, and past it as long as the socket may be held.
-    async fn settle(&self, socket: &LinkSocket) -> Settled {
+    async fn settle(&self, socket: &PooledSocket) -> Settled {
         let reply = self.receive(socket);
         tokio::pin!(reply);
-        if let Ok(settled) = tokio::time::timeout_at(self.deadline.into(), &mut reply).await {
+        if let Ok(settled) = tokio::time::timeout_at(self.command.deadline.into(), &mut reply).await
+        {
             return settled;
         }
         let (place, given_up) = self.enter_overdue();
-        let hold = self.deadline + HOLD;
+        let hold = self.command.deadline + HOLD;
         let settled = tokio::select! {
             settled = &mut reply => settled,
             _ = given_up => Settled::Owing,
             () = tokio::time::sleep_until(hold.into()) => Settled::Owing,
         };
-        self.links.pools().overdue.remove(&place);
+        self.pool.pools().overdue.remove(&place);
         settled
     }
 
     fn enter_overdue(&self) -> (u64, oneshot::Receiver<Infallible>) {
         let (sender, given_up) = oneshot::channel();
-        let mut pools = self.links.pools();
+        let mut pools = self.pool.pools();
         let place = pools.next_overdue;
         pools.next_overdue += 1;
         pools.overdue.insert(place, sender);
@@ -372,27 +387,25 @@ impl Exchange {
     }
 
     /// Feeds what arrives to the request, if it is still in flight.
-    async fn receive(&self, socket: &LinkSocket) -> Settled {
+    async fn receive(&self, socket: &PooledSocket) -> Settled {
         loop {
             match self.receive_datagram(socket).await {
                 Ok(datagram) => {
                     let now = Instant::now();
-                    match Heard::from_v1(self.token.asked, datagram) {
-                        Ok(heard) => {
+                    match decode(self.command.expects, datagram) {
+                        Ok(response) => {
+                            let server = self.command.server;
                             let round_trip = now.saturating_duration_since(self.asked_at);
-                            let shared = &self.links.shared;
-                            shared.record_round_trip(self.server, round_trip);
-                            let state = self.coordinator.state();
-                            state.core.note_round_trip(self.server, round_trip);
-                            drop(state);
-                            let ports = &shared.burned_ports;
-                            ports.answered(self.server, self.asked_at, now);
-                            self.tell(heard);
+                            self.recipient.handle_round_trip(server, round_trip);
+                            let ports = &self.pool.shared.burned_ports;
+                            ports.answered(server, self.asked_at, now);
+                            let token = self.command.token;
+                            self.recipient.handle_response(token, server, response);
                             return Settled::Clean;
                         }
                         Err(error) => {
                             // The true reply may yet come; until then nothing is settled.
-                            let addr = self.links.addr(self.server);
+                            let addr = socket.addr;
                             tracing::debug!(%addr, %error, "ignored");
                         }
                     }
@@ -403,7 +416,7 @@ impl Exchange {
                 }
                 Err(error) => {
                     // Whether the request arrived is not known, so nothing is said of it.
-                    let addr = self.links.addr(self.server);
+                    let addr = socket.addr;
                     tracing::debug!(%addr, %error, "receiving failed");
                     return Settled::Owing;
                 }
@@ -411,23 +424,20 @@ impl Exchange {
         }
     }
 
-    async fn receive_datagram(&self, socket: &LinkSocket) -> io::Result<Bytes> {
+    async fn receive_datagram(&self, socket: &PooledSocket) -> io::Result<Bytes> {
         // An ICMP error makes the socket "erroneous", not readable: ask for both.
         let interest = Interest::READABLE | Interest::ERROR;
         let receive = || {
-            let mut pools = self.links.pools();
+            let mut pools = self.pool.pools();
             let length = (&*SockRef::from(&socket.socket)).read(&mut pools.buffer)?;
             Ok(Bytes::copy_from_slice(&pools.buffer[..length]))
         };
         socket.socket.async_io(interest, receive).await
     }
 
-    /// The question did not arrive: every question has a socket for itself.
+    /// The command did not arrive: every command has a socket for itself.
     fn unreachable(&self) {
-        self.tell(Heard::Unreachable { sent: false });
-    }
-
-    fn tell(&self, heard: Heard) {
-        self.coordinator.heard_by_v1(self.token, self.server, heard);
+        let Command { token, server, .. } = self.command;
+        self.recipient.handle_unreachable(token, server);
     }
 }

@@ -24,6 +24,7 @@ pub mod rtt;
 #[cfg(test)]
 mod tests;
 mod upload;
+pub mod v1;
 pub mod window;
 
 pub use upload::put_key_bytes_max;

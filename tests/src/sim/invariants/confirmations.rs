@@ -143,7 +143,7 @@ impl Confirmations {
             else {
                 continue;
             };
-            let server = replica.server.index();
+            let server = usize::from(replica.server.0);
             let did = tag.is_some_and(|tag| self.answered.contains(&(server, key.clone(), tag)));
             if !did && !is_v1(server) {
                 let tag = tag.map_or("no tag".into(), tag_words);

@@ -52,11 +52,13 @@ pub fn check_replicas(
     servers: &[Server],
 ) -> Result<(), Violation> {
     let tag = |server: ServerId| {
-        let held = servers[server.index()].store().peek(key, Packed::tag);
+        let held = servers[usize::from(server.0)]
+            .store()
+            .peek(key, Packed::tag);
         held.unwrap_or(Tag::ZERO)
     };
     // Who does not vouch for what it holds tells nobody of it.
-    let vouches = |server: &ServerId| servers[server.index()].vouches_for(key);
+    let vouches = |server: &ServerId| servers[usize::from(server.0)].vouches_for(key);
     let list = list.iter().map(|point| point.server).filter(vouches);
     let mut tags = list.map(|server| (server, tag(server)));
     let first = tags.next();

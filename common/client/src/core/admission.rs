@@ -33,12 +33,20 @@ use dkvs_common::quorum::tally::Word;
 use dkvs_common::quorum::write::WriteReply;
 use dkvs_common::record::Content;
 
-use super::request::{Machine, Subject};
-use super::words::{Asked, Heard, Question, RequestId, Token, v1_refusal};
+use super::operation::{CommandId, Outgoing, Purpose};
+use super::request::RequestId;
 use super::{Core, Now, Protocol};
+use crate::transport::v1::v1_refusal;
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::tally::Replica;
 
 /// For how long a server that had no room is not asked to store as much again.
 const FULL_REST: Duration = Duration::from_secs(1);
+
+const PING: CommandId = CommandId {
+    round: 0,
+    purpose: Purpose::Ping,
+};
 
 /// A server that had no room.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +59,7 @@ pub(super) struct Full {
 
 /// What is known of a server before it is asked to store something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Facts {
+enum ServerCapability {
     /// It was never met.
     Unmet,
     /// It spoke DKVS/2 before its port was unreachable.
@@ -75,13 +83,42 @@ enum Facts {
 
 /// How far a server is met for a write that turns on what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Met {
+pub enum Met {
     /// It was pinged.
     Pinged,
     /// It has answered, or could not be pinged.
     Done,
     /// Nothing listens there.
     Away,
+}
+
+/// What a write is about to store where.
+pub struct Candidate<'a> {
+    /// Under which key.
+    pub key: &'a Key,
+    /// What.
+    pub content: &'a Content,
+    /// At which servers.
+    pub replicas: &'a [Replica<WriteReply>],
+    /// How many of them have to confirm.
+    pub required: usize,
+    /// Whether the replicas that responded hold nothing for the key.
+    pub is_of_new_key: bool,
+    /// Whether it is about to ask for tags: servers are met by that.
+    pub is_asking_for_tags: bool,
+    /// Whether it may go on at the agreement level.
+    pub may_fall_back: bool,
+    /// The servers that are met for it.
+    pub met: &'a [(ServerId, Met)],
+}
+
+/// What becomes of a write that does not simply go on.
+#[derive(Debug)]
+pub enum Admission {
+    /// It waits until these servers are met: they are pinged.
+    Meet(Vec<ServerId>),
+    /// It ends: too few servers can take it. What keeps these from it is known.
+    Withhold(Vec<(ServerId, Word<WriteReply>)>),
 }
 
 /// What is to become of a write.
@@ -96,11 +133,14 @@ enum Verdict {
 }
 
 /// Whether a server can be asked to store content under a key, or why not.
-fn can_take(server: Facts, key: &Key, content: &Content) -> Result<(), Refusal> {
+fn can_take(server: ServerCapability, key: &Key, content: &Content) -> Result<(), Refusal> {
     match server {
-        Facts::Unmet | Facts::Lost | Facts::Unknown | Facts::Away => Ok(()),
-        Facts::NotV2 => Err(Refusal::NotV2),
-        Facts::V1 => match content {
+        ServerCapability::Unmet
+        | ServerCapability::Lost
+        | ServerCapability::Unknown
+        | ServerCapability::Away => Ok(()),
+        ServerCapability::NotV2 => Err(Refusal::NotV2),
+        ServerCapability::V1 => match content {
             Content::Tombstone => Err(Refusal::NoDeletion),
             Content::Value { .. } if key.as_bytes().contains(&0) => Err(Refusal::HasNul),
             Content::Value { value, .. } => {
@@ -108,7 +148,7 @@ fn can_take(server: Facts, key: &Key, content: &Content) -> Result<(), Refusal> 
                 checked.map_err(v1_refusal)
             }
         },
-        Facts::V2 {
+        ServerCapability::V2 {
             message_bytes_max,
             value_bytes_max,
             full_bytes,
@@ -131,7 +171,7 @@ fn can_take(server: Facts, key: &Key, content: &Content) -> Result<(), Refusal> 
 }
 
 /// What a key and its value take of a server's room; none of a tombstone, which full disks take.
-fn pair_bytes(key: &Key, content: &Content) -> Option<usize> {
+pub(super) fn pair_bytes(key: &Key, content: &Content) -> Option<usize> {
     match content {
         Content::Value { value, .. } => Some(key.as_bytes().len() + value.len()),
         Content::Tombstone => None,
@@ -148,46 +188,48 @@ fn depends_on_server(is_v1_asked: bool, key: &Key, content: &Content) -> bool {
     };
     !is_short
         || value_bytes > MESSAGE_BYTES_CERTAIN
-        || (is_v1_asked && can_take(Facts::V1, key, content).is_err())
+        || (is_v1_asked && can_take(ServerCapability::V1, key, content).is_err())
 }
 
-/// What is to become of a write of which `needed` servers have to confirm.
+/// What is to become of a write of which `required` servers have to confirm.
 fn verdict(
-    servers: impl Iterator<Item = (ServerId, Facts)> + Clone,
-    needed: usize,
+    servers: impl Iterator<Item = (ServerId, ServerCapability)> + Clone,
+    required: usize,
     is_v1_asked: bool,
     key: &Key,
     content: &Content,
 ) -> Verdict {
     let is_dependent = depends_on_server(is_v1_asked, key, content);
-    let is_able = |(_, facts): &(ServerId, Facts)| match facts {
-        Facts::Unmet => false,
-        Facts::Lost | Facts::Away => !is_dependent,
-        _ => can_take(*facts, key, content).is_ok(),
+    let is_able = |(_, capability): &(ServerId, ServerCapability)| match capability {
+        ServerCapability::Unmet => false,
+        ServerCapability::Lost | ServerCapability::Away => !is_dependent,
+        _ => can_take(*capability, key, content).is_ok(),
     };
     let able = servers.clone().filter(is_able).count();
-    if able >= needed {
+    if able >= required {
         return Verdict::Begin;
     }
     let (mut unmet, mut words) = (Vec::new(), Vec::new());
-    for (server, facts) in servers {
-        match (facts, can_take(facts, key, content)) {
+    for (server, capability) in servers {
+        match (capability, can_take(capability, key, content)) {
             (_, Err(refusal)) => {
                 words.push((server, Word::Answer(WriteReply::Refused(refusal))));
             }
-            (Facts::Unmet, Ok(())) => unmet.push(server),
-            (Facts::Lost, Ok(())) if is_dependent => unmet.push(server),
-            (Facts::Away, Ok(())) if is_dependent => words.push((server, Word::Unreachable)),
+            (ServerCapability::Unmet, Ok(())) => unmet.push(server),
+            (ServerCapability::Lost, Ok(())) if is_dependent => unmet.push(server),
+            (ServerCapability::Away, Ok(())) if is_dependent => {
+                words.push((server, Word::Unreachable));
+            }
             (_, Ok(())) => {}
         }
     }
-    match able + unmet.len() < needed {
+    match able + unmet.len() < required {
         true => Verdict::Withhold(words),
         false => Verdict::Meet(unmet),
     }
 }
 
-impl<W> Core<W> {
+impl Core {
     /// Whether a request may go on. A write that too few of its servers can take ends here; one
     /// that turns on servers which were not met yet waits for them.
     pub(super) fn admit(&mut self, id: RequestId, now: Now) -> bool {
@@ -195,114 +237,121 @@ impl<W> Core<W> {
             let Some(request) = self.requests.get(&id) else {
                 return false;
             };
-            let (Machine::Write(write), Subject::Put { key, content, .. }) =
-                (&request.machine, &request.subject)
-            else {
+            // A client of DKVS/1 has looked at everything before, but for who is there.
+            let Some(candidate) = request.operation().candidate() else {
                 return true;
             };
-            // A gateway of DKVS/1 has looked at everything before, but for who is there.
-            if self.protocol == Protocol::V1 || !write.is_before_asking() {
+            if self.config.protocol == Protocol::V1 {
                 return true;
             }
-            let needs_tags = request.needs_tags();
-            let replicas = write.replicas().iter().map(|replica| replica.server);
-            let needs_room = write.is_of_new_key();
-            let facts = |server| {
-                let mut facts = self.facts(server, needs_tags, &request.met);
-                if let Facts::V2 { full_bytes, .. } = &mut facts
-                    && needs_room
+            let requires_tags = request.operation().requires_tags();
+            let capability = |replica: &Replica<WriteReply>| {
+                let server = replica.server;
+                let mut capability = self.capability(server, requires_tags, candidate.met);
+                if let ServerCapability::V2 { full_bytes, .. } = &mut capability
+                    && candidate.is_of_new_key
                 {
                     *full_bytes = self.full_bytes(server, now.at);
                 }
-                (server, facts)
+                (server, capability)
             };
-            let servers = replicas.map(facts);
-            let needed = usize::from(write.quorum().needed());
-            let is_v1_asked =
-                self.protocol == Protocol::Auto && (!needs_tags || request.may_fall_back);
-            match verdict(servers, needed, is_v1_asked, key, content) {
+            let servers = candidate.replicas.iter().map(capability);
+            let is_v1_asked = self.config.protocol == Protocol::Auto
+                && (!requires_tags || candidate.may_fall_back);
+            let verdict = verdict(
+                servers,
+                candidate.required,
+                is_v1_asked,
+                candidate.key,
+                candidate.content,
+            );
+            match verdict {
                 Verdict::Begin => return true,
-                // Who tells its tag is met by that.
-                Verdict::Meet(_) if write.is_asking() => return true,
+                // A server that returns its tag is met by that.
+                Verdict::Meet(_) if candidate.is_asking_for_tags => return true,
                 Verdict::Meet(mut unmet) => {
-                    let is_pinged = |server| request.met.iter().any(|(met, _)| *met == server);
-                    unmet.retain(|server| !is_pinged(*server));
+                    let met = candidate.met;
+                    unmet.retain(|server| !met.iter().any(|(met, _)| met == server));
                     if unmet.is_empty() {
                         return false;
                     }
-                    if let Some(request) = self.requests.get_mut(&id) {
-                        let pinged = unmet.iter().map(|server| (*server, Met::Pinged));
-                        request.met.extend(pinged);
+                    self.handle_admission(id, Admission::Meet(unmet.clone()), now);
+                    let ping = Outgoing::Command(ReplicaCommand::Ping);
+                    for server in unmet {
+                        self.send(id, server, PING, &ping, now);
                     }
-                    self.ask(id, Asked::Ping, &Question::Ping, &unmet, now);
                 }
-                Verdict::Withhold(words) => {
+                Verdict::Withhold(states) => {
                     // They may have been started anew as servers that can take it, and are not going
                     // to be asked.
-                    for (server, _) in &words {
-                        if let Some(link) = self.links.to(*server) {
-                            link.greet_if_due(now.at);
-                        }
+                    for (server, _) in &states {
+                        self.servers.greet_if_due(*server, now.at);
                     }
-                    if let Some(request) = self.requests.get_mut(&id)
-                        && let Machine::Write(write) = &mut request.machine
-                    {
-                        write.withhold(words, now.at);
-                    }
+                    self.handle_admission(id, Admission::Withhold(states), now);
                     return true;
                 }
             }
         }
     }
 
-    /// A server has answered a put: notes whether it has room.
-    pub(super) fn note_room(&mut self, token: Token, from: ServerId, heard: &Heard, now: Now) {
-        let (Asked::Put { .. }, Heard::Write(reply)) = (token.asked, heard) else {
-            return;
-        };
-        let request = self.requests.get(&token.id);
-        let bytes = request.and_then(|request| match &request.subject {
-            Subject::Put { key, content, .. } => pair_bytes(key, content),
-            _ => None,
-        });
-        let full = &mut self.full[from.index()];
-        match (reply, bytes) {
-            (WriteReply::Refused(Refusal::Full), Some(bytes)) => {
-                *full = Some(Full { at: now.at, bytes });
+    fn handle_admission(&mut self, id: RequestId, admission: Admission, now: Now) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.operation_mut().handle_admission(admission, now.at);
+        }
+    }
+
+    /// A server has answered a put: notes whether it has room. `bytes` is what the put took.
+    pub(super) fn note_room(
+        &mut self,
+        from: ServerId,
+        bytes: Option<usize>,
+        response: &ReplicaResponse,
+        now: Now,
+    ) {
+        match (response, bytes) {
+            (ReplicaResponse::Refused(Refusal::Full), Some(bytes)) => {
+                self.full.insert(from, Full { at: now.at, bytes });
             }
-            (WriteReply::Stored, _) => *full = None,
+            (ReplicaResponse::Done, _) => drop(self.full.remove(from)),
             _ => {}
         }
     }
 
     /// For how much a server had no room a moment ago, if it had not.
     fn full_bytes(&self, server: ServerId, now: Instant) -> Option<usize> {
-        let full = self.full[server.index()]?;
+        let full = self.full.get(server)?;
         (now < full.at + FULL_REST).then_some(full.bytes)
     }
 
-    fn facts(&self, server: ServerId, needs_tags: bool, met: &[(ServerId, Met)]) -> Facts {
+    fn capability(
+        &self,
+        server: ServerId,
+        requires_tags: bool,
+        met: &[(ServerId, Met)],
+    ) -> ServerCapability {
         let met = met.iter().find(|(met, _)| *met == server);
         match (self.speaks(server), met) {
-            (Speaks::V2(greeting), _) => Facts::V2 {
+            (Speaks::V2(greeting), _) => ServerCapability::V2 {
                 message_bytes_max: self.message_bytes_max(server),
                 value_bytes_max: greeting.value_bytes_max,
                 full_bytes: None,
             },
-            (Speaks::V1, _) if needs_tags || self.protocol == Protocol::V2 => Facts::NotV2,
-            (Speaks::V1, _) => Facts::V1,
-            (Speaks::Unknown, Some((_, Met::Away))) => Facts::Away,
-            (Speaks::Unknown, Some((_, Met::Done))) => Facts::Unknown,
-            (Speaks::Unknown, _) => match self.links.incarnation(server) {
-                Some(_) => Facts::Lost,
-                None => Facts::Unmet,
+            (Speaks::V1, _) if requires_tags || self.config.protocol == Protocol::V2 => {
+                ServerCapability::NotV2
+            }
+            (Speaks::V1, _) => ServerCapability::V1,
+            (Speaks::Unknown, Some((_, Met::Away))) => ServerCapability::Away,
+            (Speaks::Unknown, Some((_, Met::Done))) => ServerCapability::Unknown,
+            (Speaks::Unknown, _) => match self.servers.incarnation(server) {
+                Some(_) => ServerCapability::Lost,
+                None => ServerCapability::Unmet,
             },
         }
     }
 
     /// The longest message to a server.
     pub(super) fn message_bytes_max(&self, server: ServerId) -> usize {
-        let message_bytes_max = self.links.message_bytes_max(server);
+        let message_bytes_max = self.servers.message_bytes_max(server);
         message_bytes_max.unwrap_or(MESSAGE_BYTES_CERTAIN)
     }
 }
@@ -314,17 +363,17 @@ mod tests {
     use dkvs_common::kv::Value;
     use dkvs_common::record::ContentType;
 
-    const V2: Facts = Facts::V2 {
+    const V2: ServerCapability = ServerCapability::V2 {
         message_bytes_max: 1_184,
         value_bytes_max: 1 << 20,
         full_bytes: None,
     };
-    const FULL_V2: Facts = Facts::V2 {
+    const FULL_V2: ServerCapability = ServerCapability::V2 {
         message_bytes_max: 1_184,
         value_bytes_max: 1 << 20,
         full_bytes: Some(100),
     };
-    const SMALL_V2: Facts = Facts::V2 {
+    const SMALL_V2: ServerCapability = ServerCapability::V2 {
         message_bytes_max: 496,
         value_bytes_max: 10_000,
         full_bytes: None,
@@ -357,26 +406,36 @@ mod tests {
         let longer = value(vec![b'v'; 32_754]);
         let huge = value(vec![0; (1 << 20) + 1]);
         for (server, key, content, expected) in [
-            (Facts::V1, key(1), &short, Ok(())),
-            (Facts::V1, key(32_753), &long, Ok(())),
-            (Facts::V1, key(1), &longer, Err(too_large(32_753))),
-            (Facts::V1, key(1), &nul, Err(Refusal::HasNul)),
-            (Facts::V1, with_nul.clone(), &short, Err(Refusal::HasNul)),
+            (ServerCapability::V1, key(1), &short, Ok(())),
+            (ServerCapability::V1, key(32_753), &long, Ok(())),
             (
-                Facts::V1,
+                ServerCapability::V1,
+                key(1),
+                &longer,
+                Err(too_large(32_753)),
+            ),
+            (ServerCapability::V1, key(1), &nul, Err(Refusal::HasNul)),
+            (
+                ServerCapability::V1,
+                with_nul.clone(),
+                &short,
+                Err(Refusal::HasNul),
+            ),
+            (
+                ServerCapability::V1,
                 key(1),
                 &Content::Tombstone,
                 Err(Refusal::NoDeletion),
             ),
             (
-                Facts::V1,
+                ServerCapability::V1,
                 with_nul.clone(),
                 &Content::Tombstone,
                 Err(Refusal::NoDeletion),
             ),
-            (Facts::NotV2, key(1), &short, Err(Refusal::NotV2)),
+            (ServerCapability::NotV2, key(1), &short, Err(Refusal::NotV2)),
             (
-                Facts::NotV2,
+                ServerCapability::NotV2,
                 key(1),
                 &Content::Tombstone,
                 Err(Refusal::NotV2),
@@ -405,8 +464,8 @@ mod tests {
             (FULL_V2, key(99), &short, Err(Refusal::Full)),
             (FULL_V2, key(100), &Content::Tombstone, Ok(())),
             (FULL_V2, key(1), &huge, Err(too_large(1 << 20))),
-            (Facts::Unmet, key(32_753), &huge, Ok(())),
-            (Facts::Unknown, key(32_753), &huge, Ok(())),
+            (ServerCapability::Unmet, key(32_753), &huge, Ok(())),
+            (ServerCapability::Unknown, key(32_753), &huge, Ok(())),
         ] {
             let bytes = key.as_bytes().len();
             assert_eq!(
@@ -418,16 +477,21 @@ mod tests {
     }
 
     /// What becomes of a write of `content` to three servers.
-    fn judge(servers: [Facts; 3], needed: usize, is_v1_asked: bool, content: &Content) -> Verdict {
+    fn judge(
+        servers: [ServerCapability; 3],
+        required: usize,
+        is_v1_asked: bool,
+        content: &Content,
+    ) -> Verdict {
         let servers = [ServerId(0), ServerId(1), ServerId(2)]
             .into_iter()
             .zip(servers);
-        verdict(servers, needed, is_v1_asked, &key(1), content)
+        verdict(servers, required, is_v1_asked, &key(1), content)
     }
 
     #[test]
     fn a_write_begins_where_enough_can_take_it_and_is_withheld_where_they_cannot() {
-        use Facts::{Away, Lost, NotV2, Unknown, Unmet, V1};
+        use ServerCapability::{Away, Lost, NotV2, Unknown, Unmet, V1};
         let refused = |refusal| Word::Answer(WriteReply::Refused(refusal));
         let cannot = refused(Refusal::NoDeletion);
         let not_v2 = refused(Refusal::NotV2);
@@ -443,7 +507,7 @@ mod tests {
             Verdict::Withhold(words.collect())
         };
         let deletion = Content::Tombstone;
-        for (servers, needed, expected) in [
+        for (servers, required, expected) in [
             ([V2, V2, V2], 3, Verdict::Begin),
             ([V2, V2, V1], 2, Verdict::Begin),
             ([V2, V2, V1], 3, withhold(&[(2, cannot)])),
@@ -470,14 +534,14 @@ mod tests {
             ([V2, Away, Unmet], 2, meet(&[2])),
             ([V2, Away, Away], 2, withhold(&[(1, gone), (2, gone)])),
         ] {
-            let judged = judge(servers, needed, true, &deletion);
-            assert_eq!(judged, expected, "{servers:?} {needed}");
+            let judged = judge(servers, required, true, &deletion);
+            assert_eq!(judged, expected, "{servers:?} {required}");
         }
     }
 
     #[test]
     fn who_was_lost_is_met_only_for_content_that_not_all_servers_can_take() {
-        let (unmet, lost) = ([Facts::Unmet; 3], [Facts::Lost; 3]);
+        let (unmet, lost) = ([ServerCapability::Unmet; 3], [ServerCapability::Lost; 3]);
         let all = Verdict::Meet(vec![ServerId(0), ServerId(1), ServerId(2)]);
         for (content, is_v1_asked, is_met) in [
             (value(*b"v"), true, false),
@@ -501,7 +565,7 @@ mod tests {
             );
             assert_eq!(judge(unmet, 2, is_v1_asked, &content), all, "never met");
         }
-        let servers = lost.map(|facts| (ServerId(0), facts)).into_iter();
+        let servers = lost.map(|capability| (ServerId(0), capability)).into_iter();
         let long_key = verdict(servers, 2, false, &key(500), &value(*b"v"));
         assert!(matches!(long_key, Verdict::Meet(_)));
     }

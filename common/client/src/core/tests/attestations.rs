@@ -1,15 +1,19 @@
-//! Servers that lost their records, from the read that meets them to their vouching.
+//! Servers that lost their records, from the read that meets them to their attestation.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
 
 use dkvs_common::kv::Value;
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::read::{ReadOutcome, Standing};
-use dkvs_common::quorum::write::WriteOutcome;
-use dkvs_common::record::ContentType;
+use dkvs_common::quorum::read::{Read, ReadOutcome, Standing};
+use dkvs_common::quorum::write::{Write, WriteOutcome};
+use dkvs_common::record::{ContentType, Record};
+use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{Builder, Envelope, Sender};
 use dkvs_common::wire::v2::message::next_reply;
 use dkvs_common::wire::v2::reply::Reply;
 
-use super::super::vouching::NOTES_MAX;
+use super::super::attestations::{ATTESTATIONS_MAX, PendingAttestation};
 use super::*;
 use crate::testing::start_of_time;
 
@@ -18,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// After which what was decided with a word of an incarnation before has been.
 const SETTLED: Duration = Duration::from_secs(3);
 
-const PATH: Path = Path {
+const ENDPOINT: Endpoint = Endpoint {
     local: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5_000),
     window_bytes_max: 1 << 16,
 };
@@ -76,9 +80,18 @@ impl Server {
     }
 }
 
+/// How a request ended.
+enum Ended {
+    Read(Read),
+    Write(Write),
+    Status,
+}
+
 /// Three servers of one key. The first of its preference list is the one that things happen to.
 struct World {
-    core: Core<()>,
+    core: Core,
+    /// How the requests ended that have, the first first.
+    ended: Arc<Mutex<VecDeque<Ended>>>,
     servers: Vec<Server>,
     now: Now,
     /// Whether datagrams with such requests are kept back.
@@ -97,6 +110,7 @@ impl World {
     fn new(value: &str) -> Self {
         let mut world = Self {
             core: core_of(3),
+            ended: Arc::default(),
             servers: (0..3).map(|number| Server::start(number, false)).collect(),
             now: Now {
                 at: start_of_time(),
@@ -107,17 +121,15 @@ impl World {
             vouches: Vec::new(),
         };
         for number in 0..3 {
-            world.core.open(ServerId(number), PATH, world.now);
+            world.core.open(ServerId(number), ENDPOINT, 7, world.now);
         }
         let content = Content::Value {
             content_type: ContentType::default(),
             value: Value::new(value.to_owned()).unwrap(),
         };
-        let (list, wish, now) = (world.list(), world.wish(Wait::All), world.now);
-        let write = world.core.write(&key(), content, list, None, wish, (), now);
-        write.unwrap();
+        world.write(content, Wait::All);
         world.run();
-        assert!(world.core.poll_ended().is_some());
+        assert!(world.poll_ended().is_some());
         world.lose(7);
         world
     }
@@ -127,8 +139,8 @@ impl World {
             .preference_list(&key(), self.wish(Wait::All).quorum)
     }
 
-    fn wish(&self, wait: Wait) -> Wish {
-        Wish {
+    fn wish(&self, wait: Wait) -> RequestOptions {
+        RequestOptions {
             quorum: Quorum::new(3, 2).unwrap(),
             wait,
             trace: None,
@@ -152,24 +164,47 @@ impl World {
         while self.now.at < until {
             self.now.at += rest.min(SECOND);
             self.core.handle_timeout(self.now);
-            self.core.probe(SECOND, (), self.now).unwrap();
+            let ended = Arc::clone(&self.ended);
+            let on_end = move |_| ended.lock().unwrap().push_back(Ended::Status);
+            self.core.status(SECOND, self.now, on_end).unwrap();
             self.run();
-            self.core.poll_ended().unwrap();
+            self.poll_ended().unwrap();
         }
     }
 
     fn begin(&mut self, wait: Wait) -> RequestId {
-        let (list, wish, now) = (self.list(), self.wish(wait), self.now);
-        self.core.read(&key(), list, wish, (), now).unwrap()
+        let (options, ended) = (self.wish(wait), Arc::clone(&self.ended));
+        let on_end = move |result: ReadResult| {
+            ended.lock().unwrap().push_back(Ended::Read(result.read));
+        };
+        begin_read(&mut self.core, key(), options, self.now, on_end).unwrap()
+    }
+
+    fn write(&mut self, content: Content, wait: Wait) {
+        let ended = Arc::clone(&self.ended);
+        let on_end = move |result: WriteResult| {
+            ended.lock().unwrap().push_back(Ended::Write(result.write));
+        };
+        let request = WriteRequest {
+            key: key(),
+            content,
+            tag: None,
+            list: self.list(),
+            options: self.wish(wait),
+        };
+        self.core.write(request, self.now, on_end).unwrap();
+    }
+
+    fn poll_ended(&self) -> Option<Ended> {
+        self.ended.lock().unwrap().pop_front()
     }
 
     /// Where the first server stands when a read ends. What follows is carried out, too.
     fn read(&mut self, wait: Wait) -> Standing {
         self.begin(wait);
         self.run();
-        let (_, ended) = self.core.poll_ended().expect("it has ended");
-        let Machine::Read(read) = ended.machine else {
-            panic!("no read");
+        let Some(Ended::Read(read)) = self.poll_ended() else {
+            panic!("no read has ended");
         };
         assert!(matches!(read.outcome(), Some(ReadOutcome::Found(..))));
         read.standing(&read.replicas()[0])
@@ -224,7 +259,7 @@ fn a_server_that_lost_its_records_vouches_though_the_read_has_ended() {
     assert!(matches!(world.vouches[..], [(to, 7, _)] if to == first));
     assert_eq!(world.read(Wait::Quorum), Standing::Match);
     assert_eq!(world.vouches.len(), 1);
-    assert_eq!(world.core.notes.len(), 0);
+    assert_eq!(world.core.attestations.len(), 0);
 }
 
 #[test]
@@ -273,14 +308,7 @@ fn no_write_is_confirmed_by_what_a_server_lost_once_it_vouches() {
     let second = world.list()[1].server;
 
     world.is_held = |request| matches!(request, Request::Command(ReplicaCommand::Put { .. }));
-    let write = |world: &mut World| {
-        let (list, now) = (world.list(), world.now);
-        let wish = world.wish(Wait::Quorum);
-        let (key, content) = (key(), Content::Tombstone);
-        let write = world.core.write(&key, content, list, None, wish, (), now);
-        write.unwrap();
-    };
-    write(&mut world);
+    world.write(Content::Tombstone, Wait::Quorum);
     world.run();
     let puts = std::mem::take(&mut world.held);
     world.is_held = |_| false;
@@ -291,7 +319,7 @@ fn no_write_is_confirmed_by_what_a_server_lost_once_it_vouches() {
     world.lose(8);
     let mut writer = std::mem::replace(&mut world.core, core_of(3));
     for number in 0..3 {
-        world.core.open(ServerId(number), PATH, world.now);
+        world.core.open(ServerId(number), ENDPOINT, 7, world.now);
     }
 
     let asked = world.now.at;
@@ -306,9 +334,8 @@ fn no_write_is_confirmed_by_what_a_server_lost_once_it_vouches() {
     for (to, put) in of_server(second) {
         world.deliver(*to, put.clone());
     }
-    let (_, ended) = world.core.poll_ended().expect("it has ended");
-    let Machine::Write(write) = ended.machine else {
-        panic!("no write");
+    let Some(Ended::Write(write)) = world.poll_ended() else {
+        panic!("no write has ended");
     };
     assert_eq!(write.outcome(), Some(WriteOutcome::TimedOut));
 }
@@ -353,14 +380,14 @@ fn a_read_whose_caller_is_gone_is_evidence_all_the_same() {
     let id = world.begin(Wait::All);
     world.run();
     world.core.cancel(id);
-    assert_eq!(world.core.notes.len(), 1);
+    assert_eq!(world.core.attestations.len(), 1);
     world.release();
     assert_eq!(world.vouches.len(), 1);
-    assert_eq!(world.core.notes.len(), 0);
+    assert_eq!(world.core.attestations.len(), 0);
 }
 
 #[test]
-fn a_note_goes_with_its_put_however_that_ends() {
+fn a_pending_attestation_goes_with_its_put_however_that_ends() {
     let ends: [fn(&mut World, ServerId); 2] = [
         |world, _| {
             world.now.at += 2 * SECOND;
@@ -382,9 +409,9 @@ fn a_note_goes_with_its_put_however_that_ends() {
                 )
             };
             assert_eq!(world.read(Wait::Quorum), REFUSED);
-            assert_eq!(world.core.notes.len(), 1);
+            assert_eq!(world.core.attestations.len(), 1);
             end(&mut world, first);
-            assert_eq!(world.core.notes.len(), 0);
+            assert_eq!(world.core.attestations.len(), 0);
             world.release();
             assert_eq!(world.vouches, []);
             world.rest(SETTLED);
@@ -393,20 +420,20 @@ fn a_note_goes_with_its_put_however_that_ends() {
 }
 
 #[test]
-fn notes_are_bounded() {
-    let mut notes = Notes::default();
-    for number in 0..NOTES_MAX as u64 + 10 {
+fn pending_attestations_are_bounded() {
+    let mut attestations = Attestations::default();
+    for number in 0..ATTESTATIONS_MAX as u64 + 10 {
         let at = start_of_time();
-        let note = Note {
+        let pending = PendingAttestation {
             key: key(),
             tag: Tag::ZERO,
             started: at,
             deadline: at,
         };
-        notes.insert(RequestId(number), ServerId(0), note);
+        attestations.insert(RequestId(number), ServerId(0), pending);
     }
-    assert_eq!(notes.len(), NOTES_MAX);
-    assert!(notes.remove(RequestId(0), ServerId(1)).is_none());
-    assert!(notes.remove(RequestId(0), ServerId(0)).is_some());
-    assert_eq!(notes.len(), NOTES_MAX - 1);
+    assert_eq!(attestations.len(), ATTESTATIONS_MAX);
+    assert!(attestations.remove(RequestId(0), ServerId(1)).is_none());
+    assert!(attestations.remove(RequestId(0), ServerId(0)).is_some());
+    assert_eq!(attestations.len(), ATTESTATIONS_MAX - 1);
 }

@@ -1,15 +1,17 @@
-//! The links of a core: one per server that was opened, with what is due on them.
+//! The servers of a core: a link to each that was opened, with what is due on it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::transport::link::{Event, Link, Ticket};
-use crate::transport::peer::{Config, Counters, Incarnation, Speaks};
+use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
+use dkvs_common::server_map::ServerMap;
 use dkvs_common::wire::v2::keys::Keys;
 
-use super::words::Token;
+use super::request::Token;
+use crate::transport::link::{Event, Link, Ticket};
+use crate::transport::peer::{Config, Counters, Incarnation, Speaks};
 
 /// What a link knows of its server.
 #[derive(Debug, Clone, Copy)]
@@ -26,9 +28,10 @@ pub struct LinkStatus {
     pub window_bytes: usize,
 }
 
-pub(super) struct Links {
-    /// By server; none before it is opened.
-    opened: Vec<Option<Opened>>,
+/// The links of a core.
+#[derive(Default)]
+pub(super) struct Servers {
+    opened: ServerMap<Opened>,
     /// The servers towards which there may be something to send.
     dirty: VecDeque<ServerId>,
     /// No link has anything due before, but for those that are dirty.
@@ -41,50 +44,42 @@ struct Opened {
     datagrams_received: u64,
 }
 
-impl Links {
-    pub(super) fn new(servers: usize) -> Self {
-        Self {
-            opened: (0..servers).map(|_| None).collect(),
-            dirty: VecDeque::new(),
-            next_due: None,
-        }
-    }
-
+impl Servers {
     pub(super) fn is_open(&self, server: ServerId) -> bool {
-        self.opened[server.index()].is_some()
+        self.opened.contains(server)
     }
 
     pub(super) fn open(&mut self, server: ServerId, config: Config, random: u64, now: Instant) {
-        self.opened[server.index()].get_or_insert_with(|| Opened {
+        self.opened.get_or_insert_with(server, || Opened {
             link: Link::new(config, random, now),
             is_dirty: false,
             datagrams_received: 0,
         });
     }
 
+    fn link(&self, server: ServerId) -> Option<&Link<Token>> {
+        self.opened.get(server).map(|opened| &opened.link)
+    }
+
     pub(super) fn speaks(&self, server: ServerId) -> Speaks {
-        let opened = self.opened[server.index()].as_ref();
-        opened.map_or(Speaks::Unknown, |opened| opened.link.speaks())
+        self.link(server).map_or(Speaks::Unknown, Link::speaks)
     }
 
     pub(super) fn is_downgraded(&self, server: ServerId) -> bool {
-        let opened = self.opened[server.index()].as_ref();
-        opened.is_some_and(|opened| opened.link.is_downgraded())
+        self.link(server).is_some_and(Link::is_downgraded)
     }
 
     pub(super) fn incarnation(&self, server: ServerId) -> Option<Incarnation> {
-        let opened = self.opened[server.index()].as_ref()?;
-        opened.link.incarnation()
+        self.link(server)?.incarnation()
     }
 
     /// The longest message to `server`, as far as is known; none before it is opened.
     pub(super) fn message_bytes_max(&self, server: ServerId) -> Option<usize> {
-        let opened = self.opened[server.index()].as_ref();
-        opened.map(|opened| opened.link.message_bytes_max())
+        self.link(server).map(Link::message_bytes_max)
     }
 
     pub(super) fn status(&self, server: ServerId) -> Option<LinkStatus> {
-        let opened = self.opened[server.index()].as_ref()?;
+        let opened = self.opened.get(server)?;
         Some(LinkStatus {
             round_trip: opened.link.round_trip(),
             counters: opened.link.counters(),
@@ -96,7 +91,7 @@ impl Links {
 
     /// The link of `server`, to make it send something.
     pub(super) fn to(&mut self, server: ServerId) -> Option<&mut Link<Token>> {
-        let opened = self.opened[server.index()].as_mut()?;
+        let opened = self.opened.get_mut(server)?;
         if !opened.is_dirty {
             opened.is_dirty = true;
             self.dirty.push_back(server);
@@ -104,33 +99,43 @@ impl Links {
         Some(&mut opened.link)
     }
 
-    /// The same, when a datagram has arrived: that may have made room for more.
-    pub(super) fn from(&mut self, server: ServerId) -> Option<&mut Link<Token>> {
-        if let Some(opened) = &mut self.opened[server.index()] {
+    /// Greets a server if it was not greeted lately, lest it was started anew as one that can do
+    /// more.
+    pub(super) fn greet_if_due(&mut self, server: ServerId, now: Instant) {
+        if let Some(link) = self.to(server) {
+            link.greet_if_due(now);
+        }
+    }
+
+    /// A datagram has arrived, which may have made room for more.
+    pub(super) fn handle_datagram(&mut self, from: ServerId, datagram: &Bytes, now: Instant) {
+        if let Some(opened) = self.opened.get_mut(from) {
             opened.datagrams_received += 1;
         }
-        self.to(server)
+        if let Some(link) = self.to(from) {
+            link.handle_datagram(datagram, now);
+        }
     }
 
     pub(super) fn poll_event(&mut self, server: ServerId) -> Option<Event<Token>> {
-        self.opened[server.index()].as_mut()?.link.poll_event()
+        self.opened.get_mut(server)?.link.poll_event()
     }
 
-    pub(super) fn abandon(&mut self, server: ServerId, ticket: Ticket) {
-        if let Some(opened) = &mut self.opened[server.index()] {
-            opened.link.abandon(ticket);
+    pub(super) fn abandon(&mut self, server: ServerId, handle: Ticket) {
+        if let Some(opened) = self.opened.get_mut(server) {
+            opened.link.abandon(handle);
         }
     }
 
     pub(super) fn set_keys(&mut self, keys: &Arc<Keys>) {
-        for opened in self.opened.iter_mut().flatten() {
+        for (_, opened) in self.opened.iter_mut() {
             opened.link.set_keys(Arc::clone(keys));
         }
     }
 
     pub(super) fn poll_server(&mut self) -> Option<ServerId> {
         let server = self.dirty.pop_front()?;
-        if let Some(opened) = &mut self.opened[server.index()] {
+        if let Some(opened) = self.opened.get_mut(server) {
             opened.is_dirty = false;
         }
         Some(server)
@@ -141,7 +146,7 @@ impl Links {
     }
 
     pub(super) fn poll_transmit(&mut self, to: ServerId, now: Instant) -> Option<Vec<u8>> {
-        let link = &mut self.opened[to.index()].as_mut()?.link;
+        let link = &mut self.opened.get_mut(to)?.link;
         let datagram = link.poll_transmit(now);
         if datagram.is_none() {
             let due = link.poll_timeout();
@@ -154,20 +159,19 @@ impl Links {
         self.next_due
     }
 
-    /// Lets time pass on every link; gives the servers on whose links something was due.
+    /// Lets time pass on every link; returns the servers on whose links something was due.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<ServerId> {
         let mut due_now = Vec::new();
         self.next_due = None;
-        for number in 0..self.opened.len() {
-            let Some(opened) = &mut self.opened[number] else {
-                continue;
-            };
+        for (server, opened) in self.opened.iter_mut() {
             let due = opened.link.poll_timeout();
             if due.is_some_and(|due| due <= now) {
-                let server = ServerId(number as u16);
                 opened.link.handle_timeout(now);
                 due_now.push(server);
-                self.to(server);
+                if !opened.is_dirty {
+                    opened.is_dirty = true;
+                    self.dirty.push_back(server);
+                }
             } else {
                 self.next_due = self.next_due.into_iter().chain(due).min();
             }

@@ -1,0 +1,480 @@
+//! A request from its begin to its end, and what follows after that.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dkvs_common::cluster::ServerId;
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::mutants::{self, Mutant};
+use dkvs_common::quorum::Level;
+use dkvs_common::quorum::list::{List, Listing};
+use dkvs_common::quorum::params::Quorum;
+use dkvs_common::quorum::read::Read;
+use dkvs_common::quorum::write::Write;
+use dkvs_common::record::Content;
+use dkvs_common::ring::PreferenceList;
+use dkvs_common::tag::Tag;
+
+use super::Core;
+use super::attestations::PendingAttestation;
+use super::config::{AdmissionError, Now, Protocol, RequestOptions, Wait};
+use super::counts::Limit;
+use super::operation::{
+    CommandId, Completion, FollowUp, ListOperation, ListResult, Outgoing, Purpose, ReadOperation,
+    ReadResult, Statistics, StatusOperation, Step, WithCaller, WriteOperation, WriteResult,
+    put_reply,
+};
+use super::request::{InFlight, RequestId, Sent, Token};
+use crate::transport::fetch::Assembly;
+use crate::transport::link::Ticket;
+use crate::transport::peer::RequestError;
+
+/// The part of its time that a listing waits for silent servers is one in this many.
+const LIST_PATIENCE: u32 = 4;
+
+/// A key to be read.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// Which key.
+    pub key: Key,
+    /// Its replicas, one for each of the quorum's n.
+    pub list: PreferenceList,
+    /// How.
+    pub options: RequestOptions,
+}
+
+/// A key to be written.
+#[derive(Debug, Clone)]
+pub struct WriteRequest {
+    /// Which key.
+    pub key: Key,
+    /// What; a tombstone deletes it.
+    pub content: Content,
+    /// The tag of an earlier attempt, which is made once more under it.
+    pub tag: Option<Tag>,
+    /// Its replicas, one for each of the quorum's n.
+    pub list: PreferenceList,
+    /// How.
+    pub options: RequestOptions,
+}
+
+impl Core {
+    /// Begins to read a key. Fails, with nothing sent, if it cannot begin.
+    pub fn read(
+        &mut self,
+        request: ReadRequest,
+        now: Now,
+        on_end: impl FnOnce(ReadResult) + Send + 'static,
+    ) -> Result<RequestId, AdmissionError> {
+        let ReadRequest { key, list, options } = request;
+        self.check(&key, None)?;
+        let level = self.level(&list, options, now)?;
+        let deadline = now.at + options.timeout;
+        let read = Read::new(list, options.quorum, level, now.at, deadline);
+        let view = Arc::clone(&self.view);
+        let operation = ReadOperation::new(view, key, read, deadline, options.may_fall_back);
+        self.begin(operation, options, now, on_end)
+    }
+
+    /// Begins to write a key; otherwise as [`Self::read`].
+    pub fn write(
+        &mut self,
+        request: WriteRequest,
+        now: Now,
+        on_end: impl FnOnce(WriteResult) + Send + 'static,
+    ) -> Result<RequestId, AdmissionError> {
+        let WriteRequest {
+            key,
+            content,
+            tag,
+            list,
+            options,
+        } = request;
+        self.check(&key, Some(&content))?;
+        let level = self.level(&list, options, now)?;
+        let deadline = now.at + options.timeout;
+        let tag = tag.filter(|_| !mutants::is_on(Mutant::RetryWithNewTag));
+        let write = match tag {
+            Some(tag) => Write::again(list, options.quorum, level, tag, now.at, deadline),
+            None => Write::new(list, options.quorum, level, now.at, deadline),
+        };
+        let may_fall_back = options.may_fall_back;
+        let view = Arc::clone(&self.view);
+        let operation =
+            WriteOperation::new(view, key, content, tag, write, deadline, may_fall_back);
+        self.begin(operation, options, now, on_end)
+    }
+
+    /// Begins to list keys, for up to `timeout`. Fails, with nothing sent, if it cannot begin.
+    pub fn list(
+        &mut self,
+        listing: Listing,
+        timeout: Duration,
+        now: Now,
+        on_end: impl FnOnce(ListResult) + Send + 'static,
+    ) -> Result<RequestId, AdmissionError> {
+        if self.config.protocol == Protocol::V1 {
+            return Err(AdmissionError::NoListing);
+        }
+        let prefix = listing.prefix.clone();
+        let servers = self.view.servers();
+        let list = List::new(servers, listing, now.at, timeout / LIST_PATIENCE);
+        let operation = ListOperation::new(Arc::clone(&self.view), list, prefix);
+        self.begin(operation, of_all_servers(timeout), now, on_end)
+    }
+
+    /// Begins to ask every server for its statistics.
+    pub fn status(
+        &mut self,
+        timeout: Duration,
+        now: Now,
+        on_end: impl FnOnce(Vec<(ServerId, Option<Statistics>)>) + Send + 'static,
+    ) -> Result<RequestId, AdmissionError> {
+        let operation = StatusOperation::new(self.view.servers());
+        self.begin(operation, of_all_servers(timeout), now, on_end)
+    }
+
+    /// Begins an operation; `on_end` is called once, with what it came to, unless it is cancelled.
+    /// Fails, with nothing sent, if too much is under way.
+    fn begin<O: Completion + 'static>(
+        &mut self,
+        operation: O,
+        options: RequestOptions,
+        now: Now,
+        on_end: impl FnOnce(O::Outcome) + Send + 'static,
+    ) -> Result<RequestId, AdmissionError> {
+        if self.requests.len() >= self.config.requests_max {
+            self.counts.limit_hit(Limit::RequestsInFlight);
+            let what = "too many requests are in flight";
+            return Err(AdmissionError::Overloaded { what });
+        }
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let deadline = now.at + options.timeout;
+        let soft_deadline = operation.soft_deadline();
+        let request = InFlight {
+            awaited: Box::new(WithCaller { operation, on_end }),
+            started: now.at,
+            deadline,
+            wait: options.wait,
+            trace: options.trace,
+            attempt: 0,
+            sent: Vec::new(),
+        };
+        for at in std::iter::once(deadline).chain(soft_deadline) {
+            let requests = &self.requests;
+            let is_in_flight = |other| requests.contains_key(&other);
+            self.deadlines.insert(now.at, at, id, is_in_flight);
+        }
+        self.requests.insert(id, request);
+        self.drive(id, now);
+        Ok(id)
+    }
+
+    /// Nobody waits for a request any more. A read ends by that; a write goes on.
+    pub fn cancel(&mut self, id: RequestId) {
+        let request = self.requests.get(&id);
+        if request.is_none_or(|request| request.operation().outlives_caller()) {
+            return;
+        }
+        if let Some(mut request) = self.requests.remove(&id) {
+            self.counts
+                .ended(request.operation().counted_as_cancelled());
+            self.detach(id, &mut request);
+        }
+    }
+
+    /// Takes back a request of which nothing was sent yet.
+    pub fn withdraw(&mut self, id: RequestId) {
+        if let Some(request) = self.requests.remove(&id) {
+            self.abandon(request.sent);
+        }
+    }
+
+    /// Does what an operation wants done, until it waits for something or has ended.
+    pub(super) fn drive(&mut self, id: RequestId, now: Now) {
+        while self.admit(id, now)
+            && let Some(request) = self.requests.get_mut(&id)
+        {
+            let operation = request.operation_mut();
+            let Some(step) = operation.poll_step() else {
+                break;
+            };
+            match step {
+                Step::Send {
+                    to,
+                    id: command,
+                    outgoing,
+                } => self.send(id, to, command, &outgoing, now),
+                Step::Reserve { bytes } => {
+                    let memory = self.memory.take(bytes);
+                    if memory.is_none() {
+                        self.counts.limit_hit(Limit::ValueMemory);
+                    }
+                    operation.handle_reserved(memory);
+                }
+                Step::Fetch {
+                    from,
+                    key,
+                    assembly,
+                } => self.fetch(id, from, key, assembly, now),
+                Step::Attest {
+                    server,
+                    round,
+                    key,
+                    tag,
+                } => self.attest(id, server, round, (key, tag), now),
+                Step::MintTag { above } => {
+                    let tag = self.clock.mint(now.unix_ms, above).ok();
+                    operation.handle_minted(tag);
+                    if tag.is_some() {
+                        let abandoned = request.take_tag_queries();
+                        self.abandon(abandoned);
+                    }
+                }
+            }
+        }
+        if self.requests.get(&id).is_some_and(InFlight::is_due) {
+            self.end(id);
+        }
+    }
+
+    fn end(&mut self, id: RequestId) {
+        if let Some(mut request) = self.requests.remove(&id) {
+            self.detach(id, &mut request);
+            self.counts.ended(request.operation().counted());
+            request.complete();
+        }
+    }
+
+    /// Abandons what nobody waits for any more, and keeps what is to follow nevertheless.
+    fn detach(&mut self, id: RequestId, request: &mut InFlight) {
+        let abandoned = request.take_abandoned();
+        self.abandon(abandoned);
+        for FollowUp { server, key, tag } in request.operation().follow_ups() {
+            let pending = PendingAttestation {
+                key,
+                tag,
+                started: request.started,
+                deadline: request.deadline,
+            };
+            self.attestations.insert(id, server, pending);
+        }
+    }
+
+    /// A deadline, or a soft one, has passed.
+    pub(super) fn handle_due(&mut self, id: RequestId, now: Now) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        if now.at < request.deadline {
+            request.operation_mut().handle_soft_deadline();
+            self.drive(id, now);
+        } else {
+            request.operation_mut().handle_deadline(now.at);
+            self.end(id);
+        }
+    }
+
+    /// The request that a response, or the failure of a command, is for; none if that changes nothing
+    /// any more. A request whose deadline has passed ends by this.
+    fn in_time(&mut self, token: Token, now: Now) -> Option<&mut InFlight> {
+        let deadline = self.requests.get(&token.request)?.deadline;
+        if now.at >= deadline {
+            self.handle_due(token.request, now);
+            return None;
+        }
+        let request = self.requests.get_mut(&token.request)?;
+        (request.attempt == token.attempt).then_some(request)
+    }
+
+    /// A server responded. Whatever that makes necessary is done.
+    pub(super) fn handle_response(
+        &mut self,
+        token: Token,
+        from: ServerId,
+        response: ReplicaResponse,
+        now: Now,
+    ) {
+        let id = token.command;
+        match id.purpose {
+            Purpose::Put => {
+                let request = self.requests.get(&token.request);
+                let bytes = request.and_then(|request| request.operation().put_bytes());
+                self.note_room(from, bytes, &response, now);
+            }
+            Purpose::WriteBack if response == ReplicaResponse::Done => {
+                self.counts.of_mut(from).repairs_stored += 1;
+            }
+            _ => {}
+        }
+        if !self.requests.contains_key(&token.request) {
+            return self.handle_late_response(token, from, &response, now);
+        }
+        let Some(request) = self.in_time(token, now) else {
+            return;
+        };
+        request
+            .operation_mut()
+            .handle_response(from, id, response, now.at);
+        self.go_on(token.request, now);
+    }
+
+    /// Something has come of a command: the operation begins anew if it wants to, and goes on.
+    fn go_on(&mut self, id: RequestId, now: Now) {
+        if let Some(request) = self.requests.get_mut(&id)
+            && request.operation().wants_to_fall_back()
+            && let Some(abandoned) = request.fall_back(now.at)
+        {
+            self.abandon(abandoned);
+        }
+        self.drive(id, now);
+    }
+
+    /// Nothing listens where a command was sent, or was to be sent.
+    pub(super) fn handle_lost(&mut self, token: Token, to: ServerId, was_sent: bool, now: Now) {
+        if !self.requests.contains_key(&token.request) {
+            if token.command.purpose == Purpose::WriteBack {
+                self.attestations.remove(token.request, to);
+            }
+            return;
+        }
+        if let Some(request) = self.in_time(token, now) {
+            let operation = request.operation_mut();
+            operation.handle_unreachable(to, token.command, was_sent, now.at);
+            self.go_on(token.request, now);
+        }
+    }
+
+    /// What came of a fetch: the value, or what has arrived of it.
+    pub(super) fn handle_fetch_end(
+        &mut self,
+        token: Token,
+        from: ServerId,
+        end: Result<Value, Option<Assembly>>,
+        now: Now,
+    ) {
+        if let Some(request) = self.in_time(token, now) {
+            match end {
+                Ok(value) => request.operation_mut().handle_fetched(from, value),
+                Err(assembly) => request.operation_mut().handle_fetch_failed(from, assembly),
+            }
+            self.go_on(token.request, now);
+        }
+    }
+
+    /// A server responded when the request had ended. If it has thereby confirmed a write-back after
+    /// which it is to attest the key, it is asked to.
+    fn handle_late_response(
+        &mut self,
+        token: Token,
+        from: ServerId,
+        response: &ReplicaResponse,
+        now: Now,
+    ) {
+        if token.command.purpose != Purpose::WriteBack {
+            return;
+        }
+        let Some(pending) = self.attestations.remove(token.request, from) else {
+            return;
+        };
+        let PendingAttestation { key, tag, .. } = pending;
+        if put_reply(response.clone()).confirms(tag)
+            && let Some(boot_id) = self.boot_id_before(from, pending.started)
+            && let Some(link) = self.servers.to(from)
+        {
+            let command = ReplicaCommand::Attest { boot_id, key, tag };
+            let id = CommandId {
+                purpose: Purpose::Attest,
+                ..token.command
+            };
+            let token = Token {
+                command: id,
+                ..token
+            };
+            // If it cannot be asked, a later read sees to it.
+            let _ = link.ask(command.into(), token, now.at, pending.deadline);
+        }
+    }
+
+    /// Has `server` attest what it was given, if it is known to have lost nothing since long enough
+    /// before the operation began.
+    fn attest(
+        &mut self,
+        id: RequestId,
+        server: ServerId,
+        round: u32,
+        (key, tag): (Key, Tag),
+        now: Now,
+    ) {
+        let command = CommandId {
+            round,
+            purpose: Purpose::Attest,
+        };
+        let started = self.requests.get(&id).map(|request| request.started);
+        if let Some(boot_id) = started.and_then(|started| self.boot_id_before(server, started)) {
+            let attest = ReplicaCommand::Attest { boot_id, key, tag };
+            let outgoing = Outgoing::Command(attest);
+            self.send(id, server, command, &outgoing, now);
+        } else if let Some(request) = self.requests.get_mut(&id) {
+            let operation = request.operation_mut();
+            operation.handle_unreachable(server, command, false, now.at);
+        }
+    }
+
+    /// The boot id of `server`, if it had that so long before `at` that whatever counts a response
+    /// from before it was started was decided by then.
+    fn boot_id_before(&self, server: ServerId, at: Instant) -> Option<u64> {
+        let incarnation = self.servers.incarnation(server)?;
+        // A quarter more, for clocks that do not run alike.
+        let settling = self.config.timeout_max * 5 / 4;
+        let is_settled = incarnation.known_since + settling <= at;
+        is_settled.then_some(incarnation.boot_id)
+    }
+
+    fn fetch(&mut self, id: RequestId, from: ServerId, key: Key, assembly: Assembly, now: Now) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let command = CommandId {
+            round: 0,
+            purpose: Purpose::Fetch,
+        };
+        let token = Token {
+            request: id,
+            attempt: request.attempt,
+            command,
+        };
+        let begun: Result<Ticket, RequestError> = match self.servers.to(from) {
+            Some(link) => link.fetch(key, assembly, token, now.at, request.deadline),
+            None => Err(RequestError::TooMany),
+        };
+        match begun {
+            Ok(handle) => request.sent.push(Sent {
+                to: from,
+                id: command,
+                handle,
+            }),
+            Err(_) => request.operation_mut().handle_fetch_failed(from, None),
+        }
+    }
+
+    pub(super) fn abandon(&mut self, sent: Vec<Sent>) {
+        for Sent { to, handle, .. } in sent {
+            self.servers.abandon(to, handle);
+        }
+    }
+}
+
+/// How an operation is carried out that asks all servers.
+fn of_all_servers(timeout: Duration) -> RequestOptions {
+    RequestOptions {
+        quorum: Quorum::new(1, 1).expect("one of one is a quorum"),
+        level: Level::Agreement,
+        may_fall_back: false,
+        timeout,
+        wait: Wait::All,
+        trace: None,
+    }
+}

@@ -1,0 +1,143 @@
+//! Listing keys: pages of all servers, merged by [`List`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use dkvs_common::cluster::ServerId;
+use dkvs_common::kv::Key;
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::list::{List, PageWish, Place};
+use dkvs_common::view::ClusterView;
+use dkvs_common::wire::v2::request::Request;
+
+use super::{CommandId, Completion, Operation, Outgoing, Purpose, Step};
+
+const GET_PAGE: CommandId = CommandId {
+    round: 0,
+    purpose: Purpose::Page,
+};
+
+/// A listing of keys.
+pub struct ListOperation {
+    view: Arc<ClusterView>,
+    list: List,
+    prefix: Bytes,
+}
+
+/// A listing that has ended.
+pub struct ListResult {
+    /// What it found.
+    pub list: List,
+    /// The cluster as it was when the listing began.
+    pub view: Arc<ClusterView>,
+}
+
+impl ListOperation {
+    /// Of keys that begin with `prefix`.
+    pub fn new(view: Arc<ClusterView>, list: List, prefix: Bytes) -> Self {
+        Self { view, list, prefix }
+    }
+}
+
+/// The command for a page, in a message of at most `message_bytes_max`.
+///
+/// A key that is too long to be named, though not too long to be returned, is passed over by its
+/// position: no two keys are known that have the same. Of a prefix, the server gets what there is
+/// room for: it only saves work by it, and the prefix is compared again here.
+pub(super) fn page_command(
+    page: &PageWish,
+    prefix: &Bytes,
+    message_bytes_max: usize,
+) -> ReplicaCommand {
+    let Place { mut from, after } = page.start.clone();
+    let is_short =
+        |key: &Key| Request::list_key_bytes_max(message_bytes_max) >= key.as_bytes().len();
+    let named = after.as_ref().filter(|key| is_short(key)).cloned();
+    if after.is_some() && named.is_none() {
+        from = from.next().unwrap_or(from);
+    }
+    let room = Request::list_prefix_bytes_max(message_bytes_max, named.as_ref());
+    ReplicaCommand::List {
+        from,
+        after: named,
+        prefix: prefix.slice(..prefix.len().min(room)),
+        limit: u16::try_from(page.keys_max).unwrap_or(ReplicaCommand::LIST_LIMIT_MAX),
+        accepts_left_out: true,
+    }
+}
+
+impl Operation for ListOperation {
+    fn poll_step(&mut self) -> Option<Step> {
+        let (to, page) = self.list.poll_transmit()?;
+        Some(Step::Send {
+            to,
+            id: GET_PAGE,
+            outgoing: Outgoing::Page(page, self.prefix.clone()),
+        })
+    }
+
+    fn handle_response(
+        &mut self,
+        from: ServerId,
+        _id: CommandId,
+        response: ReplicaResponse,
+        _now: Instant,
+    ) {
+        match response {
+            ReplicaResponse::Page {
+                more,
+                is_incomplete,
+                is_left_out,
+                entries,
+            } => {
+                if is_left_out {
+                    self.list.handle_left_out(from);
+                }
+                self.list.handle_page(from, more, is_incomplete, entries);
+            }
+            ReplicaResponse::Refused(refusal) => self.list.handle_refusal(from, refusal),
+            _ => self.list.handle_refusal(from, Refusal::Internal),
+        }
+    }
+
+    fn handle_unreachable(&mut self, to: ServerId, _id: CommandId, _was_sent: bool, _now: Instant) {
+        self.list.handle_unreachable(to);
+    }
+
+    fn is_decided(&self) -> bool {
+        self.list.outcome().is_some()
+    }
+
+    fn handle_deadline(&mut self, _now: Instant) {
+        self.list.handle_timeout();
+    }
+
+    /// A page has tags.
+    fn requires_tags(&self) -> bool {
+        true
+    }
+
+    fn is_abandoned_at_end(&self, _server: ServerId, _id: CommandId) -> bool {
+        true
+    }
+
+    fn soft_deadline(&self) -> Option<Instant> {
+        Some(self.list.patience_ends())
+    }
+
+    fn handle_soft_deadline(&mut self) {
+        self.list.handle_patience();
+    }
+}
+
+impl Completion for ListOperation {
+    type Outcome = ListResult;
+
+    fn into_outcome(self, _puts_by_v2: bool) -> ListResult {
+        ListResult {
+            list: self.list,
+            view: self.view,
+        }
+    }
+}

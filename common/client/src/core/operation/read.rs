@@ -1,0 +1,321 @@
+//! Reading a key: what [`Read`] decides, with the long values that it wants fetched.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use dkvs_common::cluster::ServerId;
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::read::{Read, ReadOutcome, ReadReply};
+use dkvs_common::quorum::tally::Word;
+use dkvs_common::quorum::{Ask, Level};
+use dkvs_common::record::{Digest, Record};
+use dkvs_common::tag::Tag;
+use dkvs_common::view::ClusterView;
+use dkvs_common::wire::v2::request::Request;
+
+use super::{CommandId, Completion, FollowUp, Operation, Outgoing, Purpose, Step, put_reply};
+use crate::core::budget::MemoryPermit;
+use crate::core::counts::{Kind, Outcome};
+use crate::transport::fetch::Assembly;
+
+/// A read.
+pub struct ReadOperation {
+    view: Arc<ClusterView>,
+    key: Key,
+    read: Read,
+    deadline: Instant,
+    /// Whether it may go on at the agreement level where a server turns out to have no tags.
+    may_fall_back: bool,
+    fetches: Fetches,
+}
+
+/// A read that has ended.
+pub struct ReadResult {
+    /// What it found.
+    pub read: Read,
+    /// The cluster as it was when the read began.
+    pub view: Arc<ClusterView>,
+}
+
+/// The long values of a read, on their way.
+#[derive(Default)]
+struct Fetches {
+    /// What was wanted, while there is no memory for it yet.
+    wanted: Option<(ServerId, Digest)>,
+    /// From whom what is being fetched.
+    under_way: Vec<(ServerId, Digest)>,
+    /// The first block of a value that was told.
+    beginning: Option<(Digest, Bytes)>,
+    /// What has arrived from a server that did not finish it.
+    assembly: Option<Assembly>,
+    memory: Option<MemoryPermit>,
+}
+
+impl ReadOperation {
+    /// Nobody was asked yet.
+    pub fn new(
+        view: Arc<ClusterView>,
+        key: Key,
+        read: Read,
+        deadline: Instant,
+        may_fall_back: bool,
+    ) -> Self {
+        Self {
+            view,
+            key,
+            read,
+            deadline,
+            may_fall_back,
+            fetches: Fetches::default(),
+        }
+    }
+
+    fn send(&self, to: ServerId, purpose: Purpose, command: ReplicaCommand) -> Step {
+        let round = self.read.round();
+        Step::Send {
+            to,
+            id: CommandId { round, purpose },
+            outgoing: Outgoing::Command(command),
+        }
+    }
+}
+
+impl Fetches {
+    /// Where a value begins that is to be fetched: with what there is of it.
+    fn begin(&mut self, digest: Digest) -> Assembly {
+        let held = self.assembly.take_if(|held| *held.digest() == digest);
+        held.unwrap_or_else(|| {
+            let begun = self.beginning.as_ref();
+            let begun = begun.filter(|(known, _)| *known == digest);
+            let block = begun.map_or(&[][..], |(_, block)| &block[..]);
+            Assembly::new(digest, block)
+        })
+    }
+
+    /// The value that is being fetched from a server, which ends by that.
+    fn take(&mut self, from: ServerId) -> Option<Digest> {
+        let mut under_way = self.under_way.iter();
+        let place = under_way.position(|(server, _)| *server == from)?;
+        Some(self.under_way.swap_remove(place).1)
+    }
+}
+
+impl Operation for ReadOperation {
+    fn poll_step(&mut self) -> Option<Step> {
+        if let Some(transmit) = self.read.poll_transmit() {
+            let (to, key) = (transmit.to, self.key.clone());
+            return match transmit.ask {
+                Ask::Put => {
+                    let (tag, content) = self.read.repair()?;
+                    let record = Record::new(&key, tag, content);
+                    Some(self.send(to, Purpose::WriteBack, ReplicaCommand::Put { key, record }))
+                }
+                Ask::Vouch { tag } => Some(Step::Attest {
+                    server: to,
+                    round: self.read.round(),
+                    key,
+                    tag,
+                }),
+                Ask::Get | Ask::Tag => {
+                    Some(self.send(to, Purpose::Get, ReplicaCommand::Get { key }))
+                }
+            };
+        }
+        let (from, digest) = match self.fetches.wanted.take() {
+            Some(wanted) => wanted,
+            None => {
+                let (from, digest) = self.read.poll_fetch()?;
+                if self.fetches.memory.is_none() {
+                    let bytes = digest.value_bytes as usize;
+                    self.fetches.wanted = Some((from, digest));
+                    return Some(Step::Reserve { bytes });
+                }
+                (from, digest)
+            }
+        };
+        self.fetches.under_way.push((from, digest.clone()));
+        Some(Step::Fetch {
+            from,
+            key: self.key.clone(),
+            assembly: self.fetches.begin(digest),
+        })
+    }
+
+    fn handle_response(
+        &mut self,
+        from: ServerId,
+        id: CommandId,
+        response: ReplicaResponse,
+        now: Instant,
+    ) {
+        let round = id.round;
+        match id.purpose {
+            Purpose::Get => {
+                let reply = match response.checked(&self.key) {
+                    ReplicaResponse::Record { digest, block }
+                        if block.len() < digest.value_bytes as usize =>
+                    {
+                        let beginning = &mut self.fetches.beginning;
+                        beginning.get_or_insert_with(|| (digest.clone(), block));
+                        ReadReply::Record(digest, None)
+                    }
+                    ReplicaResponse::Record { digest, block } => match Value::new(block) {
+                        Ok(value) => ReadReply::Record(digest, Some(value)),
+                        Err(_) => ReadReply::Refused(Refusal::Corrupt),
+                    },
+                    ReplicaResponse::Untagged { value } => ReadReply::Value(value),
+                    ReplicaResponse::Absent { tag } => {
+                        ReadReply::Absent((tag != Tag::ZERO).then_some(tag))
+                    }
+                    ReplicaResponse::Refused(refusal) => ReadReply::Refused(refusal),
+                    _ => ReadReply::Refused(Refusal::Internal),
+                };
+                self.read.handle_reply(from, round, reply, now);
+            }
+            Purpose::WriteBack => {
+                let reply = put_reply(response);
+                self.read.handle_repaired(from, round, Some(reply));
+            }
+            Purpose::Attest => {
+                let attests = response == ReplicaResponse::Done;
+                self.read.handle_vouched(from, round, attests);
+            }
+            Purpose::Fetch => self.handle_fetch_failed(from, None),
+            _ => {}
+        }
+    }
+
+    fn handle_unreachable(&mut self, to: ServerId, id: CommandId, was_sent: bool, now: Instant) {
+        let round = id.round;
+        match id.purpose {
+            Purpose::Get => drop(self.read.handle_unreachable(to, round, was_sent, now)),
+            Purpose::WriteBack => self.read.handle_repaired(to, round, None),
+            Purpose::Attest => self.read.handle_vouched(to, round, false),
+            Purpose::Fetch => self.handle_fetch_failed(to, None),
+            _ => {}
+        }
+    }
+
+    fn is_decided(&self) -> bool {
+        self.read.outcome().is_some()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.read.is_complete()
+    }
+
+    fn handle_deadline(&mut self, now: Instant) {
+        self.read.handle_timeout(now);
+    }
+
+    fn requires_tags(&self) -> bool {
+        self.read.level() == Level::Linearizable
+    }
+
+    fn key_bytes_max(&self, id: CommandId, message_bytes_max: usize) -> usize {
+        match id.purpose {
+            Purpose::Get => message_bytes_max.saturating_sub(Request::GET_KEY_OVERHEAD_BYTES),
+            // The caller does not hear of the others.
+            _ => 0,
+        }
+    }
+
+    fn command(&self, id: CommandId) -> Option<ReplicaCommand> {
+        let key = self.key.clone();
+        (id.purpose == Purpose::Get).then_some(ReplicaCommand::Get { key })
+    }
+
+    /// Write-backs go on, so that the replicas come together; so do attestations.
+    fn is_abandoned_at_end(&self, server: ServerId, id: CommandId) -> bool {
+        match id.purpose {
+            Purpose::Get => {
+                let mut replicas = self.read.replicas().iter();
+                replicas.any(|replica| {
+                    replica.server == server && matches!(replica.word, Word::Pending)
+                })
+            }
+            Purpose::WriteBack | Purpose::Attest => false,
+            _ => true,
+        }
+    }
+
+    fn handle_reserved(&mut self, memory: Option<MemoryPermit>) {
+        if memory.is_some() {
+            self.fetches.memory = memory;
+        } else if let Some((from, digest)) = self.fetches.wanted.take() {
+            self.read.handle_fetch_failed(&digest, from);
+        }
+    }
+
+    fn handle_fetched(&mut self, from: ServerId, value: Value) {
+        if let Some(digest) = self.fetches.take(from) {
+            self.read.handle_fetched(&digest, value);
+        }
+    }
+
+    fn handle_fetch_failed(&mut self, from: ServerId, assembly: Option<Assembly>) {
+        if let Some(digest) = self.fetches.take(from) {
+            self.fetches.assembly = assembly.or(self.fetches.assembly.take());
+            self.read.handle_fetch_failed(&digest, from);
+        }
+    }
+
+    /// Before anyone is told what it came to.
+    fn wants_to_fall_back(&self) -> bool {
+        self.may_fall_back && self.read.has_met_v1()
+    }
+
+    fn fall_back(&mut self, now: Instant) -> bool {
+        if !self.may_fall_back {
+            return false;
+        }
+        let Some(read) = self.read.agreeing_instead(now, self.deadline) else {
+            return false;
+        };
+        self.read = read;
+        self.may_fall_back = false;
+        self.fetches.wanted = None;
+        self.fetches.under_way.clear();
+        true
+    }
+
+    fn follow_ups(&self) -> Vec<FollowUp> {
+        let unattested = self.read.unvouched().into_iter();
+        let follow_ups = unattested.map(|(server, tag)| FollowUp {
+            server,
+            key: self.key.clone(),
+            tag,
+        });
+        follow_ups.collect()
+    }
+
+    fn counted(&self) -> Option<(Level, Kind, Outcome)> {
+        let outcome = match self.read.outcome() {
+            _ if self.read.has_met_v1() => Outcome::Refused,
+            Some(ReadOutcome::Found(..)) => Outcome::Found,
+            Some(ReadOutcome::Absent) => Outcome::Absent,
+            Some(ReadOutcome::Disagree) => Outcome::Disagree,
+            Some(ReadOutcome::CameByV1) => Outcome::Refused,
+            Some(ReadOutcome::Unreachable) => Outcome::Unreachable,
+            Some(ReadOutcome::TimedOut) | None => Outcome::TimedOut,
+        };
+        Some((self.read.level(), Kind::Read, outcome))
+    }
+
+    fn counted_as_cancelled(&self) -> Option<(Level, Kind, Outcome)> {
+        Some((self.read.level(), Kind::Read, Outcome::Cancelled))
+    }
+}
+
+impl Completion for ReadOperation {
+    type Outcome = ReadResult;
+
+    fn into_outcome(self, _puts_by_v2: bool) -> ReadResult {
+        ReadResult {
+            read: self.read,
+            view: self.view,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Whether servers answer, and what they report of themselves.
+
+use std::time::Instant;
+
+use dkvs_common::cluster::ServerId;
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+
+use super::{CommandId, Completion, Operation, Outgoing, Purpose, Step};
+
+/// A server's numbers, by the byte of their statistic; none by DKVS/1.
+pub type Statistics = Vec<(u8, u64)>;
+
+const GET_STATISTICS: CommandId = CommandId {
+    round: 0,
+    purpose: Purpose::Statistics,
+};
+
+/// Asks each server once for its statistics.
+#[derive(Debug)]
+pub struct StatusOperation {
+    servers: Vec<(ServerId, Answer)>,
+    sent: usize,
+    pending: usize,
+}
+
+/// What came of asking one server.
+#[derive(Debug)]
+enum Answer {
+    Pending,
+    Answered(Statistics),
+    Silent,
+}
+
+impl StatusOperation {
+    /// Nobody was asked yet.
+    pub fn new(servers: impl IntoIterator<Item = ServerId>) -> Self {
+        let pending = |server| (server, Answer::Pending);
+        let servers: Vec<_> = servers.into_iter().map(pending).collect();
+        Self {
+            sent: 0,
+            pending: servers.len(),
+            servers,
+        }
+    }
+
+    fn record(&mut self, from: ServerId, answer: Answer) {
+        let held = self.servers.iter_mut().find(|(server, _)| *server == from);
+        if let Some((_, held @ Answer::Pending)) = held {
+            *held = answer;
+            self.pending = self.pending.saturating_sub(1);
+        }
+    }
+}
+
+impl Operation for StatusOperation {
+    fn poll_step(&mut self) -> Option<Step> {
+        let (to, _) = self.servers.get(self.sent)?;
+        self.sent += 1;
+        Some(Step::Send {
+            to: *to,
+            id: GET_STATISTICS,
+            outgoing: Outgoing::Command(ReplicaCommand::GetStatistics),
+        })
+    }
+
+    fn handle_response(
+        &mut self,
+        from: ServerId,
+        _id: CommandId,
+        response: ReplicaResponse,
+        _now: Instant,
+    ) {
+        let answer = match response {
+            ReplicaResponse::Statistics(statistics) => Answer::Answered(statistics),
+            // By DKVS/1 it is asked for a key, and any answer will do.
+            ReplicaResponse::Untagged { .. } | ReplicaResponse::Absent { .. } => {
+                Answer::Answered(Vec::new())
+            }
+            _ => Answer::Silent,
+        };
+        self.record(from, answer);
+    }
+
+    fn handle_unreachable(&mut self, to: ServerId, _id: CommandId, _was_sent: bool, _now: Instant) {
+        self.record(to, Answer::Silent);
+    }
+
+    fn is_decided(&self) -> bool {
+        self.pending == 0
+    }
+
+    fn handle_deadline(&mut self, _now: Instant) {
+        self.pending = 0;
+    }
+
+    fn requires_tags(&self) -> bool {
+        false
+    }
+
+    fn command(&self, id: CommandId) -> Option<ReplicaCommand> {
+        (id == GET_STATISTICS).then_some(ReplicaCommand::GetStatistics)
+    }
+
+    fn is_abandoned_at_end(&self, _server: ServerId, _id: CommandId) -> bool {
+        false
+    }
+}
+
+impl Completion for StatusOperation {
+    /// Each server's statistics; none if it did not answer.
+    type Outcome = Vec<(ServerId, Option<Statistics>)>;
+
+    fn into_outcome(self, _puts_by_v2: bool) -> Self::Outcome {
+        let answer = |(server, answer)| match answer {
+            Answer::Answered(statistics) => (server, Some(statistics)),
+            Answer::Pending | Answer::Silent => (server, None),
+        };
+        self.servers.into_iter().map(answer).collect()
+    }
+}

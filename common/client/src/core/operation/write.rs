@@ -1,0 +1,253 @@
+//! Writing a key: what [`Write`] decides, with the record that it stores.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use dkvs_common::cluster::ServerId;
+use dkvs_common::kv::Key;
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::write::{Write, WriteOutcome};
+use dkvs_common::quorum::{Ask, Level};
+use dkvs_common::record::{Content, Record};
+use dkvs_common::tag::Tag;
+use dkvs_common::view::ClusterView;
+
+use super::{CommandId, Completion, Operation, Outgoing, Purpose, Step, put_reply, tag_reply};
+use crate::core::admission::{Admission, Candidate, Met, pair_bytes};
+use crate::core::counts::{Kind, Outcome};
+use crate::transport::put_key_bytes_max;
+
+/// A write; a deletion is one whose content is a tombstone.
+pub struct WriteOperation {
+    view: Arc<ClusterView>,
+    key: Key,
+    content: Content,
+    /// With the tag of the round, once it has one.
+    record: Option<Record>,
+    write: Write,
+    deadline: Instant,
+    /// Whether it may go on at the agreement level where a server turns out to have no tags.
+    may_fall_back: bool,
+    /// The servers that are met before it is known whether it can succeed.
+    met: Vec<(ServerId, Met)>,
+}
+
+/// A write that has ended, and the tag under which; none if no server was sent it by DKVS/2.
+pub struct WriteResult {
+    /// What became of it.
+    pub write: Write,
+    /// Its tag.
+    pub tag: Option<Tag>,
+    /// The cluster as it was when the write began.
+    pub view: Arc<ClusterView>,
+}
+
+impl WriteOperation {
+    /// Nobody was asked yet. With a tag, it is the write that had this tag once more.
+    pub fn new(
+        view: Arc<ClusterView>,
+        key: Key,
+        content: Content,
+        tag: Option<Tag>,
+        write: Write,
+        deadline: Instant,
+        may_fall_back: bool,
+    ) -> Self {
+        Self {
+            view,
+            record: tag.map(|tag| Record::new(&key, tag, content.clone())),
+            key,
+            content,
+            write,
+            deadline,
+            may_fall_back,
+            met: Vec::new(),
+        }
+    }
+}
+
+impl Operation for WriteOperation {
+    fn poll_step(&mut self) -> Option<Step> {
+        if let Some(above) = self.write.wants_tag_above() {
+            return Some(Step::MintTag { above });
+        }
+        let transmit = self.write.poll_transmit()?;
+        let (round, key) = (self.write.round(), self.key.clone());
+        let (purpose, command) = match (transmit.ask, &self.record) {
+            (Ask::Put, Some(record)) => {
+                let record = record.clone();
+                (Purpose::Put, ReplicaCommand::Put { key, record })
+            }
+            _ => (Purpose::GetTag, ReplicaCommand::GetTag { key }),
+        };
+        Some(Step::Send {
+            to: transmit.to,
+            id: CommandId { round, purpose },
+            outgoing: Outgoing::Command(command),
+        })
+    }
+
+    fn handle_response(
+        &mut self,
+        from: ServerId,
+        id: CommandId,
+        response: ReplicaResponse,
+        now: Instant,
+    ) {
+        let reply = match id.purpose {
+            Purpose::Ping => return self.handle_met(from, Met::Done),
+            Purpose::GetTag => tag_reply(response),
+            Purpose::Put => put_reply(response),
+            _ => return,
+        };
+        self.write.handle_reply(from, id.round, reply, now);
+    }
+
+    fn handle_unreachable(&mut self, to: ServerId, id: CommandId, was_sent: bool, now: Instant) {
+        match id.purpose {
+            Purpose::Ping => self.handle_met(to, Met::Away),
+            Purpose::GetTag | Purpose::Put => {
+                self.write.handle_unreachable(to, id.round, was_sent, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_decided(&self) -> bool {
+        self.write.outcome().is_some()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.write.is_complete()
+    }
+
+    fn handle_deadline(&mut self, now: Instant) {
+        self.write.handle_timeout(now);
+    }
+
+    fn requires_tags(&self) -> bool {
+        self.write.level() == Level::Linearizable
+    }
+
+    fn key_bytes_max(&self, id: CommandId, message_bytes_max: usize) -> usize {
+        match id.purpose {
+            Purpose::GetTag | Purpose::Put => put_key_bytes_max(&self.content, message_bytes_max),
+            // The caller does not hear of the others.
+            _ => 0,
+        }
+    }
+
+    fn command(&self, id: CommandId) -> Option<ReplicaCommand> {
+        if id.purpose != Purpose::Put || id.round != self.write.round() {
+            return None;
+        }
+        let (key, record) = (self.key.clone(), self.record.clone()?);
+        Some(ReplicaCommand::Put { key, record })
+    }
+
+    /// Every replica is to have the record, although nobody waits for that.
+    fn is_abandoned_at_end(&self, _server: ServerId, id: CommandId) -> bool {
+        id.purpose != Purpose::Put
+    }
+
+    fn outlives_caller(&self) -> bool {
+        true
+    }
+
+    fn candidate(&self) -> Option<Candidate<'_>> {
+        self.write.is_before_asking().then(|| Candidate {
+            key: &self.key,
+            content: &self.content,
+            replicas: self.write.replicas(),
+            required: usize::from(self.write.quorum().needed()),
+            is_of_new_key: self.write.is_of_new_key(),
+            is_asking_for_tags: self.write.is_asking(),
+            may_fall_back: self.may_fall_back,
+            met: &self.met,
+        })
+    }
+
+    fn handle_admission(&mut self, admission: Admission, now: Instant) {
+        match admission {
+            Admission::Meet(servers) => {
+                let pinged = servers.into_iter().map(|server| (server, Met::Pinged));
+                self.met.extend(pinged);
+            }
+            Admission::Withhold(states) => self.write.withhold(states, now),
+        }
+    }
+
+    fn put_bytes(&self) -> Option<usize> {
+        pair_bytes(&self.key, &self.content)
+    }
+
+    fn handle_repeated_refusal(&mut self, id: CommandId) {
+        if id.purpose == Purpose::Put {
+            self.write.handle_refused_again();
+        }
+    }
+
+    fn handle_minted(&mut self, tag: Option<Tag>) {
+        match tag {
+            Some(tag) => {
+                self.record = Some(Record::new(&self.key, tag, self.content.clone()));
+                self.write.begin_round(tag);
+            }
+            None => self.write.give_up(),
+        }
+    }
+
+    fn fall_back(&mut self, now: Instant) -> bool {
+        if !self.may_fall_back || !self.write.is_asking() {
+            return false;
+        }
+        let (list, quorum) = (self.write.list(), self.write.quorum());
+        self.write = Write::new(list, quorum, Level::Agreement, now, self.deadline);
+        self.may_fall_back = false;
+        self.met.clear();
+        true
+    }
+
+    fn fall_back_midway(&mut self) -> bool {
+        self.may_fall_back && self.write.fall_back()
+    }
+
+    fn wants_another_round(&self) -> bool {
+        self.write.wants_tag_above().is_some()
+    }
+
+    fn counted(&self) -> Option<(Level, Kind, Outcome)> {
+        let outcome = match self.write.outcome() {
+            Some(WriteOutcome::Committed) => Outcome::Committed,
+            Some(WriteOutcome::Superseded) => Outcome::Superseded,
+            Some(WriteOutcome::Refused) => Outcome::Refused,
+            Some(WriteOutcome::Unreachable) => Outcome::Unreachable,
+            Some(WriteOutcome::TimedOut) | None => Outcome::TimedOut,
+        };
+        Some((self.write.level(), Kind::Write, outcome))
+    }
+}
+
+impl WriteOperation {
+    /// A server that had to be met has answered, or is away.
+    fn handle_met(&mut self, server: ServerId, met: Met) {
+        let mut pinged = self.met.iter_mut();
+        if let Some((_, held)) = pinged.find(|(pinged, _)| *pinged == server) {
+            *held = met;
+        }
+    }
+}
+
+impl Completion for WriteOperation {
+    type Outcome = WriteResult;
+
+    fn into_outcome(self, puts_by_v2: bool) -> WriteResult {
+        let is_known = puts_by_v2 || self.write.has_asked_nobody();
+        let record = self.record.filter(|_| is_known);
+        WriteResult {
+            tag: record.map(|record| record.tag),
+            write: self.write,
+            view: self.view,
+        }
+    }
+}
