@@ -40,7 +40,6 @@ pub const LOG_MODULES: &[&str] = &[
     "dkvs_storage_node::handlers::list",
     "dkvs_storage_node::handlers::outcome",
     "dkvs_storage_node::handlers::stage",
-    "dkvs_storage_node::metrics::serve",
     "dkvs_storage_node::protocol::dump",
     "dkvs_storage_node::protocol::v1",
     "dkvs_storage_node::protocol::v2",

@@ -7,6 +7,7 @@ use std::thread;
 use anyhow::{Context, bail};
 use dkvs_common::model::Durability;
 use dkvs_runtime::key_file::{self, KeyFile};
+use dkvs_runtime::metrics::serve;
 use dkvs_runtime::open_files;
 use dkvs_runtime::signals::{Backups, Signals};
 use tokio_util::sync::CancellationToken;
@@ -15,10 +16,11 @@ use super::arguments::{Arguments, Switch};
 use super::disk::{Disk, back_up_when_asked};
 use super::settings::{NO_RANDOM, cluster, config, refuse_strangers};
 use super::store::store;
+use crate::StorageNode;
+use crate::metrics::page;
 use crate::service::Service;
 use crate::store::RecordStore as _;
 use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
-use crate::{StorageNode, metrics};
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     refuse_strangers(arguments)?;
@@ -83,7 +85,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     if let Some(listener) = metrics {
         let at = listener.local_addr()?;
-        metrics::serve::start(listener, addr, Arc::clone(&service))
+        let service = Arc::clone(&service);
+        serve::start(listener, move |form| page::render(&service, addr, form))
             .context("cannot start a thread for the metrics")?;
         tracing::info!("metrics are at http://{at}/metrics");
     }

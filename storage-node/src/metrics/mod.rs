@@ -1,10 +1,10 @@
 //! Metrics in the format that Prometheus scrapes.
 //!
-//! * [`statistics`]: what a server says of itself, as families
-//! * [`serve`]: a server's own page, over HTTP and off the request path
+//! * [`statistics`]: the numbers of servers, as families
+//! * [`page`]: a server's own page
 //!
-//! Nothing is counted here: a page is made of what others have counted, when somebody asks for it.
+//! Nothing is counted here: a page is made of what was counted elsewhere, when it is asked for.
 //! Every metric is documented in docs/metrics.md.
 
-pub mod serve;
+pub mod page;
 pub mod statistics;

@@ -1,14 +1,14 @@
-//! A server's own page, over HTTP: on a thread of its own, off the request path.
+//! A page of metrics over HTTP: on a thread of its own, off the path of requests.
 //!
 //! A connection gets one answer and has little time for it, and few are open at once, so that
-//! whoever can reach the port can cost the server little.
+//! strangers who reach the port cost the program little.
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -21,10 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::statistics;
-use crate::service::Service;
-use dkvs_runtime::log;
-use dkvs_runtime::metrics::page::{Form, Number, Page, Samples};
+use super::page::Form;
 
 /// Most connections at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 16;
@@ -35,30 +32,29 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// After an error of the listener, so that a broken one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers on `listener` for as long as the process lasts. `server` is the address by which the
-/// cluster knows the server that `service` is.
+/// What makes the text of a page, anew for each request.
+type MakePage = dyn Fn(Form) -> String + Send + Sync;
+
+/// Serves what `page` makes at `/metrics` on `listener`, for as long as the process lasts.
 ///
 /// # Errors
 ///
 /// If there can be no thread, or no runtime for it.
-pub fn start(listener: TcpListener, server: SocketAddr, service: Arc<Service>) -> io::Result<()> {
+pub fn start(
+    listener: TcpListener,
+    page: impl Fn(Form) -> String + Send + Sync + 'static,
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let source = Arc::new(Source { server, service });
+    let page: Arc<MakePage> = Arc::new(page);
     let thread = thread::Builder::new().name("metrics".into());
-    thread.spawn(move || runtime.block_on(run(listener, source)))?;
+    thread.spawn(move || runtime.block_on(run(listener, page)))?;
     Ok(())
 }
 
-/// Whose numbers they are.
-struct Source {
-    server: SocketAddr,
-    service: Arc<Service>,
-}
-
-async fn run(listener: TcpListener, source: Arc<Source>) {
+async fn run(listener: TcpListener, page: Arc<MakePage>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "metrics cannot be served"),
@@ -68,10 +64,10 @@ async fn run(listener: TcpListener, source: Arc<Source>) {
         let place = Arc::clone(&places).acquire_owned().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let source = Arc::clone(&source);
+                let page = Arc::clone(&page);
                 tokio::spawn(async move {
-                    // Who is too slow is not answered.
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, source)).await;
+                    // A client that is too slow is not answered.
+                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, page)).await;
                     drop(place);
                 });
             }
@@ -83,9 +79,9 @@ async fn run(listener: TcpListener, source: Arc<Source>) {
     }
 }
 
-async fn serve(stream: TcpStream, source: Arc<Source>) {
+async fn serve(stream: TcpStream, page: Arc<MakePage>) {
     let answer = service_fn(|request| {
-        let response = source.answer(&request);
+        let response = answer(&request, &*page);
         async { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -96,41 +92,23 @@ async fn serve(stream: TcpStream, source: Arc<Source>) {
     }
 }
 
-impl Source {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if request.uri().path() != "/metrics" {
-            return refusal(
-                StatusCode::NOT_FOUND,
-                "there is nothing here but /metrics\n",
-            );
-        }
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let text = "/metrics takes GET and HEAD\n";
-            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, text);
-            let allow = HeaderValue::from_static("GET,HEAD");
-            response.headers_mut().insert(ALLOW, allow);
-            return response;
-        }
-        let accept = request.headers().get_all(ACCEPT).iter();
-        let form = Form::accepted(accept.filter_map(|accept| accept.to_str().ok()));
-        respond(StatusCode::OK, form.content_type(), self.page(form))
-    }
-
-    fn page(&self, form: Form) -> String {
-        let told = self.service.statistics(Instant::now());
-        let mut page = Page::default();
-        let server = self.server.to_string();
-        statistics::push(&mut page, &[(server.clone(), &told)]);
-        page.push(
-            "dkvs_server_log_lines_dropped",
-            log::LINES_DROPPED_HELP,
-            Samples::Counter(vec![(
-                vec![("server", server)],
-                Number::Whole(log::lines_dropped()),
-            )]),
+fn answer(request: &Request<Incoming>, page: &MakePage) -> Response<Full<Bytes>> {
+    if request.uri().path() != "/metrics" {
+        return refusal(
+            StatusCode::NOT_FOUND,
+            "there is nothing here but /metrics\n",
         );
-        page.render(form)
     }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let text = "/metrics takes GET and HEAD\n";
+        let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, text);
+        let allow = HeaderValue::from_static("GET,HEAD");
+        response.headers_mut().insert(ALLOW, allow);
+        return response;
+    }
+    let accept = request.headers().get_all(ACCEPT).iter();
+    let form = Form::accepted(accept.filter_map(|accept| accept.to_str().ok()));
+    respond(StatusCode::OK, form.content_type(), page(form))
 }
 
 fn refusal(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
