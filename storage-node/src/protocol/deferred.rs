@@ -37,7 +37,7 @@ impl DeferredReplies {
         })
     }
 
-    pub(super) fn push(&self, peer: SocketAddr, reply: Deferred) {
+    pub(crate) fn push(&self, peer: SocketAddr, reply: Deferred) {
         // A panic while it was locked leaves no reply half in it.
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(DeferredReply { peer, reply });

@@ -1,7 +1,7 @@
 //! Bytes to commands and back: what a server makes of a datagram, and what it answers.
 //!
 //! * `datagram`: a datagram as it arrives and as it leaves
-//! * [`access`], `sessions`: whether a DKVS/2 datagram is taken; `reply_auth`: how its replies are
+//! * `access`, `sessions`: whether a DKVS/2 datagram is taken; `reply_auth`: how its replies are
 //!   authenticated
 //! * `v2`, `v1`: requests to commands, responses to replies; `dump`: the dump of DKVS/1
 //! * `replies`: several replies to a datagram; `deferred`: replies that wait for the disk
@@ -29,3 +29,5 @@ pub use v1::Response;
 
 pub(crate) use deferred::{Deferred, DeferredReply};
 pub(crate) use replies::Replies;
+#[cfg(test)]
+pub(crate) use reply_auth::ReplyAuth;
