@@ -13,6 +13,14 @@ impl From<SocketAddr> for Peer {
     }
 }
 
+#[cfg(test)]
+impl Peer {
+    /// The peer at this port of the machine itself.
+    pub(crate) fn at_port(port: u16) -> Self {
+        Self(([127, 0, 0, 1], port).into())
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -121,9 +121,9 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::handlers::uploads::UPLOADS_MAX;
+    use crate::peer::Peer;
     use crate::store::{ENTRY_OVERHEAD_BYTES, MemoryStore, Store};
     use bytes::Bytes;
-    use std::net::SocketAddr;
 
     const SHAPE: Shape = Shape {
         value_bytes: 10,
@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn id(number: u64) -> UploadId {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 4_000)).into();
+        let peer = Peer::at_port(4_000);
         UploadId { peer, number }
     }
 

@@ -250,10 +250,9 @@ mod tests {
     use super::super::upload::BITMAP_BYTES_MAX;
     use super::*;
     use proptest::prelude::*;
-    use std::net::SocketAddr;
 
     fn id(peer: u16, number: u64) -> UploadId {
-        let peer = SocketAddr::from(([127, 0, 0, 1], peer)).into();
+        let peer = Peer::at_port(peer);
         UploadId { peer, number }
     }
 

@@ -223,7 +223,7 @@ impl RecordTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::table::NOTED_BYTES_MAX;
+    use crate::store::table::tracked::NOTED_BYTES_MAX;
     use dkvs_common::kv::{Key, Value};
     use dkvs_common::record::{Content, ContentType, Record};
     use dkvs_common::tag::Tag;
