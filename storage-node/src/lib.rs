@@ -85,9 +85,9 @@ impl StorageNode {
         })
     }
 
-    /// Answers nothing from now on but DKVS/2 that one of these keys proves, whichever there are
-    /// at the time, and DKVS/1 if that is on. Sessions are proved by `secret`, which has to be
-    /// random and another one after every start.
+    /// From now on answers only DKVS/2 that is authenticated by one of these keys, as they are at the
+    /// time, and DKVS/1 if that is on. Sessions are proved by `secret`, which has to be random and
+    /// another one after every start.
     pub fn set_keys(&mut self, keys: &watch::Receiver<Keys>, secret: &[u8; 32]) {
         let issuer = Arc::new(Issuer::new(SessionSecret::new(secret)));
         for worker in &mut self.workers {
@@ -98,8 +98,8 @@ impl StorageNode {
         }
     }
 
-    /// Whether to receive and send several datagrams with one system call, where the system can:
-    /// it does unless this says otherwise.
+    /// Whether to receive and send several datagrams with one system call, where the system can. It
+    /// does by default.
     pub fn set_offload(&mut self, is_on: bool) {
         for worker in &mut self.workers {
             worker.set_offload(is_on);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-/// The sender of a command: what tells its uploads from those of others.
+/// The sender of a command. It distinguishes uploads, and is shown in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Peer(SocketAddr);
 

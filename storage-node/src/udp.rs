@@ -249,7 +249,7 @@ impl Port {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
-            // What was sent after the keys were replaced is judged by the new ones.
+            // What was sent after the keys were replaced is opened by the new ones.
             if let Some(keys) = &mut self.keys {
                 keys.refresh(&mut self.access);
             }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Arguments, Switch};
 use super::disk::{Disk, back_up_when_asked};
-use super::settings::{NO_RANDOM, cluster, config, refuse_strangers};
+use super::settings::{NO_RANDOM, check_exposure, cluster, config};
 use super::store::store;
 use crate::StorageNode;
 use crate::metrics::page;
@@ -23,7 +23,7 @@ use crate::store::RecordStore as _;
 use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    refuse_strangers(arguments)?;
+    check_exposure(arguments)?;
     let workers = arguments.workers.unwrap_or_else(workers_default);
     let (files, wanted) = (
         open_files::raise_limit(),
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // Before anyone is told that the server serves, and might tell it to end.
+    // Before the log says that the server serves: a signal may end it from then on.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.context("cannot take over signals")?;
     let backups = runtime.block_on(async { Backups::new() });

@@ -9,10 +9,10 @@ use dkvs_runtime::key_file::KeyFile;
 use super::arguments::{Arguments, DurabilityChoice};
 use crate::service::Config;
 
-/// Whether the arguments, and the files that they name, are such as to serve with.
+/// Checks the arguments, and the files that they name, without serving.
 pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
     let addr = arguments.addr();
-    refuse_strangers(arguments)?;
+    check_exposure(arguments)?;
     let cluster = cluster(arguments)?;
     let config = config(arguments, cluster.as_ref())?;
     let key_file = arguments.key_file.as_deref();
@@ -31,8 +31,8 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(about::print(text.as_bytes())?)
 }
 
-/// Beyond loopback, what is answered has to be authenticated, unless the opposite is said aloud.
-pub(super) fn refuse_strangers(arguments: &Arguments) -> anyhow::Result<()> {
+/// Beyond loopback, requests have to be authenticated, unless `--insecure` says otherwise.
+pub(super) fn check_exposure(arguments: &Arguments) -> anyhow::Result<()> {
     let addr = arguments.addr();
     ensure!(
         arguments.bind.is_none() || addr.port() != 0,
@@ -45,7 +45,7 @@ pub(super) fn refuse_strangers(arguments: &Arguments) -> anyhow::Result<()> {
              asks; serve them on 127.0.0.1, or say --insecure if the network is yours alone"
         );
     }
-    // Whoever brings datagrams to the one address from the other may bring those of strangers.
+    // What forwards datagrams from the one address to the other may forward those of strangers.
     let is_local = addr.ip().is_loopback() && arguments.bound().ip().is_loopback();
     if is_local || arguments.insecure {
         return Ok(());
@@ -117,7 +117,7 @@ mod tests {
     fn either_address_beyond_loopback_needs_keys() {
         let is_refused = |addr: [&str; 2], flags: &[&str]| {
             let arguments = ["dkvs-storage-node"].iter().chain(&addr).chain(flags);
-            refuse_strangers(&Arguments::parse_from(arguments)).is_err()
+            check_exposure(&Arguments::parse_from(arguments)).is_err()
         };
         let (near, far) = (["127.0.0.1", "4000"], ["10.0.0.1", "4000"]);
         assert!(!is_refused(near, &["--bind", "127.0.0.2:4000"]));

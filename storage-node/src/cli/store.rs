@@ -65,20 +65,20 @@ pub(super) fn store(
                 value,
             },
         );
-        let (told, hear) = std::sync::mpsc::channel();
-        let settled = store.apply(&key, &record, || {
+        let (results, completed) = std::sync::mpsc::channel();
+        let result = store.apply(&key, &record, || {
             Box::new(move |put| {
-                // Whoever listens is still there: it is this function.
-                let _ = told.send(put);
+                // The receiver is still there: this function has it.
+                let _ = results.send(put);
             })
         });
-        let settled = settled.or_else(|| {
+        let result = result.or_else(|| {
             let committer = &mut opened.as_mut()?.committer;
             let batch = committer.begin()?;
             committer.finish(batch);
-            hear.try_recv().ok()
+            completed.try_recv().ok()
         });
-        settled
+        result
             .context("the pairs on the command line are not stored")?
             .context("the pairs on the command line do not fit")?;
     }

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_at_its_keys_or_its_bytes_and_tells_whether_there_are_more() {
+    fn a_page_ends_at_its_keys_or_its_bytes_and_says_whether_there_are_more() {
         let replica = replica(numbers(10));
         let entry = PAGE_ENTRY_BYTES + 4;
         for (keys_max, page_bytes_max, expected) in [
@@ -266,11 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn keys_with_a_prefix_are_all_told_and_a_page_looks_at_so_many_records_at_most() {
+    fn keys_with_a_prefix_are_all_listed_and_a_page_looks_at_so_many_records_at_most() {
         let rare = (0..50).map(|number| format!("rare/{number}"));
         let common = (0..3 * RECORDS_PER_PAGE_MAX).map(|number| format!("common/{number}"));
         let replica = replica(rare.chain(common));
-        let (mut after, mut told, mut pages): (Option<Key>, Vec<Key>, _) = (None, Vec::new(), 0);
+        let (mut after, mut listed, mut pages): (Option<Key>, Vec<Key>, _) = (None, Vec::new(), 0);
         loop {
             let from = after.as_ref().map_or(START, Position::of_key);
             let reply = replica.list((from, after.as_ref()), b"rare/", 40, room(1_000));
@@ -279,18 +279,20 @@ mod tests {
             };
             pages += 1;
             after = entries.last().map(|entry| entry.key.clone());
-            let is_told = |entry: &PageEntry| entry.kind != EntryKind::PassedOver;
+            let is_listed = |entry: &PageEntry| entry.kind != EntryKind::PassedOver;
             let last = entries.len().saturating_sub(1);
-            assert!(entries.iter().take(last).all(is_told));
-            told.extend(entries.into_iter().filter(is_told).map(|entry| entry.key));
+            assert!(entries.iter().take(last).all(is_listed));
+            listed.extend(entries.into_iter().filter(is_listed).map(|entry| entry.key));
             if !more {
                 break;
             }
         }
-        assert!(told.is_sorted_by_key(Position::of_key));
-        let names = told.iter().map(|key| key.as_bytes().starts_with(b"rare/"));
+        assert!(listed.is_sorted_by_key(Position::of_key));
+        let names = listed
+            .iter()
+            .map(|key| key.as_bytes().starts_with(b"rare/"));
         assert_eq!(names.filter(|is_rare| *is_rare).count(), 50);
-        assert_eq!(told.len(), 50);
+        assert_eq!(listed.len(), 50);
         // Four for the records that are looked at, and one more where a page was full.
         assert!((4..=6).contains(&pages), "{pages}");
     }

@@ -1,9 +1,7 @@
 //! What the handlers act on: the store, and what they share beside it.
 
 use std::collections::HashSet;
-#[cfg(feature = "mutants")]
-use std::sync::MutexGuard;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use dkvs_common::model::{Refusal, ReplicaResponse};
@@ -63,9 +61,9 @@ impl Replica {
         self.uploads().expire(now);
     }
 
-    /// A panic while the table was locked leaves no upload with a block that did not arrive, and
-    /// the checksum tells the rest.
-    pub(super) fn uploads(&self) -> std::sync::MutexGuard<'_, Uploads> {
+    /// A panic while the table was locked leaves no upload with a block that did not arrive; the
+    /// checksum finds anything else.
+    pub(super) fn uploads(&self) -> MutexGuard<'_, Uploads> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -42,7 +42,7 @@ impl<'a> Replies<'a> {
             (self.send)(self.auth.finish(full));
         }
         if !self.builder.push(|datagram| message.encode(datagram)) {
-            // No reply of ours is longer than a datagram.
+            // Every response is made to fit a datagram.
             debug_assert!(
                 false,
                 "a reply to operation {} fits no datagram",

@@ -10,11 +10,11 @@
 //!                 previous: for datagrams that are late; replaced by the next
 //! ```
 //!
-//! The table holds a bounded number of clients. The one that was heard least recently makes room,
-//! and with it go its windows; so that none of its datagrams is taken again, no session as old as
-//! its newest is taken from then on of a client that is not in the table. Such a client greets
-//! again. Invariant: of every session, used or forgotten, each sequence number is taken at most
-//! once.
+//! The table holds a bounded number of clients. When it is full, the least recently used client is
+//! forgotten, with its windows. So that none of its datagrams is taken again, the server then
+//! rejects every session that is as old as its newest, unless its client is in the table. A client
+//! that is rejected greets again. Invariant: of every session, used or forgotten, each sequence
+//! number is taken at most once.
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
@@ -26,7 +26,7 @@ use dkvs_common::wire::v2::session::{ReplayWindow, SessionSecret};
 /// Most clients whose sessions a worker holds.
 pub const PEERS_MAX: usize = 4_096;
 
-/// Gives out the sessions of a server, for all its workers.
+/// Issues the sessions of a server, for all its workers.
 #[derive(Debug)]
 pub struct Issuer {
     secret: SessionSecret,
@@ -65,7 +65,7 @@ pub(super) struct Sessions {
     issuer: Arc<Issuer>,
     peers: HashMap<SocketAddrV4, Peer>,
     peers_max: usize,
-    /// The greatest serial that a client had when it made room.
+    /// The greatest serial of a client that was forgotten.
     forgotten: u64,
     /// How many datagrams were looked at: the time by which the least recent is found.
     looks: u64,
@@ -90,7 +90,7 @@ struct Session {
 pub(super) enum Rejection {
     /// Its session is another's, or older than what is remembered.
     Session,
-    /// It came before, or is too late to tell.
+    /// It was taken before, or is too old to know.
     Replayed,
 }
 

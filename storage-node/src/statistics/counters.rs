@@ -37,11 +37,11 @@ pub struct Counters {
     pub damaged: Counter,
     /// DKVS/2 datagrams that did not authenticate, where that is required.
     pub unauthenticated: Counter,
-    /// Authentic ones under a session that is another's or too old.
+    /// Authentic datagrams under a session that is another's or too old.
     pub sessions_refused: Counter,
-    /// Authentic ones without a session that held more than one greeting.
+    /// Authentic datagrams without a session that held anything but one greeting.
     pub not_greetings: Counter,
-    /// Authentic ones that came before, or were too late to tell.
+    /// Authentic ones that were taken before, or are too old to know.
     pub replayed: Counter,
     /// Requests whose deadline had passed when they were looked at.
     pub expired: Counter,

@@ -17,7 +17,7 @@ const HEAD_BYTES: usize = 24;
 const KIND: usize = 20;
 const TOMBSTONE: u8 = 1;
 
-/// Beside the kind, and never written to a disk: the store does not vouch for the record.
+/// Beside the kind, and never written to a disk: the record is quarantined.
 const QUARANTINED: u8 = 0x80;
 
 /// A key and its record.
@@ -86,7 +86,7 @@ impl Packed {
         self.0[KIND] & !QUARANTINED == TOMBSTONE
     }
 
-    /// Whether the store holds it without vouching that it confirmed nothing newer.
+    /// Whether it is quarantined: the store may have confirmed something newer and lost it.
     pub fn is_quarantined(&self) -> bool {
         self.0[KIND] & QUARANTINED != 0
     }
@@ -207,13 +207,13 @@ mod tests {
     fn a_flipped_bit_is_not_sound() {
         let sound = packed("key", "t", "value");
         for bit in 0..sound.bytes() * 8 {
-            // The lengths are checked by nothing but the sum, and may make it read elsewhere.
+            // Only the sum checks the lengths, which may make it read elsewhere.
             if (21 * 8..24 * 8).contains(&bit) {
                 continue;
             }
             let mut flipped = Packed(sound.0.clone());
             flipped.0[bit / 8] ^= 1 << (bit % 8);
-            // Doubt is the store's own, and no part of what was written.
+            // Quarantine is the store's own mark, and no part of what was written.
             if bit == 20 * 8 + 7 {
                 assert!(flipped.is_sound() && flipped.is_quarantined());
                 continue;

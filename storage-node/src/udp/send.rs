@@ -46,7 +46,7 @@ impl Outbox {
     }
 }
 
-/// Sends replies, and counts those that the system would not send.
+/// Sends replies, and counts those that the system did not send.
 pub(super) struct Sender {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) service: Arc<Service>,

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The memory of all uploads together is bounded, and so is their number. Of both, each peer gets
-//! its share by a dynamic threshold (Choudhury and Hahne 1998): it may take more for as long as
-//! what it holds then is no more than what is free then. One peer alone gets half; and however
-//! many peers take all they can, something is left for the next.
+//! its share by a dynamic threshold (Choudhury and Hahne 1998): it may take more as long as it then
+//! holds no more than is free then. One peer alone gets half; and however many peers take all they
+//! can, something is left for the next.
 //!
 //! No sockets, no clock: peers and times are arguments. An upload that was idle for too long is
 //! dropped by [`Uploads::expire`] and by nothing else.
@@ -34,7 +34,7 @@ pub(in crate::handlers) const UPLOADS_MAX: usize = 1_024;
 /// Which upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::handlers) struct UploadId {
-    /// Whose it is: no peer can touch another's.
+    /// The peer that sends it: none can touch another's.
     pub(in crate::handlers) peer: Peer,
     /// The number that the peer gave it.
     pub(in crate::handlers) number: u64,
@@ -51,7 +51,7 @@ pub(in crate::handlers) enum BlockError {
     Busy,
 }
 
-/// Why an upload's value is not given out. Nothing has changed.
+/// Why an upload's value is not returned. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(in crate::handlers) enum TakeError {
     #[error("there is no such upload, or not all of it has arrived")]
@@ -120,7 +120,7 @@ impl Uploads {
         }
     }
 
-    /// Gives out the value of an upload that has arrived as a whole, and frees the upload.
+    /// Returns the value of an upload that has arrived as a whole, and frees the upload.
     pub(in crate::handlers) fn take(
         &mut self,
         id: UploadId,
@@ -138,7 +138,7 @@ impl Uploads {
         Ok(upload.value.into())
     }
 
-    /// Frees an upload, whatever has arrived of it, if there is such a one.
+    /// Frees an upload, if there is such a one, whatever has arrived of it.
     pub(in crate::handlers) fn free(&mut self, id: UploadId) {
         self.remove(id);
     }
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bitmap_tells_exactly_the_blocks_that_arrived() {
+    fn the_bitmap_has_exactly_the_blocks_that_arrived() {
         let now = Instant::now();
         for blocks in 1..=10 {
             let shape = shape(blocks * 3 - 1, 3);
@@ -307,8 +307,8 @@ mod tests {
                 let mut arrived = vec![false; blocks as usize];
                 for number in (0..blocks as usize).filter(|number| chosen & 1 << number != 0) {
                     arrived[number] = true;
-                    let told = uploads.stage(id(1, 1), shape, &block(shape, number), now);
-                    assert_eq!(told, Ok(expected(blocks as usize, &arrived)));
+                    let staged = uploads.stage(id(1, 1), shape, &block(shape, number), now);
+                    assert_eq!(staged, Ok(expected(blocks as usize, &arrived)));
                 }
                 let taken = uploads.take(id(1, 1), shape.value_bytes);
                 let is_whole = chosen + 1 == 1 << blocks;
@@ -368,8 +368,8 @@ mod tests {
         uploads
             .stage(id(1, 1), shape, &block(shape, 1), now)
             .unwrap();
-        let told = uploads.stage(id(1, 1), shape, &block(shape, 2), now);
-        assert_eq!(told, Ok(progress(3, &[])));
+        let staged = uploads.stage(id(1, 1), shape, &block(shape, 2), now);
+        assert_eq!(staged, Ok(progress(3, &[])));
         assert_eq!(uploads.take(id(1, 1), 10), Ok(value(shape).into()));
         assert_eq!(uploads.take(id(1, 1), 10), Err(TakeError::Incomplete));
     }
@@ -379,8 +379,8 @@ mod tests {
         let (now, shape) = (Instant::now(), shape(2, 1));
         let mut uploads = Uploads::new(1_000, 100);
         for (peer, number) in [(1, 0), (2, 1)] {
-            let told = uploads.stage(id(peer, 7), shape, &block(shape, number), now);
-            assert!(told.is_ok());
+            let staged = uploads.stage(id(peer, 7), shape, &block(shape, number), now);
+            assert!(staged.is_ok());
         }
         uploads.free(id(3, 7));
         for peer in 1..=3 {
@@ -495,8 +495,8 @@ mod tests {
                 let is_whole = !arrived.contains(&false);
                 prop_assert!(is_whole || uploads.take(id(1, 1), value_bytes).is_err());
                 arrived[number] = true;
-                let told = uploads.stage(id(1, 1), shape, &block(shape, number), now);
-                prop_assert_eq!(told, Ok(expected(shape.blocks(), &arrived)));
+                let staged = uploads.stage(id(1, 1), shape, &block(shape, number), now);
+                prop_assert_eq!(staged, Ok(expected(shape.blocks(), &arrived)));
             }
             let taken = uploads.take(id(1, 1), value_bytes);
             prop_assert_eq!(taken, Ok(value(shape).into()));

@@ -9,7 +9,7 @@ use dkvs_common::model::ReplicaResponse;
 /// The longest bitmap of a [`Progress`], in bytes.
 pub(crate) const BITMAP_BYTES_MAX: usize = 32;
 
-/// How a value is cut into blocks: all of one length, the last as long as what is left.
+/// How a value is cut into blocks: all of one length, the last as long as the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::handlers) struct Shape {
     /// The value's length.
@@ -32,7 +32,7 @@ pub(in crate::handlers) struct Block {
 pub(in crate::handlers) struct Progress {
     /// Every block before this one has arrived.
     pub(in crate::handlers) base: u32,
-    /// Which of those from `base` on have.
+    /// Bit i of byte j, counted from the lowest: block `base` + 8 j + i has.
     pub(in crate::handlers) bitmap: Vec<u8>,
 }
 

@@ -73,10 +73,10 @@ impl Server {
         replies
     }
 
-    /// What it says to the client, after a look at how that is proved.
+    /// Its replies to the client, after a check of how they are authenticated.
     fn ask(&mut self, asked: Authentication, requests: Vec<Request>) -> Vec<Reply> {
-        let datagram = sealed(asked, &requests);
-        let mut told = Vec::new();
+        let datagram = signed(asked, &requests);
+        let mut answered = Vec::new();
         for reply in self.give(&datagram, CLIENT.into()) {
             let key = &cluster_key(asked.key_id);
             let client = CLIENT;
@@ -85,16 +85,16 @@ impl Server {
             assert_eq!(envelope.sender, Sender::Server);
             assert_eq!(envelope.authentication, Some(asked));
             while let Some(ReplyMessage { reply, .. }) = next_reply(&mut messages).unwrap() {
-                told.push(reply);
+                answered.push(reply);
             }
         }
-        told
+        answered
     }
 
     fn greet(&mut self, key_id: u8) -> u64 {
-        let told = self.ask(under(key_id, 0, 0), vec![GREET]);
-        let [Reply::Greeting(greeting)] = &told[..] else {
-            panic!("no greeting: {told:?}");
+        let replies = self.ask(under(key_id, 0, 0), vec![GREET]);
+        let [Reply::Greeting(greeting)] = &replies[..] else {
+            panic!("no greeting: {replies:?}");
         };
         assert_ne!(greeting.session, 0);
         greeting.session
@@ -138,7 +138,7 @@ fn builder(sender: Sender, authentication: Option<Authentication>) -> Builder {
 }
 
 /// A datagram of the client, by the key that its id names.
-fn sealed(asked: Authentication, requests: &[Request]) -> Vec<u8> {
+fn signed(asked: Authentication, requests: &[Request]) -> Vec<u8> {
     let builder = requests_in(builder(Sender::Client, Some(asked)), requests);
     builder.finish_with(&cluster_key(asked.key_id), CLIENT)
 }
@@ -154,7 +154,7 @@ fn put(key: &str) -> Request {
 }
 
 #[test]
-fn who_has_a_key_greets_and_asks_under_the_session_that_begins() {
+fn a_client_with_a_key_greets_and_asks_under_the_session_that_begins() {
     let mut server = Server::new(&[1]);
     let session = server.greet(1);
     assert_eq!(
@@ -162,7 +162,7 @@ fn who_has_a_key_greets_and_asks_under_the_session_that_begins() {
         0,
         "nothing is stored for a greeting"
     );
-    let told = server.ask(
+    let replies = server.ask(
         under(1, session, 1),
         vec![put("k"), Request::Command(ReplicaCommand::Ping), GREET],
     );
@@ -170,9 +170,9 @@ fn who_has_a_key_greets_and_asks_under_the_session_that_begins() {
         Reply::Response(ReplicaResponse::Done),
         Reply::Response(ReplicaResponse::Done),
         Reply::Greeting(greeting),
-    ] = &told[..]
+    ] = &replies[..]
     else {
-        panic!("{told:?}");
+        panic!("{replies:?}");
     };
     assert_eq!(greeting.session, session, "a session in use goes on");
     assert_eq!(
@@ -187,7 +187,7 @@ fn what_does_not_authenticate_has_no_answer_and_no_effect() {
     let mut server = Server::new(&[1]);
     let session = server.greet(1);
     let asked = under(1, session, 1);
-    let datagram = sealed(asked, &[put("k")]);
+    let datagram = signed(asked, &[put("k")]);
     let bits = datagram.len() * 8;
     for bit in 0..bits {
         let mut flipped = datagram.clone();
@@ -244,10 +244,10 @@ fn a_datagram_that_comes_again_has_no_answer_and_no_effect() {
         [Reply::Response(ReplicaResponse::Done)]
     );
     server.give_in_vain(
-        &sealed(first, &[Request::Command(ReplicaCommand::Ping)]),
+        &signed(first, &[Request::Command(ReplicaCommand::Ping)]),
         CLIENT.into(),
     );
-    server.give_in_vain(&sealed(first, &[put("k")]), CLIENT.into());
+    server.give_in_vain(&signed(first, &[put("k")]), CLIENT.into());
     let late = under(1, session, 9);
     assert_eq!(
         server.ask(late, vec![Request::Command(ReplicaCommand::Ping)]),
@@ -258,7 +258,7 @@ fn a_datagram_that_comes_again_has_no_answer_and_no_effect() {
         server.ask(far, vec![Request::Command(ReplicaCommand::Ping)]),
         [Reply::Response(ReplicaResponse::Done)]
     );
-    server.give_in_vain(&sealed(under(1, session, 8), &[put("k")]), CLIENT.into());
+    server.give_in_vain(&signed(under(1, session, 8), &[put("k")]), CLIENT.into());
     assert_eq!(server.service.counters.replayed.count(), 3);
     assert_eq!(server.service.counters.unauthenticated.count(), 0);
 }
@@ -266,7 +266,7 @@ fn a_datagram_that_comes_again_has_no_answer_and_no_effect() {
 #[test]
 fn without_a_session_a_greeting_is_answered_at_its_length_and_nothing_else() {
     let mut server = Server::new(&[1]);
-    let greeting = sealed(under(1, 0, 0), &[GREET]);
+    let greeting = signed(under(1, 0, 0), &[GREET]);
     let replies = server.give(&greeting, CLIENT.into());
     assert_eq!(replies.len(), 1);
     assert_eq!(replies[0].len(), greeting.len());
@@ -277,10 +277,10 @@ fn without_a_session_a_greeting_is_answered_at_its_length_and_nothing_else() {
         &[put("k"), GREET],
         &[],
     ] {
-        server.give_in_vain(&sealed(under(1, 0, 1), others), CLIENT.into());
+        server.give_in_vain(&signed(under(1, 0, 1), others), CLIENT.into());
     }
-    let told = server.ask(under(1, 0, 2), vec![GREET, GREET, put("k")]);
-    assert!(matches!(told[..], [Reply::Greeting(_)]));
+    let replies = server.ask(under(1, 0, 2), vec![GREET, GREET, put("k")]);
+    assert!(matches!(replies[..], [Reply::Greeting(_)]));
     assert_eq!(server.service.counters.not_greetings.count(), 6);
     assert_eq!(server.service.store().len(), 0);
 }
@@ -290,10 +290,10 @@ fn a_session_that_another_began_has_no_answer() {
     let mut server = Server::new(&[1]);
     let session = server.greet(1);
     server.give_in_vain(
-        &sealed(under(1, session ^ 1, 1), &[put("k")]),
+        &signed(under(1, session ^ 1, 1), &[put("k")]),
         CLIENT.into(),
     );
-    server.give_in_vain(&sealed(under(1, 1 << 32, 1), &[put("k")]), CLIENT.into());
+    server.give_in_vain(&signed(under(1, 1 << 32, 1), &[put("k")]), CLIENT.into());
     // With the key and from its true address, but under the session of another address.
     let elsewhere = SocketAddrV4::new(*CLIENT.ip(), 4_001);
     let builder = builder(Sender::Client, Some(under(1, session, 1)));
@@ -306,7 +306,7 @@ fn a_session_that_another_began_has_no_answer() {
 fn keys_are_replaced_one_by_one_and_sessions_go_on() {
     let mut server = Server::new(&[1]);
     let session = server.greet(1);
-    server.give_in_vain(&sealed(under(2, 0, 0), &[GREET]), CLIENT.into());
+    server.give_in_vain(&signed(under(2, 0, 0), &[GREET]), CLIENT.into());
     server.access.replace_keys(keys(&[1, 2]));
     let ping = || vec![Request::Command(ReplicaCommand::Ping)];
     assert_eq!(
@@ -320,8 +320,8 @@ fn keys_are_replaced_one_by_one_and_sessions_go_on() {
     server.greet(1);
     server.greet(2);
     server.access.replace_keys(keys(&[2]));
-    server.give_in_vain(&sealed(under(1, session, 3), &ping()), CLIENT.into());
-    server.give_in_vain(&sealed(under(1, 0, 0), &[GREET]), CLIENT.into());
+    server.give_in_vain(&signed(under(1, session, 3), &ping()), CLIENT.into());
+    server.give_in_vain(&signed(under(1, 0, 0), &[GREET]), CLIENT.into());
     assert_eq!(
         server.ask(under(2, session, 3), ping()),
         [Reply::Response(ReplicaResponse::Done)]
@@ -329,7 +329,7 @@ fn keys_are_replaced_one_by_one_and_sessions_go_on() {
 }
 
 #[test]
-fn a_value_is_told_in_blocks_that_leave_room_for_the_envelope() {
+fn a_value_is_returned_in_blocks_that_leave_room_for_the_envelope() {
     let mut server = Server::new(&[1]);
     let session = server.greet(1);
     let key = Key::new("k").unwrap();
@@ -344,7 +344,7 @@ fn a_value_is_told_in_blocks_that_leave_room_for_the_envelope() {
         .apply(&key, &record, || Box::new(drop));
     put.unwrap().unwrap();
     let replies = server.give(
-        &sealed(
+        &signed(
             under(1, session, 1),
             &[Request::Command(ReplicaCommand::Get { key })],
         ),

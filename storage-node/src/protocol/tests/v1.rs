@@ -108,7 +108,7 @@ fn a_full_store_refuses_puts_and_serves_gets() {
 }
 
 #[test]
-fn a_value_that_the_protocol_cannot_carry_is_told_as_unknown_and_counted() {
+fn a_value_that_the_protocol_cannot_carry_is_answered_as_unknown_and_counted() {
     let service = service(usize::MAX);
     let key = Key::new("k").unwrap();
     for value in [vec![0, 1], vec![b'v'; KEY_OR_VALUE_BYTES_MAX + 1]] {

@@ -111,7 +111,7 @@ fn put(time: u64, value: &str) -> ReplicaCommand {
 }
 
 #[test]
-fn the_newest_record_is_kept_and_told_in_every_form() {
+fn the_newest_record_is_kept_and_returned_in_every_form() {
     let service = service(usize::MAX);
     assert_eq!(
         one(&service, ReplicaCommand::Get { key: key() }),
@@ -198,7 +198,7 @@ fn requests_of_one_datagram_are_answered_in_one_where_they_fit() {
 }
 
 #[test]
-fn a_long_value_is_told_by_its_first_block_and_then_block_by_block() {
+fn a_long_value_is_returned_by_its_first_block_and_then_block_by_block() {
     let service = service(usize::MAX);
     let value: Vec<u8> = (0..20_000u32).map(|number| number as u8).collect();
     let record = record(1, value.clone());
@@ -293,19 +293,19 @@ fn what_cannot_be_stored_is_refused_with_its_reason() {
 }
 
 #[test]
-fn it_vouches_in_its_own_incarnation_for_what_it_holds_and_for_nothing_newer() {
+fn it_attests_in_its_own_incarnation_what_it_holds_and_nothing_newer() {
     let service = service(usize::MAX);
-    let vouch = |boot_id, time| {
+    let attest = |boot_id, time| {
         let (key, tag) = (key(), Tag { time, op: 1 });
         one(&service, ReplicaCommand::Attest { boot_id, key, tag })
     };
     let absent = |tag| ReplicaResponse::Absent { tag };
-    assert_eq!(vouch(77, 5), absent(Tag::ZERO), "it holds nothing");
+    assert_eq!(attest(77, 5), absent(Tag::ZERO), "it holds nothing");
     assert_eq!(one(&service, put(5, "five")), ReplicaResponse::Done);
-    assert_eq!(vouch(77, 5), ReplicaResponse::Done);
-    assert_eq!(vouch(77, 4), ReplicaResponse::Done);
-    assert_eq!(vouch(77, 6), absent(Tag { time: 5, op: 1 }));
-    assert_eq!(vouch(76, 5), absent(Tag::ZERO), "it was started anew");
+    assert_eq!(attest(77, 5), ReplicaResponse::Done);
+    assert_eq!(attest(77, 4), ReplicaResponse::Done);
+    assert_eq!(attest(77, 6), absent(Tag { time: 5, op: 1 }));
+    assert_eq!(attest(76, 5), absent(Tag::ZERO), "it was started anew");
     let tag = Tag { time: 6, op: 1 };
     let record = Record::new(&key(), tag, Content::Tombstone);
     let key = key();
@@ -314,14 +314,14 @@ fn it_vouches_in_its_own_incarnation_for_what_it_holds_and_for_nothing_newer() {
         ReplicaResponse::Done
     );
     assert_eq!(
-        vouch(77, 6),
+        attest(77, 6),
         ReplicaResponse::Done,
         "a tombstone is a record"
     );
 }
 
 #[test]
-fn a_server_of_another_ring_vouches_for_nothing() {
+fn a_server_of_another_ring_attests_nothing() {
     let config = Config {
         epoch: Some(7),
         ..Config::new(77)
@@ -387,7 +387,7 @@ fn pages_over_datagrams_have_every_key_once_in_ring_order() {
     store(&service, &too_long, &record);
     keys.sort_by_key(Position::of_key);
     let mut listed = Vec::<Key>::new();
-    let mut left_out_heard = 0;
+    let mut left_out_reported = 0;
     loop {
         let after = listed.last().cloned();
         let from = after.as_ref().map_or(Position([0; 20]), Position::of_key);
@@ -415,16 +415,16 @@ fn pages_over_datagrams_have_every_key_once_in_ring_order() {
         else {
             panic!("no page");
         };
-        // Who does not understand it is not told.
-        let is_told_to_all = matches!(
+        // It is not reported to a client that does not understand it.
+        let is_reported_to_all = matches!(
             page_of_old,
             ReplicaResponse::Page {
                 is_left_out: true,
                 ..
             }
         );
-        assert!(!is_told_to_all);
-        left_out_heard += usize::from(is_left_out);
+        assert!(!is_reported_to_all);
+        left_out_reported += usize::from(is_left_out);
         let entry_bytes = |entry: &PageEntry| PAGE_ENTRY_BYTES + entry.key.as_bytes().len();
         let page_bytes: usize = entries.iter().map(entry_bytes).sum();
         // One more would not have fitted: no key here is longer than 90 bytes.
@@ -438,7 +438,7 @@ fn pages_over_datagrams_have_every_key_once_in_ring_order() {
         }
     }
     assert!(listed == keys);
-    assert!((1..=2).contains(&left_out_heard), "{left_out_heard}");
+    assert!((1..=2).contains(&left_out_reported), "{left_out_reported}");
 }
 
 #[test]
@@ -452,15 +452,15 @@ fn statistics_count_datagrams_messages_and_uploads() {
         block: Bytes::from_static(b"valu"),
     };
     ask(&service, 0, vec![put(1, "v"), stage, ReplicaCommand::Ping]);
-    let ReplicaResponse::Statistics(told) = one(&service, ReplicaCommand::GetStatistics) else {
+    let ReplicaResponse::Statistics(numbers) = one(&service, ReplicaCommand::GetStatistics) else {
         panic!("no statistics");
     };
     let number = |wanted: Statistic| {
-        let mut told = told.iter().filter(|(name, _)| *name == wanted as u8);
-        told.next().unwrap().1
+        let mut found = numbers.iter().filter(|(name, _)| *name == wanted as u8);
+        found.next().unwrap().1
     };
-    // A disk has more to tell.
-    assert_eq!(told.len(), Statistic::ALL.len() - 11);
+    // A disk has more numbers.
+    assert_eq!(numbers.len(), Statistic::ALL.len() - 11);
     assert_eq!(number(Statistic::Keys), 1);
     assert_eq!(number(Statistic::Datagrams), 2);
     assert_eq!(number(Statistic::Messages), 4);
@@ -469,7 +469,7 @@ fn statistics_count_datagrams_messages_and_uploads() {
 }
 
 #[test]
-fn strangers_and_damaged_datagrams_get_nothing() {
+fn servers_and_damaged_datagrams_get_no_answer() {
     let service = service(usize::MAX);
     let silent = |datagram: Vec<u8>| {
         let received = received(datagram, Duration::ZERO);

@@ -24,7 +24,7 @@ const ENGINE_BYTES: u64 = 1 << 20;
 /// Takes what gathers to the disk, one batch after the other.
 pub struct Committer {
     store: Arc<DiskStore>,
-    /// None while the disk is full, if the engine failed over that, and after it failed for good.
+    /// None after the engine failed: because the disk is full, until it is opened again, or for good.
     log: Option<Log>,
     media: Media,
     /// Called with the reason if the disk fails for good.
@@ -240,7 +240,7 @@ impl Committer {
         self.room();
     }
 
-    /// Gives the log as it is now to those who want to copy it while it goes on.
+    /// Calls the backups that are wanted with the log as it is now.
     pub fn give_backups(&self) {
         let wanted = mem::take(&mut self.store.queue().backups);
         for backup in wanted {

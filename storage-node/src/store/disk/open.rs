@@ -11,7 +11,7 @@ use super::options::{Declaration, Media, Options};
 use super::store::{DiskStore, load};
 use crate::store::table::RecordTable;
 
-/// A store is not opened.
+/// Why a store is not opened. It has not changed, unless it could not be written.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// It cannot be read or written.
@@ -23,7 +23,7 @@ pub enum OpenError {
     /// It is not what was written.
     #[error("the records are damaged: {0}")]
     Damaged(String),
-    /// There is nothing in it, and nobody said that this is right.
+    /// There is nothing in it, and nobody declared that this is right.
     #[error("there are no records, and nothing says whether there should be")]
     Empty,
     /// It is a backup.

@@ -15,10 +15,11 @@ pub struct Media {
     pub high_water: Arc<dyn Medium>,
 }
 
-/// What a store is told when it is opened.
+/// How a store is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The limit on what the records take in memory, in bytes, as of a [`MemoryStore`].
+    /// The limit on what the records take in memory, in bytes, as of a
+    /// [`MemoryStore`](crate::store::MemoryStore).
     pub bytes_max: usize,
     /// What a confirmed put survives.
     pub durability: Durability,
@@ -38,6 +39,6 @@ pub enum Declaration {
     New,
     /// Records that its server confirmed may be missing from it.
     Incomplete,
-    /// It holds whatever its server confirmed, or what it does not is not wanted.
+    /// It holds all that its server confirmed, or what it lacks is not wanted.
     Complete,
 }

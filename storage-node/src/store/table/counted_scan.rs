@@ -1,5 +1,5 @@
-//! How many records there are of some kind, and then those records, page by page and in a bounded
-//! memory, although others are put meanwhile.
+//! A count of the records that a filter selects, and then those very records, page by page and in
+//! bounded memory, although others are put meanwhile.
 //!
 //! ```text
 //!   ring order:  | shown ........| ........ counted |            not looked at yet |
@@ -8,9 +8,9 @@
 //!
 //! Two cursors go round the ring, first the one that counts, then the one that shows. What changes
 //! ahead of the first is counted when it comes there, and what changes behind the second is past.
-//! Between them, a record that becomes one of the kind is noted as added, to be passed over, and one
-//! that ceases to be is noted as gone, to be shown in the end as it was. So exactly the records are
-//! shown that were counted, each once, and in this version or a later one.
+//! Between them, a record that the filter begins to select is noted as added, to be passed over, and
+//! one that it ceases to select is noted as gone, to be shown in the end as it was. So exactly the
+//! records are shown that were counted, each once, and in this version or a later one.
 //!
 //! A cursor moves within a shard while that shard is locked, as it is while a record changes: so
 //! every change is on one side of it. Shards are locked before what is noted, never after.
@@ -24,7 +24,7 @@ use super::records::RecordTable;
 use super::tracked::{ChangeTracker, Cursor, Filter, Notes};
 use crate::store::packed::Packed;
 
-/// How much is looked at before the shard's lock is given back, and others have their turn.
+/// How much is looked at before the shard is unlocked, so that others get their turn.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLimits {
     /// How many records, at least one.
@@ -38,7 +38,7 @@ pub struct PageLimits {
 pub enum PageEnd {
     /// At its limits.
     Full,
-    /// Whoever was shown a record did not take it: it comes first in the next page.
+    /// The last record that was shown was not taken: it comes first in the next page.
     NotTaken,
     /// There is nothing left.
     Done,
@@ -267,7 +267,7 @@ mod tests {
         assert!(table.begin_counted_scan(picks).is_some());
     }
 
-    /// A scan that begins as another ends is told of changes like any other.
+    /// A scan that begins as another ends has its changes noted like any other.
     #[test]
     fn scans_of_two_threads_each_have_their_own_notes() {
         let table = RecordTable::new(usize::MAX);

@@ -93,7 +93,7 @@ impl RecordTable {
     }
 
     /// Stores `content` under a tag that `mint` makes greater than the one it is given: that of
-    /// the record that is there, or [`Tag::ZERO`]. Gives the error of `mint` if that fails.
+    /// the record that is there, or [`Tag::ZERO`]. Returns the error of `mint` if that fails.
     pub(in crate::store) fn apply_next<E>(
         &self,
         key: &Key,
@@ -138,12 +138,13 @@ impl RecordTable {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Puts a record that is on a disk in the place of the one that is there, whatever the limit.
+    /// Puts a record that is on a disk in the place of the one that is there, whatever the limit is.
     pub(in crate::store) fn insert(&self, packed: Packed) {
         self.change(packed, |_| true);
     }
 
-    /// Does so unless the one that is there is newer.
+    /// Puts a record that was read from a disk in the place of the one that is there, unless that is
+    /// newer.
     pub(in crate::store) fn load(&self, packed: Packed) {
         let tag = packed.tag();
         self.change(packed, |held| tag >= held.tag());
@@ -192,7 +193,7 @@ impl RecordTable {
         self.hook.set(hook).is_ok()
     }
 
-    /// The shard of a place is locked when what it holds changes.
+    /// Announces a change. The shard of the place is locked.
     fn note_change(&self, place: Place<'_>, before: Option<&Packed>, after: Option<&Packed>) {
         self.changes.note(place, before, after);
         if let Some(hook) = self.hook.get() {
@@ -442,7 +443,7 @@ mod tests {
         assert_eq!(table.apply(&key("a"), &tombstone), Ok(PutOutcome::Stored));
     }
 
-    /// A page of at most `limit` keys, as someone asks who has seen all up to `last`.
+    /// The page of at most `limit` keys that follow `last`.
     fn page(table: &RecordTable, last: Option<&Key>, limit: usize) -> Vec<Key> {
         let mut keys = Vec::new();
         let from = last.map_or(Position([0; 20]), Position::of_key);

@@ -1,9 +1,8 @@
 //! A part of the records, in ring order: by position, then by key.
 //!
 //! Of a record's position it keeps a prefix of four bytes, by which a tree orders the slots. The
-//! records of one slot have the prefix in common; their whole positions are computed anew where
-//! they have to be told apart, which is rare. So the order costs four bytes for each record, not
-//! twenty.
+//! records of one slot have the prefix in common; their whole positions are computed only to
+//! distinguish them, which is rare. So the order costs four bytes for each record, not twenty.
 
 use std::collections::btree_map::{self, BTreeMap};
 use std::mem;
@@ -112,7 +111,7 @@ impl Shard {
         match occupied.get_mut() {
             Slot::Several(several) if several.0.len() > 1 => {
                 let removed = several.0.remove(number);
-                // As when it grew: no room that is not counted.
+                // As when it grew: no memory that is not counted.
                 several.0.shrink_to_fit();
                 Some(removed)
             }
@@ -174,7 +173,7 @@ impl Slot {
     /// The number of the record of this key, or the one that it would have.
     fn search(&self, place: Place<'_>) -> Result<usize, usize> {
         let records = self.records();
-        // Spares the digest where nothing has to be told apart.
+        // Spares the digest where there is nothing to distinguish.
         if let [held] = records
             && held.key() == place.key
         {
@@ -201,7 +200,7 @@ impl Slot {
             Self::One(held) => Box::new(Several(vec![held])),
             Self::Several(several) => several,
         };
-        // More room than it takes would be memory that nobody counts.
+        // More room than it takes would be memory that is not counted.
         several.0.reserve_exact(1);
         several.0.insert(number, record);
         *self = Self::Several(several);

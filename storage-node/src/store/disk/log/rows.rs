@@ -40,7 +40,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// If it is not what was written, as far as that can be told without its rows.
+    /// If it is not what was written, as far as that is known without its rows.
     pub(in crate::store::disk) fn open(
         records: &Arc<dyn Medium>,
         high_water: &Arc<dyn Medium>,
@@ -69,7 +69,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// If anything is missing, or not what was written, but for what [`Row`] can tell.
+    /// If anything is missing, or not what was written, but for values that a [`Row`] knows to be
+    /// damaged.
     pub(in crate::store::disk) fn load(
         &mut self,
         show: &mut dyn FnMut(Row),
@@ -293,7 +294,7 @@ impl Log {
         Ok(if is_sound { next } else { 0 })
     }
 
-    /// Copies the log to other media, as it is now. The copy knows that it is one.
+    /// The log as it is now, to be copied. The copy is marked as one.
     pub(in crate::store::disk) fn snapshot(&self) -> Result<Snapshot, CommitError> {
         let reading = contain(|| self.engine.database().begin_read());
         let reading = reading.map_err(|_| CommitError::engine_panicked())?;
