@@ -7,7 +7,7 @@
 //!
 //! * [`store`]: the pairs, bounded in memory, and on a disk if they are to last
 //! * `handlers`: what a replica does for each command
-//! * [`protocol`]: datagrams to commands, responses to datagrams; [`service`]: both of them together
+//! * [`protocol`]: datagrams to commands, responses to datagrams; [`service`]: both together
 //! * [`maintenance`]: background work
 //! * [`udp`]: sockets, and the workers that drive the rest
 //! * [`statistics`], [`metrics`]: the numbers that a server reports of itself, for Prometheus, too
@@ -85,9 +85,9 @@ impl StorageNode {
         })
     }
 
-    /// From now on answers only DKVS/2 that is authenticated by one of these keys, as they are at the
-    /// time, and DKVS/1 if that is on. Sessions are proved by `secret`, which has to be random and
-    /// another one after every start.
+    /// From now on answers only DKVS/2 that is authenticated by one of these keys, as they are at
+    /// the time, and DKVS/1 if that is on. Sessions are proved by `secret`, which has to be random
+    /// and another one after every start.
     pub fn set_keys(&mut self, keys: &watch::Receiver<Keys>, secret: &[u8; 32]) {
         let issuer = Arc::new(Issuer::new(SessionSecret::new(secret)));
         for worker in &mut self.workers {

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Each worker drives one [`Maintenance`] beside its socket: it calls [`Maintenance::handle`] when
-//! something arrived, [`Maintenance::handle_timeout`] when the time of [`Maintenance::poll_timeout`]
-//! has come, and sends what [`Maintenance::poll_transmit`] returns, after every call of either. It
-//! does no I/O and reads no clock. So far it sends deferred replies, and drops idle uploads.
+//! something arrived, [`Maintenance::handle_timeout`] when the time of
+//! [`Maintenance::poll_timeout`] has come, and sends what [`Maintenance::poll_transmit`] returns,
+//! after every call of either. It does no I/O and reads no clock. So far it sends deferred replies,
+//! and drops idle uploads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

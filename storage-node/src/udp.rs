@@ -31,9 +31,9 @@ use send::{Outbox, Sender};
 /// What each socket asks the system to buffer in each direction, in bytes.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// Between two datagrams of a dump, so that a receiver with a small buffer can keep up. A dump that is
-/// asked for in another's name brings no more than 16 MB a second upon them: a server sends one at a
-/// time.
+/// Between two datagrams of a dump, so that a receiver with a small buffer can keep up. A dump that
+/// is asked for in another's name brings no more than 16 MB a second upon them: a server sends one
+/// at a time.
 const DUMP_PAUSE: Duration = Duration::from_millis(4);
 
 /// After how many datagrams other tasks of the runtime get their turn; what arrived together with

@@ -19,11 +19,11 @@ impl Replica {
     /// A page of at most `keys_max` keys that begin with `prefix`, from the first that stands at
     /// `start` or later; their entries come to no more bytes than there is room for.
     ///
-    /// A page that has looked at enough records ends with the last of them that fits, whether it has
-    /// the prefix or not, for the next page to begin there. A key that is too long for a page of its
-    /// own is left out, since nobody could ask for what follows it, and the page says so. After too
-    /// many of those without a single key that fits, the page has no end, and the response is
-    /// `internal`.
+    /// A page that has looked at enough records ends with the last of them that fits, whether it
+    /// has the prefix or not, for the next page to begin there. A key that is too long for a page
+    /// of its own is left out, since nobody could ask for what follows it, and the page says so.
+    /// After too many of those without a single key that fits, the page has no end, and the
+    /// response is `internal`.
     pub(super) fn list(
         &self,
         (from, after): (Position, Option<&Key>),

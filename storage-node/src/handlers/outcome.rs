@@ -43,8 +43,8 @@ pub(super) fn refusal(error: StoreError) -> ReplicaResponse {
     })
 }
 
-/// The response to a read: what was made of the record, or that there is none, or that it is corrupt,
-/// which is counted.
+/// The response to a read: what was made of the record, or that there is none, or that it is
+/// corrupt, which is counted.
 pub(super) fn read_response(
     counters: &Counters,
     lookup: Lookup<ReplicaResponse>,

@@ -14,8 +14,8 @@ use super::replica::Replica;
 use crate::store::RecordStore as _;
 
 impl Replica {
-    /// None if the response comes later, through what `responder` makes; `before_response` is called
-    /// before it leaves then.
+    /// None if the response comes later, through what `responder` makes; `before_response` is
+    /// called before it leaves then.
     pub(super) fn put(
         &self,
         key: &Key,

@@ -72,8 +72,8 @@ impl Replica {
         ReplicaResponse::Refused(Refusal::TooLarge { value_bytes_max })
     }
 
-    /// For [`Mutant::AcknowledgedBeforeStored`](dkvs_common::mutants::Mutant): keeps a record that was
-    /// confirmed until the next datagram comes.
+    /// For [`Mutant::AcknowledgedBeforeStored`](dkvs_common::mutants::Mutant): keeps a record that
+    /// was confirmed until the next datagram comes.
     #[cfg(feature = "mutants")]
     pub(super) fn keep_unstored(&self, key: &Key, record: &Record) {
         self.unstored().push((key.clone(), record.clone()));

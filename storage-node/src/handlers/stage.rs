@@ -49,8 +49,8 @@ impl Replica {
         }
     }
 
-    /// Stores the value of an upload. Looks at what the store holds before it looks at the upload: a
-    /// repeat finds its own record there, and the upload gone.
+    /// Stores the value of an upload. Looks at what the store holds before it looks at the upload:
+    /// a repeat finds its own record there, and the upload gone.
     pub(super) fn put_staged(
         &self,
         key: &Key,

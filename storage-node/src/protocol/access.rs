@@ -2,7 +2,8 @@
 //!
 //! With keys, a datagram that does not authenticate gets no answer. One that does, and shows no
 //! session, may greet and nothing else: only the answer to that shows that its sender receives at
-//! the address it names. So no captured datagram makes the server send anyone more than it was sent.
+//! the address it names. So no captured datagram makes the server send anyone more than it was
+//! sent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

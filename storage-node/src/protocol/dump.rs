@@ -1,8 +1,8 @@
-//! A dump of DKVS/1, a step at a time: the pairs are counted first, since their count comes first, and
-//! then sent. Between two steps anything else may be answered.
+//! A dump of DKVS/1, a step at a time: the pairs are counted first, since their count comes first,
+//! and then sent. Between two steps anything else may be answered.
 //!
-//! A dump holds a datagram, and what [`CountedScan`] notes of changes. It sends exactly as many pairs
-//! as it announced, unless there are more changes than can be noted, or a record is damaged.
+//! A dump holds a datagram, and what [`CountedScan`] notes of changes. It sends exactly as many
+//! pairs as it announced, unless there are more changes than can be noted, or a record is damaged.
 
 use std::ops::ControlFlow;
 
@@ -53,8 +53,8 @@ impl Dump {
     }
 }
 
-/// Whether a get by DKVS/1 would return the record, as far as a datagram holds it. Whether it is damaged
-/// is looked at only when it is sent.
+/// Whether a get by DKVS/1 would return the record, as far as a datagram holds it. Whether it is
+/// damaged is looked at only when it is sent.
 fn is_dumped(held: &Packed) -> bool {
     !held.is_tombstone() && !held.is_quarantined() && is_in_dumps(held.key(), held.value())
 }
@@ -283,7 +283,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// As many lines as announced, each key once, whatever is put and deleted between the steps.
+        /// As many lines as announced, each key once, whatever is put and deleted between the
+        /// steps.
         #[test]
         fn as_many_lines_follow_as_are_announced(
             script in prop::collection::vec((0..50u8, 0..6usize, 0..4u8), 1..400),

@@ -24,8 +24,8 @@ pub enum Response {
 }
 
 impl Service {
-    /// Answers one datagram of DKVS/1, if that is on, at once or by `deferred`. `unix_ms` is the time
-    /// of the wall clock in milliseconds.
+    /// Answers one datagram of DKVS/1, if that is on, at once or by `deferred`. `unix_ms` is the
+    /// time of the wall clock in milliseconds.
     pub fn handle_v1(
         &self,
         datagram: Bytes,

@@ -77,8 +77,8 @@ fn room(replies: &Replies<'_>) -> ResponseRoom {
 
 impl Service {
     /// Answers a DKVS/2 datagram, its requests together, by calls of `send` with a datagram each;
-    /// what has to wait for the disk is answered by `deferred`. One that is not authentic, was taken
-    /// before, or does not come from a client, gets no answer.
+    /// what has to wait for the disk is answered by `deferred`. One that is not authentic, was
+    /// taken before, or does not come from a client, gets no answer.
     pub fn handle_v2(
         &self,
         received: &Received,
@@ -177,8 +177,8 @@ impl Service {
         tracing::debug!(%trace_id, %span_id, operation, key_bytes, status, %peer, "served");
     }
 
-    /// Serves a request unless nobody waits for its reply any more; returns the status of the reply,
-    /// if it is not deferred.
+    /// Serves a request unless nobody waits for its reply any more; returns the status of the
+    /// reply, if it is not deferred.
     fn serve_in_time(
         &self,
         message: RequestMessage,

@@ -1,8 +1,8 @@
 //! What every store does: [`RecordStore`], and the types of what it returns.
 //!
-//! A store that writes to a disk cannot answer at once. So whatever changes a store takes a function
-//! that makes a [`Completion`]: the result is returned if it is known already, and is otherwise given
-//! to the completion, on the thread that writes.
+//! A store that writes to a disk cannot answer at once. So whatever changes a store takes a
+//! function that makes a [`Completion`]: the result is returned if it is known already, and is
+//! otherwise given to the completion, on the thread that writes.
 
 use std::ops::ControlFlow;
 
@@ -18,15 +18,16 @@ use super::packed::Packed;
 
 /// Records by key, of which the one with the greatest tag stays.
 pub trait RecordStore {
-    /// Returns what `view` makes of the record of a key, if there is one that is sound and attested.
+    /// Returns what `view` makes of the record of a key, if there is one that is sound and
+    /// attested.
     fn get<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R>;
 
-    /// The same without verifying that the record is sound: for a part of a value. Who has all parts
-    /// verifies the whole.
+    /// The same without verifying that the record is sound: for a part of a value. Who has all
+    /// parts verifies the whole.
     fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R>;
 
-    /// Returns what `view` makes of the record that is held for a key, be it damaged or quarantined.
-    /// Not an answer for a client.
+    /// Returns what `view` makes of the record that is held for a key, be it damaged or
+    /// quarantined. Not an answer for a client.
     fn peek<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Option<R>;
 
     /// Shows the records that are held, sound and attested or not, in ring order until `visit`
@@ -191,8 +192,8 @@ pub enum AttestError {
     Corrupt,
 }
 
-/// A change of what is held for a key. Both tags are the same where a record is attested, or where a
-/// sound one takes the place of a damaged one.
+/// A change of what is held for a key. Both tags are the same where a record is attested, or where
+/// a sound one takes the place of a damaged one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordChange<'a> {
     /// Which key.
@@ -203,8 +204,8 @@ pub struct RecordChange<'a> {
     pub new: Option<Tag>,
 }
 
-/// Is called with every change, in the order of the changes of each key. The key's part of the store
-/// is locked meanwhile: it may not use the store, and has to be quick.
+/// Is called with every change, in the order of the changes of each key. The key's part of the
+/// store is locked meanwhile: it may not use the store, and has to be quick.
 pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
 
 /// What a put comes to without storing anything, given what is held; none if it is to be stored. A

@@ -22,8 +22,8 @@ const DATAGRAMS_MAX: usize = 256;
 /// How many bytes.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Whether the datagram may have to travel in pieces: it is DKVS/1, and not so short that every path
-/// carries it.
+/// Whether the datagram may have to travel in pieces: it is DKVS/1, and not so short that every
+/// path carries it.
 fn needs_fragments(transmit: &Transmit) -> bool {
     transmit.protocol == Protocol::V1 && transmit.datagram.len() > DATAGRAM_BYTES_DEFAULT
 }

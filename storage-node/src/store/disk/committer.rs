@@ -24,7 +24,8 @@ const ENGINE_BYTES: u64 = 1 << 20;
 /// Takes what gathers to the disk, one batch after the other.
 pub struct Committer {
     store: Arc<DiskStore>,
-    /// None after the engine failed: because the disk is full, until it is opened again, or for good.
+    /// None after the engine failed: because the disk is full, until it is opened again, or for
+    /// good.
     log: Option<Log>,
     media: Media,
     /// Called with the reason if the disk fails for good.
@@ -173,8 +174,8 @@ impl Committer {
         }
     }
 
-    /// Opens the log again after the disk was full. What it holds beyond what was confirmed is shown
-    /// from now on: its writers were answered that nobody knows.
+    /// Opens the log again after the disk was full. What it holds beyond what was confirmed is
+    /// shown from now on: its writers were answered that nobody knows.
     fn reopen(&mut self) {
         let reopened = || -> Result<Log, LogError> {
             let mut log = Log::open(&self.media.records, &self.media.high_water)?;
@@ -192,8 +193,8 @@ impl Committer {
         }
     }
 
-    /// Compacts a step further, when nothing has gathered for a while. Returns whether there is more
-    /// to compact.
+    /// Compacts a step further, when nothing has gathered for a while. Returns whether there is
+    /// more to compact.
     pub fn idle(&mut self) -> bool {
         let limit = log_bytes_max(&self.store, 0);
         let Some(log) = &mut self.log else {

@@ -21,9 +21,9 @@
 //! been. So a store knows whether it is *complete*: whether it holds, for every key, at least the
 //! newest record that its server ever confirmed. In one that is not (its disk is gone, it was taken
 //! from a backup, it was not synced when the machine went down) all records are quarantined: a read
-//! returns `corrupt`, which counts for nothing in a quorum. Key by key they are attested again, when
-//! a read that asked the other replicas says what their newest record is. The store's generation
-//! counts how often it became incomplete, and each row says in which it was attested.
+//! returns `corrupt`, which counts for nothing in a quorum. Key by key they are attested again,
+//! when a read that asked the other replicas says what their newest record is. The store's
+//! generation counts how often it became incomplete, and each row says in which it was attested.
 //!
 //! * `options`, `open`: whether what lies on a disk may be served, and as what
 //! * `store`: what reads see; `queue`: what waits for the disk; `status`: its state, for statistics

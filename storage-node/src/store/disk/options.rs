@@ -26,7 +26,8 @@ pub struct Options {
     /// What the operator says of the store, if anything.
     pub declaration: Option<Declaration>,
     /// Whether anything beside the store makes it doubtful: another ring, say, or a disk that
-    /// failed. It is opened only with a declaration then, which is anything but [`Declaration::New`].
+    /// failed. It is opened only with a declaration then, which is anything but
+    /// [`Declaration::New`].
     pub is_doubtful: bool,
     /// Another number after each start of the machine, never 0.
     pub machine_run: u64,

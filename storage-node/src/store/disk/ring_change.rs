@@ -1,7 +1,7 @@
 //! What a changed servers file means for the keys that are stored already.
 //!
-//! No record moves by itself. So a key can be read afterwards only if a majority of its new replicas
-//! held it before.
+//! No record moves by itself. So a key can be read afterwards only if a majority of its new
+//! replicas held it before.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -6,9 +6,9 @@
 //!   the head: generation and all of the packed record but its value
 //! ```
 //!
-//! Two checksums distinguish two kinds of damage. If the head is sound, the key and the version of the
-//! record are known: that key is answered with `corrupt`, and the others are not affected. If the
-//! head is not sound, the record could have been a newer version of any key.
+//! Two checksums distinguish two kinds of damage. If the head is sound, the key and the version of
+//! the record are known: that key is answered with `corrupt`, and the others are not affected. If
+//! the head is not sound, the record could have been a newer version of any key.
 
 use thiserror::Error;
 

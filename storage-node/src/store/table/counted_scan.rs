@@ -8,9 +8,9 @@
 //!
 //! Two cursors go round the ring, first the one that counts, then the one that shows. What changes
 //! ahead of the first is counted when it comes there, and what changes behind the second is past.
-//! Between them, a record that the filter begins to select is noted as added, to be passed over, and
-//! one that it ceases to select is noted as gone, to be shown in the end as it was. So exactly the
-//! records are shown that were counted, each once, and in this version or a later one.
+//! Between them, a record that the filter begins to select is noted as added, to be passed over,
+//! and one that it ceases to select is noted as gone, to be shown in the end as it was. So exactly
+//! the records are shown that were counted, each once, and in this version or a later one.
 //!
 //! A cursor moves within a shard while that shard is locked, as it is while a record changes: so
 //! every change is on one side of it. Shards are locked before what is noted, never after.

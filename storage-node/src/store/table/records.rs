@@ -138,13 +138,14 @@ impl RecordTable {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Puts a record that is on a disk in the place of the one that is there, whatever the limit is.
+    /// Puts a record that is on a disk in the place of the one that is there, whatever the limit
+    /// is.
     pub(in crate::store) fn insert(&self, packed: Packed) {
         self.change(packed, |_| true);
     }
 
-    /// Puts a record that was read from a disk in the place of the one that is there, unless that is
-    /// newer.
+    /// Puts a record that was read from a disk in the place of the one that is there, unless that
+    /// is newer.
     pub(in crate::store) fn load(&self, packed: Packed) {
         let tag = packed.tag();
         self.change(packed, |held| tag >= held.tag());

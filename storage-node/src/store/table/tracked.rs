@@ -1,9 +1,9 @@
 //! What changes in a table while a counted scan is under way.
 //!
-//! The scan has two cursors ([`CountedScan`](super::CountedScan)). What changes ahead of the first is
-//! counted when it comes there, and what changes behind the second is past. Between them, a record
-//! that the scan begins to select is noted as added, to be passed over, and one that it ceases to
-//! select is noted as gone, to be shown in the end as it was.
+//! The scan has two cursors ([`CountedScan`](super::CountedScan)). What changes ahead of the first
+//! is counted when it comes there, and what changes behind the second is past. Between them, a
+//! record that the scan begins to select is noted as added, to be passed over, and one that it
+//! ceases to select is noted as gone, to be shown in the end as it was.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,7 +13,8 @@ pub(in crate::store::disk) struct Manifest {
     pub(in crate::store::disk) first: u64,
     /// The row that is to come.
     pub(in crate::store::disk) next: u64,
-    /// How often the store had to be taken for one that lacks records. See the [module](super::super).
+    /// How often the store had to be taken for one that lacks records. See the
+    /// [module](super::super).
     pub(in crate::store::disk) generation: u32,
     /// Whether the store holds all that its server confirmed.
     pub(in crate::store::disk) is_complete: bool,

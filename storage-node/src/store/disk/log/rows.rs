@@ -117,8 +117,8 @@ impl Log {
         Ok(bytes)
     }
 
-    /// Appends rows, and compacts one step if the rows come to more than `limit` bytes. Returns once
-    /// a crash takes nothing of it back.
+    /// Appends rows, and compacts one step if the rows come to more than `limit` bytes. Returns
+    /// once a crash takes nothing of it back.
     pub(in crate::store::disk) fn commit(
         &mut self,
         rows: &[Vec<u8>],
@@ -179,8 +179,8 @@ impl Log {
         Ok(true)
     }
 
-    /// Drops every row of the keys that `is_removed` names. Returns once a crash brings none of them
-    /// back. Reads the whole log.
+    /// Drops every row of the keys that `is_removed` names. Returns once a crash brings none of
+    /// them back. Reads the whole log.
     pub(in crate::store::disk) fn remove(
         &mut self,
         is_removed: &dyn Fn(&[u8]) -> bool,
@@ -197,7 +197,8 @@ impl Log {
                 }
             }
             for hole in holes {
-                // From the oldest on, until one is found that lives, or the hole itself is the oldest.
+                // From the oldest on, until one is found that lives, or the hole itself is the
+                // oldest.
                 while manifest.first <= hole {
                     let number = manifest.first;
                     let Some((_, row)) = rows_table.pop_first()? else {
