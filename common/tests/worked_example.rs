@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::{Cluster, ServerId};
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::ReplicaResponse;
 use dkvs_common::quorum::params::Quorum;
-use dkvs_common::quorum::read::{Read, ReadOutcome, ReadReply, Standing};
-use dkvs_common::quorum::write::{Applied, Write, WriteOutcome, WriteReply};
+use dkvs_common::quorum::read::{Read, ReadOutcome, ReplicaStanding};
+use dkvs_common::quorum::write::{Applied, Write, WriteOutcome};
 use dkvs_common::quorum::{Level, Version};
+use dkvs_common::record::{Content, ContentType};
 use dkvs_common::ring::{Position, PreferenceList, Ring};
 use dkvs_common::tag::Tag;
 
@@ -44,13 +46,18 @@ impl Servers {
     }
 
     fn replicas(&self) -> PreferenceList {
-        let key = Position::of_key(&Key::new("my_key").unwrap());
-        self.ring.preference_list(key, 4)
+        self.ring.preference_list(Position::of_key(&key()), 4)
     }
 
     fn put(&mut self, value: &str) -> Write {
         let quorum = Quorum::new(4, 3).unwrap();
+        let content = Content::Value {
+            content_type: ContentType::default(),
+            value: Value::new(value.to_owned()).unwrap(),
+        };
         let mut write = Write::new(
+            key(),
+            content,
             self.replicas(),
             quorum,
             Level::Agreement,
@@ -61,7 +68,8 @@ impl Servers {
         while let Some(transmit) = write.poll_transmit() {
             if let Some(held) = self.live.get_mut(&transmit.to) {
                 *held = Some(Value::new(value.to_owned()).unwrap());
-                write.handle_reply(transmit.to, 1, WriteReply::Stored, self.now);
+                let stored = ReplicaResponse::Done;
+                write.handle_response(transmit.to, transmit.id, stored, self.now);
             }
         }
         if let Some(deadline) = write.poll_timeout() {
@@ -73,6 +81,7 @@ impl Servers {
     fn get(&self) -> Read {
         let quorum = Quorum::new(4, 2).unwrap();
         let mut read = Read::new(
+            key(),
             self.replicas(),
             quorum,
             Level::Agreement,
@@ -81,10 +90,11 @@ impl Servers {
         );
         while let Some(transmit) = read.poll_transmit() {
             if let Some(held) = self.live.get(&transmit.to) {
-                let reply = held
-                    .clone()
-                    .map_or(ReadReply::Absent(None), ReadReply::Value);
-                read.handle_reply(transmit.to, 0, reply, self.now);
+                let response = match held.clone() {
+                    Some(value) => ReplicaResponse::Untagged { value },
+                    None => ReplicaResponse::Absent { tag: Tag::ZERO },
+                };
+                read.handle_response(transmit.to, transmit.id, response, self.now);
             }
         }
         if let Some(deadline) = read.poll_timeout() {
@@ -94,6 +104,10 @@ impl Servers {
     }
 }
 
+fn key() -> Key {
+    Key::new("my_key").unwrap()
+}
+
 fn found(value: &str) -> Option<ReadOutcome> {
     Some(ReadOutcome::Found(
         Value::new(value.to_owned()).unwrap(),
@@ -101,14 +115,14 @@ fn found(value: &str) -> Option<ReadOutcome> {
     ))
 }
 
-fn standings(read: &Read) -> Vec<Standing> {
+fn standings(read: &Read) -> Vec<ReplicaStanding> {
     let replicas = read.replicas().iter();
     replicas.map(|replica| read.standing(replica)).collect()
 }
 
 #[test]
 fn one_of_four_down_still_writes_and_reads() {
-    use Standing::{Match, TimedOut};
+    use ReplicaStanding::{Match, TimedOut};
     let mut servers = Servers::start();
     let dead = servers.replicas()[0].server;
     servers.live.remove(&dead);
@@ -125,7 +139,7 @@ fn one_of_four_down_still_writes_and_reads() {
 
 #[test]
 fn the_dead_server_back_with_an_old_value_is_outvoted() {
-    use Standing::{Differs, Match};
+    use ReplicaStanding::{Differs, Match};
     let mut servers = Servers::start();
     assert_eq!(servers.put("old").confirmed(), 4);
     let dead = servers.replicas()[0].server;

@@ -30,7 +30,8 @@ pub const LOG_MODULES: &[&str] = &[
     "dkvs_client::core",
     "dkvs_client::core::routing",
     "dkvs_client::net::sockets",
-    "dkvs_client::net::v1",
+    "dkvs_client::net::v1::exchange",
+    "dkvs_client::net::v1::pool",
     "dkvs_client::net::worker",
 ];
 

@@ -29,10 +29,10 @@ pub enum NotLinearizable {
         replication: u8,
     },
     /// Two sets of so few replicas may miss each other.
-    #[error("{needed} of {n} is no majority; at least {majority} can be linearizable")]
+    #[error("{required} of {n} is no majority; at least {majority} can be linearizable")]
     NoMajority {
         /// The request's w or r.
-        needed: u8,
+        required: u8,
         /// Its n.
         n: u8,
         /// The smallest w or r that would do.
@@ -60,14 +60,14 @@ impl Level {
 
     /// Whether a quorum can be linearizable in a cluster that keeps `replication` copies.
     pub fn check_linearizable(quorum: Quorum, replication: u8) -> Result<(), NotLinearizable> {
-        let (n, needed) = (quorum.n(), quorum.needed());
+        let (n, required) = (quorum.n(), quorum.required());
         let majority = majority(n);
         if n != replication {
             return Err(NotLinearizable::OtherReplicas { n, replication });
         }
-        if needed < majority && !mutants::is_on(Mutant::ReadBelowMajority) {
+        if required < majority && !mutants::is_on(Mutant::ReadBelowMajority) {
             return Err(NotLinearizable::NoMajority {
-                needed,
+                required,
                 n,
                 majority,
             });
@@ -90,9 +90,9 @@ mod tests {
     fn majorities_of_all_copies_are_linearizable_and_nothing_else_is() {
         for replication in 1..=7 {
             for n in 1..=7 {
-                for needed in 1..=n {
-                    let level = Level::strongest(Quorum::new(n, needed).unwrap(), replication);
-                    let is_linearizable = n == replication && 2 * needed > n;
+                for required in 1..=n {
+                    let level = Level::strongest(Quorum::new(n, required).unwrap(), replication);
+                    let is_linearizable = n == replication && 2 * required > n;
                     assert_eq!(level == Level::Linearizable, is_linearizable);
                 }
             }
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn the_reason_says_what_would_do() {
-        let check = |n, needed| {
-            let quorum = Quorum::new(n, needed).unwrap();
+        let check = |n, required| {
+            let quorum = Quorum::new(n, required).unwrap();
             Level::check_linearizable(quorum, 3)
                 .unwrap_err()
                 .to_string()

@@ -1,14 +1,14 @@
-//! n, w and r: defaults, and what is refused.
+//! n, w and r: their defaults, and which are refused.
 
 use thiserror::Error;
 
 /// How many replicas a request asks, and how many of them have to confirm or agree.
 ///
-/// Always 1 <= `needed` <= `n` <= 255.
+/// Always 1 <= `required` <= `n` <= 255.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quorum {
     n: u8,
-    needed: u8,
+    required: u8,
 }
 
 /// Why a request's n and w, or n and r, are refused.
@@ -23,36 +23,36 @@ pub enum QuorumError {
         servers: usize,
     },
     /// More confirmations (or agreeing replies) than there are servers.
-    #[error("{needed} replicas were to confirm or agree and the cluster has {servers} servers")]
-    NeededExceedsServers {
+    #[error("{required} replicas were to confirm or agree and the cluster has {servers} servers")]
+    RequiredExceedsServers {
         /// The w or r asked for.
-        needed: u8,
+        required: u8,
         /// How many servers there are.
         servers: usize,
     },
     /// More confirmations (or agreeing replies) than replicas.
-    #[error("{needed} of {n} replicas cannot confirm or agree")]
-    NeededExceedsN {
+    #[error("{required} of {n} replicas cannot confirm or agree")]
+    RequiredExceedsN {
         /// The w or r asked for.
-        needed: u8,
+        required: u8,
         /// The n it has to fit in.
         n: u8,
     },
-    /// A quorum of nobody.
+    /// A quorum of no replica.
     #[error("n, w and r are at least 1")]
     Zero,
 }
 
 impl Quorum {
-    /// `needed` of `n`.
-    pub fn new(n: u8, needed: u8) -> Result<Self, QuorumError> {
-        if n == 0 || needed == 0 {
+    /// `required` of `n`.
+    pub fn new(n: u8, required: u8) -> Result<Self, QuorumError> {
+        if n == 0 || required == 0 {
             return Err(QuorumError::Zero);
         }
-        if needed > n {
-            return Err(QuorumError::NeededExceedsN { needed, n });
+        if required > n {
+            return Err(QuorumError::RequiredExceedsN { required, n });
         }
-        Ok(Self { n, needed })
+        Ok(Self { n, required })
     }
 
     /// What a request means that names n, w (or r), both or neither, against a cluster of
@@ -62,7 +62,7 @@ impl Quorum {
     /// majority of n. On failure, everything that is wrong.
     pub fn resolve(
         n: Option<u8>,
-        needed: Option<u8>,
+        required: Option<u8>,
         servers: usize,
         replication: u8,
     ) -> Result<Self, Vec<QuorumError>> {
@@ -70,11 +70,11 @@ impl Quorum {
         if let Some(n) = n.filter(|n| usize::from(*n) > servers) {
             errors.push(QuorumError::NExceedsServers { n, servers });
         }
-        if let Some(needed) = needed.filter(|needed| usize::from(*needed) > servers) {
-            errors.push(QuorumError::NeededExceedsServers { needed, servers });
+        if let Some(required) = required.filter(|required| usize::from(*required) > servers) {
+            errors.push(QuorumError::RequiredExceedsServers { required, servers });
         }
-        let n = n.unwrap_or_else(|| replication.max(needed.unwrap_or(0)));
-        match Self::new(n, needed.unwrap_or_else(|| majority(n))) {
+        let n = n.unwrap_or_else(|| replication.max(required.unwrap_or(0)));
+        match Self::new(n, required.unwrap_or_else(|| majority(n))) {
             Ok(quorum) if errors.is_empty() => return Ok(quorum),
             Err(error) if errors.is_empty() => errors.push(error),
             _ => {}
@@ -88,8 +88,8 @@ impl Quorum {
     }
 
     /// How many of them have to confirm (w) or agree (r).
-    pub fn needed(self) -> u8 {
-        self.needed
+    pub fn required(self) -> u8 {
+        self.required
     }
 }
 
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn defaults_follow_replication_and_majority() {
-        let resolve = |n, needed| {
-            let quorum = Quorum::resolve(n, needed, 5, 3).unwrap();
-            (quorum.n(), quorum.needed())
+        let resolve = |n, required| {
+            let quorum = Quorum::resolve(n, required, 5, 3).unwrap();
+            (quorum.n(), quorum.required())
         };
         assert_eq!(resolve(None, None), (3, 2));
         assert_eq!(resolve(Some(4), None), (4, 3));
@@ -118,17 +118,20 @@ mod tests {
 
     #[test]
     fn impossible_quorums_are_refused_with_everything_that_is_wrong() {
-        let resolve = |n, needed| Quorum::resolve(n, needed, 5, 3).unwrap_err();
+        let resolve = |n, required| Quorum::resolve(n, required, 5, 3).unwrap_err();
         let servers = 5;
         let n_exceeds = QuorumError::NExceedsServers { n: 6, servers };
-        let needed_exceeds = QuorumError::NeededExceedsServers { needed: 7, servers };
+        let required_exceeds = QuorumError::RequiredExceedsServers {
+            required: 7,
+            servers,
+        };
         assert_eq!(resolve(Some(6), None), [n_exceeds]);
-        assert_eq!(resolve(None, Some(7)), [needed_exceeds]);
-        assert_eq!(resolve(Some(6), Some(7)), [n_exceeds, needed_exceeds]);
-        let (needed, n) = (3, 2);
+        assert_eq!(resolve(None, Some(7)), [required_exceeds]);
+        assert_eq!(resolve(Some(6), Some(7)), [n_exceeds, required_exceeds]);
+        let (required, n) = (3, 2);
         assert_eq!(
             resolve(Some(2), Some(3)),
-            [QuorumError::NeededExceedsN { needed, n }]
+            [QuorumError::RequiredExceedsN { required, n }]
         );
         assert_eq!(resolve(Some(0), None), [QuorumError::Zero]);
         assert_eq!(resolve(None, Some(0)), [QuorumError::Zero]);

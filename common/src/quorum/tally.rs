@@ -1,7 +1,7 @@
-//! Who was asked, and what each has said.
+//! The replicas of one request, and what is known of each.
 //!
-//! Keeps one invariant: only the servers of the preference list count, each once. Words from
-//! strangers and second words change nothing.
+//! Keeps one invariant: only the servers of the preference list count, each once. Responses from
+//! other servers, and second responses, change nothing.
 
 use std::time::{Duration, Instant};
 
@@ -11,41 +11,51 @@ use crate::ring::{Position, PreferenceList, RingPoint};
 
 /// What is known of one replica; `A` is what a replica can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word<A> {
+pub enum ReplicaState<A> {
     /// Nothing yet.
     Pending,
-    /// It answered.
-    Answer(A),
+    /// It responded.
+    Responded(A),
     /// The request certainly did not reach it.
     Unreachable,
     /// It can be reached no more, and whether the request reached it is not known.
-    CutOff,
+    Indeterminate,
     /// It was silent until the deadline.
     TimedOut,
+}
+
+impl<A> ReplicaState<A> {
+    /// The state of a replica that cannot be reached, to which the request was sent or not.
+    pub(super) fn unreachable(was_sent: bool) -> Self {
+        match was_sent {
+            true => Self::Indeterminate,
+            false => Self::Unreachable,
+        }
+    }
 }
 
 /// One replica of a request.
 #[derive(Debug, Clone)]
 pub struct Replica<A> {
-    /// Whose it is.
+    /// The server that keeps it.
     pub server: ServerId,
-    /// The ring point at which the key's walk met it.
+    /// The ring point at which the key's walk met the server.
     pub ring_point: Position,
     /// What is known of it.
-    pub word: Word<A>,
-    /// How long after the request's start the word came; none while pending or when it timed out.
+    pub state: ReplicaState<A>,
+    /// The time from the request's start to the response; none while pending or when it timed out.
     pub latency: Option<Duration>,
 }
 
-/// Whether a word changed anything.
+/// Whether a response changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// The first word of a replica.
+    /// The first response of a replica to this command.
     Counted,
-    /// This replica had its word before.
+    /// The replica has responded before, or its response no longer matters.
     Repeated,
-    /// This server was never asked.
-    Stranger,
+    /// The server is not a replica of this request.
+    UnknownSender,
 }
 
 /// The replicas of one request, in preference order.
@@ -57,12 +67,12 @@ pub struct Tally<A> {
 }
 
 impl<A> Tally<A> {
-    /// Nobody has said anything.
+    /// The replicas of `list`, all pending.
     pub fn new(list: PreferenceList, started: Instant) -> Self {
         let replica = |point: RingPoint| Replica {
             server: point.server,
             ring_point: point.position,
-            word: Word::Pending,
+            state: ReplicaState::Pending,
             latency: None,
         };
         Self {
@@ -72,45 +82,46 @@ impl<A> Tally<A> {
         }
     }
 
-    /// Takes the word of `from`. A word of [`Word::Pending`] is none and counts as repeated.
-    pub fn record(&mut self, from: ServerId, word: Word<A>, now: Instant) -> Recorded {
+    /// Records the state of `from`, unless it is known already. [`ReplicaState::Pending`] counts as
+    /// repeated.
+    pub fn record(&mut self, from: ServerId, state: ReplicaState<A>, now: Instant) -> Recorded {
         let mut replicas = self.replicas.iter_mut();
         let Some(replica) = replicas.find(|replica| replica.server == from) else {
-            return Recorded::Stranger;
+            return Recorded::UnknownSender;
         };
-        if !matches!(replica.word, Word::Pending) || matches!(word, Word::Pending) {
+        let is_known = !matches!(replica.state, ReplicaState::Pending);
+        if is_known || matches!(state, ReplicaState::Pending) {
             if mutants::is_on(Mutant::RepeatsCounted) {
-                return self.count_repeat(from, word, now);
+                return self.count_repeat(from, state, now);
             }
             return Recorded::Repeated;
         }
-        replica.word = word;
+        replica.state = state;
         replica.latency = Some(now.saturating_duration_since(self.started));
         self.pending -= 1;
         Recorded::Counted
     }
 
-    /// [`Mutant::RepeatsCounted`]: takes it for the word of whoever is pending.
-    fn count_repeat(&mut self, from: ServerId, word: Word<A>, now: Instant) -> Recorded {
-        let is_pending = |replica: &&Replica<A>| matches!(replica.word, Word::Pending);
-        let other = self.replicas.iter().find(is_pending);
-        match other.map(|replica| replica.server) {
-            Some(other) if other != from => self.record(other, word, now),
+    /// [`Mutant::RepeatsCounted`]: counts it as the response of another replica, which is pending.
+    fn count_repeat(&mut self, from: ServerId, state: ReplicaState<A>, now: Instant) -> Recorded {
+        let other = self.pending_servers().next();
+        match other {
+            Some(other) if other != from => self.record(other, state, now),
             _ => Recorded::Repeated,
         }
     }
 
-    /// Whoever is still pending has timed out.
+    /// All pending replicas time out.
     pub fn expire(&mut self) {
         for replica in &mut self.replicas {
-            if matches!(replica.word, Word::Pending) {
-                replica.word = Word::TimedOut;
+            if matches!(replica.state, ReplicaState::Pending) {
+                replica.state = ReplicaState::TimedOut;
             }
         }
         self.pending = 0;
     }
 
-    /// How many replicas have not been heard of yet.
+    /// How many replicas are pending.
     pub fn pending(&self) -> usize {
         self.pending
     }
@@ -129,14 +140,45 @@ impl<A> Tally<A> {
         &self.replicas
     }
 
-    /// What the replicas answered, in preference order.
-    pub fn answers(&self) -> impl Iterator<Item = &A> + Clone {
+    /// The servers of the replicas, in preference order.
+    pub fn servers(&self) -> impl Iterator<Item = ServerId> {
+        self.replicas.iter().map(|replica| replica.server)
+    }
+
+    /// The servers of the pending replicas, in preference order.
+    pub fn pending_servers(&self) -> impl Iterator<Item = ServerId> {
+        let replicas = self.replicas.iter();
+        let pending = replicas.filter(|replica| matches!(replica.state, ReplicaState::Pending));
+        pending.map(|replica| replica.server)
+    }
+
+    /// Whether `server` is a pending replica.
+    pub fn is_pending(&self, server: ServerId) -> bool {
+        let state = self.replica(server).map(|replica| &replica.state);
+        matches!(state, Some(ReplicaState::Pending))
+    }
+
+    /// What `server` responded, if it has.
+    pub fn response_of(&self, server: ServerId) -> Option<&A> {
+        match &self.replica(server)?.state {
+            ReplicaState::Responded(response) => Some(response),
+            _ => None,
+        }
+    }
+
+    /// What the replicas responded, in preference order.
+    pub fn responses(&self) -> impl Iterator<Item = &A> + Clone {
         self.replicas
             .iter()
-            .filter_map(|replica| match &replica.word {
-                Word::Answer(answer) => Some(answer),
+            .filter_map(|replica| match &replica.state {
+                ReplicaState::Responded(response) => Some(response),
                 _ => None,
             })
+    }
+
+    fn replica(&self, server: ServerId) -> Option<&Replica<A>> {
+        let mut replicas = self.replicas.iter();
+        replicas.find(|replica| replica.server == server)
     }
 }
 
@@ -156,31 +198,31 @@ mod tests {
     }
 
     #[test]
-    fn first_word_counts_repeats_and_strangers_do_not() {
+    fn first_response_counts_repeats_and_unknown_senders_do_not() {
         let now = start_of_time();
         let mut tally = tally_at(now);
         let later = now + Duration::from_micros(150);
         assert_eq!(
-            tally.record(ServerId(2), Word::Answer(7), later),
+            tally.record(ServerId(2), ReplicaState::Responded(7), later),
             Recorded::Counted
         );
         assert_eq!(
-            tally.record(ServerId(2), Word::Answer(8), later),
+            tally.record(ServerId(2), ReplicaState::Responded(8), later),
             Recorded::Repeated
         );
         assert_eq!(
-            tally.record(ServerId(2), Word::Unreachable, later),
+            tally.record(ServerId(2), ReplicaState::Unreachable, later),
             Recorded::Repeated
         );
         assert_eq!(
-            tally.record(ServerId(3), Word::Answer(9), later),
-            Recorded::Stranger
+            tally.record(ServerId(3), ReplicaState::Responded(9), later),
+            Recorded::UnknownSender
         );
         assert_eq!(
-            tally.record(ServerId(4), Word::Pending, later),
+            tally.record(ServerId(4), ReplicaState::Pending, later),
             Recorded::Repeated
         );
-        assert_eq!(tally.answers().collect::<Vec<_>>(), [&7]);
+        assert_eq!(tally.responses().collect::<Vec<_>>(), [&7]);
         assert_eq!(tally.pending(), 2);
         assert_eq!(
             tally.replicas()[1].latency,
@@ -190,51 +232,51 @@ mod tests {
         tally.expire();
         assert_eq!(tally.pending(), 0);
         assert_eq!(
-            tally.record(ServerId(4), Word::Answer(1), later),
+            tally.record(ServerId(4), ReplicaState::Responded(1), later),
             Recorded::Repeated
         );
-        assert_eq!(tally.replicas()[0].word, Word::TimedOut);
+        assert_eq!(tally.replicas()[0].state, ReplicaState::TimedOut);
         assert_eq!(tally.replicas()[0].latency, None);
     }
 
-    /// Every sequence of up to six words over three replicas and a stranger, each an answer or
-    /// unreachable: the tally equals the map of first words.
+    /// Every sequence of up to six states of three replicas and an unknown sender, each a response
+    /// or unreachable: the tally equals the map of the first of each.
     #[test]
-    fn every_sequence_of_six_words_keeps_first_words_only() {
+    fn every_sequence_of_six_words_keeps_first_states_only() {
         let now = start_of_time();
-        let words: Vec<(u16, Word<u8>)> = [4, 2, 9, 5]
+        let states: Vec<(u16, ReplicaState<u8>)> = [4, 2, 9, 5]
             .into_iter()
             .flat_map(|server| {
                 [
-                    (server, Word::Answer(server as u8)),
-                    (server, Word::Unreachable),
+                    (server, ReplicaState::Responded(server as u8)),
+                    (server, ReplicaState::Unreachable),
                 ]
             })
             .collect();
         let length = 6;
-        for code in 0..words.len().pow(length) {
+        for code in 0..states.len().pow(length) {
             let mut tally = tally_at(now);
-            let mut first_words = [Word::Pending; 3];
+            let mut first_states = [ReplicaState::Pending; 3];
             let mut rest = code;
             for _ in 0..length {
-                let (server, word) = words[rest % words.len()];
-                rest /= words.len();
-                tally.record(ServerId(server), word, now);
+                let (server, state) = states[rest % states.len()];
+                rest /= states.len();
+                tally.record(ServerId(server), state, now);
                 if let Some(place) = ASKED.iter().position(|&asked| asked == server)
-                    && first_words[place] == Word::Pending
+                    && first_states[place] == ReplicaState::Pending
                 {
-                    first_words[place] = word;
+                    first_states[place] = state;
                 }
             }
             let kept: Vec<_> = tally
                 .replicas()
                 .iter()
-                .map(|replica| replica.word)
+                .map(|replica| replica.state)
                 .collect();
-            assert_eq!(kept, first_words);
-            let pending = first_words
+            assert_eq!(kept, first_states);
+            let pending = first_states
                 .iter()
-                .filter(|word| **word == Word::Pending)
+                .filter(|state| **state == ReplicaState::Pending)
                 .count();
             assert_eq!(tally.pending(), pending);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
-use dkvs_client::transport::peer::Speaks;
+use dkvs_client::transport::peer::PeerVersion;
 use dkvs_common::cluster::{Server, ServerId};
 use dkvs_common::model::{Durability, Statistic};
 use dkvs_common::ring::Position;
@@ -194,8 +194,8 @@ pub(super) async fn ask_servers(App(app): &App) -> Result<Vec<ServerBody>, Admis
 /// What the server itself tells.
 fn server_body(server: String, status: &ServerStatus) -> ServerBody {
     let greeting = match &status.speaks {
-        Speaks::V2(greeting) => Some(greeting),
-        Speaks::V1 | Speaks::Unknown => None,
+        PeerVersion::V2(greeting) => Some(greeting),
+        PeerVersion::V1 | PeerVersion::Unknown => None,
     };
     let statistic = |wanted: Statistic| {
         let mut told = status.statistics.iter();
@@ -206,9 +206,9 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
         server,
         reachable: status.is_reachable,
         protocol: match status.speaks {
-            Speaks::Unknown => None,
-            Speaks::V1 => Some("DKVS/1"),
-            Speaks::V2(_) => Some("DKVS/2"),
+            PeerVersion::Unknown => None,
+            PeerVersion::V1 => Some("DKVS/1"),
+            PeerVersion::V2(_) => Some("DKVS/2"),
         },
         last_round_trip_us: None,
         round_trip_us: status.round_trip.map(micros),

@@ -13,7 +13,7 @@ use axum::http::{
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::read::{ReadOutcome, Standing};
+use dkvs_common::quorum::read::{ReadOutcome, ReplicaStanding};
 use dkvs_common::quorum::write::WriteOutcome;
 use dkvs_common::record::{Content, ContentType};
 use dkvs_common::tag::Tag;
@@ -291,7 +291,7 @@ fn tell_read<R>(
         Some(ReadOutcome::Unreachable) => {
             let replicas = read.replicas().iter();
             let refusals = replicas.filter_map(|replica| match read.standing(replica) {
-                Standing::Refused(refusal) => Some(refusal),
+                ReplicaStanding::Refused(refusal) => Some(refusal),
                 _ => None,
             });
             let refusals: Vec<Refusal> = refusals.collect();

@@ -135,8 +135,10 @@ impl Query {
                 for error in errors {
                     let (name, max) = match error {
                         QuorumError::NExceedsServers { servers, .. } => ("n", servers),
-                        QuorumError::NeededExceedsServers { servers, .. } => (needed_name, servers),
-                        QuorumError::NeededExceedsN { n, .. } => (needed_name, n.into()),
+                        QuorumError::RequiredExceedsServers { servers, .. } => {
+                            (needed_name, servers)
+                        }
+                        QuorumError::RequiredExceedsN { n, .. } => (needed_name, n.into()),
                         QuorumError::Zero => (needed_name, u8::MAX.into()),
                     };
                     let limit = if max == servers {
@@ -344,7 +346,7 @@ mod tests {
                      &tag=0192f0c4a1b20001-9f3c21d400000007";
         let parameters = parse(given).unwrap();
         let wish = parameters.wish;
-        assert_eq!((wish.quorum.n(), wish.quorum.needed()), (4, 3));
+        assert_eq!((wish.quorum.n(), wish.quorum.required()), (4, 3));
         assert_eq!(wish.timeout, Duration::from_secs(30));
         assert_eq!(wish.wait, Wait::All);
         assert_eq!((wish.level, wish.may_fall_back), (Level::Agreement, false));
@@ -352,7 +354,7 @@ mod tests {
         assert_eq!(parameters.tag.unwrap().op, 0x9f3c_21d4_0000_0007);
         let parameters = parse("").unwrap();
         let wish = parameters.wish;
-        assert_eq!((wish.quorum.n(), wish.quorum.needed()), (3, 2));
+        assert_eq!((wish.quorum.n(), wish.quorum.required()), (3, 2));
         assert_eq!(wish.timeout, Duration::from_secs(1));
         assert_eq!((wish.wait, parameters.raw), (Wait::Quorum, false));
         assert_eq!(parameters.tag, None);

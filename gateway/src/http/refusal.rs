@@ -17,7 +17,7 @@ pub(super) fn in_force(refusals: &[Refusal], quorum: Quorum) -> Option<Refusal> 
     let mut alike = refusals.to_vec();
     alike.retain(|refusal| is_like(refusal, commonest));
     alike.sort_by_key(|refusal| Reverse(limit(*refusal)));
-    let spare = usize::from(quorum.n()) - usize::from(quorum.needed());
+    let spare = usize::from(quorum.n()) - usize::from(quorum.required());
     // So many of those that refused would have had to do it.
     let missing = refusals.len().saturating_sub(spare).max(1);
     alike.get(missing - 1).or(alike.last()).copied()

@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::read::{Answer, Read, Standing};
-use dkvs_common::quorum::tally::{Replica, Word};
-use dkvs_common::quorum::write::{Applied, WriteReply};
+use dkvs_common::quorum::read::{Read, ReadResponse, ReplicaStanding};
+use dkvs_common::quorum::tally::{Replica, ReplicaState};
+use dkvs_common::quorum::write::{Applied, WriteResponse};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
@@ -137,33 +137,33 @@ pub(super) struct WriteReport<'a> {
 impl<'a> WriteReport<'a> {
     pub(super) fn new(written: &'a WriteResult) -> Self {
         let (write, view) = (&written.write, &*written.view);
-        let replica = |replica: &Replica<WriteReply>| {
+        let replica = |replica: &Replica<WriteResponse>| {
             let (mut reason, mut tag) = (None, None);
-            let status = match replica.word {
-                Word::Pending => {
+            let status = match replica.state {
+                ReplicaState::Pending => {
                     reason = write.is_withheld().then_some(NOT_ASKED);
                     "pending"
                 }
-                Word::Answer(WriteReply::Tag(held)) => {
+                ReplicaState::Responded(WriteResponse::Tag(held)) => {
                     reason = Some("the server told its tag, and was not asked to store anything");
                     tag = Some(held).filter(|held| *held != Tag::ZERO);
                     "pending"
                 }
-                Word::Answer(WriteReply::Stored) => "stored",
-                Word::Answer(WriteReply::Superseded(held)) => {
+                ReplicaState::Responded(WriteResponse::Stored) => "stored",
+                ReplicaState::Responded(WriteResponse::Superseded(held)) => {
                     tag = Some(held);
                     "superseded"
                 }
-                Word::Answer(WriteReply::Refused(refusal)) => {
+                ReplicaState::Responded(WriteResponse::Refused(refusal)) => {
                     reason = Some(reason_of(refusal));
                     "refused"
                 }
-                Word::Unreachable => "unreachable",
-                Word::CutOff => {
+                ReplicaState::Unreachable => "unreachable",
+                ReplicaState::Indeterminate => {
                     reason = Some("the server ended; what it did with this request is not known");
                     "unreachable"
                 }
-                Word::TimedOut => "timeout",
+                ReplicaState::TimedOut => "timeout",
             };
             ReplicaReport {
                 reason,
@@ -181,7 +181,7 @@ impl<'a> WriteReport<'a> {
             tag: written.tag,
             quorum: WriteQuorum {
                 n: write.quorum().n(),
-                w: write.quorum().needed(),
+                w: write.quorum().required(),
                 confirmed: write.confirmed(),
             },
             replicas: write.replicas().iter().map(replica).collect(),
@@ -209,25 +209,25 @@ pub(super) struct ReadReport<'a> {
 impl<'a> ReadReport<'a> {
     /// `tag` is that of the value, or of the tombstone, that won.
     pub(super) fn new(view: &'a ClusterView, key: &Key, read: &Read, tag: Option<Tag>) -> Self {
-        let replica = |replica: &Replica<Answer>| {
+        let replica = |replica: &Replica<ReadResponse>| {
             let mut reason = None;
             let status = match read.standing_of(key, replica) {
-                Standing::Match => "match",
-                Standing::Stale => "stale",
-                Standing::Repaired => "repaired",
-                Standing::Differs => "differs",
-                Standing::Absent => "absent",
-                Standing::Tombstone => "tombstone",
-                Standing::Refused(refusal) => {
+                ReplicaStanding::Match => "match",
+                ReplicaStanding::Stale => "stale",
+                ReplicaStanding::Repaired => "repaired",
+                ReplicaStanding::Differs => "differs",
+                ReplicaStanding::Absent => "absent",
+                ReplicaStanding::Tombstone => "tombstone",
+                ReplicaStanding::Refused(refusal) => {
                     reason = Some(reason_of(refusal));
                     "refused"
                 }
-                Standing::Pending => "pending",
-                Standing::Unreachable => "unreachable",
-                Standing::TimedOut => "timeout",
+                ReplicaStanding::Pending => "pending",
+                ReplicaStanding::Unreachable => "unreachable",
+                ReplicaStanding::TimedOut => "timeout",
             };
-            let tag = match &replica.word {
-                Word::Answer(answer) => answer.tag(),
+            let tag = match &replica.state {
+                ReplicaState::Responded(answer) => answer.tag(),
                 _ => None,
             };
             ReplicaReport {
@@ -241,7 +241,7 @@ impl<'a> ReadReport<'a> {
             tag,
             quorum: ReadQuorum {
                 n: read.quorum().n(),
-                r: read.quorum().needed(),
+                r: read.quorum().required(),
                 agreeing: read.agreeing_on(key),
             },
             replicas: read.replicas().iter().map(replica).collect(),

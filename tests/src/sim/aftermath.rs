@@ -106,7 +106,7 @@ impl World {
             .preference_list(Position::of_key(&key.key), n);
         let vouches = |server: ServerId| self.servers[usize::from(server.0)].vouches_for(&key.key);
         let vouching = list.iter().filter(|point| vouches(point.server)).count();
-        vouching >= usize::from(key.read.needed())
+        vouching >= usize::from(key.read.required())
     }
 
     /// Gives the keys that are to be read once more: a replica that lost its disk may have held

@@ -172,7 +172,7 @@ impl World {
         let (gateway, socket) = (asker.gateway, asker.open_socket());
         let numbers = [client as u64, operation as u64];
         self.log.enter(self.now, Line::Asked, &numbers, || {
-            let (needed, n) = (quorum.needed(), quorum.n());
+            let (needed, n) = (quorum.required(), quorum.n());
             format!(
                 "C client {client} asks for {action:?} of k{}: {needed} of {n}",
                 key + 1
@@ -257,7 +257,7 @@ impl World {
 impl Waiting {
     /// What the replies come to: the first that enough servers gave, or nothing yet.
     fn outcome(&self, action: Action) -> (Reply, Vec<Replica>) {
-        let needed = usize::from(self.quorum.needed());
+        let needed = usize::from(self.quorum.required());
         let said = |said, servers: &[usize]| {
             let replica = |server: &usize| Replica {
                 server: *server as u32,

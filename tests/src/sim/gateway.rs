@@ -43,6 +43,8 @@ pub struct Gateway {
     core: Option<Core>,
     /// The requests that have ended, the first first.
     ended: Arc<Mutex<VecDeque<Answer>>>,
+    /// Those that were not begun; their clients hear of it first.
+    refused: VecDeque<Answer>,
     starts: u16,
     /// Towards which it may have something to send yet.
     sending_to: Option<ServerId>,
@@ -178,6 +180,7 @@ impl Gateway {
             random: Random::of(seed, &format!("gateway {number}")),
             core: None,
             ended: Arc::default(),
+            refused: VecDeque::new(),
             starts: 0,
             sending_to: None,
             is_paused: false,
@@ -225,6 +228,7 @@ impl Gateway {
         self.inbox.clear();
         self.under_way.clear();
         self.ended().clear();
+        self.refused.clear();
         self.by_v1.clear();
         self.asked_by_v1.clear();
     }
@@ -343,7 +347,7 @@ impl Gateway {
                 };
                 match begun {
                     Ok(id) => drop(self.under_way.insert(waiter.operation, id)),
-                    Err(_) => push(&self.ended, waiter.answer(Told::Nothing)),
+                    Err(_) => self.refused.push_back(waiter.answer(Told::Nothing)),
                 }
             }
             Stimulus::Datagram { server, datagram } => {
@@ -444,6 +448,9 @@ impl Gateway {
 
     /// The next request that has ended.
     pub fn poll_answer(&mut self) -> Option<Answer> {
+        if let Some(answer) = self.refused.pop_front() {
+            return Some(answer);
+        }
         if self.is_paused() {
             return None;
         }

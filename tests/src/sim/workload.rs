@@ -1,9 +1,9 @@
 //! How operations are asked and answered, and what clients do who are not.
 
 use dkvs_common::quorum::level::Level;
-use dkvs_common::quorum::read::{Read, Standing};
-use dkvs_common::quorum::tally::Word;
-use dkvs_common::quorum::write::{Write, WriteReply};
+use dkvs_common::quorum::read::{Read, ReplicaStanding};
+use dkvs_common::quorum::tally::ReplicaState;
+use dkvs_common::quorum::write::{Write, WriteResponse};
 use dkvs_common::ring::{Position, RingPoint};
 
 use super::client::State;
@@ -96,7 +96,7 @@ impl World {
         let numbers = [operation as u64, gateway as u64, entry.deadline.0];
         self.log.enter(self.now, Line::Asked, &numbers, || {
             let Request { quorum, level, .. } = request;
-            let (needed, n) = (quorum.needed(), quorum.n());
+            let (needed, n) = (quorum.required(), quorum.n());
             let again = if is_again { " again" } else { "" };
             let what = entry.words();
             let deadline = entry.deadline;
@@ -163,7 +163,7 @@ impl World {
                         plan.level
                     };
                     checked = checked.and(convergence::check_read(&plan.key, level, &told));
-                    let r = usize::from(plan.read.needed());
+                    let r = usize::from(plan.read.required());
                     let is_of_records = is_by_v1 && !self.has_v1_servers(key);
                     if is_of_records && 2 * r > usize::from(plan.read.n()) {
                         let records = &mut self.invariants.v1_records;
@@ -277,7 +277,7 @@ impl World {
                     self.statistics.count(Count::SplitReads);
                 }
                 let mut standings = read.replicas().iter().map(|replica| read.standing(replica));
-                if standings.any(|standing| standing == Standing::Repaired) {
+                if standings.any(|standing| standing == ReplicaStanding::Repaired) {
                     self.statistics.count(Count::RepairingReads);
                 }
             }
@@ -318,8 +318,8 @@ fn is_split(read: &Read) -> bool {
     let mut tags = read
         .replicas()
         .iter()
-        .filter_map(|replica| match &replica.word {
-            Word::Answer(answer) => Some(answer.tag()),
+        .filter_map(|replica| match &replica.state {
+            ReplicaState::Responded(answer) => Some(answer.tag()),
             _ => None,
         });
     let first = tags.next();
@@ -329,7 +329,12 @@ fn is_split(read: &Read) -> bool {
 /// Whether a replica held something newer than what was written.
 fn is_overtaken(write: &Write) -> bool {
     let mut replicas = write.replicas().iter();
-    replicas.any(|replica| matches!(replica.word, Word::Answer(WriteReply::Superseded(_))))
+    replicas.any(|replica| {
+        matches!(
+            replica.state,
+            ReplicaState::Responded(WriteResponse::Superseded(_))
+        )
+    })
 }
 
 /// Where every replica stands, in words.
@@ -343,8 +348,8 @@ fn standings(told: &Told) -> String {
             words.collect()
         }
         Told::Write(write, _) => {
-            let words = write.replicas().iter().map(|replica| match replica.word {
-                Word::Answer(WriteReply::Superseded(_)) => {
+            let words = write.replicas().iter().map(|replica| match replica.state {
+                ReplicaState::Responded(WriteResponse::Superseded(_)) => {
                     format!("s{} Superseded", replica.server.0)
                 }
                 word => format!("s{} {word:?}", replica.server.0),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use dkvs_client::transport::link::{Event, Link};
-use dkvs_client::transport::peer::Config;
+use dkvs_client::transport::link::{Link, LinkEvent};
+use dkvs_client::transport::peer::PeerConfig;
 use dkvs_common::kv::Key;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::reply::Reply;
@@ -121,7 +121,7 @@ fn ask(
         buffer.truncate(length);
         link.handle_datagram(&Bytes::from(buffer), Instant::now());
         while let Some(event) = link.poll_event() {
-            if let Event::Reply { reply, .. } = event {
+            if let LinkEvent::Reply { reply, .. } = event {
                 return reply;
             }
         }
@@ -150,7 +150,7 @@ fn what_was_captured_makes_a_server_send_nothing_to_a_bystander() {
         let socket = connect(CLIENT, 5_000);
         let bystander = connect(BYSTANDER, 5_000);
         let keys = Keys::parse("keys", lines.as_bytes()).unwrap();
-        let config = Config {
+        let config = PeerConfig {
             datagram_bytes_max: 1_200,
             window_bytes_max: 1 << 20,
             epoch: 0,

@@ -24,13 +24,12 @@
 use std::time::{Duration, Instant};
 
 use crate::transport::link::MESSAGE_BYTES_CERTAIN;
-use crate::transport::peer::Speaks;
+use crate::transport::peer::PeerVersion;
 use crate::transport::put_key_bytes_max;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::tally::Word;
-use dkvs_common::quorum::write::WriteReply;
+use dkvs_common::quorum::write::WriteResponse;
 use dkvs_common::record::Content;
 
 use super::operation::{CommandId, Outgoing, Purpose};
@@ -38,7 +37,7 @@ use super::request::RequestId;
 use super::{Core, Now, Protocol};
 use crate::transport::v1::v1_refusal;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::tally::Replica;
+use dkvs_common::quorum::tally::{Replica, ReplicaState};
 
 /// For how long a server that had no room is not asked to store as much again.
 const FULL_REST: Duration = Duration::from_secs(1);
@@ -99,7 +98,7 @@ pub struct Candidate<'a> {
     /// What.
     pub content: &'a Content,
     /// At which servers.
-    pub replicas: &'a [Replica<WriteReply>],
+    pub replicas: &'a [Replica<WriteResponse>],
     /// How many of them have to confirm.
     pub required: usize,
     /// Whether the replicas that responded hold nothing for the key.
@@ -118,7 +117,7 @@ pub enum Admission {
     /// It waits until these servers are met: they are pinged.
     Meet(Vec<ServerId>),
     /// It ends: too few servers can take it. What keeps these from it is known.
-    Withhold(Vec<(ServerId, Word<WriteReply>)>),
+    Withhold(Vec<(ServerId, ReplicaState<WriteResponse>)>),
 }
 
 /// What is to become of a write.
@@ -129,7 +128,7 @@ enum Verdict {
     /// These servers are to be met first.
     Meet(Vec<ServerId>),
     /// Of so many servers it is known what keeps them from it that too few are left.
-    Withhold(Vec<(ServerId, Word<WriteReply>)>),
+    Withhold(Vec<(ServerId, ReplicaState<WriteResponse>)>),
 }
 
 /// Whether a server can be asked to store content under a key, or why not.
@@ -209,22 +208,25 @@ fn verdict(
     if able >= required {
         return Verdict::Begin;
     }
-    let (mut unmet, mut words) = (Vec::new(), Vec::new());
+    let (mut unmet, mut states) = (Vec::new(), Vec::new());
     for (server, capability) in servers {
         match (capability, can_take(capability, key, content)) {
             (_, Err(refusal)) => {
-                words.push((server, Word::Answer(WriteReply::Refused(refusal))));
+                states.push((
+                    server,
+                    ReplicaState::Responded(WriteResponse::Refused(refusal)),
+                ));
             }
             (ServerCapability::Unmet, Ok(())) => unmet.push(server),
             (ServerCapability::Lost, Ok(())) if is_dependent => unmet.push(server),
             (ServerCapability::Away, Ok(())) if is_dependent => {
-                words.push((server, Word::Unreachable));
+                states.push((server, ReplicaState::Unreachable));
             }
             (_, Ok(())) => {}
         }
     }
     match able + unmet.len() < required {
-        true => Verdict::Withhold(words),
+        true => Verdict::Withhold(states),
         false => Verdict::Meet(unmet),
     }
 }
@@ -245,7 +247,7 @@ impl Core {
                 return true;
             }
             let requires_tags = request.operation().requires_tags();
-            let capability = |replica: &Replica<WriteReply>| {
+            let capability = |replica: &Replica<WriteResponse>| {
                 let server = replica.server;
                 let mut capability = self.capability(server, requires_tags, candidate.met);
                 if let ServerCapability::V2 { full_bytes, .. } = &mut capability
@@ -331,18 +333,18 @@ impl Core {
     ) -> ServerCapability {
         let met = met.iter().find(|(met, _)| *met == server);
         match (self.speaks(server), met) {
-            (Speaks::V2(greeting), _) => ServerCapability::V2 {
+            (PeerVersion::V2(greeting), _) => ServerCapability::V2 {
                 message_bytes_max: self.message_bytes_max(server),
                 value_bytes_max: greeting.value_bytes_max,
                 full_bytes: None,
             },
-            (Speaks::V1, _) if requires_tags || self.config.protocol == Protocol::V2 => {
+            (PeerVersion::V1, _) if requires_tags || self.config.protocol == Protocol::V2 => {
                 ServerCapability::NotV2
             }
-            (Speaks::V1, _) => ServerCapability::V1,
-            (Speaks::Unknown, Some((_, Met::Away))) => ServerCapability::Away,
-            (Speaks::Unknown, Some((_, Met::Done))) => ServerCapability::Unknown,
-            (Speaks::Unknown, _) => match self.servers.incarnation(server) {
+            (PeerVersion::V1, _) => ServerCapability::V1,
+            (PeerVersion::Unknown, Some((_, Met::Away))) => ServerCapability::Away,
+            (PeerVersion::Unknown, Some((_, Met::Done))) => ServerCapability::Unknown,
+            (PeerVersion::Unknown, _) => match self.servers.incarnation(server) {
                 Some(_) => ServerCapability::Lost,
                 None => ServerCapability::Unmet,
             },
@@ -492,19 +494,19 @@ mod tests {
     #[test]
     fn a_write_begins_where_enough_can_take_it_and_is_withheld_where_they_cannot() {
         use ServerCapability::{Away, Lost, NotV2, Unknown, Unmet, V1};
-        let refused = |refusal| Word::Answer(WriteReply::Refused(refusal));
+        let refused = |refusal| ReplicaState::Responded(WriteResponse::Refused(refusal));
         let cannot = refused(Refusal::NoDeletion);
         let not_v2 = refused(Refusal::NotV2);
-        let gone = Word::Unreachable;
+        let gone = ReplicaState::Unreachable;
         let meet = |servers: &[u16]| {
             let servers = servers.iter().map(|number| ServerId(*number));
             Verdict::Meet(servers.collect())
         };
-        let withhold = |words: &[(u16, Word<WriteReply>)]| {
-            let words = words
+        let withhold = |states: &[(u16, ReplicaState<WriteResponse>)]| {
+            let states = states
                 .iter()
                 .map(|(number, word)| (ServerId(*number), *word));
-            Verdict::Withhold(words.collect())
+            Verdict::Withhold(states.collect())
         };
         let deletion = Content::Tombstone;
         for (servers, required, expected) in [

@@ -11,7 +11,7 @@ use dkvs_common::quorum::Level;
 use dkvs_common::quorum::list::{List, Listing};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
-use dkvs_common::quorum::write::Write;
+use dkvs_common::quorum::write::{Write, WriteResponse};
 use dkvs_common::record::Content;
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
@@ -23,11 +23,10 @@ use super::counts::Limit;
 use super::operation::{
     CommandId, Completion, FollowUp, ListOperation, ListResult, Outgoing, Purpose, ReadOperation,
     ReadResult, Statistics, StatusOperation, Step, WithCaller, WriteOperation, WriteResult,
-    put_reply,
 };
 use super::request::{InFlight, RequestId, Sent, Token};
 use crate::transport::fetch::Assembly;
-use crate::transport::link::Ticket;
+use crate::transport::link::RequestHandle;
 use crate::transport::peer::RequestError;
 
 /// The part of its time that a listing waits for silent servers is one in this many.
@@ -71,9 +70,9 @@ impl Core {
         self.check(&key, None)?;
         let level = self.level(&list, options, now)?;
         let deadline = now.at + options.timeout;
-        let read = Read::new(list, options.quorum, level, now.at, deadline);
+        let read = Read::new(key, list, options.quorum, level, now.at, deadline);
         let view = Arc::clone(&self.view);
-        let operation = ReadOperation::new(view, key, read, deadline, options.may_fall_back);
+        let operation = ReadOperation::new(view, read, deadline, options.may_fall_back);
         self.begin(operation, options, now, on_end)
     }
 
@@ -95,14 +94,13 @@ impl Core {
         let level = self.level(&list, options, now)?;
         let deadline = now.at + options.timeout;
         let tag = tag.filter(|_| !mutants::is_on(Mutant::RetryWithNewTag));
+        let (quorum, at) = (options.quorum, now.at);
         let write = match tag {
-            Some(tag) => Write::again(list, options.quorum, level, tag, now.at, deadline),
-            None => Write::new(list, options.quorum, level, now.at, deadline),
+            Some(tag) => Write::resubmit(key, content, tag, list, quorum, level, at, deadline),
+            None => Write::new(key, content, list, quorum, level, at, deadline),
         };
-        let may_fall_back = options.may_fall_back;
         let view = Arc::clone(&self.view);
-        let operation =
-            WriteOperation::new(view, key, content, tag, write, deadline, may_fall_back);
+        let operation = WriteOperation::new(view, write, deadline, options.may_fall_back);
         self.begin(operation, options, now, on_end)
     }
 
@@ -380,7 +378,7 @@ impl Core {
             return;
         };
         let PendingAttestation { key, tag, .. } = pending;
-        if put_reply(response.clone()).confirms(tag)
+        if WriteResponse::to_put(response.clone()).confirms(tag)
             && let Some(boot_id) = self.boot_id_before(from, pending.started)
             && let Some(link) = self.servers.to(from)
         {
@@ -446,7 +444,7 @@ impl Core {
             attempt: request.attempt,
             command,
         };
-        let begun: Result<Ticket, RequestError> = match self.servers.to(from) {
+        let begun: Result<RequestHandle, RequestError> = match self.servers.to(from) {
             Some(link) => link.fetch(key, assembly, token, now.at, request.deadline),
             None => Err(RequestError::TooMany),
         };

@@ -50,7 +50,7 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
 use foldhash::fast::FixedState;
 
-use crate::transport::peer::{Config as LinkConfig, Speaks};
+use crate::transport::peer::{PeerConfig as LinkConfig, PeerVersion};
 use crate::transport::v1::{Exchange, Exchanges};
 use admission::Full;
 use attestations::Attestations;
@@ -245,9 +245,9 @@ impl Core {
     }
 
     /// What `server` speaks, as far as is known.
-    pub fn speaks(&self, server: ServerId) -> Speaks {
+    pub fn speaks(&self, server: ServerId) -> PeerVersion {
         match self.config.protocol {
-            Protocol::V1 => Speaks::V1,
+            Protocol::V1 => PeerVersion::V1,
             Protocol::V2 | Protocol::Auto => self.servers.speaks(server),
         }
     }
@@ -257,9 +257,9 @@ impl Core {
     pub fn v1_only(&self, server: ServerId) -> Option<V1Only> {
         match self.servers.speaks(server) {
             _ if self.config.protocol == Protocol::V1 => None,
-            Speaks::V1 => Some(V1Only::SinceMet),
-            Speaks::V2(_) if self.servers.is_downgraded(server) => Some(V1Only::Downgraded),
-            Speaks::V2(_) | Speaks::Unknown => None,
+            PeerVersion::V1 => Some(V1Only::SinceMet),
+            PeerVersion::V2(_) if self.servers.is_downgraded(server) => Some(V1Only::Downgraded),
+            PeerVersion::V2(_) | PeerVersion::Unknown => None,
         }
     }
 

@@ -7,7 +7,7 @@ use dkvs_common::trace::Trace;
 
 use super::config::Wait;
 use super::operation::{Awaited, CommandId, Operation, Purpose};
-use crate::transport::link::Ticket;
+use crate::transport::link::RequestHandle;
 
 /// A request's number, never used twice by a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ pub struct Token {
 pub(super) struct Sent {
     pub(super) to: ServerId,
     pub(super) id: CommandId,
-    pub(super) handle: Ticket,
+    pub(super) handle: RequestHandle,
 }
 
 /// A request in flight.

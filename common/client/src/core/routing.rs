@@ -16,8 +16,8 @@ use super::config::{AdmissionError, Now, Protocol, RequestOptions};
 use super::counts::Limit;
 use super::operation::{CommandId, Outgoing, Purpose};
 use super::request::{RequestId, Sent, Token};
-use crate::transport::link::Event;
-use crate::transport::peer::{RequestError, Speaks};
+use crate::transport::link::LinkEvent;
+use crate::transport::peer::{PeerVersion, RequestError};
 
 impl Core {
     /// Whether the protocols that may be spoken can carry the key and, to write it, the content.
@@ -46,7 +46,7 @@ impl Core {
         if options.level == Level::Agreement || self.config.protocol == Protocol::V2 {
             return Ok(options.level);
         }
-        let speaks_v1 = |server: &ServerId| self.speaks(*server) == Speaks::V1;
+        let speaks_v1 = |server: &ServerId| self.speaks(*server) == PeerVersion::V1;
         let servers = list.iter().map(|point| point.server);
         let without_tags: Vec<ServerId> = servers.filter(speaks_v1).collect();
         match without_tags[..] {
@@ -79,7 +79,7 @@ impl Core {
         let is_v1 = match self.config.protocol {
             Protocol::V1 => true,
             Protocol::V2 => false,
-            Protocol::Auto => self.servers.speaks(to) == Speaks::V1,
+            Protocol::Auto => self.servers.speaks(to) == PeerVersion::V1,
         };
         let failed = match (is_v1, request.operation().requires_tags()) {
             (true, true) => Some(ReplicaResponse::Refused(Refusal::NotV2)),
@@ -202,7 +202,7 @@ impl Core {
     pub(super) fn handle_events(&mut self, server: ServerId, now: Now) {
         while let Some(event) = self.servers.poll_event(server) {
             match event {
-                Event::Reply {
+                LinkEvent::Reply {
                     token,
                     reply,
                     after,
@@ -220,18 +220,22 @@ impl Core {
                     }
                     self.handle_response(token, server, response, now);
                 }
-                Event::Fetched { token, value } => self.handle_fetched(token, server, value, now),
-                Event::FetchFailed { token, assembly } => {
+                LinkEvent::Fetched { token, value } => {
+                    self.handle_fetched(token, server, value, now);
+                }
+                LinkEvent::FetchFailed { token, assembly } => {
                     self.handle_fetch_end(token, server, Err(assembly), now);
                 }
-                Event::Unreachable { token, sent } => self.handle_lost(token, server, sent, now),
-                Event::TooLong { token } => self.handle_too_long(token, server, now),
-                Event::NotV2 { token } => self.handle_not_v2(token, server, now),
+                LinkEvent::Unreachable { token, sent } => {
+                    self.handle_lost(token, server, sent, now);
+                }
+                LinkEvent::TooLong { token } => self.handle_too_long(token, server, now),
+                LinkEvent::NotV2 { token } => self.handle_not_v2(token, server, now),
                 // The deadline is the request's own, and its end is seen to elsewhere.
-                Event::Expired { token } => {
+                LinkEvent::Expired { token } => {
                     self.attestations.remove(token.request, server);
                 }
-                Event::Restarted => {
+                LinkEvent::Restarted => {
                     self.full.remove(server);
                     let addr = self.view.name(server);
                     tracing::info!(%addr, "a server was restarted");

@@ -10,8 +10,8 @@ use dkvs_common::server_map::ServerMap;
 use dkvs_common::wire::v2::keys::Keys;
 
 use super::request::Token;
-use crate::transport::link::{Event, Link, Ticket};
-use crate::transport::peer::{Config, Counters, Incarnation, Speaks};
+use crate::transport::link::{Link, LinkEvent, RequestHandle};
+use crate::transport::peer::{Incarnation, PeerConfig, PeerCounters, PeerVersion};
 
 /// What a link knows of its server.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ pub struct LinkStatus {
     /// The smoothed round trip.
     pub round_trip: Option<Duration>,
     /// Counts since the link was opened.
-    pub counters: Counters,
+    pub counters: PeerCounters,
     /// Datagrams received.
     pub datagrams_received: u64,
     /// Bytes on their way to the server or asked of it.
@@ -49,7 +49,7 @@ impl Servers {
         self.opened.contains(server)
     }
 
-    pub(super) fn open(&mut self, server: ServerId, config: Config, random: u64, now: Instant) {
+    pub(super) fn open(&mut self, server: ServerId, config: PeerConfig, random: u64, now: Instant) {
         self.opened.get_or_insert_with(server, || Opened {
             link: Link::new(config, random, now),
             is_dirty: false,
@@ -61,8 +61,8 @@ impl Servers {
         self.opened.get(server).map(|opened| &opened.link)
     }
 
-    pub(super) fn speaks(&self, server: ServerId) -> Speaks {
-        self.link(server).map_or(Speaks::Unknown, Link::speaks)
+    pub(super) fn speaks(&self, server: ServerId) -> PeerVersion {
+        self.link(server).map_or(PeerVersion::Unknown, Link::speaks)
     }
 
     pub(super) fn is_downgraded(&self, server: ServerId) -> bool {
@@ -117,11 +117,11 @@ impl Servers {
         }
     }
 
-    pub(super) fn poll_event(&mut self, server: ServerId) -> Option<Event<Token>> {
+    pub(super) fn poll_event(&mut self, server: ServerId) -> Option<LinkEvent<Token>> {
         self.opened.get_mut(server)?.link.poll_event()
     }
 
-    pub(super) fn abandon(&mut self, server: ServerId, handle: Ticket) {
+    pub(super) fn abandon(&mut self, server: ServerId, handle: RequestHandle) {
         if let Some(opened) = self.opened.get_mut(server) {
             opened.link.abandon(handle);
         }

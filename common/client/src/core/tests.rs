@@ -11,7 +11,7 @@ use crate::transport::peer::{V1_GREETINGS, V1_PAUSE};
 use dkvs_common::cluster::Cluster;
 use dkvs_common::model::Refusal;
 use dkvs_common::quorum::Level;
-use dkvs_common::quorum::read::Standing;
+use dkvs_common::quorum::read::ReplicaStanding;
 use dkvs_common::record::Content;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
@@ -105,7 +105,7 @@ fn servers_without_tags_are_greeted_though_they_are_not_asked() {
     assert!(read(&mut core, wish, now));
     answer_by_v1(&mut core, &mut now);
     for server in SERVERS {
-        assert!(matches!(core.speaks(server), Speaks::V1));
+        assert!(matches!(core.speaks(server), PeerVersion::V1));
         assert_eq!(core.v1_only(server), Some(V1Only::SinceMet));
     }
 
@@ -148,7 +148,10 @@ fn a_core_for_dkvs_2_asks_nobody_by_dkvs_1_and_lowers_no_level() {
         let read = results.try_recv().expect("it is refused").read;
         assert_eq!(read.level(), Level::Linearizable);
         for replica in read.replicas() {
-            assert_eq!(read.standing(replica), Standing::Refused(Refusal::NotV2));
+            assert_eq!(
+                read.standing(replica),
+                ReplicaStanding::Refused(Refusal::NotV2)
+            );
         }
         assert!(core.poll_exchange().is_none());
     }

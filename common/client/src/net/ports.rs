@@ -1,12 +1,12 @@
-//! Ports that may still get a late reply.
+//! Ports to which a late reply by DKVS/1 may still come.
 //!
-//! DKVS/1 has no request ids. A socket that was closed while a server owed it a reply leaves a
-//! port at which that reply may arrive any time later: a server that was stopped for an hour
-//! answers what it was asked before. If the system gave the port to a new socket towards the same
-//! server, the late reply would be taken for another request's. So such ports are burned for that
-//! server, until it has answered a question that was asked later.
+//! DKVS/1 has no request ids. A socket that is closed while a server owes it a reply leaves a port
+//! to which that reply may come at any later time: a server that was stopped for an hour then
+//! answers the requests from before. If the system assigned the port to a new socket towards the
+//! same server, the late reply would be taken for that of another request. So such a port is burned:
+//! not used towards that server until it has answered a request that was sent later.
 //!
-//! A server that owes too many replies is asked once a second only, until it answers.
+//! A server that owes too many replies gets one request a second, until it answers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,113 +15,125 @@ use std::time::{Duration, Instant};
 use dkvs_common::cluster::ServerId;
 use dkvs_common::server_map::ServerMap;
 
-/// Burned ports of one server from which on it is asked once in [`TRICKLE`] only. It is well
-/// below the 28,232 ports that Linux hands out by default, so that a free one is soon found.
+/// With this many burned ports, a server gets one request in [`TRICKLE_INTERVAL`]. It is well below
+/// the 28,232 ports that Linux assigns by default, so that a free one is soon found.
 const PORTS_MAX: usize = 16_384;
 
-/// Most burned ports remembered for one server: an hour of trickle more.
+/// Most burned ports remembered for one server: [`PORTS_MAX`], and an hour of one a second.
 const PORTS_KEPT_MAX: usize = 20_000;
 
-/// Between two questions to a server that owes too many replies.
-const TRICKLE: Duration = Duration::from_secs(1);
+/// The time between two requests to a server that owes too many replies.
+const TRICKLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A server answers in the order in which it was asked, give or take this much: it may have
-/// several threads, and the network several paths.
-const GRACE: Duration = Duration::from_secs(1);
+/// How much replies may be out of order: a server may have several threads, and the network several
+/// paths.
+const REORDERING: Duration = Duration::from_secs(1);
 
-/// For each server, the ports not to be used towards it.
+/// The burned ports of every server.
 #[derive(Default)]
 pub struct BurnedPorts {
-    servers: RwLock<ServerMap<Arc<Mutex<Ledger>>>>,
+    servers: RwLock<ServerMap<Arc<Mutex<ServerPorts>>>>,
 }
 
+/// The burned ports of one server.
 #[derive(Default)]
-struct Ledger {
-    /// When the question was asked whose reply may still come to a port.
-    asked: HashMap<u16, Instant>,
+struct ServerPorts {
+    /// By port, when the request was sent whose reply may still come.
+    sent_at: HashMap<u16, Instant>,
     /// The same ports, the first burned first.
     order: VecDeque<u16>,
-    /// A question that was answered, by the time it was asked and the time of the answer.
-    answered: Option<(Instant, Instant)>,
-    trickled: Option<Instant>,
+    answered: Option<AnsweredRequest>,
+    /// When a request was last admitted to a server that owes too many replies.
+    last_trickle: Option<Instant>,
+}
+
+/// A request that the server has answered.
+#[derive(Clone, Copy)]
+struct AnsweredRequest {
+    sent_at: Instant,
+    answered_at: Instant,
 }
 
 impl BurnedPorts {
-    /// From now on, `port` may get a late reply from `server`, to a question asked at `asked`.
-    pub fn burn(&self, server: ServerId, port: u16, asked: Instant) {
-        self.with_ledger(server, |ledger| ledger.burn(port, asked));
+    /// Burns `port`: `server` may still answer a request that was sent at `sent_at`.
+    pub fn burn(&self, server: ServerId, port: u16, sent_at: Instant) {
+        self.with_ports(server, |ports| ports.burn(port, sent_at));
     }
 
-    /// At `now`, `server` has answered a question asked at `asked`.
-    pub fn answered(&self, server: ServerId, asked: Instant, now: Instant) {
-        self.with_ledger(server, |ledger| ledger.answered(asked, now));
+    /// At `now`, `server` has answered a request that was sent at `sent_at`.
+    pub fn answered(&self, server: ServerId, sent_at: Instant, now: Instant) {
+        self.with_ports(server, |ports| ports.answered(sent_at, now));
     }
 
-    /// Whether one more question may be asked of `server` on a new socket. A yes where it owes
-    /// too many replies is the only one in a while.
+    /// Whether a request may be sent to `server` on a new socket. If the server owes too many
+    /// replies, this is true once a second.
     pub fn admits(&self, server: ServerId, now: Instant) -> bool {
-        self.with_ledger(server, |ledger| ledger.admits(now))
+        self.with_ports(server, |ports| ports.admits(now))
     }
 
-    /// Whether `port` may get a late reply from `server`.
+    /// Whether a late reply from `server` may come to `port`.
     pub fn is_burned(&self, server: ServerId, port: u16) -> bool {
-        self.with_ledger(server, |ledger| ledger.asked.contains_key(&port))
+        self.with_ports(server, |ports| ports.sent_at.contains_key(&port))
     }
 
-    fn with_ledger<R>(&self, server: ServerId, work: impl FnOnce(&mut Ledger) -> R) -> R {
+    fn with_ports<R>(&self, server: ServerId, work: impl FnOnce(&mut ServerPorts) -> R) -> R {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         let known = servers.get(server).map(Arc::clone);
         drop(servers);
-        let ledger = known.unwrap_or_else(|| {
+        let ports = known.unwrap_or_else(|| {
             let servers = self.servers.write();
             let mut servers = servers.unwrap_or_else(PoisonError::into_inner);
             Arc::clone(servers.get_or_insert_with(server, Arc::default))
         });
-        work(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut ports.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Ledger {
-    fn burn(&mut self, port: u16, asked: Instant) {
-        if self.asked.insert(port, asked).is_none() {
+impl ServerPorts {
+    fn burn(&mut self, port: u16, sent_at: Instant) {
+        if self.sent_at.insert(port, sent_at).is_none() {
             self.order.push_back(port);
         }
         while self.order.len() > PORTS_KEPT_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.asked.remove(&oldest);
+            self.sent_at.remove(&oldest);
         }
     }
 
-    fn answered(&mut self, asked: Instant, now: Instant) {
-        if !self.asked.is_empty() {
-            self.forget(now);
-            // The first answer counts, or one after the other would put off the forgetting.
-            self.answered.get_or_insert((asked, now));
+    fn answered(&mut self, sent_at: Instant, now: Instant) {
+        if !self.sent_at.is_empty() {
+            self.release(now);
+            // Only the first answer counts: each later one would postpone the release.
+            self.answered.get_or_insert(AnsweredRequest {
+                sent_at,
+                answered_at: now,
+            });
         }
     }
 
     fn admits(&mut self, now: Instant) -> bool {
-        self.forget(now);
-        let is_over = |trickled: Instant| now >= trickled + TRICKLE;
-        if self.asked.len() < PORTS_MAX {
+        self.release(now);
+        if self.sent_at.len() < PORTS_MAX {
             return true;
         }
-        let admitted = self.trickled.is_none_or(is_over);
-        if admitted {
-            self.trickled = Some(now);
+        let is_over = |last: Instant| now >= last + TRICKLE_INTERVAL;
+        let is_admitted = self.last_trickle.is_none_or(is_over);
+        if is_admitted {
+            self.last_trickle = Some(now);
         }
-        admitted
+        is_admitted
     }
 
-    /// Forgets the questions that were asked well before one that was answered a while ago.
-    fn forget(&mut self, now: Instant) {
-        if let Some((later, at)) = self.answered
-            && now >= at + GRACE
+    /// Releases the ports of requests that were sent well before one that was answered a while ago.
+    fn release(&mut self, now: Instant) {
+        if let Some(request) = self.answered
+            && now >= request.answered_at + REORDERING
         {
             self.answered = None;
-            self.asked.retain(|_, asked| *asked + GRACE > later);
-            self.order.retain(|port| self.asked.contains_key(port));
+            self.sent_at
+                .retain(|_, sent_at| *sent_at + REORDERING > request.sent_at);
+            self.order.retain(|port| self.sent_at.contains_key(port));
         }
     }
 }
@@ -134,49 +146,49 @@ mod tests {
     const OTHER: ServerId = ServerId(1);
 
     #[test]
-    fn a_port_is_burned_for_its_server_until_a_later_question_was_answered() {
+    fn a_port_is_burned_for_its_server_until_a_later_request_was_answered() {
         let ports = BurnedPorts::default();
-        let asked = Instant::now();
-        ports.burn(ONE, 7, asked);
+        let sent_at = Instant::now();
+        ports.burn(ONE, 7, sent_at);
         assert!(ports.is_burned(ONE, 7));
         assert!(!ports.is_burned(OTHER, 7));
 
-        // An answer to a question of the same time says nothing of this one.
-        ports.answered(ONE, asked, asked);
-        assert!(ports.admits(ONE, asked + GRACE) && ports.is_burned(ONE, 7));
+        // The answer to a request of the same time proves nothing about this one.
+        ports.answered(ONE, sent_at, sent_at);
+        assert!(ports.admits(ONE, sent_at + REORDERING) && ports.is_burned(ONE, 7));
 
-        let later = asked + GRACE;
+        let later = sent_at + REORDERING;
         ports.answered(ONE, later, later);
-        ports.answered(ONE, later, later + GRACE / 2);
-        assert!(ports.admits(ONE, later + GRACE / 2) && ports.is_burned(ONE, 7));
-        assert!(ports.admits(ONE, later + GRACE) && !ports.is_burned(ONE, 7));
+        ports.answered(ONE, later, later + REORDERING / 2);
+        assert!(ports.admits(ONE, later + REORDERING / 2) && ports.is_burned(ONE, 7));
+        assert!(ports.admits(ONE, later + REORDERING) && !ports.is_burned(ONE, 7));
     }
 
     #[test]
-    fn a_server_that_owes_too_many_replies_is_asked_once_a_second_until_it_answers() {
+    fn a_server_that_owes_too_many_replies_gets_one_request_a_second_until_it_answers() {
         let ports = BurnedPorts::default();
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         for port in 0..PORTS_MAX {
-            assert!(ports.admits(ONE, asked));
-            ports.burn(ONE, port as u16, asked);
+            assert!(ports.admits(ONE, sent_at));
+            ports.burn(ONE, port as u16, sent_at);
         }
-        assert!(ports.admits(ONE, asked));
-        assert!(!ports.admits(ONE, asked + TRICKLE / 2));
-        assert!(ports.admits(ONE, asked + TRICKLE));
-        assert!(ports.admits(OTHER, asked + TRICKLE));
+        assert!(ports.admits(ONE, sent_at));
+        assert!(!ports.admits(ONE, sent_at + TRICKLE_INTERVAL / 2));
+        assert!(ports.admits(ONE, sent_at + TRICKLE_INTERVAL));
+        assert!(ports.admits(OTHER, sent_at + TRICKLE_INTERVAL));
 
-        let later = asked + 2 * GRACE;
+        let later = sent_at + 2 * REORDERING;
         ports.answered(ONE, later, later);
-        assert!((0..3).all(|_| ports.admits(ONE, later + GRACE)));
+        assert!((0..3).all(|_| ports.admits(ONE, later + REORDERING)));
         assert!(!ports.is_burned(ONE, 0));
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_number_of_burned_ports_is_bounded() {
         let ports = BurnedPorts::default();
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         for port in 0..=PORTS_KEPT_MAX {
-            ports.burn(ONE, port as u16, asked);
+            ports.burn(ONE, port as u16, sent_at);
         }
         assert!(!ports.is_burned(ONE, 0));
         assert!(ports.is_burned(ONE, 1) && ports.is_burned(ONE, PORTS_KEPT_MAX as u16));

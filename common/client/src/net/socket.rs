@@ -13,10 +13,10 @@ use tokio::net::UdpSocket;
 /// What each socket asks the system to buffer in each direction, in bytes.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// The longest that the system hands over at once: one datagram, or several that it has joined.
+/// The most bytes that the system returns at once: one datagram, or several that it has joined.
 const RECEIVE_BYTES_MAX: usize = 1 << 16;
 
-/// What the system joins or cuts up at most, less the heads that it adds.
+/// The most bytes that the system joins or splits, less the headers that it adds.
 const OFFLOAD_BYTES_MAX: usize = 65_000;
 
 /// A socket connected to one server. It never lets the network fragment a datagram.
@@ -29,14 +29,14 @@ pub(super) struct ServerSocket {
     offload: bool,
 }
 
-/// Room for what arrives at once, shared by a worker's sockets.
+/// Room for the datagrams of one receive call, shared by a worker's sockets.
 pub(super) struct ReceiveBuffer {
     buffers: Vec<Vec<u8>>,
     metas: Vec<RecvMeta>,
 }
 
 impl ReceiveBuffer {
-    /// `offload` is whether many datagrams are to be received by one call.
+    /// With `offload`, room for many datagrams, else for one.
     pub(super) fn new(offload: bool) -> Self {
         let count = if offload { BATCH_SIZE } else { 1 };
         Self {
@@ -77,13 +77,13 @@ impl ServerSocket {
         self.local
     }
 
-    /// How many bytes of datagrams may be on their way here without being lost before they are
-    /// received: a quarter of what the system grants, since it counts its own heads as well.
+    /// How many bytes of datagrams the receive buffer holds for sure: a quarter of what the system
+    /// grants, since it counts its own headers as well.
     pub(super) fn window_bytes_max(&self) -> usize {
         self.receive_buffer_bytes / 4
     }
 
-    /// How many datagrams of one length can be sent at once.
+    /// How many datagrams of `segment_bytes` each can be sent at once.
     pub(super) fn segments_max(&self, segment_bytes: usize) -> usize {
         if !self.offload {
             return 1;
@@ -92,7 +92,7 @@ impl ServerSocket {
         self.state.max_gso_segments().min(segments).max(1)
     }
 
-    /// Sends datagrams of `segment_bytes` each, but for a shorter one at the end.
+    /// Sends datagrams of `segment_bytes` each; the last may be shorter.
     pub(super) fn try_send(&self, datagrams: &[u8], segment_bytes: usize) -> io::Result<()> {
         let transmit = Transmit {
             destination: self.server,
@@ -113,7 +113,7 @@ impl ServerSocket {
         self.socket.writable().await
     }
 
-    /// Waits until something or an error has arrived, and gives what `receive` makes of it, which
+    /// Waits until a datagram or an error has arrived, and returns what `receive` makes of it, which
     /// is to call [`Self::receive_now`].
     pub(super) async fn receive<R>(&self, receive: impl FnMut() -> io::Result<R>) -> io::Result<R> {
         // An ICMP error makes the socket "erroneous", not readable: ask for both.
@@ -121,7 +121,7 @@ impl ServerSocket {
         self.socket.async_io(interest, receive).await
     }
 
-    /// Hands what has arrived to `take`, datagram by datagram. Fails if nothing has.
+    /// Passes each datagram that has arrived to `take`. Fails if none has.
     pub(super) fn receive_now(
         &self,
         buffer: &mut ReceiveBuffer,

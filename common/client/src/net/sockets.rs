@@ -4,7 +4,7 @@
 //! ```text
 //!   core: poll_transmit ---- send_all, once a turn ----> socket
 //!                                                          |
-//!   core: handle_datagram <--- receive, as many as there are
+//!   core: handle_datagram <--- receive, all that have arrived
 //! ```
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use dkvs_common::server_map::ServerMap;
 use super::socket::{ReceiveBuffer, ServerSocket};
 use crate::core::{Core, Endpoint, Now};
 
-/// The sockets that were opened.
+/// The open sockets, and a buffer that they share.
 pub(super) struct Sockets {
     entries: ServerMap<Entry>,
     buffer: ReceiveBuffer,
@@ -27,12 +27,19 @@ pub(super) struct Sockets {
 
 struct Entry {
     socket: Arc<ServerSocket>,
-    /// What could not be sent yet, with the lengths of its datagrams; nothing goes before it.
-    stuck: VecDeque<(Vec<u8>, usize)>,
+    /// What the system could not buffer yet. It is sent before anything else.
+    blocked: VecDeque<Segments>,
+}
+
+/// Datagrams for one call to the system.
+struct Segments {
+    datagrams: Vec<u8>,
+    /// The length of each datagram but the last, which may be shorter.
+    segment_bytes: usize,
 }
 
 impl Sockets {
-    /// None is open. With `offload`, the system sends and receives many datagrams at once.
+    /// No sockets. With `offload`, the system sends and receives many datagrams at once.
     pub(super) fn new(offload: bool) -> Self {
         Self {
             entries: ServerMap::default(),
@@ -54,14 +61,14 @@ impl Sockets {
         };
         let entry = Entry {
             socket: Arc::clone(&socket),
-            stuck: VecDeque::new(),
+            blocked: VecDeque::new(),
         };
         self.entries.insert(server, entry);
         Ok((socket, endpoint))
     }
 
-    /// Sends all that the core has for a server. Returns the socket if the system takes no more now:
-    /// the rest is sent once it is writable.
+    /// Sends all that the core has for a server. Returns the socket if the system accepts no more now:
+    /// the rest has to be sent once the socket is writable.
     pub(super) fn send_all(
         &mut self,
         core: &mut Core,
@@ -69,33 +76,37 @@ impl Sockets {
         now: Now,
     ) -> Option<Arc<ServerSocket>> {
         let entry = self.entries.get_mut(server)?;
-        while let Some(stuck) = entry.stuck.pop_front() {
-            if !entry.send(core, server, stuck, now) {
+        while let Some(segments) = entry.blocked.pop_front() {
+            if !entry.send(core, server, segments, now) {
                 return Some(Arc::clone(&entry.socket));
             }
         }
         let mut next = core.poll_transmit(server, now);
         while let Some(mut datagrams) = next.take() {
-            // Those that are equally long, and a shorter one after them, go by one call.
+            // Datagrams of one length, and a shorter one after them, are sent by one call.
             let segment_bytes = datagrams.len();
-            let mut segments = 1;
+            let mut count = 1;
             next = core.poll_transmit(server, now);
             while let Some(more) = &next
                 && more.len() <= segment_bytes
-                && segments < entry.socket.segments_max(segment_bytes)
+                && count < entry.socket.segments_max(segment_bytes)
             {
                 let is_last = more.len() < segment_bytes;
                 datagrams.extend_from_slice(more);
-                segments += 1;
+                count += 1;
                 next = core.poll_transmit(server, now);
                 if is_last {
                     break;
                 }
             }
-            if !entry.send(core, server, (datagrams, segment_bytes), now) {
-                entry.stuck.extend(next.map(|datagram| {
-                    let bytes = datagram.len();
-                    (datagram, bytes)
+            let segments = Segments {
+                datagrams,
+                segment_bytes,
+            };
+            if !entry.send(core, server, segments, now) {
+                entry.blocked.extend(next.map(|datagram| Segments {
+                    segment_bytes: datagram.len(),
+                    datagrams: datagram,
                 }));
                 return Some(Arc::clone(&entry.socket));
             }
@@ -103,7 +114,7 @@ impl Sockets {
         None
     }
 
-    /// Hands the core what has arrived from a server. Fails if nothing has.
+    /// Passes the datagrams that have arrived from a server to the core. Fails if none has.
     pub(super) fn receive(
         &mut self,
         core: &mut Core,
@@ -126,18 +137,15 @@ impl Sockets {
 }
 
 impl Entry {
-    /// Sends datagrams, all but the last of the length given; tells whether more can be sent.
-    fn send(
-        &mut self,
-        core: &mut Core,
-        server: ServerId,
-        (datagrams, segment_bytes): (Vec<u8>, usize),
-        now: Now,
-    ) -> bool {
-        match self.socket.try_send(&datagrams, segment_bytes) {
+    /// Sends datagrams by one call. Returns whether more can be sent.
+    fn send(&mut self, core: &mut Core, server: ServerId, segments: Segments, now: Now) -> bool {
+        let sent = self
+            .socket
+            .try_send(&segments.datagrams, segments.segment_bytes);
+        match sent {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.stuck.push_front((datagrams, segment_bytes));
+                self.blocked.push_front(segments);
                 false
             }
             Err(error) => {

@@ -7,7 +7,7 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::histogram::Histogram;
 
 use crate::core::{Limits, LinkStatus, ServerCounts, Statistics, Totals, V1Only};
-use crate::transport::peer::Speaks;
+use crate::transport::peer::PeerVersion;
 
 /// What a server is and does, as far as one worker knows.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct ServerStatus {
     /// Whether it answered just now.
     pub is_reachable: bool,
     /// What it speaks.
-    pub speaks: Speaks,
+    pub speaks: PeerVersion,
     /// Whether it answers by DKVS/1 alone, where DKVS/2 is spoken as well.
     pub v1_only: Option<V1Only>,
     /// The smoothed round trip, by DKVS/2.

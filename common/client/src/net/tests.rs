@@ -15,7 +15,7 @@ use super::*;
 use crate::core::{
     AdmissionError, Core, Endpoint, Limits, Now, Protocol, ReadRequest, RequestOptions, Wait,
 };
-use crate::transport::peer::Speaks;
+use crate::transport::peer::PeerVersion;
 
 fn client(protocol: Protocol) -> Client {
     let cluster = Cluster::parse("test", b"127.0.0.1 4000 1\n127.0.0.1 4001 1\n").unwrap();
@@ -93,7 +93,7 @@ async fn servers_without_tags_are_greeted_though_the_request_that_needs_tags_doe
             now.at += V1_PAUSE;
         }
         for server in [ServerId(0), ServerId(1)] {
-            assert_eq!(core.speaks(server), Speaks::V1);
+            assert_eq!(core.speaks(server), PeerVersion::V1);
         }
         send_all(core, now);
     }

@@ -1,30 +1,24 @@
-//! The client's side of DKVS/2 towards one server, without sockets and without a clock.
+//! What one server receives and answers, without sockets and without a clock.
 //!
 //! ```text
-//!   request() -----> open requests <-- handle_datagram() -- replies
-//!                      |      ^
-//!           outbox <---+      | handle_timeout(): not answered in time
-//!              |              |
-//!              +--> poll_transmit(): as many messages as one datagram holds
+//!   ask() ---------> requests <-- handle_datagram() -- replies
+//!                      |   ^
+//!                      |   | handle_timeout(): not answered in time
+//!                      v   |
+//!                  poll_transmit(): as many messages as one datagram holds
 //! ```
 //!
-//! * [`link`]: any record in, any value out; long ones in blocks ([`fetch`], `upload`)
+//! * [`link`]: one server, by DKVS/2: any record in, any value out, long ones in blocks
 //! * [`peer`]: the requests open towards a server, and what is known of it
-//! * [`rtt`]: how long a reply takes, and when to stop waiting for it (RFC 6298)
-//! * [`window`]: how many bytes may be on their way, and how many may be sent again (RFC 8085)
+//! * [`fetch`]: a value put together from blocks
+//! * [`v1`]: the same server by DKVS/1
 //!
-//! Everything that one turn of the caller's loop asks of a server goes out together: nothing here
-//! waits on a timer to be batched. Every operation is idempotent, so sending one again changes
-//! nothing; a reply that matches no open request is dropped and counted.
+//! Everything that one turn of the caller's loop asks of a server is sent together: no timer delays
+//! it for batching. Every operation is idempotent, so sending one again changes nothing. A reply
+//! that matches no open request is counted and dropped.
 
-pub mod fetch;
-pub mod link;
-pub mod peer;
-pub mod rtt;
-#[cfg(test)]
-mod tests;
-mod upload;
 pub mod v1;
-pub mod window;
+mod v2;
 
-pub use upload::put_key_bytes_max;
+pub use v2::link::{assembly as fetch, put_key_bytes_max};
+pub use v2::{link, peer};

@@ -1,106 +1,28 @@
 //! The read, at the level that was chosen for it.
 //!
-//! [`agreement`] and [`linearizable`] decide; this module has what both are told and what both
-//! tell, so that whoever carries the words need not know which of them it is.
+//! [`agreement`] and [`linearizable`] decide; [`Read`] is either, behind one set of methods.
 
 pub mod agreement;
 pub mod linearizable;
+mod outcome;
+mod response;
 
 use std::time::Instant;
 
 use super::level::Level;
 use super::params::Quorum;
 use super::tally::{Recorded, Replica};
-use super::write::WriteReply;
-use super::{Refusal, Transmit, Version};
+use super::transmit::{CommandId, Transmit};
 use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
-use crate::record::Content;
+use crate::model::ReplicaResponse;
 use crate::record::Digest;
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 
-/// What a replica says to a get.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadReply {
-    /// It holds this value; DKVS/1 tells no more.
-    Value(Value),
-    /// It holds the record that the digest tells of. The value is none where it is too long for
-    /// a datagram.
-    Record(Digest, Option<Value>),
-    /// It holds none; the tag is that of the tombstone, if there is one.
-    Absent(Option<Tag>),
-    /// It did not say.
-    Refused(Refusal),
-}
-
-/// How a read ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadOutcome {
-    /// This value was read. The version is the newest that one of its holders told.
-    Found(Value, Version),
-    /// There is none.
-    Absent,
-    /// At least r replicas answered or can, and they do not agree. At the linearizable level that
-    /// takes two values under one tag.
-    Disagree,
-    /// So many replicas are unreachable that the read can no longer be decided.
-    Unreachable,
-    /// The deadline passed before it was decided.
-    TimedOut,
-    /// At the linearizable level: a replica holds a record that came by DKVS/1, so that no tag says
-    /// which is the newest. [`Read::agreeing_instead`] may find out what the replicas agree on.
-    CameByV1,
-}
-
-/// Where one replica stands, seen from the outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It holds what was read.
-    Match,
-    /// It holds something older than what was read.
-    Stale,
-    /// It held something older, or nothing, and has what was read by now, or something newer. Or it
-    /// had lost or damaged what it held, has that by now, and answers for the key again.
-    Repaired,
-    /// It holds another value, or a value where none won; at the linearizable level, something
-    /// newer than what was read, which a write under way has put there.
-    Differs,
-    /// It holds none.
-    Absent,
-    /// It holds a tombstone.
-    Tombstone,
-    /// It did not say.
-    Refused(Refusal),
-    /// It has not been heard of yet.
-    Pending,
-    /// It cannot be reached.
-    Unreachable,
-    /// It was silent until the deadline.
-    TimedOut,
-}
-
-/// A [`ReadReply`] with the record replaced by its place among those that a read has seen, so
-/// that it is compared once, when it arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// It holds the record at this place.
-    Holds(usize, Option<Tag>),
-    /// It holds none, or a tombstone with this tag.
-    Absent(Option<Tag>),
-    /// It did not say.
-    Refused(Refusal),
-}
-
-impl Answer {
-    /// The tag that the replica told.
-    pub fn tag(&self) -> Option<Tag> {
-        match self {
-            Self::Holds(_, tag) | Self::Absent(tag) => *tag,
-            Self::Refused(_) => None,
-        }
-    }
-}
+pub use super::transmit::Attestation;
+pub use outcome::{ReadOutcome, ReplicaStanding};
+pub use response::ReadResponse;
 
 /// One read.
 #[derive(Debug)]
@@ -122,9 +44,10 @@ macro_rules! of_either {
 }
 
 impl Read {
-    /// A read from the replicas of `list`, one for each of the quorum's n. At the linearizable
-    /// level the quorum has to be one that [`Level::check_linearizable`] lets pass.
+    /// A read of `key` from the replicas of `list`, one for each of the quorum's n. At the
+    /// linearizable level the quorum has to pass [`Level::check_linearizable`].
     pub fn new(
+        key: Key,
         list: PreferenceList,
         quorum: Quorum,
         level: Level,
@@ -132,23 +55,34 @@ impl Read {
         deadline: Instant,
     ) -> Self {
         match level {
-            Level::Agreement => Self::Agreement(agreement::Read::new(list, quorum, now, deadline)),
+            Level::Agreement => {
+                Self::Agreement(agreement::Read::new(key, list, quorum, now, deadline))
+            }
             Level::Linearizable => {
-                Self::Linearizable(linearizable::Read::new(list, quorum, now, deadline))
+                Self::Linearizable(linearizable::Read::new(key, list, quorum, now, deadline))
             }
         }
     }
 
-    /// The same read at the agreement level, which begins anew; none if this one has an answer, and
-    /// no replica told of a record that came by DKVS/1.
-    pub fn agreeing_instead(&self, now: Instant, deadline: Instant) -> Option<Self> {
-        let may_begin = self.outcome().is_none() || self.has_met_v1();
-        let again = || Self::new(self.list(), self.quorum(), Level::Agreement, now, deadline);
-        may_begin.then(again)
+    /// The same read at the agreement level, which begins anew; none if this one has an outcome, and
+    /// no replica reported a record that came by DKVS/1.
+    pub fn at_agreement_level(&self, now: Instant, deadline: Instant) -> Option<Self> {
+        if self.outcome().is_some() && !self.has_met_v1() {
+            return None;
+        }
+        let (key, list, quorum) = (self.key().clone(), self.list(), self.quorum());
+        Some(Self::new(
+            key,
+            list,
+            quorum,
+            Level::Agreement,
+            now,
+            deadline,
+        ))
     }
 
-    /// Whether it is to be linearizable, and a replica told of a record that came by DKVS/1, be it
-    /// after the outcome.
+    /// Whether this is a linearizable read, and a replica reported a record that came by DKVS/1,
+    /// before the outcome or after it.
     pub fn has_met_v1(&self) -> bool {
         match self {
             Self::Agreement(_) => false,
@@ -164,7 +98,12 @@ impl Read {
         }
     }
 
-    /// Which round of gets it is, from 0; answers to an earlier one change nothing.
+    /// The key that it reads.
+    pub fn key(&self) -> &Key {
+        of_either!(self, read => read.key())
+    }
+
+    /// The round of gets, from 0; responses to an earlier one change nothing.
     pub fn round(&self) -> u32 {
         match self {
             Self::Agreement(_) => 0,
@@ -172,23 +111,23 @@ impl Read {
         }
     }
 
-    /// The next thing to send.
+    /// The next server that should attest. To be polled before [`Self::poll_transmit`].
+    pub fn poll_attestation(&mut self) -> Option<Attestation> {
+        match self {
+            Self::Agreement(_) => None,
+            Self::Linearizable(read) => read.poll_attestation(),
+        }
+    }
+
+    /// The next command to send: a get or a write-back.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         of_either!(self, read => read.poll_transmit())
     }
 
-    /// The next value to fetch, and from whom. Its end is told by [`Self::handle_fetched`] or
-    /// [`Self::handle_fetch_failed`].
+    /// The next value to fetch, and the replica to fetch it from. The fetch ends with
+    /// [`Self::handle_fetched`] or [`Self::handle_fetch_failed`].
     pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
         of_either!(self, read => read.poll_fetch())
-    }
-
-    /// The record that replicas are to be given, where [`Self::poll_transmit`] asks for that.
-    pub fn repair(&self) -> Option<(Tag, Content)> {
-        match self {
-            Self::Agreement(_) => None,
-            Self::Linearizable(read) => read.repair(),
-        }
     }
 
     /// When to call [`Self::handle_timeout`], as long as anything is open.
@@ -196,54 +135,35 @@ impl Read {
         of_either!(self, read => read.poll_timeout())
     }
 
-    /// `from` answered the get of `round`.
-    pub fn handle_reply(
+    /// `from` responded to the command `id`. A whole record has been checked against its checksum
+    /// before.
+    pub fn handle_response(
         &mut self,
         from: ServerId,
-        round: u32,
-        reply: ReadReply,
+        id: CommandId,
+        response: ReplicaResponse,
         now: Instant,
     ) -> Recorded {
-        match self {
-            Self::Agreement(read) => read.handle_reply(from, reply, now),
-            Self::Linearizable(read) => read.handle_reply(from, round, reply, now),
-        }
+        of_either!(self, read => read.handle_response(from, id, response, now))
     }
 
-    /// The get of `round` cannot reach `to`; `sent` tells whether it may have been sent before.
+    /// The command `id` cannot reach `from`; `was_sent` says whether it may have before.
     pub fn handle_unreachable(
         &mut self,
-        to: ServerId,
-        round: u32,
-        sent: bool,
+        from: ServerId,
+        id: CommandId,
+        was_sent: bool,
         now: Instant,
     ) -> Recorded {
-        match self {
-            Self::Agreement(read) => read.handle_unreachable(to, sent, now),
-            Self::Linearizable(read) => read.handle_unreachable(to, round, sent, now),
-        }
+        of_either!(self, read => read.handle_unreachable(from, id, was_sent, now))
     }
 
-    /// `from` was given the record of `round` and answered; none if it cannot be reached.
-    pub fn handle_repaired(&mut self, from: ServerId, round: u32, reply: Option<WriteReply>) {
-        if let Self::Linearizable(read) = self {
-            read.handle_repaired(from, round, reply);
-        }
-    }
-
-    /// `from` was asked in `round` to vouch for what it was given; whether it does.
-    pub fn handle_vouched(&mut self, from: ServerId, round: u32, vouches: bool) {
-        if let Self::Linearizable(read) = self {
-            read.handle_vouched(from, round, vouches);
-        }
-    }
-
-    /// Those that are being given a record and do not answer for the key before they are asked to
-    /// vouch for it, each with the record's tag.
-    pub fn unvouched(&self) -> Vec<(ServerId, Tag)> {
+    /// The servers in quarantine that were sent a record and have not confirmed it, each with the
+    /// record's tag. They refuse gets of the key until they attest.
+    pub fn quarantined(&self) -> Vec<(ServerId, Tag)> {
         match self {
             Self::Agreement(_) => Vec::new(),
-            Self::Linearizable(read) => read.unvouched(),
+            Self::Linearizable(read) => read.quarantined(),
         }
     }
 
@@ -252,12 +172,12 @@ impl Read {
         of_either!(self, read => read.handle_fetched(digest, value));
     }
 
-    /// The value behind a digest is not to be had from `server`.
+    /// `server` did not give the value behind a digest.
     pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
         of_either!(self, read => read.handle_fetch_failed(digest, server));
     }
 
-    /// Time has passed; at the deadline, whoever is pending has timed out.
+    /// Time has passed; at the deadline, all pending replicas time out.
     pub fn handle_timeout(&mut self, now: Instant) {
         of_either!(self, read => read.handle_timeout(now));
     }
@@ -267,18 +187,18 @@ impl Read {
         of_either!(self, read => read.outcome())
     }
 
-    /// Whether every replica was heard out or has timed out, and nothing else is under way.
+    /// Whether every replica responded or timed out, and nothing else is under way.
     pub fn is_complete(&self) -> bool {
         of_either!(self, read => read.is_complete())
     }
 
-    /// How many replicas stand behind the outcome; without one, behind what most stand behind.
+    /// How many replicas hold what the outcome says; without one, what most of them hold.
     pub fn agreeing(&self) -> usize {
         of_either!(self, read => read.agreeing())
     }
 
     /// The tag of the tombstone that was read, or at the agreement level the greatest that was
-    /// told.
+    /// reported.
     pub fn tombstone(&self) -> Option<Tag> {
         of_either!(self, read => read.tombstone())
     }
@@ -288,34 +208,34 @@ impl Read {
         of_either!(self, read => read.quorum())
     }
 
-    /// The preference list that it asks.
+    /// The preference list that it reads from.
     pub fn list(&self) -> PreferenceList {
         of_either!(self, read => read.list())
     }
 
     /// The replicas, in preference order.
-    pub fn replicas(&self) -> &[Replica<Answer>] {
+    pub fn replicas(&self) -> &[Replica<ReadResponse>] {
         of_either!(self, read => read.replicas())
     }
 
     /// Where a replica of this read stands.
-    pub fn standing(&self, replica: &Replica<Answer>) -> Standing {
+    pub fn standing(&self, replica: &Replica<ReadResponse>) -> ReplicaStanding {
         of_either!(self, read => read.standing(replica))
     }
 
-    /// The same of a read of `key`, which tells more: a replica that told of a long value by its
-    /// digest alone matches if the digest is that of what was read.
-    pub fn standing_of(&self, key: &Key, replica: &Replica<Answer>) -> Standing {
+    /// The same, of a read of `key`, but a replica that reported a long value by its digest alone
+    /// matches if the digest is that of what was read. That takes a checksum of the value.
+    pub fn standing_of(&self, key: &Key, replica: &Replica<ReadResponse>) -> ReplicaStanding {
         match self {
-            Self::Agreement(read) if read.has_same_digest(key, replica) => Standing::Match,
+            Self::Agreement(read) if read.has_same_digest(key, replica) => ReplicaStanding::Match,
             _ => self.standing(replica),
         }
     }
 
-    /// How many replicas stand behind the outcome of a read of `key`, those that match by their
-    /// digests included.
+    /// As [`Self::agreeing`], and the replicas that match by their digests, as in
+    /// [`Self::standing_of`].
     pub fn agreeing_on(&self, key: &Key) -> usize {
-        let is_of_digest = |replica: &&Replica<Answer>| match self {
+        let is_of_digest = |replica: &&Replica<ReadResponse>| match self {
             Self::Agreement(read) => read.has_same_digest(key, replica),
             Self::Linearizable(_) => false,
         };

@@ -1,17 +1,11 @@
 //! Numbers and byte strings, read from the front of a datagram and written to the end of one.
 
 use bytes::{Buf as _, Bytes};
-use thiserror::Error;
 
-use super::message::MessageError;
+use super::error::{MessageError, WrongLength};
 use crate::kv::Key;
 use crate::record::ContentType;
 use crate::tag::Tag;
-
-/// A datagram ended too early, or went on too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the message is shorter than its fields say, or longer")]
-pub struct WrongLength;
 
 /// Takes fields off the front; what it gives out shares the datagram's memory.
 pub(super) struct Reader(Bytes);

@@ -26,7 +26,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use thiserror::Error;
 
-use super::coding::{Put as _, Reader, WrongLength};
+use super::coding::{Put as _, Reader};
+use super::error::WrongLength;
 use super::{MAGIC, VERSION};
 
 const AUTHENTICATED: u8 = 1;

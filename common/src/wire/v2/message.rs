@@ -1,34 +1,18 @@
-//! What is asked and what is answered.
-//!
-//! ```text
-//!   offset  bytes   every message begins with
-//!        0      2   length of the whole message, these two bytes included
-//!        2      1   operation
-//!        3      1   status: 0 in a request
-//!        4      8   request id
-//!       12          then, in a request: 2 bytes, the milliseconds that its sender will wait
-//!       14/12       then the body of the operation, or of the status
-//! ```
+//! Requests and replies with their heads, one after another in a datagram.
 //!
 //! A body's length follows from its fields; a message that is longer or shorter is refused. Of
 //! every message there is one encoding only.
 
 use bytes::Bytes;
-use thiserror::Error;
 
-use super::coding::{Put as _, Reader, WrongLength};
+use super::coding::Put as _;
+use super::error::WrongLength;
+use super::head::{split, write};
 use super::reply::Reply;
 use super::request::Request;
 
-/// A request's name: unique for the lifetime of its sender, and unguessable at its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-/// Bytes before the body of a request.
-pub const REQUEST_HEAD_BYTES: usize = 14;
-
-/// Bytes before the body of a reply.
-pub const REPLY_HEAD_BYTES: usize = 12;
+pub use super::error::MessageError;
+pub use super::head::{REPLY_HEAD_BYTES, REQUEST_HEAD_BYTES, RequestId};
 
 /// A request with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,75 +34,6 @@ pub struct ReplyMessage {
     pub operation: u8,
     /// The answer.
     pub reply: Reply,
-}
-
-/// Why a message is not understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[expect(missing_docs, reason = "each variant's message is its documentation")]
-pub enum MessageError {
-    #[error(transparent)]
-    Length(#[from] WrongLength),
-    #[error("there is no operation {operation}")]
-    Operation { operation: u8 },
-    #[error("there is no status {status} in a reply to operation {operation}")]
-    Status { operation: u8, status: u8 },
-    #[error("a field has a value that it cannot have")]
-    Field,
-}
-
-/// The operations' bytes. 16 to 31 are kept for conditional writes, 32 to 47 for anti-entropy,
-/// 48 to 63 for hints.
-pub(super) mod operation {
-    pub(in crate::wire::v2) const GREET: u8 = 1;
-    pub(in crate::wire::v2) const PING: u8 = 2;
-    pub(in crate::wire::v2) const GET: u8 = 3;
-    pub(in crate::wire::v2) const TAG: u8 = 4;
-    pub(in crate::wire::v2) const DIGEST: u8 = 5;
-    pub(in crate::wire::v2) const PUT: u8 = 6;
-    pub(in crate::wire::v2) const PUT_STAGED: u8 = 7;
-    pub(in crate::wire::v2) const STAGE: u8 = 8;
-    pub(in crate::wire::v2) const GET_BLOCK: u8 = 9;
-    pub(in crate::wire::v2) const LIST: u8 = 10;
-    pub(in crate::wire::v2) const STATS: u8 = 11;
-    pub(in crate::wire::v2) const VOUCH: u8 = 12;
-    pub(in crate::wire::v2) const TRACE: u8 = 13;
-}
-
-/// Cuts the next message off the messages of a datagram: its head, and a reader at its body.
-fn split(messages: &mut Bytes) -> Result<Option<(u8, u8, RequestId, Reader)>, WrongLength> {
-    if messages.is_empty() {
-        return Ok(None);
-    }
-    let mut head = Reader::new(messages.clone());
-    let length = usize::from(head.u16()?);
-    if length < REPLY_HEAD_BYTES || length > messages.len() {
-        return Err(WrongLength);
-    }
-    let mut message = Reader::new(messages.split_to(length));
-    message.u16()?;
-    let (operation, status) = (message.u8()?, message.u8()?);
-    let id = RequestId(message.u64()?);
-    Ok(Some((operation, status, id, message)))
-}
-
-/// Writes a message with the length that it turns out to have.
-fn write(
-    datagram: &mut Vec<u8>,
-    operation: u8,
-    status: u8,
-    id: RequestId,
-    body: impl FnOnce(&mut Vec<u8>),
-) {
-    let start = datagram.len();
-    datagram.put_u16(0);
-    datagram.put_u8(operation);
-    datagram.put_u8(status);
-    datagram.put_u64(id.0);
-    body(datagram);
-    // A message that is too long for its length field is too long for any datagram, too, and is
-    // taken out again by whoever builds that.
-    let length = u16::try_from(datagram.len() - start).unwrap_or(u16::MAX);
-    datagram[start..start + 2].copy_from_slice(&length.to_be_bytes());
 }
 
 /// A request that could not be read, as far as it could: enough to say so to its sender.

@@ -2,7 +2,7 @@
 //!
 //! * [`envelope`]: magic, checksum or authentication, and the messages inside
 //! * [`keys`]: the keys that prove it, and the file they are in
-//! * [`message`]: the head that every message has
+//! * [`message`]: messages with their heads, one after another
 //! * [`request`], [`reply`]: what is asked and answered
 //! * [`session`]: what ties authenticated datagrams to an address, and refuses repeats
 //!
@@ -17,8 +17,10 @@ use crate::mutants::{self, Mutant};
 
 mod coding;
 pub mod envelope;
+mod error;
 #[cfg(test)]
 mod golden;
+mod head;
 pub mod keys;
 pub mod message;
 pub mod reply;

@@ -4,7 +4,8 @@ use super::coding::{
     Put as _, Reader, read_content_type, read_key, read_tag, write_content_type, write_key,
     write_tag,
 };
-use super::message::{MessageError, REPLY_HEAD_BYTES, operation};
+use super::error::MessageError;
+use super::head::{REPLY_HEAD_BYTES, operation};
 use crate::model::{Durability, EntryKind, PageEntry, Refusal, ReplicaResponse};
 use crate::record::Digest;
 

@@ -4,7 +4,8 @@ use super::coding::{
     Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
     write_key, write_tag,
 };
-use super::message::{MessageError, REQUEST_HEAD_BYTES, RequestId, operation};
+use super::error::MessageError;
+use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
 use crate::model::ReplicaCommand;

@@ -9,8 +9,8 @@ use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
-use dkvs_common::quorum::tally::Word;
-use dkvs_common::quorum::write::{Applied, Write, WriteReply};
+use dkvs_common::quorum::tally::ReplicaState;
+use dkvs_common::quorum::write::{Applied, Write, WriteResponse};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
@@ -138,8 +138,9 @@ impl Confirmations {
     ) -> Result<(), Violation> {
         let mut confirmed = 0;
         for replica in write.replicas() {
-            let Word::Answer(answer @ (WriteReply::Stored | WriteReply::Superseded(_))) =
-                replica.word
+            let ReplicaState::Responded(
+                answer @ (WriteResponse::Stored | WriteResponse::Superseded(_)),
+            ) = replica.state
             else {
                 continue;
             };
@@ -154,12 +155,12 @@ impl Confirmations {
             }
             // What came by DKVS/1 may be older, and confirms nothing.
             let is_confirmed = match answer {
-                WriteReply::Superseded(held) => !is_by_v1(held),
+                WriteResponse::Superseded(held) => !is_by_v1(held),
                 _ => true,
             };
             confirmed += usize::from(is_confirmed);
         }
-        let needed = usize::from(write.quorum().needed());
+        let needed = usize::from(write.quorum().required());
         if write.applied() == Applied::Committed && confirmed < needed {
             let what = format!("a write of {key:?} is done with {confirmed} of {needed} servers");
             return Err(Violation::new(NAME, what));

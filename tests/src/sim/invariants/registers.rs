@@ -2,9 +2,9 @@
 //! the level that it asked for.
 
 use dkvs_common::quorum::level::Level;
-use dkvs_common::quorum::read::{Read, Standing};
-use dkvs_common::quorum::tally::Word;
-use dkvs_common::quorum::write::{Write, WriteReply};
+use dkvs_common::quorum::read::{Read, ReplicaStanding};
+use dkvs_common::quorum::tally::ReplicaState;
+use dkvs_common::quorum::write::{Write, WriteResponse};
 
 use super::Violation;
 use crate::history::agreement::{self, AgreementOperation, Replica, Said};
@@ -48,9 +48,9 @@ pub fn said(told: &Told) -> Vec<Replica> {
 fn said_to_read(read: &Read) -> Vec<Replica> {
     let replica = |replica| {
         let said = match read.standing(replica) {
-            Standing::Match | Standing::Repaired => Said::Match,
-            Standing::Differs | Standing::Stale => Said::Differs,
-            Standing::Absent | Standing::Tombstone => Said::Absent,
+            ReplicaStanding::Match | ReplicaStanding::Repaired => Said::Match,
+            ReplicaStanding::Differs | ReplicaStanding::Stale => Said::Differs,
+            ReplicaStanding::Absent | ReplicaStanding::Tombstone => Said::Absent,
             _ => Said::Other,
         };
         let server = replica.server.0.into();
@@ -60,10 +60,10 @@ fn said_to_read(read: &Read) -> Vec<Replica> {
 }
 
 fn said_to_write(write: &Write) -> Vec<Replica> {
-    let replica = |replica: &dkvs_common::quorum::tally::Replica<WriteReply>| {
-        let said = match replica.word {
-            Word::Answer(WriteReply::Stored) => Said::Stored,
-            Word::Answer(WriteReply::Superseded(_)) => Said::Superseded,
+    let replica = |replica: &dkvs_common::quorum::tally::Replica<WriteResponse>| {
+        let said = match replica.state {
+            ReplicaState::Responded(WriteResponse::Stored) => Said::Stored,
+            ReplicaState::Responded(WriteResponse::Superseded(_)) => Said::Superseded,
             _ => Said::Other,
         };
         let server = replica.server.0.into();
@@ -102,7 +102,7 @@ pub fn check(
         AgreementOperation {
             operation: entry.operation.clone(),
             n: quorum.n(),
-            needed: quorum.needed(),
+            needed: quorum.required(),
             replicas: entry.said.clone(),
         }
     };

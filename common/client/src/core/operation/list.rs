@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
-use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::list::{List, PageWish, Place};
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::list::{List, PageRequest, Place};
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::request::Request;
 
@@ -46,7 +46,7 @@ impl ListOperation {
 /// position: no two keys are known that have the same. Of a prefix, the server gets what there is
 /// room for: it only saves work by it, and the prefix is compared again here.
 pub(super) fn page_command(
-    page: &PageWish,
+    page: &PageRequest,
     prefix: &Bytes,
     message_bytes_max: usize,
 ) -> ReplicaCommand {
@@ -84,21 +84,7 @@ impl Operation for ListOperation {
         response: ReplicaResponse,
         _now: Instant,
     ) {
-        match response {
-            ReplicaResponse::Page {
-                more,
-                is_incomplete,
-                is_left_out,
-                entries,
-            } => {
-                if is_left_out {
-                    self.list.handle_left_out(from);
-                }
-                self.list.handle_page(from, more, is_incomplete, entries);
-            }
-            ReplicaResponse::Refused(refusal) => self.list.handle_refusal(from, refusal),
-            _ => self.list.handle_refusal(from, Refusal::Internal),
-        }
+        self.list.handle_response(from, response);
     }
 
     fn handle_unreachable(&mut self, to: ServerId, _id: CommandId, _was_sent: bool, _now: Instant) {

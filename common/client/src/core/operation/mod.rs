@@ -19,10 +19,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::Level;
-use dkvs_common::quorum::list::PageWish;
-use dkvs_common::quorum::write::WriteReply;
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::list::PageRequest;
+use dkvs_common::quorum::{Level, Transmit};
 use dkvs_common::tag::Tag;
 
 use super::admission::Candidate;
@@ -35,42 +34,11 @@ mod read;
 mod status;
 mod write;
 
+pub use dkvs_common::quorum::{CommandId, Purpose};
 pub use list::{ListOperation, ListResult};
 pub use read::{ReadOperation, ReadResult};
 pub use status::{Statistics, StatusOperation};
 pub use write::{WriteOperation, WriteResult};
-
-/// What a command is for, so that the operation knows what a response to it means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To read the record.
-    Get,
-    /// To read the tag that a write has to exceed.
-    GetTag,
-    /// To store the record of a write.
-    Put,
-    /// To store what a read found to be newest on a replica that lacks it.
-    WriteBack,
-    /// To have a server answer again for a key of which it lost the record.
-    Attest,
-    /// To read a long value, block by block.
-    Fetch,
-    /// To read a page of keys.
-    Page,
-    /// To read a server's statistics.
-    Statistics,
-    /// To have the server greeted, and known by that.
-    Ping,
-}
-
-/// Names a command within its operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommandId {
-    /// The operation's round; responses to an earlier one change nothing.
-    pub round: u32,
-    /// What the command is for.
-    pub purpose: Purpose,
-}
 
 /// What is sent. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -78,7 +46,7 @@ pub enum Outgoing {
     /// A command.
     Command(ReplicaCommand),
     /// The command for a page, which depends on how long a message to the server may be.
-    Page(PageWish, Bytes),
+    Page(PageRequest, Bytes),
 }
 
 impl Outgoing {
@@ -133,6 +101,16 @@ pub enum Step {
         /// What it has to exceed.
         above: Tag,
     },
+}
+
+impl From<Transmit> for Step {
+    fn from(Transmit { to, id, command }: Transmit) -> Self {
+        Self::Send {
+            to,
+            id,
+            outgoing: Outgoing::Command(command),
+        }
+    }
 }
 
 /// What follows a write-back that was not confirmed before its read ended: the server is to attest
@@ -311,24 +289,5 @@ where
     fn complete(self: Box<Self>, puts_by_v2: bool) {
         let Self { operation, on_end } = *self;
         on_end(operation.into_outcome(puts_by_v2));
-    }
-}
-
-/// What a response to a put means.
-pub(super) fn put_reply(response: ReplicaResponse) -> WriteReply {
-    match response {
-        ReplicaResponse::Done => WriteReply::Stored,
-        ReplicaResponse::Superseded { tag } => WriteReply::Superseded(tag),
-        ReplicaResponse::Refused(refusal) => WriteReply::Refused(refusal),
-        _ => WriteReply::Refused(Refusal::Internal),
-    }
-}
-
-/// What a response to a get of a tag means.
-fn tag_reply(response: ReplicaResponse) -> WriteReply {
-    match response {
-        ReplicaResponse::Tag { tag } | ReplicaResponse::Absent { tag } => WriteReply::Tag(tag),
-        ReplicaResponse::Refused(refusal) => WriteReply::Refused(refusal),
-        _ => WriteReply::Refused(Refusal::Internal),
     }
 }

@@ -5,17 +5,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
-use dkvs_common::kv::{Key, Value};
-use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::read::{Read, ReadOutcome, ReadReply};
-use dkvs_common::quorum::tally::Word;
-use dkvs_common::quorum::{Ask, Level};
-use dkvs_common::record::{Digest, Record};
-use dkvs_common::tag::Tag;
+use dkvs_common::kv::Value;
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::Level;
+use dkvs_common::quorum::read::{Attestation, Read, ReadOutcome};
+use dkvs_common::quorum::tally::ReplicaState;
+use dkvs_common::record::Digest;
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::request::Request;
 
-use super::{CommandId, Completion, FollowUp, Operation, Outgoing, Purpose, Step, put_reply};
+use super::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
 use crate::core::budget::MemoryPermit;
 use crate::core::counts::{Kind, Outcome};
 use crate::transport::fetch::Assembly;
@@ -23,7 +22,6 @@ use crate::transport::fetch::Assembly;
 /// A read.
 pub struct ReadOperation {
     view: Arc<ClusterView>,
-    key: Key,
     read: Read,
     deadline: Instant,
     /// Whether it may go on at the agreement level where a server turns out to have no tags.
@@ -55,29 +53,13 @@ struct Fetches {
 
 impl ReadOperation {
     /// Nobody was asked yet.
-    pub fn new(
-        view: Arc<ClusterView>,
-        key: Key,
-        read: Read,
-        deadline: Instant,
-        may_fall_back: bool,
-    ) -> Self {
+    pub fn new(view: Arc<ClusterView>, read: Read, deadline: Instant, may_fall_back: bool) -> Self {
         Self {
             view,
-            key,
             read,
             deadline,
             may_fall_back,
             fetches: Fetches::default(),
-        }
-    }
-
-    fn send(&self, to: ServerId, purpose: Purpose, command: ReplicaCommand) -> Step {
-        let round = self.read.round();
-        Step::Send {
-            to,
-            id: CommandId { round, purpose },
-            outgoing: Outgoing::Command(command),
         }
     }
 }
@@ -104,24 +86,17 @@ impl Fetches {
 
 impl Operation for ReadOperation {
     fn poll_step(&mut self) -> Option<Step> {
+        if let Some(Attestation { server, round, tag }) = self.read.poll_attestation() {
+            let key = self.read.key().clone();
+            return Some(Step::Attest {
+                server,
+                round,
+                key,
+                tag,
+            });
+        }
         if let Some(transmit) = self.read.poll_transmit() {
-            let (to, key) = (transmit.to, self.key.clone());
-            return match transmit.ask {
-                Ask::Put => {
-                    let (tag, content) = self.read.repair()?;
-                    let record = Record::new(&key, tag, content);
-                    Some(self.send(to, Purpose::WriteBack, ReplicaCommand::Put { key, record }))
-                }
-                Ask::Vouch { tag } => Some(Step::Attest {
-                    server: to,
-                    round: self.read.round(),
-                    key,
-                    tag,
-                }),
-                Ask::Get | Ask::Tag => {
-                    Some(self.send(to, Purpose::Get, ReplicaCommand::Get { key }))
-                }
-            };
+            return Some(transmit.into());
         }
         let (from, digest) = match self.fetches.wanted.take() {
             Some(wanted) => wanted,
@@ -138,7 +113,7 @@ impl Operation for ReadOperation {
         self.fetches.under_way.push((from, digest.clone()));
         Some(Step::Fetch {
             from,
-            key: self.key.clone(),
+            key: self.read.key().clone(),
             assembly: self.fetches.begin(digest),
         })
     }
@@ -150,51 +125,23 @@ impl Operation for ReadOperation {
         response: ReplicaResponse,
         now: Instant,
     ) {
-        let round = id.round;
-        match id.purpose {
-            Purpose::Get => {
-                let reply = match response.checked(&self.key) {
-                    ReplicaResponse::Record { digest, block }
-                        if block.len() < digest.value_bytes as usize =>
-                    {
-                        let beginning = &mut self.fetches.beginning;
-                        beginning.get_or_insert_with(|| (digest.clone(), block));
-                        ReadReply::Record(digest, None)
-                    }
-                    ReplicaResponse::Record { digest, block } => match Value::new(block) {
-                        Ok(value) => ReadReply::Record(digest, Some(value)),
-                        Err(_) => ReadReply::Refused(Refusal::Corrupt),
-                    },
-                    ReplicaResponse::Untagged { value } => ReadReply::Value(value),
-                    ReplicaResponse::Absent { tag } => {
-                        ReadReply::Absent((tag != Tag::ZERO).then_some(tag))
-                    }
-                    ReplicaResponse::Refused(refusal) => ReadReply::Refused(refusal),
-                    _ => ReadReply::Refused(Refusal::Internal),
-                };
-                self.read.handle_reply(from, round, reply, now);
-            }
-            Purpose::WriteBack => {
-                let reply = put_reply(response);
-                self.read.handle_repaired(from, round, Some(reply));
-            }
-            Purpose::Attest => {
-                let attests = response == ReplicaResponse::Done;
-                self.read.handle_vouched(from, round, attests);
-            }
-            Purpose::Fetch => self.handle_fetch_failed(from, None),
-            _ => {}
+        if id.purpose == Purpose::Fetch {
+            return self.handle_fetch_failed(from, None);
         }
+        let response = response.checked(self.read.key());
+        if let ReplicaResponse::Record { digest, block } = &response
+            && block.len() < digest.value_bytes as usize
+        {
+            let beginning = &mut self.fetches.beginning;
+            beginning.get_or_insert_with(|| (digest.clone(), block.clone()));
+        }
+        self.read.handle_response(from, id, response, now);
     }
 
     fn handle_unreachable(&mut self, to: ServerId, id: CommandId, was_sent: bool, now: Instant) {
-        let round = id.round;
         match id.purpose {
-            Purpose::Get => drop(self.read.handle_unreachable(to, round, was_sent, now)),
-            Purpose::WriteBack => self.read.handle_repaired(to, round, None),
-            Purpose::Attest => self.read.handle_vouched(to, round, false),
             Purpose::Fetch => self.handle_fetch_failed(to, None),
-            _ => {}
+            _ => drop(self.read.handle_unreachable(to, id, was_sent, now)),
         }
     }
 
@@ -223,7 +170,7 @@ impl Operation for ReadOperation {
     }
 
     fn command(&self, id: CommandId) -> Option<ReplicaCommand> {
-        let key = self.key.clone();
+        let key = self.read.key().clone();
         (id.purpose == Purpose::Get).then_some(ReplicaCommand::Get { key })
     }
 
@@ -233,7 +180,7 @@ impl Operation for ReadOperation {
             Purpose::Get => {
                 let mut replicas = self.read.replicas().iter();
                 replicas.any(|replica| {
-                    replica.server == server && matches!(replica.word, Word::Pending)
+                    replica.server == server && matches!(replica.state, ReplicaState::Pending)
                 })
             }
             Purpose::WriteBack | Purpose::Attest => false,
@@ -271,7 +218,7 @@ impl Operation for ReadOperation {
         if !self.may_fall_back {
             return false;
         }
-        let Some(read) = self.read.agreeing_instead(now, self.deadline) else {
+        let Some(read) = self.read.at_agreement_level(now, self.deadline) else {
             return false;
         };
         self.read = read;
@@ -282,10 +229,10 @@ impl Operation for ReadOperation {
     }
 
     fn follow_ups(&self) -> Vec<FollowUp> {
-        let unattested = self.read.unvouched().into_iter();
+        let unattested = self.read.quarantined().into_iter();
         let follow_ups = unattested.map(|(server, tag)| FollowUp {
             server,
-            key: self.key.clone(),
+            key: self.read.key().clone(),
             tag,
         });
         follow_ups.collect()

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dkvs_common::cluster::ServerId;
-use dkvs_common::kv::Key;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::Level;
 use dkvs_common::quorum::write::{Write, WriteOutcome};
-use dkvs_common::quorum::{Ask, Level};
-use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 
-use super::{CommandId, Completion, Operation, Outgoing, Purpose, Step, put_reply, tag_reply};
+use super::{CommandId, Completion, Operation, Purpose, Step};
 use crate::core::admission::{Admission, Candidate, Met, pair_bytes};
 use crate::core::counts::{Kind, Outcome};
 use crate::transport::put_key_bytes_max;
@@ -20,10 +18,6 @@ use crate::transport::put_key_bytes_max;
 /// A write; a deletion is one whose content is a tombstone.
 pub struct WriteOperation {
     view: Arc<ClusterView>,
-    key: Key,
-    content: Content,
-    /// With the tag of the round, once it has one.
-    record: Option<Record>,
     write: Write,
     deadline: Instant,
     /// Whether it may go on at the agreement level where a server turns out to have no tags.
@@ -43,21 +37,15 @@ pub struct WriteResult {
 }
 
 impl WriteOperation {
-    /// Nobody was asked yet. With a tag, it is the write that had this tag once more.
+    /// Nobody was asked yet.
     pub fn new(
         view: Arc<ClusterView>,
-        key: Key,
-        content: Content,
-        tag: Option<Tag>,
         write: Write,
         deadline: Instant,
         may_fall_back: bool,
     ) -> Self {
         Self {
             view,
-            record: tag.map(|tag| Record::new(&key, tag, content.clone())),
-            key,
-            content,
             write,
             deadline,
             may_fall_back,
@@ -68,23 +56,10 @@ impl WriteOperation {
 
 impl Operation for WriteOperation {
     fn poll_step(&mut self) -> Option<Step> {
-        if let Some(above) = self.write.wants_tag_above() {
+        if let Some(above) = self.write.requires_tag_above() {
             return Some(Step::MintTag { above });
         }
-        let transmit = self.write.poll_transmit()?;
-        let (round, key) = (self.write.round(), self.key.clone());
-        let (purpose, command) = match (transmit.ask, &self.record) {
-            (Ask::Put, Some(record)) => {
-                let record = record.clone();
-                (Purpose::Put, ReplicaCommand::Put { key, record })
-            }
-            _ => (Purpose::GetTag, ReplicaCommand::GetTag { key }),
-        };
-        Some(Step::Send {
-            to: transmit.to,
-            id: CommandId { round, purpose },
-            outgoing: Outgoing::Command(command),
-        })
+        self.write.poll_transmit().map(Step::from)
     }
 
     fn handle_response(
@@ -94,22 +69,16 @@ impl Operation for WriteOperation {
         response: ReplicaResponse,
         now: Instant,
     ) {
-        let reply = match id.purpose {
-            Purpose::Ping => return self.handle_met(from, Met::Done),
-            Purpose::GetTag => tag_reply(response),
-            Purpose::Put => put_reply(response),
-            _ => return,
-        };
-        self.write.handle_reply(from, id.round, reply, now);
+        match id.purpose {
+            Purpose::Ping => self.handle_met(from, Met::Done),
+            _ => drop(self.write.handle_response(from, id, response, now)),
+        }
     }
 
     fn handle_unreachable(&mut self, to: ServerId, id: CommandId, was_sent: bool, now: Instant) {
         match id.purpose {
             Purpose::Ping => self.handle_met(to, Met::Away),
-            Purpose::GetTag | Purpose::Put => {
-                self.write.handle_unreachable(to, id.round, was_sent, now);
-            }
-            _ => {}
+            _ => drop(self.write.handle_unreachable(to, id, was_sent, now)),
         }
     }
 
@@ -131,7 +100,9 @@ impl Operation for WriteOperation {
 
     fn key_bytes_max(&self, id: CommandId, message_bytes_max: usize) -> usize {
         match id.purpose {
-            Purpose::GetTag | Purpose::Put => put_key_bytes_max(&self.content, message_bytes_max),
+            Purpose::GetTag | Purpose::Put => {
+                put_key_bytes_max(self.write.content(), message_bytes_max)
+            }
             // The caller does not hear of the others.
             _ => 0,
         }
@@ -141,7 +112,7 @@ impl Operation for WriteOperation {
         if id.purpose != Purpose::Put || id.round != self.write.round() {
             return None;
         }
-        let (key, record) = (self.key.clone(), self.record.clone()?);
+        let (key, record) = (self.write.key().clone(), self.write.record()?.clone());
         Some(ReplicaCommand::Put { key, record })
     }
 
@@ -156,10 +127,10 @@ impl Operation for WriteOperation {
 
     fn candidate(&self) -> Option<Candidate<'_>> {
         self.write.is_before_asking().then(|| Candidate {
-            key: &self.key,
-            content: &self.content,
+            key: self.write.key(),
+            content: self.write.content(),
             replicas: self.write.replicas(),
-            required: usize::from(self.write.quorum().needed()),
+            required: usize::from(self.write.quorum().required()),
             is_of_new_key: self.write.is_of_new_key(),
             is_asking_for_tags: self.write.is_asking(),
             may_fall_back: self.may_fall_back,
@@ -178,21 +149,18 @@ impl Operation for WriteOperation {
     }
 
     fn put_bytes(&self) -> Option<usize> {
-        pair_bytes(&self.key, &self.content)
+        pair_bytes(self.write.key(), self.write.content())
     }
 
     fn handle_repeated_refusal(&mut self, id: CommandId) {
         if id.purpose == Purpose::Put {
-            self.write.handle_refused_again();
+            self.write.handle_repeated_refusal();
         }
     }
 
     fn handle_minted(&mut self, tag: Option<Tag>) {
         match tag {
-            Some(tag) => {
-                self.record = Some(Record::new(&self.key, tag, self.content.clone()));
-                self.write.begin_round(tag);
-            }
+            Some(tag) => self.write.begin_round(tag),
             None => self.write.give_up(),
         }
     }
@@ -201,8 +169,10 @@ impl Operation for WriteOperation {
         if !self.may_fall_back || !self.write.is_asking() {
             return false;
         }
+        let (key, content) = (self.write.key().clone(), self.write.content().clone());
         let (list, quorum) = (self.write.list(), self.write.quorum());
-        self.write = Write::new(list, quorum, Level::Agreement, now, self.deadline);
+        let level = Level::Agreement;
+        self.write = Write::new(key, content, list, quorum, level, now, self.deadline);
         self.may_fall_back = false;
         self.met.clear();
         true
@@ -213,7 +183,7 @@ impl Operation for WriteOperation {
     }
 
     fn wants_another_round(&self) -> bool {
-        self.write.wants_tag_above().is_some()
+        self.write.requires_tag_above().is_some()
     }
 
     fn counted(&self) -> Option<(Level, Kind, Outcome)> {
@@ -243,7 +213,7 @@ impl Completion for WriteOperation {
 
     fn into_outcome(self, puts_by_v2: bool) -> WriteResult {
         let is_known = puts_by_v2 || self.write.has_asked_nobody();
-        let record = self.record.filter(|_| is_known);
+        let record = self.write.record().filter(|_| is_known);
         WriteResult {
             tag: record.map(|record| record.tag),
             write: self.write,

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use dkvs_common::kv::Value;
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::read::{Read, ReadOutcome, Standing};
+use dkvs_common::quorum::read::{Read, ReadOutcome, ReplicaStanding};
 use dkvs_common::quorum::write::{Write, WriteOutcome};
 use dkvs_common::record::{ContentType, Record};
 use dkvs_common::tag::Tag;
@@ -200,7 +200,7 @@ impl World {
     }
 
     /// Where the first server stands when a read ends. What follows is carried out, too.
-    fn read(&mut self, wait: Wait) -> Standing {
+    fn read(&mut self, wait: Wait) -> ReplicaStanding {
         self.begin(wait);
         self.run();
         let Some(Ended::Read(read)) = self.poll_ended() else {
@@ -248,7 +248,7 @@ impl World {
     }
 }
 
-const REFUSED: Standing = Standing::Refused(Refusal::Corrupt);
+const REFUSED: ReplicaStanding = ReplicaStanding::Refused(Refusal::Corrupt);
 
 #[test]
 fn a_server_that_lost_its_records_vouches_though_the_read_has_ended() {
@@ -257,7 +257,7 @@ fn a_server_that_lost_its_records_vouches_though_the_read_has_ended() {
     let first = world.first();
     assert_eq!(world.read(Wait::Quorum), REFUSED);
     assert!(matches!(world.vouches[..], [(to, 7, _)] if to == first));
-    assert_eq!(world.read(Wait::Quorum), Standing::Match);
+    assert_eq!(world.read(Wait::Quorum), ReplicaStanding::Match);
     assert_eq!(world.vouches.len(), 1);
     assert_eq!(world.core.attestations.len(), 0);
 }
@@ -266,9 +266,9 @@ fn a_server_that_lost_its_records_vouches_though_the_read_has_ended() {
 fn a_read_that_waits_for_all_tells_that_it_was_repaired() {
     let mut world = World::new("v");
     world.rest(SETTLED);
-    assert_eq!(world.read(Wait::All), Standing::Repaired);
+    assert_eq!(world.read(Wait::All), ReplicaStanding::Repaired);
     assert_eq!(world.vouches.len(), 1);
-    assert_eq!(world.read(Wait::All), Standing::Match);
+    assert_eq!(world.read(Wait::All), ReplicaStanding::Match);
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_long_value_is_vouched_for_when_the_last_of_it_is_stored() {
     world.rest(SETTLED);
     assert_eq!(world.read(Wait::Quorum), REFUSED);
     assert_eq!(world.vouches.len(), 1);
-    assert_eq!(world.read(Wait::Quorum), Standing::Match);
+    assert_eq!(world.read(Wait::Quorum), ReplicaStanding::Match);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_read_that_began_before_the_incarnation_was_known_is_no_evidence() {
         world.rest(SETTLED);
         world.read(wait);
         assert_eq!(world.vouches.len(), 1);
-        assert_eq!(world.read(wait), Standing::Match);
+        assert_eq!(world.read(wait), ReplicaStanding::Match);
     }
 }
 
@@ -323,11 +323,11 @@ fn no_write_is_confirmed_by_what_a_server_lost_once_it_vouches() {
     }
 
     let asked = world.now.at;
-    while world.read(Wait::All) != Standing::Repaired {
+    while world.read(Wait::All) != ReplicaStanding::Repaired {
         world.rest(SECOND / 10);
         assert!(world.now.at < asked + 2 * SECOND);
     }
-    assert_eq!(world.read(Wait::All), Standing::Match);
+    assert_eq!(world.read(Wait::All), ReplicaStanding::Match);
 
     // The writer stood still meanwhile, and hears the second server before its clock.
     std::mem::swap(&mut world.core, &mut writer);
@@ -369,7 +369,7 @@ fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it(
     world.rest(SETTLED);
     world.read(Wait::Quorum);
     assert!(matches!(world.vouches[..], [(_, 7, _), (_, 8, _)]));
-    assert_eq!(world.read(Wait::Quorum), Standing::Match);
+    assert_eq!(world.read(Wait::Quorum), ReplicaStanding::Match);
 }
 
 #[test]

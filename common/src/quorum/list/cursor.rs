@@ -1,0 +1,162 @@
+//! How far the pages of one server have come.
+
+use std::collections::VecDeque;
+
+use super::listing::Place;
+use super::outcome::ListStanding;
+use crate::cluster::ServerId;
+use crate::model::{EntryKind, PageEntry, Refusal};
+use crate::tag::Tag;
+
+/// One server's part of a listing.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    server: ServerId,
+    standing: Option<ListStanding>,
+    /// Received and not merged yet, in ring order.
+    entries: VecDeque<(Place, PageEntry)>,
+    /// Where its next page begins.
+    next: Place,
+    has_more: bool,
+    is_requested: bool,
+}
+
+impl Cursor {
+    /// A server that has not been asked, whose first page begins at `start`.
+    pub(super) fn new(server: ServerId, start: Place) -> Self {
+        Self {
+            server,
+            standing: None,
+            entries: VecDeque::new(),
+            next: start,
+            has_more: true,
+            is_requested: false,
+        }
+    }
+
+    pub(super) fn server(&self) -> ServerId {
+        self.server
+    }
+
+    pub(super) fn standing(&self) -> Option<ListStanding> {
+        self.standing
+    }
+
+    /// Where the next page begins.
+    pub(super) fn next(&self) -> &Place {
+        &self.next
+    }
+
+    /// Whether the merge has to wait for its next page.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_active() && self.entries.is_empty() && self.has_more
+    }
+
+    /// Whether the page that the merge waits for has been requested.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_awaited() && self.is_requested
+    }
+
+    /// Whether the server has not failed.
+    pub(super) fn is_active(&self) -> bool {
+        matches!(
+            self.standing,
+            None | Some(ListStanding::Answered | ListStanding::Incomplete)
+        )
+    }
+
+    /// Whether a page was requested that may still arrive.
+    pub(super) fn is_page_due(&self) -> bool {
+        self.is_requested && self.is_active()
+    }
+
+    /// Whether it cannot be relied on for every key that it should hold.
+    pub(super) fn is_missing(&self) -> bool {
+        !self.is_active() || self.standing == Some(ListStanding::Incomplete)
+    }
+
+    /// Whether there are entries that are not merged, received or not.
+    pub(super) fn has_rest(&self) -> bool {
+        self.is_active() && (self.has_more || !self.entries.is_empty())
+    }
+
+    /// Whether the next page should be requested now.
+    pub(super) fn wants_page(&self) -> bool {
+        self.is_awaited() && !self.is_requested
+    }
+
+    /// The next page has been requested.
+    pub(super) fn note_request(&mut self) {
+        self.is_requested = true;
+    }
+
+    /// A page has arrived. Fails if its keys do not go on from the page before, or if there are none
+    /// and more are to come: such pages would be requested without an end.
+    pub(super) fn handle_page(
+        &mut self,
+        more: bool,
+        is_incomplete: bool,
+        entries: Vec<PageEntry>,
+    ) -> Result<(), Refusal> {
+        self.is_requested = false;
+        let is_incomplete = is_incomplete || self.standing == Some(ListStanding::Incomplete);
+        self.standing = Some(match is_incomplete {
+            true => ListStanding::Incomplete,
+            false => ListStanding::Answered,
+        });
+        let has_progress = !entries.is_empty();
+        for entry in entries {
+            let place = Place::after(entry.key.clone());
+            if place <= self.next {
+                return Err(Refusal::Internal);
+            }
+            if entry.kind != EntryKind::PassedOver {
+                self.entries.push_back((place.clone(), entry));
+            }
+            self.next = place;
+        }
+        self.has_more = more;
+        if more && !has_progress {
+            return Err(Refusal::Internal);
+        }
+        Ok(())
+    }
+
+    /// The server has failed: what it sent counts no more.
+    pub(super) fn fail(&mut self, standing: ListStanding) {
+        self.standing = Some(standing);
+        self.entries.clear();
+    }
+
+    /// Waits no longer for the page that has been requested.
+    pub(super) fn give_up(&mut self) {
+        self.standing = Some(ListStanding::TimedOut);
+    }
+
+    /// The place of the first entry that is not merged.
+    pub(super) fn first(&self) -> Option<&Place> {
+        self.entries.front().map(|(place, _)| place)
+    }
+
+    /// Takes off the entry at `place`, if it is the first.
+    fn take(&mut self, place: &Place) -> Option<PageEntry> {
+        let first = self.entries.pop_front_if(|(at, _)| at == place);
+        first.map(|(_, entry)| entry)
+    }
+}
+
+/// Takes a key off all cursors; returns the newest entry of it.
+pub(super) fn take(cursors: &mut [Cursor], place: &Place) -> Option<PageEntry> {
+    let mut newest: Option<PageEntry> = None;
+    for cursor in cursors {
+        let entry = cursor.take(place);
+        let is_newer = |entry: &PageEntry| {
+            let newest: Option<Tag> = newest.as_ref().map(|newest| newest.tag);
+            newest.is_none_or(|newest| entry.tag > newest)
+        };
+        if let Some(entry) = entry.filter(is_newer) {
+            newest = Some(entry);
+        }
+    }
+    newest
+}

@@ -1,0 +1,277 @@
+//! Listing keys: the pages of all servers, merged in ring order.
+//!
+//! ```text
+//!   server 1   a(5)         d(7)            |
+//!   server 2   a(5)   c(3)                  |  merged up to where all pages have arrived:
+//!   server 3          c(4)x d(7)   f(2) ... |  a, d   (c was deleted under the greater tag 4)
+//! ```
+//!
+//! A key that was confirmed by a majority of its replicas, and neither deleted nor confirmed anew
+//! while it is listed, is returned exactly once, whatever up to `silent_max` servers do. That number
+//! is the replication less a majority of it: a majority confirmed the key, so one of those that
+//! respond holds it, or the tombstone if that came later. The pages of a server that may have lost
+//! keys are merged, but the server counts among the silent ones.
+//!
+//! A server is asked for its next page when the merge has used up the one before. After a soft
+//! deadline, the merge no longer waits for servers that are silent.
+
+mod cursor;
+mod listing;
+mod outcome;
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::ServerId;
+use crate::kv::Key;
+use crate::model::{EntryKind, PageEntry, Refusal, ReplicaResponse};
+use cursor::Cursor;
+
+pub use listing::{Listing, PageRequest, Place};
+pub use outcome::{ListOutcome, ListStanding};
+
+/// A listing under way.
+#[derive(Debug)]
+pub struct List {
+    cursors: Vec<Cursor>,
+    listing: Listing,
+    keys: Vec<Key>,
+    /// The last key that was merged, whether it is returned or not.
+    merged: Place,
+    /// Whether servers left keys out of their pages.
+    is_left_out: bool,
+    outcome: Option<ListOutcome>,
+    /// Where the next listing begins, once the outcome is known.
+    next: Option<Place>,
+    patience_ends: Instant,
+}
+
+impl List {
+    /// A listing over `servers`, which waits for silent ones for no longer than `patience`: that is
+    /// its soft deadline.
+    pub fn new(
+        servers: impl Iterator<Item = ServerId>,
+        listing: Listing,
+        now: Instant,
+        patience: Duration,
+    ) -> Self {
+        let cursor = |server| Cursor::new(server, listing.start.clone());
+        Self {
+            cursors: servers.map(cursor).collect(),
+            keys: Vec::new(),
+            merged: listing.start.clone(),
+            is_left_out: false,
+            outcome: None,
+            next: None,
+            patience_ends: now + patience,
+            listing,
+        }
+    }
+
+    /// The next server to request a page from. How many keys fit in the command depends on the
+    /// server, so the caller makes it.
+    pub fn poll_transmit(&mut self) -> Option<(ServerId, PageRequest)> {
+        if self.outcome.is_some() {
+            return None;
+        }
+        let mut cursors = self.cursors.iter_mut();
+        let cursor = cursors.find(|cursor| cursor.wants_page())?;
+        cursor.note_request();
+        let request = PageRequest {
+            start: cursor.next().clone(),
+            // One more shows that there are more.
+            keys_max: self.listing.keys_max - self.keys.len() + 1,
+        };
+        Some((cursor.server(), request))
+    }
+
+    /// When to call [`Self::handle_patience`].
+    pub fn patience_ends(&self) -> Instant {
+        self.patience_ends
+    }
+
+    /// `from` responded to a request for a page.
+    pub fn handle_response(&mut self, from: ServerId, response: ReplicaResponse) {
+        match response {
+            ReplicaResponse::Page {
+                more,
+                is_incomplete,
+                is_left_out,
+                entries,
+            } => {
+                self.is_left_out |= is_left_out && self.due_cursor(from).is_some();
+                self.handle_page(from, more, is_incomplete, entries);
+            }
+            ReplicaResponse::Refused(refusal) => self.fail(from, ListStanding::Refused(refusal)),
+            // It does not fit.
+            ReplicaResponse::Done
+            | ReplicaResponse::Record { .. }
+            | ReplicaResponse::Untagged { .. }
+            | ReplicaResponse::Block { .. }
+            | ReplicaResponse::Tag { .. }
+            | ReplicaResponse::Digest { .. }
+            | ReplicaResponse::Staged { .. }
+            | ReplicaResponse::Statistics(_)
+            | ReplicaResponse::Absent { .. }
+            | ReplicaResponse::Superseded { .. } => {
+                self.fail(from, ListStanding::Refused(Refusal::Internal));
+            }
+        }
+    }
+
+    /// `from` cannot be reached.
+    pub fn handle_unreachable(&mut self, from: ServerId) {
+        self.fail(from, ListStanding::Unreachable);
+    }
+
+    fn handle_page(
+        &mut self,
+        from: ServerId,
+        more: bool,
+        is_incomplete: bool,
+        entries: Vec<PageEntry>,
+    ) {
+        let Some(cursor) = self.due_cursor(from) else {
+            return;
+        };
+        match cursor.handle_page(more, is_incomplete, entries) {
+            Ok(()) => self.merge(),
+            Err(refusal) => self.fail(from, ListStanding::Refused(refusal)),
+        }
+    }
+
+    /// The soft deadline has passed: the merge no longer waits for silent servers, unless they are too
+    /// many.
+    pub fn handle_patience(&mut self) {
+        let silent = self.cursors.iter().filter(|cursor| cursor.is_silent());
+        let silent = silent.count();
+        if self.outcome.is_none() && self.missing() + silent <= self.listing.silent_max {
+            self.give_up_silent();
+            self.merge();
+        }
+    }
+
+    /// The deadline has passed. What is merged by then is returned.
+    pub fn handle_timeout(&mut self) {
+        self.handle_patience();
+        if self.outcome.is_some() {
+            return;
+        }
+        let merged_to = self.merged_to();
+        let has_progress = merged_to > self.listing.start;
+        self.give_up_silent();
+        self.next = Some(merged_to);
+        self.outcome = Some(match has_progress {
+            true => ListOutcome::Listed,
+            false => ListOutcome::TimedOut,
+        });
+    }
+
+    /// What it came to, once that is known.
+    pub fn outcome(&self) -> Option<ListOutcome> {
+        self.outcome
+    }
+
+    /// The keys, in ring order.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// Whether keys are missing, around those that are returned, that are too long for a page.
+    pub fn is_left_out(&self) -> bool {
+        self.is_left_out
+    }
+
+    /// Where the next listing begins, once keys are returned; none at the end of the ring.
+    pub fn next(&self) -> Option<&Place> {
+        self.next.as_ref()
+    }
+
+    /// What is known of each server, in the cluster's order; none if it has not responded and is not
+    /// waited for.
+    pub fn standings(&self) -> impl Iterator<Item = (ServerId, Option<ListStanding>)> {
+        let standing = |cursor: &Cursor| (cursor.server(), cursor.standing());
+        self.cursors.iter().map(standing)
+    }
+
+    /// The cursor of a server that was asked for a page which may still arrive.
+    fn due_cursor(&mut self, server: ServerId) -> Option<&mut Cursor> {
+        if self.outcome.is_some() {
+            return None;
+        }
+        let mut cursors = self.cursors.iter_mut();
+        cursors.find(|cursor| cursor.server() == server && cursor.is_page_due())
+    }
+
+    fn fail(&mut self, from: ServerId, standing: ListStanding) {
+        let mut cursors = self.cursors.iter_mut();
+        let cursor = cursors.find(|cursor| cursor.server() == from);
+        if let Some(cursor) = cursor.filter(|cursor| cursor.is_active()) {
+            cursor.fail(standing);
+            self.merge();
+        }
+    }
+
+    /// How many servers cannot be relied on.
+    fn missing(&self) -> usize {
+        let missing = self.cursors.iter().filter(|cursor| cursor.is_missing());
+        missing.count()
+    }
+
+    fn give_up_silent(&mut self) {
+        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.is_silent()) {
+            cursor.give_up();
+        }
+    }
+
+    /// Merges keys for as long as the next one of every server is known.
+    fn merge(&mut self) {
+        if self.outcome.is_some() {
+            return;
+        }
+        if self.missing() > self.listing.silent_max {
+            self.outcome = Some(ListOutcome::Unreachable);
+            return;
+        }
+        while self.keys.len() < self.listing.keys_max {
+            let firsts = self.cursors.iter().filter_map(Cursor::first);
+            let first = firsts.min().cloned();
+            let is_behind = |cursor: &Cursor| {
+                let first = first.as_ref();
+                cursor.is_awaited() && first.is_none_or(|first| cursor.next() < first)
+            };
+            if self.cursors.iter().any(is_behind) {
+                return;
+            }
+            let Some(first) = first else {
+                self.outcome = Some(ListOutcome::Listed);
+                return;
+            };
+            if let Some(PageEntry { key, kind, .. }) = cursor::take(&mut self.cursors, &first)
+                && kind == EntryKind::Value
+                && key.as_bytes().starts_with(&self.listing.prefix)
+            {
+                self.keys.push(key);
+            }
+            self.merged = first;
+        }
+        let has_rest = self.cursors.iter().any(Cursor::has_rest);
+        self.next = has_rest.then(|| self.merged.clone());
+        self.outcome = Some(ListOutcome::Listed);
+    }
+
+    /// The place up to which the pages of every server have arrived, and are merged.
+    fn merged_to(&self) -> Place {
+        let awaited = self.cursors.iter().filter(|cursor| cursor.is_awaited());
+        let received_to = awaited.map(Cursor::next).min();
+        let furthest = received_to.max(Some(&self.merged)).unwrap_or(&self.merged);
+        let has_prefix = |key: &Key| key.as_bytes().starts_with(&self.listing.prefix);
+        Place {
+            from: furthest.from,
+            // The caller does not see keys that were passed over.
+            after: furthest.after.clone().filter(has_prefix),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

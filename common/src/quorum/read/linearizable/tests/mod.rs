@@ -1,0 +1,8 @@
+//! The machine, from the outside.
+
+mod choosing;
+mod exhaustive;
+mod fetching;
+mod fixture;
+mod quarantine;
+mod repairing;
