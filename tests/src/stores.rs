@@ -93,13 +93,13 @@ impl Kept {
         at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
     }
 
-    /// Vouches for the record of a key.
-    pub fn vouch(&mut self, name: &str, time: u64) -> bool {
+    /// Attests the record of a key.
+    pub fn attest(&mut self, name: &str, time: u64) -> bool {
         let (told, hear) = mpsc::channel();
         let later = || later(told);
-        let vouched = self.store.attest(&key(name), Tag { time, op: 1 }, later);
+        let attested = self.store.attest(&key(name), Tag { time, op: 1 }, later);
         self.store_all();
-        let told = vouched.map(|at_once| at_once.or_else(|| hear.try_recv().ok()));
+        let told = attested.map(|at_once| at_once.or_else(|| hear.try_recv().ok()));
         told == Ok(Some(Ok(PutOutcome::Stored)))
     }
 

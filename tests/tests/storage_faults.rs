@@ -287,7 +287,7 @@ fn a_damaged_record_is_neither_shown_nor_absent_until_it_is_put_again() {
     // Its tag is known, so nothing older takes its place.
     let older = kept.put_at("damaged", 4, "older");
     assert!(matches!(older, Ok(PutOutcome::Superseded(tag)) if tag.time == 5));
-    assert!(!kept.vouch("damaged", 5));
+    assert!(!kept.attest("damaged", 5));
     assert_eq!(kept.read("damaged"), Lookup::Corrupt);
     kept.close();
     let mut kept = reopen(&disk);
@@ -357,7 +357,7 @@ fn a_log_whose_last_commit_is_gone_is_refused() {
 }
 
 #[test]
-fn an_incomplete_store_answers_for_no_key_until_that_is_vouched_for() {
+fn an_incomplete_store_answers_for_no_key_until_that_is_attested() {
     let disk = Disk::default();
     let mut kept = new_store(&disk);
     stored(kept.put_at("held", 5, "v"));
@@ -372,10 +372,10 @@ fn an_incomplete_store_answers_for_no_key_until_that_is_vouched_for() {
     assert_eq!(kept.put_at("stale", 9, "newer"), STORED);
     assert_eq!(kept.read("new"), Lookup::Corrupt);
     assert_eq!(kept.read("stale"), Lookup::Corrupt);
-    assert!(!kept.vouch("held", 6), "what it holds is older");
-    assert!(!kept.vouch("never", 6));
-    assert!(kept.vouch("held", 5));
-    assert!(kept.vouch("stale", 7));
+    assert!(!kept.attest("held", 6), "what it holds is older");
+    assert!(!kept.attest("never", 6));
+    assert!(kept.attest("held", 5));
+    assert!(kept.attest("stale", 7));
     assert_eq!(kept.read("held"), shown(5, "v"));
     assert_eq!(kept.read("stale"), shown(9, "newer"));
     assert_eq!(kept.put_at("held", 6, "w"), STORED);
@@ -391,7 +391,7 @@ fn an_incomplete_store_answers_for_no_key_until_that_is_vouched_for() {
         assert_eq!(
             kept.read("held"),
             shown(6, "w"),
-            "vouched for once and for all"
+            "attested once and for all"
         );
         assert_eq!(kept.read("stale"), shown(9, "newer"));
         assert_eq!(kept.read("new"), Lookup::Corrupt);

@@ -96,17 +96,17 @@ fn a_scan_shows_every_record_once_in_ring_order() {
 }
 
 #[test]
-fn a_complete_store_vouches_for_what_it_has_and_for_nothing_newer() {
+fn a_complete_store_attests_what_it_has_and_nothing_newer() {
     for (kind, mut kept) in of_each_kind(usize::MAX) {
         let tag = Tag { time: 5, op: 1 };
-        let vouch = |kept: &dkvs_tests::stores::Kept, tag| {
+        let attest = |kept: &dkvs_tests::stores::Kept, tag| {
             kept.store.attest(&key("k"), tag, || Box::new(drop))
         };
-        assert_eq!(vouch(&kept, tag), Err(AttestError::Absent), "{kind}");
+        assert_eq!(attest(&kept, tag), Err(AttestError::Absent), "{kind}");
         assert_eq!(kept.put("k", &record("k", 5, "five")), STORED);
-        assert_eq!(vouch(&kept, tag), Ok(Some(STORED)), "{kind}");
+        assert_eq!(attest(&kept, tag), Ok(Some(STORED)), "{kind}");
         let newer = Tag { time: 6, op: 1 };
-        assert_eq!(vouch(&kept, newer), Err(AttestError::Older(tag)), "{kind}");
+        assert_eq!(attest(&kept, newer), Err(AttestError::Older(tag)), "{kind}");
     }
 }
 
