@@ -77,7 +77,7 @@ impl Service {
         let (reply, unrepresentable) = GetReply::of_stored(value);
         if let Some(reason) = unrepresentable {
             self.counters.values_unrepresentable.add(1);
-            tracing::debug!(?key, %reason, "answered as unknown");
+            tracing::debug!(?key, %reason, "told as unknown");
         }
         Some(reply)
     }
