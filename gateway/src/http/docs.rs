@@ -1,6 +1,5 @@
-//! The contract, and a page to read and try it. Everything that the page needs is served from here.
+//! The contract, and a page to read and try it. The page needs nothing from elsewhere.
 
-use std::io::{Cursor, Read as _};
 use std::sync::LazyLock;
 
 use axum::body::Body;
@@ -8,10 +7,14 @@ use axum::http::{HeaderValue, Response, Uri, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
-use zip::ZipArchive;
 
-use super::error::Problem;
-use super::{OPENAPI_YAML, params};
+use super::archive;
+use super::no_such_path::no_such_path;
+use super::parameters;
+use super::problem::Problem;
+
+/// The contract of this API, as served at `/openapi.yaml`.
+const OPENAPI_YAML: &str = include_str!("../../../openapi.yaml");
 
 /// The contract as JSON.
 static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
@@ -22,7 +25,7 @@ static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
 
 const PAGE: &str = include_str!("docs/page.html");
 
-/// What the page is made of: the viewer, Swagger UI, which comes with a crate, and what starts it.
+/// The files of the page: the viewer, Swagger UI, which comes with a crate, and its start script.
 static FILES: LazyLock<[(&str, &str, Bytes); 3]> = LazyLock::new(|| {
     let start = Bytes::from_static(include_bytes!("docs/page.js"));
     [
@@ -36,7 +39,7 @@ static FILES: LazyLock<[(&str, &str, Bytes); 3]> = LazyLock::new(|| {
     ]
 });
 
-/// What the page may do: nothing that is not from here. The viewer sets styles on its elements.
+/// The page may load from this gateway only. The viewer sets styles on its elements.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
@@ -44,35 +47,28 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 /// How long a browser may keep the viewer.
 const FILE_CACHING: &str = "public, max-age=3600";
 
-/// A file of the viewer. Its crate has a release of it, as that is packed.
+/// A file of the viewer. Its crate has a packed release of it.
 fn viewer(name: &str) -> Bytes {
-    let unpack = || {
-        let mut release = ZipArchive::new(Cursor::new(SWAGGER_UI_VENDORED))?;
-        let paths = release.file_names().filter_map(Result::ok);
-        let path = paths.into_iter().find(|path| path.ends_with(name));
-        let path = path.unwrap_or_default().into_owned();
-        let mut file = Vec::new();
-        release.by_name(&path)?.read_to_end(&mut file)?;
-        anyhow::Ok(file)
-    };
-    // What is in the program is what the tests have seen in it.
-    unpack().unwrap_or_default().into()
+    // A test has seen each file in the program.
+    archive::file(SWAGGER_UI_VENDORED, name)
+        .unwrap_or_default()
+        .into()
 }
 
 pub(super) async fn openapi_yaml(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let content_type = [(header::CONTENT_TYPE, "application/yaml")];
     Ok((content_type, OPENAPI_YAML).into_response())
 }
 
 pub(super) async fn openapi_json(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     Ok((content_type, OPENAPI_JSON.clone()).into_response())
 }
 
 pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
@@ -81,11 +77,11 @@ pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
 }
 
 pub(super) async fn file(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let name = uri.path().strip_prefix("/docs/");
     let mut files = FILES.iter();
     let Some((_, content_type, file)) = files.find(|(known, ..)| Some(*known) == name) else {
-        return Err(Problem::no_such_path(uri.path()));
+        return Err(no_such_path(uri.path()));
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),

@@ -17,7 +17,7 @@ use super::disk::{Disk, back_up_when_asked};
 use super::settings::{NO_RANDOM, check_exposure, cluster, config};
 use super::store::store;
 use crate::StorageNode;
-use crate::metrics::page;
+use crate::metrics;
 use crate::service::Service;
 use crate::store::RecordStore as _;
 use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(listener) = metrics {
         let at = listener.local_addr()?;
         let service = Arc::clone(&service);
-        serve::start(listener, move |form| page::render(&service, addr, form))
+        serve::start(listener, move |form| metrics::render(&service, addr, form))
             .context("cannot start a thread for the metrics")?;
         tracing::info!("metrics are at http://{at}/metrics");
     }

@@ -1,6 +1,7 @@
 //! Every setting of both programs, with values that are wrong, empty, extreme, or next to right
 //! ones: each is refused with what is wrong, where it stands, and what would be right.
 
+mod reference;
 mod tables;
 
 use std::collections::BTreeSet;

@@ -9,7 +9,6 @@ use dkvs_common::quorum::Level;
 use dkvs_common::record::Content;
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::wire::v1;
-use dkvs_common::wire::v2::reply::Reply;
 
 use super::Core;
 use super::config::{AdmissionError, Now, Protocol, RequestOptions};
@@ -202,19 +201,15 @@ impl Core {
     pub(super) fn handle_events(&mut self, server: ServerId, now: Now) {
         while let Some(event) = self.servers.poll_event(server) {
             match event {
-                LinkEvent::Reply {
+                LinkEvent::Response {
                     token,
-                    reply,
+                    response,
                     after,
                     was_repeated,
                 } => {
                     if let Some(after) = after {
                         self.counts.round_trip(server, after);
                     }
-                    let response = match reply {
-                        Reply::Response(response) => response,
-                        Reply::Greeting(_) => ReplicaResponse::Refused(Refusal::Internal),
-                    };
                     if was_repeated && matches!(response, ReplicaResponse::Refused(_)) {
                         self.handle_repeated_refusal(token);
                     }

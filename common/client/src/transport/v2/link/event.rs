@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use super::assembly::Assembly;
 use dkvs_common::kv::Value;
+use dkvs_common::model::ReplicaResponse;
 use dkvs_common::wire::v2::message::RequestId;
-use dkvs_common::wire::v2::reply::Reply;
 
 /// What happened to a request, which its token names, or to the server.
 #[derive(Debug)]
 pub enum LinkEvent<T> {
     /// The server answered a request. An upload ends with the answer to its last message.
-    Reply {
+    Response {
         /// The request's token.
         token: T,
         /// The answer.
-        reply: Reply,
+        response: ReplicaResponse,
         /// From the request's first transmission to the reply; none for an upload.
         after: Option<Duration>,
         /// Whether the request was sent more than once, or may have been. The server may then have

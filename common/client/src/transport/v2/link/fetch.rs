@@ -9,7 +9,6 @@ use super::event::LinkEvent;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::wire::v2::message::{REPLY_HEAD_BYTES, RequestId};
-use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
 /// What a server may put around a block beyond what the protocol requires, in bytes.
@@ -84,10 +83,15 @@ impl Fetch {
 
     /// Handles the reply to a request for a block. Returns whether the fetch is over: the value is
     /// complete, or the server does not have it.
-    pub(super) fn handle_reply(&mut self, range: BlockRange, reply: &Reply, now: Instant) -> bool {
+    pub(super) fn handle_response(
+        &mut self,
+        range: BlockRange,
+        response: &ReplicaResponse,
+        now: Instant,
+    ) -> bool {
         self.outstanding.remove(&range.offset);
-        let is_useful = match reply {
-            Reply::Response(ReplicaResponse::Block { offset, block }) => {
+        let is_useful = match response {
+            ReplicaResponse::Block { offset, block } => {
                 self.assembly.handle_block(range, *offset, block)
             }
             _ => false,

@@ -2,7 +2,7 @@
 //! that takes.
 //!
 //! ```text
-//!   ask, fetch                                      poll_event: Reply, Fetched, FetchFailed, ...
+//!   ask, fetch                                      poll_event: ReplicaResponse, Fetched, FetchFailed, ...
 //!      |                                                 ^
 //!      v                                                 |
 //!   [ small requests ] ---------------> peer ------------+
@@ -48,7 +48,6 @@ use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::record::Record;
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
 /// A fetch without a new block for this long, and for eight retransmission timeouts, is given up,
@@ -279,9 +278,9 @@ impl<T: Copy> Link<T> {
         self.end_with(number, |token| match error {
             RequestError::TooLong { .. } => LinkEvent::TooLong { token },
             RequestError::Unreachable => LinkEvent::Unreachable { token, sent: false },
-            RequestError::TooMany => LinkEvent::Reply {
+            RequestError::TooMany => LinkEvent::Response {
                 token,
-                reply: Reply::Response(ReplicaResponse::Refused(Refusal::Busy)),
+                response: ReplicaResponse::Refused(Refusal::Busy),
                 after: None,
                 was_repeated: false,
             },
@@ -333,12 +332,12 @@ impl<T: Copy> Link<T> {
     fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.peer.poll_event() {
             match event {
-                PeerEvent::Reply {
+                PeerEvent::Response {
                     token,
-                    reply,
+                    response,
                     after,
                     was_repeated,
-                } => self.handle_reply(token, reply, after, was_repeated, now),
+                } => self.handle_response(token, response, after, was_repeated, now),
                 PeerEvent::Expired { token } => {
                     self.end_purpose(token, |token| LinkEvent::Expired { token });
                 }
@@ -361,10 +360,10 @@ impl<T: Copy> Link<T> {
         }
     }
 
-    fn handle_reply(
+    fn handle_response(
         &mut self,
         purpose: Purpose<T>,
-        reply: Reply,
+        response: ReplicaResponse,
         after: Duration,
         was_repeated: bool,
         now: Instant,
@@ -372,9 +371,9 @@ impl<T: Copy> Link<T> {
         let (number, block) = match purpose {
             Purpose::Part { transfer, block } => (transfer, block),
             Purpose::Whole(token) => {
-                return self.events.push_back(LinkEvent::Reply {
+                return self.events.push_back(LinkEvent::Response {
                     token,
-                    reply,
+                    response,
                     after: Some(after),
                     was_repeated,
                 });
@@ -383,15 +382,17 @@ impl<T: Copy> Link<T> {
         let Some(transfer) = self.transfers.get_mut(number) else {
             return;
         };
-        match transfer.handle_reply(block, reply, now) {
+        match transfer.handle_response(block, response, now) {
             TransferProgress::Abandon(ids) => ids.into_iter().for_each(|id| self.peer.abandon(id)),
-            TransferProgress::Uploaded(reply) => self.end_with(number, |token| LinkEvent::Reply {
-                token,
-                reply,
-                after: None,
-                // A block that was sent twice stores nothing.
-                was_repeated: was_repeated && block.is_none(),
-            }),
+            TransferProgress::Uploaded(response) => {
+                self.end_with(number, |token| LinkEvent::Response {
+                    token,
+                    response,
+                    after: None,
+                    // A block that was sent twice stores nothing.
+                    was_repeated: was_repeated && block.is_none(),
+                });
+            }
             TransferProgress::Fetched => {
                 let transfer = self.end(number);
                 self.events

@@ -7,8 +7,8 @@ use super::block_range::BlockRange;
 use super::event::LinkEvent;
 use super::fetch::Fetch;
 use super::upload::{TooLong, Upload, UploadProgress};
+use dkvs_common::model::ReplicaResponse;
 use dkvs_common::wire::v2::message::RequestId;
-use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
 /// Most uploads and fetches under way towards one server.
@@ -49,7 +49,7 @@ pub(super) enum TransferProgress {
     /// These requests need no reply any more.
     Abandon(Vec<RequestId>),
     /// The upload has ended with this reply.
-    Uploaded(Reply),
+    Uploaded(ReplicaResponse),
     /// The fetch has ended.
     Fetched,
 }
@@ -182,19 +182,19 @@ impl<T> Transfer<T> {
     }
 
     /// Handles the reply to the request for `block`, or, if that is none, to the put.
-    pub(super) fn handle_reply(
+    pub(super) fn handle_response(
         &mut self,
         block: Option<BlockRange>,
-        reply: Reply,
+        response: ReplicaResponse,
         now: Instant,
     ) -> TransferProgress {
         match &mut self.kind {
-            TransferKind::Upload(upload) => match upload.handle_reply(block, reply) {
+            TransferKind::Upload(upload) => match upload.handle_response(block, response) {
                 UploadProgress::Abandon(ids) => TransferProgress::Abandon(ids),
                 UploadProgress::Ended(reply) => TransferProgress::Uploaded(reply),
             },
             TransferKind::Fetch(fetch) => {
-                if block.is_some_and(|block| fetch.handle_reply(block, &reply, now)) {
+                if block.is_some_and(|block| fetch.handle_response(block, &response, now)) {
                     TransferProgress::Fetched
                 } else {
                     TransferProgress::Abandon(Vec::new())

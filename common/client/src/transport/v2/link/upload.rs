@@ -16,7 +16,6 @@ use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::wire::v2::message::RequestId;
-use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
 /// How often an upload starts again because the server has dropped its blocks.
@@ -68,7 +67,7 @@ pub(super) enum UploadProgress {
     /// These requests need no reply any more.
     Abandon(Vec<RequestId>),
     /// The upload has ended with this reply.
-    Ended(Reply),
+    Ended(ReplicaResponse),
 }
 
 /// The record fits no datagram, even without its value.
@@ -199,17 +198,17 @@ impl Upload {
     }
 
     /// Handles the reply to the request for `block`, or, if that is none, to the put.
-    pub(super) fn handle_reply(
+    pub(super) fn handle_response(
         &mut self,
         block: Option<BlockRange>,
-        reply: Reply,
+        response: ReplicaResponse,
     ) -> UploadProgress {
-        match (block, reply) {
-            (Some(_), Reply::Response(ReplicaResponse::Staged { base, bitmap })) => {
+        match (block, response) {
+            (Some(_), ReplicaResponse::Staged { base, bitmap }) => {
                 UploadProgress::Abandon(self.confirm(base as usize, &bitmap))
             }
-            (None, Reply::Response(ReplicaResponse::Absent { .. })) => self.restart(),
-            (_, reply) => UploadProgress::Ended(reply),
+            (None, ReplicaResponse::Absent { .. }) => self.restart(),
+            (_, response) => UploadProgress::Ended(response),
         }
     }
 
@@ -244,7 +243,7 @@ impl Upload {
     fn restart(&mut self) -> UploadProgress {
         if self.restarts == RESTARTS_MAX {
             let busy = ReplicaResponse::Refused(Refusal::Busy);
-            return UploadProgress::Ended(Reply::Response(busy));
+            return UploadProgress::Ended(busy);
         }
         self.restarts += 1;
         self.blocks.fill(Block::Unsent);

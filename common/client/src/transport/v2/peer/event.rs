@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkvs_common::wire::v2::reply::Reply;
+use dkvs_common::model::ReplicaResponse;
 use thiserror::Error;
 
 /// Most requests open towards one server.
@@ -12,11 +12,11 @@ pub const REQUESTS_MAX: usize = 16_384;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerEvent<T> {
     /// The server answered a request.
-    Reply {
+    Response {
         /// The request's token.
         token: T,
         /// The answer.
-        reply: Reply,
+        response: ReplicaResponse,
         /// From the request's first transmission to the reply.
         after: Duration,
         /// Whether the request was sent more than once. The server may then have answered any of

@@ -18,6 +18,7 @@ use super::event::PeerEvent;
 use super::retransmission::RetransmissionTimer;
 use super::retry_budget::RetryBudget;
 use super::window::Window;
+use dkvs_common::model::{Refusal, ReplicaResponse};
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::wire::v2::message::RequestId;
 use dkvs_common::wire::v2::reply::Reply;
@@ -235,11 +236,16 @@ impl<T: Copy> OpenRequests<T> {
         timer: &mut RetransmissionTimer,
         now: Instant,
     ) {
+        let response = match reply {
+            Reply::Response(response) => response,
+            // Nobody asked for a greeting by this id.
+            Reply::Greeting(_) => ReplicaResponse::Refused(Refusal::Internal),
+        };
         #[cfg(feature = "mutants")]
         if let Some(token) = self.answered.get(&id).copied() {
-            return self.events.push_back(PeerEvent::Reply {
+            return self.events.push_back(PeerEvent::Response {
                 token,
-                reply,
+                response,
                 after: Duration::ZERO,
                 was_repeated: true,
             });
@@ -267,9 +273,9 @@ impl<T: Copy> OpenRequests<T> {
         if mutants::is_on(Mutant::RepeatsCounted) {
             self.answered.insert(id, request.token);
         }
-        self.events.push_back(PeerEvent::Reply {
+        self.events.push_back(PeerEvent::Response {
             token: request.token,
-            reply,
+            response,
             after,
             was_repeated: request.transmissions > 1,
         });

@@ -66,7 +66,7 @@ fn v1_server_is_greeted_again_for_each_request() {
     world.put(3, start + SECOND);
     world.run(start + GREETING_INTERVAL / 5);
     let (_, event) = world.events.last().expect("a request ends in time");
-    assert!(matches!(event, LinkEvent::Reply { token: 3, .. }));
+    assert!(matches!(event, LinkEvent::Response { token: 3, .. }));
 }
 
 /// The empty datagrams may be several answers, or copies of one.

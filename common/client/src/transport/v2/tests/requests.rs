@@ -14,7 +14,7 @@ use super::fixtures::{SECOND, key};
 use super::world::{Faults, World};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::reply::{Greeting, Reply};
+use dkvs_common::wire::v2::reply::Greeting;
 use dkvs_common::wire::v2::request::Request;
 
 #[test]
@@ -130,11 +130,13 @@ fn attestation_is_requested_until_it_is_answered() {
     world.faults = Faults::default();
     world.run(deadline);
     let answers = world.events.iter().map(|(_, event)| match event {
-        LinkEvent::Reply { token, reply, .. } => (*token, reply.clone()),
+        LinkEvent::Response {
+            token, response, ..
+        } => (*token, response.clone()),
         other => panic!("{other:?}"),
     });
-    let absent = Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO });
-    let expected = [(2, Reply::Response(ReplicaResponse::Done)), (3, absent)];
+    let absent = ReplicaResponse::Absent { tag: Tag::ZERO };
+    let expected = [(2, ReplicaResponse::Done), (3, absent)];
     assert_eq!(
         answers.collect::<BTreeMap<_, _>>(),
         BTreeMap::from(expected)
@@ -245,9 +247,9 @@ fn request_beyond_the_announced_limit_is_reported() {
         ends[..],
         [
             LinkEvent::TooLong { token: 1 },
-            LinkEvent::Reply {
+            LinkEvent::Response {
                 token: 2,
-                reply: Reply::Response(ReplicaResponse::Done),
+                response: ReplicaResponse::Done,
                 ..
             }
         ]
@@ -268,7 +270,7 @@ fn request_beyond_the_limit_is_reported_though_nothing_else_is_open() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever the network does, every request ends once, by a reply or at its deadline, and a reply
+    /// Whatever the network does, every request ends once, by a response or at its deadline, and a response
     /// means that it was carried out. Once the network is healthy, all requests are answered.
     #[test]
     fn every_request_ends_exactly_once(
@@ -291,9 +293,9 @@ proptest! {
         let mut ended = BTreeSet::new();
         for (_, event) in &world.events {
             match event {
-                LinkEvent::Reply { token, reply, .. } => {
+                LinkEvent::Response { token, response, .. } => {
                     prop_assert!(ended.insert(*token));
-                    prop_assert_eq!(reply, &Reply::Response(ReplicaResponse::Done));
+                    prop_assert_eq!(response, &ReplicaResponse::Done);
                     prop_assert!(world.server.pairs.contains_key(&key(*token)));
                 }
                 LinkEvent::Expired { token } => prop_assert!(ended.insert(*token)),

@@ -14,7 +14,6 @@ use super::world::{Faults, World};
 use dkvs_common::kv::Value;
 use dkvs_common::record::Digest;
 use dkvs_common::record::{ContentType, Record};
-use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
 fn long(bytes: usize) -> Vec<u8> {
@@ -295,10 +294,10 @@ proptest! {
         let mut ended = BTreeSet::new();
         for (_, event) in &world.events {
             match event {
-                LinkEvent::Reply { token, reply, .. } => {
+                LinkEvent::Response { token, response, .. } => {
                     prop_assert!(ended.insert(*token));
-                    prop_assert!(matches!(reply, Reply::Response(ReplicaResponse::Done) | Reply::Response(ReplicaResponse::Refused(Refusal::Busy))), "{:?}", reply);
-                    if *reply == Reply::Response(ReplicaResponse::Done) {
+                    prop_assert!(matches!(response, ReplicaResponse::Done | ReplicaResponse::Refused(Refusal::Busy)), "{:?}", response);
+                    if *response == ReplicaResponse::Done {
                         let bytes = sizes[*token as usize - 10];
                         prop_assert_eq!(&world.server.pairs[&key(*token)], &record(*token, long(bytes)));
                     }

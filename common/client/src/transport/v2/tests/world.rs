@@ -175,7 +175,7 @@ impl World {
     /// The tokens of what was answered.
     pub(super) fn replied(&self) -> BTreeSet<u64> {
         let replied = self.events.iter().filter_map(|(_, event)| match event {
-            LinkEvent::Reply { token, .. } => Some(*token),
+            LinkEvent::Response { token, .. } => Some(*token),
             _ => None,
         });
         replied.collect()
