@@ -1,14 +1,13 @@
 //! The dkvs gateway: HTTP on one side, a cluster of storage servers on the other.
 //!
-//! * [`http`]: routes, parameters, JSON, problem documents, the serving of connections
+//! * [`http`]: operations, parameters, JSON, problem documents, connections
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
 //! * `open_files`: how much each worker may have open
 //! * `ready`: asking another gateway whether it is ready
-//! * `settings`, `environment`: which values settings take, and where they come from
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
-//! A gateway keeps nothing that a request depends on: any number may run side by side.
+//! No request depends on the state of a gateway: any number of gateways may run side by side.
 
 #![cfg_attr(
     test,
@@ -18,26 +17,13 @@
 pub mod cli;
 pub mod config;
 pub mod embedded;
-mod environment;
 pub mod http;
+mod log_modules;
 mod open_files;
 #[cfg(feature = "otel")]
 pub mod otel;
 mod ready;
-mod settings;
 pub mod tls;
 pub mod tokens;
 
-/// The modules of this package that log something.
-pub const LOG_MODULES: &[&str] = &[
-    "dkvs_gateway::cli",
-    "dkvs_gateway::embedded",
-    "dkvs_gateway::embedded::directory",
-    "dkvs_gateway::embedded::node",
-    "dkvs_gateway::http::serve",
-    "dkvs_gateway::http::switch",
-    "dkvs_gateway::open_files",
-    "dkvs_gateway::otel",
-    "dkvs_gateway::tls",
-    "dkvs_gateway::tokens",
-];
+pub use log_modules::LOG_MODULES;

@@ -1,4 +1,4 @@
-//! How many connections and sockets each worker may have open, as the limit on open files has it.
+//! How many connections and sockets each worker may have open within the limit on open files.
 
 use anyhow::ensure;
 use dkvs_runtime::open_files::{PER_EMBEDDED_SERVER, PER_WORKER, RESERVED};
@@ -9,11 +9,11 @@ const V1_SOCKETS_MAX: usize = 4_096;
 /// The fewest for connections and those sockets, per worker, that a gateway starts with.
 const PER_WORKER_MIN: usize = 64;
 
-/// What is asked for.
+/// What a gateway would have open if nothing limited it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wish {
+pub(crate) struct OpenFilesDemand {
     pub(crate) workers: usize,
-    /// Those of the cluster, wherever they are.
+    /// The servers of the cluster, inside the gateway or not.
     pub(crate) servers: usize,
     /// How many of them are inside the gateway.
     pub(crate) embedded: usize,
@@ -23,26 +23,30 @@ pub(crate) struct Wish {
 
 /// How much each worker may have open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Granted {
+pub(crate) struct OpenFilesGrant {
     pub(crate) connections_max: usize,
     pub(crate) v1_sockets_max: usize,
 }
 
-impl Wish {
-    /// What is open whatever the callers do: above all a DKVS/2 socket for each worker and server.
+impl OpenFilesDemand {
+    /// The files that are open whatever callers do: above all a DKVS/2 socket per worker and server.
     fn fixed(self) -> usize {
         RESERVED + self.workers * (PER_WORKER + self.servers) + self.embedded * PER_EMBEDDED_SERVER
     }
 
-    /// How many files have to be allowed for all of it to be granted.
+    /// The limit on open files that grants all of it.
     pub(crate) fn wanted(self) -> usize {
         let both = self.connections_max + V1_SOCKETS_MAX;
         self.fixed() + self.workers * both.max(2 * V1_SOCKETS_MAX)
     }
 
-    /// What is granted by a process that may open so many files. What DKVS/1 may need is kept back
-    /// from connections, up to half of what there is.
-    pub(crate) fn grant(self, files: usize) -> anyhow::Result<Granted> {
+    /// What a process may have open whose limit is `files`. Sockets for DKVS/1 come before
+    /// connections, up to half of what the limit leaves.
+    ///
+    /// # Errors
+    ///
+    /// If too little is left for each worker.
+    pub(crate) fn grant(self, files: usize) -> anyhow::Result<OpenFilesGrant> {
         let per_worker = files.saturating_sub(self.fixed()) / self.workers;
         ensure!(
             per_worker >= PER_WORKER_MIN,
@@ -53,11 +57,11 @@ impl Wish {
             self.fixed() + self.workers * PER_WORKER_MIN,
         );
         let v1_sockets_max = V1_SOCKETS_MAX.min(per_worker / 2);
-        let granted = Granted {
+        let granted = OpenFilesGrant {
             connections_max: self.connections_max.min(per_worker - v1_sockets_max),
             v1_sockets_max,
         };
-        let Granted {
+        let OpenFilesGrant {
             connections_max,
             v1_sockets_max,
         } = granted;
@@ -78,8 +82,13 @@ mod tests {
 
     const DOCUMENTS: &str = include_str!("../../docs/operations/deploy.md");
 
-    fn wish(workers: usize, servers: usize, embedded: usize, connections_max: usize) -> Wish {
-        Wish {
+    fn demand(
+        workers: usize,
+        servers: usize,
+        embedded: usize,
+        connections_max: usize,
+    ) -> OpenFilesDemand {
+        OpenFilesDemand {
             workers,
             servers,
             embedded,
@@ -89,39 +98,43 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_granted_and_with_one_file_less_it_is_not() {
-        for wish in [
-            wish(1, 3, 0, 4_096),
-            wish(8, 3, 0, 4_096),
-            wish(2, 5, 5, 100),
-            wish(64, 255, 255, 10_000),
+        for demand in [
+            demand(1, 3, 0, 4_096),
+            demand(8, 3, 0, 4_096),
+            demand(2, 5, 5, 100),
+            demand(64, 255, 255, 10_000),
         ] {
-            let all = Granted {
-                connections_max: wish.connections_max,
+            let all = OpenFilesGrant {
+                connections_max: demand.connections_max,
                 v1_sockets_max: V1_SOCKETS_MAX,
             };
-            assert_eq!(wish.grant(wish.wanted()).unwrap(), all, "{wish:?}");
-            assert_ne!(wish.grant(wish.wanted() - 1).unwrap(), all, "{wish:?}");
+            assert_eq!(demand.grant(demand.wanted()).unwrap(), all, "{demand:?}");
+            assert_ne!(
+                demand.grant(demand.wanted() - 1).unwrap(),
+                all,
+                "{demand:?}"
+            );
         }
     }
 
     #[test]
     fn all_that_is_granted_together_is_never_more_than_may_be_open() {
-        let wish = wish(3, 5, 5, 4_096);
-        let least = wish.fixed() + 3 * PER_WORKER_MIN;
+        let demand = demand(3, 5, 5, 4_096);
+        let least = demand.fixed() + 3 * PER_WORKER_MIN;
         for files in least..least + 20_000 {
-            let Granted {
+            let OpenFilesGrant {
                 connections_max,
                 v1_sockets_max,
-            } = wish.grant(files).unwrap();
-            assert!(wish.fixed() + 3 * (connections_max + v1_sockets_max) <= files);
+            } = demand.grant(files).unwrap();
+            assert!(demand.fixed() + 3 * (connections_max + v1_sockets_max) <= files);
         }
-        let refusal = wish.grant(least - 1).unwrap_err().to_string();
+        let refusal = demand.grant(least - 1).unwrap_err().to_string();
         assert!(
             refusal.contains(&format!("it takes {least} at the least")),
             "{refusal}"
         );
-        assert!(wish.grant(0).is_err());
-        assert!(wish.grant(usize::MAX).is_ok());
+        assert!(demand.grant(0).is_err());
+        assert!(demand.grant(usize::MAX).is_ok());
     }
 
     #[test]
@@ -150,7 +163,7 @@ mod tests {
                 continue;
             };
             assert_eq!(
-                wish(workers, servers, 0, connections_max).wanted(),
+                demand(workers, servers, 0, connections_max).wanted(),
                 files,
                 "{line}"
             );
@@ -162,6 +175,6 @@ mod tests {
             .lines()
             .find_map(|line| line.strip_prefix("LimitNOFILE="));
         let limit: usize = limit.unwrap().parse().unwrap();
-        assert!(wish(8, 100, 0, 4_096).wanted() <= limit, "eight workers");
+        assert!(demand(8, 100, 0, 4_096).wanted() <= limit, "eight workers");
     }
 }

@@ -1,7 +1,7 @@
 //! Spans of requests, exported to an OpenTelemetry collector by OTLP over HTTP.
 //!
-//! Only with the feature `otel`, and only where an endpoint is given. A batch goes out from a
-//! thread of the exporter's own; what it cannot keep up with it drops.
+//! Only with the feature `otel`, and only where an endpoint is given. The exporter sends
+//! batches from a thread of its own, and drops what it cannot keep up with.
 
 use anyhow::Context as _;
 use opentelemetry::Context;
@@ -22,7 +22,7 @@ pub const TARGET: &str = "dkvs_gateway::http::serve";
 /// Where a collector takes spans, below its endpoint.
 const PATH: &str = "/v1/traces";
 
-/// An exporter at work. When the value is dropped, what it still holds goes out, and it ends.
+/// A running exporter. Dropping it sends what it still holds, and ends it.
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
@@ -47,7 +47,7 @@ impl Exporter {
         Ok(Self(provider.build()))
     }
 
-    /// What hands it the spans of requests.
+    /// The layer that passes the spans of requests to it.
     pub fn layer(&self) -> impl Layer<Registry> + Send + Sync + 'static {
         let tracer = self.0.tracer("dkvs-gateway");
         let spans = filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET);
@@ -74,7 +74,7 @@ pub fn set_parent(span: &Span, trace_id: [u8; 16], parent_id: [u8; 8], flags: u8
         true,
         TraceState::default(),
     );
-    // A span that nobody exports has no parent either.
+    // A span that is not exported has no parent either.
     let _ = span.set_parent(Context::new().with_remote_span_context(parent));
 }
 

@@ -1,5 +1,5 @@
-//! The question whether another gateway is ready, for whoever has no HTTP client at hand, such as
-//! an image with nothing else in it.
+//! Asks another gateway whether it is ready, for places without an HTTP client, such as a container
+//! image with nothing else in it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-/// Longer than a gateway takes to hear its servers out.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Longer than a gateway takes to probe its servers.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The greatest reply that is looked at.
+/// The most bytes of a response that are read.
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
 /// Asks the gateway at `addr` for `/readyz`; an error says why it is not ready.
@@ -25,8 +25,8 @@ pub(crate) fn ask(addr: SocketAddr) -> anyhow::Result<()> {
 }
 
 fn exchange(addr: SocketAddr) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     write!(
         stream,
         "GET /readyz HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n"

@@ -1,8 +1,8 @@
-//! TLS: the files it needs, and who is told when they change.
+//! TLS: its files, and the workers that follow their changes.
 //!
-//! The certificates are rustls's to judge, and the cryptography is ring's. That the gateway's own are
-//! out of date no server is told by rustls, so it is asked as a client would ask. HTTP/1.1 is all that is
-//! spoken inside.
+//! rustls checks the certificates, with ring's cryptography. It tells no server that its own
+//! certificates are out of date, so they are verified here as a client would. Inside TLS there is
+//! HTTP/1.1 only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,18 +25,22 @@ pub struct Paths {
     pub certificates: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Who vouches for clients; if none, clients need no certificate.
+    /// The roots of clients' certificates; if none, clients need no certificate.
     pub client_roots: Option<PathBuf>,
 }
 
-/// The files in use, and those who are told of them.
+/// The files in use, and what follows their changes.
 pub struct TlsFiles {
     paths: Paths,
     config: watch::Sender<Arc<ServerConfig>>,
 }
 
 impl TlsFiles {
-    /// Reads the files. A key that others than its owner may read or write is refused.
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// If a file is missing or wrong, or others than its owner may read or write the key.
     pub fn open(paths: &Paths) -> anyhow::Result<Self> {
         Ok(Self {
             paths: paths.clone(),
@@ -44,13 +48,12 @@ impl TlsFiles {
         })
     }
 
-    /// What is spoken from now on, as it changes.
+    /// The configuration as it changes.
     pub fn subscribe(&self) -> Tls {
         Tls(self.config.subscribe())
     }
 
-    /// Reads the files again. If any is refused, nothing changes. Connections that are open stay
-    /// as they are.
+    /// Reads the files again. If any is refused, nothing changes. Open connections stay as they are.
     pub fn reload(&self) {
         match load(&self.paths) {
             Ok(config) => {
@@ -69,7 +72,7 @@ impl TlsFiles {
 pub struct Tls(watch::Receiver<Arc<ServerConfig>>);
 
 impl Tls {
-    /// What takes up the next connection.
+    /// An acceptor with the present configuration.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.0.borrow()))
     }
@@ -116,8 +119,8 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(certificates)
 }
 
-/// Refuses a certificate of the gateway with which no client would go on: one that has expired, or
-/// is not valid yet. Of those behind it clients may need none, so a warning has to do.
+/// Refuses a certificate of the gateway that has expired or is not valid yet: every client would
+/// refuse it. Clients may not need those behind it, so for them there is a warning.
 fn refuse_out_of_date(certificates: &[CertificateDer<'_>], path: &Path) -> anyhow::Result<()> {
     let (name, now) = (path.display(), UnixTime::now());
     for (number, certificate) in (1..).zip(certificates) {
@@ -135,13 +138,13 @@ fn refuse_out_of_date(certificates: &[CertificateDer<'_>], path: &Path) -> anyho
     Ok(())
 }
 
-/// That a certificate has expired, or is not valid yet, and by how much.
+/// The text that a certificate has expired, or is not valid yet, and by how much.
 fn out_of_date(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
     let days = |from: UnixTime, to: UnixTime| {
         let seconds = to.as_secs().saturating_sub(from.as_secs());
         seconds.div_ceil(24 * 60 * 60)
     };
-    match verdict(certificate, now)? {
+    match validity_error(certificate, now)? {
         CertificateError::ExpiredContext { not_after, .. } => {
             let since = days(not_after, now);
             Some(format!("has expired, {since} days ago or less"))
@@ -154,8 +157,8 @@ fn out_of_date(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<String
     }
 }
 
-/// What a client that trusts nobody says of a certificate. It looks at the times first.
-fn verdict(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<CertificateError> {
+/// The error of a client without roots for a certificate. rustls checks the times first.
+fn validity_error(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<CertificateError> {
     let certificate = ParsedCertificate::try_from(certificate).ok()?;
     let roots = RootCertStore::empty();
     let judged = verify_server_cert_signed_by_trust_anchor(&certificate, &roots, &[], now, &[]);
@@ -167,7 +170,7 @@ fn verdict(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Certificat
 
 fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
     let text = key_file::read_private(path, "the private key is in it")?;
-    // The reason might show a part of the key.
+    // The cause is left out: it might show a part of the key.
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
         anyhow!(
             "{} has no private key that can be read; PEM is expected, not encrypted, with a line \

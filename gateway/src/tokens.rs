@@ -1,4 +1,4 @@
-//! Access tokens: the file that lists them, and who is told when it changes.
+//! Access tokens: the file that lists them, and the workers that follow its changes.
 //!
 //! ```text
 //!   # one token a line: name, hash, scopes, and which keys if not all
@@ -32,10 +32,10 @@ pub const TOKENS_MAX: usize = 1_024;
 /// Longest name of a token, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// What a token made here begins with, so that one that leaked can be found by a search.
+/// The beginning of every token that is made here, so that a search can find leaked ones.
 const TOKEN_PREFIX: &str = "dkvs_";
 
-/// What stands before the hash.
+/// The prefix of a hash.
 const HASH_PREFIX: &[u8] = b"sha256:";
 
 /// What a token is good for. None includes another.
@@ -45,12 +45,12 @@ pub enum Scope {
     Read,
     /// Writing and deleting keys.
     Write,
-    /// What is about the cluster and not about keys.
+    /// Everything about the cluster rather than about keys.
     Admin,
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Admin];
 
     /// Its word in the file.
@@ -67,12 +67,12 @@ impl Scope {
     }
 }
 
-/// Some scopes.
+/// A set of scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Reads words with commas between them; none for what is no scope, stands twice, or is empty.
+    /// Parses words with commas between them. None if a word is no scope, empty, or there twice.
     pub fn parse(words: &str) -> Option<Self> {
         words.split(',').try_fold(Self(0), |scopes, word| {
             let mut all = Scope::ALL.into_iter();
@@ -81,7 +81,7 @@ impl Scopes {
         })
     }
 
-    /// Whether a scope is among them.
+    /// Whether the set has a scope.
     pub fn has(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
@@ -137,8 +137,7 @@ impl Token {
         !self.prefixes.is_empty()
     }
 
-    /// Whether it is for the key of these bytes; or, which is the same question, for all keys that
-    /// begin with them.
+    /// Whether it is for the key of these bytes, and so for all keys that begin with them.
     pub fn covers(&self, key: impl Iterator<Item = u8> + Clone) -> bool {
         let begins_with = |prefix: &Vec<u8>| {
             let mut key = key.clone();
@@ -148,7 +147,7 @@ impl Token {
     }
 }
 
-/// The tokens of a file, never none.
+/// The tokens of a file, at least one.
 #[derive(Clone)]
 pub struct Tokens(Vec<Arc<Token>>);
 
@@ -220,7 +219,7 @@ pub enum Reason {
 }
 
 impl Tokens {
-    /// Reads a token file. `name` is its name, used in errors alone.
+    /// Parses a token file. `name` is its name in errors.
     pub fn parse(name: &str, text: &[u8]) -> Result<Self, TokensError> {
         let refuse = |line, reason| TokensError {
             file: name.to_owned(),
@@ -252,8 +251,8 @@ impl Tokens {
         Ok(Self(tokens.collect()))
     }
 
-    /// The token of these bytes, if it is listed. Every line is compared, each in the same time
-    /// whatever it holds, so that the time taken tells nothing of hashes.
+    /// The token of these bytes, if it is listed. Compares every line in constant time, so that the time
+    /// reveals nothing about the hashes.
     pub fn find(&self, token: &[u8]) -> Option<&Arc<Token>> {
         let hash = Hash::of(token);
         self.0.iter().fold(None, |found, token| {
@@ -299,7 +298,7 @@ fn parse_token(fields: &[&[u8]]) -> Result<Token, Reason> {
     })
 }
 
-/// Whether a token may be called so.
+/// Whether this can be the name of a token.
 pub fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain)
@@ -314,7 +313,7 @@ fn parse_prefix(field: &[u8]) -> Option<Vec<u8>> {
     (is_whole && !encoded.is_empty()).then(|| percent_decode_str(encoded).collect())
 }
 
-/// What stands in a prefix as it is.
+/// The characters that a prefix has unescaped.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -331,8 +330,12 @@ pub struct Minted {
     pub line: String,
 }
 
-/// Makes a token of 256 random bits. `name` is one by [`is_name`]; `prefixes` are the beginnings
-/// of the keys that it is for, as they are. Fails if the system has no random bytes.
+/// Makes a token of 256 random bits. `name` satisfies [`is_name`]; `prefixes` are the beginnings of
+/// the keys that the token is for, not encoded.
+///
+/// # Errors
+///
+/// If the system has no random bytes.
 pub fn mint(name: &str, scopes: Scopes, prefixes: &[String]) -> anyhow::Result<Minted> {
     use std::fmt::Write as _;
 
@@ -362,14 +365,18 @@ pub fn is_token(text: &OsStr) -> bool {
     })
 }
 
-/// A token file in use, and those who are told of its tokens.
+/// A token file in use, and what follows its changes.
 pub struct TokenFile {
     path: PathBuf,
     tokens: watch::Sender<Tokens>,
 }
 
 impl TokenFile {
-    /// Reads the file. One that others than its owner may read or write is refused.
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// If it is wrong, or others than its owner may read or write it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
@@ -382,7 +389,7 @@ impl TokenFile {
         self.tokens.subscribe()
     }
 
-    /// Reads the file again. One that is refused changes nothing.
+    /// Reads the file again. If it is refused, nothing changes.
     pub fn reload(&self) {
         match load(&self.path) {
             Ok(tokens) => {
@@ -398,7 +405,7 @@ impl TokenFile {
 }
 
 fn load(path: &Path) -> anyhow::Result<Tokens> {
-    // Not to be repeated in a log.
+    // A token in place of the path must not get into a log.
     anyhow::ensure!(
         !is_token(path.as_os_str()),
         "`tokens` is a token, and has to be the path of a file of tokens; callers keep theirs in \

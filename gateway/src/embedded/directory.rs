@@ -1,4 +1,4 @@
-//! Embedded servers that outlast the process, on the same ports, so that the ring stays what it was:
+//! Embedded servers that outlast the process, on the same ports, so that the ring stays the same:
 //!
 //! ```text
 //!   DIR/servers.txt    the servers file of the cluster
@@ -16,19 +16,19 @@ use dkvs_storage_node::store::disk::Declaration;
 use dkvs_storage_node::store::disk::directory::{DataDirectory, Owner};
 use dkvs_storage_node::udp::Sockets;
 
-use super::node::Home;
-use super::{Prepared, SERVERS_DEFAULT, bind_any, cluster_of};
-use crate::config::Embedded;
+use super::node::{PreparedServer, StorageLocation};
+use super::options::EmbeddedOptions;
+use super::sockets::{bind_any, cluster_of};
 
 const SERVERS_FILE: &str = "servers.txt";
 
 const NOTHING_TO_DECLARE: &str = "there is nothing to declare; start without --declare";
 
-/// The servers file's name until all data directories are there.
+/// The name of the servers file until all data directories exist.
 const SERVERS_FILE_NEW: &str = "servers.new";
 
-/// How many servers have their data directories in one directory; none if it is new.
-pub(super) fn check(path: &Path, embedded: &Embedded) -> anyhow::Result<Option<usize>> {
+/// How many servers have their data directories below `path`; none if it is new.
+pub(super) fn check(path: &Path, embedded: &EmbeddedOptions) -> anyhow::Result<Option<usize>> {
     let Some(text) = read_servers_file(path)? else {
         ensure!(embedded.declaration.is_none(), NOTHING_TO_DECLARE);
         return Ok(None);
@@ -37,11 +37,11 @@ pub(super) fn check(path: &Path, embedded: &Embedded) -> anyhow::Result<Option<u
     Ok(Some(cluster.servers().len()))
 }
 
-/// The servers whose data directories are in one directory, or new ones.
+/// Opens the servers whose data directories are below `path`, or new ones.
 pub(super) fn prepare(
     path: &Path,
-    embedded: &Embedded,
-) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
+    embedded: &EmbeddedOptions,
+) -> anyhow::Result<(Cluster, Vec<PreparedServer>)> {
     fs::create_dir_all(path)?;
     match read_servers_file(path)? {
         Some(text) => start_again(path, &text, embedded),
@@ -58,8 +58,12 @@ fn read_servers_file(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The servers that there are, if they are as many as are wanted.
-fn cluster_of_file(path: &Path, text: &[u8], embedded: &Embedded) -> anyhow::Result<Cluster> {
+/// The cluster in the servers file. Fails if the options ask for another number of servers.
+fn cluster_of_file(
+    path: &Path,
+    text: &[u8],
+    embedded: &EmbeddedOptions,
+) -> anyhow::Result<Cluster> {
     let cluster = Cluster::parse(&path.join(SERVERS_FILE).display().to_string(), text)?;
     let servers = cluster.servers().len();
     if let Some(wanted) = embedded.servers {
@@ -72,7 +76,10 @@ fn cluster_of_file(path: &Path, text: &[u8], embedded: &Embedded) -> anyhow::Res
     Ok(cluster)
 }
 
-fn start_new(path: &Path, embedded: &Embedded) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
+fn start_new(
+    path: &Path,
+    embedded: &EmbeddedOptions,
+) -> anyhow::Result<(Cluster, Vec<PreparedServer>)> {
     let (new, servers_file) = (path.join(SERVERS_FILE_NEW), path.join(SERVERS_FILE));
     let is_left_over = new.exists();
     for number in 1..=u8::MAX {
@@ -86,10 +93,10 @@ fn start_new(path: &Path, embedded: &Embedded) -> anyhow::Result<(Cluster, Vec<P
              back, or give an empty directory",
             directory.display()
         );
-        // A first start that did not come to its end: nobody was ever served from here.
+        // A first start was interrupted: no server has ever answered from here.
         fs::remove_dir_all(&directory)?;
     }
-    let sockets = bind_any(embedded.servers.unwrap_or(SERVERS_DEFAULT))?;
+    let sockets = bind_any(embedded.servers_or_default())?;
     let cluster = cluster_of(&sockets)?;
     let mut text = String::from("# The servers that run inside the gateway.\n");
     for server in cluster.servers() {
@@ -99,7 +106,8 @@ fn start_new(path: &Path, embedded: &Embedded) -> anyhow::Result<(Cluster, Vec<P
     let mut file = File::create(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    let servers = open_all(path, cluster, sockets, embedded, |_| Some(Declaration::New))?;
+    let servers =
+        open_data_directories(path, cluster, sockets, embedded, |_| Some(Declaration::New))?;
     fs::rename(&new, &servers_file)?;
     File::open(path)?.sync_all()?;
     Ok(servers)
@@ -108,8 +116,8 @@ fn start_new(path: &Path, embedded: &Embedded) -> anyhow::Result<(Cluster, Vec<P
 fn start_again(
     path: &Path,
     text: &[u8],
-    embedded: &Embedded,
-) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
+    embedded: &EmbeddedOptions,
+) -> anyhow::Result<(Cluster, Vec<PreparedServer>)> {
     let cluster = cluster_of_file(path, text, embedded)?;
     let servers = cluster.servers();
     let bind = |server: &Server| {
@@ -122,7 +130,7 @@ fn start_again(
         })
     };
     let sockets = servers.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-    open_all(path, cluster, sockets, embedded, |directory| {
+    open_data_directories(path, cluster, sockets, embedded, |directory| {
         let is_there = DataDirectory::is_one(directory);
         if !is_there {
             tracing::warn!(
@@ -135,19 +143,19 @@ fn start_again(
     })
 }
 
-fn open_all(
+fn open_data_directories(
     path: &Path,
     cluster: Cluster,
     sockets: Vec<Sockets>,
-    embedded: &Embedded,
+    embedded: &EmbeddedOptions,
     declaration: impl Fn(&Path) -> Option<Declaration>,
-) -> anyhow::Result<(Cluster, Vec<Prepared>)> {
+) -> anyhow::Result<(Cluster, Vec<PreparedServer>)> {
     let mut prepared = Vec::new();
     let mut is_declared = embedded.declaration.is_none();
     for ((number, server), sockets) in (1..).zip(cluster.servers()).zip(sockets) {
         let directory = server_directory(path, number);
         let declaration = declaration(&directory);
-        let home = Home::Directory {
+        let location = StorageLocation::Directory {
             path: directory,
             owner: Owner {
                 server: server.addr,
@@ -156,17 +164,17 @@ fn open_all(
             durability: embedded.durability,
             thread: format!("storage-{number}"),
         };
-        let opened = match (home.open(declaration), embedded.declaration) {
+        let opened = match (location.open(declaration), embedded.declaration) {
             (Err(error), Some(declaration)) => {
                 tracing::warn!(%error, "declared {declaration:?}, and started");
                 is_declared = true;
-                home.open(Some(declaration))?
+                location.open(Some(declaration))?
             }
             (opened, _) => opened?,
         };
-        prepared.push(Prepared {
+        prepared.push(PreparedServer {
             sockets,
-            home,
+            location,
             opened,
         });
     }

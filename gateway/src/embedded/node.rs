@@ -20,40 +20,41 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Prepared, STORE_BYTES_MAX};
+/// Most memory for the records of each server, in bytes.
+pub(super) const STORE_BYTES_MAX: usize = 256 << 20;
 
-/// Whom a server answers.
+/// Whose requests a server answers.
 #[derive(Clone)]
-pub(super) struct Doors {
-    /// Who proves to have one of these.
+pub(super) struct Authentication {
+    /// DKVS/2 requests that one of these proves.
     pub(super) keys: watch::Receiver<Keys>,
-    /// And whoever speaks DKVS/1, which proves nothing.
+    /// Whether to answer DKVS/1 as well, which proves nothing.
     pub(super) is_v1_on: bool,
 }
 
-/// Where a server keeps what it holds.
-pub(super) enum Home {
-    /// In memory, and it is gone when the server stops.
+/// Where a server keeps its records.
+pub(super) enum StorageLocation {
+    /// In memory: they are gone when the server stops.
     Memory,
     /// In a data directory of its own.
     Directory {
         path: PathBuf,
         owner: Owner,
         durability: Durability,
-        /// What its thread is called.
+        /// The name of its commit thread.
         thread: String,
     },
 }
 
-/// What a server serves from.
-pub(super) struct Opened {
+/// An open store.
+pub(super) struct OpenStore {
     store: Store,
     disk: Option<CommitThread>,
 }
 
-impl Home {
-    /// What it holds, or an empty store if it keeps nothing.
-    pub(super) fn open(&self, declaration: Option<Declaration>) -> anyhow::Result<Opened> {
+impl StorageLocation {
+    /// Opens the store there; in memory it is empty.
+    pub(super) fn open(&self, declaration: Option<Declaration>) -> anyhow::Result<OpenStore> {
         let Self::Directory {
             path,
             owner,
@@ -62,7 +63,7 @@ impl Home {
         } = self
         else {
             let store = Store::Memory(MemoryStore::new(STORE_BYTES_MAX));
-            return Ok(Opened { store, disk: None });
+            return Ok(OpenStore { store, disk: None });
         };
         let options = Options {
             bytes_max: STORE_BYTES_MAX,
@@ -73,48 +74,55 @@ impl Home {
         };
         let (directory, store, committer) = DataDirectory::open(path, owner.clone(), options)?;
         let disk = CommitThread::start(committer, thread.clone(), directory)?;
-        Ok(Opened {
+        Ok(OpenStore {
             store: Store::Disk(store),
             disk: Some(disk),
         })
     }
 }
 
-/// A server that runs or is stopped.
+/// Everything that a server needs in order to run.
+pub(super) struct PreparedServer {
+    pub(super) sockets: Sockets,
+    pub(super) location: StorageLocation,
+    pub(super) opened: OpenStore,
+}
+
+/// A server, running or stopped.
 pub(super) struct Node {
     addr: SocketAddr,
-    home: Home,
-    doors: Doors,
+    location: StorageLocation,
+    authentication: Authentication,
     is_running: AtomicBool,
-    /// Held for as long as it takes to stop or start it.
+    /// Locked while the server stops or starts.
     running: Mutex<Option<Running>>,
 }
 
-/// What ends a server that runs.
+/// What it takes to end a running server.
 struct Running {
     stop: CancellationToken,
-    /// Nothing ever comes; it is closed once all tasks have ended, and their sockets with them.
+    /// Carries nothing; closed once all tasks have ended, and their sockets with them.
     ended: mpsc::Receiver<()>,
     disk: Option<CommitThread>,
 }
 
 impl Node {
-    /// One that runs from now on, on this runtime.
+    /// Starts a server on this runtime.
     pub(super) fn run(
         addr: SocketAddr,
-        Prepared {
+        PreparedServer {
             sockets,
-            home,
+            location,
             opened,
-        }: Prepared,
-        doors: Doors,
+        }: PreparedServer,
+        authentication: Authentication,
         runtime: &Handle,
     ) -> anyhow::Result<Self> {
-        let running = run(opened, sockets, &doors, runtime)?;
+        let running = run(opened, sockets, &authentication, runtime)?;
         Ok(Self {
             addr,
-            home,
-            doors,
+            location,
+            authentication,
             is_running: AtomicBool::new(true),
             running: Mutex::new(Some(running)),
         })
@@ -125,26 +133,26 @@ impl Node {
         self.is_running.load(Ordering::Relaxed)
     }
 
-    /// Ends it, if it runs: its port is closed then. Waits for its disk.
+    /// Ends the server if it runs, which closes its port. Waits for its disk.
     pub(super) fn stop(&self) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_running.store(false, Ordering::Relaxed);
         if let Some(Running { stop, ended, disk }) = running.take() {
             stop.cancel();
-            // An error is what says that they have ended.
+            // The error means that all tasks have ended.
             let _ = ended.recv();
             drop(disk);
         }
     }
 
-    /// Starts it on its port, if it is stopped, with what its home has kept.
+    /// Starts the server on its port if it is stopped, with the records of its data directory.
     pub(super) fn start(&self, runtime: &Handle) -> anyhow::Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.is_none() {
             let sockets = Sockets::bind(self.addr, NonZeroUsize::MIN)
                 .with_context(|| format!("it cannot have its port {} back", self.addr))?;
-            let opened = self.home.open(None)?;
-            *running = Some(run(opened, sockets, &self.doors, runtime)?);
+            let opened = self.location.open(None)?;
+            *running = Some(run(opened, sockets, &self.authentication, runtime)?);
             self.is_running.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -152,23 +160,23 @@ impl Node {
 }
 
 fn run(
-    opened: Opened,
+    opened: OpenStore,
     sockets: Sockets,
-    doors: &Doors,
+    authentication: &Authentication,
     runtime: &Handle,
 ) -> anyhow::Result<Running> {
-    let Opened { store, disk } = opened;
+    let OpenStore { store, disk } = opened;
     let config = Config {
-        // Loopback carries the longest there are.
+        // Loopback carries the longest datagrams.
         datagram_bytes_max: DATAGRAM_BYTES_MAX,
-        is_v1_on: doors.is_v1_on,
-        // With another boot id each time, by which gateways see that it was started anew.
+        is_v1_on: authentication.is_v1_on,
+        // A new boot id each time tells gateways that the server has restarted.
         ..Config::new(getrandom::u64()?)
     };
     let mut node = StorageNode::new(sockets, store, config)?;
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
-    node.set_keys(&doors.keys, &secret);
+    node.set_keys(&authentication.keys, &secret);
     let stop = CancellationToken::new();
     let (alive, ended) = mpsc::channel();
     for worker in node.into_workers() {

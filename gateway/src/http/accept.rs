@@ -1,11 +1,24 @@
-//! Which form of an answer the caller accepts (RFC 9110, section 12.5.1).
+//! The form of a response that the caller prefers (RFC 9110, section 12.5.1).
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 
-/// The forms a value can be given in.
+use super::problem::{Problem, ProblemType};
+
+const NOT_ACCEPTABLE: ProblemType = ProblemType {
+    status: StatusCode::NOT_ACCEPTABLE,
+    name: "not-acceptable",
+    title: "No acceptable form",
+};
+
+/// `Accept` refuses every form that there is.
+pub(super) fn not_acceptable(detail: &'static str) -> Problem {
+    Problem::new(&NOT_ACCEPTABLE, detail)
+}
+
+/// The forms of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// A JSON document with what every replica said.
+    /// A JSON document with the report on the request.
     Json,
     /// The value's bytes.
     Raw,
@@ -18,7 +31,7 @@ pub(super) fn form(headers: &HeaderMap) -> Option<Form> {
     Some(if is_raw { Form::Raw } else { Form::Json })
 }
 
-/// Whether a list is rather wanted line by line than as one JSON document; none if neither is.
+/// Whether lines are preferred to one JSON document; none if both are refused.
 pub(super) fn lines(headers: &HeaderMap) -> Option<bool> {
     ranks_over_json(headers, "x-ndjson")
 }
@@ -57,7 +70,7 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// None for what is no media range, which is then as good as absent.
+    /// None for text that is no media range, which is ignored.
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;

@@ -1,181 +1,126 @@
-//! Who may do what: what each operation needs, and what a caller's token is good for.
+//! What a caller's token is good for.
 //!
-//! Every [`Operation`](super::Operation) has an [`Access`]. That there is a token at all is asked
-//! before a request is routed ([`gate`](super::gate)); what it is good for is asked here, once the
-//! route is known and before the handler sees anything of the request. Nothing here knows how
-//! tokens are written down ([`tokens`](crate::tokens)).
+//! Every [`Operation`](super::Operation) has an [`Access`]. The [`gate`](super::gate) demands a token
+//! before a request is routed; `guard` checks what it is good for once the route is known. Nothing here
+//! knows the file of tokens ([`tokens`](crate::tokens) does).
 
-use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::Body;
-use axum::extract::FromRequestParts;
-use axum::http::{Request, Response, request};
-use axum::response::IntoResponse as _;
+use axum::http::{HeaderValue, StatusCode, header};
 use dkvs_common::kv::Key;
-use futures_util::future::Either;
 use percent_encoding::percent_decode_str;
-use tower::{Layer, Service};
 
-use super::App;
-use super::body::linger_in;
-use super::error::Problem;
-pub use crate::tokens::Scope;
-use crate::tokens::Token;
+use super::operations::Access;
+use super::problem::{Problem, ProblemType};
+use crate::tokens::{Scope, Token};
 
-/// What an operation asks of its caller, where there are tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Nothing, not even a token.
-    Open,
-    /// A token, whatever its scopes. The handler asks [`Caller::may`] or [`Caller::may_list`] for
-    /// whatever it is told to do.
-    Token,
-    /// A token with this scope, for the key in the path.
-    Key(Scope),
-    /// A token with this scope. No key is involved, so its prefixes do not matter.
-    Cluster(Scope),
-}
+const UNAUTHORIZED: ProblemType = ProblemType {
+    status: StatusCode::UNAUTHORIZED,
+    name: "unauthorized",
+    title: "An access token is needed",
+};
 
-/// Who sent a request, as far as it matters for what they may do.
+const FORBIDDEN: ProblemType = ProblemType {
+    status: StatusCode::FORBIDDEN,
+    name: "forbidden",
+    title: "The access token is not good for this",
+};
+
+/// The sender of a request, as far as it decides what they may do.
 #[derive(Clone)]
 pub struct Caller(Option<Arc<Token>>);
 
 impl Caller {
-    /// Anyone at all, where there are no tokens.
+    /// Any caller of a gateway without tokens.
     pub(super) fn anyone() -> Self {
         Self(None)
     }
 
-    /// Who has a token.
+    /// The caller with this token.
     pub(super) fn with(token: &Arc<Token>) -> Self {
         Self(Some(Arc::clone(token)))
     }
 
-    /// Whether the caller's token has a scope and is for a key, if one is involved.
-    pub fn may(&self, scope: Scope, key: Option<&Key>) -> Result<(), Problem> {
-        let token = self.having(scope)?;
+    /// Checks that the caller's token has a scope and covers the key, if one is involved.
+    pub(super) fn may(&self, scope: Scope, key: Option<&Key>) -> Result<(), Problem> {
+        let token = self.token_with(scope)?;
         match (token, key) {
             (Some(token), Some(key)) if !token.covers(key.as_bytes().iter().copied()) => {
-                Err(Problem::forbidden_key(token.name()))
+                Err(forbidden_key(token))
             }
             _ => Ok(()),
         }
     }
 
-    /// Whether the caller may list all keys that begin with `prefix`: they have to lie within one
+    /// Checks that the caller may list all keys that begin with `prefix`: they have to lie within one
     /// of the token's prefixes.
-    pub fn may_list(&self, prefix: &[u8]) -> Result<(), Problem> {
-        match self.having(Scope::Read)? {
-            Some(token) if !token.covers(prefix.iter().copied()) => {
-                Err(Problem::forbidden_listing(token.name()))
-            }
+    pub(super) fn may_list(&self, prefix: &[u8]) -> Result<(), Problem> {
+        match self.token_with(Scope::Read)? {
+            Some(token) if !token.covers(prefix.iter().copied()) => Err(forbidden_listing(token)),
             _ => Ok(()),
         }
     }
 
-    /// The token, if there are tokens, which has this scope.
-    fn having(&self, scope: Scope) -> Result<Option<&Token>, Problem> {
+    /// The caller's token, if there are tokens. Fails unless it has this scope.
+    fn token_with(&self, scope: Scope) -> Result<Option<&Token>, Problem> {
         match &self.0 {
-            Some(token) if !token.has(scope) => {
-                Err(Problem::forbidden_scope(token.name(), scope.word()))
-            }
+            Some(token) if !token.has(scope) => Err(forbidden_scope(token, scope)),
             token => Ok(token.as_deref()),
         }
     }
 
-    /// Whether the caller may carry out an operation whose path, `prefix` taken off, is `rest`.
-    fn may_use(&self, access: Access, rest: &str) -> Result<(), Problem> {
+    /// Checks that the caller may carry out an operation on the percent-encoded `key` of its path,
+    /// which is empty where there is none.
+    pub(super) fn may_use(&self, access: Access, key: &str) -> Result<(), Problem> {
         match access {
             Access::Open | Access::Token => Ok(()),
             Access::Cluster(scope) => self.may(scope, None),
-            Access::Key(scope) => match self.having(scope)? {
-                // An escape that is broken is left as it is here, and refused by the handler.
-                Some(token) if !token.covers(percent_decode_str(rest)) => {
-                    Err(Problem::forbidden_key(token.name()))
-                }
+            Access::Key(scope) => match self.token_with(scope)? {
+                // A broken escape stays as it is here; the handler refuses it.
+                Some(token) if !token.covers(percent_decode_str(key)) => Err(forbidden_key(token)),
                 _ => Ok(()),
             },
         }
     }
 }
 
-/// For handlers that ask for themselves. Where there are tokens, a request that got here without
-/// one has no caller.
-impl FromRequestParts<App> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut request::Parts, app: &App) -> Result<Self, Problem> {
-        match parts.extensions.get::<Self>() {
-            Some(caller) => Ok(caller.clone()),
-            None if app.0.gate.has_tokens() => Err(Problem::no_token()),
-            None => Ok(Self::anyone()),
-        }
-    }
+pub(super) fn no_token() -> Problem {
+    unauthorized(
+        "the request has no access token; send the header Authorization: Bearer <token>",
+        "Bearer realm=\"dkvs\"",
+    )
 }
 
-/// Puts a [`Guard`] before the handler of an operation.
-#[derive(Clone, Copy)]
-pub(super) struct GuardLayer {
-    pub(super) access: Access,
-    /// What precedes the key in the path; none where there is no key.
-    pub(super) key_prefix: &'static str,
+pub(super) fn wrong_token() -> Problem {
+    unauthorized(
+        "the access token is none that this gateway knows",
+        "Bearer realm=\"dkvs\", error=\"invalid_token\"",
+    )
 }
 
-impl<S> Layer<S> for GuardLayer {
-    type Service = Guard<S>;
-
-    fn layer(&self, handler: S) -> Guard<S> {
-        Guard {
-            layer: *self,
-            handler,
-        }
-    }
+fn unauthorized(detail: &'static str, challenge: &'static str) -> Problem {
+    let challenge = HeaderValue::from_static(challenge);
+    Problem::new(&UNAUTHORIZED, detail).with_header(header::WWW_AUTHENTICATE, challenge)
 }
 
-/// Lets a request through to its handler if its caller may do this. Only where there are tokens.
-#[derive(Clone)]
-pub(super) struct Guard<S> {
-    layer: GuardLayer,
-    handler: S,
+fn forbidden_scope(token: &Token, scope: Scope) -> Problem {
+    let (token, scope) = (token.name(), scope.word());
+    let detail =
+        format!("the access token {token:?} does not have the scope {scope}, which this needs");
+    Problem::new(&FORBIDDEN, detail)
 }
 
-impl<S> Guard<S> {
-    fn check(&self, request: &Request<Body>) -> Result<(), Problem> {
-        let GuardLayer { access, key_prefix } = self.layer;
-        if access == Access::Open {
-            return Ok(());
-        }
-        let caller = request.extensions().get::<Caller>();
-        let caller = caller.ok_or_else(Problem::no_token)?;
-        let rest = request.uri().path().strip_prefix(key_prefix);
-        caller.may_use(access, rest.unwrap_or_default())
-    }
+fn forbidden_key(token: &Token) -> Problem {
+    let token = token.name();
+    let detail = format!("the key is outside of the prefixes of the access token {token:?}");
+    Problem::new(&FORBIDDEN, detail)
 }
 
-impl<S> Service<Request<Body>> for Guard<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.handler.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match self.check(&request) {
-            Ok(()) => Either::Left(self.handler.call(request)),
-            Err(problem) => {
-                linger_in(request);
-                Either::Right(ready(Ok(problem.into_response())))
-            }
-        }
-    }
+fn forbidden_listing(token: &Token) -> Problem {
+    let token = token.name();
+    let detail =
+        format!("not all keys with this prefix are within a prefix of the access token {token:?}");
+    Problem::new(&FORBIDDEN, detail)
 }
 
 #[cfg(test)]
@@ -183,7 +128,7 @@ mod tests {
     use super::*;
     use crate::tokens::{Scopes, Tokens, mint};
 
-    /// One whose token's line ends so.
+    /// A caller whose token's line ends so.
     fn caller(end: &str) -> Caller {
         let minted = mint("name", Scopes::parse("read").unwrap(), &[]).unwrap();
         let line = minted.line.replace("read", end);

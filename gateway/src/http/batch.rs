@@ -1,13 +1,13 @@
 //! POST /batch: many operations in one request, each with its own result.
 //!
-//! All of them are begun in one turn of the worker, so what they ask of a server shares datagrams.
-//! They are as independent of each other as requests of their own would be, and run at once.
+//! All of them begin in one turn of the worker, so their messages to a server share datagrams. They
+//! are as independent of each other as separate requests, and run at once.
 
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Response, request};
+use axum::http::{HeaderMap, Response, StatusCode, request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -17,19 +17,33 @@ use dkvs_common::trace::Trace;
 use serde::Deserialize;
 use serde_json::Number;
 
-use super::access::{Caller, Scope};
-use super::error::Problem;
-use super::kv;
-use super::params::{self, KvParameters, Query};
+use super::access::Caller;
+use super::app::App;
+use super::body::invalid_body;
+use super::json::json_text;
+use super::key_value::{invalid_key, invalid_value, value_too_large};
+use super::operations::parameter::{CONSISTENCY, N, R, TAG, TIMEOUT_MS, W, WAIT};
+use super::operations::{GET_PARAMETERS, Integer, Parameter, WRITE_PARAMETERS};
+use super::parameters::{self, KeyParameters, Query};
+use super::problem::{Problem, ProblemType};
 use super::report::micros;
-use super::{App, READ, WRITE, body, trace};
+use super::{body, kv, trace};
+use crate::tokens::Scope;
+
+const BATCH_TOO_LARGE: ProblemType = ProblemType {
+    status: StatusCode::PAYLOAD_TOO_LARGE,
+    name: "batch-too-large",
+    title: "The batch is too large",
+};
 
 /// Most operations in a batch.
-pub(super) const OPERATIONS_MAX: usize = 128;
+const OPERATIONS_MAX: usize = 128;
 
-/// What the body of a batch may take beside two values of the greatest length, in bytes: keys,
+/// What the body of a batch may take besides two values of the greatest length, in bytes: keys,
 /// parameters, and many short values.
 const BODY_BYTES_BESIDE: usize = 1 << 20;
+
+// serde names these types and their members in its errors, which callers see.
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,7 +118,7 @@ pub(super) async fn batch(
     let (head, mut body) = request.into_parts();
     let batch = run(&app, &caller, &head, &mut body).await;
     if batch.is_err() {
-        body::linger(&head.headers, body);
+        body::drain_body(&head.headers, body);
     }
     batch
 }
@@ -116,47 +130,61 @@ async fn run(
     body: &mut Body,
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
-    params::none(&head.uri)?;
-    let client = &app.0.client;
+    parameters::none(&head.uri)?;
+    let client = &app.client;
     let bytes_max = 2 * client.value_bytes_max() + BODY_BYTES_BESIDE;
-    let too_large = || Problem::batch_too_large(bytes_max);
+    let too_large = || batch_too_large(bytes_max);
     let (text, _memory) = body::read(client, body, bytes_max, too_large).await?;
     let batch: BatchBody =
-        serde_json::from_slice(&text).map_err(|error| Problem::no_batch(&error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| not_a_batch(&error.to_string()))?;
     drop(text);
     let count = batch.operations.len();
     if !(1..=OPERATIONS_MAX).contains(&count) {
-        return Err(Problem::no_batch(&format!(
+        return Err(not_a_batch(&format!(
             "it has {count} operations, and may have 1 to {OPERATIONS_MAX}"
         )));
     }
-    let by = By {
+    let context = BatchContext {
         app,
         caller,
         trace: trace::sampled(&head.headers),
     };
     let results = batch.operations.into_iter();
-    let results = futures_util::future::join_all(results.map(|one| result(by, one))).await;
+    let results = futures_util::future::join_all(results.map(|one| result(context, one))).await;
     let mut text = b"{\"results\":[".to_vec();
     text.extend(results.join(&b','));
     text.extend(format!("],\"elapsed_us\":{}}}\n", micros(started.elapsed())).bytes());
-    Ok(kv::json_text(HeaderMap::new(), text))
+    Ok(json_text(HeaderMap::new(), text))
 }
 
-/// What the operations of a batch have in common.
+fn batch_too_large(bytes_max: usize) -> Problem {
+    let detail = format!(
+        "the batch is longer than {bytes_max} bytes, which is the limit here; send it in \
+         parts, and long values by PUT"
+    );
+    Problem::new(&BATCH_TOO_LARGE, detail)
+}
+
+fn not_a_batch(why: &str) -> Problem {
+    invalid_body(format!(
+        "the body is no batch: {why}; nothing was sent to any server"
+    ))
+}
+
+/// Who sent the batch, and what its operations share.
 #[derive(Clone, Copy)]
-struct By<'a> {
+struct BatchContext<'a> {
     app: &'a App,
     caller: &'a Caller,
     trace: Option<Trace>,
 }
 
-/// The member of a batch's results that an operation comes to.
-async fn result(by: By<'_>, operation: Operation) -> Vec<u8> {
+/// The result of an operation, as a member of the batch's results.
+async fn result(context: BatchContext<'_>, operation: Operation) -> Vec<u8> {
     let (name, done) = match operation {
-        Operation::Get(get) => ("read", read(by, get).await),
-        Operation::Put(put) => ("write", write(by, put).await),
-        Operation::Delete(delete) => ("write", erase(by, delete).await),
+        Operation::Get(get) => ("read", read(context, get).await),
+        Operation::Put(put) => ("write", write(context, put).await),
+        Operation::Delete(operation) => ("write", delete(context, operation).await),
     };
     let (status, name, document) = match done {
         Ok(document) => (200, name, document),
@@ -172,102 +200,103 @@ async fn result(by: By<'_>, operation: Operation) -> Vec<u8> {
     result
 }
 
-async fn read(by: By<'_>, get: Get) -> Result<Vec<u8>, Problem> {
-    let common = Common {
+async fn read(context: BatchContext<'_>, get: Get) -> Result<Vec<u8>, Problem> {
+    let fields = KeyFields {
         key: get.key,
         key_base64: get.key_base64,
         n: get.n,
-        needed: ("r", get.r),
+        required: (&R, get.r),
         consistency: get.consistency,
         timeout_ms: get.timeout_ms,
         wait: get.wait,
         tag: None,
     };
-    let (key, parameters) = common.check(by, Scope::Read, READ)?;
-    kv::read(by.app, &key, &parameters, |found| Ok(found.json(&key))).await
+    let (key, parameters) = fields.check(context, Scope::Read, GET_PARAMETERS)?;
+    kv::read(context.app, &key, &parameters, |found| Ok(found.json(&key))).await
 }
 
-async fn write(by: By<'_>, put: Put) -> Result<Vec<u8>, Problem> {
-    let common = Common {
+async fn write(context: BatchContext<'_>, put: Put) -> Result<Vec<u8>, Problem> {
+    let fields = KeyFields {
         key: put.key,
         key_base64: put.key_base64,
         n: put.n,
-        needed: ("w", put.w),
+        required: (&W, put.w),
         consistency: put.consistency,
         timeout_ms: put.timeout_ms,
         wait: put.wait,
         tag: put.tag,
     };
-    let (key, parameters) = common.check(by, Scope::Write, WRITE)?;
+    let (key, parameters) = fields.check(context, Scope::Write, WRITE_PARAMETERS)?;
     let bytes: Bytes = match put.encoding {
         Encoding::Utf8 => put.value.into(),
         Encoding::Base64 => STANDARD
             .decode(put.value)
-            .map_err(|error| Problem::invalid_value(format!("it is no base64: {error}")))?
+            .map_err(|error| invalid_value(format!("it is no base64: {error}")))?
             .into(),
     };
-    let value_bytes_max = by.app.0.client.value_bytes_max();
+    let value_bytes_max = context.app.client.value_bytes_max();
     let value = Value::new(bytes)
         .ok()
         .filter(|value| value.len() <= value_bytes_max)
-        .ok_or_else(|| Problem::value_too_large(value_bytes_max))?;
+        .ok_or_else(|| value_too_large(value_bytes_max))?;
     let content = Content::Value {
         content_type: kv::content_type_of(put.content_type.unwrap_or_default())?,
         value,
     };
-    kv::write(by.app, &key, content, &parameters).await
+    kv::write(context.app, &key, content, &parameters).await
 }
 
-async fn erase(by: By<'_>, delete: Delete) -> Result<Vec<u8>, Problem> {
-    let common = Common {
+async fn delete(context: BatchContext<'_>, delete: Delete) -> Result<Vec<u8>, Problem> {
+    let fields = KeyFields {
         key: delete.key,
         key_base64: delete.key_base64,
         n: delete.n,
-        needed: ("w", delete.w),
+        required: (&W, delete.w),
         consistency: delete.consistency,
         timeout_ms: delete.timeout_ms,
         wait: delete.wait,
         tag: delete.tag,
     };
-    let (key, parameters) = common.check(by, Scope::Write, WRITE)?;
-    kv::write(by.app, &key, Content::Tombstone, &parameters).await
+    let (key, parameters) = fields.check(context, Scope::Write, WRITE_PARAMETERS)?;
+    kv::write(context.app, &key, Content::Tombstone, &parameters).await
 }
 
-/// What an operation has whatever it is.
-struct Common {
+/// What every operation on a key has.
+struct KeyFields {
     key: Option<String>,
     key_base64: Option<String>,
     n: Option<Number>,
     /// `w` or `r`.
-    needed: (&'static str, Option<Number>),
+    required: (&'static Parameter<Integer>, Option<Number>),
     consistency: Option<String>,
     timeout_ms: Option<Number>,
     wait: Option<String>,
     tag: Option<String>,
 }
 
-impl Common {
-    /// The key, which the caller may read or write, and the parameters, of those that are `known`.
+impl KeyFields {
+    /// The key, which the caller may read or write, and the parameters.
     fn check(
         self,
-        by: By<'_>,
+        context: BatchContext<'_>,
         scope: Scope,
-        known: &[&str],
-    ) -> Result<(Key, KvParameters), Problem> {
+        declared: &[Parameter],
+    ) -> Result<(Key, KeyParameters), Problem> {
         let key = key(self.key, self.key_base64)?;
-        by.caller.may(scope, Some(&key))?;
-        let (needed_name, needed) = self.needed;
+        context.caller.may(scope, Some(&key))?;
+        let (required_parameter, required) = self.required;
         let given = [
-            ("n", text(self.n)),
-            (needed_name, text(needed)),
-            ("consistency", self.consistency),
-            ("timeout_ms", text(self.timeout_ms)),
-            ("wait", self.wait),
-            ("tag", self.tag),
+            (N.name, text(self.n)),
+            (required_parameter.name, text(required)),
+            (CONSISTENCY.name, self.consistency),
+            (TIMEOUT_MS.name, text(self.timeout_ms)),
+            (WAIT.name, self.wait),
+            (TAG.name, self.tag),
         ];
-        let query = Query::given(given, known);
-        let mut parameters = KvParameters::of(by.app, query, needed_name)?;
-        parameters.wish.trace = by.trace;
+        let query = Query::of_values(given, declared);
+        let mut parameters =
+            KeyParameters::parse(&context.app.defaults(), query, required_parameter)?;
+        parameters.options.trace = context.trace;
         Ok((key, parameters))
     }
 }
@@ -278,11 +307,11 @@ fn key(key: Option<String>, key_base64: Option<String>) -> Result<Key, Problem> 
         (Some(key), None) => key.into(),
         (None, Some(key)) => STANDARD
             .decode(key)
-            .map_err(|error| Problem::invalid_key(format!("`key_base64` is no base64: {error}")))?
+            .map_err(|error| invalid_key(format!("`key_base64` is no base64: {error}")))?
             .into(),
         _ => {
             let detail = "an operation has either `key` or `key_base64`";
-            return Err(Problem::invalid_key(detail.to_owned()));
+            return Err(invalid_key(detail));
         }
     };
     Ok(Key::new(bytes)?)

@@ -3,23 +3,39 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, header};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use bytes::{Bytes, BytesMut};
-use dkvs_client::MemoryPermit;
 use http_body_util::BodyExt as _;
 
-use super::error::Problem;
-use dkvs_client::Client;
+use super::client_error::overloaded;
+use super::problem::{Problem, ProblemType};
+use dkvs_client::{Client, MemoryPermit};
+
+const REQUEST_TIMEOUT: ProblemType = ProblemType {
+    status: StatusCode::REQUEST_TIMEOUT,
+    name: "request-timeout",
+    title: "The body did not arrive in time",
+};
+
+const INVALID_BODY: ProblemType = ProblemType {
+    status: StatusCode::BAD_REQUEST,
+    name: "invalid-body",
+    title: "The body could not be read",
+};
 
 /// How long the body of a request may make no progress.
 const BODY_PROGRESS: Duration = Duration::from_secs(10);
 
 /// For how long, and for how many bytes, a body is read on after it was refused.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 16 << 20;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+const DRAIN_BYTES_MAX: usize = 16 << 20;
 
-/// The body, refused as soon as it is known to be longer than `bytes_max`, or when there is no
-/// memory for it. The permit stands for that memory.
+/// Reads the whole body, and takes memory for a long one; the permit stands for that memory.
+///
+/// # Errors
+///
+/// As soon as the body is known to be longer than `bytes_max`, if there is no memory for it, and if
+/// it stalls or breaks off.
 pub(super) async fn read(
     client: &Client,
     body: &mut Body,
@@ -34,20 +50,17 @@ pub(super) async fn read(
     let mut bytes = BytesMut::new();
     loop {
         let frame = tokio::time::timeout(BODY_PROGRESS, body.frame()).await;
-        let Some(frame) = frame.map_err(|_| Problem::body_timeout(BODY_PROGRESS.as_secs()))? else {
+        let Some(frame) = frame.map_err(|_| too_slow())? else {
             break;
         };
-        let frame: Bytes = frame
-            .map_err(|_| Problem::body_broken())?
-            .into_data()
-            .unwrap_or_default();
+        let frame: Bytes = frame.map_err(|_| broken())?.into_data().unwrap_or_default();
         if bytes.len() + frame.len() > bytes_max {
             return Err(too_large());
         }
         if bytes.is_empty() && frame.len() as u64 == announced {
-            // All of it, as it is.
+            // The whole body in one frame: no copy.
             let memory = take_memory(client, frame.len(), 0, memory);
-            let memory = memory.map_err(|Full| Problem::no_memory())?;
+            let memory = memory.map_err(|Full| no_memory())?;
             return Ok((frame, memory));
         }
         if bytes.capacity() < bytes.len() + frame.len() {
@@ -57,13 +70,37 @@ pub(super) async fn read(
                 .min(bytes_max);
             memory = match take_memory(client, wanted, bytes.capacity(), memory) {
                 Ok(memory) => memory,
-                Err(Full) => return Err(Problem::no_memory()),
+                Err(Full) => return Err(no_memory()),
             };
             bytes.reserve(wanted - bytes.len());
         }
         bytes.extend_from_slice(&frame);
     }
     Ok((bytes.freeze(), memory))
+}
+
+fn too_slow() -> Problem {
+    let seconds = BODY_PROGRESS.as_secs();
+    let detail =
+        format!("no more of the request's body arrived for {seconds} seconds; nothing was stored");
+    let close = HeaderValue::from_static("close");
+    Problem::new(&REQUEST_TIMEOUT, detail).with_header(header::CONNECTION, close)
+}
+
+fn broken() -> Problem {
+    Problem::new(
+        &INVALID_BODY,
+        "the request's body ended early or was not well-formed; nothing was stored",
+    )
+}
+
+/// The body was read, and is not what the operation takes.
+pub(super) fn invalid_body(detail: String) -> Problem {
+    Problem::new(&INVALID_BODY, detail)
+}
+
+fn no_memory() -> Problem {
+    overloaded("too many long values are on their way")
 }
 
 /// Values that are longer than this, in bytes, count against the memory for long ones.
@@ -96,10 +133,10 @@ fn take_memory(
     }))
 }
 
-/// Reads on in a body that was refused, for a while, so that the caller gets to read the answer:
-/// closing a connection with unread bytes would take the answer back. A caller who waits to be
-/// asked for the body is not asked for it any more.
-pub(super) fn linger(headers: &HeaderMap, mut body: Body) {
+/// Reads on in a body that was refused, for a while, so that the caller can read the response:
+/// closing a connection with unread bytes would discard the response. A caller who waits for
+/// `100 Continue` gets none.
+pub(super) fn drain_body(headers: &HeaderMap, mut body: Body) {
     if http_body::Body::is_end_stream(&body) || headers.contains_key(header::EXPECT) {
         return;
     }
@@ -107,20 +144,20 @@ pub(super) fn linger(headers: &HeaderMap, mut body: Body) {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {
             read += frame.into_data().map_or(0, |data| data.len());
-            if read > LINGER_BYTES_MAX {
+            if read > DRAIN_BYTES_MAX {
                 break;
             }
         }
     };
-    // Past it the connection is closed.
-    drop(tokio::spawn(tokio::time::timeout(LINGER, reading)));
+    // After the time-out the connection closes.
+    drop(tokio::spawn(tokio::time::timeout(DRAIN_TIMEOUT, reading)));
 }
 
-/// The same of a whole request.
-pub(super) fn linger_in<B>(request: Request<B>)
+/// Drains the body of a whole request.
+pub(super) fn drain_request<B>(request: Request<B>)
 where
     B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
     let (head, body) = request.into_parts();
-    linger(&head.headers, Body::new(body));
+    drain_body(&head.headers, Body::new(body));
 }

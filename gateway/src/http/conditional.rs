@@ -1,7 +1,7 @@
-//! What a caller has already, and which part it wants (RFC 9110, sections 13 and 14).
+//! Conditional requests and ranges (RFC 9110, sections 13 and 14).
 //!
-//! A version's tag is its entity tag: strong for the value's bytes, weak for the JSON about it,
-//! which tells of this read as well.
+//! A version's tag is its entity tag: strong for the value's bytes, weak for the JSON about it, which
+//! differs from read to read.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub(super) fn is_held(headers: &HeaderMap, tag: Tag) -> bool {
     headers.contains_key(header::IF_NONE_MATCH) && is_named(headers, &format!("\"{tag}\""))
 }
 
-/// Whether `If-None-Match` has this entity tag, which stands in quotes.
+/// Whether `If-None-Match` has this entity tag, given in quotes.
 pub(super) fn is_named(headers: &HeaderMap, quoted: &str) -> bool {
     let mut given = texts(headers, header::IF_NONE_MATCH).flat_map(|text| text.split(','));
     given.any(|one| {
@@ -34,19 +34,19 @@ pub(super) fn is_named(headers: &HeaderMap, quoted: &str) -> bool {
     })
 }
 
-/// Which bytes of a value are wanted.
+/// Which bytes of a value the caller wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
     /// All of them.
     Whole,
     /// These.
     Bytes(Range<usize>),
-    /// Some that it does not have.
+    /// Bytes that it does not have.
     None,
 }
 
-/// What `Range` asks for, of a value of `size` bytes. More than one range, another unit, and what
-/// is no range is as good as absent, as is a range of another version than `If-Range` names.
+/// What `Range` asks for, of a value of `size` bytes. Ignores a header with more than one range,
+/// another unit or no range at all, and one for another version than `If-Range` names.
 pub(super) fn part(headers: &HeaderMap, tag: Option<Tag>, size: usize) -> Part {
     let mut ranges = texts(headers, header::RANGE);
     let (Some(range), None) = (ranges.next(), ranges.next()) else {

@@ -1,5 +1,5 @@
-//! The web console's files. Everything that the page needs is served from here, and nothing of a
-//! cluster is in it; what the page shows it asks for like any other client.
+//! The web console's files. The page needs nothing from elsewhere, and has no data of a cluster in it:
+//! it requests them like any other client.
 
 use std::sync::LazyLock;
 
@@ -10,10 +10,11 @@ use dkvs_common::hex::Digits;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
-use super::error::Problem;
-use super::{conditional, params};
+use super::no_such_path::no_such_path;
+use super::problem::Problem;
+use super::{conditional, parameters};
 
-/// A file that is added takes effect together with the one that names it.
+/// The folder of the files, built into the program.
 static FOLDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/src/console");
 
 const PAGE: &str = "index.html";
@@ -22,7 +23,7 @@ const PAGE: &str = "index.html";
 static FILES: LazyLock<Vec<File>> =
     LazyLock::new(|| FOLDER.files().filter_map(File::new).collect());
 
-/// What the page may do: nothing that is not from here, and no script or style that is not a file.
+/// The page may load from this gateway only, and has no script or style that is not a file.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
@@ -40,7 +41,7 @@ struct File {
 }
 
 impl File {
-    /// None for what is not meant for browsers.
+    /// None for files that are not meant for browsers.
     fn new(file: &'static include_dir::File<'static>) -> Option<Self> {
         let name = file.path().to_str()?;
         let content_type = match file.path().extension()?.to_str()? {
@@ -73,10 +74,10 @@ pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Result<Response<Body>,
 }
 
 fn file_named(name: &str, uri: &Uri, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
-    params::none(uri)?;
+    parameters::none(uri)?;
     let mut files = FILES.iter();
     let file = files.find(|file| file.name == name);
-    let file = file.ok_or_else(|| Problem::no_such_path(uri.path()))?;
+    let file = file.ok_or_else(|| no_such_path(uri.path()))?;
     let of_any = [
         (header::ETAG, file.etag.as_str()),
         (header::CACHE_CONTROL, CACHING),

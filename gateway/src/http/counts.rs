@@ -1,7 +1,7 @@
-//! What one worker has counted of HTTP.
+//! The HTTP counts of one worker.
 //!
-//! Every series has its place in an array from the start, so that a request counts without a lock,
-//! an allocation or a search for a name. Only the worker writes here; whoever makes a page reads.
+//! Every series has its place in an array from the start, so that counting takes no lock and no
+//! allocation. Only the worker writes here; pages of metrics and events read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 
-use super::{OPERATIONS, path};
 use dkvs_common::histogram::Histogram;
+
+use super::operations::{OPERATIONS, matches};
 
 /// The methods that have a series of their own; any other is the last.
 const METHODS: [&str; 10] = [
@@ -18,18 +19,16 @@ const METHODS: [&str; 10] = [
 ];
 
 /// The status codes that have a series of their own; any other is the last.
-const STATUSES: [&str; 32] = [
-    "200", "404", "304", "206", "201", "204", "301", "302", "303", "307", "308", "400", "401",
-    "403", "405", "406", "408", "409", "411", "412", "413", "414", "415", "416", "421", "429",
-    "431", "500", "501", "503", "504", "507",
+const STATUSES: [u16; 32] = [
+    200, 404, 304, 206, 201, 204, 301, 302, 303, 307, 308, 400, 401, 403, 405, 406, 408, 409, 411,
+    412, 413, 414, 415, 416, 421, 429, 431, 500, 501, 503, 504, 507,
 ];
-const OTHER_STATUS: &str = "other";
 const STATUS_PLACES: usize = STATUSES.len() + 1;
 
-/// The route of whatever is at no path of the API.
+/// The route of requests for no path of the API.
 const OTHER_ROUTE: &str = "other";
 
-/// What one worker has counted of HTTP.
+/// The HTTP counts of one worker.
 #[derive(Debug)]
 pub(super) struct Counts {
     /// The paths of the API, and at last the route of everything else.
@@ -46,7 +45,7 @@ pub(super) struct Counts {
     pub(super) connections_refused: AtomicU64,
 }
 
-/// What goes up and down.
+/// A number that goes up and down.
 #[derive(Debug, Default)]
 pub(super) struct Gauge(AtomicU64);
 
@@ -64,9 +63,9 @@ impl Gauge {
     }
 }
 
-/// A series: route, method and the rest of what tells it apart.
+/// The series of a request: its route and method, as places in the arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Series {
     route: usize,
     method: usize,
 }
@@ -96,43 +95,43 @@ impl Counts {
         }
     }
 
-    /// Where a request for this path counts.
-    pub(super) fn place(&self, method: &Method, path: &str) -> Place {
+    /// The series of a request for this path.
+    pub(super) fn series(&self, method: &Method, path: &str) -> Series {
         let other = self.routes.len() - 1;
         let mut routes = self.routes[..other].iter();
-        let route = routes.position(|route| path::is_at(route, path));
+        let route = routes.position(|route| matches(route, path));
         let method = METHODS.iter().position(|name| *name == method.as_str());
-        Place {
+        Series {
             route: route.unwrap_or(other),
             method: method.unwrap_or(METHODS.len() - 1),
         }
     }
 
-    /// The path of the API that a place stands for, `{key}` in it for any key.
-    pub(super) fn route(&self, place: Place) -> &'static str {
-        self.routes[place.route]
+    /// The path of the API that a series is of, with `{key}` for any key.
+    pub(super) fn route(&self, series: Series) -> &'static str {
+        self.routes[series.route]
     }
 
-    fn answered(&self, place: Place, status: u16, after: Duration) {
-        let number = place.route * METHODS.len() + place.method;
+    fn answered(&self, series: Series, status: u16, after: Duration) {
+        let number = series.route * METHODS.len() + series.method;
         let status = status_place(status);
         self.answered[number * STATUS_PLACES + status].fetch_add(1, Ordering::Relaxed);
         self.durations[number].observe(after);
     }
 
-    /// How often each route, method and status was met, those that never were left out.
-    pub(super) fn requests(&self) -> impl Iterator<Item = (&str, &str, &str, u64)> {
+    /// The count of each route, method and status that occurred; no status where it has no series.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (&str, &str, Option<u16>, u64)> {
         let counts = self.answered.iter().enumerate();
         counts.filter_map(|(number, count)| {
             let count = count.load(Ordering::Relaxed);
             let (number, status) = (number / STATUS_PLACES, number % STATUS_PLACES);
             let (route, method) = self.names(number);
-            let status = STATUSES.get(status).copied().unwrap_or(OTHER_STATUS);
+            let status = STATUSES.get(status).copied();
             (count > 0).then_some((route, method, status, count))
         })
     }
 
-    /// How long the requests of each route and method took.
+    /// The durations of each route and method.
     pub(super) fn durations(&self) -> impl Iterator<Item = (&str, &str, &Histogram)> {
         let histograms = self.durations.iter().enumerate();
         histograms.map(|(number, histogram)| {
@@ -148,44 +147,43 @@ impl Counts {
 }
 
 fn status_place(status: u16) -> usize {
-    let digits = [status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
-    let place = STATUSES.iter().position(|known| known.as_bytes() == digits);
+    let place = STATUSES.iter().position(|known| *known == status);
     place.unwrap_or(STATUSES.len())
 }
 
 /// A request in flight. One that is dropped unanswered counts as abandoned.
-pub(super) struct Begun {
+pub(super) struct CountedRequest {
     counts: Arc<Counts>,
-    place: Place,
+    series: Series,
     at: Instant,
     is_answered: bool,
 }
 
-impl Begun {
-    pub(super) fn new(counts: &Arc<Counts>, place: Place) -> Self {
+impl CountedRequest {
+    pub(super) fn new(counts: &Arc<Counts>, series: Series) -> Self {
         counts.in_flight.up();
         Self {
             counts: Arc::clone(counts),
-            place,
+            series,
             at: Instant::now(),
             is_answered: false,
         }
     }
 
     pub(super) fn route(&self) -> &'static str {
-        self.counts.route(self.place)
+        self.counts.route(self.series)
     }
 
-    /// Counts the answer; how long it took.
+    /// Counts the response, and returns how long it took.
     pub(super) fn answered(mut self, status: u16) -> Duration {
         let after = self.at.elapsed();
-        self.counts.answered(self.place, status, after);
+        self.counts.answered(self.series, status, after);
         self.is_answered = true;
         after
     }
 }
 
-impl Drop for Begun {
+impl Drop for CountedRequest {
     fn drop(&mut self) {
         self.counts.in_flight.down();
         if !self.is_answered {
@@ -195,9 +193,9 @@ impl Drop for Begun {
 }
 
 /// A connection that is open.
-pub(super) struct Connected(Arc<Counts>);
+pub(super) struct CountedConnection(Arc<Counts>);
 
-impl Connected {
+impl CountedConnection {
     pub(super) fn new(counts: &Arc<Counts>) -> Self {
         counts.connections.up();
         counts.connections_accepted.fetch_add(1, Ordering::Relaxed);
@@ -205,7 +203,7 @@ impl Connected {
     }
 }
 
-impl Drop for Connected {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.connections.down();
     }
@@ -218,7 +216,7 @@ mod tests {
     #[test]
     fn a_key_never_is_part_of_a_route() {
         let counts = Counts::new();
-        let route = |path: &str| counts.route(counts.place(&Method::GET, path));
+        let route = |path: &str| counts.route(counts.series(&Method::GET, path));
         for path in ["/kv/", "/kv/k", "/kv/a/b?c", "/kv/%00", "/kv//metrics"] {
             assert_eq!(route(path), "/kv/{key}", "{path}");
         }
@@ -236,17 +234,17 @@ mod tests {
     fn a_request_counts_by_route_method_and_status() {
         let counts = Arc::new(Counts::new());
         for (method, status) in [("GET", 200), ("BREW", 405), ("GET", 200), ("GET", 299)] {
-            let place = counts.place(&method.parse().unwrap(), "/kv/k");
-            let begun = Begun::new(&counts, place);
+            let series = counts.series(&method.parse().unwrap(), "/kv/k");
+            let begun = CountedRequest::new(&counts, series);
             assert_eq!(counts.in_flight.level(), 1);
             begun.answered(status);
         }
         let mut requests: Vec<_> = counts.requests().collect();
         requests.sort_unstable();
         let expected = [
-            ("/kv/{key}", "GET", "200", 2),
-            ("/kv/{key}", "GET", "other", 1),
-            ("/kv/{key}", "other", "405", 1),
+            ("/kv/{key}", "GET", None, 1),
+            ("/kv/{key}", "GET", Some(200), 2),
+            ("/kv/{key}", "other", Some(405), 1),
         ];
         assert_eq!(requests, expected);
         let durations = counts.durations().filter(|(.., it)| !it.is_empty());
@@ -262,7 +260,10 @@ mod tests {
     #[test]
     fn a_request_that_nobody_waits_for_any_more_counts_as_abandoned() {
         let counts = Arc::new(Counts::new());
-        drop(Begun::new(&counts, counts.place(&Method::GET, "/kv/k")));
+        drop(CountedRequest::new(
+            &counts,
+            counts.series(&Method::GET, "/kv/k"),
+        ));
         assert_eq!(counts.abandoned.load(Ordering::Relaxed), 1);
         assert_eq!(counts.in_flight.level(), 0);
         assert_eq!(counts.requests().count(), 0);

@@ -1,4 +1,4 @@
-//! The contract, and a page to read and try it. Everything that the page needs is served from here.
+//! The contract, and a page to read and try it. The page needs nothing from elsewhere.
 
 use std::sync::LazyLock;
 
@@ -8,8 +8,13 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 
-use super::error::Problem;
-use super::{OPENAPI_YAML, archive, params};
+use super::archive;
+use super::no_such_path::no_such_path;
+use super::parameters;
+use super::problem::Problem;
+
+/// The contract of this API, as served at `/openapi.yaml`.
+const OPENAPI_YAML: &str = include_str!("../../../openapi.yaml");
 
 /// The contract as JSON.
 static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
@@ -20,7 +25,7 @@ static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
 
 const PAGE: &str = include_str!("docs/page.html");
 
-/// What the page is made of: the viewer, Swagger UI, which comes with a crate, and what starts it.
+/// The files of the page: the viewer, Swagger UI, which comes with a crate, and its start script.
 static FILES: LazyLock<[(&str, &str, Bytes); 3]> = LazyLock::new(|| {
     let start = Bytes::from_static(include_bytes!("docs/page.js"));
     [
@@ -34,7 +39,7 @@ static FILES: LazyLock<[(&str, &str, Bytes); 3]> = LazyLock::new(|| {
     ]
 });
 
-/// What the page may do: nothing that is not from here. The viewer sets styles on its elements.
+/// The page may load from this gateway only. The viewer sets styles on its elements.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
@@ -42,28 +47,28 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 /// How long a browser may keep the viewer.
 const FILE_CACHING: &str = "public, max-age=3600";
 
-/// A file of the viewer. Its crate has a release of it, as that is packed.
+/// A file of the viewer. Its crate has a packed release of it.
 fn viewer(name: &str) -> Bytes {
-    // What is in the program is what the tests have seen in it.
+    // A test has seen each file in the program.
     archive::file(SWAGGER_UI_VENDORED, name)
         .unwrap_or_default()
         .into()
 }
 
 pub(super) async fn openapi_yaml(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let content_type = [(header::CONTENT_TYPE, "application/yaml")];
     Ok((content_type, OPENAPI_YAML).into_response())
 }
 
 pub(super) async fn openapi_json(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     Ok((content_type, OPENAPI_JSON.clone()).into_response())
 }
 
 pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
@@ -72,11 +77,11 @@ pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
 }
 
 pub(super) async fn file(uri: Uri) -> Result<Response<Body>, Problem> {
-    params::none(&uri)?;
+    parameters::none(&uri)?;
     let name = uri.path().strip_prefix("/docs/");
     let mut files = FILES.iter();
     let Some((_, content_type, file)) = files.find(|(known, ..)| Some(*known) == name) else {
-        return Err(Problem::no_such_path(uri.path()));
+        return Err(no_such_path(uri.path()));
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),

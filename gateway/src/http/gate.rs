@@ -1,8 +1,8 @@
-//! What is asked of every request before it is routed: is it meant for this gateway, does a
-//! foreign web page send it, and does its caller have a token. And what every reply says to
+//! The checks of every request before it is routed: that it is meant for this gateway, that no
+//! foreign web page sends it, and that its caller has a token. And the headers of every response for
 //! browsers.
 //!
-//! Nothing of a request's body is looked at here.
+//! Nothing here reads the body of a request.
 
 use std::sync::Arc;
 
@@ -13,39 +13,48 @@ use axum::http::{
 use axum::response::IntoResponse as _;
 use tokio::sync::watch;
 
-use super::access::{Access, Caller};
-use super::error::Problem;
-use super::hosts::Hosts;
-use super::{OPERATIONS, path};
+use super::access::{Caller, no_token, wrong_token};
+use super::hosts::BrowserPolicy;
+use super::operations::{Access, OPERATIONS, matches};
+use super::problem::{Problem, ProblemType, excerpt};
 use crate::tokens::Tokens;
 
-/// Longest token that is looked for, in bytes: hashing what strangers send has to have an end.
+const INVALID_HOST: ProblemType = ProblemType {
+    status: StatusCode::BAD_REQUEST,
+    name: "invalid-host",
+    title: "The Host header is not valid",
+};
+
+const HOST_NOT_ALLOWED: ProblemType = ProblemType {
+    status: StatusCode::MISDIRECTED_REQUEST,
+    name: "host-not-allowed",
+    title: "The gateway does not go by this name",
+};
+
+const CROSS_SITE: ProblemType = ProblemType {
+    status: StatusCode::FORBIDDEN,
+    name: "cross-site",
+    title: "A page of another origin may not do this",
+};
+
+/// The longest token that is hashed and looked up, in bytes.
 const TOKEN_BYTES_MAX: usize = 512;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// For how many seconds a browser may remember what a preflight was told.
+/// For how many seconds a browser may cache the response to a preflight.
 const PREFLIGHT_SECONDS: &str = "600";
 
-/// What one worker asks of requests.
+/// The checks of one worker.
 #[derive(Clone)]
 pub struct Gate {
     tokens: Option<watch::Receiver<Tokens>>,
-    policy: Arc<Policy>,
-}
-
-/// What browsers may be made to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// The hosts that requests may be sent to.
-    pub hosts: Hosts,
-    /// The origins of pages that may read and write.
-    pub origins: Vec<HeaderValue>,
+    policy: Arc<BrowserPolicy>,
 }
 
 impl Gate {
-    /// Lets in whom these tokens let in; everyone if there are none.
-    pub fn new(tokens: Option<watch::Receiver<Tokens>>, policy: Arc<Policy>) -> Self {
+    /// Demands one of these tokens; without any, every caller passes.
+    pub fn new(tokens: Option<watch::Receiver<Tokens>>, policy: Arc<BrowserPolicy>) -> Self {
         Self { tokens, policy }
     }
 
@@ -54,16 +63,16 @@ impl Gate {
         self.tokens.is_some()
     }
 
-    /// The tokens, if there are any, with those of now taken for known.
+    /// The tokens, if there are any; only later ones count as a change.
     pub(super) fn tokens_from_now(&self) -> Option<watch::Receiver<Tokens>> {
         let mut tokens = self.tokens.clone()?;
         tokens.mark_unchanged();
         Some(tokens)
     }
 
-    /// What a request that goes no further is answered with. One that does has its [`Caller`] in
-    /// its extensions, if there are tokens and it has one.
-    pub(super) fn stop<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
+    /// The response to a request that is rejected here; none to one that passes. That has its
+    /// [`Caller`] in its extensions, if there are tokens and it has one.
+    pub(super) fn reject<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
         let is_preflight = match self.check_sender(request) {
             Ok(is_preflight) => is_preflight,
             Err(problem) => return Some(problem.into_response()),
@@ -72,7 +81,7 @@ impl Gate {
             return Some(preflight());
         }
         let tokens = self.tokens.as_ref()?;
-        // Not in the match itself: the tokens would be borrowed all through it.
+        // Not in the match itself, which would borrow the tokens until its end.
         let caller = caller(&tokens.borrow(), request.headers());
         match caller {
             Ok(caller) => {
@@ -84,78 +93,70 @@ impl Gate {
         }
     }
 
-    /// Whether a request is a preflight of a page that may send more. Fails if it is meant for
-    /// another host, or comes from a page that may not send it.
+    /// Whether a request is the preflight of an allowed page.
+    ///
+    /// # Errors
+    ///
+    /// If the request is meant for another host, or comes from a page that may not send it.
     fn check_sender<B>(&self, request: &Request<B>) -> Result<bool, Problem> {
         let (method, headers) = (request.method(), request.headers());
         let authority = authority(request)?;
         if let Some(authority) = authority
             && !self.policy.hosts.allow(authority)
         {
-            return Err(Problem::host_not_allowed(authority));
+            return Err(host_not_allowed(authority));
         }
-        if self.policy.origin_of(headers).is_some() {
+        if self.policy.allowed_origin(headers).is_some() {
             return Ok(is_preflight(method, headers));
         }
         if is_from_foreign_page(method, headers, authority) {
-            return Err(Problem::cross_site());
+            return Err(cross_site());
         }
         Ok(false)
     }
 
-    /// The origin of a page that may read the reply, to be kept for [`Self::mark`].
-    pub(super) fn reader(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        self.policy.origin_of(headers).cloned()
+    /// The origin of a page that may read the response, for [`Self::decorate`].
+    pub(super) fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        self.policy.allowed_origin(headers).cloned()
     }
 
-    /// Tells browsers what to do with a reply, where it does not say so itself.
-    pub(super) fn mark(&self, headers: &mut HeaderMap, reader: Option<HeaderValue>) {
-        let mut say = |name: HeaderName, value: &'static str| {
+    /// Adds the headers for browsers that a response does not have itself.
+    pub(super) fn decorate(&self, headers: &mut HeaderMap, allowed_origin: Option<HeaderValue>) {
+        let mut add = |name: HeaderName, value: &'static str| {
             headers
                 .entry(name)
                 .or_insert(HeaderValue::from_static(value));
         };
-        say(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        say(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
+        add(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        add(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
         if self.policy.origins.is_empty() {
             return;
         }
-        if reader.is_some() {
-            say(header::ACCESS_CONTROL_EXPOSE_HEADERS, "*");
+        if allowed_origin.is_some() {
+            add(header::ACCESS_CONTROL_EXPOSE_HEADERS, "*");
         }
         headers.append(header::VARY, HeaderValue::from_static("origin"));
-        if let Some(origin) = reader {
+        if let Some(origin) = allowed_origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         }
     }
 }
 
-impl Policy {
-    /// The origin that a request comes from, if it is one that may.
-    fn origin_of<'a>(&'a self, headers: &HeaderMap) -> Option<&'a HeaderValue> {
-        if self.origins.is_empty() {
-            return None;
-        }
-        let origin = headers.get(header::ORIGIN)?;
-        self.origins.iter().find(|allowed| *allowed == origin)
-    }
-}
-
-/// Whom a request is for: the host of its target if that is a URL, else of its one Host header,
+/// The host that a request is for: that of its target if it is a URL, else of its one Host header,
 /// which only HTTP/1.0 may leave out (RFC 9112, section 3.2).
 fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Err(Problem::bad_host("there is more than one Host header"));
+        return Err(invalid_host("there is more than one Host header"));
     }
     let host = match host {
         Some(host) => Some(
             host.to_str()
-                .map_err(|_| Problem::bad_host("the Host header is no host"))?,
+                .map_err(|_| invalid_host("the Host header is no host"))?,
         ),
         None if request.version() >= Version::HTTP_11 => {
-            return Err(Problem::bad_host("there is no Host header"));
+            return Err(invalid_host("there is no Host header"));
         }
         None => None,
     };
@@ -163,7 +164,7 @@ fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
     Ok(target.map(|authority| authority.as_str()).or(host))
 }
 
-/// A browser's question whether a page may send what it wants to send.
+/// Whether a browser asks by this request if a page may send another one.
 fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
@@ -177,7 +178,7 @@ fn preflight() -> Response<Body> {
             header::ACCESS_CONTROL_ALLOW_METHODS,
             "GET, HEAD, PUT, POST, DELETE",
         ),
-        // The star does not stand for the first.
+        // `*` does not cover `authorization`.
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, *"),
         (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS),
     ] {
@@ -186,9 +187,9 @@ fn preflight() -> Response<Body> {
     response
 }
 
-/// Whether a browser sends this for a page of another origin, and it may change something.
-/// Browsers that are old, or do not trust the way to the gateway, tell the origin alone. What is
-/// no browser tells neither.
+/// Whether a browser sends this for a page of another origin, and it may change something. Browsers
+/// that are old, or find the gateway's address insecure, send the origin alone. Clients other than
+/// browsers send neither header.
 fn is_from_foreign_page(method: &Method, headers: &HeaderMap, authority: Option<&str>) -> bool {
     if method.is_safe() {
         return false;
@@ -205,14 +206,37 @@ fn is_from_foreign_page(method: &Method, headers: &HeaderMap, authority: Option<
     }
 }
 
+fn invalid_host(what: &'static str) -> Problem {
+    let detail = format!("{what}; a request has exactly one, with the host that it is sent to");
+    Problem::new(&INVALID_HOST, detail)
+}
+
+fn host_not_allowed(host: &str) -> Problem {
+    let shown = excerpt(host);
+    let detail = format!(
+        "the request is for the host {shown:?}, which this gateway does not go by; if it \
+         should, start it with --allowed-host and that name"
+    );
+    Problem::new(&HOST_NOT_ALLOWED, detail)
+}
+
+fn cross_site() -> Problem {
+    Problem::new(
+        &CROSS_SITE,
+        "a browser sent this for a page of another origin, which may not change anything here; \
+         if it should, start the gateway with --cors-origin and the page's origin",
+    )
+}
+
+/// The caller with the token of the one Authorization header.
 fn caller(tokens: &Tokens, headers: &HeaderMap) -> Result<Caller, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(Problem::no_token)?;
-    let token = bearer(value.as_bytes()).ok_or_else(Problem::no_token)?;
+    let value = values.next().ok_or_else(no_token)?;
+    let token = bearer(value.as_bytes()).ok_or_else(no_token)?;
     if values.next().is_some() || token.len() > TOKEN_BYTES_MAX {
-        return Err(Problem::wrong_token());
+        return Err(wrong_token());
     }
-    let token = tokens.find(token).ok_or_else(Problem::wrong_token)?;
+    let token = tokens.find(token).ok_or_else(wrong_token)?;
     Ok(Caller::with(token))
 }
 
@@ -230,7 +254,7 @@ fn is_open(method: &Method, uri: &Uri) -> bool {
     OPERATIONS.iter().any(|operation| {
         let is_head = method == Method::HEAD && operation.method == Method::GET;
         operation.access == Access::Open
-            && path::is_at(operation.path, uri.path())
+            && matches(operation.path, uri.path())
             && (operation.method == *method || is_head)
     })
 }
@@ -283,8 +307,8 @@ mod tests {
                 }
             }
             let method = method.parse().unwrap();
-            let told = is_from_foreign_page(&method, &headers, Some("kv:80"));
-            assert_eq!(told, is_foreign, "{method} {site:?} {origin:?}");
+            let found = is_from_foreign_page(&method, &headers, Some("kv:80"));
+            assert_eq!(found, is_foreign, "{method} {site:?} {origin:?}");
         }
     }
 }

@@ -1,25 +1,45 @@
-//! The names that a gateway goes by, and the pages that may read from it.
+//! The hosts that requests may name, and the origins of pages that may read the replies.
 //!
-//! A page whose own name is made to resolve to the gateway's address is of one origin with it, as
-//! far as a browser can see (DNS rebinding). The Host header still has the page's name, so names
-//! that the gateway does not go by are refused. An address as the Host cannot be rebound.
+//! DNS rebinding: a page can make its own name resolve to the gateway's address, and the browser
+//! then takes both for one origin. The Host header still has the page's name, so the gateway refuses
+//! every name but its own. An address as the Host cannot be rebound.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue, header};
+
+/// What requests may name: the hosts that they are sent to, and the origins that they come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrowserPolicy {
+    /// The hosts that requests may be sent to.
+    pub hosts: Hosts,
+    /// The origins of pages that may read and write.
+    pub origins: Vec<HeaderValue>,
+}
+
+impl BrowserPolicy {
+    /// The origin of a request, if its pages may read and write.
+    pub(super) fn allowed_origin(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
+        if self.origins.is_empty() {
+            return None;
+        }
+        let origin = headers.get(header::ORIGIN)?;
+        self.origins.iter().find(|allowed| *allowed == origin)
+    }
+}
 
 /// The hosts that requests may be sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
     names: Vec<String>,
     addresses: Vec<IpAddr>,
-    /// Whether any address does, as the system may have several of them.
+    /// Whether every address is allowed, since the system may have several.
     any_address: bool,
 }
 
 impl Hosts {
-    /// Those of a gateway that listens on an address: itself, the names of loopback, and `more`,
-    /// each by [`parse_host`]; beyond loopback every address.
+    /// The hosts of a gateway that listens on an address: that address, the names of loopback, and
+    /// `more`; beyond loopback every address.
     pub fn new(listen: SocketAddr, more: &[Host]) -> Self {
         let mut hosts = Self {
             names: vec!["localhost".to_owned()],
@@ -52,7 +72,7 @@ impl Hosts {
     }
 }
 
-/// A host that is allowed besides.
+/// A host that the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     /// By name.
@@ -61,7 +81,7 @@ pub enum Host {
     Address(IpAddr),
 }
 
-/// Reads a host as it stands in a URL, without a port; none if it is not one.
+/// Parses a host as it stands in a URL, without a port; none if it is not one.
 pub fn parse_host(text: &str) -> Option<Host> {
     if let Some(address) = parse_address(text) {
         return Some(Host::Address(address));
@@ -74,7 +94,7 @@ pub fn parse_host(text: &str) -> Option<Host> {
 fn parse_address(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[') {
         Some(rest) => Some(IpAddr::V6(rest.strip_suffix(']')?.parse().ok()?)),
-        // No name begins with a digit and is all digits and dots, so most are told by a byte.
+        // Addresses begin with a digit, so one byte rules out most names.
         None if host.starts_with(|first: char| first.is_ascii_digit()) => {
             Some(IpAddr::V4(host.parse().ok()?))
         }
@@ -95,7 +115,7 @@ fn without_port(authority: &str) -> Option<&str> {
         .then_some(host)
 }
 
-/// Reads an origin as browsers send it; none if it is not one.
+/// Parses an origin as browsers send it; none if it is not one.
 pub fn parse_origin(text: &str) -> Option<HeaderValue> {
     let scheme = ["http://", "https://"];
     let authority = scheme.iter().find_map(|scheme| text.strip_prefix(scheme))?;

@@ -9,7 +9,8 @@ use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use dkvs_common::kv::{KEY_BYTES_MAX, Key};
+use dkvs_client::ListResult;
+use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::{List, ListOutcome, ListStanding, Listing, Place};
 use dkvs_common::ring::Position;
@@ -18,29 +19,27 @@ use serde::Serialize;
 
 use super::accept;
 use super::access::Caller;
-use super::error::Problem;
-use super::params::Query;
+use super::app::App;
+use super::client_error::not_supported;
+use super::json::json;
+use super::operations::LIST_PARAMETERS;
+use super::operations::parameter::{CURSOR, LIMIT, PREFIX};
+use super::parameters::{Query, RequestDefaults, timeout};
+use super::problem::Problem;
+use super::quorum_problem;
 use super::report::{KeyText, micros, reason_of};
-use super::{App, kv};
-use dkvs_client::ListResult;
-
-/// The parameters of a listing.
-pub(super) const PARAMETERS: &[&str] = &["prefix", "limit", "cursor", "timeout_ms"];
-
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: u64 = 1_000;
 
 /// Where the rest of an NDJSON listing begins.
 const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
 
-/// That keys are missing from an NDJSON listing.
+/// Present if keys are missing from an NDJSON listing.
 const DKVS_LEFT_OUT: HeaderName = HeaderName::from_static("dkvs-left-out");
 
 #[derive(Serialize)]
 struct ListBody<'a> {
     keys: Vec<ListedKey<'a>>,
     cursor: Option<String>,
-    /// Whether keys are missing that are too long for a server to tell.
+    /// Whether keys are missing that are too long for the datagrams of a server.
     left_out: bool,
     #[serde(flatten)]
     report: ListReport<'a>,
@@ -55,7 +54,7 @@ enum ListedKey<'a> {
     Bytes(KeyText<'a>),
 }
 
-/// What each server had to say.
+/// How each server answered.
 #[derive(Serialize)]
 pub(super) struct ListReport<'a> {
     servers: Vec<ListedServer<'a>>,
@@ -76,10 +75,10 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
-    let (listing, timeout) = parse(&app, &uri)?;
+    let (listing, timeout) = parse(&app.defaults(), &uri)?;
     caller.may_list(&listing.prefix)?;
-    let is_lines = accept::lines(&headers).ok_or_else(Problem::no_such_list_form)?;
-    let client = &app.0.client;
+    let is_lines = accept::lines(&headers).ok_or_else(not_acceptable)?;
+    let client = &app.client;
     let silent_max = listing.silent_max;
     let ListResult { list, view } = client.list(listing, timeout).await?;
     let report = ListReport::new(&view, &list);
@@ -90,18 +89,18 @@ pub(super) async fn list(
             let standings = list.standings().map(|(_, standing)| standing);
             let is_for_good = standings.filter(|it| speaks_v1(*it)).count() > silent_max;
             return Err(match is_for_good {
-                true => Problem::list_of_v1(report),
-                false => Problem::list_unreachable(report),
+                true => speaks_v1_only(report),
+                false => unreachable(report),
             });
         }
-        Some(ListOutcome::TimedOut) | None => return Err(Problem::list_timeout(report)),
+        Some(ListOutcome::TimedOut) | None => return Err(timed_out(report)),
     }
     let cursor = list.next().map(to_cursor);
     let left_out = list.is_left_out();
     let keys = list.keys().iter().map(ListedKey::new);
     Ok(match is_lines {
         true => lines(keys, cursor, left_out),
-        false => kv::json(&ListBody {
+        false => json(&ListBody {
             keys: keys.collect(),
             cursor,
             left_out,
@@ -111,30 +110,49 @@ pub(super) async fn list(
     })
 }
 
-fn parse(app: &App, uri: &Uri) -> Result<(Listing, Duration), Problem> {
-    let mut query = Query::new(uri, PARAMETERS);
-    let prefix = query.bytes(uri, "prefix").unwrap_or_default();
-    if prefix.len() > KEY_BYTES_MAX {
-        query.refuse(
-            "prefix",
-            format!("it is longer than any key, {KEY_BYTES_MAX} bytes"),
-        );
-    }
-    let limit = query.number("limit", LIMIT_MAX);
-    let start = query.value("cursor").map(from_cursor);
+fn not_acceptable() -> Problem {
+    accept::not_acceptable(
+        "keys are given as application/json or as application/x-ndjson, and Accept refuses both",
+    )
+}
+
+fn unreachable(report: ListReport<'_>) -> Problem {
+    let detail = "so many servers cannot be asked that keys might be missing from the list";
+    quorum_problem::quorum_unreachable(detail).with(report)
+}
+
+fn timed_out(report: ListReport<'_>) -> Problem {
+    let detail = "too few servers answered in time to tell a single key, or that there is none";
+    quorum_problem::timeout(detail).with(report)
+}
+
+/// So many servers speak DKVS/1 that there is no list, however well the others do.
+fn speaks_v1_only(report: ListReport<'_>) -> Problem {
+    not_supported(
+        "so many servers speak DKVS/1 only, which cannot list keys, that keys might be missing; \
+         they have to speak DKVS/2 for it",
+    )
+    .with(report)
+}
+
+fn parse(defaults: &RequestDefaults, uri: &Uri) -> Result<(Listing, Duration), Problem> {
+    let mut query = Query::new(uri, LIST_PARAMETERS);
+    let prefix = query.bytes(uri, &PREFIX).unwrap_or_default();
+    let limit = query.number(&LIMIT);
+    let start = query.text(&CURSOR).map(from_cursor);
     if start == Some(None) {
         query.refuse(
-            "cursor",
+            &CURSOR,
             "it is the `cursor` of an earlier page, as that gave it",
         );
     }
-    let timeout = query.timeout(app);
+    let timeout = timeout(&mut query, defaults);
     query.finish()?;
-    let replication = usize::from(app.0.replication);
+    let replication = usize::from(defaults.replication);
     let listing = Listing {
         start: start.flatten().unwrap_or(Place::START),
         prefix: prefix.into(),
-        keys_max: limit.map_or(LIMIT_DEFAULT, |limit| limit as usize),
+        keys_max: limit.unwrap_or(LIMIT.schema.max) as usize,
         silent_max: replication - (replication / 2 + 1),
     };
     Ok((listing, timeout))
@@ -142,7 +160,7 @@ fn parse(app: &App, uri: &Uri) -> Result<(Listing, Duration), Problem> {
 
 const CURSOR_VERSION: u8 = 1;
 
-/// A place as a caller keeps it: version 1, position 20, and the key if there is one.
+/// A place as a caller keeps it: a byte of version, 20 of position, and the key if there is one.
 fn to_cursor(place: &Place) -> String {
     let key = place.after.as_ref().map_or(&[][..], Key::as_bytes);
     let bytes = [&[CURSOR_VERSION], &place.from.0[..], key].concat();
@@ -163,7 +181,7 @@ fn from_cursor(cursor: &str) -> Option<Place> {
     (Position::of_key(&key) == from).then(|| Place::after(key))
 }
 
-/// A key a line, as JSON.
+/// One key a line, as JSON.
 fn lines<'a>(
     keys: impl Iterator<Item = ListedKey<'a>>,
     cursor: Option<String>,

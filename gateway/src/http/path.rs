@@ -1,35 +1,23 @@
-//! A key out of a path: everything after the prefix, percent-decoded once, never normalised.
+//! The key in a path: everything after the prefix, percent-decoded once, never normalised.
 
 use axum::http::Uri;
 use dkvs_common::kv::Key;
 use percent_encoding::percent_decode_str;
 
-use super::error::Problem;
+use super::key_value::invalid_key;
+use super::problem::Problem;
 
 /// The key that follows `prefix` in the path.
 pub(super) fn key(uri: &Uri, prefix: &str) -> Result<Key, Problem> {
     let encoded = uri.path().strip_prefix(prefix).unwrap_or_default();
     if let Some(offset) = bad_escape(encoded.as_bytes()) {
-        return Err(Problem::bad_escape(offset));
+        return Err(invalid_key(format!(
+            "the % at byte {offset} of the encoded key is not followed by two hexadecimal digits; \
+             a % in a key is written %25"
+        )));
     }
     let bytes: Vec<u8> = percent_decode_str(encoded).collect();
     Ok(Key::new(bytes)?)
-}
-
-/// Whether a path is one of those that a pattern of the API stands for. `{key}` at its end is the
-/// rest of the path, and any other name in braces a part of it without a slash.
-pub(super) fn is_at(pattern: &str, path: &str) -> bool {
-    let Some((prefix, rest)) = pattern.split_once('{') else {
-        return pattern == path;
-    };
-    match (path.strip_prefix(prefix), rest.split_once('}')) {
-        (Some(_), Some(("key", _))) => true,
-        (Some(path), Some((_, suffix))) => {
-            let part = path.strip_suffix(suffix);
-            part.is_some_and(|part| !part.is_empty() && !part.contains('/'))
-        }
-        _ => false,
-    }
 }
 
 /// Where a `%` stands without two hexadecimal digits after it.
@@ -66,26 +54,6 @@ mod tests {
             ("/kv/%E6%97%A5", "日".as_bytes()),
         ] {
             assert_eq!(decoded(path).as_deref(), Some(bytes), "{path}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_stands_for_the_paths_that_have_its_parts() {
-        for (pattern, path, expected) in [
-            ("/kv", "/kv", true),
-            ("/kv", "/kv/", false),
-            ("/kv/{key}", "/kv/", true),
-            ("/kv/{key}", "/kv/a/b", true),
-            ("/kv/{key}", "/kv", false),
-            ("/a/{b}", "/a/c", true),
-            ("/a/{b}", "/a/", false),
-            ("/a/{b}", "/a/c/d", false),
-            ("/a/{b}/c", "/a/x:1/c", true),
-            ("/a/{b}/c", "/a//c", false),
-            ("/a/{b}/c", "/a/x/y/c", false),
-            ("/a/{b}/c", "/a/c", false),
-        ] {
-            assert_eq!(is_at(pattern, path), expected, "{pattern} {path}");
         }
     }
 

@@ -1,14 +1,14 @@
-//! What a request came to, as JSON: the same members in success and in problem documents.
+//! The outcome of a request as JSON: the same members in success and in problem documents.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::{Read, ReadResponse, ReplicaStanding};
 use dkvs_common::quorum::tally::{Replica, ReplicaState};
 use dkvs_common::quorum::write::{Applied, WriteResponse};
+use dkvs_common::quorum::{Level, Refusal};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
@@ -70,7 +70,7 @@ pub(super) struct ReplicaReport<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// The version that the replica told of.
+    /// The version that the replica reported.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     tag: Option<Tag>,
     latency_us: Option<u64>,
@@ -112,6 +112,19 @@ fn as_text<S: Serializer>(tag: &Option<Tag>, serializer: S) -> Result<S::Ok, S::
     }
 }
 
+fn as_name<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.name())
+}
+
+fn as_outcome<S: Serializer>(applied: &Applied, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match applied {
+        Applied::Committed => "committed",
+        Applied::Unknown => "unknown",
+        Applied::NotApplied => "not_applied",
+    })
+}
+
+/// Whole microseconds.
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -123,11 +136,13 @@ pub(super) struct WriteQuorum {
     confirmed: usize,
 }
 
-/// What a write came to.
+/// The report on a write.
 #[derive(Serialize)]
 pub(super) struct WriteReport<'a> {
-    pub(super) outcome: &'static str,
-    pub(super) consistency: &'static str,
+    #[serde(serialize_with = "as_outcome")]
+    pub(super) outcome: Applied,
+    #[serde(serialize_with = "as_name")]
+    pub(super) consistency: Level,
     #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: WriteQuorum,
@@ -172,12 +187,8 @@ impl<'a> WriteReport<'a> {
             }
         };
         Self {
-            outcome: match write.applied() {
-                Applied::Committed => "committed",
-                Applied::Unknown => "unknown",
-                Applied::NotApplied => "not_applied",
-            },
-            consistency: write.level().name(),
+            outcome: write.applied(),
+            consistency: write.level(),
             tag: written.tag,
             quorum: WriteQuorum {
                 n: write.quorum().n(),
@@ -196,10 +207,11 @@ pub(super) struct ReadQuorum {
     pub(super) agreeing: usize,
 }
 
-/// What a read came to, but for the value.
+/// The report on a read, without the value.
 #[derive(Serialize)]
 pub(super) struct ReadReport<'a> {
-    pub(super) consistency: &'static str,
+    #[serde(serialize_with = "as_name")]
+    pub(super) consistency: Level,
     #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: ReadQuorum,
@@ -237,7 +249,7 @@ impl<'a> ReadReport<'a> {
             }
         };
         Self {
-            consistency: read.level().name(),
+            consistency: read.level(),
             tag,
             quorum: ReadQuorum {
                 n: read.quorum().n(),
@@ -249,7 +261,7 @@ impl<'a> ReadReport<'a> {
     }
 }
 
-/// Of a replica of a write that was withheld.
+/// The reason of a replica that a withheld write was not sent to.
 const NOT_ASKED: &str = "the server was not asked, since too few of the others can do this";
 
 pub(super) fn reason_of(refusal: Refusal) -> &'static str {

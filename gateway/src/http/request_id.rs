@@ -1,4 +1,4 @@
-//! A name for every request, in `X-Request-Id`, in problem documents and in the log.
+//! The id of every request, in `X-Request-Id`, in problem documents and in the log.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,7 +22,7 @@ impl RequestIds {
     }
 
     /// The caller's own id if it is a plain one, else a new one.
-    pub(super) fn name(&self, callers: Option<&HeaderValue>) -> HeaderValue {
+    pub(super) fn identify(&self, callers: Option<&HeaderValue>) -> HeaderValue {
         match callers {
             Some(callers) if is_plain(callers.as_bytes()) => callers.clone(),
             _ => {
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn a_plain_id_is_kept_and_any_other_replaced() {
         let ids = RequestIds::new().unwrap();
-        let kept = |id: &'static str| ids.name(Some(&HeaderValue::from_static(id))) == id;
+        let kept = |id: &'static str| ids.identify(Some(&HeaderValue::from_static(id))) == id;
         assert!(kept("abc-123_4.5"));
         assert!(!kept(""));
         assert!(!kept("a b"));
@@ -61,6 +61,6 @@ mod tests {
             "0123456789012345678901234567890123456789",
             "0123456789012345678901234"
         )));
-        assert_ne!(ids.name(None), ids.name(None));
+        assert_ne!(ids.identify(None), ids.identify(None));
     }
 }

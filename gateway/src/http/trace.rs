@@ -1,7 +1,7 @@
 //! The trace that a request belongs to (W3C Trace Context): taken from `traceparent`, or begun
 //! here.
 //!
-//! Nothing of it goes back to the caller: the recommendation has no header for that.
+//! No response has it: the recommendation defines no header for that.
 
 use axum::http::{HeaderMap, HeaderName, Method};
 use dkvs_common::hex;
@@ -10,8 +10,8 @@ use tracing::{Level, Span, debug_span, field};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The span of a request, for what is logged or exported of it, and its trace. Where nobody is
-/// told of requests, there is neither.
+/// The span of a request, for its log lines and its export, and its trace. There is neither if requests
+/// are neither logged nor exported.
 pub(super) fn begin(
     headers: &HeaderMap,
     request_id: &str,
@@ -33,7 +33,7 @@ pub(super) fn begin(
     (span, trace_id)
 }
 
-/// The target of a request's span is that of its event: who asks for one gets both.
+/// The target of a request's span is that of its event, so a filter that has one has both.
 const TARGET: &str = "dkvs_gateway::http::serve";
 
 #[cfg(not(feature = "otel"))]
@@ -73,12 +73,12 @@ fn exported(span: &Span, parent: Option<&Parent>) -> Option<TraceId> {
     crate::otel::trace_id(span).map(TraceId)
 }
 
-/// Notes a request's status in its span, where that is exported.
+/// Records a request's status in its span, if that is exported.
 pub(super) fn end(span: &Span, status: u16) {
     span.record("http.response.status_code", status);
 }
 
-/// What a caller says of the trace that its request belongs to.
+/// The caller's part of the trace, as `traceparent` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Parent {
     trace_id: TraceId,
@@ -87,7 +87,7 @@ struct Parent {
 }
 
 impl Parent {
-    /// That of the header, if there is one and one only that is well-formed.
+    /// The one of the header, if there is exactly one and it is well-formed.
     fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let value = values.next()?;
@@ -126,7 +126,7 @@ impl Parent {
     }
 }
 
-/// Another one. None if the system has no random bytes.
+/// A random trace. None if the system has no random bytes.
 fn random_trace() -> Option<TraceId> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;

@@ -21,10 +21,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::statistics;
 use crate::service::Service;
 use dkvs_runtime::log;
 use dkvs_runtime::metrics::page::{Form, Number, Page, Samples};
+use dkvs_runtime::metrics::statistics;
 
 /// Most connections at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 16;

@@ -2,9 +2,8 @@
 
 use std::io::ErrorKind;
 
-use dkvs_gateway::http::access::{Access, Scope};
-use dkvs_gateway::http::{OPERATIONS, Operation};
-use dkvs_gateway::tokens::Minted;
+use dkvs_gateway::http::{Access, OPERATIONS, Operation, OperationId};
+use dkvs_gateway::tokens::{Minted, Scope};
 use dkvs_tests::http::{Connection, Reply, client, exchange, get, request, send, target_of};
 use dkvs_tests::process::ServersFile;
 use reqwest::{Client, Method};
@@ -46,7 +45,7 @@ impl Asker {
             Access::Open => None,
             _ if !is_known => Some(401),
             // Of all keys.
-            Access::Token if operation.id == "listKeys" => {
+            Access::Token if operation.id == OperationId::ListKeys => {
                 (!has(Scope::Read) || self.has_prefixes).then_some(403)
             }
             Access::Token => None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::files::{root, sources};
+use crate::files::{read, root, sources};
 use crate::modules::Modules;
 use crate::{PACKAGES, Rule, Violation, check};
 
@@ -256,4 +256,19 @@ fn a_rule_sees_through_aliases_and_re_exports() {
     );
     assert!(rule.is_for(Path::new("common/src/ring.rs")));
     assert!(!rule.is_for(Path::new("common/client/src/net/mod.rs")));
+}
+
+/// The same with tests included, whatever the name stands in but a text.
+#[test]
+fn the_gateway_names_the_storage_server_inside_embedded_alone() {
+    // A text may name its modules, as a log filter does.
+    let is_code = |line: &&str| !line.contains('"');
+    let mentions = |line: &str| line.contains("dkvs_storage_node::");
+    let names = |file: &PathBuf| read(file).lines().filter(is_code).any(mentions);
+    let files = sources("gateway/src").into_iter();
+    let (embedded, others): (Vec<_>, Vec<_>) =
+        files.partition(|file| file.starts_with("gateway/src/embedded"));
+    assert!(embedded.iter().any(names));
+    let wrong: Vec<_> = others.iter().filter(|file| names(file)).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }

@@ -47,7 +47,7 @@ fn the_modules_that_a_log_filter_may_name_are_those_that_log_something() {
         }
         assert!(
             there.iter().eq(named),
-            "{source}/lib.rs: LOG_MODULES has to be {there:#?}"
+            "{source}: LOG_MODULES has to be {there:#?}"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Two namespaces with a cable between them: what a server sends to an address that never asked,
 //! and whether anything travels in fragments.
 
-use dkvs_common::model::ReplicaCommand;
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,6 @@ use dkvs_client::transport::link::{Link, LinkEvent};
 use dkvs_client::transport::peer::PeerConfig;
 use dkvs_common::kv::Key;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 use dkvs_tests::PATIENCE;
 use dkvs_tests::http::{client, get, put};
@@ -108,7 +107,7 @@ fn ask(
     socket: &UdpSocket,
     request: Request,
     sent: &mut Vec<Vec<u8>>,
-) -> Reply {
+) -> ReplicaResponse {
     let deadline = Instant::now() + PATIENCE;
     link.ask(request, 0, Instant::now(), deadline).unwrap();
     loop {
@@ -121,8 +120,8 @@ fn ask(
         buffer.truncate(length);
         link.handle_datagram(&Bytes::from(buffer), Instant::now());
         while let Some(event) = link.poll_event() {
-            if let LinkEvent::Reply { reply, .. } = event {
-                return reply;
+            if let LinkEvent::Response { response, .. } = event {
+                return response;
             }
         }
     }

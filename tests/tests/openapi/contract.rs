@@ -37,6 +37,8 @@ pub struct Operation {
     pub id: String,
     /// Its query parameters.
     pub parameters: Vec<Json>,
+    /// Those in the path and in headers as well.
+    pub all_parameters: Vec<Json>,
     /// The schema of its body in JSON; null without any.
     pub body: Json,
     /// The example of it.
@@ -81,15 +83,18 @@ impl Contract {
             let own = operation["parameters"].as_array().into_iter().flatten();
             let parameters = shared.chain(own).map(|parameter| self.resolve(parameter));
             let responses = operation["responses"].as_object().unwrap().iter();
+            let all_parameters: Vec<Json> = parameters.cloned().collect();
             let body = &operation["requestBody"]["content"]["application/json"];
             Operation {
                 method: method.to_uppercase().parse().unwrap(),
                 path: path.to_owned(),
                 id: operation["operationId"].as_str().unwrap().to_owned(),
-                parameters: parameters
+                parameters: all_parameters
+                    .iter()
                     .filter(|parameter| parameter["in"] == "query")
                     .cloned()
                     .collect(),
+                all_parameters,
                 body: body["schema"].clone(),
                 body_example: body["example"].clone(),
                 responses: responses

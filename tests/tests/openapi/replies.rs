@@ -317,7 +317,7 @@ async fn callers_that_are_refused(witness: &mut Witness) {
     let gateway = programs!().gateway(&arguments);
     let mut at = witness.at(&gateway);
     for operation in OPERATIONS {
-        let (id, target) = (operation.id, target_of(operation.path));
+        let (id, target) = (operation.id.as_str(), target_of(operation.path));
         let is_head = operation.method == Method::HEAD;
         let expect = |told: &'static str| if is_head { &told[..3] } else { told };
         let elsewhere = at.request(id, &target).header("host", "other.example");

@@ -1,5 +1,9 @@
 //! Metrics in the format that Prometheus scrapes.
 //!
-//! Nothing is counted here: a page is made of what others have counted, when somebody asks for it.
+//! * [`page`]: a page of metric families, rendered
+//! * [`statistics`]: the statistics of storage servers as families
+//!
+//! Nothing is counted here: a page shows what others have counted.
 
 pub mod page;
+pub mod statistics;

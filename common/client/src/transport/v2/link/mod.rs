@@ -391,7 +391,7 @@ impl<T: Copy> Link<T> {
                     after: None,
                     // A block that was sent twice stores nothing.
                     was_repeated: was_repeated && block.is_none(),
-                })
+                });
             }
             TransferProgress::Fetched => {
                 let transfer = self.end(number);

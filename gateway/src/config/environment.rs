@@ -1,5 +1,4 @@
-//! What the environment sets: settings, and what has another meaning although its name begins as
-//! theirs.
+//! The variables of the environment: settings, and others whose names begin as theirs.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -10,20 +9,20 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, Parser as _};
 use dkvs_runtime::log::{self, filter};
 
-use crate::config::Flags;
+use super::flags::Flags;
 use crate::tokens;
 
-/// How the names of all settings begin.
+/// The prefix of every setting's name.
 const OURS: &str = "DKVS_";
 
-/// What callers may keep their access token in. It is none of the gateway's settings, and so near to
-/// one that it has to hold a token.
+/// Where callers may keep their access token. It is no setting of the gateway, and is so close to the
+/// name of one that it must hold a token.
 const CALLERS_TOKEN: &str = "DKVS_TOKEN";
 
 /// Names and values.
 type Variables = [(OsString, OsString)];
 
-/// Reads the command line and the environment, or ends the process with what is wrong in them.
+/// Parses the command line and the environment, or prints what is wrong and ends the process.
 pub(crate) fn flags() -> Flags {
     Flags::try_parse().unwrap_or_else(|error| {
         let variables: Vec<_> = std::env::vars_os().collect();
@@ -31,7 +30,7 @@ pub(crate) fn flags() -> Flags {
         let Some(origin) = origin(&error, &arguments, &variables) else {
             error.exit();
         };
-        // Nobody may be listening.
+        // The reader may be gone.
         let _ = error.print();
         log::tell(&format!("\n  {origin}"));
         log::flush();
@@ -39,7 +38,7 @@ pub(crate) fn flags() -> Flags {
     })
 }
 
-/// Says which variable a wrong value is of, unless it is of a flag.
+/// A sentence that names the variable of a wrong value; none if a flag has the value.
 fn origin(error: &clap::Error, arguments: &[OsString], variables: &Variables) -> Option<String> {
     let mut command = Flags::command();
     command.build();
@@ -76,8 +75,8 @@ fn origin(error: &clap::Error, arguments: &[OsString], variables: &Variables) ->
     ))
 }
 
-/// Refuses names in the environment that look meant for the gateway and are not: a misspelt
-/// setting must not pass for none. What Kubernetes tells of services is let pass.
+/// Refuses variables that look meant for the gateway and are not known: a misspelt setting must not
+/// pass unnoticed. The variables that Kubernetes sets for services pass.
 pub(crate) fn check(variables: &Variables) -> anyhow::Result<()> {
     let command: Command = Flags::command();
     let known: Vec<&OsStr> = command.get_arguments().filter_map(Arg::get_env).collect();
@@ -108,7 +107,7 @@ pub(crate) fn check(variables: &Variables) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The services that Kubernetes tells of, by how their variables begin: those with an address.
+/// The services that Kubernetes has variables for, by their prefix: those with an address.
 fn services(variables: &Variables) -> HashSet<&str> {
     variables
         .iter()
@@ -119,8 +118,7 @@ fn services(variables: &Variables) -> HashSet<&str> {
         .collect()
 }
 
-/// Whether a variable is one of those that tell of a service: name and value are as Kubernetes
-/// writes them.
+/// Whether a variable describes a service: name and value have the form that Kubernetes gives them.
 ///
 /// ```text
 ///   X_SERVICE_HOST        10.0.0.7
@@ -137,12 +135,12 @@ fn is_of_service(name: &OsStr, value: &OsStr, services: &HashSet<&str>) -> bool 
         let rest = name
             .strip_prefix(service)
             .and_then(|rest| rest.strip_prefix('_'));
-        rest.is_some_and(|rest| is_told(rest, value))
+        rest.is_some_and(|rest| describes_service(rest, value))
     })
 }
 
-/// The same, of what is left of the name when that of the service is taken off.
-fn is_told(rest: &str, value: &str) -> bool {
+/// The same, with the service's name removed from that of the variable.
+fn describes_service(rest: &str, value: &str) -> bool {
     match rest {
         "SERVICE_HOST" => is_address(value),
         "SERVICE_PORT" => is_port(value),
@@ -204,7 +202,7 @@ mod tests {
     }
 
     /// What Kubernetes sets in a container for a service.
-    fn told_of(service: &str) -> Vec<(String, String)> {
+    fn variables_of(service: &str) -> Vec<(String, String)> {
         let prefix = service.to_uppercase().replace('-', "_");
         [
             ("SERVICE_HOST", "10.96.0.7"),
@@ -233,23 +231,23 @@ mod tests {
             "dkvs-listen-port",
             "dkvs-port",
         ] {
-            let told = told_of(service);
-            let told: Vec<_> = told
+            let variables = variables_of(service);
+            let variables: Vec<_> = variables
                 .iter()
                 .map(|(name, value)| (&**name, &**value))
                 .collect();
             assert!(
-                check_all(&told).is_ok(),
+                check_all(&variables).is_ok(),
                 "{service}: {:?}",
-                check_all(&told)
+                check_all(&variables)
             );
-            let misspelt = [&told[..], &[("DKVS_LISTENN", "127.0.0.1:0")]].concat();
+            let misspelt = [&variables[..], &[("DKVS_LISTENN", "127.0.0.1:0")]].concat();
             let refusal = check_all(&misspelt).unwrap_err().to_string();
             assert!(refusal.contains("DKVS_LISTENN"), "{service}: {refusal}");
             // Only together with the address of the service, and only with values like theirs.
-            for (name, _) in &told[1..] {
+            for (name, _) in &variables[1..] {
                 assert!(check_all(&[(name, "8080")]).is_err(), "{name} alone");
-                let wrong = [told[0], (name, "127.0.0.1:8080 ")];
+                let wrong = [variables[0], (name, "127.0.0.1:8080 ")];
                 assert!(check_all(&wrong).is_err(), "{name} with another value");
             }
         }
@@ -274,7 +272,10 @@ mod tests {
             for (at, _) in name.match_indices('_') {
                 let rest = &name[at + 1..];
                 let values = ["8080", "10.0.0.7", "tcp", "tcp://10.0.0.7:8080"];
-                assert!(!values.iter().any(|value| is_told(rest, value)), "{name}");
+                assert!(
+                    !values.iter().any(|value| describes_service(rest, value)),
+                    "{name}"
+                );
             }
         }
     }
@@ -318,8 +319,8 @@ mod tests {
             origin(&error, &arguments, &variables.collect::<Vec<_>>())
         };
         let set = [("DKVS_WORKERS", "many")];
-        let told = origin_of(&["dkvs-gateway", "--timeout", "5"], &set);
-        assert!(told.is_some_and(|told| told.contains("DKVS_WORKERS")));
+        let origin = origin_of(&["dkvs-gateway", "--timeout", "5"], &set);
+        assert!(origin.is_some_and(|origin| origin.contains("DKVS_WORKERS")));
         assert_eq!(
             origin_of(&["dkvs-gateway", "--workers", "many"], &set),
             None

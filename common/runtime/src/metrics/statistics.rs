@@ -1,9 +1,9 @@
-//! What a server says of itself, as families: on its own page, and on that of a gateway which has
-//! asked it.
+//! The statistics of storage servers as metric families: on a server's own page, and on the page of
+//! a gateway that has probed the servers.
 
 use dkvs_common::model::Statistic;
 
-use dkvs_runtime::metrics::page::{Labels, Number, Page, Samples};
+use super::page::{Labels, Number, Page, Samples};
 
 /// A server by its address, and its statistics by number.
 pub type Told<'a> = (String, &'a [(u8, u64)]);
@@ -13,7 +13,7 @@ struct Meaning {
     name: &'static str,
     help: &'static str,
     is_counter: bool,
-    /// The unit of what is told.
+    /// The unit that servers report.
     scale: Scale,
     series: &'static [(Statistic, Label)],
 }
@@ -28,7 +28,7 @@ enum Scale {
     Micro,
 }
 
-/// Adds a family for each thing that servers tell. What a server does not tell has no series.
+/// Adds a family for each kind of statistic. A statistic that a server does not report has no series.
 pub fn push(page: &mut Page, servers: &[Told<'_>]) {
     for meaning in MEANINGS {
         let mut series = Vec::new();
@@ -240,7 +240,7 @@ const MEANINGS: &[Meaning] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkvs_runtime::metrics::page::Form;
+    use crate::metrics::page::Form;
 
     #[test]
     fn every_statistic_is_in_one_family_and_none_in_two() {

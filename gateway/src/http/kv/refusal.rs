@@ -1,14 +1,18 @@
-//! Which of the reasons that replicas gave is the one that the caller is told.
+//! Which of the reasons that replicas gave for refusing is the one that a problem names.
 
 use std::cmp::Reverse;
 use std::mem::discriminant;
 
+use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::params::Quorum;
+use dkvs_common::record::Content;
 
-/// The reason that most replicas gave, the first of them among equals. Where it is about a limit,
-/// that is the one in force: what is no longer than that is refused by so few that the others are
-/// enough.
+use crate::http::key_value::{invalid_key, invalid_value, key_too_long};
+use crate::http::problem::Problem;
+
+/// The reason that most replicas gave, the first of them among equals. A limit in it is the one in
+/// force: enough replicas accept whatever is no longer than that.
 pub(super) fn in_force(refusals: &[Refusal], quorum: Quorum) -> Option<Refusal> {
     let is_like = |one: &Refusal, other: &Refusal| discriminant(one) == discriminant(other);
     let count = |refusal: &&Refusal| refusals.iter().filter(|it| is_like(it, refusal)).count();
@@ -18,14 +22,36 @@ pub(super) fn in_force(refusals: &[Refusal], quorum: Quorum) -> Option<Refusal> 
     alike.retain(|refusal| is_like(refusal, commonest));
     alike.sort_by_key(|refusal| Reverse(limit(*refusal)));
     let spare = usize::from(quorum.n()) - usize::from(quorum.required());
-    // So many of those that refused would have had to do it.
+    // The quorum lacks so many of the replicas that refused.
     let missing = refusals.len().saturating_sub(spare).max(1);
     alike.get(missing - 1).or(alike.last()).copied()
 }
 
-/// Whether the key cannot travel, whatever is done with it.
+/// Whether the key cannot travel to the servers, whatever the request.
 pub(super) fn is_about_key(refusal: Refusal) -> bool {
     matches!(refusal, Refusal::KeyTooLong { .. } | Refusal::HasNul)
+}
+
+/// The problem of a key, or of what was to be stored under it, that cannot travel to the servers. A
+/// read has no content.
+pub(super) fn not_carried(refusal: Refusal, key: &Key, content: Option<&Content>) -> Problem {
+    let bytes = key.as_bytes().len();
+    match refusal {
+        Refusal::KeyTooLong { key_bytes_max } => key_too_long(format!(
+            "the key is {bytes} bytes long; with datagrams to the servers as short as they \
+             are{}, the limit is {key_bytes_max}",
+            match content {
+                Some(Content::Value { .. }) => ", and this value and content type",
+                _ => "",
+            }
+        )),
+        _ if key.as_bytes().contains(&0) => {
+            invalid_key("the key has a NUL byte, which the servers cannot take: they speak DKVS/1")
+        }
+        _ => invalid_value(
+            "the value has a NUL byte, which the servers cannot take: they speak DKVS/1",
+        ),
+    }
 }
 
 fn limit(refusal: Refusal) -> u32 {
@@ -50,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_the_commonest_and_its_limit_the_one_that_holds() {
-        for (n, needed, refusals, told) in [
+        for (n, needed, refusals, expected) in [
             (3, 2, &[][..], None),
             (3, 2, &[Refusal::Full, Refusal::Busy], Some(Refusal::Full)),
             (
@@ -98,7 +124,7 @@ mod tests {
             let quorum = Quorum::new(n, needed).unwrap();
             assert_eq!(
                 in_force(refusals, quorum),
-                told,
+                expected,
                 "{n} {needed} {refusals:?}"
             );
         }

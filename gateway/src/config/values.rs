@@ -1,4 +1,4 @@
-//! Single settings: which values they take, and what is said of others, wherever they stand.
+//! The values that single settings take, and why others are refused, whatever their source.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,20 +6,36 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
+use axum::http::HeaderValue;
+use dkvs_client::transport::peer::DATAGRAM_BYTES_MIN;
+use dkvs_common::kv::VALUE_BYTES_MAX;
+use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_runtime::log::filter::LogFilter;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use crate::http::hosts;
+use crate::embedded::STORAGE_LOG_MODULES;
+use crate::http::hosts::{self, Host};
+use crate::log_modules::LOG_MODULES;
+
+/// The longest notice that the gateway gives before it ends, in milliseconds.
+pub(super) const SHUTDOWN_NOTICE_MS_MAX: u64 = 600_000;
+
+/// The limits of a datagram to a server, in bytes.
+pub(super) const DATAGRAM_MIN: u64 = DATAGRAM_BYTES_MIN as u64;
+pub(super) const DATAGRAM_MAX: u64 = DATAGRAM_BYTES_MAX as u64;
+
+/// The longest value that can be allowed, in bytes.
+pub(super) const VALUE_MAX: u64 = VALUE_BYTES_MAX as u64;
 
 /// Most threads, and so listeners.
-pub(crate) const WORKERS_MAX: u64 = 1_024;
+pub(super) const WORKERS_MAX: u64 = 1_024;
 
-/// Most requests in flight, or connections, that can be asked for.
-pub(crate) const COUNT_MAX: u64 = 1 << 20;
+/// The most that a limit on requests or connections can be set to.
+pub(super) const COUNT_MAX: u64 = 1 << 20;
 
-/// A whole number as it is kept.
-pub(crate) trait Whole: Sized {
-    /// None if it cannot be kept so.
+/// The type of a whole number.
+pub(super) trait Whole: Sized {
+    /// None if the type cannot hold it.
     fn from_u64(number: u64) -> Option<Self>;
 }
 
@@ -54,7 +70,7 @@ impl Whole for NonZeroUsize {
 }
 
 /// A number from `MIN` to `MAX` on the command line or in the environment.
-pub(crate) fn parse_whole<const MIN: u64, const MAX: u64, T: Whole>(
+pub(super) fn parse_whole<const MIN: u64, const MAX: u64, T: Whole>(
     text: &str,
 ) -> Result<T, String> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -65,7 +81,7 @@ pub(crate) fn parse_whole<const MIN: u64, const MAX: u64, T: Whole>(
 }
 
 /// The same in the file.
-pub(crate) fn whole<'de, const MIN: u64, const MAX: u64, T: Whole, D: Deserializer<'de>>(
+pub(super) fn whole<'de, const MIN: u64, const MAX: u64, T: Whole, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     let range = Range::<MIN, MAX, T>(PhantomData);
@@ -98,7 +114,7 @@ fn range<const MIN: u64, const MAX: u64>() -> String {
 }
 
 /// A path in the file.
-pub(crate) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(from)?;
     match path.as_os_str().is_empty() {
         false => Ok(Some(path)),
@@ -109,60 +125,56 @@ pub(crate) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>
 }
 
 /// Where to listen, on the command line or in the environment.
-pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, &'static str> {
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(
         |_| "it is an IP address and a port from 0 to 65535, as in 127.0.0.1:8080 or [::1]:8080",
     )
 }
 
 /// The same in the file.
-pub(crate) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(from)?;
     parse_listen(&text).map(Some).map_err(D::Error::custom)
 }
 
 /// A host that requests may be for, on the command line or in the environment.
-pub(crate) fn parse_host(text: &str) -> Result<String, &'static str> {
-    let host = hosts::parse_host(text).map(|_| text.to_owned());
-    host.ok_or("it is no host name or address; leave out scheme, port and path")
+pub(super) fn parse_host(text: &str) -> Result<Host, &'static str> {
+    hosts::parse_host(text).ok_or("it is no host name or address; leave out scheme, port and path")
 }
 
-/// Some of them in the file.
-pub(crate) fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
-    all(from, parse_host)
+/// A list of them in the file.
+pub(super) fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Host>>, D::Error> {
+    list(from, parse_host)
 }
 
 /// An origin whose pages may read and write, on the command line or in the environment.
-pub(crate) fn parse_origin(text: &str) -> Result<String, &'static str> {
-    let origin = hosts::parse_origin(text).map(|_| text.to_owned());
-    origin.ok_or(
+pub(super) fn parse_origin(text: &str) -> Result<HeaderValue, &'static str> {
+    hosts::parse_origin(text).ok_or(
         "it is no origin as browsers send it, such as https://app.example.org or \
          http://localhost:3000, in lower case",
     )
 }
 
-/// Some of them in the file.
-pub(crate) fn origins<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
-    all(from, parse_origin)
+/// A list of them in the file.
+pub(super) fn origins<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Vec<HeaderValue>>, D::Error> {
+    list(from, parse_origin)
 }
 
-fn all<'de, D: Deserializer<'de>>(
+fn list<'de, T, D: Deserializer<'de>>(
     from: D,
-    parse: fn(&str) -> Result<String, &'static str>,
-) -> Result<Option<Vec<String>>, D::Error> {
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> Result<Option<Vec<T>>, D::Error> {
     let texts = Vec::<String>::deserialize(from)?;
-    let refused = |text: &str, why| D::Error::custom(format!("{text:?}: {why}"));
-    let parse = |text: String| parse(&text).map_err(|why| refused(&text, why));
-    texts
-        .into_iter()
-        .map(parse)
-        .collect::<Result<_, _>>()
-        .map(Some)
+    let parse =
+        |text: &String| parse(text).map_err(|why| D::Error::custom(format!("{text:?}: {why}")));
+    texts.iter().map(parse).collect::<Result<_, _>>().map(Some)
 }
 
 /// Where a collector of spans is, on the command line or in the environment.
 #[cfg(feature = "otel")]
-pub(crate) fn parse_endpoint(text: &str) -> Result<String, &'static str> {
+pub(super) fn parse_endpoint(text: &str) -> Result<String, &'static str> {
     let url: Option<axum::http::Uri> = text.parse().ok();
     let is_right = url.is_some_and(|url| {
         url.scheme_str() == Some("http") && url.host().is_some_and(|host| !host.is_empty())
@@ -174,18 +186,18 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<String, &'static str> {
 
 /// The same in the file.
 #[cfg(feature = "otel")]
-pub(crate) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+pub(super) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(from)?;
     parse_endpoint(&text).map(Some).map_err(D::Error::custom)
 }
 
 /// What to log, on the command line or in the environment.
-pub(crate) fn parse_log(words: &str) -> Result<LogFilter, String> {
+pub(super) fn parse_log(words: &str) -> Result<LogFilter, String> {
     let modules = [
-        crate::LOG_MODULES,
+        LOG_MODULES,
         dkvs_client::LOG_MODULES,
         dkvs_runtime::LOG_MODULES,
-        dkvs_storage_node::LOG_MODULES,
+        STORAGE_LOG_MODULES,
         &["dkvs_common"],
     ];
     let modules = modules.concat();
@@ -193,7 +205,7 @@ pub(crate) fn parse_log(words: &str) -> Result<LogFilter, String> {
 }
 
 /// The same in the file.
-pub(crate) fn log<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LogFilter>, D::Error> {
+pub(super) fn log<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LogFilter>, D::Error> {
     let words = String::deserialize(from)?;
     parse_log(&words).map(Some).map_err(D::Error::custom)
 }

@@ -1,0 +1,74 @@
+//! The gateway's own health: whether it is alive, and whether it is ready.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Response, StatusCode, Uri};
+use serde::Serialize;
+
+use super::app::App;
+use super::json::json;
+use super::parameters;
+use super::problem::{Problem, ProblemType};
+use super::servers::{PROBE_TIMEOUT, advice_on};
+
+const NOT_READY: ProblemType = ProblemType {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    name: "not-ready",
+    title: "The gateway is not ready",
+};
+
+#[derive(Serialize)]
+struct ReadyBody {
+    status: &'static str,
+    servers: usize,
+    servers_reachable: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    advice: Vec<String>,
+}
+
+pub(super) async fn live(uri: Uri) -> Result<Response<Body>, Problem> {
+    parameters::none(&uri)?;
+    Ok(json(&serde_json::json!({ "status": "alive" })))
+}
+
+pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+    parameters::none(&uri)?;
+    if app.draining.is_cancelled() {
+        return Err(not_ready(
+            "the gateway is ending; it finishes what is in flight",
+        ));
+    }
+    let client = &app.client;
+    let statuses = client.status(PROBE_TIMEOUT).await?;
+    // Open to anyone, so it names no server: /servers does, to those who may know.
+    let mut advice = BTreeMap::<_, usize>::new();
+    for text in statuses.iter().filter_map(|it| advice_on(client, it)) {
+        *advice.entry(text).or_default() += 1;
+    }
+    let advice: Vec<String> = advice
+        .into_iter()
+        .map(|(text, servers)| format!("servers: {servers}, which /servers names; {text}"))
+        .collect();
+    let servers = statuses.len();
+    let reachable = statuses.iter().filter(|status| status.is_reachable).count();
+    if reachable <= servers / 2 {
+        let mut detail =
+            format!("{reachable} of {servers} servers can be reached, which is no majority");
+        for advice in advice {
+            detail += &format!("; {advice}");
+        }
+        return Err(not_ready(detail));
+    }
+    Ok(json(&ReadyBody {
+        status: "ready",
+        servers,
+        servers_reachable: reachable,
+        advice,
+    }))
+}
+
+fn not_ready(detail: impl Into<String>) -> Problem {
+    Problem::new(&NOT_READY, detail).with_retry_after()
+}

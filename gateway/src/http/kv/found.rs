@@ -1,0 +1,166 @@
+//! A value as a response: a JSON document, or its bytes with the report in headers.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::tag::Tag;
+use serde::Serialize;
+
+use crate::http::accept::Form;
+use crate::http::conditional::{self, Part};
+use crate::http::json::text;
+use crate::http::problem::{Problem, ProblemType};
+use crate::http::report::{KeyText, ReadReport, ValueText};
+
+const RANGE_NOT_SATISFIABLE: ProblemType = ProblemType {
+    status: StatusCode::RANGE_NOT_SATISFIABLE,
+    name: "range-not-satisfiable",
+    title: "The value has no such bytes",
+};
+
+/// A value that was read, and the report on the read.
+pub(in crate::http) struct Found<'a> {
+    pub(super) value: &'a Value,
+    pub(super) content_type: &'a [u8],
+    pub(super) report: ReadReport<'a>,
+    pub(super) elapsed_us: u64,
+}
+
+#[derive(Serialize)]
+struct GetBody<'a> {
+    #[serde(flatten)]
+    key: KeyText<'a>,
+    #[serde(flatten)]
+    value: ValueText<'a>,
+    content_type: Option<Cow<'a, str>>,
+    #[serde(flatten)]
+    report: ReadReport<'a>,
+    elapsed_us: u64,
+}
+
+impl Found<'_> {
+    pub(super) fn tag(&self) -> Option<Tag> {
+        self.report.tag
+    }
+
+    /// The value's length in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.value.len()
+    }
+
+    /// The response to a caller who has this version already.
+    pub(super) fn not_modified(&self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        diagnose(response.headers_mut(), &self.report);
+        response
+    }
+
+    /// The JSON document, with the report in it.
+    pub(in crate::http) fn json(self, key: &Key) -> Vec<u8> {
+        let content_type = self.content_type;
+        text(&GetBody {
+            key: KeyText::new(key),
+            value: ValueText::new(self.value),
+            content_type: (!content_type.is_empty()).then(|| String::from_utf8_lossy(content_type)),
+            report: self.report,
+            elapsed_us: self.elapsed_us,
+        })
+    }
+
+    /// The value's bytes, or some of them. The value may be someone else's HTML, so the headers
+    /// forbid browsers to run anything in it.
+    ///
+    /// # Errors
+    ///
+    /// If it has none of the bytes that are asked for.
+    pub(super) fn raw(self, part: Part) -> Result<Response<Body>, Problem> {
+        let bytes = self.value.clone().into_bytes();
+        let size = bytes.len();
+        let mut response = match part {
+            Part::Whole => Response::new(Body::from(bytes)),
+            Part::Bytes(range) => {
+                let given = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                let mut response = Response::new(Body::from(bytes.slice(range)));
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                if let Ok(given) = HeaderValue::try_from(given) {
+                    response.headers_mut().insert(header::CONTENT_RANGE, given);
+                }
+                response
+            }
+            Part::None => return Err(no_such_range(size)),
+        };
+        let headers = response.headers_mut();
+        let fixed = [
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (
+                header::CONTENT_SECURITY_POLICY,
+                "default-src 'none'; sandbox",
+            ),
+            (header::ACCEPT_RANGES, "bytes"),
+        ];
+        for (name, value) in fixed {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let stored = HeaderValue::from_bytes(self.content_type)
+            .ok()
+            .filter(|stored| !stored.is_empty());
+        let octets = HeaderValue::from_static("application/octet-stream");
+        headers.insert(header::CONTENT_TYPE, stored.unwrap_or(octets));
+        diagnose(headers, &self.report);
+        Ok(response)
+    }
+}
+
+/// Names the version and its form for caches. Without other headers, a cache asks each time.
+pub(super) fn name_version(headers: &mut HeaderMap, tag: Option<Tag>, form: Form) {
+    if let Some(tag) = tag {
+        headers.insert(header::ETAG, conditional::entity_tag(tag, form));
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+}
+
+/// The report on the read, as headers.
+fn diagnose(headers: &mut HeaderMap, report: &ReadReport<'_>) {
+    const CONSISTENCY: HeaderName = HeaderName::from_static("dkvs-consistency");
+    const QUORUM: HeaderName = HeaderName::from_static("dkvs-quorum");
+    const TAG: HeaderName = HeaderName::from_static("dkvs-tag");
+    const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+    let quorum = &report.quorum;
+    let quorum = format!(
+        "n={}, r={}, agreeing={}",
+        quorum.n, quorum.r, quorum.agreeing
+    );
+    let replicas = report.replicas.iter().enumerate();
+    let timing: Vec<String> = replicas
+        .map(|(number, replica)| replica.server_timing(number))
+        .collect();
+
+    headers.insert(
+        CONSISTENCY,
+        HeaderValue::from_static(report.consistency.name()),
+    );
+    let texts = [
+        (QUORUM, Some(quorum)),
+        (SERVER_TIMING, Some(timing.join(", "))),
+        (TAG, report.tag.map(|tag| tag.to_string())),
+    ];
+    for (name, text) in texts {
+        if let Some(Ok(value)) = text.map(HeaderValue::try_from) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// `size` is that of the value, in bytes.
+fn no_such_range(size: usize) -> Problem {
+    let detail = format!("the value has {size} bytes, and Range asks for others");
+    let problem = Problem::new(&RANGE_NOT_SATISFIABLE, detail);
+    match HeaderValue::try_from(format!("bytes */{size}")) {
+        Ok(range) => problem.with_header(header::CONTENT_RANGE, range),
+        Err(_) => problem,
+    }
+}

@@ -1,0 +1,78 @@
+//! Reads and writes of the cluster, and the limits on them.
+
+use std::sync::atomic::Ordering;
+
+use dkvs_client::Snapshot;
+use dkvs_client::core::{Kind, Limit, Totals};
+use dkvs_common::quorum::Level;
+use dkvs_runtime::metrics::page::{Number, Page, Samples};
+
+use super::families::{gauge, labels};
+use crate::http::app::WorkerView;
+
+pub(super) fn push(page: &mut Page, snapshots: &[Snapshot], workers: &[WorkerView]) {
+    let mut totals = Totals::default();
+    for snapshot in snapshots {
+        totals.add(&snapshot.totals);
+    }
+    let mut ended = Vec::new();
+    for level in [Level::Linearizable, Level::Agreement] {
+        for kind in Kind::ALL {
+            for outcome in kind.outcomes() {
+                let labels = labels([
+                    ("level", level.name()),
+                    ("kind", kind.name()),
+                    ("outcome", outcome.name()),
+                ]);
+                let count = totals.ended(level, kind, *outcome);
+                ended.push((labels, Number::Whole(count)));
+            }
+        }
+    }
+    page.push(
+        "dkvs_gateway_quorum_requests",
+        "Reads and writes that have ended",
+        Samples::Counter(ended),
+    );
+    let refused = |worker: &WorkerView| worker.counts.connections_refused.load(Ordering::Relaxed);
+    let limits = Limit::ALL.map(|limit| (limit.name(), totals.limit_hit(limit)));
+    let connections = ("connections", workers.iter().map(refused).sum());
+    let limits = limits.into_iter().chain([connections]);
+    let limits = limits.map(|(name, count)| (labels([("limit", name)]), Number::Whole(count)));
+    page.push(
+        "dkvs_gateway_limits_hit",
+        "How often something was refused because a limit was reached",
+        Samples::Counter(limits.collect()),
+    );
+    let sum = |of: fn(&Snapshot) -> usize| gauge(snapshots.iter().map(of).sum::<usize>());
+    page.push(
+        "dkvs_gateway_quorum_requests_in_flight",
+        "Reads, writes and questions how servers do that have not ended",
+        sum(|it| it.requests_in_flight),
+    );
+    page.push(
+        "dkvs_gateway_quorum_requests_max",
+        "Most of them that may be in flight",
+        sum(|it| it.limits.requests_max),
+    );
+    page.push(
+        "dkvs_gateway_value_memory_bytes",
+        "Memory that long values on their way have taken",
+        sum(|it| it.value_bytes_in_flight),
+    );
+    page.push(
+        "dkvs_gateway_value_memory_max_bytes",
+        "Most memory that they may take",
+        sum(|it| it.limits.value_bytes_in_flight_max),
+    );
+    page.push(
+        "dkvs_gateway_v1_sockets_open",
+        "Sockets for DKVS/1 that are open",
+        sum(|it| it.v1_sockets_open),
+    );
+    page.push(
+        "dkvs_gateway_v1_sockets_max",
+        "Most of them that may be open",
+        sum(|it| it.limits.sockets_max),
+    );
+}

@@ -1,0 +1,90 @@
+//! The ring, and the preference lists of keys on it.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Response, Uri};
+use dkvs_common::cluster::{Server, ServerId};
+use dkvs_common::ring::{Position, RingPoint};
+use serde::Serialize;
+
+use super::app::App;
+use super::json::json;
+use super::problem::Problem;
+use super::report::KeyText;
+use super::{parameters, path};
+
+#[derive(Serialize)]
+struct RingBody {
+    epoch: u32,
+    replication: u8,
+    servers: Vec<RingServer>,
+    points: Vec<Point>,
+}
+
+#[derive(Serialize)]
+struct RingServer {
+    server: String,
+    ring_points: u32,
+    share: f64,
+}
+
+#[derive(Serialize)]
+struct Point {
+    position: String,
+    server: String,
+}
+
+pub(super) async fn ring(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+    parameters::none(&uri)?;
+    let view = app.client.view();
+    let shares = view.ring().shares();
+    let ring_server = |(id, server): (ServerId, Server)| RingServer {
+        server: server.addr.to_string(),
+        ring_points: server.ring_points,
+        share: shares.get(id).copied().unwrap_or(0.0),
+    };
+    let point = |point: &RingPoint| Point {
+        position: point.position.to_string(),
+        server: view.name(point.server).to_owned(),
+    };
+    Ok(json(&RingBody {
+        epoch: view.ring().epoch(),
+        replication: app.replication,
+        servers: view.cluster().iter().map(ring_server).collect(),
+        points: view.ring().points().iter().map(point).collect(),
+    }))
+}
+
+#[derive(Serialize)]
+struct PreferenceListBody<'a> {
+    #[serde(flatten)]
+    key: KeyText<'a>,
+    position: String,
+    replicas: Vec<PreferredServer>,
+}
+
+#[derive(Serialize)]
+struct PreferredServer {
+    server: String,
+    ring_point: String,
+}
+
+pub(super) async fn preference_list(
+    State(app): State<App>,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
+    let key = path::key(&uri, "/ring/")?;
+    let n = parameters::replica_count(&app.defaults(), &uri)?;
+    let view = app.client.view();
+    let position = Position::of_key(&key);
+    let replicas = view.ring().preference_list(position, n);
+    let preferred = |point: &RingPoint| PreferredServer {
+        server: view.name(point.server).to_owned(),
+        ring_point: point.position.to_string(),
+    };
+    Ok(json(&PreferenceListBody {
+        key: KeyText::new(&key),
+        position: position.to_string(),
+        replicas: replicas.iter().map(preferred).collect(),
+    }))
+}

@@ -1,0 +1,163 @@
+//! The status of every server: what it reports of itself, and what this gateway knows of it.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Response, Uri};
+use dkvs_client::transport::peer::PeerVersion;
+use dkvs_client::{AdmissionError, Client, ServerStatus};
+use dkvs_common::model::{Durability, Statistic};
+use serde::Serialize;
+
+use super::app::App;
+use super::json::json;
+use super::parameters;
+use super::problem::Problem;
+use super::report::micros;
+
+/// How long a server may take to answer a probe.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[derive(Serialize)]
+struct ServersBody {
+    servers: Vec<ServerBody>,
+}
+
+/// The status of a server. What only DKVS/2 reports is null for servers that do not speak it.
+#[derive(Serialize)]
+pub(super) struct ServerBody {
+    server: String,
+    reachable: bool,
+    protocol: Option<&'static str>,
+    last_round_trip_us: Option<u64>,
+    round_trip_us: Option<u64>,
+    boot_id: Option<String>,
+    durability: Option<&'static str>,
+    datagram_bytes_max: Option<u16>,
+    value_bytes_max: Option<u32>,
+    keys: Option<u64>,
+    bytes: Option<u64>,
+    corrupt_answers: Option<u64>,
+    storage: Option<StorageBody>,
+    traffic: Option<TrafficBody>,
+    /// Whether an embedded server runs; null for others.
+    running: Option<bool>,
+    /// What its operator has to know, and to do.
+    advice: Option<&'static str>,
+}
+
+/// The state of a server's disk.
+#[derive(Serialize)]
+struct StorageBody {
+    complete: bool,
+    read_only: bool,
+    disk_full: bool,
+    disk_bytes: u64,
+    disk_available_bytes: u64,
+    log_bytes: u64,
+    commits: u64,
+    commit_mean_us: u64,
+    last_commit_age_ms: Option<u64>,
+    waiting: u64,
+}
+
+impl StorageBody {
+    /// None unless the server reports all of it; servers in memory do not.
+    fn new(statistic: impl Fn(Statistic) -> Option<u64>) -> Option<Self> {
+        let commits = statistic(Statistic::Commits)?;
+        let commit_us = statistic(Statistic::CommitMicros)?;
+        Some(Self {
+            complete: statistic(Statistic::IsIncomplete)? == 0,
+            read_only: statistic(Statistic::IsReadOnly)? != 0,
+            disk_full: statistic(Statistic::IsDiskFull)? != 0,
+            disk_bytes: statistic(Statistic::DiskBytes)?,
+            disk_available_bytes: statistic(Statistic::DiskAvailableBytes)?,
+            log_bytes: statistic(Statistic::LogBytes)?,
+            commits,
+            commit_mean_us: commit_us.checked_div(commits).unwrap_or(0),
+            last_commit_age_ms: statistic(Statistic::LastCommitAgeMs),
+            waiting: statistic(Statistic::Waiting)?,
+        })
+    }
+}
+
+/// The traffic between one worker of this gateway and a server.
+#[derive(Serialize)]
+struct TrafficBody {
+    requests: u64,
+    retransmissions: u64,
+    datagrams_sent: u64,
+    datagrams_received: u64,
+    dropped: u64,
+}
+
+pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+    parameters::none(&uri)?;
+    let servers = probe_servers(&app).await?;
+    Ok(json(&ServersBody { servers }))
+}
+
+/// Probes every server, and waits for all of them. The statuses are in the order of the cluster.
+pub(super) async fn probe_servers(app: &App) -> Result<Vec<ServerBody>, AdmissionError> {
+    let (client, switch) = (&app.client, app.gateway.switch.as_ref());
+    let statuses = client.status(PROBE_TIMEOUT).await?;
+    let (shared, view) = (client.shared(), client.view());
+    let bodies = statuses.into_iter().map(|status| ServerBody {
+        last_round_trip_us: shared.last_round_trip(status.server).map(micros),
+        running: switch.map(|switch| switch.is_running(status.server)),
+        advice: advice_on(client, &status),
+        ..server_body(view.name(status.server).to_owned(), &status)
+    });
+    Ok(bodies.collect())
+}
+
+/// The part of the status that the server itself reports.
+fn server_body(server: String, status: &ServerStatus) -> ServerBody {
+    let greeting = match &status.speaks {
+        PeerVersion::V2(greeting) => Some(greeting),
+        PeerVersion::V1 | PeerVersion::Unknown => None,
+    };
+    let statistic = |wanted: Statistic| {
+        let mut statistics = status.statistics.iter();
+        let found = statistics.find(|(name, _)| Statistic::try_from(*name) == Ok(wanted));
+        found.map(|(_, number)| *number)
+    };
+    ServerBody {
+        server,
+        reachable: status.is_reachable,
+        protocol: match status.speaks {
+            PeerVersion::Unknown => None,
+            PeerVersion::V1 => Some("DKVS/1"),
+            PeerVersion::V2(_) => Some("DKVS/2"),
+        },
+        last_round_trip_us: None,
+        round_trip_us: status.round_trip.map(micros),
+        boot_id: greeting.map(|greeting| format!("{:016x}", greeting.boot_id)),
+        durability: greeting.map(|greeting| match greeting.durability {
+            Durability::Memory => "memory",
+            Durability::Buffered => "buffered",
+            Durability::Fsync => "fsync",
+        }),
+        datagram_bytes_max: greeting.map(|greeting| greeting.datagram_bytes_max),
+        value_bytes_max: greeting.map(|greeting| greeting.value_bytes_max),
+        keys: statistic(Statistic::Keys),
+        bytes: statistic(Statistic::Bytes),
+        corrupt_answers: statistic(Statistic::CorruptAnswers),
+        storage: StorageBody::new(statistic),
+        traffic: status.traffic.map(|traffic| TrafficBody {
+            requests: traffic.requests,
+            retransmissions: traffic.retransmissions,
+            datagrams_sent: traffic.datagrams_sent,
+            datagrams_received: traffic.datagrams_received,
+            dropped: traffic.dropped,
+        }),
+        running: None,
+        advice: None,
+    }
+}
+
+/// What the operator has to know of a server that speaks DKVS/1 only.
+pub(super) fn advice_on(client: &Client, status: &ServerStatus) -> Option<&'static str> {
+    Some(status.v1_only?.advice(client.protocol()))
+}
