@@ -8,6 +8,7 @@
 //! * [`ReplicaCommand`]: what one replica is asked to do
 //! * [`ReplicaResponse`]: what it answers; [`Refusal`]: why it does not do it
 //! * [`Statistic`], [`Durability`]: what a server reports of itself
+//! * [`Unrepresentable`]: what DKVS/1 cannot carry
 //!
 //! Nothing here knows how a message is written (`wire`), who decides by it (`quorum`), or who carries
 //! it out (the storage server).
@@ -17,9 +18,11 @@ mod durability;
 mod refusal;
 mod response;
 mod statistic;
+mod unrepresentable;
 
 pub use command::ReplicaCommand;
 pub use durability::Durability;
 pub use refusal::Refusal;
 pub use response::{EntryKind, PageEntry, ReplicaResponse};
 pub use statistic::{Statistic, UnknownStatistic};
+pub use unrepresentable::Unrepresentable;

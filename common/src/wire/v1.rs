@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::kv::{Key, Value};
+use crate::model::Unrepresentable;
 
 /// Longest key and longest value, in bytes.
 pub const KEY_OR_VALUE_BYTES_MAX: usize = 32_753;
@@ -98,22 +99,6 @@ impl Request {
     }
 }
 
-/// Why a key or a value cannot travel by DKVS/1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[expect(missing_docs, reason = "each variant's message is its documentation")]
-pub enum Unrepresentable {
-    #[error("the key has a NUL byte at offset {offset}, which DKVS/1 cannot carry")]
-    KeyHasNul { offset: usize },
-    #[error("the key is {key_bytes} bytes long; DKVS/1 carries at most {KEY_OR_VALUE_BYTES_MAX}")]
-    KeyTooLong { key_bytes: usize },
-    #[error("the value has a NUL byte at offset {offset}, which DKVS/1 cannot carry")]
-    ValueHasNul { offset: usize },
-    #[error(
-        "the value is {value_bytes} bytes long; DKVS/1 carries at most {KEY_OR_VALUE_BYTES_MAX}"
-    )]
-    ValueTooLong { value_bytes: usize },
-}
-
 /// The datagram that asks for a key's value.
 pub fn encode_get(key: &Key) -> Result<Bytes, Unrepresentable> {
     check_key(key)?;
@@ -141,7 +126,11 @@ pub fn check_key(key: &Key) -> Result<(), Unrepresentable> {
     let key = key.as_bytes();
     if key.len() > KEY_OR_VALUE_BYTES_MAX {
         let key_bytes = key.len();
-        return Err(Unrepresentable::KeyTooLong { key_bytes });
+        let bytes_max = KEY_OR_VALUE_BYTES_MAX;
+        return Err(Unrepresentable::KeyTooLong {
+            key_bytes,
+            bytes_max,
+        });
     }
     match key.iter().position(|&byte| byte == NUL) {
         Some(offset) => Err(Unrepresentable::KeyHasNul { offset }),
@@ -153,7 +142,11 @@ pub fn check_key(key: &Key) -> Result<(), Unrepresentable> {
 pub fn check_value(value: &Value) -> Result<(), Unrepresentable> {
     if value.len() > KEY_OR_VALUE_BYTES_MAX {
         let value_bytes = value.len();
-        return Err(Unrepresentable::ValueTooLong { value_bytes });
+        let bytes_max = KEY_OR_VALUE_BYTES_MAX;
+        return Err(Unrepresentable::ValueTooLong {
+            value_bytes,
+            bytes_max,
+        });
     }
     match value.as_bytes().iter().position(|&byte| byte == NUL) {
         Some(offset) => Err(Unrepresentable::ValueHasNul { offset }),
@@ -375,6 +368,7 @@ mod tests {
         assert_eq!(
             encode_put(&key("k"), &too_long),
             Err(Unrepresentable::ValueTooLong {
+                bytes_max: KEY_OR_VALUE_BYTES_MAX,
                 value_bytes: LONGEST + 1
             })
         );

@@ -2,7 +2,8 @@
 
 use axum::http::StatusCode;
 use dkvs_client::AdmissionError;
-use dkvs_common::wire::v1::{KEY_OR_VALUE_BYTES_MAX, Unrepresentable};
+use dkvs_common::model::Unrepresentable;
+use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
 
 use super::key_value::{invalid_key, invalid_value, key_too_long, value_too_large};
 use super::operations::parameter::CONSISTENCY;

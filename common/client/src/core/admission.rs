@@ -32,10 +32,12 @@ use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::write::WriteResponse;
 use dkvs_common::record::Content;
 
-use super::operation::{CommandId, Outgoing, Purpose};
+use super::capacity::Full;
+use super::config::{Now, Protocol};
+use super::operation::{Admission, CommandId, Met, Outgoing, Purpose, pair_bytes};
 use super::request::RequestId;
-use super::{Core, Now, Protocol};
-use crate::transport::v1::v1_refusal;
+use super::state::Core;
+use crate::transport::v1::{self, v1_refusal};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::tally::{Replica, ReplicaState};
 
@@ -46,15 +48,6 @@ const PING: CommandId = CommandId {
     round: 0,
     purpose: Purpose::Ping,
 };
-
-/// A server that had no room.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Full {
-    /// When it said so.
-    at: Instant,
-    /// For a key and a value of so many bytes, or more.
-    bytes: usize,
-}
 
 /// What is known of a server before it is asked to store something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,46 +73,6 @@ enum ServerCapability {
     },
 }
 
-/// How far a server is met for a write that turns on what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Met {
-    /// It was pinged.
-    Pinged,
-    /// It has answered, or could not be pinged.
-    Done,
-    /// Nothing listens there.
-    Away,
-}
-
-/// What a write is about to store where.
-pub struct Candidate<'a> {
-    /// Under which key.
-    pub key: &'a Key,
-    /// What.
-    pub content: &'a Content,
-    /// At which servers.
-    pub replicas: &'a [Replica<WriteResponse>],
-    /// How many of them have to confirm.
-    pub required: usize,
-    /// Whether the replicas that responded hold nothing for the key.
-    pub is_of_new_key: bool,
-    /// Whether it is about to ask for tags: servers are met by that.
-    pub is_asking_for_tags: bool,
-    /// Whether it may go on at the agreement level.
-    pub may_fall_back: bool,
-    /// The servers that are met for it.
-    pub met: &'a [(ServerId, Met)],
-}
-
-/// What becomes of a write that does not simply go on.
-#[derive(Debug)]
-pub enum Admission {
-    /// It waits until these servers are met: they are pinged.
-    Meet(Vec<ServerId>),
-    /// It ends: too few servers can take it. What keeps these from it is known.
-    Withhold(Vec<(ServerId, ReplicaState<WriteResponse>)>),
-}
-
 /// What is to become of a write.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -143,7 +96,7 @@ fn can_take(server: ServerCapability, key: &Key, content: &Content) -> Result<()
             Content::Tombstone => Err(Refusal::NoDeletion),
             Content::Value { .. } if key.as_bytes().contains(&0) => Err(Refusal::HasNul),
             Content::Value { value, .. } => {
-                let checked = dkvs_common::wire::v1::check_value(value);
+                let checked = v1::check_value(value);
                 checked.map_err(v1_refusal)
             }
         },
@@ -166,14 +119,6 @@ fn can_take(server: ServerCapability, key: &Key, content: &Content) -> Result<()
                 _ => Ok(()),
             }
         }
-    }
-}
-
-/// What a key and its value take of a server's room; none of a tombstone, which full disks take.
-pub(super) fn pair_bytes(key: &Key, content: &Content) -> Option<usize> {
-    match content {
-        Content::Value { value, .. } => Some(key.as_bytes().len() + value.len()),
-        Content::Tombstone => None,
     }
 }
 

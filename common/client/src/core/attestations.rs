@@ -13,7 +13,7 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
 use dkvs_common::tag::Tag;
 
-use super::IdMap;
+use super::id_map::IdMap;
 use super::request::RequestId;
 
 /// Most entries that a core keeps.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use dkvs_common::model::Unrepresentable;
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::trace::Trace;
-use dkvs_common::wire::v1::Unrepresentable;
 use thiserror::Error;
 
 /// Which protocol to speak to the servers.

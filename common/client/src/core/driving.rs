@@ -16,7 +16,6 @@ use dkvs_common::record::Content;
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
 
-use super::Core;
 use super::attestations::PendingAttestation;
 use super::config::{AdmissionError, Now, Protocol, RequestOptions, Wait};
 use super::counts::Limit;
@@ -25,6 +24,7 @@ use super::operation::{
     ReadResult, Statistics, StatusOperation, Step, WithCaller, WriteOperation, WriteResult,
 };
 use super::request::{InFlight, RequestId, Sent, Token};
+use super::state::Core;
 use crate::transport::fetch::Assembly;
 use crate::transport::link::RequestHandle;
 use crate::transport::peer::RequestError;

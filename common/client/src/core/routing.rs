@@ -8,15 +8,15 @@ use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::Level;
 use dkvs_common::record::Content;
 use dkvs_common::ring::PreferenceList;
-use dkvs_common::wire::v1;
 
-use super::Core;
 use super::config::{AdmissionError, Now, Protocol, RequestOptions};
 use super::counts::Limit;
 use super::operation::{CommandId, Outgoing, Purpose};
 use super::request::{RequestId, Sent, Token};
+use super::state::Core;
 use crate::transport::link::LinkEvent;
 use crate::transport::peer::{PeerVersion, RequestError};
+use crate::transport::v1;
 
 impl Core {
     /// Whether the protocols that may be spoken can carry the key and, to write it, the content.

@@ -4,15 +4,21 @@ mod attestations;
 mod views;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::testing::start_of_time;
-use crate::transport::peer::{V1_GREETINGS, V1_PAUSE};
-use dkvs_common::cluster::Cluster;
+use crate::transport::peer::{PeerVersion, V1_GREETINGS, V1_PAUSE};
+use bytes::Bytes;
+use dkvs_common::cluster::{Cluster, ServerId};
+use dkvs_common::kv::Key;
 use dkvs_common::model::Refusal;
 use dkvs_common::quorum::Level;
+use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::ReplicaStanding;
 use dkvs_common::record::Content;
+use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_common::wire::v2::request::Request;

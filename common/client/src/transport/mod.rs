@@ -20,5 +20,8 @@
 pub mod v1;
 mod v2;
 
-pub use v2::link::{assembly as fetch, put_key_bytes_max};
+pub use v2::link::{
+    assembly as fetch, get_key_bytes_max, list_key_bytes_max, list_prefix_bytes_max,
+    put_key_bytes_max,
+};
 pub use v2::{link, peer};

@@ -9,12 +9,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
-use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse, Unrepresentable};
 use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v1::{
-    self, GetReply, IllFormedReply, KEY_OR_VALUE_BYTES_MAX, PutReply, Unrepresentable,
-};
+use dkvs_common::wire::v1::{self, GetReply, IllFormedReply, PutReply};
 
 /// A command on its way by DKVS/1, and what its answer is to.
 #[derive(Debug, Clone)]
@@ -119,16 +118,26 @@ pub fn decode(expects: Expects, reply: Bytes) -> Result<ReplicaResponse, IllForm
     })
 }
 
+/// Whether DKVS/1 can carry a key.
+pub fn check_key(key: &Key) -> Result<(), Unrepresentable> {
+    v1::check_key(key)
+}
+
+/// Whether DKVS/1 can carry a value.
+pub fn check_value(value: &Value) -> Result<(), Unrepresentable> {
+    v1::check_value(value)
+}
+
 /// What DKVS/1 cannot carry, as the refusal of a server that speaks it.
 pub fn v1_refusal(error: Unrepresentable) -> Refusal {
-    let bytes_max = KEY_OR_VALUE_BYTES_MAX as u32;
+    let limit = |bytes_max: usize| u32::try_from(bytes_max).unwrap_or(u32::MAX);
     match error {
         Unrepresentable::KeyHasNul { .. } | Unrepresentable::ValueHasNul { .. } => Refusal::HasNul,
-        Unrepresentable::KeyTooLong { .. } => Refusal::KeyTooLong {
-            key_bytes_max: bytes_max,
+        Unrepresentable::KeyTooLong { bytes_max, .. } => Refusal::KeyTooLong {
+            key_bytes_max: limit(bytes_max),
         },
-        Unrepresentable::ValueTooLong { .. } => Refusal::TooLarge {
-            value_bytes_max: bytes_max,
+        Unrepresentable::ValueTooLong { bytes_max, .. } => Refusal::TooLarge {
+            value_bytes_max: limit(bytes_max),
         },
     }
 }

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
-use dkvs_common::kv::Key;
-use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::list::{List, PageRequest, Place};
+use dkvs_common::model::ReplicaResponse;
+use dkvs_common::quorum::list::List;
 use dkvs_common::view::ClusterView;
-use dkvs_common::wire::v2::request::Request;
 
-use super::{CommandId, Completion, Operation, Outgoing, Purpose, Step};
+use super::contract::{CommandId, Completion, Operation, Purpose, Step};
+use super::outgoing::Outgoing;
 
 const GET_PAGE: CommandId = CommandId {
     round: 0,
@@ -37,33 +36,6 @@ impl ListOperation {
     /// Of keys that begin with `prefix`.
     pub fn new(view: Arc<ClusterView>, list: List, prefix: Bytes) -> Self {
         Self { view, list, prefix }
-    }
-}
-
-/// The command for a page, in a message of at most `message_bytes_max`.
-///
-/// A key that is too long to be named, though not too long to be returned, is passed over by its
-/// position: no two keys are known that have the same. Of a prefix, the server gets what there is
-/// room for: it only saves work by it, and the prefix is compared again here.
-pub(super) fn page_command(
-    page: &PageRequest,
-    prefix: &Bytes,
-    message_bytes_max: usize,
-) -> ReplicaCommand {
-    let Place { mut from, after } = page.start.clone();
-    let is_short =
-        |key: &Key| Request::list_key_bytes_max(message_bytes_max) >= key.as_bytes().len();
-    let named = after.as_ref().filter(|key| is_short(key)).cloned();
-    if after.is_some() && named.is_none() {
-        from = from.next().unwrap_or(from);
-    }
-    let room = Request::list_prefix_bytes_max(message_bytes_max, named.as_ref());
-    ReplicaCommand::List {
-        from,
-        after: named,
-        prefix: prefix.slice(..prefix.len().min(room)),
-        limit: u16::try_from(page.keys_max).unwrap_or(ReplicaCommand::LIST_LIMIT_MAX),
-        accepts_left_out: true,
     }
 }
 

@@ -12,12 +12,12 @@ use dkvs_common::quorum::read::{Attestation, Read, ReadOutcome};
 use dkvs_common::quorum::tally::ReplicaState;
 use dkvs_common::record::Digest;
 use dkvs_common::view::ClusterView;
-use dkvs_common::wire::v2::request::Request;
 
-use super::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
+use super::contract::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
 use crate::core::budget::MemoryPermit;
 use crate::core::counts::{Kind, Outcome};
 use crate::transport::fetch::Assembly;
+use crate::transport::get_key_bytes_max;
 
 /// A read.
 pub struct ReadOperation {
@@ -163,7 +163,7 @@ impl Operation for ReadOperation {
 
     fn key_bytes_max(&self, id: CommandId, message_bytes_max: usize) -> usize {
         match id.purpose {
-            Purpose::Get => message_bytes_max.saturating_sub(Request::GET_KEY_OVERHEAD_BYTES),
+            Purpose::Get => get_key_bytes_max(message_bytes_max),
             // The caller does not hear of the others.
             _ => 0,
         }

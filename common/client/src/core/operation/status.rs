@@ -5,7 +5,8 @@ use std::time::Instant;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 
-use super::{CommandId, Completion, Operation, Outgoing, Purpose, Step};
+use super::contract::{CommandId, Completion, Operation, Purpose, Step};
+use super::outgoing::Outgoing;
 
 /// A server's numbers, by the byte of their statistic; none by DKVS/1.
 pub type Statistics = Vec<(u8, u64)>;

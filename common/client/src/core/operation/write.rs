@@ -10,8 +10,8 @@ use dkvs_common::quorum::write::{Write, WriteOutcome};
 use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 
-use super::{CommandId, Completion, Operation, Purpose, Step};
-use crate::core::admission::{Admission, Candidate, Met, pair_bytes};
+use super::candidate::{Admission, Candidate, Met, pair_bytes};
+use super::contract::{CommandId, Completion, Operation, Purpose, Step};
 use crate::core::counts::{Kind, Outcome};
 use crate::transport::put_key_bytes_max;
 

@@ -8,12 +8,13 @@ use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::read::{Read, ReadOutcome, ReplicaStanding};
 use dkvs_common::quorum::write::{Write, WriteOutcome};
 use dkvs_common::record::{ContentType, Record};
+use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{Builder, Envelope, Sender};
 use dkvs_common::wire::v2::message::next_reply;
 use dkvs_common::wire::v2::reply::Reply;
 
-use super::super::attestations::{ATTESTATIONS_MAX, PendingAttestation};
+use super::super::attestations::{ATTESTATIONS_MAX, Attestations, PendingAttestation};
 use super::*;
 use crate::testing::start_of_time;
 

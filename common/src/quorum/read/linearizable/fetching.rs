@@ -50,6 +50,12 @@ impl SeenRecords {
         self.0[place].value.as_ref()
     }
 
+    /// Whether the records at two places are known to have the same bytes, whatever their tags.
+    pub(super) fn are_same_value(&self, one: usize, other: usize) -> bool {
+        let value = self.value(one);
+        value.is_some() && value == self.value(other)
+    }
+
     /// The content of the record, if its value has arrived.
     pub(super) fn content(&self, place: usize) -> Option<Content> {
         let SeenRecord { digest, value, .. } = &self.0[place];

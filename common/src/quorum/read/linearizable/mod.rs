@@ -64,6 +64,7 @@
 mod choosing;
 mod fetching;
 mod repairing;
+mod standing;
 
 use std::time::Instant;
 
@@ -425,35 +426,22 @@ impl Read {
 
     /// Where a replica of this read stands.
     pub fn standing(&self, replica: &Replica<ReadResponse>) -> ReplicaStanding {
-        let answer = match replica.state {
+        let response = match replica.state {
             ReplicaState::Pending => return ReplicaStanding::Pending,
             ReplicaState::Unreachable | ReplicaState::Indeterminate => {
                 return ReplicaStanding::Unreachable;
             }
             ReplicaState::TimedOut => return ReplicaStanding::TimedOut,
-            ReplicaState::Responded(answer) => answer,
+            ReplicaState::Responded(response) => response,
         };
         if self.repairs.is_confirmed(replica.server) {
             return ReplicaStanding::Repaired;
         }
-        if let ReadResponse::Refused(refusal) = answer {
-            return ReplicaStanding::Refused(refusal);
-        }
-        let held = Newest::reported_by(answer).unwrap_or(Newest::Nothing);
-        let is_found = matches!(self.outcome, Some(ReadOutcome::Found(..)));
-        match (self.newest, held) {
-            (_, Newest::Nothing) => ReplicaStanding::Absent,
-            (Some(newest), Newest::Tombstone(tag)) if tag == newest.tag() => {
-                ReplicaStanding::Tombstone
-            }
-            (Some(newest), held) if held == newest && is_found => ReplicaStanding::Match,
-            (Some(newest), held) if held.tag() < newest.tag() => ReplicaStanding::Stale,
-            // Such as a put by DKVS/1, to which each server gives a tag of its own.
-            (Some(newest), held) if is_found && self.is_same_value(held, newest) => {
-                ReplicaStanding::Match
-            }
-            _ => ReplicaStanding::Differs,
-        }
+        let found = match self.outcome {
+            Some(ReadOutcome::Found(..)) => self.newest,
+            _ => None,
+        };
+        standing::of(response, self.newest, found, &self.records)
     }
 
     /// Proceeds as far as the responses allow.
@@ -564,15 +552,6 @@ impl Read {
             Newest::Record(place, _) => self.records.value(place).is_none().then_some(place),
             Newest::Nothing | Newest::Tombstone(_) => None,
         }
-    }
-
-    /// Whether two records are known to have the same bytes, whatever their tags.
-    fn is_same_value(&self, one: Newest, other: Newest) -> bool {
-        let value = |newest| match newest {
-            Newest::Record(place, _) => self.records.value(place),
-            Newest::Nothing | Newest::Tombstone(_) => None,
-        };
-        value(one).is_some() && value(one) == value(other)
     }
 }
 

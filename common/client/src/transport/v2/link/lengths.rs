@@ -1,6 +1,7 @@
 //! What fits one message: lengths that depend on the wire format alone.
 
 use super::super::peer::DATAGRAM_BYTES_MIN;
+use dkvs_common::kv::Key;
 use dkvs_common::record::Content;
 use dkvs_common::wire::v2::envelope::AUTHENTICATED_BYTES;
 use dkvs_common::wire::v2::request::Request;
@@ -25,4 +26,20 @@ pub fn put_key_bytes_max(content: &Content, message_bytes_max: usize) -> usize {
     };
     let in_blocks = value_bytes.min(PUT_STAGED_EXTRA_BYTES);
     message_bytes_max.saturating_sub(Request::PUT_KEY_OVERHEAD_BYTES + rest + in_blocks)
+}
+
+/// The longest key, in bytes, that can be asked for in a message of `message_bytes_max`.
+pub fn get_key_bytes_max(message_bytes_max: usize) -> usize {
+    message_bytes_max.saturating_sub(Request::GET_KEY_OVERHEAD_BYTES)
+}
+
+/// The longest key, in bytes, after which a list can go on, in a message of `message_bytes_max`.
+pub fn list_key_bytes_max(message_bytes_max: usize) -> usize {
+    Request::list_key_bytes_max(message_bytes_max)
+}
+
+/// The longest prefix, in bytes, of a list that goes on after a key, in a message of
+/// `message_bytes_max`.
+pub fn list_prefix_bytes_max(message_bytes_max: usize, after: Option<&Key>) -> usize {
+    Request::list_prefix_bytes_max(message_bytes_max, after)
 }

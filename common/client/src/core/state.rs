@@ -1,0 +1,182 @@
+//! The state of a core, and what it reports of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkvs_common::cluster::ServerId;
+use dkvs_common::histogram::Histogram;
+use dkvs_common::kv::Key;
+use dkvs_common::mutants::{self, Mutant};
+use dkvs_common::quorum::params::Quorum;
+use dkvs_common::ring::PreferenceList;
+use dkvs_common::server_map::ServerMap;
+use dkvs_common::tag::TagClock;
+use dkvs_common::view::ClusterView;
+use dkvs_common::wire::v2::keys::Keys;
+
+use super::attestations::Attestations;
+use super::budget::MemoryBudget;
+use super::capacity::Full;
+use super::config::{CoreConfig, Endpoint, Now, Protocol};
+use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
+use super::deadlines::Deadlines;
+use super::id_map::IdMap;
+use super::request::{InFlight, RequestId, Token};
+use super::servers::{LinkStatus, Servers};
+use super::v1_only::V1Only;
+use crate::transport::peer::{PeerConfig as LinkConfig, PeerVersion};
+use crate::transport::v1::Exchanges;
+
+/// One worker's requests and links.
+pub struct Core {
+    pub(super) config: CoreConfig,
+    pub(super) view: Arc<ClusterView>,
+    pub(super) keys: Option<Arc<Keys>>,
+    pub(super) requests: IdMap<RequestId, InFlight>,
+    pub(super) next_request: u64,
+    pub(super) deadlines: Deadlines<RequestId>,
+    /// Of reads that have ended.
+    pub(super) attestations: Attestations,
+    pub(super) servers: Servers,
+    pub(super) by_v1: Exchanges<Token>,
+    /// The servers that had no room a moment ago.
+    pub(super) full: ServerMap<Full>,
+    /// Mints tags greater than those that a server was found to hold.
+    pub(super) clock: TagClock,
+    pub(super) memory: MemoryBudget,
+    pub(super) counts: Counts,
+    /// Of the first link, which [`Mutant::StrangersCounted`] gives to all.
+    first_random: Option<u64>,
+}
+
+impl Core {
+    /// A core that has opened no link. `random` has to differ from that of any other core, ever.
+    pub fn new(
+        config: CoreConfig,
+        view: Arc<ClusterView>,
+        keys: Option<Keys>,
+        memory: MemoryBudget,
+        round_trips: RoundTrips,
+        random: u64,
+    ) -> Self {
+        Self {
+            config,
+            view,
+            keys: keys.map(Arc::new),
+            requests: IdMap::default(),
+            next_request: 0,
+            deadlines: Deadlines::default(),
+            attestations: Attestations::default(),
+            servers: Servers::default(),
+            by_v1: Exchanges::default(),
+            full: ServerMap::default(),
+            clock: TagClock::new(random as u32),
+            memory,
+            counts: Counts::new(round_trips),
+            first_random: None,
+        }
+    }
+
+    /// The cluster as requests that begin now see it.
+    pub fn view(&self) -> &Arc<ClusterView> {
+        &self.view
+    }
+
+    /// Takes a newer view into use; an older one, or the same, changes nothing. Requests in flight
+    /// go on with the view with which they began.
+    pub fn set_view(&mut self, view: Arc<ClusterView>) {
+        if view.number() > self.view.number() {
+            self.view = view;
+        }
+    }
+
+    /// The replicas of a key.
+    pub fn preference_list(&self, key: &Key, quorum: Quorum) -> PreferenceList {
+        self.view.preference_list(key, usize::from(quorum.n()))
+    }
+
+    /// Whether `server` can be asked by DKVS/2.
+    pub fn is_open(&self, server: ServerId) -> bool {
+        self.servers.is_open(server)
+    }
+
+    /// Opens a link to `server`. Servers without one count as overloaded. `random` has to differ from
+    /// that of any other link, ever.
+    pub fn open(&mut self, server: ServerId, endpoint: Endpoint, random: u64, now: Now) {
+        let keys = self.keys.as_ref();
+        let config = LinkConfig {
+            datagram_bytes_max: self.config.datagram_bytes_max,
+            window_bytes_max: endpoint.window_bytes_max,
+            epoch: self.view.ring().epoch(),
+            is_v1_asked: self.config.protocol == Protocol::Auto,
+            keys: keys.map(|keys| (Arc::clone(keys), endpoint.local)),
+        };
+        let first = *self.first_random.get_or_insert(random);
+        let random = match mutants::is_on(Mutant::StrangersCounted) {
+            false => random,
+            true => first,
+        };
+        self.servers.open(server, config, random, now.at);
+    }
+
+    /// Takes other keys into use.
+    pub fn set_keys(&mut self, keys: Keys) {
+        let keys = Arc::new(keys);
+        self.servers.set_keys(&keys);
+        self.keys = Some(keys);
+    }
+
+    /// What `server` speaks, as far as is known.
+    pub fn speaks(&self, server: ServerId) -> PeerVersion {
+        match self.config.protocol {
+            Protocol::V1 => PeerVersion::V1,
+            Protocol::V2 | Protocol::Auto => self.servers.speaks(server),
+        }
+    }
+
+    /// Whether `server` answers by DKVS/1 alone, and since when; none if it does not, as far as is
+    /// known, or nothing else is to be spoken.
+    pub fn v1_only(&self, server: ServerId) -> Option<V1Only> {
+        match self.servers.speaks(server) {
+            _ if self.config.protocol == Protocol::V1 => None,
+            PeerVersion::V1 => Some(V1Only::SinceMet),
+            PeerVersion::V2(_) if self.servers.is_downgraded(server) => Some(V1Only::Downgraded),
+            PeerVersion::V2(_) | PeerVersion::Unknown => None,
+        }
+    }
+
+    /// What is known of the link to `server`, if it is open.
+    pub fn link_status(&self, server: ServerId) -> Option<LinkStatus> {
+        self.servers.status(server)
+    }
+
+    /// How reads and writes ended, and which limits were hit.
+    pub fn totals(&self) -> Totals {
+        self.counts.totals
+    }
+
+    /// What was counted about `server`.
+    pub fn server_counts(&self, server: ServerId) -> ServerCounts {
+        self.counts.of(server)
+    }
+
+    /// How long `server` took to answer.
+    pub fn round_trips(&self, server: ServerId) -> Option<Arc<Histogram>> {
+        self.counts.round_trips(server)
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Something was refused for a limit that is kept elsewhere.
+    pub fn note_limit(&mut self, limit: Limit) {
+        self.counts.limit_hit(limit);
+    }
+
+    /// A server has answered by DKVS/1.
+    pub fn note_round_trip(&mut self, server: ServerId, round_trip: Duration) {
+        self.counts.round_trip(server, round_trip);
+    }
+}
