@@ -24,6 +24,7 @@ pub use net::{
     Client, ClientConfig, SOCKET_BUFFER_BYTES, ServerSnapshot, ServerStatus, Shared, Snapshot,
     Traffic, now,
 };
+pub use transport::peer::PeerVersion;
 
 /// The modules of this package that log something.
 pub const LOG_MODULES: &[&str] = &[

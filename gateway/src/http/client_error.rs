@@ -3,7 +3,6 @@
 use axum::http::StatusCode;
 use dkvs_client::AdmissionError;
 use dkvs_common::model::Unrepresentable;
-use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
 
 use super::key_value::{invalid_key, invalid_value, key_too_long, value_too_large};
 use super::operations::parameter::CONSISTENCY;
@@ -71,7 +70,7 @@ impl From<AdmissionError> for Problem {
                 Unrepresentable::KeyHasNul { .. } => invalid_key(error.to_string()),
                 Unrepresentable::KeyTooLong { .. } => key_too_long(error.to_string()),
                 Unrepresentable::ValueHasNul { .. } => invalid_value(error.to_string()),
-                Unrepresentable::ValueTooLong { .. } => value_too_large(KEY_OR_VALUE_BYTES_MAX),
+                Unrepresentable::ValueTooLong { bytes_max, .. } => value_too_large(bytes_max),
             },
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
-use dkvs_client::transport::peer::PeerVersion;
+use dkvs_client::PeerVersion;
 use dkvs_client::{AdmissionError, Client, ServerStatus};
 use dkvs_common::model::{Durability, Statistic};
 use serde::Serialize;
