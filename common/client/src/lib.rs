@@ -21,14 +21,13 @@ pub use crate::core::{
     WriteResult,
 };
 pub use net::{
-    Client, ClientConfig, SOCKET_BUFFER_BYTES, ServerSnapshot, ServerStatus, Shared, Snapshot,
-    Traffic, now,
+    Client, ClientConfig, SOCKET_BUFFER_BYTES, ServerDescription, ServerSnapshot, ServerStatus,
+    ServerVersion, Shared, Snapshot, Traffic, now,
 };
-pub use transport::peer::PeerVersion;
 
 /// The modules of this package that log something.
 pub const LOG_MODULES: &[&str] = &[
-    "dkvs_client::core",
+    "dkvs_client::core::events",
     "dkvs_client::core::routing",
     "dkvs_client::net::sockets",
     "dkvs_client::net::v1::exchange",

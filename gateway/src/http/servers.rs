@@ -5,8 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
-use dkvs_client::PeerVersion;
-use dkvs_client::{AdmissionError, Client, ServerStatus};
+use dkvs_client::{AdmissionError, Client, ServerStatus, ServerVersion};
 use dkvs_common::model::{Durability, Statistic};
 use serde::Serialize;
 
@@ -114,9 +113,9 @@ pub(super) async fn probe_servers(app: &App) -> Result<Vec<ServerBody>, Admissio
 
 /// The part of the status that the server itself reports.
 fn server_body(server: String, status: &ServerStatus) -> ServerBody {
-    let greeting = match &status.speaks {
-        PeerVersion::V2(greeting) => Some(greeting),
-        PeerVersion::V1 | PeerVersion::Unknown => None,
+    let description = match &status.version {
+        ServerVersion::V2(description) => Some(description),
+        ServerVersion::V1 | ServerVersion::Unknown => None,
     };
     let statistic = |wanted: Statistic| {
         let mut statistics = status.statistics.iter();
@@ -126,21 +125,21 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
     ServerBody {
         server,
         reachable: status.is_reachable,
-        protocol: match status.speaks {
-            PeerVersion::Unknown => None,
-            PeerVersion::V1 => Some("DKVS/1"),
-            PeerVersion::V2(_) => Some("DKVS/2"),
+        protocol: match status.version {
+            ServerVersion::Unknown => None,
+            ServerVersion::V1 => Some("DKVS/1"),
+            ServerVersion::V2(_) => Some("DKVS/2"),
         },
         last_round_trip_us: None,
         round_trip_us: status.round_trip.map(micros),
-        boot_id: greeting.map(|greeting| format!("{:016x}", greeting.boot_id)),
-        durability: greeting.map(|greeting| match greeting.durability {
+        boot_id: description.map(|description| format!("{:016x}", description.boot_id)),
+        durability: description.map(|description| match description.durability {
             Durability::Memory => "memory",
             Durability::Buffered => "buffered",
             Durability::Fsync => "fsync",
         }),
-        datagram_bytes_max: greeting.map(|greeting| greeting.datagram_bytes_max),
-        value_bytes_max: greeting.map(|greeting| greeting.value_bytes_max),
+        datagram_bytes_max: description.map(|description| description.datagram_bytes_max),
+        value_bytes_max: description.map(|description| description.value_bytes_max),
         keys: statistic(Statistic::Keys),
         bytes: statistic(Statistic::Bytes),
         corrupt_answers: statistic(Statistic::CorruptAnswers),

@@ -151,7 +151,7 @@ impl Client {
             ServerStatus {
                 server,
                 is_reachable: answer.is_some(),
-                speaks: core.speaks(server),
+                version: core.speaks(server).into(),
                 v1_only: core.v1_only(server),
                 round_trip: link.and_then(|link| link.round_trip),
                 statistics: answer.unwrap_or_default(),

@@ -40,5 +40,7 @@ pub use clock::now;
 pub use config::ClientConfig;
 pub use ports::BurnedPorts;
 pub use shared::Shared;
-pub use status::{ServerSnapshot, ServerStatus, Snapshot, Traffic};
+pub use status::{
+    ServerDescription, ServerSnapshot, ServerStatus, ServerVersion, Snapshot, Traffic,
+};
 pub use v1::SOCKET_BUFFER_BYTES;

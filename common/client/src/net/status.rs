@@ -8,6 +8,7 @@ use dkvs_common::histogram::Histogram;
 
 use crate::core::{Limits, LinkStatus, ServerCounts, Statistics, Totals, V1Only};
 use crate::transport::peer::PeerVersion;
+use dkvs_common::model::Durability;
 
 /// What a server is and does, as far as one worker knows.
 #[derive(Debug, Clone)]
@@ -16,8 +17,8 @@ pub struct ServerStatus {
     pub server: ServerId,
     /// Whether it answered just now.
     pub is_reachable: bool,
-    /// What it speaks.
-    pub speaks: PeerVersion,
+    /// Which protocol it speaks.
+    pub version: ServerVersion,
     /// Whether it answers by DKVS/1 alone, where DKVS/2 is spoken as well.
     pub v1_only: Option<V1Only>,
     /// The smoothed round trip, by DKVS/2.
@@ -26,6 +27,45 @@ pub struct ServerStatus {
     pub statistics: Statistics,
     /// What went to it and came from it, by DKVS/2.
     pub traffic: Option<Traffic>,
+}
+
+/// Which protocol a server speaks, and what it said of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerVersion {
+    /// It has not answered yet.
+    Unknown,
+    /// DKVS/1, which says nothing more.
+    V1,
+    /// DKVS/2.
+    V2(ServerDescription),
+}
+
+/// What a server said of itself when it was greeted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerDescription {
+    /// Random, and another one after every start.
+    pub boot_id: u64,
+    /// The longest datagram that it takes.
+    pub datagram_bytes_max: u16,
+    /// The longest value that it takes.
+    pub value_bytes_max: u32,
+    /// What a confirmed put survives.
+    pub durability: Durability,
+}
+
+impl From<PeerVersion> for ServerVersion {
+    fn from(version: PeerVersion) -> Self {
+        match version {
+            PeerVersion::Unknown => Self::Unknown,
+            PeerVersion::V1 => Self::V1,
+            PeerVersion::V2(greeting) => Self::V2(ServerDescription {
+                boot_id: greeting.boot_id,
+                datagram_bytes_max: greeting.datagram_bytes_max,
+                value_bytes_max: greeting.value_bytes_max,
+                durability: greeting.durability,
+            }),
+        }
+    }
 }
 
 /// What went to a server and came from it since the worker started.
