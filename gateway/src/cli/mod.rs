@@ -145,17 +145,17 @@ fn run(config: &Config) -> anyhow::Result<()> {
         draining: draining.clone(),
         shutdown: shutdown.clone(),
     };
-    let threads = plan.spawn(listeners, config, &files, &context)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // Before the greeting, after which signals may come.
+    // Before anybody is answered, or greeted: from then on signals may come.
     let signals = runtime.block_on(async { Signals::new() });
     let signals = signals.context("cannot take over signals")?;
     let reloads = runtime.block_on(async { files.reloads() });
     let reloads = reloads.context("cannot take over SIGHUP")?;
     let backups = runtime.block_on(async { Backups::new() });
     let backups = backups.context("cannot take over SIGUSR1")?;
+    let threads = plan.spawn(listeners, config, &files, &context)?;
     greet(greeting(config, listen, &shared.view(), replication))?;
     let notice = Notice {
         draining,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files::root;
 use crate::modules::{Kind, Modules};
-use crate::{PACKAGES, Rule, Violation, check};
+use crate::{PACKAGES, check};
 
 /// Of each file, the files that it knows, with a line and a name as a witness of each.
 type Graph = BTreeMap<PathBuf, BTreeMap<PathBuf, (usize, String)>>;
@@ -88,11 +88,8 @@ fn no_circle_of_files() {
                 );
             }
             what += "\n  Move what both need into a file below both, or pass it as an argument.";
-            violations.push(Violation {
-                file: file.clone(),
-                what,
-            });
+            violations.push(what);
         }
     }
-    check(Rule::Circle, &violations);
+    check(&violations);
 }

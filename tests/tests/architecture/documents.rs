@@ -13,8 +13,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::check;
 use crate::files::{read, root, sources};
-use crate::{Rule, Violation, check};
 
 /// The pages about the architecture.
 fn pages() -> Vec<PathBuf> {
@@ -191,8 +191,7 @@ fn what_the_pages_name_is_in_the_sources() {
                     "{}:{line}: `{code}`: {wrong}; name what took its place",
                     path.display()
                 );
-                let file = path.clone();
-                violations.push(Violation { file, what });
+                violations.push(what);
             }
         }
     }
@@ -203,12 +202,11 @@ fn what_the_pages_name_is_in_the_sources() {
                     "{}:{line}: `{code}`: there is no such file or folder; name what took its place",
                     path.display()
                 );
-                let file = path.clone();
-                violations.push(Violation { file, what });
+                violations.push(what);
             }
         }
     }
-    check(Rule::Document, &violations);
+    check(&violations);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn the_limits_in_the_document_are_those_in_the_sources() {
         }
         let source = read(&file);
         let Some(value) = value else {
-            let kinds = ["fn", "struct", "enum"];
+            let kinds = ["fn", "struct", "enum", "const"];
             if !kinds
                 .iter()
                 .any(|kind| source.contains(&format!("{kind} {name}")))

@@ -47,7 +47,30 @@ fn the_modules_that_a_log_filter_may_name_are_those_that_log_something() {
         }
         assert!(
             there.iter().eq(named),
-            "{source}/lib.rs: LOG_MODULES has to be {there:#?}"
+            "{source}: LOG_MODULES has to be {there:#?}"
+        );
+    }
+}
+
+#[test]
+fn the_modules_in_the_lines_of_the_documents_are_those_that_log_something() {
+    let page = read("docs/operations/observe.md");
+    let all = [
+        dkvs_client::LOG_MODULES,
+        dkvs_runtime::LOG_MODULES,
+        dkvs_storage_node::LOG_MODULES,
+        dkvs_gateway::LOG_MODULES,
+    ];
+    let all = all.concat();
+    let is_part = |it: char| it.is_ascii_alphanumeric() || it == '_' || it == ':';
+    let words = page.split(|it: char| !is_part(it));
+    let modules = words.filter(|it| it.starts_with("dkvs_") && it.contains("::"));
+    let modules: Vec<&str> = modules.map(|it| it.trim_end_matches(':')).collect();
+    assert!(!modules.is_empty());
+    for module in modules {
+        assert!(
+            all.contains(&module),
+            "docs/operations/observe.md: {module} logs nothing; name the module that does: {all:#?}"
         );
     }
 }

@@ -20,71 +20,6 @@ mod packages;
 mod sizes;
 mod tokens;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
-/// What does not hold yet: a rule, and the file that breaks it. A file that keeps the rule by now
-/// fails the test until it is taken out of here.
-const UNTIL_MENDED: &[(Rule, &str)] = &[
-    (Rule::Absence, "common/client/src/core/admission.rs"),
-    (Rule::Absence, "common/client/src/core/config.rs"),
-    (Rule::Absence, "common/client/src/core/operation/list.rs"),
-    (Rule::Absence, "common/client/src/core/operation/read.rs"),
-    (Rule::Absence, "common/client/src/core/routing.rs"),
-    (Rule::Absence, "gateway/src/config.rs"),
-    (Rule::Absence, "gateway/src/http/cluster.rs"),
-    (Rule::Absence, "gateway/src/http/error.rs"),
-    (Rule::Absence, "gateway/src/http/metrics.rs"),
-    (Rule::Absence, "gateway/src/settings.rs"),
-    (Rule::Circle, "common/client/src/core/admission.rs"),
-    (Rule::Circle, "common/client/src/core/attestations.rs"),
-    (Rule::Circle, "common/client/src/core/mod.rs"),
-    (Rule::Circle, "common/client/src/core/operation/list.rs"),
-    (Rule::Circle, "common/client/src/core/operation/mod.rs"),
-    (Rule::Circle, "common/client/src/core/request.rs"),
-    (Rule::Circle, "common/client/src/core/servers.rs"),
-    (Rule::Circle, "gateway/src/config.rs"),
-    (Rule::Circle, "gateway/src/embedded/directory.rs"),
-    (Rule::Circle, "gateway/src/embedded/mod.rs"),
-    (Rule::Circle, "gateway/src/embedded/node.rs"),
-    (Rule::Circle, "gateway/src/http/access.rs"),
-    (Rule::Circle, "gateway/src/http/batch.rs"),
-    (Rule::Circle, "gateway/src/http/body.rs"),
-    (Rule::Circle, "gateway/src/http/cluster.rs"),
-    (Rule::Circle, "gateway/src/http/console.rs"),
-    (Rule::Circle, "gateway/src/http/counts.rs"),
-    (Rule::Circle, "gateway/src/http/docs.rs"),
-    (Rule::Circle, "gateway/src/http/error.rs"),
-    (Rule::Circle, "gateway/src/http/events.rs"),
-    (Rule::Circle, "gateway/src/http/gate.rs"),
-    (Rule::Circle, "gateway/src/http/kv.rs"),
-    (Rule::Circle, "gateway/src/http/list.rs"),
-    (Rule::Circle, "gateway/src/http/metrics.rs"),
-    (Rule::Circle, "gateway/src/http/mod.rs"),
-    (Rule::Circle, "gateway/src/http/params.rs"),
-    (Rule::Circle, "gateway/src/http/path.rs"),
-    (Rule::Circle, "gateway/src/http/switch.rs"),
-    (Rule::Document, "CONTRIBUTING.md"),
-    (Rule::Size, "gateway/src/config.rs"),
-    (Rule::Size, "gateway/src/http/error.rs"),
-];
-
-/// A rule that [`UNTIL_MENDED`] may except a file from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rule {
-    Absence,
-    Circle,
-    Document,
-    Room,
-    Size,
-}
-
-/// A file that breaks a rule, and what to say of it.
-struct Violation {
-    file: PathBuf,
-    what: String,
-}
-
 /// The packages, and the files of their root modules.
 const PACKAGES: &[(&str, &str)] = &[
     ("dkvs_common", "common/src/lib.rs"),
@@ -95,22 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dkvs_tests", "tests/src/lib.rs"),
 ];
 
-/// Fails with all violations of a rule but the excepted ones, and with exceptions that none needs.
-fn check(rule: Rule, violations: &[Violation]) {
-    let excepted = UNTIL_MENDED.iter().filter(|(it, _)| *it == rule);
-    let excepted: BTreeSet<&Path> = excepted.map(|(_, file)| Path::new(*file)).collect();
-    let broken: BTreeSet<&Path> = violations.iter().map(|it| it.file.as_path()).collect();
-    let mut wrong: Vec<String> = violations
-        .iter()
-        .filter(|it| !excepted.contains(it.file.as_path()))
-        .map(|it| it.what.clone())
-        .collect();
-    for file in excepted.difference(&broken) {
-        wrong.push(format!(
-            "{}: keeps the rule; take ({rule:?}, {file:?}) out of UNTIL_MENDED in {}",
-            file.display(),
-            file!(),
-        ));
-    }
-    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+/// Fails with all that breaks a rule: file, line, what, and what to do about it.
+fn check(violations: &[String]) {
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }

@@ -1,7 +1,7 @@
 //! No source file is long, its tests included.
 
+use crate::check;
 use crate::files::{read, sources};
-use crate::{Rule, Violation, check};
 
 /// The greatest number of lines of a file.
 const LINES_MAX: usize = 600;
@@ -27,8 +27,8 @@ fn no_source_file_is_longer_than_600_lines() {
                 "{}:{LINES_MAX}: the file has {lines} lines; split it where one idea ends and another begins",
                 file.display(),
             );
-            violations.push(Violation { file, what });
+            violations.push(what);
         }
     }
-    check(Rule::Size, &violations);
+    check(&violations);
 }
