@@ -1,9 +1,16 @@
 //! The dkvs storage server: keeps key-value pairs and answers datagrams.
 //!
+//! ```text
+//!   udp --> protocol --> handlers --> store
+//!    '----> maintenance --------------^
+//! ```
+//!
 //! * [`store`]: the pairs, bounded in memory, and on a disk if they are to last
-//! * [`service`]: one request in, one response out; no sockets
-//! * [`udp`]: sockets in, datagrams out
-//! * [`metrics`]: what a server says of itself, for Prometheus
+//! * `handlers`: what a replica does for each command
+//! * [`protocol`]: datagrams to commands, responses to datagrams; [`service`]: both together
+//! * [`maintenance`]: background work
+//! * [`udp`]: sockets, and the workers that drive the rest
+//! * [`statistics`], [`metrics`]: the numbers that a server reports of itself, for Prometheus, too
 //! * [`cli`]: the `dkvs-storage-node` program
 //!
 //! A [`StorageNode`] is the whole server as a value: the program runs one, and the gateway's
@@ -15,23 +22,31 @@
 )]
 
 pub mod cli;
+mod config;
+mod handlers;
+pub mod maintenance;
 pub mod metrics;
+mod peer;
+pub mod protocol;
 pub mod service;
+pub mod statistics;
 pub mod store;
 pub mod udp;
 
 /// The modules of this package that log something.
 pub const LOG_MODULES: &[&str] = &[
-    "dkvs_storage_node::cli",
-    "dkvs_storage_node::metrics::serve",
-    "dkvs_storage_node::service",
-    "dkvs_storage_node::service::dump",
-    "dkvs_storage_node::service::list",
-    "dkvs_storage_node::service::stage",
-    "dkvs_storage_node::service::v2",
+    "dkvs_storage_node::cli::disk",
+    "dkvs_storage_node::cli::run",
+    "dkvs_storage_node::handlers::list",
+    "dkvs_storage_node::handlers::outcome",
+    "dkvs_storage_node::handlers::stage",
+    "dkvs_storage_node::protocol::dump",
+    "dkvs_storage_node::protocol::v1",
+    "dkvs_storage_node::protocol::v2",
     "dkvs_storage_node::store::disk::committer",
     "dkvs_storage_node::store::disk::directory",
-    "dkvs_storage_node::store::disk::log",
+    "dkvs_storage_node::store::disk::log::engine",
+    "dkvs_storage_node::store::disk::log::rows",
     "dkvs_storage_node::store::disk::thread",
     "dkvs_storage_node::udp",
     "dkvs_storage_node::udp::send",
@@ -43,7 +58,7 @@ use std::sync::Arc;
 
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
-use service::sessions::Issuer;
+use protocol::Issuer;
 use service::{Config, Service};
 use store::Store;
 use tokio::sync::watch;
@@ -70,9 +85,9 @@ impl StorageNode {
         })
     }
 
-    /// Answers nothing from now on but DKVS/2 that one of these keys proves, whichever there are
-    /// at the time, and DKVS/1 if that is on. Sessions are proved by `secret`, which has to be
-    /// random and another one after every start.
+    /// From now on answers only DKVS/2 that is authenticated by one of these keys, as they are at
+    /// the time, and DKVS/1 if that is on. Sessions are proved by `secret`, which has to be random
+    /// and another one after every start.
     pub fn set_keys(&mut self, keys: &watch::Receiver<Keys>, secret: &[u8; 32]) {
         let issuer = Arc::new(Issuer::new(SessionSecret::new(secret)));
         for worker in &mut self.workers {
@@ -83,8 +98,8 @@ impl StorageNode {
         }
     }
 
-    /// Whether to receive and send several datagrams with one system call, where the system can:
-    /// it does unless this says otherwise.
+    /// Whether to receive and send several datagrams with one system call, where the system can. It
+    /// does by default.
     pub fn set_offload(&mut self, is_on: bool) {
         for worker in &mut self.workers {
             worker.set_offload(is_on);

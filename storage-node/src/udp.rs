@@ -11,31 +11,29 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dkvs_common::wire::v2;
 use dkvs_common::wire::v2::keys::Keys;
 use quinn_udp::UdpSocketState;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::service::access::Access;
-use crate::service::dump::{Dump, DumpStep};
-use crate::service::late::{LateDatagram, Mailbox};
-use crate::service::sessions::Issuer;
-use crate::service::{Received, Response, Service};
+use crate::maintenance::{Arrival, Maintenance};
+use crate::protocol::{Access, Dump, DumpStep, Issuer, Protocol, Received, Response, Transmit};
+use crate::service::Service;
 use receive::Inbox;
-use send::{Outbox, Outgoing, Sender, Version};
+use send::{Outbox, Sender};
 
 /// What each socket asks the system to buffer in each direction, in bytes.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// Between two datagrams of a dump, so that a receiver with a small buffer can keep up, and whoever
-/// asks in another's name brings no more than 16 MB a second upon them: a server sends one dump at a
-/// time.
+/// Between two datagrams of a dump, so that a receiver with a small buffer can keep up. A dump that
+/// is asked for in another's name brings no more than 16 MB a second upon them: a server sends one
+/// at a time.
 const DUMP_PAUSE: Duration = Duration::from_millis(4);
 
 /// After how many datagrams other tasks of the runtime get their turn; what arrived together with
@@ -65,8 +63,8 @@ impl Sockets {
     }
 }
 
-/// Binds `count` sockets to one address. An address that anyone else has bound is refused, even
-/// by another server of ours: the first socket is bound without SO_REUSEPORT.
+/// Binds `count` sockets to one address. An address that is bound already is refused, even if by
+/// another dkvs server: the first socket is bound without SO_REUSEPORT.
 fn bind(addr: SocketAddr, count: NonZeroUsize) -> io::Result<Vec<std::net::UdpSocket>> {
     let first = open(addr)?;
     first.bind(&addr.into())?;
@@ -88,9 +86,13 @@ fn bind(addr: SocketAddr, count: NonZeroUsize) -> io::Result<Vec<std::net::UdpSo
 }
 
 fn open(addr: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::DGRAM,
+        Some(socket2::Protocol::UDP),
+    )?;
     socket.set_nonblocking(true)?;
-    // The system may grant less; `buffers_granted` tells.
+    // The system may grant less: see `Worker::receive_buffer_bytes`.
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
     Ok(socket)
@@ -114,7 +116,7 @@ pub struct Worker {
     has_offload: bool,
 }
 
-/// Where a worker has the cluster's keys from, and the sessions of those who use them.
+/// The cluster's keys as they are at any time, and the sessions of those who use them.
 #[derive(Clone)]
 pub(crate) struct KeySource {
     pub(crate) keys: watch::Receiver<Keys>,
@@ -129,7 +131,7 @@ impl KeySource {
 
     /// Hands over the keys if they are others than before.
     fn refresh(&mut self, access: &mut Access) {
-        // Whoever gave the keys may be gone; they hold on.
+        // The last keys stay when their source has ended.
         if self.keys.has_changed().unwrap_or(false) {
             access.replace_keys(self.keys.borrow_and_update().clone());
         }
@@ -173,11 +175,12 @@ impl Worker {
             offload: offload.clone(),
         };
         let mut keys = self.keys;
-        let woken = Arc::new(Notify::new());
-        let wake = Arc::clone(&woken);
+        let completed = Arc::new(Notify::new());
+        let wake = Arc::clone(&completed);
+        let service = Arc::clone(&self.service);
         let mut port = Port {
-            mailbox: Mailbox::new(move || wake.notify_one()),
-            woken,
+            maintenance: Maintenance::new(service, move || wake.notify_one()),
+            completed,
             socket,
             service: self.service,
             access: keys.as_mut().map_or(Access::Open, KeySource::access),
@@ -200,9 +203,9 @@ struct Port {
     inbox: Inbox,
     outbox: Outbox,
     sender: Arc<Sender>,
-    /// Replies that had to wait for the disk.
-    mailbox: Arc<Mailbox>,
-    woken: Arc<Notify>,
+    maintenance: Maintenance,
+    /// The disk has completed changes of this worker.
+    completed: Arc<Notify>,
     shutdown: CancellationToken,
 }
 
@@ -214,11 +217,19 @@ impl Port {
                     Ok(()) => self.take_turn().await,
                     Err(error) => Err(error),
                 },
-                () = self.woken.notified() => {
-                    self.send_late().await;
+                () = self.completed.notified() => {
+                    self.maintenance.handle(Arrival::Completions);
+                    Ok(())
+                }
+                () = sleep_until(self.maintenance.poll_timeout()) => {
+                    self.maintenance.handle_timeout(Instant::now());
                     Ok(())
                 }
             };
+            while let Some(transmit) = self.maintenance.poll_transmit() {
+                self.outbox.push(transmit);
+            }
+            self.sender.flush(&mut self.outbox).await;
             if let Err(error) = taken {
                 self.service.counters.io_errors.add(1);
                 tracing::warn!(%error, "receiving failed");
@@ -238,7 +249,7 @@ impl Port {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
-            // What was sent after the keys were replaced is judged by the new ones.
+            // What was sent after the keys were replaced is opened by the new ones.
             if let Some(keys) = &mut self.keys {
                 keys.refresh(&mut self.access);
             }
@@ -255,48 +266,31 @@ impl Port {
         Ok(())
     }
 
-    /// Sends the replies that have come from the disk.
-    async fn send_late(&mut self) {
-        let outbox = &mut self.outbox;
-        self.service.send_late(&self.mailbox, &mut |peer, late| {
-            let (datagram, version) = match late {
-                LateDatagram::V1(datagram) => (datagram, Version::V1),
-                LateDatagram::V2(datagram) => (datagram.into(), Version::V2),
-            };
-            outbox.push(Outgoing {
-                datagram,
-                peer,
-                version,
-            });
-        });
-        self.sender.flush(&mut self.outbox).await;
-    }
-
     fn answer(&mut self, received: Received) {
         let peer = received.peer;
         match v2::kind_of(&received.datagram) {
             v2::Kind::V2 => {
                 let (access, outbox) = (&mut self.access, &mut self.outbox);
                 let send = &mut |reply: Vec<u8>| {
-                    outbox.push(Outgoing {
+                    outbox.push(Transmit {
                         datagram: reply.into(),
                         peer,
-                        version: Version::V2,
+                        protocol: Protocol::V2,
                     });
                 };
-                self.service
-                    .handle_v2(&received, access, &self.mailbox, send);
+                let deferred = self.maintenance.deferred();
+                self.service.handle_v2(&received, access, deferred, send);
             }
             v2::Kind::DamagedV2 => self.service.counters.damaged.add(1),
             v2::Kind::V1 if received.datagram.is_empty() => self.answer_dump(peer),
             v2::Kind::V1 => {
-                let service = &self.service;
-                let response = service.handle_v1(received.datagram, peer, unix_ms(), &self.mailbox);
+                let (service, deferred) = (&self.service, self.maintenance.deferred());
+                let response = service.handle_v1(received.datagram, peer, unix_ms(), deferred);
                 if let Response::Datagram(datagram) = response {
-                    self.outbox.push(Outgoing {
+                    self.outbox.push(Transmit {
                         datagram,
                         peer,
-                        version: Version::V1,
+                        protocol: Protocol::V1,
                     });
                 }
             }
@@ -304,9 +298,8 @@ impl Port {
     }
 
     fn answer_dump(&self, peer: SocketAddr) {
-        let response = self
-            .service
-            .handle_v1(Bytes::new(), peer, unix_ms(), &self.mailbox);
+        let (service, deferred) = (&self.service, self.maintenance.deferred());
+        let response = service.handle_v1(Bytes::new(), peer, unix_ms(), deferred);
         if let Response::Dump(dump) = response {
             let (sender, shutdown) = (Arc::clone(&self.sender), self.shutdown.clone());
             tokio::spawn(async move {
@@ -314,6 +307,14 @@ impl Port {
                 shutdown.run_until_cancelled(sending).await;
             });
         }
+    }
+}
+
+/// Returns at this time, or never.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -329,12 +330,12 @@ async fn send_dump(sender: &Sender, mut dump: Dump, peer: SocketAddr) {
     loop {
         match sender.service.step(&mut dump) {
             DumpStep::Datagram(datagram) => {
-                let outgoing = Outgoing {
+                let transmit = Transmit {
                     datagram,
                     peer,
-                    version: Version::V1,
+                    protocol: Protocol::V1,
                 };
-                sender.send(&outgoing).await;
+                sender.send(&transmit).await;
                 tokio::time::sleep(DUMP_PAUSE).await;
             }
             DumpStep::Pause => tokio::task::yield_now().await,

@@ -90,7 +90,7 @@ impl Disk {
         };
         Media {
             records: Arc::new(file(0)),
-            witness: Arc::new(file(1)),
+            high_water: Arc::new(file(1)),
         }
     }
 

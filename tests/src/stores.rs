@@ -7,7 +7,9 @@ use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::{Exhausted, Tag};
 use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
-use dkvs_storage_node::store::{MemoryStore, Put, Refused, Shown, Store, Told};
+use dkvs_storage_node::store::{
+    Completion, Lookup, MemoryStore, PutOutcome, PutResult, RecordStore as _, RemoveResult, Store,
+};
 
 use crate::disk::Disk;
 
@@ -53,28 +55,28 @@ pub fn of_each_kind(bytes_max: usize) -> [(&'static str, Kept); 2] {
 
 impl Kept {
     /// Puts a record, and stores all that has gathered.
-    pub fn put(&mut self, name: &str, record: &Record) -> Told {
+    pub fn put(&mut self, name: &str, record: &Record) -> PutResult {
         let (told, hear) = mpsc::channel();
-        let later = || -> dkvs_storage_node::store::Later { later(told) };
-        let at_once = self.store.put(&key(name), record, later);
+        let later = || later(told);
+        let at_once = self.store.apply(&key(name), record, later);
         self.store_all();
         at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
     }
 
     /// Puts the record of this time.
-    pub fn put_at(&mut self, name: &str, time: u64, value: &str) -> Told {
+    pub fn put_at(&mut self, name: &str, time: u64, value: &str) -> PutResult {
         self.put(name, &record(name, time, value))
     }
 
     /// Deletes a key at this time.
-    pub fn delete_at(&mut self, name: &str, time: u64) -> Told {
+    pub fn delete_at(&mut self, name: &str, time: u64) -> PutResult {
         let tag = Tag { time, op: 1 };
         let tombstone = Record::new(&key(name), tag, Content::Tombstone);
         self.put(name, &tombstone)
     }
 
     /// Puts a value as what comes next.
-    pub fn put_next(&mut self, name: &str, value: &str, step: u64) -> Told {
+    pub fn put_next(&mut self, name: &str, value: &str, step: u64) -> PutResult {
         let (told, hear) = mpsc::channel();
         let mint = move |held: Tag| -> Result<Tag, Exhausted> {
             Ok(Tag {
@@ -82,23 +84,34 @@ impl Kept {
                 op: 9,
             })
         };
-        let later = || -> dkvs_storage_node::store::Later { later(told) };
+        let later = || later(told);
         let key = key(name);
         let at_once = self
             .store
-            .put_next(&key, &content(value), Box::new(mint), later);
+            .apply_next(&key, &content(value), Box::new(mint), later);
         self.store_all();
         at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
     }
 
-    /// Vouches for the record of a key.
-    pub fn vouch(&mut self, name: &str, time: u64) -> bool {
+    /// Attests the record of a key.
+    pub fn attest(&mut self, name: &str, time: u64) -> bool {
         let (told, hear) = mpsc::channel();
-        let later = || -> dkvs_storage_node::store::Later { later(told) };
-        let vouched = self.store.vouch(&key(name), Tag { time, op: 1 }, later);
+        let later = || later(told);
+        let attested = self.store.attest(&key(name), Tag { time, op: 1 }, later);
         self.store_all();
-        let told = vouched.map(|at_once| at_once.or_else(|| hear.try_recv().ok()));
-        told == Ok(Some(Ok(Put::Stored)))
+        let told = attested.map(|at_once| at_once.or_else(|| hear.try_recv().ok()));
+        told == Ok(Some(Ok(PutOutcome::Stored)))
+    }
+
+    /// Forgets the record of a key if it is of this time.
+    pub fn remove(&mut self, name: &str, time: u64) -> RemoveResult {
+        let (told, hear) = mpsc::channel();
+        let completion = || later(told);
+        let at_once = self
+            .store
+            .remove(&key(name), Tag { time, op: 1 }, completion);
+        self.store_all();
+        at_once.unwrap_or_else(|| hear.try_recv().expect("it is removed by now"))
     }
 
     /// Stores all that has gathered.
@@ -118,8 +131,8 @@ impl Kept {
     }
 
     /// The time and the value of a key, as a read sees them; a tombstone has none.
-    pub fn read(&self, name: &str) -> Shown<(u64, Option<String>)> {
-        self.store.read(&key(name), |held| {
+    pub fn read(&self, name: &str) -> Lookup<(u64, Option<String>)> {
+        self.store.get(&key(name), |held| {
             let value = || String::from_utf8_lossy(held.value()).into_owned();
             let value = (!held.is_tombstone()).then(value);
             (held.tag().time, value)
@@ -136,14 +149,15 @@ impl Kept {
 }
 
 /// What a read of a value is to see.
-pub fn shown(time: u64, value: &str) -> Shown<(u64, Option<String>)> {
-    Shown::Record((time, Some(value.into())))
+pub fn shown(time: u64, value: &str) -> Lookup<(u64, Option<String>)> {
+    Lookup::Found((time, Some(value.into())))
 }
 
-pub fn later(told: mpsc::Sender<Result<Put, Refused>>) -> dkvs_storage_node::store::Later {
+/// Sends what a change comes to.
+pub fn later<T: Send + 'static>(told: mpsc::Sender<T>) -> Completion<T> {
     // Whoever does not listen any more does not want to know.
-    Box::new(move |put| {
-        let _ = told.send(put);
+    Box::new(move |result| {
+        let _ = told.send(result);
     })
 }
 

@@ -9,7 +9,7 @@ use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
 use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
-use dkvs_storage_node::store::{Put, Shown, Told};
+use dkvs_storage_node::store::{Lookup, PutOutcome, PutResult, RecordStore as _, RemoveOutcome};
 use dkvs_tests::disk::{Disk, Fault, Kept};
 use dkvs_tests::random::Random;
 
@@ -39,15 +39,21 @@ struct Run {
 enum Step {
     /// These keys are put, with values of these lengths, and made durable together.
     Commit(Vec<(u8, usize)>),
-    /// Old rows are cleaned.
+    /// These keys are forgotten, whatever they hold.
+    Remove(Vec<u8>),
+    /// Old rows are compacted.
     Idle,
 }
 
 /// What was told, by the number that is a record's tag.
-type Heard = Arc<Mutex<Vec<(u64, Told)>>>;
+type Heard = Arc<Mutex<Vec<(u64, PutResult)>>>;
 
 #[derive(Default)]
 struct Script {
+    /// Keys that were removed, with the number of the last put before: none older comes back.
+    removed: Arc<Mutex<BTreeMap<u8, u64>>>,
+    /// Keys whose removal was asked for, and the last put before: it may be gone.
+    removing: BTreeMap<u8, u64>,
     /// Each key's records: the number of the put, and the length of its value; none is deleted.
     put: BTreeMap<u8, Vec<(u64, usize)>>,
     next: u64,
@@ -73,9 +79,13 @@ fn record(number: u64, key_number: u8, length: usize) -> Record {
 
 impl Script {
     fn play(&mut self, run: &mut Run, step: &Step) {
-        let Step::Commit(puts) = step else {
-            while run.committer.idle() {}
-            return;
+        let puts = match step {
+            Step::Commit(puts) => puts,
+            Step::Remove(keys) => return self.remove(run, keys),
+            Step::Idle => {
+                while run.committer.idle() {}
+                return;
+            }
         };
         for (key_number, length) in puts {
             let number = self.next;
@@ -88,7 +98,9 @@ impl Script {
             let hear = move |told| heard.lock().unwrap().push((number, told));
             let at_once = hear.clone();
             let record = record(number, *key_number, *length);
-            let told = run.store.put(&key(*key_number), &record, || Box::new(hear));
+            let told = run
+                .store
+                .apply(&key(*key_number), &record, || Box::new(hear));
             if let Some(told) = told {
                 at_once(told);
             }
@@ -98,13 +110,39 @@ impl Script {
         }
     }
 
-    /// What was confirmed is there, or something newer that was put; and it is whole.
+    fn remove(&mut self, run: &mut Run, keys: &[u8]) {
+        for key_number in keys {
+            let held = run.store.peek(&key(*key_number), |held| held.tag());
+            let Some(tag) = held else { continue };
+            let number = tag.time - 1;
+            self.removing.insert(*key_number, number);
+            let (removed, key_number) = (Arc::clone(&self.removed), *key_number);
+            let at_once = run.store.remove(&key(key_number), tag, || {
+                Box::new(move |result| {
+                    if result == Ok(RemoveOutcome::Removed) {
+                        removed.lock().unwrap().insert(key_number, number);
+                    }
+                })
+            });
+            assert!(at_once.is_none_or(|result| result.is_err()));
+        }
+        while let Some(batch) = run.committer.begin() {
+            run.committer.finish(batch);
+        }
+    }
+
+    /// What was confirmed is there, or something newer that was put, unless it was removed; it is
+    /// whole; and what was removed does not come back.
     fn check(&self, run: &Run, what: &str) {
         let heard = self.heard.lock().unwrap();
         for (key_number, puts) in &self.put {
-            let is_confirmed = |number: u64| heard.contains(&(number, Ok(Put::Stored)));
+            let is_confirmed = |number: u64| heard.contains(&(number, Ok(PutOutcome::Stored)));
             let confirmed = puts.iter().rfind(|(number, _)| is_confirmed(*number));
-            let shown = run.store.read(&key(*key_number), |held| {
+            let removing = self.removing.get(key_number);
+            let is_removing = |number: u64| removing.is_some_and(|removing| number <= *removing);
+            let confirmed = confirmed.filter(|(number, _)| !is_removing(*number));
+            let removed = self.removed.lock().unwrap().get(key_number).copied();
+            let shown = run.store.get(&key(*key_number), |held| {
                 let number = held.tag().time - 1;
                 let length = held.value().len();
                 assert!(
@@ -114,18 +152,21 @@ impl Script {
                 assert!(puts.contains(&(number, length)), "{what}: key {key_number}");
                 number
             });
+            if let (Lookup::Found(number), Some(removed)) = (shown, removed) {
+                assert!(number > removed, "{what}: key {key_number} is back");
+            }
             match (shown, confirmed) {
-                (Shown::Record(number), Some((confirmed, _))) => {
+                (Lookup::Found(number), Some((confirmed, _))) => {
                     assert!(
                         number >= *confirmed,
                         "{what}: {number} in place of {confirmed}"
                     );
                 }
-                (Shown::Nothing, Some((confirmed, _))) => {
+                (Lookup::Absent, Some((confirmed, _))) => {
                     panic!("{what}: put {confirmed} of key {key_number} is lost");
                 }
-                (Shown::Record(_) | Shown::Nothing, None) => {}
-                (Shown::Corrupt, _) => panic!("{what}: key {key_number} is corrupt"),
+                (Lookup::Found(_) | Lookup::Absent, None) => {}
+                (Lookup::Corrupt, _) => panic!("{what}: key {key_number} is corrupt"),
             }
         }
     }
@@ -140,7 +181,23 @@ fn short_script() -> Vec<Step> {
     ]
 }
 
-/// One whose rows have to be cleaned: the same keys again and again.
+/// One that removes keys with several rows, the first and the last of the log among them, and all
+/// that is held.
+fn removing_script() -> Vec<Step> {
+    vec![
+        Step::Commit(vec![(1, 10), (2, 3_000)]),
+        Step::Commit(vec![(1, 20), (3, 100)]),
+        Step::Commit(vec![(4, 30_000), (1, 5)]),
+        Step::Remove(vec![1]),
+        Step::Commit(vec![(2, 40)]),
+        Step::Remove(vec![2, 4]),
+        Step::Commit(vec![(1, 7)]),
+        Step::Remove(vec![1, 3]),
+        Step::Commit(vec![(4, 9)]),
+    ]
+}
+
+/// One whose rows have to be compacted: the same keys again and again.
 fn cleaning_script() -> Vec<Step> {
     let again = |round: u64| Step::Commit(vec![((round % 3) as u8, 150_000)]);
     let mut steps = vec![Step::Commit(vec![(9, 300), (8, 0)])];
@@ -219,6 +276,13 @@ fn a_crash_at_any_write_or_sync_takes_nothing_back_that_was_confirmed() {
 }
 
 #[test]
+fn a_crash_while_keys_are_removed_brings_none_back_and_takes_nothing_else() {
+    let points = crash_everywhere(&removing_script(), 4);
+    println!("{points} crashes of a script that removes");
+    assert!(points > 200, "{points}");
+}
+
+#[test]
 fn a_crash_while_old_rows_are_cleaned_takes_nothing_back() {
     let points = crash_everywhere(&cleaning_script(), 2);
     println!("{points} crashes of a script that cleans");
@@ -238,6 +302,7 @@ fn crashes_of_long_scripts_at_random_take_nothing_back() {
                 };
                 match puts {
                     8 => Step::Idle,
+                    7 => Step::Remove(vec![put().0, put().0]),
                     _ => Step::Commit((0..puts).map(|_| put()).collect()),
                 }
             })

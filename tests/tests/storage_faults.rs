@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use dkvs_common::model::Durability;
 use dkvs_storage_node::store::disk::medium::Medium;
 use dkvs_storage_node::store::disk::{Declaration, OpenError, Options};
-use dkvs_storage_node::store::{Put, Refused, Shown};
+use dkvs_storage_node::store::{Lookup, PutOutcome, RecordStore as _, RemoveOutcome, StoreError};
 use dkvs_tests::disk::{Disk, Fault, Kept as Remains};
 use dkvs_tests::random::Random;
 use dkvs_tests::stores::{Kept, key, later, open, options, record, shown};
 
-const STORED: Result<Put, Refused> = Ok(Put::Stored);
+const STORED: Result<PutOutcome, StoreError> = Ok(PutOutcome::Stored);
 
-fn stored(told: Result<Put, Refused>) {
+fn stored(told: Result<PutOutcome, StoreError>) {
     assert_eq!(told, STORED);
 }
 
@@ -39,11 +39,11 @@ fn nothing_is_told_or_seen_before_it_is_synced() {
     let (told, hear) = mpsc::channel();
     let at_once = kept
         .store
-        .put(&key("k"), &record("k", 1, "v"), || later(told));
+        .apply(&key("k"), &record("k", 1, "v"), || later(told));
     assert_eq!((at_once, hear.try_recv().ok()), (None, None));
     let committer = kept.committer.as_mut().unwrap();
     let batch = committer.begin().unwrap();
-    assert_eq!(kept.store.records().len(), 0);
+    assert_eq!(kept.store.len(), 0);
     assert!(hear.try_recv().is_err());
     let syncs = disk.syncs();
     kept.committer.as_mut().unwrap().finish(batch);
@@ -65,7 +65,7 @@ fn what_gathers_while_the_disk_is_busy_is_synced_together() {
         let name = format!("key {number}");
         let told = told.clone();
         kept.store
-            .put(&key(&name), &record(&name, 1, "v"), || later(told));
+            .apply(&key(&name), &record(&name, 1, "v"), || later(told));
     }
     let before = disk.syncs();
     kept.store_all();
@@ -104,15 +104,15 @@ fn a_failed_write_or_sync_is_told_and_not_tried_again_and_reads_go_on() {
         disk.fail_at(operation, Fault::Error);
         assert_eq!(
             kept.put_at("k", 2, "new"),
-            Err(Refused::Failed),
+            Err(StoreError::Failed),
             "{operation}"
         );
         let operations = disk.operations();
-        assert_eq!(kept.put_at("k", 3, "newer"), Err(Refused::ReadOnly));
-        assert_eq!(kept.put_at("other", 3, "newer"), Err(Refused::ReadOnly));
+        assert_eq!(kept.put_at("k", 3, "newer"), Err(StoreError::ReadOnly));
+        assert_eq!(kept.put_at("other", 3, "newer"), Err(StoreError::ReadOnly));
         assert_eq!(disk.operations(), operations, "nothing is tried again");
         assert_eq!(kept.read("k"), shown(1, "old"), "{operation}");
-        assert_eq!(kept.read("other"), Shown::Nothing);
+        assert_eq!(kept.read("other"), Lookup::Absent);
         assert!(kept.disk().status().is_read_only);
         assert_eq!(*failures.lock().unwrap(), 1);
         assert!(kept.committer.unwrap().close().is_err());
@@ -131,7 +131,7 @@ fn a_full_disk_refuses_values_takes_deletions_and_recovers_by_itself() {
             refused => break refused,
         }
     };
-    assert_eq!(refused, Err(Refused::DiskFull));
+    assert_eq!(refused, Err(StoreError::DiskFull));
     assert!(stored > 250, "{stored} values of 10 KB on 8 MiB");
     assert!(kept.disk().status().is_disk_full);
     let is_whole =
@@ -160,7 +160,7 @@ fn a_full_disk_refuses_values_takes_deletions_and_recovers_by_itself() {
     let kept = reopen(&disk);
     assert!((stored / 2..stored).all(|number| is_whole(&kept, number)));
     assert_eq!(kept.read("at last"), shown(4, &value));
-    assert_eq!(kept.read("key 0"), Shown::Record((2, None)));
+    assert_eq!(kept.read("key 0"), Lookup::Found((2, None)));
 }
 
 #[test]
@@ -171,12 +171,12 @@ fn a_disk_that_others_fill_fails_a_put_and_serves_again_when_there_is_room() {
     let value = "v".repeat(1_000_000);
     let (told, hear) = mpsc::channel();
     kept.store
-        .put(&key("long"), &record("long", 1, &value), || later(told));
+        .apply(&key("long"), &record("long", 1, &value), || later(told));
     let batch = kept.committer.as_mut().unwrap().begin().unwrap();
     disk.resize(200 << 10);
     kept.committer.as_mut().unwrap().finish(batch);
-    assert_eq!(hear.try_recv(), Ok(Err(Refused::Failed)), "nobody knows");
-    assert_eq!(kept.put_at("k", 2, "new"), Err(Refused::DiskFull));
+    assert_eq!(hear.try_recv(), Ok(Err(StoreError::Failed)), "nobody knows");
+    assert_eq!(kept.put_at("k", 2, "new"), Err(StoreError::DiskFull));
     assert_eq!(kept.read("k"), shown(1, "old"));
     disk.resize(64 << 20);
     assert_eq!(kept.put_at("k", 2, "new"), STORED);
@@ -197,20 +197,64 @@ fn a_store_that_waits_for_its_disk_refuses_as_busy_rather_than_grow() {
         let name = format!("key {taken}");
         match kept
             .store
-            .put(&key(&name), &record(&name, 1, &value), || Box::new(drop))
+            .apply(&key(&name), &record(&name, 1, &value), || Box::new(drop))
         {
             None => taken += 1,
             Some(told) => break told,
         }
         assert!(taken < 1_000);
     };
-    assert_eq!(refused, Err(Refused::Busy));
+    assert_eq!(refused, Err(StoreError::Busy));
     assert!((16..=64).contains(&taken), "{taken} MiB wait");
-    assert_eq!(kept.store.takes(1 << 20), Err(Refused::Busy));
+    assert_eq!(kept.store.check_room_for(1 << 20), Err(StoreError::Busy));
     kept.store_all();
-    assert_eq!(kept.store.takes(1 << 20), Ok(()));
+    assert_eq!(kept.store.check_room_for(1 << 20), Ok(()));
     assert_eq!(kept.disk().status().waiting, 0);
-    assert_eq!(kept.store.records().len(), taken);
+    assert_eq!(kept.store.len(), taken);
+}
+
+#[test]
+fn a_removed_key_stays_away_with_all_its_rows_and_the_others_stay() {
+    let disk = Disk::default();
+    let mut kept = new_store(&disk);
+    for time in 1..=3 {
+        for number in 0..20 {
+            stored(kept.put_at(&format!("key {number}"), time, &format!("{number} {time}")));
+        }
+    }
+    let log_bytes = kept.disk().status().log_bytes;
+    for number in [0, 7, 8, 19] {
+        let removed = kept.remove(&format!("key {number}"), 3);
+        assert_eq!(removed, Ok(RemoveOutcome::Removed));
+    }
+    assert!(kept.disk().status().log_bytes < log_bytes);
+    for _ in 0..2 {
+        disk.crash();
+        drop(kept);
+        disk.recover(Remains::Nothing);
+        kept = reopen(&disk);
+        assert_eq!(kept.store.len(), 16);
+        for number in 0..20 {
+            let expected = match number {
+                0 | 7 | 8 | 19 => Lookup::Absent,
+                _ => shown(3, &format!("{number} 3")),
+            };
+            assert_eq!(kept.read(&format!("key {number}")), expected);
+        }
+        stored(kept.put_at("more", 1, "v"));
+        assert_eq!(kept.remove("more", 1), Ok(RemoveOutcome::Removed));
+    }
+}
+
+#[test]
+fn a_removal_that_the_disk_does_not_take_is_not_confirmed_and_changes_nothing_here() {
+    let disk = Disk::default();
+    let mut kept = new_store(&disk);
+    stored(kept.put_at("k", 1, "v"));
+    disk.fail_at(disk.operations(), Fault::Error);
+    assert_eq!(kept.remove("k", 1), Err(StoreError::Failed));
+    assert_eq!(kept.read("k"), shown(1, "v"));
+    assert_eq!(kept.remove("k", 1), Err(StoreError::ReadOnly));
 }
 
 /// Where these bytes lie in the engine's file.
@@ -237,17 +281,17 @@ fn a_damaged_record_is_neither_shown_nor_absent_until_it_is_put_again() {
         flip(&disk, at + 3, 0);
     }
     let mut kept = reopen(&disk);
-    assert_eq!(kept.read("damaged"), Shown::Corrupt);
+    assert_eq!(kept.read("damaged"), Lookup::Corrupt);
     assert_eq!(kept.read("sound"), shown(5, "v"));
-    assert_eq!(kept.read("never"), Shown::Nothing);
+    assert_eq!(kept.read("never"), Lookup::Absent);
     // Its tag is known, so nothing older takes its place.
     let older = kept.put_at("damaged", 4, "older");
-    assert!(matches!(older, Ok(Put::Superseded(tag)) if tag.time == 5));
-    assert!(!kept.vouch("damaged", 5));
-    assert_eq!(kept.read("damaged"), Shown::Corrupt);
+    assert!(matches!(older, Ok(PutOutcome::Superseded(tag)) if tag.time == 5));
+    assert!(!kept.attest("damaged", 5));
+    assert_eq!(kept.read("damaged"), Lookup::Corrupt);
     kept.close();
     let mut kept = reopen(&disk);
-    assert_eq!(kept.read("damaged"), Shown::Corrupt);
+    assert_eq!(kept.read("damaged"), Lookup::Corrupt);
     assert_eq!(kept.put_at("damaged", 5, value), STORED);
     assert_eq!(kept.read("damaged"), shown(5, value));
     kept.close();
@@ -286,7 +330,7 @@ fn whichever_bit_of_the_file_flips_nothing_wrong_is_shown_and_nothing_is_taken_f
                 false => shown(1, "an old value"),
             };
             match kept.read(&format!("key {number}")) {
-                Shown::Corrupt => corrupt += 1,
+                Lookup::Corrupt => corrupt += 1,
                 seen => assert_eq!(seen, expected, "key {number}, byte {at}"),
             }
         }
@@ -313,7 +357,7 @@ fn a_log_whose_last_commit_is_gone_is_refused() {
 }
 
 #[test]
-fn an_incomplete_store_answers_for_no_key_until_that_is_vouched_for() {
+fn an_incomplete_store_answers_for_no_key_until_that_is_attested() {
     let disk = Disk::default();
     let mut kept = new_store(&disk);
     stored(kept.put_at("held", 5, "v"));
@@ -321,17 +365,17 @@ fn an_incomplete_store_answers_for_no_key_until_that_is_vouched_for() {
     kept.close();
     let mut kept = open(&disk, options(Some(Declaration::Incomplete))).unwrap();
     for name in ["held", "stale", "never"] {
-        assert_eq!(kept.read(name), Shown::Corrupt, "{name}");
+        assert_eq!(kept.read(name), Lookup::Corrupt, "{name}");
     }
     // It stores and confirms, but that says nothing of what it has lost.
     assert_eq!(kept.put_at("new", 1, "v"), STORED);
     assert_eq!(kept.put_at("stale", 9, "newer"), STORED);
-    assert_eq!(kept.read("new"), Shown::Corrupt);
-    assert_eq!(kept.read("stale"), Shown::Corrupt);
-    assert!(!kept.vouch("held", 6), "what it holds is older");
-    assert!(!kept.vouch("never", 6));
-    assert!(kept.vouch("held", 5));
-    assert!(kept.vouch("stale", 7));
+    assert_eq!(kept.read("new"), Lookup::Corrupt);
+    assert_eq!(kept.read("stale"), Lookup::Corrupt);
+    assert!(!kept.attest("held", 6), "what it holds is older");
+    assert!(!kept.attest("never", 6));
+    assert!(kept.attest("held", 5));
+    assert!(kept.attest("stale", 7));
     assert_eq!(kept.read("held"), shown(5, "v"));
     assert_eq!(kept.read("stale"), shown(9, "newer"));
     assert_eq!(kept.put_at("held", 6, "w"), STORED);
@@ -347,22 +391,22 @@ fn an_incomplete_store_answers_for_no_key_until_that_is_vouched_for() {
         assert_eq!(
             kept.read("held"),
             shown(6, "w"),
-            "vouched for once and for all"
+            "attested once and for all"
         );
         assert_eq!(kept.read("stale"), shown(9, "newer"));
-        assert_eq!(kept.read("new"), Shown::Corrupt);
-        assert_eq!(kept.read("never"), Shown::Corrupt);
+        assert_eq!(kept.read("new"), Lookup::Corrupt);
+        assert_eq!(kept.read("never"), Lookup::Corrupt);
     }
     kept.close();
     let mut kept = open(&disk, options(Some(Declaration::Complete))).unwrap();
     assert_eq!(kept.read("new"), shown(1, "v"));
-    assert_eq!(kept.read("never"), Shown::Nothing);
+    assert_eq!(kept.read("never"), Lookup::Absent);
     stored(kept.put_at("later", 1, "v"));
     kept.close();
     // And anew.
     let kept = open(&disk, options(Some(Declaration::Incomplete))).unwrap();
     for name in ["held", "stale", "new", "later", "never"] {
-        assert_eq!(kept.read(name), Shown::Corrupt, "{name}");
+        assert_eq!(kept.read(name), Lookup::Corrupt, "{name}");
     }
 }
 
@@ -442,7 +486,7 @@ fn a_store_that_does_not_sync_is_refused_after_the_machine_went_down_and_not_oth
         ..in_run(8)
     };
     let kept = open(&disk, declared).unwrap();
-    assert_eq!(kept.read("k"), Shown::Corrupt);
+    assert_eq!(kept.read("k"), Lookup::Corrupt);
     kept.close();
     // It ended in good order, and that was synced.
     assert!(open(&disk, in_run(9)).is_ok());
@@ -457,7 +501,7 @@ fn the_log_stays_bounded_while_the_same_keys_are_written_again_and_again() {
         for number in 0..100 {
             let name = format!("key {number}");
             kept.store
-                .put(&key(&name), &record(&name, round, &value), || {
+                .apply(&key(&name), &record(&name, round, &value), || {
                     Box::new(drop)
                 });
         }

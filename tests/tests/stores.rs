@@ -1,32 +1,36 @@
-//! What a store has to do, whichever it is.
+//! What a store has to do, whichever it is: the contract of `dkvs_storage_node::store`.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::disk::Vouched;
-use dkvs_storage_node::store::{ENTRY_OVERHEAD_BYTES, Put, Refused, Shown};
+use dkvs_storage_node::store::{
+    AttestError, ENTRY_OVERHEAD_BYTES, Lookup, PutOutcome, PutResult, RecordChange,
+    RecordStore as _, RemoveOutcome, StoreError,
+};
 use dkvs_tests::stores::{key, of_each_kind, record, shown};
 
-const STORED: Result<Put, Refused> = Ok(Put::Stored);
+const STORED: PutResult = Ok(PutOutcome::Stored);
 
-fn superseded(time: u64) -> Result<Put, Refused> {
-    Ok(Put::Superseded(Tag { time, op: 1 }))
+fn superseded(time: u64) -> PutResult {
+    Ok(PutOutcome::Superseded(Tag { time, op: 1 }))
 }
 
 #[test]
 fn the_greatest_tag_stays_whatever_the_order() {
     for (kind, mut kept) in of_each_kind(usize::MAX) {
-        assert_eq!(kept.read("k"), Shown::Nothing, "{kind}");
+        assert_eq!(kept.read("k"), Lookup::Absent, "{kind}");
         assert_eq!(kept.put_at("k", 5, "five"), STORED);
         assert_eq!(kept.put_at("k", 4, "four"), superseded(5), "{kind}");
         assert_eq!(kept.read("k"), shown(5, "five"));
         assert_eq!(kept.put_at("k", 6, "six"), STORED);
         assert_eq!(kept.read("k"), shown(6, "six"), "{kind}");
         assert_eq!(kept.delete_at("k", 7), STORED);
-        assert_eq!(kept.read("k"), Shown::Record((7, None)), "{kind}");
+        assert_eq!(kept.read("k"), Lookup::Found((7, None)), "{kind}");
         assert_eq!(kept.put_at("k", 6, "six"), superseded(7));
-        assert_eq!(kept.store.records().len(), 1);
+        assert_eq!(kept.store.len(), 1);
     }
 }
 
@@ -59,23 +63,23 @@ fn a_full_store_refuses_what_does_not_fit_and_serves_the_rest() {
         assert_eq!(kept.put_at("a", 1, "four"), STORED);
         assert_eq!(kept.put_at("b", 1, "four"), STORED);
         assert!(
-            matches!(kept.put_at("c", 1, "four"), Err(Refused::Full(_))),
+            matches!(kept.put_at("c", 1, "four"), Err(StoreError::Full(_))),
             "{kind}"
         );
         assert!(
-            matches!(kept.put_at("a", 2, "fiver"), Err(Refused::Full(_))),
+            matches!(kept.put_at("a", 2, "fiver"), Err(StoreError::Full(_))),
             "{kind}"
         );
-        assert_eq!(kept.read("c"), Shown::Nothing);
+        assert_eq!(kept.read("c"), Lookup::Absent);
         assert_eq!(kept.read("a"), shown(1, "four"), "{kind}");
         assert_eq!(kept.put_at("a", 2, "for"), STORED, "{kind}");
         assert_eq!(kept.delete_at("b", 2), STORED);
-        assert!(kept.store.records().bytes() <= 2 * pair_bytes, "{kind}");
+        assert!(kept.store.bytes() <= 2 * pair_bytes, "{kind}");
     }
 }
 
 #[test]
-fn a_walk_shows_every_record_once_in_ring_order() {
+fn a_scan_shows_every_record_once_in_ring_order() {
     for (kind, mut kept) in of_each_kind(usize::MAX) {
         let mut names: Vec<String> = (0..500).map(|number| format!("key {number}")).collect();
         for (number, name) in names.iter().enumerate() {
@@ -83,7 +87,7 @@ fn a_walk_shows_every_record_once_in_ring_order() {
         }
         names.sort_by_key(|name| Position::of_key(&key(name)));
         let mut walked = Vec::new();
-        kept.store.records().walk(Position([0; 20]), None, |held| {
+        kept.store.scan(Position([0; 20]), None, |held| {
             walked.push(String::from_utf8_lossy(held.key()).into_owned());
             ControlFlow::Continue(())
         });
@@ -92,16 +96,147 @@ fn a_walk_shows_every_record_once_in_ring_order() {
 }
 
 #[test]
-fn a_complete_store_vouches_for_what_it_has_and_for_nothing_newer() {
+fn a_complete_store_attests_what_it_has_and_nothing_newer() {
     for (kind, mut kept) in of_each_kind(usize::MAX) {
         let tag = Tag { time: 5, op: 1 };
-        let vouch = |kept: &dkvs_tests::stores::Kept, tag| {
-            kept.store.vouch(&key("k"), tag, || Box::new(drop))
+        let attest = |kept: &dkvs_tests::stores::Kept, tag| {
+            kept.store.attest(&key("k"), tag, || Box::new(drop))
         };
-        assert_eq!(vouch(&kept, tag), Err(Vouched::Nothing), "{kind}");
+        assert_eq!(attest(&kept, tag), Err(AttestError::Absent), "{kind}");
         assert_eq!(kept.put("k", &record("k", 5, "five")), STORED);
-        assert_eq!(vouch(&kept, tag), Ok(Some(STORED)), "{kind}");
+        assert_eq!(attest(&kept, tag), Ok(Some(STORED)), "{kind}");
         let newer = Tag { time: 6, op: 1 };
-        assert_eq!(vouch(&kept, newer), Err(Vouched::Older(tag)), "{kind}");
+        assert_eq!(attest(&kept, newer), Err(AttestError::Older(tag)), "{kind}");
+    }
+}
+
+fn tag(time: u64) -> Tag {
+    Tag { time, op: 1 }
+}
+
+#[test]
+fn a_record_is_removed_by_its_own_tag_and_by_no_other() {
+    for (kind, mut kept) in of_each_kind(usize::MAX) {
+        let kept_at = |time| Ok(RemoveOutcome::Kept(Some(tag(time))));
+        assert_eq!(kept.remove("k", 5), Ok(RemoveOutcome::Kept(None)), "{kind}");
+        assert_eq!(kept.put_at("k", 5, "five"), STORED);
+        assert_eq!(kept.put_at("other", 5, "five"), STORED);
+        assert_eq!(kept.remove("k", 4), kept_at(5), "{kind}");
+        assert_eq!(kept.remove("k", 6), kept_at(5), "{kind}");
+        assert_eq!(kept.read("k"), shown(5, "five"));
+        assert_eq!(kept.put_at("k", 6, "six"), STORED);
+        assert_eq!(kept.remove("k", 5), kept_at(6), "{kind}");
+        assert_eq!(kept.delete_at("k", 7), STORED);
+        assert_eq!(kept.remove("k", 7), Ok(RemoveOutcome::Removed), "{kind}");
+        assert_eq!(kept.read("k"), Lookup::Absent, "{kind}");
+        assert_eq!(kept.store.len(), 1);
+        assert_eq!(kept.read("other"), shown(5, "five"));
+        // What was removed may come again.
+        assert_eq!(kept.put_at("k", 5, "five"), STORED, "{kind}");
+        assert_eq!(kept.read("k"), shown(5, "five"), "{kind}");
+    }
+}
+
+#[test]
+fn a_removed_record_gives_back_its_memory() {
+    let pair_bytes = ENTRY_OVERHEAD_BYTES + 24 + 1 + 4;
+    for (kind, mut kept) in of_each_kind(2 * pair_bytes) {
+        assert_eq!(kept.put_at("a", 1, "four"), STORED);
+        assert_eq!(kept.put_at("b", 1, "four"), STORED);
+        assert!(kept.put_at("c", 1, "four").is_err(), "{kind}");
+        assert_eq!(kept.remove("a", 1), Ok(RemoveOutcome::Removed));
+        assert_eq!(kept.store.bytes(), pair_bytes, "{kind}");
+        assert_eq!(kept.put_at("c", 1, "four"), STORED, "{kind}");
+        assert_eq!(kept.store.bytes(), 2 * pair_bytes, "{kind}");
+    }
+}
+
+/// A change as a hook gets it.
+type Change = (String, Option<u64>, Option<u64>);
+
+#[test]
+fn the_hook_is_called_with_every_change_and_with_nothing_else() {
+    for (kind, mut kept) in of_each_kind(usize::MAX) {
+        assert_eq!(kept.put_at("before", 1, "v"), STORED);
+        let changes = Arc::new(Mutex::new(Vec::<Change>::new()));
+        let seen = Arc::clone(&changes);
+        let hook = move |change: RecordChange<'_>| {
+            let key = String::from_utf8_lossy(change.key).into_owned();
+            let time = |tag: Tag| tag.time;
+            let mut seen = seen.lock().unwrap();
+            seen.push((key, change.old.map(time), change.new.map(time)));
+        };
+        assert!(kept.store.set_change_hook(Box::new(hook)), "{kind}");
+        assert!(!kept.store.set_change_hook(Box::new(|_| ())), "{kind}");
+        let expect = |changed: &[(&str, Option<u64>, Option<u64>)]| {
+            let changed = changed
+                .iter()
+                .map(|(key, old, new)| ((*key).into(), *old, *new));
+            let changed: Vec<Change> = changed.collect();
+            assert_eq!(
+                std::mem::take(&mut *changes.lock().unwrap()),
+                changed,
+                "{kind}"
+            );
+        };
+        assert_eq!(kept.put_at("k", 5, "five"), STORED);
+        expect(&[("k", None, Some(5))]);
+        assert_eq!(kept.put_at("k", 4, "four"), superseded(5));
+        assert_eq!(kept.put_at("k", 5, "five"), STORED);
+        assert_eq!(kept.remove("k", 4), Ok(RemoveOutcome::Kept(Some(tag(5)))));
+        expect(&[]);
+        assert_eq!(kept.delete_at("k", 6), STORED);
+        expect(&[("k", Some(5), Some(6))]);
+        assert_eq!(kept.put_next("k", "next", 3), STORED);
+        expect(&[("k", Some(6), Some(9))]);
+        let next = Tag { time: 9, op: 9 };
+        assert_eq!(
+            kept.store
+                .peek(&key("k"), dkvs_storage_node::store::Packed::tag),
+            Some(next)
+        );
+        assert_eq!(kept.put_at("k", 10, "ten"), STORED);
+        assert_eq!(kept.remove("k", 10), Ok(RemoveOutcome::Removed));
+        expect(&[("k", Some(9), Some(10)), ("k", Some(10), None)]);
+        assert_eq!(kept.remove("before", 1), Ok(RemoveOutcome::Removed));
+        expect(&[("before", Some(1), None)]);
+    }
+}
+
+/// What a hook adds up is what a scan finds, whatever the changes.
+#[test]
+fn the_changes_of_a_hook_add_up_to_what_is_held() {
+    for (kind, mut kept) in of_each_kind(usize::MAX) {
+        let held = Arc::new(Mutex::new(BTreeMap::<Vec<u8>, Tag>::new()));
+        let ours = Arc::clone(&held);
+        let hook = move |change: RecordChange<'_>| {
+            let mut held = ours.lock().unwrap();
+            let old = match change.new {
+                Some(tag) => held.insert(change.key.to_vec(), tag),
+                None => held.remove(change.key),
+            };
+            assert_eq!(old, change.old);
+        };
+        assert!(kept.store.set_change_hook(Box::new(hook)));
+        let mut random = dkvs_tests::random::Random::new(7);
+        for step in 1..2_000 {
+            let name = format!("key {}", random.below(40));
+            let time = step - random.below(5).min(step - 1);
+            match random.below(4) {
+                0 => drop(kept.delete_at(&name, time as u64)),
+                1 => {
+                    let held = kept.store.peek(&key(&name), |held| held.tag().time);
+                    let _ = kept.remove(&name, held.unwrap_or(1));
+                }
+                _ => drop(kept.put_at(&name, time as u64, "v")),
+            }
+        }
+        let mut scanned = BTreeMap::new();
+        kept.store.scan(Position([0; 20]), None, |held| {
+            scanned.insert(held.key().to_vec(), held.tag());
+            ControlFlow::Continue(())
+        });
+        assert!(!scanned.is_empty() && scanned.len() < 40, "{kind}");
+        assert_eq!(*held.lock().unwrap(), scanned, "{kind}");
     }
 }

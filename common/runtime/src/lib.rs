@@ -4,11 +4,11 @@
 //! * [`signals`]: to end, to read files again, to make a backup
 //! * [`log`]: the log, as text or as JSON
 //! * [`key_file`]: the cluster's keys on disk, and files that nobody else may read
-//! * [`metrics`]: pages for Prometheus
+//! * [`metrics`]: pages for Prometheus, and a server of one
 //! * [`open_files`]: how many files a process may have open
 //! * [`about`]: completions and man pages
 //!
-//! Nothing here knows what a program does in between: neither the cluster nor HTTP.
+//! Nothing here knows what a program does in between: neither the cluster nor the HTTP API.
 
 #![warn(missing_docs)]
 pub mod about;
@@ -21,4 +21,8 @@ pub mod program;
 pub mod signals;
 
 /// The modules of this package that log something.
-pub const LOG_MODULES: &[&str] = &["dkvs_runtime::key_file", "dkvs_runtime::open_files"];
+pub const LOG_MODULES: &[&str] = &[
+    "dkvs_runtime::key_file",
+    "dkvs_runtime::metrics::serve",
+    "dkvs_runtime::open_files",
+];

@@ -1,530 +1,135 @@
-//! The memory store: records in ring order, in shards that each have a lock, with a limit in bytes.
-//!
-//! ```text
-//!   position of a key:  | 8 bits: the shard | 32: the order in it | 120: looked at where those are equal |
-//! ```
+//! The memory store: a table of records that ends with the process.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkvs_common::kv::Key;
+use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use thiserror::Error;
 
+use super::contract::{
+    AttestError, ChangeHook, Completion, Lookup, MintTag, PutOutcome, PutResult, RecordStore,
+    RemoveResult, StoreError,
+};
 use super::packed::Packed;
-use super::scan::Watch;
-use super::shard::{Entry, Place, Shard};
-use super::{Put, settled};
+use super::table::RecordTable;
 
-/// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
-/// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.
-///
-/// A bound, not a mean. A tree's node has room for 11 slots of 16 bytes and as
-/// many prefixes of 4; nothing is ever taken out, so all but the root have 5 or more. A leaf takes
-/// 240 bytes of the allocator, an inner node 336. At the worst there are 6 records for each leaf
-/// and 6 leaves for each inner node: 52 bytes a record. The packed bytes are rounded up to 16 with
-/// a header of 8: 23 more. With the positions of ordinary keys it is about 38 and 16.
-///
-/// Not in it: up to 80 KB for an empty table and the roots of its trees; up to 13 bytes for each of
-/// two keys with the same shard and prefix, one pair in 2^40; and up to 4 KiB for packed bytes of
-/// more than 128 KiB, which the allocator may take from the system in whole pages.
-pub const ENTRY_OVERHEAD_BYTES: usize = 76;
-
-/// How many bits of a position name its shard.
-const SHARD_BITS: u32 = 8;
-
-/// The store has no room for a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the store is full: {record_bytes} bytes more would exceed its limit of {bytes_max} bytes")]
-pub struct Full {
-    /// What the record would have taken, beyond what it replaces.
-    pub record_bytes: usize,
-    /// The store's limit.
-    pub bytes_max: usize,
-}
-
-/// Records in memory, lost with the process.
+/// Records in memory, lost with the process. Whatever is asked of it is answered at once.
 pub struct MemoryStore {
-    pub(super) shards: Box<[Mutex<Shard>]>,
-    /// Is told of every change.
-    pub(super) watch: Arc<Watch>,
-    records: AtomicUsize,
-    bytes: AtomicUsize,
-    bytes_max: usize,
+    table: RecordTable,
 }
 
 impl MemoryStore {
     /// An empty store that holds at most `bytes_max` bytes of packed records and
-    /// [`ENTRY_OVERHEAD_BYTES`] for each.
+    /// [`ENTRY_OVERHEAD_BYTES`](super::ENTRY_OVERHEAD_BYTES) for each.
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            shards: (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect(),
-            watch: Arc::default(),
-            records: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            bytes_max,
+            table: RecordTable::new(bytes_max),
         }
     }
 
-    /// Shows the record of a key, if there is one. The key's shard is locked meanwhile.
-    pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Option<R> {
-        let place = place(Position::of_key(key), key.as_bytes());
-        self.shard(place.position).find(place).map(show)
+    pub(super) fn table(&self) -> &RecordTable {
+        &self.table
+    }
+}
+
+impl RecordStore for MemoryStore {
+    fn get<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+        match self.peek(key, |held| held.is_sound().then(|| view(held))) {
+            Some(Some(found)) => Lookup::Found(found),
+            Some(None) => Lookup::Corrupt,
+            None => Lookup::Absent,
+        }
     }
 
-    /// The same, of the record of bytes that are a key.
-    pub(super) fn read_bytes<R>(&self, key: &[u8], show: impl FnOnce(&Packed) -> R) -> Option<R> {
-        let place = place(Position::of_key_bytes(key), key);
-        self.shard(place.position).find(place).map(show)
+    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+        match self.peek(key, view) {
+            Some(found) => Lookup::Found(found),
+            None => Lookup::Absent,
+        }
     }
 
-    /// Stores a record, unless one with the same or a greater tag is there. One that is no
-    /// longer than the record it replaces always fits.
-    pub fn put(&self, key: &Key, record: &Record) -> Result<Put, Full> {
-        let newer = |held: Option<&Packed>| {
-            let settled = held.and_then(|held| settled(held, record.tag, record.checksum));
-            settled.map_or_else(|| Ok(record.clone()), Err)
-        };
-        let replaced = self.replace(key, &record.content, newer)?;
-        Ok(replaced.err().unwrap_or(Put::Stored))
+    fn peek<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Option<R> {
+        self.table.read(key, view)
     }
 
-    /// Stores `content` under a tag that `mint` makes greater than the one it is given: that of
-    /// the record that is there, or [`Tag::ZERO`]. Gives the error of `mint` if that fails.
-    pub fn put_next<E>(
-        &self,
-        key: &Key,
-        content: &Content,
-        mint: impl FnOnce(Tag) -> Result<Tag, E>,
-    ) -> Result<Result<(), E>, Full> {
-        let record = |held: Option<&Packed>| {
-            let tag = mint(held.map_or(Tag::ZERO, Packed::tag))?;
-            Ok(Record::new(key, tag, content.clone()))
-        };
-        self.replace(key, content, record)
-    }
-
-    /// Shows records in ring order until `visit` breaks: those at `from` whose keys are greater
-    /// than `after`, or all of them without it, and then those at greater positions. It ends at
-    /// the end of the ring. A put of another key that runs meanwhile is in it or not.
-    ///
-    /// One shard is locked at a time, for as long as `visit` goes on in it.
-    pub fn walk(
+    fn scan(
         &self,
         from: Position,
         after: Option<&Key>,
-        mut visit: impl FnMut(&Packed) -> ControlFlow<()>,
+        visit: impl FnMut(&Packed) -> ControlFlow<()>,
     ) {
-        let start = place(from, after.map_or(&[], Key::as_bytes));
-        let mut flow = self.shard(from).after(start).try_for_each(&mut visit);
-        for shard in &self.shards[shard_number(from) + 1..] {
-            if flow.is_break() {
-                return;
-            }
-            flow = lock(shard).iter().try_for_each(&mut visit);
-        }
+        self.table.scan(from, after, visit);
     }
 
-    /// How many records it holds, tombstones included.
-    pub fn len(&self) -> usize {
-        self.records.load(Ordering::Relaxed)
+    fn apply(
+        &self,
+        key: &Key,
+        record: &Record,
+        _completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        Some(self.table.apply(key, record).map_err(StoreError::Full))
     }
 
-    /// Whether it holds no record.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What its records take, overhead included; never more than the limit.
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Puts a record that is on a disk in the place of the one that is there, whatever the limit.
-    pub(super) fn insert(&self, packed: Packed) {
-        self.change(packed, |_| true);
-    }
-
-    /// Does so unless the one that is there is newer.
-    pub(super) fn load(&self, packed: Packed) {
-        let tag = packed.tag();
-        self.change(packed, |held| tag >= held.tag());
-    }
-
-    fn change(&self, packed: Packed, replaces: impl FnOnce(&Packed) -> bool) {
-        let key = packed.key().to_vec();
-        let place = place(Position::of_key_bytes(&key), &key);
-        let bytes = packed.bytes();
-        match self.shard(place.position).entry(place) {
-            Entry::Occupied(held) if replaces(held) => {
-                self.watch.note(place, Some(held), &packed);
-                self.bytes.fetch_add(bytes, Ordering::Relaxed);
-                self.bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
-                *held = packed;
-            }
-            Entry::Occupied(_) => {}
-            Entry::Vacant(vacancy) => {
-                let entry_bytes = bytes + ENTRY_OVERHEAD_BYTES;
-                self.bytes.fetch_add(entry_bytes, Ordering::Relaxed);
-                self.records.fetch_add(1, Ordering::Relaxed);
-                self.watch.note(place, None, &packed);
-                vacancy.insert(packed);
-            }
-        }
-    }
-
-    /// Whether so many bytes more are within the limit.
-    pub(super) fn check_room(&self, record_bytes: usize) -> Result<(), Full> {
-        let bytes_max = self.bytes_max;
-        let is_within = self.bytes().saturating_add(record_bytes) <= bytes_max;
-        is_within.then_some(()).ok_or(Full {
-            record_bytes,
-            bytes_max,
-        })
-    }
-
-    /// Puts what `record` makes of the record that is there, if one is, in its place, if it makes
-    /// anything.
-    fn replace<E>(
+    fn apply_next(
         &self,
         key: &Key,
         content: &Content,
-        record: impl FnOnce(Option<&Packed>) -> Result<Record, E>,
-    ) -> Result<Result<(), E>, Full> {
-        let place = place(Position::of_key(key), key.as_bytes());
-        let mut shard = self.shard(place.position);
-        let bytes = Packed::bytes_of(key, content);
-        match shard.entry(place) {
-            Entry::Occupied(held) => {
-                let record = match record(Some(held)) {
-                    Ok(record) => record,
-                    Err(error) => return Ok(Err(error)),
-                };
-                let held_bytes = held.bytes();
-                if bytes > held_bytes {
-                    self.take_room(bytes - held_bytes)?;
-                } else {
-                    self.bytes.fetch_sub(held_bytes - bytes, Ordering::Relaxed);
-                }
-                let packed = Packed::new(key, &record);
-                self.watch.note(place, Some(held), &packed);
-                *held = packed;
-            }
-            Entry::Vacant(vacancy) => {
-                let record = match record(None) {
-                    Ok(record) => record,
-                    Err(error) => return Ok(Err(error)),
-                };
-                self.take_room(bytes + ENTRY_OVERHEAD_BYTES)?;
-                let packed = Packed::new(key, &record);
-                self.watch.note(place, None, &packed);
-                vacancy.insert(packed);
-                self.records.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Ok(Ok(()))
+        mint: MintTag,
+        _completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        Some(match self.table.apply_next(key, content, mint) {
+            Ok(Ok(())) => Ok(PutOutcome::Stored),
+            Ok(Err(_)) => Err(StoreError::NoTag),
+            Err(full) => Err(StoreError::Full(full)),
+        })
     }
 
-    fn take_room(&self, record_bytes: usize) -> Result<(), Full> {
-        let bytes_max = self.bytes_max;
-        let grown = |bytes: usize| {
-            bytes
-                .checked_add(record_bytes)
-                .filter(|sum| *sum <= bytes_max)
-        };
-        self.bytes
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, grown)
-            .map(|_| ())
-            .map_err(|_| Full {
-                record_bytes,
-                bytes_max,
-            })
+    fn remove(
+        &self,
+        key: &Key,
+        tag: Tag,
+        _completion: impl FnOnce() -> Completion<RemoveResult>,
+    ) -> Option<RemoveResult> {
+        Some(Ok(self.table.remove(key.as_bytes(), tag)))
     }
 
-    fn shard(&self, position: Position) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[shard_number(position)])
-    }
-}
-
-pub(super) fn shard_number(position: Position) -> usize {
-    (head(position) >> (64 - SHARD_BITS)) as usize
-}
-
-pub(super) fn place(position: Position, key: &[u8]) -> Place<'_> {
-    Place {
-        prefix: (head(position) << SHARD_BITS >> 32) as u32,
-        position,
-        key,
-    }
-}
-
-/// A position's first 64 bits.
-fn head(position: Position) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = position.0;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-/// A panic while a shard was locked leaves no shard half changed, so its poison says nothing.
-pub(super) fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use dkvs_common::kv::Value;
-    use dkvs_common::record::ContentType;
-
-    /// What a pair of a one-byte key and an empty value takes.
-    const SMALLEST: usize = 24 + 1 + ENTRY_OVERHEAD_BYTES;
-
-    fn key(text: &str) -> Key {
-        Key::new(text.to_owned()).unwrap()
-    }
-
-    fn content(value: &str) -> Content {
-        Content::Value {
-            content_type: ContentType::default(),
-            value: Value::new(value.to_owned()).unwrap(),
+    fn attest(
+        &self,
+        key: &Key,
+        tag: Tag,
+        _completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Result<Option<PutResult>, AttestError> {
+        match self.peek(key, |held| (held.tag(), held.is_sound())) {
+            None => Err(AttestError::Absent),
+            Some((_, false)) => Err(AttestError::Corrupt),
+            Some((held, true)) if held < tag => Err(AttestError::Older(held)),
+            Some(_) => Ok(Some(Ok(PutOutcome::Stored))),
         }
     }
 
-    fn put(store: &MemoryStore, name: &str, time: u64, value: &str) -> Result<Put, Full> {
-        let key = key(name);
-        let record = Record::new(&key, Tag { time, op: 0 }, content(value));
-        store.put(&key, &record)
+    fn check_room_for(&self, _bytes: usize) -> Result<(), StoreError> {
+        Ok(())
     }
 
-    fn value(store: &MemoryStore, name: &str) -> Option<String> {
-        let text = |held: &Packed| String::from_utf8(held.value().to_vec()).unwrap();
-        store.read(&key(name), text)
+    fn len(&self) -> usize {
+        self.table.len()
     }
 
-    /// Every key with its value, in ring order.
-    fn pairs(store: &MemoryStore) -> Vec<(Key, Vec<u8>)> {
-        let mut pairs = Vec::new();
-        store.walk(Position([0; 20]), None, |held| {
-            if !held.is_tombstone() {
-                let key = Key::new(held.key().to_vec()).unwrap();
-                pairs.push((key, held.value().to_vec()));
-            }
-            ControlFlow::Continue(())
-        });
-        pairs
+    fn bytes(&self) -> usize {
+        self.table.bytes()
     }
 
-    #[test]
-    fn the_greatest_tag_stays_whatever_the_order() {
-        let store = MemoryStore::new(usize::MAX);
-        let superseded = |time| Ok(Put::Superseded(Tag { time, op: 0 }));
-        assert_eq!(put(&store, "k", 5, "five"), Ok(Put::Stored));
-        assert_eq!(put(&store, "k", 4, "four"), superseded(5));
-        assert_eq!(put(&store, "k", 5, "five"), Ok(Put::Stored));
-        assert_eq!(value(&store, "k").as_deref(), Some("five"));
-        assert_eq!(put(&store, "k", 6, ""), Ok(Put::Stored));
-        assert_eq!(value(&store, "k").as_deref(), Some(""));
-        assert_eq!(put(&store, "k", 5, "five"), superseded(6));
+    fn set_change_hook(&self, hook: ChangeHook) -> bool {
+        self.table.set_change_hook(hook)
     }
 
-    #[test]
-    fn of_two_records_under_one_tag_the_first_stays() {
-        let store = MemoryStore::new(usize::MAX);
-        let taken = Put::Superseded(Tag { time: 5, op: 0 });
-        assert_eq!(put(&store, "k", 5, "first"), Ok(Put::Stored));
-        assert_eq!(put(&store, "k", 5, "other"), Ok(taken));
-        assert_eq!(put(&store, "k", 5, "first"), Ok(Put::Stored));
-        assert_eq!(value(&store, "k").as_deref(), Some("first"));
+    fn durability(&self) -> Durability {
+        Durability::Memory
     }
 
-    #[test]
-    fn a_record_with_the_smallest_tag_is_stored_before_it_is_confirmed() {
-        let store = MemoryStore::new(usize::MAX);
-        assert_eq!(put(&store, "k", 0, "v"), Ok(Put::Stored));
-        assert_eq!(value(&store, "k").as_deref(), Some("v"));
-    }
-
-    #[test]
-    fn the_next_tag_is_made_from_the_one_that_is_there() {
-        let store = MemoryStore::new(usize::MAX);
-        put(&store, "k", 5, "v").unwrap();
-        let mint = |held: Tag| {
-            Ok::<_, ()>(Tag {
-                time: held.time + 1,
-                op: 9,
-            })
-        };
-        assert_eq!(store.put_next(&key("k"), &content("w"), mint), Ok(Ok(())));
-        assert_eq!(
-            store.read(&key("k"), Packed::tag),
-            Some(Tag { time: 6, op: 9 })
-        );
-        let refused = store.put_next(&key("k"), &content("x"), |_| Err("no"));
-        assert_eq!(refused, Ok(Err("no")));
-        assert_eq!(value(&store, "k").as_deref(), Some("w"));
-    }
-
-    #[test]
-    fn the_bytes_follow_what_is_stored() {
-        let store = MemoryStore::new(usize::MAX);
-        put(&store, "k", 1, "four").unwrap();
-        assert_eq!(store.bytes(), SMALLEST + 4);
-        put(&store, "k", 2, "").unwrap();
-        assert_eq!(store.bytes(), SMALLEST);
-        put(&store, "k", 3, "longer").unwrap();
-        assert_eq!(store.bytes(), SMALLEST + 6);
-        assert_eq!(pairs(&store), [(key("k"), b"longer".to_vec())]);
-        let tombstone = Record::new(&key("k"), Tag { time: 4, op: 0 }, Content::Tombstone);
-        store.put(&key("k"), &tombstone).unwrap();
-        assert_eq!((store.bytes(), store.len()), (SMALLEST, 1));
-        assert!(pairs(&store).is_empty());
-    }
-
-    #[test]
-    fn a_full_store_refuses_what_does_not_fit_and_serves_the_rest() {
-        let store = MemoryStore::new(2 * (SMALLEST + 1) + 1);
-        put(&store, "a", 1, "1").unwrap();
-        put(&store, "b", 1, "2").unwrap();
-        assert_eq!(
-            put(&store, "c", 1, "3").unwrap_err().record_bytes,
-            SMALLEST + 1
-        );
-        assert_eq!(put(&store, "b", 2, "222").unwrap_err().record_bytes, 2);
-        assert_eq!(value(&store, "b").as_deref(), Some("2"));
-        assert_eq!(value(&store, "c"), None);
-
-        put(&store, "b", 3, "22").unwrap();
-        assert!(put(&store, "a", 2, "11").is_err());
-        put(&store, "b", 4, "x").unwrap();
-        put(&store, "a", 3, "11").unwrap();
-        let tombstone = Record::new(&key("a"), Tag { time: 9, op: 0 }, Content::Tombstone);
-        assert_eq!(store.put(&key("a"), &tombstone), Ok(Put::Stored));
-    }
-
-    /// A page of at most `limit` keys, as someone asks who has seen all up to `last`.
-    fn page(store: &MemoryStore, last: Option<&Key>, limit: usize) -> Vec<Key> {
-        let mut keys = Vec::new();
-        let from = last.map_or(Position([0; 20]), Position::of_key);
-        store.walk(from, last, |held| {
-            if keys.len() == limit {
-                return ControlFlow::Break(());
-            }
-            keys.push(Key::new(held.key().to_vec()).unwrap());
-            ControlFlow::Continue(())
-        });
-        keys
-    }
-
-    fn all_by_pages(store: &MemoryStore, limit: usize) -> Vec<Key> {
-        let mut keys = page(store, None, limit);
-        loop {
-            let next = page(store, keys.last(), limit);
-            if next.is_empty() {
-                return keys;
-            }
-            keys.extend(next);
-        }
-    }
-
-    #[test]
-    fn pages_have_every_key_once_and_in_ring_order() {
-        let store = MemoryStore::new(usize::MAX);
-        let mut keys: Vec<Key> = (0..1_000).map(|number| key(&number.to_string())).collect();
-        for key in &keys {
-            let record = Record::new(key, Tag { time: 1, op: 0 }, Content::Tombstone);
-            store.put(key, &record).unwrap();
-        }
-        keys.sort_by_key(Position::of_key);
-        for limit in [1, 7, 999, 1_000, 1_001] {
-            assert!(all_by_pages(&store, limit) == keys, "pages of {limit}");
-        }
-    }
-
-    #[test]
-    fn a_walk_begins_at_its_position_or_after_a_key_of_it() {
-        let store = MemoryStore::new(usize::MAX);
-        let first = |from, after: Option<&Key>| {
-            let mut first = None;
-            store.walk(from, after, |held| {
-                first = Some(Key::new(held.key().to_vec()).unwrap());
-                ControlFlow::Break(())
-            });
-            first
-        };
-        assert_eq!(first(Position([0; 20]), None), None);
-        put(&store, "k", 1, "v").unwrap();
-        let here = Position::of_key(&key("k"));
-        let (mut before, mut behind) = (here, here);
-        before.0[19] -= 1;
-        behind.0[19] += 1;
-        for (from, after, is_met) in [
-            (here, None, true),
-            (here, Some(key("j")), true),
-            (here, Some(key("k")), false),
-            (here, Some(key("l")), false),
-            (before, Some(key("l")), true),
-            (behind, None, false),
-            (Position([0xff; 20]), None, false),
-        ] {
-            let met = is_met.then(|| key("k"));
-            assert_eq!(first(from, after.as_ref()), met, "{from} {after:?}");
-        }
-    }
-
-    #[test]
-    fn pages_miss_and_repeat_nothing_while_other_keys_are_put() {
-        let store = MemoryStore::new(usize::MAX);
-        for number in 0..500 {
-            put(&store, &format!("old {number}"), 1, "").unwrap();
-        }
-        let is_old = |key: &&Key| key.as_bytes().starts_with(b"old");
-        let (barrier, done) = (std::sync::Barrier::new(2), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                barrier.wait();
-                for number in 0..5_000 {
-                    put(&store, &format!("new {number}"), 1, "").unwrap();
-                }
-                done.store(1, Ordering::Release);
-            });
-            barrier.wait();
-            let mut is_last = false;
-            while !is_last {
-                is_last = done.load(Ordering::Acquire) == 1;
-                let keys = all_by_pages(&store, 10);
-                assert_eq!(keys.iter().filter(is_old).count(), 500);
-                assert!(keys.is_sorted_by_key(|key| (Position::of_key(key), key.clone())));
-                let distinct: std::collections::HashSet<_> = keys.iter().collect();
-                assert_eq!(distinct.len(), keys.len());
-            }
-        });
-        assert_eq!(all_by_pages(&store, 10).len(), 5_500);
-    }
-
-    #[test]
-    fn many_threads_never_exceed_the_limit_nor_lose_count() {
-        let store = MemoryStore::new(500 * (SMALLEST + 8));
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let store = &store;
-                scope.spawn(move || {
-                    for number in 0..2_000 {
-                        let name = format!("{:04}", (number * 7 + thread) % 1_000);
-                        let _ = put(store, &name, number, &"v".repeat(number as usize % 8));
-                        assert!(store.bytes() <= store.bytes_max);
-                    }
-                });
-            }
-        });
-        let pairs = pairs(&store);
-        let counted: usize = pairs
-            .iter()
-            .map(|(key, value)| SMALLEST - 1 + key.as_bytes().len() + value.len())
-            .sum();
-        assert_eq!(store.bytes(), counted);
-        assert_eq!(store.len(), pairs.len());
-        assert!(store.len() >= 500);
+    fn is_complete(&self) -> bool {
+        true
     }
 }

@@ -1,41 +1,54 @@
 //! Where a server keeps its records.
 //!
-//! The contract, whichever [`Store`] it is:
+//! The contract ([`RecordStore`]), whichever [`Store`] it is:
 //!
 //! - Of all records put under a key, a store keeps the one with the greatest tag, and of several
 //!   under one tag the first.
-//! - A put that was told as stored is what every later read of the key sees, from any thread,
-//!   until one with a greater tag; with a durable store, also after a crash.
-//! - A put that was refused changed nothing, but for [`Refused::Failed`], of which nobody knows.
+//! - A put that was confirmed is what every later read of the key sees, from any thread, until one
+//!   with a greater tag or a removal; with a durable store, also after a crash.
+//! - A change that was refused changed nothing, but for [`StoreError::Failed`], of which nobody
+//!   knows.
 //! - Nothing is seen by a read that a crash could take back.
 //! - Reads never fail because the store is full, slow, or can store nothing more.
-//! - A record that is damaged, or that may lack something newer that was stored, is never shown,
-//!   nor is its key told as absent.
-//! - A walk shows records in ring order, by position and then by key: every record that was there
-//!   when it began, in this version or a later one, exactly once.
+//! - A record that is damaged, or that may lack something newer that was stored, is never returned,
+//!   nor is its key reported as absent.
+//! - A scan shows records in ring order, by position and then by key: every record that was there
+//!   when it began and was not removed meanwhile, in this version or a later one, exactly once.
+//! - Every change of what is held for a key calls the change hook, once, in order.
+//!
+//! * `contract`: the contract as a trait; [`packed`](Packed): a record as it lies in memory
+//! * `table`: records in memory, of which both stores are made
+//! * `memory`, [`disk`]: the two stores
 
+mod contract;
 pub mod disk;
 mod memory;
 mod packed;
-mod scan;
-mod shard;
+mod table;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use dkvs_common::kv::Key;
 use dkvs_common::model::Durability;
-use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, Record};
+use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use thiserror::Error;
 
-use disk::{DiskStore, Mint, Vouched};
+use disk::DiskStore;
+use table::{Filter, RecordTable};
 
-pub use memory::{ENTRY_OVERHEAD_BYTES, Full, MemoryStore};
+pub use contract::{
+    AttestError, ChangeHook, Completion, Full, Lookup, MintTag, PutOutcome, PutResult,
+    RecordChange, RecordStore, RemoveOutcome, RemoveResult, StoreError,
+};
+pub use memory::MemoryStore;
 pub use packed::Packed;
-pub use scan::{NOTED_BYTES_MAX, PageEnd, PageLimits, Scan};
+pub use table::{CountedScan, ENTRY_OVERHEAD_BYTES, NOTED_BYTES_MAX, PageEnd, PageLimits};
 
-/// Where a server keeps its records.
+pub(crate) use contract::resolve;
+
+/// The store of a server.
 pub enum Store {
     /// In memory, and lost with the process.
     Memory(MemoryStore),
@@ -43,175 +56,131 @@ pub enum Store {
     Disk(Arc<DiskStore>),
 }
 
-/// What became of a put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
-    /// The store holds the record, or held it before.
-    Stored,
-    /// The store holds a newer one, with this tag; or another one with the very same.
-    Superseded(Tag),
-}
-
-/// Why a put is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Refused {
-    /// The records may take no more memory.
-    #[error("{0}")]
-    Full(#[from] Full),
-    /// The disk has no room.
-    #[error("the disk has no room")]
-    DiskFull,
-    /// Too much waits for the disk.
-    #[error("too much waits for the disk")]
-    Busy,
-    /// The disk has failed.
-    #[error("the disk has failed, and nothing more is stored")]
-    ReadOnly,
-    /// The disk failed while the record was being stored: it may be there after the next start.
-    #[error("the disk failed")]
-    Failed,
-    /// No tag is greater than the one that is held.
-    #[error("no greater tag can be made")]
-    NoTag,
-}
-
-/// What a put comes to.
-pub type Told = Result<Put, Refused>;
-
-/// Whom to tell what a put came to, once that is known.
-pub type Later = Box<dyn FnOnce(Told) + Send>;
-
-/// What a read sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown<R> {
-    /// What was made of the record, which may be a tombstone.
-    Record(R),
-    /// There is no record of the key, nor was there ever one.
-    Nothing,
-    /// There is one that is damaged, or it is not certain that there is none, or none newer.
-    Corrupt,
-}
-
 impl Store {
-    /// All records, be they sound and vouched for or not.
-    pub fn records(&self) -> &MemoryStore {
-        match self {
-            Self::Memory(store) => store,
-            Self::Disk(store) => store.records(),
-        }
+    /// Begins to count the records that `filter` selects; none if another count is under way.
+    pub fn begin_counted_scan(&self, filter: fn(&Packed) -> bool) -> Option<CountedScan> {
+        self.table().begin_counted_scan(filter as Filter)
     }
 
-    /// What a confirmed put survives.
-    pub fn durability(&self) -> Durability {
-        match self {
-            Self::Memory(_) => Durability::Memory,
-            Self::Disk(store) => store.durability(),
-        }
+    /// Counts a page; when the last is done, [`Self::show_page`] may begin. Records that are not
+    /// selected are shown to `other`.
+    pub fn count_page(
+        &self,
+        scan: &mut CountedScan,
+        limits: PageLimits,
+        other: impl FnMut(&Packed),
+    ) -> PageEnd {
+        self.table().count_page(scan, limits, other)
     }
 
-    /// Whether it answers for every record that it ever confirmed; in memory, since it was started.
-    pub fn is_complete(&self) -> bool {
-        match self {
-            Self::Memory(_) => true,
-            Self::Disk(store) => store.is_complete(),
-        }
+    /// Shows a page of what was counted, until `take` breaks: it has not taken that record then.
+    pub fn show_page(
+        &self,
+        scan: &mut CountedScan,
+        limits: PageLimits,
+        take: impl FnMut(&Packed) -> ControlFlow<()>,
+    ) -> PageEnd {
+        self.table().show_page(scan, limits, take)
     }
 
-    /// Shows the record of a key, if there is one that is sound and vouched for.
-    pub fn read<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Shown<R> {
+    fn table(&self) -> &RecordTable {
         match self {
-            Self::Memory(store) => {
-                let shown = store.read(key, |held| held.is_sound().then(|| show(held)));
-                match shown {
-                    Some(Some(shown)) => Shown::Record(shown),
-                    Some(None) => Shown::Corrupt,
-                    None => Shown::Nothing,
-                }
-            }
-            Self::Disk(store) => store.read(key, show),
+            Self::Memory(store) => store.table(),
+            Self::Disk(store) => store.table(),
         }
     }
+}
 
-    /// Shows the record of a key as [`Self::read`] does, but does not verify that it is sound: for
-    /// a part of a value, of which whoever has all parts verifies the whole.
-    pub fn read_part<R>(&self, key: &Key, show: impl FnOnce(&Packed) -> R) -> Shown<R> {
-        match self {
-            Self::Memory(store) => match store.read(key, show) {
-                Some(shown) => Shown::Record(shown),
-                None => Shown::Nothing,
-            },
-            Self::Disk(store) => store.show(key, show, |held| !held.is_doubted()),
+/// Calls a method of whichever store it is.
+macro_rules! of_each {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Self::Memory($store) => $call,
+            Self::Disk($store) => $call,
         }
+    };
+}
+
+impl RecordStore for Store {
+    fn get<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+        of_each!(self, store => store.get(key, view))
     }
 
-    /// Stores a record, unless one with the same or a greater tag is there. What that comes to is
-    /// given at once, or told by `later`.
-    pub fn put(&self, key: &Key, record: &Record, later: impl FnOnce() -> Later) -> Option<Told> {
-        match self {
-            Self::Memory(store) => Some(store.put(key, record).map_err(Refused::Full)),
-            Self::Disk(store) => store.put(key, record, later),
-        }
+    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+        of_each!(self, store => store.get_unverified(key, view))
     }
 
-    /// Stores `content` under a tag that `mint` makes greater than that of the record that is
-    /// there, or [`Tag::ZERO`]. What that comes to is given at once, or told by `later`.
-    pub fn put_next(
+    fn peek<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Option<R> {
+        of_each!(self, store => store.peek(key, view))
+    }
+
+    fn scan(
+        &self,
+        from: Position,
+        after: Option<&Key>,
+        visit: impl FnMut(&Packed) -> ControlFlow<()>,
+    ) {
+        of_each!(self, store => store.scan(from, after, visit));
+    }
+
+    fn apply(
+        &self,
+        key: &Key,
+        record: &Record,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        of_each!(self, store => store.apply(key, record, completion))
+    }
+
+    fn apply_next(
         &self,
         key: &Key,
         content: &Content,
-        mint: Mint,
-        later: impl FnOnce() -> Later,
-    ) -> Option<Told> {
-        match self {
-            Self::Memory(store) => Some(match store.put_next(key, content, mint) {
-                Ok(Ok(())) => Ok(Put::Stored),
-                Ok(Err(_)) => Err(Refused::NoTag),
-                Err(full) => Err(Refused::Full(full)),
-            }),
-            Self::Disk(store) => store.put_next(key, content, mint, later),
-        }
+        mint: MintTag,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        of_each!(self, store => store.apply_next(key, content, mint, completion))
     }
 
-    /// Vouches for the key's record if it is sound and its tag is `tag` or greater, and else tells
-    /// what there is.
-    pub fn vouch(
+    fn remove(
         &self,
         key: &Key,
         tag: Tag,
-        later: impl FnOnce() -> Later,
-    ) -> Result<Option<Told>, Vouched> {
-        match self {
-            Self::Memory(store) => match store.read(key, |held| (held.tag(), held.is_sound())) {
-                None => Err(Vouched::Nothing),
-                Some((_, false)) => Err(Vouched::Corrupt),
-                Some((held, true)) if held < tag => Err(Vouched::Older(held)),
-                Some(_) => Ok(Some(Ok(Put::Stored))),
-            },
-            Self::Disk(store) => store.vouch(key, tag, later),
-        }
+        completion: impl FnOnce() -> Completion<RemoveResult>,
+    ) -> Option<RemoveResult> {
+        of_each!(self, store => store.remove(key, tag, completion))
     }
 
-    /// Whether a record of so many bytes would be taken now; if so, it may still be refused later.
-    pub fn takes(&self, bytes: usize) -> Result<(), Refused> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Disk(store) => store.takes(bytes),
-        }
+    fn attest(
+        &self,
+        key: &Key,
+        tag: Tag,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Result<Option<PutResult>, AttestError> {
+        of_each!(self, store => store.attest(key, tag, completion))
     }
-}
 
-/// What a put comes to without storing anything, given what is held. A record that is damaged
-/// gives way to its like.
-pub(crate) fn settled(held: &Packed, tag: Tag, checksum: u32) -> Option<Put> {
-    if held.tag() > tag {
-        let superseded = Put::Superseded(held.tag());
-        return (!mutants::is_on(Mutant::OlderTagStored)).then_some(superseded);
+    fn check_room_for(&self, bytes: usize) -> Result<(), StoreError> {
+        of_each!(self, store => store.check_room_for(bytes))
     }
-    if held.tag() < tag || !held.is_sound() {
-        return None;
+
+    fn len(&self) -> usize {
+        of_each!(self, store => store.len())
     }
-    match held.checksum() == checksum {
-        true => Some(Put::Stored),
-        false => Some(Put::Superseded(tag)),
+
+    fn bytes(&self) -> usize {
+        of_each!(self, store => store.bytes())
+    }
+
+    fn set_change_hook(&self, hook: ChangeHook) -> bool {
+        of_each!(self, store => store.set_change_hook(hook))
+    }
+
+    fn durability(&self) -> Durability {
+        of_each!(self, store => store.durability())
+    }
+
+    fn is_complete(&self) -> bool {
+        of_each!(self, store => store.is_complete())
     }
 }

@@ -17,8 +17,8 @@ const HEAD_BYTES: usize = 24;
 const KIND: usize = 20;
 const TOMBSTONE: u8 = 1;
 
-/// Beside the kind, and never written to a disk: the store does not vouch for the record.
-const DOUBTED: u8 = 0x80;
+/// Beside the kind, and never written to a disk: the record is quarantined.
+const QUARANTINED: u8 = 0x80;
 
 /// A key and its record.
 pub struct Packed(Box<[u8]>);
@@ -83,18 +83,18 @@ impl Packed {
 
     /// Whether the key is deleted.
     pub fn is_tombstone(&self) -> bool {
-        self.0[KIND] & !DOUBTED == TOMBSTONE
+        self.0[KIND] & !QUARANTINED == TOMBSTONE
     }
 
-    /// Whether the store holds it without vouching that it confirmed nothing newer.
-    pub fn is_doubted(&self) -> bool {
-        self.0[KIND] & DOUBTED != 0
+    /// Whether it is quarantined: the store may have confirmed something newer and lost it.
+    pub fn is_quarantined(&self) -> bool {
+        self.0[KIND] & QUARANTINED != 0
     }
 
-    pub(super) fn set_doubted(&mut self, is_doubted: bool) {
-        self.0[KIND] &= !DOUBTED;
-        if is_doubted {
-            self.0[KIND] |= DOUBTED;
+    pub(super) fn set_quarantined(&mut self, is_quarantined: bool) {
+        self.0[KIND] &= !QUARANTINED;
+        if is_quarantined {
+            self.0[KIND] |= QUARANTINED;
         }
     }
 
@@ -110,7 +110,7 @@ impl Packed {
 
     /// Whether the record is what once entered the cluster under this key.
     pub fn is_sound(&self) -> bool {
-        let kind = self.0[KIND] & !DOUBTED;
+        let kind = self.0[KIND] & !QUARANTINED;
         let parts = Parts {
             kind,
             content_type: self.content_type(),
@@ -123,7 +123,7 @@ impl Packed {
     pub(super) fn write_to(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.0);
-        out[start + KIND] &= !DOUBTED;
+        out[start + KIND] &= !QUARANTINED;
     }
 
     /// Reads what was written so, if the lengths in it agree with its own.
@@ -132,17 +132,17 @@ impl Packed {
             return None;
         }
         let read = Self(bytes.into());
-        (read.value_start() <= bytes.len() && !read.is_doubted()).then_some(read)
+        (read.value_start() <= bytes.len() && !read.is_quarantined()).then_some(read)
     }
 
     /// Shows all of it but the value, as it lies on a disk.
     pub(super) fn with_head<R>(&self, show: impl FnOnce(&[u8]) -> R) -> R {
         let head = &self.0[..self.value_start()];
-        if !self.is_doubted() {
+        if !self.is_quarantined() {
             return show(head);
         }
         let mut head = head.to_vec();
-        head[KIND] &= !DOUBTED;
+        head[KIND] &= !QUARANTINED;
         show(&head)
     }
 
@@ -207,15 +207,15 @@ mod tests {
     fn a_flipped_bit_is_not_sound() {
         let sound = packed("key", "t", "value");
         for bit in 0..sound.bytes() * 8 {
-            // The lengths are checked by nothing but the sum, and may make it read elsewhere.
+            // Only the sum checks the lengths, which may make it read elsewhere.
             if (21 * 8..24 * 8).contains(&bit) {
                 continue;
             }
             let mut flipped = Packed(sound.0.clone());
             flipped.0[bit / 8] ^= 1 << (bit % 8);
-            // Doubt is the store's own, and no part of what was written.
+            // Quarantine is the store's own mark, and no part of what was written.
             if bit == 20 * 8 + 7 {
-                assert!(flipped.is_sound() && flipped.is_doubted());
+                assert!(flipped.is_sound() && flipped.is_quarantined());
                 continue;
             }
             assert!(!flipped.is_sound(), "bit {bit}");

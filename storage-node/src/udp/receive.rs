@@ -10,7 +10,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::service::Received;
+use crate::protocol::Received;
 
 /// One more than any datagram of the protocol has, so that a longer one shows; and what the
 /// system joins of one sender's datagrams (GRO) is no longer, either.

@@ -5,16 +5,15 @@
 //! value, so its long replies leave without.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX};
-use quinn_udp::{Transmit, UdpSocketState, is_msg_size_err};
+use quinn_udp::{UdpSocketState, is_msg_size_err};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::system;
+use crate::protocol::{Protocol, Transmit};
 use crate::service::Service;
 
 /// How many datagrams an outbox holds before it asks to be emptied.
@@ -23,39 +22,23 @@ const DATAGRAMS_MAX: usize = 256;
 /// How many bytes.
 const BYTES_MAX: usize = 1 << 20;
 
-/// A datagram on its way out.
-pub(super) struct Outgoing {
-    pub(super) datagram: Bytes,
-    pub(super) peer: SocketAddr,
-    pub(super) version: Version,
-}
-
-/// The protocol of a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    V1,
-    V2,
-}
-
-impl Outgoing {
-    /// Whether the datagram may have to travel in pieces: it is DKVS/1, and not so short that
-    /// every path carries it.
-    fn needs_fragments(&self) -> bool {
-        self.version == Version::V1 && self.datagram.len() > DATAGRAM_BYTES_DEFAULT
-    }
+/// Whether the datagram may have to travel in pieces: it is DKVS/1, and not so short that every
+/// path carries it.
+fn needs_fragments(transmit: &Transmit) -> bool {
+    transmit.protocol == Protocol::V1 && transmit.datagram.len() > DATAGRAM_BYTES_DEFAULT
 }
 
 /// The replies to what arrived together.
 #[derive(Default)]
 pub(super) struct Outbox {
-    waiting: Vec<Outgoing>,
+    waiting: Vec<Transmit>,
     bytes: usize,
 }
 
 impl Outbox {
-    pub(super) fn push(&mut self, outgoing: Outgoing) {
-        self.bytes += outgoing.datagram.len();
-        self.waiting.push(outgoing);
+    pub(super) fn push(&mut self, transmit: Transmit) {
+        self.bytes += transmit.datagram.len();
+        self.waiting.push(transmit);
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -63,7 +46,7 @@ impl Outbox {
     }
 }
 
-/// Sends replies, and counts those that the system would not send.
+/// Sends replies, and counts those that the system did not send.
 pub(super) struct Sender {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) service: Arc<Service>,
@@ -91,7 +74,7 @@ impl Sender {
 
     /// How many of the first datagrams the system can cut from one piece: to one peer and of one
     /// length, of which the last may fall short.
-    fn run(&self, waiting: &[Outgoing]) -> usize {
+    fn run(&self, waiting: &[Transmit]) -> usize {
         let segments_max = match &self.offload {
             Some(state) => state.max_gso_segments(),
             None => 1,
@@ -99,7 +82,7 @@ impl Sender {
         let first = &waiting[0];
         let length = first.datagram.len();
         // A piece of no bytes would be none.
-        if first.needs_fragments() || length == 0 {
+        if needs_fragments(first) || length == 0 {
             return 1;
         }
         let count_max = segments_max.min(DATAGRAM_BYTES_MAX / length);
@@ -107,7 +90,7 @@ impl Sender {
         while run < count_max.min(waiting.len()) {
             let next = &waiting[run];
             let next_length = next.datagram.len();
-            let fits = !next.needs_fragments() && (1..=length).contains(&next_length);
+            let fits = !needs_fragments(next) && (1..=length).contains(&next_length);
             if !fits || next.peer != first.peer {
                 break;
             }
@@ -120,31 +103,31 @@ impl Sender {
     }
 
     /// Sends a run as one piece (GSO), or each by itself where that does not work.
-    async fn send_run(&self, run: &[Outgoing]) {
+    async fn send_run(&self, run: &[Transmit]) {
         let Some(state) = &self.offload else {
             return self.send_each(run).await;
         };
         let mut contents = Vec::with_capacity(run[0].datagram.len() * run.len());
-        for outgoing in run {
-            contents.extend_from_slice(&outgoing.datagram);
+        for transmit in run {
+            contents.extend_from_slice(&transmit.datagram);
         }
-        let transmit = Transmit {
+        let batch = quinn_udp::Transmit {
             destination: run[0].peer,
             ecn: None,
             contents: &contents,
             segment_size: Some(run[0].datagram.len()),
             src_ip: None,
         };
-        let send = || state.try_send((&*self.socket).into(), &transmit);
+        let send = || state.try_send((&*self.socket).into(), &batch);
         if let Err(error) = self.socket.async_io(Interest::WRITABLE, send).await {
             tracing::debug!(%error, "segmentation failed");
             self.send_each(run).await;
         }
     }
 
-    async fn send_each(&self, mut waiting: &[Outgoing]) {
+    async fn send_each(&self, mut waiting: &[Transmit]) {
         while let Some(first) = waiting.first() {
-            let together = waiting.iter().take_while(|next| !next.needs_fragments());
+            let together = waiting.iter().take_while(|next| !needs_fragments(next));
             let together = together.count();
             if self.offload.is_none() || together < 2 {
                 self.send(first).await;
@@ -165,21 +148,21 @@ impl Sender {
     }
 
     /// Sends one datagram.
-    pub(super) async fn send(&self, outgoing: &Outgoing) {
-        let Outgoing { datagram, peer, .. } = outgoing;
-        let sent = if self.offload.is_some() && outgoing.needs_fragments() {
+    pub(super) async fn send(&self, transmit: &Transmit) {
+        let Transmit { datagram, peer, .. } = transmit;
+        let sent = if self.offload.is_some() && needs_fragments(transmit) {
             let send = || system::send_in_fragments(&self.socket, datagram, *peer);
             self.socket.async_io(Interest::WRITABLE, send).await
         } else {
             self.socket.send_to(datagram, *peer).await
         };
         if let Err(error) = sent {
-            self.failed(outgoing, &error);
+            self.failed(transmit, &error);
         }
     }
 
-    fn failed(&self, outgoing: &Outgoing, error: &io::Error) {
-        let (peer, bytes) = (outgoing.peer, outgoing.datagram.len());
+    fn failed(&self, transmit: &Transmit, error: &io::Error) {
+        let (peer, bytes) = (transmit.peer, transmit.datagram.len());
         if is_msg_size_err(error) {
             self.service.counters.replies_too_long.add(1);
             tracing::debug!(%peer, bytes, "a reply is too long for its path");

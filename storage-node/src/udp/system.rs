@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 
 use tokio::net::UdpSocket;
 
-use super::send::Outgoing;
+use crate::protocol::Transmit;
 
 /// Whether the system can receive and send several datagrams at a time.
 pub(super) const HAS_OFFLOAD: bool = cfg!(target_os = "linux");
 
-/// Sends datagrams with one system call, and tells how many of the first left. An error is about
+/// Sends datagrams with one system call. Returns how many of the first left. An error is about
 /// the very first.
 #[cfg(target_os = "linux")]
-pub(super) fn send_many(socket: &UdpSocket, waiting: &[Outgoing]) -> io::Result<usize> {
+pub(super) fn send_many(socket: &UdpSocket, waiting: &[Transmit]) -> io::Result<usize> {
     use rustix::net::{
         MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, addr::SocketAddrArg as _, sendmmsg,
     };
@@ -57,7 +57,7 @@ pub(super) fn send_in_fragments(
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn send_many(_: &UdpSocket, _: &[Outgoing]) -> io::Result<usize> {
+pub(super) fn send_many(_: &UdpSocket, _: &[Transmit]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

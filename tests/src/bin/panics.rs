@@ -18,6 +18,7 @@ use dkvs_common::tag::Tag;
 use dkvs_runtime::log::filter::LogFilter;
 use dkvs_runtime::log::{self, LogFormat};
 use dkvs_runtime::program;
+use dkvs_storage_node::store::RecordStore as _;
 use dkvs_storage_node::store::disk::directory::{DataDirectory, Owner};
 use dkvs_storage_node::store::disk::{CommitThread, Declaration, Options};
 use tokio::runtime::{Builder, Runtime};
@@ -87,7 +88,7 @@ fn commit(path: &Path) -> anyhow::Result<()> {
         value: Value::new(Bytes::from_static(b"v"))?,
     };
     let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
-    let put = store.put(&key, &record, || Box::new(|_| panic!("on purpose")));
+    let put = store.apply(&key, &record, || Box::new(|_| panic!("on purpose")));
     anyhow::ensure!(put.is_none(), "it waits for the disk");
     store.wake();
     loop {

@@ -16,14 +16,13 @@ use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
 use dkvs_common::wire::v2::{Kind, MAGIC, kind_of};
-use dkvs_storage_node::service::access::Access;
-use dkvs_storage_node::service::late::{LateDatagram, Mailbox};
-use dkvs_storage_node::service::sessions::Issuer;
-use dkvs_storage_node::service::{Config, Received, Response, Service};
+use dkvs_storage_node::maintenance::{Arrival, Maintenance};
+use dkvs_storage_node::protocol::{Access, Issuer, Received, Response};
+use dkvs_storage_node::service::{Config, Service};
 use dkvs_storage_node::store::disk::{
     Batch, Committer, Declaration, DiskStore, OpenError, Options,
 };
-use dkvs_storage_node::store::{MemoryStore, Shown, Store};
+use dkvs_storage_node::store::{Lookup, MemoryStore, RecordStore as _, Store};
 
 use super::chance::Chance;
 use super::clock::WallClock;
@@ -105,15 +104,15 @@ enum State {
     },
     /// What it will have when it starts again, and who has its address meanwhile.
     Down {
-        kept: MemoryStore,
+        kept: Store,
         stranger: Option<Process>,
     },
 }
 
 struct Process {
-    service: Service,
+    service: Arc<Service>,
+    maintenance: Maintenance,
     access: Access,
-    mailbox: Arc<Mailbox>,
     committer: Option<Committer>,
     committing: Option<Batch>,
     /// The gateway at each address that has asked.
@@ -179,7 +178,7 @@ impl Server {
             keys,
             random,
             state: State::Down {
-                kept: MemoryStore::new(usize::MAX),
+                kept: empty(),
                 stranger: None,
             },
             inbox: VecDeque::new(),
@@ -204,9 +203,9 @@ impl Server {
     }
 
     /// What it holds, or will hold again.
-    pub fn store(&self) -> &MemoryStore {
+    pub fn store(&self) -> &Store {
         match &self.state {
-            State::Up { process, .. } => process.service.store().records(),
+            State::Up { process, .. } => process.service.store(),
             State::Down { kept, .. } => kept,
         }
     }
@@ -215,7 +214,7 @@ impl Server {
     /// keep. Where there are keys, nobody believes it.
     pub fn lie(&mut self) {
         let epoch = Some(self.ring.epoch);
-        self.liar = Some(self.process(MemoryStore::new(usize::MAX), epoch));
+        self.liar = Some(self.process(empty(), epoch));
     }
 
     /// Whether it started without what it had confirmed.
@@ -227,8 +226,8 @@ impl Server {
     pub fn vouches_for(&self, key: &Key) -> bool {
         match &self.state {
             State::Up { process, .. } => {
-                let shown = process.service.store().read(key, |_| ());
-                !matches!(shown, Shown::Corrupt)
+                let shown = process.service.store().get(key, |_| ());
+                !matches!(shown, Lookup::Corrupt)
             }
             State::Down { .. } => false,
         }
@@ -237,7 +236,7 @@ impl Server {
     /// The process ends. What is in the buffer is lost; of what it holds, what `harm` says.
     pub fn crash(&mut self, harm: Harm) {
         let nobody = State::Down {
-            kept: MemoryStore::new(usize::MAX),
+            kept: empty(),
             stranger: None,
         };
         match std::mem::replace(&mut self.state, nobody) {
@@ -245,9 +244,7 @@ impl Server {
                 Some(disk) => disk.crash(process, harm),
                 None if harm == Harm::Amnesia => {}
                 None => {
-                    let Store::Memory(kept) = process.service.into_store() else {
-                        unreachable!("it is in memory");
-                    };
+                    let kept = process.into_store();
                     let stranger = None;
                     self.state = State::Down { kept, stranger };
                 }
@@ -260,7 +257,7 @@ impl Server {
     /// A server of another ring takes the address of one that is down.
     pub fn give_place(&mut self) {
         let epoch = Some(self.ring.epoch ^ 1);
-        let process = self.process(MemoryStore::new(usize::MAX), epoch);
+        let process = self.process(empty(), epoch);
         if let State::Down { stranger, .. } = &mut self.state {
             *stranger = Some(process);
         }
@@ -269,16 +266,15 @@ impl Server {
 
     /// The process starts, with what the one before it left, under another boot id.
     pub fn start(&mut self) {
-        let none = MemoryStore::new(0);
         let kept = match &mut self.state {
-            State::Down { kept, .. } => std::mem::replace(kept, none),
+            State::Down { kept, .. } => std::mem::replace(kept, empty()),
             State::Up { .. } => return,
         };
         let epoch = self.plan.knows_ring.then_some(self.ring.epoch);
         let opened = self.disk.as_mut().map(OnDisk::open);
         let mut process = match opened {
             Some((store, committer)) => {
-                let mut process = self.process_of(Store::Disk(store), epoch);
+                let mut process = self.process(Store::Disk(store), epoch);
                 process.committer = Some(committer);
                 process
             }
@@ -377,8 +373,19 @@ impl Server {
         Commit::Done
     }
 
-    /// What it has to say to what it was asked earlier, and to whom.
-    pub fn late_replies(&mut self) -> Vec<(usize, SocketAddrV4, Bytes)> {
+    /// When its background work is to go on; none if it has none, or stands still.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        match &self.state {
+            State::Up {
+                process,
+                is_paused: false,
+            } => Some(Moment::of(process.maintenance.poll_timeout()?)),
+            State::Up { .. } | State::Down { .. } => None,
+        }
+    }
+
+    /// Lets its background work go on, and returns what that sends, and to whom.
+    pub fn maintain(&mut self, now: Moment) -> Vec<(usize, SocketAddrV4, Bytes)> {
         let State::Up {
             process,
             is_paused: false,
@@ -386,29 +393,26 @@ impl Server {
         else {
             return Vec::new();
         };
-        let mut replies = Vec::new();
-        let gateways = &process.gateways;
-        process
-            .service
-            .send_late(&process.mailbox, &mut |peer, late| {
-                let datagram = match late {
-                    LateDatagram::V1(datagram) => datagram,
-                    LateDatagram::V2(datagram) => datagram.into(),
-                };
-                if let SocketAddr::V4(peer) = peer
-                    && let Some(gateway) = gateways.get(&peer)
-                {
-                    replies.push((*gateway, peer, datagram));
-                }
-            });
-        replies
+        let maintenance = &mut process.maintenance;
+        if maintenance
+            .poll_timeout()
+            .is_some_and(|due| due <= now.instant())
+        {
+            maintenance.handle_timeout(now.instant());
+        }
+        maintenance.handle(Arrival::Completions);
+        let mut sent = Vec::new();
+        while let Some(transmit) = maintenance.poll_transmit() {
+            if let SocketAddr::V4(peer) = transmit.peer
+                && let Some(gateway) = process.gateways.get(&peer)
+            {
+                sent.push((*gateway, peer, transmit.datagram));
+            }
+        }
+        sent
     }
 
-    fn process(&mut self, store: MemoryStore, epoch: Option<u32>) -> Process {
-        self.process_of(Store::Memory(store), epoch)
-    }
-
-    fn process_of(&mut self, store: Store, epoch: Option<u32>) -> Process {
+    fn process(&mut self, store: Store, epoch: Option<u32>) -> Process {
         let config = Config {
             epoch,
             datagram_bytes_max: self.ring.datagram_bytes_max,
@@ -423,15 +427,21 @@ impl Server {
                 Access::keyed(keys.clone(), issuer)
             }
         };
+        let service = Arc::new(Service::new(store, config));
         Process {
-            service: Service::new(store, config),
-            mailbox: Mailbox::new(|| {}),
+            maintenance: Maintenance::new(Arc::clone(&service), || {}),
+            service,
             committer: None,
             committing: None,
             gateways: BTreeMap::new(),
             access,
         }
     }
+}
+
+/// A store in memory that holds nothing.
+fn empty() -> Store {
+    Store::Memory(MemoryStore::new(usize::MAX))
 }
 
 impl OnDisk {
@@ -503,6 +513,13 @@ impl OnDisk {
 }
 
 impl Process {
+    /// Ends it, and leaves what it holds.
+    fn into_store(self) -> Store {
+        drop(self.maintenance);
+        let service = Arc::into_inner(self.service);
+        service.expect("nobody else has it").into_store()
+    }
+
     /// As a worker of the server does, datagram by datagram.
     fn answer(
         &mut self,
@@ -529,13 +546,14 @@ impl Process {
                 waited: now.since(inbound.arrived),
             };
             let send = &mut |reply: Vec<u8>| replies.push(reply.into());
+            let deferred = self.maintenance.deferred();
             self.service
-                .handle_v2(&received, &mut self.access, &self.mailbox, send);
+                .handle_v2(&received, &mut self.access, deferred, send);
         } else if let Response::Datagram(reply) = self.service.handle_v1(
             inbound.datagram.clone(),
             SocketAddr::V4(inbound.peer),
             clock.unix_ms(now),
-            &self.mailbox,
+            self.maintenance.deferred(),
         ) {
             replies.push(reply);
         }

@@ -204,7 +204,7 @@ impl World {
             let at = self.now + takes;
             self.queue.enter(at, Event::CommitEnds { server, start });
         }
-        self.send_late(server);
+        self.maintain(server);
     }
 
     /// A server's disk has what it was given.
@@ -226,9 +226,10 @@ impl World {
         }
     }
 
-    /// Sends what a server has to say to what it was asked earlier.
-    fn send_late(&mut self, server: usize) {
-        for (gateway, peer, reply) in self.servers[server].late_replies() {
+    /// Lets a server's background work go on, sends what that has to send, and sees to when it is
+    /// woken for more.
+    pub(super) fn maintain(&mut self, server: usize) {
+        for (gateway, peer, reply) in self.servers[server].maintain(self.now) {
             let store = self.servers[server].store();
             let confirmations = &mut self.invariants.confirmations;
             let checked = confirmations.look_at_late(server, peer, &reply, store);
@@ -239,6 +240,13 @@ impl World {
                 direction: Direction::ToGateway,
             };
             self.send(route, peer, reply, self.now);
+        }
+        let due = self.servers[server].next_timeout();
+        if let Some(due) = due.map(|due| due.max(self.now))
+            && self.server_wakes[server].is_none_or(|wake| due < wake)
+        {
+            self.server_wakes[server] = Some(due);
+            self.queue.enter(due, Event::ServerWakes { server });
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) gateways: Vec<Gateway>,
     /// By gateway: when it is woken next, and when it sends next.
     pub(super) wakes: Vec<Option<Moment>>,
+    /// When each server's background work is to go on.
+    pub(super) server_wakes: Vec<Option<Moment>>,
     turns: Vec<bool>,
     pub(super) clients: Vec<Client>,
     pub(super) c_clients: Vec<CClient>,
@@ -119,6 +121,9 @@ pub(super) enum Event {
     },
     GatewayWakes {
         gateway: usize,
+    },
+    ServerWakes {
+        server: usize,
     },
     ClientTurn {
         client: usize,
@@ -199,6 +204,7 @@ impl World {
             servers: plan.servers.iter().enumerate().map(server).collect(),
             gateways: plan.gateways.iter().enumerate().map(gateway).collect(),
             wakes: vec![None; gateways],
+            server_wakes: vec![None; servers],
             turns: vec![false; gateways],
             clients: (0..plan.workload.clients).map(client).collect(),
             c_clients: (0..c_clients).map(c_client).collect(),
@@ -325,6 +331,12 @@ impl World {
                     self.wakes[gateway] = None;
                     self.gateways[gateway].handle_timeout(self.now);
                     self.settle(gateway);
+                }
+            }
+            Event::ServerWakes { server } => {
+                if self.server_wakes[server] == Some(self.now) {
+                    self.server_wakes[server] = None;
+                    self.maintain(server);
                 }
             }
             Event::ClientTurn { client } => self.take_client_turn(client),

@@ -11,7 +11,6 @@ use dkvs_client::transport::link::{Link, LinkEvent};
 use dkvs_client::transport::peer::PeerConfig;
 use dkvs_common::kv::Key;
 use dkvs_common::wire::v2::keys::Keys;
-use dkvs_common::wire::v2::request::Request;
 use dkvs_tests::PATIENCE;
 use dkvs_tests::http::{client, get, put};
 use dkvs_tests::keys::{key_file, key_lines};
@@ -105,11 +104,11 @@ impl Drop for Cable {
 fn ask(
     link: &mut Link<u8>,
     socket: &UdpSocket,
-    request: Request,
+    command: ReplicaCommand,
     sent: &mut Vec<Vec<u8>>,
 ) -> ReplicaResponse {
     let deadline = Instant::now() + PATIENCE;
-    link.ask(request, 0, Instant::now(), deadline).unwrap();
+    link.send(command, 0, Instant::now(), deadline).unwrap();
     loop {
         while let Some(datagram) = link.poll_transmit(Instant::now()) {
             socket.send(&datagram).unwrap();
@@ -153,16 +152,13 @@ fn what_was_captured_makes_a_server_send_nothing_to_a_bystander() {
             datagram_bytes_max: 1_200,
             window_bytes_max: 1 << 20,
             epoch: 0,
-            is_v1_asked: false,
+            falls_back_to_v1: false,
             keys: Some((Arc::new(keys), SocketAddrV4::new(CLIENT, 5_000))),
         };
         let mut link = Link::new(config, 7, Instant::now());
         let mut sent = Vec::new();
         let key = Key::new("k").unwrap();
-        for request in [
-            Request::Command(ReplicaCommand::GetStatistics),
-            Request::Command(ReplicaCommand::Get { key }),
-        ] {
+        for request in [ReplicaCommand::GetStatistics, ReplicaCommand::Get { key }] {
             ask(&mut link, &socket, request, &mut sent);
         }
         assert!(sent.len() >= 3, "a greeting and two requests");
@@ -170,12 +166,7 @@ fn what_was_captured_makes_a_server_send_nothing_to_a_bystander() {
             bystander.send(datagram).unwrap();
         }
         // The server takes datagrams in their order, so by this answer it has done with those.
-        ask(
-            &mut link,
-            &socket,
-            Request::Command(ReplicaCommand::Ping),
-            &mut sent,
-        );
+        ask(&mut link, &socket, ReplicaCommand::Ping, &mut sent);
         bystander.set_nonblocking(true).unwrap();
         assert!(bystander.recv(&mut [0; 65_536]).is_err(), "not a byte");
     });

@@ -23,7 +23,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::transport::link::MESSAGE_BYTES_CERTAIN;
+use crate::transport::link::MESSAGE_BYTES_GUARANTEED;
 use crate::transport::peer::PeerVersion;
 use crate::transport::put_key_bytes_max;
 use dkvs_common::cluster::ServerId;
@@ -124,26 +124,26 @@ fn can_take(server: ServerCapability, key: &Key, content: &Content) -> Result<()
 
 /// Whether there are servers, of those that may be met, that cannot take the content: those of
 /// DKVS/1, where they are asked, or those with the shortest datagrams or values.
-fn depends_on_server(is_v1_asked: bool, key: &Key, content: &Content) -> bool {
-    let is_short = put_key_bytes_max(content, MESSAGE_BYTES_CERTAIN) >= key.as_bytes().len();
+fn depends_on_server(falls_back_to_v1: bool, key: &Key, content: &Content) -> bool {
+    let is_short = put_key_bytes_max(content, MESSAGE_BYTES_GUARANTEED) >= key.as_bytes().len();
     let value_bytes = match content {
         Content::Value { value, .. } => value.len(),
         Content::Tombstone => 0,
     };
     !is_short
-        || value_bytes > MESSAGE_BYTES_CERTAIN
-        || (is_v1_asked && can_take(ServerCapability::V1, key, content).is_err())
+        || value_bytes > MESSAGE_BYTES_GUARANTEED
+        || (falls_back_to_v1 && can_take(ServerCapability::V1, key, content).is_err())
 }
 
 /// What is to become of a write of which `required` servers have to confirm.
 fn verdict(
     servers: impl Iterator<Item = (ServerId, ServerCapability)> + Clone,
     required: usize,
-    is_v1_asked: bool,
+    falls_back_to_v1: bool,
     key: &Key,
     content: &Content,
 ) -> Verdict {
-    let is_dependent = depends_on_server(is_v1_asked, key, content);
+    let is_dependent = depends_on_server(falls_back_to_v1, key, content);
     let is_able = |(_, capability): &(ServerId, ServerCapability)| match capability {
         ServerCapability::Unmet => false,
         ServerCapability::Lost | ServerCapability::Away => !is_dependent,
@@ -203,12 +203,12 @@ impl Core {
                 (server, capability)
             };
             let servers = candidate.replicas.iter().map(capability);
-            let is_v1_asked = self.config.protocol == Protocol::Auto
+            let falls_back_to_v1 = self.config.protocol == Protocol::Auto
                 && (!requires_tags || candidate.may_fall_back);
             let verdict = verdict(
                 servers,
                 candidate.required,
-                is_v1_asked,
+                falls_back_to_v1,
                 candidate.key,
                 candidate.content,
             );
@@ -299,7 +299,7 @@ impl Core {
     /// The longest message to a server.
     pub(super) fn message_bytes_max(&self, server: ServerId) -> usize {
         let message_bytes_max = self.servers.message_bytes_max(server);
-        message_bytes_max.unwrap_or(MESSAGE_BYTES_CERTAIN)
+        message_bytes_max.unwrap_or(MESSAGE_BYTES_GUARANTEED)
     }
 }
 
@@ -427,13 +427,13 @@ mod tests {
     fn judge(
         servers: [ServerCapability; 3],
         required: usize,
-        is_v1_asked: bool,
+        falls_back_to_v1: bool,
         content: &Content,
     ) -> Verdict {
         let servers = [ServerId(0), ServerId(1), ServerId(2)]
             .into_iter()
             .zip(servers);
-        verdict(servers, required, is_v1_asked, &key(1), content)
+        verdict(servers, required, falls_back_to_v1, &key(1), content)
     }
 
     #[test]
@@ -490,7 +490,7 @@ mod tests {
     fn who_was_lost_is_met_only_for_content_that_not_all_servers_can_take() {
         let (unmet, lost) = ([ServerCapability::Unmet; 3], [ServerCapability::Lost; 3]);
         let all = Verdict::Meet(vec![ServerId(0), ServerId(1), ServerId(2)]);
-        for (content, is_v1_asked, is_met) in [
+        for (content, falls_back_to_v1, is_met) in [
             (value(*b"v"), true, false),
             (value(*b"v"), false, false),
             (value(*b"\0"), true, true),
@@ -506,11 +506,15 @@ mod tests {
                 false => &Verdict::Begin,
             };
             assert_eq!(
-                judge(lost, 2, is_v1_asked, &content),
+                judge(lost, 2, falls_back_to_v1, &content),
                 *expected,
-                "{is_v1_asked}"
+                "{falls_back_to_v1}"
             );
-            assert_eq!(judge(unmet, 2, is_v1_asked, &content), all, "never met");
+            assert_eq!(
+                judge(unmet, 2, falls_back_to_v1, &content),
+                all,
+                "never met"
+            );
         }
         let servers = lost.map(|capability| (ServerId(0), capability)).into_iter();
         let long_key = verdict(servers, 2, false, &key(500), &value(*b"v"));

@@ -25,7 +25,7 @@ use super::operation::{
 };
 use super::request::{InFlight, RequestId, Sent, Token};
 use super::state::Core;
-use crate::transport::fetch::Assembly;
+use crate::transport::assembly::Assembly;
 use crate::transport::link::RequestHandle;
 use crate::transport::peer::RequestError;
 
@@ -392,7 +392,7 @@ impl Core {
                 ..token
             };
             // If it cannot be asked, a later read sees to it.
-            let _ = link.ask(command.into(), token, now.at, pending.deadline);
+            let _ = link.send(command, token, now.at, pending.deadline);
         }
     }
 

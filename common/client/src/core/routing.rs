@@ -147,9 +147,9 @@ impl Core {
         let sent = match self.servers.to(to) {
             Some(link) => {
                 let message = outgoing.command(link.message_bytes_max());
-                let sent = link.ask(message.into(), token, now.at, request.deadline);
+                let sent = link.send(message, token, now.at, request.deadline);
                 if let (Ok(handle), Some(trace)) = (&sent, request.trace) {
-                    link.trace(*handle, trace);
+                    link.set_trace(*handle, trace);
                 }
                 sent
             }

@@ -108,7 +108,7 @@ impl Core {
             datagram_bytes_max: self.config.datagram_bytes_max,
             window_bytes_max: endpoint.window_bytes_max,
             epoch: self.view.ring().epoch(),
-            is_v1_asked: self.config.protocol == Protocol::Auto,
+            falls_back_to_v1: self.config.protocol == Protocol::Auto,
             keys: keys.map(|keys| (Arc::clone(keys), endpoint.local)),
         };
         let first = *self.first_random.get_or_insert(random);

@@ -22,10 +22,9 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_storage_node::service::access::Access;
-use dkvs_storage_node::service::late::Mailbox;
-use dkvs_storage_node::service::{Config as ServiceConfig, Received, Service};
-use dkvs_storage_node::store::{MemoryStore, Store};
+use dkvs_storage_node::protocol::{Access, DeferredReplies, Received};
+use dkvs_storage_node::service::{Config as ServiceConfig, Service};
+use dkvs_storage_node::store::{MemoryStore, RecordStore as _, Store};
 
 const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
 
@@ -198,8 +197,8 @@ fn exchange(core: &mut Core, service: &Service, now: Now) {
                 waited: Duration::ZERO,
             };
             let mut replies = Vec::new();
-            let mailbox = Mailbox::new(|| {});
-            service.handle_v2(&received, &mut Access::Open, &mailbox, &mut |reply| {
+            let deferred = DeferredReplies::new(|| {});
+            service.handle_v2(&received, &mut Access::Open, &deferred, &mut |reply| {
                 replies.push(reply);
             });
             for reply in replies {
@@ -239,12 +238,12 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
         let id = write(&mut core, level, "withdrawn");
         core.withdraw(id);
         exchange(&mut core, &service, now);
-        assert!(service.store().records().is_empty());
+        assert!(service.store().is_empty());
     }
     for (stored, level) in [(1, Level::Agreement), (2, Level::Linearizable)] {
         let id = write(&mut core, level, level.name());
         core.cancel(id);
         exchange(&mut core, &service, now);
-        assert_eq!(service.store().records().len(), stored);
+        assert_eq!(service.store().len(), stored);
     }
 }

@@ -87,10 +87,10 @@ impl From<LinkStatus> for Traffic {
     fn from(link: LinkStatus) -> Self {
         Self {
             requests: link.counters.sent,
-            retransmissions: link.counters.sent_again,
+            retransmissions: link.counters.retransmitted,
             datagrams_sent: link.counters.datagrams_sent,
             datagrams_received: link.datagrams_received,
-            dropped: link.counters.damaged + link.counters.strays,
+            dropped: link.counters.damaged + link.counters.unmatched,
         }
     }
 }

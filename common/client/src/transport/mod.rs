@@ -10,7 +10,7 @@
 //!
 //! * [`link`]: one server, by DKVS/2: any record in, any value out, long ones in blocks
 //! * [`peer`]: the requests open towards a server, and what is known of it
-//! * [`fetch`]: a value put together from blocks
+//! * [`assembly`]: a value put together from blocks
 //! * [`v1`]: the same server by DKVS/1
 //!
 //! Everything that one turn of the caller's loop asks of a server is sent together: no timer delays
@@ -21,7 +21,6 @@ pub mod v1;
 mod v2;
 
 pub use v2::link::{
-    assembly as fetch, get_key_bytes_max, list_key_bytes_max, list_prefix_bytes_max,
-    put_key_bytes_max,
+    assembly, get_key_bytes_max, list_key_bytes_max, list_prefix_bytes_max, put_key_bytes_max,
 };
 pub use v2::{link, peer};

@@ -1,19 +1,18 @@
-//! The statistics of storage servers as metric families: on a server's own page, and on the page of
-//! a gateway that has probed the servers.
+//! The numbers of servers, as families: on a server's own page, and on that of a gateway.
 
 use dkvs_common::model::Statistic;
 
 use super::page::{Labels, Number, Page, Samples};
 
 /// A server by its address, and its statistics by number.
-pub type Told<'a> = (String, &'a [(u8, u64)]);
+pub type ServerNumbers<'a> = (String, &'a [(u8, u64)]);
 
 /// A family, and which statistic is which of its series.
 struct Meaning {
     name: &'static str,
     help: &'static str,
     is_counter: bool,
-    /// The unit that servers report.
+    /// The unit of the numbers.
     scale: Scale,
     series: &'static [(Statistic, Label)],
 }
@@ -28,13 +27,13 @@ enum Scale {
     Micro,
 }
 
-/// Adds a family for each kind of statistic. A statistic that a server does not report has no series.
-pub fn push(page: &mut Page, servers: &[Told<'_>]) {
+/// Adds every family. A number that a server does not report has no series.
+pub fn push(page: &mut Page, servers: &[ServerNumbers<'_>]) {
     for meaning in MEANINGS {
         let mut series = Vec::new();
-        for (server, told) in servers {
+        for (server, numbers) in servers {
             for (statistic, label) in meaning.series {
-                let number = told.iter().find(|(byte, _)| *byte == *statistic as u8);
+                let number = numbers.iter().find(|(byte, _)| *byte == *statistic as u8);
                 let Some((_, number)) = number else { continue };
                 let mut labels: Labels = vec![("server", server.clone())];
                 labels.extend(label.map(|(name, value)| (name, value.to_owned())));
@@ -256,15 +255,15 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_in_base_units_and_what_is_not_told_has_no_series() {
-        let told = [
+    fn numbers_are_in_base_units_and_what_is_not_reported_has_no_series() {
+        let numbers = [
             (Statistic::CommitMicros as u8, 1_500_000),
             (Statistic::LastCommitAgeMs as u8, 250),
             (Statistic::PutsFailed as u8, 7),
             (255, 1),
         ];
         let mut page = Page::default();
-        push(&mut page, &[("10.0.0.1:4000".to_owned(), &told)]);
+        push(&mut page, &[("10.0.0.1:4000".to_owned(), &numbers)]);
         let text = page.render(Form::OpenMetrics);
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(

@@ -68,7 +68,7 @@ pub(super) fn push(page: &mut Page, view: &ClusterView, snapshots: &[Snapshot]) 
         (
             "dkvs_gateway_link_retransmissions",
             "Requests sent again",
-            |link| link.counters.sent_again,
+            |link| link.counters.retransmitted,
         ),
         (
             "dkvs_gateway_link_unanswered",
@@ -102,7 +102,7 @@ pub(super) fn push(page: &mut Page, view: &ClusterView, snapshots: &[Snapshot]) 
         "What came from the server and was dropped, and what was not sent again for want of budget",
         links.causes([
             ("damaged", |link| link.counters.damaged),
-            ("stray", |link| link.counters.strays),
+            ("stray", |link| link.counters.unmatched),
             ("over_budget", |link| link.counters.over_budget),
         ]),
     );

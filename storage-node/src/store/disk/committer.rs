@@ -1,32 +1,22 @@
-//! Batches on their way to the disk.
+//! Takes batches to the disk.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::Record;
-use dkvs_common::tag::Tag;
 
-use super::log::{CommitError, Fate, Log, Snapshot};
-use super::row::Row;
-use super::{DiskStore, Item, Media, What, load};
+use super::batch::{Batch, BatchContext};
+use super::log::{CommitError, Liveness, Log, LogError, Snapshot};
+use super::options::Media;
+use super::row::{ROW_HEAD_BYTES, Row};
+use super::store::{DiskStore, load};
 use crate::store::packed::Packed;
-use crate::store::{ENTRY_OVERHEAD_BYTES, Later, Put, Refused, Told, settled};
+use crate::store::table::{ENTRY_OVERHEAD_BYTES, RecordTable};
 
-/// Most bytes of records in a batch, unless it is a single one.
-const BATCH_BYTES_MAX: usize = 8 << 20;
-
-/// What a commit may take of the disk beyond twice its records.
-const COMMIT_BYTES: u64 = 512 << 10;
-
-/// What values leave free, so that keys can be deleted on a full disk.
-const RESERVE_BYTES: u64 = 1 << 20;
-
-/// The log is not cleaned while it takes less than this, in bytes, unless the disk is full.
-const CLEAN_BYTES_MIN: u64 = 1 << 20;
+/// The log is not compacted while it takes less than this, in bytes, unless the disk is full.
+const COMPACT_BYTES_MIN: u64 = 1 << 20;
 
 /// What the engine's file may take for itself, beyond half as much as its rows.
 const ENGINE_BYTES: u64 = 1 << 20;
@@ -34,30 +24,15 @@ const ENGINE_BYTES: u64 = 1 << 20;
 /// Takes what gathers to the disk, one batch after the other.
 pub struct Committer {
     store: Arc<DiskStore>,
-    /// None while the disk is full, if the engine failed over that, and after it failed for good.
+    /// None after the engine failed: because the disk is full, until it is opened again, or for
+    /// good.
     log: Option<Log>,
     media: Media,
-    /// Who is told if the disk fails for good, and with what.
+    /// Called with the reason if the disk fails for good.
     on_failure: Option<OnFailure>,
 }
 
 type OnFailure = Box<dyn FnOnce(&str) + Send>;
-
-/// What is made durable together.
-#[derive(Default)]
-pub struct Batch {
-    /// The newest record of each key, in the order in which their keys came first.
-    records: Vec<Packed>,
-    /// Which of them is a key's.
-    by_key: HashMap<Box<[u8]>, usize>,
-    /// What they take in memory, beyond what they replace.
-    growth: usize,
-    /// What they take in the log.
-    row_bytes: u64,
-    items: usize,
-    item_bytes: usize,
-    told: Vec<(Later, Told)>,
-}
 
 impl Committer {
     pub(super) fn new(store: Arc<DiskStore>, log: Log, media: Media) -> Self {
@@ -71,9 +46,9 @@ impl Committer {
         committer
     }
 
-    /// Calls `told` with the reason if the disk fails for good.
-    pub fn on_failure(&mut self, told: impl FnOnce(&str) + Send + 'static) {
-        self.on_failure = Some(Box::new(told));
+    /// Calls `callback` with the reason if the disk fails for good.
+    pub fn on_failure(&mut self, callback: impl FnOnce(&str) + Send + 'static) {
+        self.on_failure = Some(Box::new(callback));
     }
 
     /// The store that it works for.
@@ -81,175 +56,83 @@ impl Committer {
         &self.store
     }
 
-    /// Takes what has gathered, if anything has, and settles what comes of it. Nothing is told
-    /// yet, but what was refused.
+    /// Takes what has gathered, if anything has, and resolves it. No completion is called yet.
     pub fn begin(&mut self) -> Option<Batch> {
-        let items = self.take_items()?;
-        let mut batch = Batch {
-            items: items.len(),
-            item_bytes: items.iter().map(|item| item.bytes).sum(),
-            ..Batch::default()
-        };
+        let items = self.store.queue().take_batch()?;
+        let item_bytes = items.iter().map(|item| item.bytes).sum();
+        let mut batch = Batch::of(items.len(), item_bytes);
         if self.log.is_none() && !self.store.status.is_read_only.load(Ordering::Relaxed) {
             self.reopen();
         }
-        let room = self.room();
+        let context = BatchContext {
+            store: &self.store,
+            room: self.room(),
+            is_log_open: self.log.is_some(),
+        };
         for item in items {
-            let told = self.settle(&mut batch, item.what, room);
-            batch.told.push((item.later, told));
+            batch.add(item.work, context);
         }
         if mutants::is_on(Mutant::AcknowledgedBeforeSynced) {
-            for (later, told) in mem::take(&mut batch.told) {
-                later(told);
+            for (completion, result) in mem::take(&mut batch.puts) {
+                completion(result);
             }
         }
         if mutants::is_on(Mutant::UnsyncedServed) {
             for record in &batch.records {
-                self.store.records.insert(record.duplicate());
+                self.store.table().insert(record.duplicate());
             }
         }
         Some(batch)
     }
 
-    fn take_items(&self) -> Option<Vec<Item>> {
-        let mut queue = self.store.queue();
-        let mut bytes = 0;
-        let fits = |item: &&Item| {
-            bytes += item.bytes;
-            bytes <= BATCH_BYTES_MAX
-        };
-        let count = queue.items.iter().take_while(fits).count();
-        let count = count.max(1).min(queue.items.len());
-        let items: Vec<Item> = queue.items.drain(..count).collect();
-        queue.under_way += items.len();
-        (!items.is_empty()).then_some(items)
-    }
-
-    fn settle(&self, batch: &mut Batch, what: What, room: u64) -> Told {
-        let packed = match what {
-            What::Put(packed) => packed,
-            What::PutNext { key, content, mint } => {
-                let held = self.held(batch, key.as_bytes(), Packed::tag);
-                match mint(held.unwrap_or(Tag::ZERO)) {
-                    Ok(tag) => Packed::new(&key, &Record::new(&key, tag, content)),
-                    Err(_) => return Err(Refused::NoTag),
-                }
-            }
-            What::Vouch(key) => {
-                let sound = |held: &Packed| held.is_sound().then(|| held.duplicate());
-                let Some(mut packed) = self.held(batch, key.as_bytes(), sound).flatten() else {
-                    return Err(Refused::Failed);
-                };
-                packed.set_doubted(false);
-                return self.take(batch, packed, room);
-            }
-        };
-        let (tag, checksum) = (packed.tag(), packed.checksum());
-        let settled = |held: &Packed| (settled(held, tag, checksum), held.is_doubted());
-        let held = self.held(batch, packed.key(), settled);
-        let is_doubted = match held {
-            Some((Some(put), _)) => return Ok(put),
-            Some((None, is_doubted)) => is_doubted,
-            None => !self.store.status.is_complete.load(Ordering::Relaxed),
-        };
-        let mut packed = packed;
-        packed.set_doubted(is_doubted);
-        self.take(batch, packed, room)
-    }
-
-    /// What `show` makes of the key's record as it will be after the batch.
-    fn held<R>(&self, batch: &Batch, key: &[u8], show: impl FnOnce(&Packed) -> R) -> Option<R> {
-        match batch.by_key.get(key) {
-            Some(place) => Some(show(&batch.records[*place])),
-            None => self.store.records.read_bytes(key, show),
-        }
-    }
-
-    /// Takes a record into the batch, if there is room for it on the disk and in memory.
-    fn take(&self, batch: &mut Batch, packed: Packed, room: u64) -> Told {
-        let row_bytes = batch.row_bytes + Row::bytes_of(&packed);
-        let reserve = match packed.is_tombstone() {
-            true => 0,
-            false => RESERVE_BYTES,
-        };
-        let is_full = self.log.is_none() || room < 2 * row_bytes + COMMIT_BYTES + reserve;
-        if is_full || reserve > 0 {
-            let status = &self.store.status;
-            status.is_disk_full.store(is_full, Ordering::Relaxed);
-        }
-        if is_full {
-            return Err(Refused::DiskFull);
-        }
-        let held_bytes = self.held(batch, packed.key(), Packed::bytes);
-        let entry_bytes = match held_bytes {
-            Some(_) => packed.bytes(),
-            None => packed.bytes() + ENTRY_OVERHEAD_BYTES,
-        };
-        let growth = entry_bytes.saturating_sub(held_bytes.unwrap_or(0));
-        if growth > 0 {
-            self.store.records.check_room(batch.growth + growth)?;
-        }
-        batch.growth += growth;
-        batch.row_bytes = row_bytes;
-        match batch.by_key.get(packed.key()) {
-            Some(place) => batch.records[*place] = packed,
-            None => {
-                batch
-                    .by_key
-                    .insert(packed.key().into(), batch.records.len());
-                batch.records.push(packed);
-            }
-        }
-        Ok(Put::Stored)
-    }
-
-    /// Makes a batch durable, then shows it to reads, then tells.
+    /// Makes a batch durable, then shows it to reads, then calls the completions.
     ///
-    /// If the disk fails, nothing of it is shown and all of it is told as failed, which is to say
-    /// that nobody knows. The store takes nothing more then, unless the disk was merely full.
-    pub fn finish(&mut self, batch: Batch) {
-        let committed = match batch.records.is_empty() {
+    /// If the disk fails, nothing of it is shown and all of it is completed as failed, which is to
+    /// say that nobody knows. The store takes nothing more then, unless the disk was merely full.
+    pub fn finish(&mut self, mut batch: Batch) {
+        let committed = match batch.is_empty() {
             true => Ok(()),
             false => self.commit(&batch),
         };
         if let Err(error) = &committed {
             self.fail(error);
         } else {
-            for record in batch.records {
-                self.store.records.insert(record);
+            for record in batch.records.drain(..) {
+                self.store.table().insert(record);
+            }
+            for (key, tag) in &batch.removed {
+                self.store.table().remove(key, *tag);
             }
         }
-        {
-            let mut queue = self.store.queue();
-            queue.under_way -= batch.items;
-            queue.bytes -= batch.item_bytes;
-        }
-        for (later, told) in batch.told {
-            later(match committed {
-                Ok(()) => told,
-                Err(_) => Err(told.err().unwrap_or(Refused::Failed)),
-            });
-        }
+        self.store.queue().end_batch(batch.items, batch.item_bytes);
+        batch.complete(committed.is_ok());
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let Some(log) = &mut self.log else {
             return Ok(());
         };
-        let generation = log.facts().generation;
+        let generation = log.manifest().generation;
         let row = |record: &Packed| Row::encode(generation_of(generation, record), record);
         let rows: Vec<Vec<u8>> = batch.records.iter().map(row).collect();
-        let records = &self.store.records;
+        let table = self.store.table();
         let begun = Instant::now();
         let limit = log_bytes_max(&self.store, batch.row_bytes);
-        log.commit(
-            &rows,
-            limit,
-            &mut |old| match batch.by_key.get(old.packed.key()) {
-                Some(_) => Fate::Dead,
-                None => fate(records, generation, &old),
-            },
-        )?;
+        if !batch.removed.is_empty() {
+            log.remove(&|key| batch.removes(key), &mut |old| {
+                liveness(table, generation, &old)
+            })?;
+        }
+        if !rows.is_empty() {
+            log.commit(
+                &rows,
+                limit,
+                &mut |old| match batch.replaces(old.packed.key()) {
+                    true => Liveness::Dead,
+                    false => liveness(table, generation, &old),
+                },
+            )?;
+        }
         let status = &self.store.status;
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         status.commits.fetch_add(1, Ordering::Relaxed);
@@ -286,18 +169,18 @@ impl Committer {
             .status
             .is_read_only
             .store(true, Ordering::Relaxed);
-        if let Some(told) = self.on_failure.take() {
-            told(&error.to_string());
+        if let Some(callback) = self.on_failure.take() {
+            callback(&error.to_string());
         }
     }
 
-    /// Opens the log again after the disk was full. What it holds beyond what was told is shown
-    /// from now on: its writers were told that nobody knows.
+    /// Opens the log again after the disk was full. What it holds beyond what was confirmed is
+    /// shown from now on: its writers were answered that nobody knows.
     fn reopen(&mut self) {
-        let reopened = || -> Result<Log, super::OpenError> {
-            let mut log = Log::open(&self.media.records, &self.media.witness)?;
-            let facts = log.facts();
-            log.load(&mut |row| load(&self.store.records, facts, row))?;
+        let reopened = || -> Result<Log, LogError> {
+            let mut log = Log::open(&self.media.records, &self.media.high_water)?;
+            let manifest = log.manifest();
+            log.load(&mut |row| load(self.store.table(), manifest, row))?;
             Ok(log)
         };
         match reopened() {
@@ -310,16 +193,17 @@ impl Committer {
         }
     }
 
-    /// What is to be done when nothing has gathered for a while. Whether there is more of it.
+    /// Compacts a step further, when nothing has gathered for a while. Returns whether there is
+    /// more to compact.
     pub fn idle(&mut self) -> bool {
         let limit = log_bytes_max(&self.store, 0);
         let Some(log) = &mut self.log else {
             return false;
         };
-        let generation = log.facts().generation;
-        let records = &self.store.records;
-        let cleaned = log.clean(limit, &mut |old| fate(records, generation, &old));
-        match cleaned {
+        let generation = log.manifest().generation;
+        let table = self.store.table();
+        let compacted = log.compact(limit, &mut |old| liveness(table, generation, &old));
+        match compacted {
             Ok(is_more) => {
                 self.note_sizes();
                 is_more
@@ -336,7 +220,7 @@ impl Committer {
         let media = &self.media.records;
         let (Ok(available), Ok(allocated)) = (media.bytes_available(), media.bytes_allocated())
         else {
-            // If the disk does not tell, it will refuse.
+            // If the disk does not say, it will refuse.
             return u64::MAX;
         };
         let status = &self.store.status;
@@ -357,7 +241,7 @@ impl Committer {
         self.room();
     }
 
-    /// Gives the log as it is now to those who want to copy it while it goes on.
+    /// Calls the backups that are wanted with the log as it is now.
     pub fn give_backups(&self) {
         let wanted = mem::take(&mut self.store.queue().backups);
         for backup in wanted {
@@ -381,42 +265,42 @@ impl Committer {
         let Some(mut log) = self.log.take() else {
             return Err(CommitError::closed());
         };
-        if log.facts().unsynced_run != 0 {
+        if log.manifest().unsynced_run != 0 {
             self.media.records.sync_from_now_on();
-            log.state(|facts| facts.unsynced_run = 0)?;
+            log.set_manifest(|manifest| manifest.unsynced_run = 0)?;
         }
         Ok(())
     }
 }
 
-/// In which generation a record was vouched for.
+/// In which generation a record was attested.
 fn generation_of(generation: u32, record: &Packed) -> u32 {
-    match record.is_doubted() {
+    match record.is_quarantined() {
         true => generation.saturating_sub(1),
         false => generation,
     }
 }
 
 /// Whether an old row is what the store holds.
-fn fate(records: &crate::store::MemoryStore, generation: u32, old: &Row) -> Fate {
-    let alive = |held: &Packed| {
+fn liveness(table: &RecordTable, generation: u32, old: &Row) -> Liveness {
+    let live = |held: &Packed| {
         let row = || Row::encode(generation_of(generation, held), held);
         (held.tag() == old.packed.tag()).then(row)
     };
-    match records.read_bytes(old.packed.key(), alive).flatten() {
-        Some(row) => Fate::Alive(row),
-        None => Fate::Dead,
+    match table.read_bytes(old.packed.key(), live).flatten() {
+        Some(row) => Liveness::Live(row),
+        None => Liveness::Dead,
     }
 }
 
-/// What the log may take before it is cleaned: twice what its live rows do, or hardly more where
+/// What the log may take before it is compacted: twice what its live rows do, or hardly more where
 /// the disk is full.
 fn log_bytes_max(store: &DiskStore, appended: u64) -> u64 {
-    let records = &store.records;
-    let overhead = records.len() * (ENTRY_OVERHEAD_BYTES - super::row::ROW_HEAD_BYTES);
-    let live_bytes = records.bytes().saturating_sub(overhead) as u64 + appended;
+    let table = store.table();
+    let overhead = table.len() * (ENTRY_OVERHEAD_BYTES - ROW_HEAD_BYTES);
+    let live_bytes = table.bytes().saturating_sub(overhead) as u64 + appended;
     match store.status.is_disk_full.load(Ordering::Relaxed) {
         true => live_bytes + live_bytes / 8,
-        false => CLEAN_BYTES_MIN.max(2 * live_bytes),
+        false => COMPACT_BYTES_MIN.max(2 * live_bytes),
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A directory is opened only if it is certain that its records are those that this server
-//! confirmed. Whatever else is known, an operator has to say; see [`Declaration`].
+//! confirmed. Otherwise an operator has to declare what they are; see [`Declaration`].
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -24,9 +24,13 @@ use dkvs_common::ring::Ring;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::committer::Committer;
+use super::log::{CommitError, Snapshot};
 use super::medium::{FileMedium, Medium};
+use super::open::OpenError;
+use super::options::{Declaration, Media, Options};
 use super::ring_change::{REPLICATION, RingChange};
-use super::{CommitError, Committer, Declaration, DiskStore, Media, OpenError, Options, Snapshot};
+use super::store::DiskStore;
 
 /// The format that this version writes, and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -34,7 +38,7 @@ const FORMAT: u32 = 1;
 const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
 const RECORDS: &str = "records.redb";
-const WITNESS: &str = "witness";
+const HIGH_WATER: &str = "witness";
 const FAILED: &str = "failed";
 
 /// Whose records a directory holds.
@@ -115,7 +119,7 @@ pub enum DirectoryError {
         path: String,
         /// Whose it is.
         theirs: String,
-        /// Who asks for it.
+        /// The server that asks for it.
         ours: String,
     },
     /// The servers file is not that of the last start.
@@ -240,8 +244,8 @@ impl DataDirectory {
         Ok((directory, store, committer))
     }
 
-    /// Refuses what is not certain to be this server's, unless something is declared of it; tells
-    /// whether it is not certain.
+    /// Refuses a directory that is not certain to be this server's, unless something is declared of
+    /// it. Returns whether it is uncertain.
     fn check(&self, declaration: Option<Declaration>) -> Result<bool, DirectoryError> {
         let path = || self.path.display().to_string();
         let is_declared = declaration.is_some_and(|declaration| declaration != Declaration::New);
@@ -317,7 +321,7 @@ impl DataDirectory {
         };
         let media = Media {
             records: open(RECORDS)?,
-            witness: open(WITNESS)?,
+            high_water: open(HIGH_WATER)?,
         };
         sync_directory(&self.path).map_err(io_error(&self.path))?;
         Ok(media)
@@ -330,8 +334,8 @@ impl DataDirectory {
         let to = (1..).map(aside).find(|to| !to.exists());
         let to = to.unwrap_or_else(|| aside(0));
         fs::rename(&from, &to).map_err(io_error(&from))?;
-        let witness = self.path.join(WITNESS);
-        fs::remove_file(&witness).map_err(io_error(&witness))?;
+        let high_water = self.path.join(HIGH_WATER);
+        fs::remove_file(&high_water).map_err(io_error(&high_water))?;
         sync_directory(&self.path).map_err(io_error(&self.path))
     }
 
@@ -474,7 +478,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
     move |error| DirectoryError::Io { path, error }
 }
 
-/// Makes a directory that nobody but its owner may look into.
+/// Makes a directory that only its owner may look into.
 fn make_directory(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -520,15 +524,15 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A number that is another one after each start of the machine, as far as the system tells it,
-/// and never 0.
+/// A number that differs after each start of the machine, if the system has such a number, and is
+/// never 0.
 pub fn machine_run() -> u64 {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let digits = text.unwrap_or_default().replace('-', "");
-    let told = digits
+    let known = digits
         .get(..16)
         .and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    // Where the system does not tell, every start counts as one of the machine.
-    let number = told.or_else(|| getrandom::u64().ok());
+    // Where it has none, every start of the server counts as one of the machine.
+    let number = known.or_else(|| getrandom::u64().ok());
     number.unwrap_or(1).max(1)
 }

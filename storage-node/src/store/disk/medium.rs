@@ -1,7 +1,7 @@
 //! Where the bytes of a durable store lie: files, or what a test puts in their place.
 //!
-//! The engine and the witness read and write through a [`Medium`] and through nothing else, so
-//! what a crash may leave behind can be made up byte by byte.
+//! The engine and the high-water mark are read and written only through a [`Medium`], so a test can
+//! make up byte by byte what a crash leaves behind.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -32,7 +32,7 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// Returns once a power loss takes back nothing of what was done before.
     fn sync(&self) -> io::Result<()>;
 
-    /// A sync that did nothing does what it says from now on.
+    /// If syncs did nothing so far, they sync from now on.
     fn sync_from_now_on(&self) {}
 
     /// How many more bytes the disk has room for.
@@ -46,7 +46,7 @@ pub trait Medium: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct FileMedium {
     file: File,
-    /// Whether a sync is more than a word.
+    /// Whether a sync does anything.
     syncs: AtomicBool,
 }
 

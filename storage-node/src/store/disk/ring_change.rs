@@ -1,7 +1,7 @@
 //! What a changed servers file means for the keys that are stored already.
 //!
-//! No record moves by itself. So a key can be read afterwards as long as, of the servers that it is
-//! looked for on then, a majority held it before.
+//! No record moves by itself. So a key can be read afterwards only if a majority of its new
+//! replicas held it before.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,11 +16,11 @@ pub const REPLICATION: usize = 3;
 /// What differs between two servers files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingChange {
-    /// Who is in the second alone.
+    /// The servers that are in the second alone.
     pub joined: Vec<SocketAddrV4>,
-    /// Who is in the first alone.
+    /// The servers that are in the first alone.
     pub left: Vec<SocketAddrV4>,
-    /// Who has another number of ring points.
+    /// The servers with another number of ring points.
     pub reweighted: Vec<SocketAddrV4>,
     /// Whether every key has a majority of servers that kept it before, with [`REPLICATION`].
     pub keeps_majorities: bool,
@@ -54,7 +54,8 @@ impl RingChange {
     }
 }
 
-/// Looks at every arc between two ring points of either ring: all of its keys have one list.
+/// Looks at every arc between two ring points of either ring: all of its keys have one preference
+/// list.
 fn keeps_majorities(old: &Cluster, new: &Cluster) -> bool {
     let rings = [Lists::new(old), Lists::new(new)];
     let mut ends = rings.iter().flat_map(|lists| lists.ring.points());

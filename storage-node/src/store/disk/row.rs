@@ -6,9 +6,9 @@
 //!   the head: generation and all of the packed record but its value
 //! ```
 //!
-//! Two checksums tell two kinds of damage apart. Where the head is sound, it is known whose record
-//! it was and which version: that key is answered with `corrupt`, and the others are as good as
-//! ever. Where the head is not sound, it could have been a newer version of any key.
+//! Two checksums distinguish two kinds of damage. If the head is sound, the key and the version of
+//! the record are known: that key is answered with `corrupt`, and the others are not affected. If
+//! the head is not sound, the record could have been a newer version of any key.
 
 use thiserror::Error;
 
@@ -19,7 +19,7 @@ pub(super) const ROW_HEAD_BYTES: usize = 8;
 
 /// A row of the log.
 pub(super) struct Row {
-    /// The store's generation when it was written: older ones are not vouched for.
+    /// The store's generation when it was attested: records of older ones are quarantined.
     pub(super) generation: u32,
     /// The record, whose value may be damaged.
     pub(super) packed: Packed,
@@ -82,16 +82,16 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_read_as_it_was_written_but_for_the_doubt() {
-        let mut doubted = packed();
-        doubted.set_doubted(true);
-        let row = Row::decode(&Row::encode(3, &doubted)).unwrap();
+    fn a_row_is_read_as_it_was_written_but_for_the_quarantine() {
+        let mut quarantined = packed();
+        quarantined.set_quarantined(true);
+        let row = Row::decode(&Row::encode(3, &quarantined)).unwrap();
         assert_eq!(row.generation, 3);
-        assert!(row.packed.is_sound() && !row.packed.is_doubted());
+        assert!(row.packed.is_sound() && !row.packed.is_quarantined());
         assert_eq!(row.packed.value(), b"value");
         assert_eq!(
-            Row::bytes_of(&doubted) as usize,
-            Row::encode(3, &doubted).len()
+            Row::bytes_of(&quarantined) as usize,
+            Row::encode(3, &quarantined).len()
         );
     }
 

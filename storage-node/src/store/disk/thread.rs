@@ -5,9 +5,11 @@ use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{CommitError, Committer, DiskStore};
+use super::committer::Committer;
+use super::log::CommitError;
+use super::store::DiskStore;
 
-/// After so long without anything to store, old rows are cleaned and sizes looked at.
+/// After so long without anything to store, the log is compacted and sizes are looked at.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// A committer at work. When the value is dropped, what has gathered is stored, and it ends.
@@ -75,7 +77,7 @@ impl DiskStore {
     /// Waits until something has gathered, or for so long. Whether the store is still open.
     fn wait(&self, idle: Duration) -> bool {
         let queue = self.queue();
-        if queue.items.is_empty() && queue.backups.is_empty() && !queue.is_closed {
+        if queue.is_empty() && queue.backups.is_empty() && !queue.is_closed {
             let waited = self.gathered.wait_timeout(queue, idle);
             let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
             return !queue.is_closed;

@@ -14,7 +14,7 @@ use dkvs_common::quorum::write::{Applied, Write, WriteResponse};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_storage_node::store::{MemoryStore, Packed};
+use dkvs_storage_node::store::{Packed, RecordStore};
 
 use super::Violation;
 use super::v1_records::is_by_v1;
@@ -42,7 +42,7 @@ impl Confirmations {
         peer: SocketAddrV4,
         asked: &Bytes,
         answered: &[Bytes],
-        store: &MemoryStore,
+        store: &impl RecordStore,
     ) -> Result<(), Violation> {
         if !datagram::asks_to_store(asked) {
             return Ok(());
@@ -75,7 +75,7 @@ impl Confirmations {
         server: usize,
         peer: SocketAddrV4,
         answered: &Bytes,
-        store: &MemoryStore,
+        store: &impl RecordStore,
     ) -> Result<(), Violation> {
         for reply in datagram::replies(answered) {
             let puts = self.open.get(&(server, peer, reply.id.0)).cloned();
@@ -100,7 +100,7 @@ impl Confirmations {
         key: &Key,
         tag: Tag,
         reply: &Reply,
-        store: &MemoryStore,
+        store: &impl RecordStore,
     ) -> Result<(), Violation> {
         if !matches!(
             reply,
@@ -111,7 +111,7 @@ impl Confirmations {
         }
         let before = self.held.get(&(server, key.clone())).copied();
         let least = before.unwrap_or(Tag::ZERO).max(tag);
-        let holds = store.read(key, Packed::tag).unwrap_or(Tag::ZERO);
+        let holds = store.peek(key, Packed::tag).unwrap_or(Tag::ZERO);
         if holds < least {
             let (least, holds) = (tag_words(least), tag_words(holds));
             let what = format!("s{server} confirmed {key:?} at {least} and holds {holds}");

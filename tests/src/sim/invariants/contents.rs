@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::{MemoryStore, Packed};
+use dkvs_storage_node::store::{Packed, RecordStore};
 
 use super::Violation;
 use crate::sim::datagram::tag_words;
@@ -26,9 +26,9 @@ struct Seen {
 
 impl Contents {
     /// Looks at every record of a server.
-    pub fn look_at(&mut self, server: usize, store: &MemoryStore) -> Result<(), Violation> {
+    pub fn look_at(&mut self, server: usize, store: &impl RecordStore) -> Result<(), Violation> {
         let mut found = Ok(());
-        store.walk(Position([0; 20]), None, |held| {
+        store.scan(Position([0; 20]), None, |held| {
             found = self.look_at_record(server, held);
             match found {
                 Ok(()) => ControlFlow::Continue(()),
@@ -68,13 +68,15 @@ mod tests {
     use crate::sim::values;
     use dkvs_common::kv::Key;
     use dkvs_common::record::{Content, Record};
+    use dkvs_storage_node::store::MemoryStore;
 
     fn store(number: Option<u64>) -> MemoryStore {
         let store = MemoryStore::new(usize::MAX);
         let key = Key::new("k").unwrap();
         let content = number.map_or(Content::Tombstone, |number| values::content(number, 20));
         let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
-        store.put(&key, &record).unwrap();
+        let put = store.apply(&key, &record, || Box::new(drop));
+        put.unwrap().unwrap();
         store
     }
 

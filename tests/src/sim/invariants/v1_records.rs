@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
+use dkvs_storage_node::store::RecordStore as _;
 
 use super::Violation;
 use crate::history::Reply;
@@ -31,7 +32,7 @@ impl V1Records {
     /// Nothing is written from now on.
     pub fn begin(&mut self, servers: &[Server]) {
         for (number, server) in servers.iter().enumerate() {
-            server.store().walk(Position([0; 20]), None, |held| {
+            server.store().scan(Position([0; 20]), None, |held| {
                 if is_by_v1(held.tag()) {
                     self.held.insert((number, held.key().into()), held.tag());
                 } else {
@@ -52,7 +53,7 @@ impl V1Records {
         for ((server, key), tag) in &self.held {
             let mut holds = None;
             let position = Position::of_key_bytes(key);
-            servers[*server].store().walk(position, None, |held| {
+            servers[*server].store().scan(position, None, |held| {
                 let is_it = *held.key() == **key;
                 holds = is_it.then(|| held.tag());
                 match is_it || Position::of_key_bytes(held.key()) != position {

@@ -12,7 +12,7 @@ use super::candidate::{Admission, Candidate};
 use super::outgoing::Outgoing;
 use crate::core::budget::MemoryPermit;
 use crate::core::counts::{Kind, Outcome};
-use crate::transport::fetch::Assembly;
+use crate::transport::assembly::Assembly;
 
 pub use dkvs_common::quorum::{CommandId, Purpose};
 

@@ -16,7 +16,7 @@ use dkvs_common::view::ClusterView;
 use super::contract::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
 use crate::core::budget::MemoryPermit;
 use crate::core::counts::{Kind, Outcome};
-use crate::transport::fetch::Assembly;
+use crate::transport::assembly::Assembly;
 use crate::transport::get_key_bytes_max;
 
 /// A read.

@@ -54,9 +54,9 @@ impl Server {
         };
         let mut replies = Vec::new();
         let access = &mut Access::Open;
-        let mailbox = Mailbox::new(|| {});
+        let deferred = DeferredReplies::new(|| {});
         self.service
-            .handle_v2(&received, access, &mailbox, &mut |reply| {
+            .handle_v2(&received, access, &deferred, &mut |reply| {
                 replies.push(Bytes::from(reply));
             });
         replies.iter().map(|reply| self.refuse(reply)).collect()
@@ -354,8 +354,7 @@ fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it(
     let of_another = world.servers[world.list()[1].server.index()]
         .service
         .store()
-        .records()
-        .read(&key(), |held| (held.tag(), held.value().to_vec()));
+        .peek(&key(), |held| (held.tag(), held.value().to_vec()));
     let (tag, value) = of_another.unwrap();
     let content = Content::Value {
         content_type: ContentType::default(),
@@ -363,7 +362,8 @@ fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it(
     };
     let record = Record::new(&key(), tag, content);
     let lost = &world.servers[first.index()].service;
-    lost.store().records().put(&key(), &record).unwrap();
+    let put = lost.store().apply(&key(), &record, || Box::new(drop));
+    put.unwrap().unwrap();
     world.release();
     assert!(world.servers[first.index()].is_unvouched);
 

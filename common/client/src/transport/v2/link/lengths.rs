@@ -7,7 +7,7 @@ use dkvs_common::wire::v2::envelope::AUTHENTICATED_BYTES;
 use dkvs_common::wire::v2::request::Request;
 
 /// The longest message, in bytes, that fits a datagram of any server.
-pub const MESSAGE_BYTES_CERTAIN: usize = DATAGRAM_BYTES_MIN - AUTHENTICATED_BYTES;
+pub const MESSAGE_BYTES_GUARANTEED: usize = DATAGRAM_BYTES_MIN - AUTHENTICATED_BYTES;
 
 /// What a staged put takes beyond a put without its value, in bytes: the upload's number and the
 /// value's length, but no kind of content.

@@ -39,7 +39,7 @@ use block_range::BlockRange;
 pub use event::{LinkEvent, RequestHandle};
 use fetch::Fetch;
 pub use lengths::{
-    MESSAGE_BYTES_CERTAIN, get_key_bytes_max, list_key_bytes_max, list_prefix_bytes_max,
+    MESSAGE_BYTES_GUARANTEED, get_key_bytes_max, list_key_bytes_max, list_prefix_bytes_max,
     put_key_bytes_max,
 };
 pub use transfers::{TRANSFERS_AT_ONCE, TRANSFERS_MAX};
@@ -143,21 +143,19 @@ impl<T: Copy> Link<T> {
 
     /// Opens a request. A put whose record may fit no datagram becomes an upload, which ends with
     /// the reply to its last message.
-    pub fn ask(
+    pub fn send(
         &mut self,
-        request: Request,
+        command: ReplicaCommand,
         token: T,
         now: Instant,
         deadline: Instant,
     ) -> Result<RequestHandle, RequestError> {
-        let request = match request {
-            Request::Command(ReplicaCommand::Put { key, record })
-                if self.may_be_too_long(&key, &record) =>
-            {
+        let request = match command {
+            ReplicaCommand::Put { key, record } if self.may_be_too_long(&key, &record) => {
                 let upload = |number| TransferKind::Upload(Upload::new(number, key, record));
                 return self.begin_transfer(token, now, deadline, upload);
             }
-            request => request,
+            command => Request::Command(command),
         };
         let purpose = Purpose::Whole(token);
         let id = self.peer.request(request, purpose, now, deadline)?;
@@ -165,7 +163,7 @@ impl<T: Copy> Link<T> {
     }
 
     /// Names the trace that a request belongs to. Does nothing for a transfer.
-    pub fn trace(&mut self, handle: RequestHandle, trace: Trace) {
+    pub fn set_trace(&mut self, handle: RequestHandle, trace: Trace) {
         if let RequestHandle::Request(id) = handle {
             self.peer.trace(id, trace);
         }
@@ -190,7 +188,7 @@ impl<T: Copy> Link<T> {
         let bytes_max = self.peer.message_bytes_max();
         let certain = match self.peer.speaks() {
             PeerVersion::V2(_) => bytes_max,
-            PeerVersion::Unknown | PeerVersion::V1 => bytes_max.min(MESSAGE_BYTES_CERTAIN),
+            PeerVersion::Unknown | PeerVersion::V1 => bytes_max.min(MESSAGE_BYTES_GUARANTEED),
         };
         Request::put_bytes(key, record) > certain
     }

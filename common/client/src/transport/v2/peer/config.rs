@@ -21,7 +21,7 @@ pub struct PeerConfig {
     /// Whether the caller falls back to DKVS/1 for a server that speaks nothing else. Every request
     /// fits DKVS/1 in length, so one that is too long for DKVS/2 is refused only once the server is
     /// known to speak DKVS/2.
-    pub is_v1_asked: bool,
+    pub falls_back_to_v1: bool,
     /// The cluster's keys, if it has any, and this client's address as the server sees it.
     pub keys: Option<(Arc<Keys>, SocketAddrV4)>,
 }

@@ -6,7 +6,7 @@ pub struct PeerCounters {
     /// Requests sent for the first time.
     pub sent: u64,
     /// Requests sent again.
-    pub sent_again: u64,
+    pub retransmitted: u64,
     /// Retransmissions that were due and were withheld because the retry budget was spent.
     pub over_budget: u64,
     /// Requests that were sent and ended without a reply.
@@ -18,7 +18,7 @@ pub struct PeerCounters {
     /// Datagrams sent.
     pub datagrams_sent: u64,
     /// Replies that matched no open request.
-    pub strays: u64,
+    pub unmatched: u64,
     /// Datagrams with a wrong checksum or authentication code, or with an invalid message.
     pub damaged: u64,
     /// Empty datagrams, which are answers by DKVS/1.

@@ -39,7 +39,7 @@ pub const V1_GREETINGS: u32 = 4;
 pub const V1_PAUSE: Duration = Duration::from_millis(3);
 
 /// How long requests to a server are refused after its port was unreachable.
-pub const UNREACHABLE_REST: Duration = Duration::from_millis(10);
+pub const UNREACHABLE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The protocol that a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +131,7 @@ impl Greeter {
         self.incarnation
     }
 
-    /// Whether the port was unreachable less than [`UNREACHABLE_REST`] ago.
+    /// Whether the port was unreachable less than [`UNREACHABLE_PAUSE`] ago.
     pub(super) fn is_unreachable(&self, now: Instant) -> bool {
         self.unreachable_until.is_some_and(|until| now < until)
     }
@@ -264,7 +264,7 @@ impl Greeter {
         self.v1_answered.clear();
         self.under_way = None;
         self.next_at = now;
-        self.unreachable_until = Some(now + UNREACHABLE_REST);
+        self.unreachable_until = Some(now + UNREACHABLE_PAUSE);
     }
 
     /// When a greeting has to be sent, or ends.

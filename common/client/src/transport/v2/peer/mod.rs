@@ -58,7 +58,7 @@ use encoding::EncodedRequest;
 pub use event::{PeerEvent, REQUESTS_MAX, RequestError};
 use greeting::Greeter;
 pub use greeting::{
-    GREETING_INTERVAL, Incarnation, PeerVersion, UNREACHABLE_REST, V1_GREETINGS, V1_PAUSE,
+    GREETING_INTERVAL, Incarnation, PeerVersion, UNREACHABLE_PAUSE, V1_GREETINGS, V1_PAUSE,
 };
 use request_ids::RequestIds;
 use requests::{OpenRequest, OpenRequests};
@@ -70,7 +70,7 @@ use window::Window;
 #[derive(Debug)]
 pub struct Peer<T> {
     datagram_bytes_max: usize,
-    is_v1_asked: bool,
+    falls_back_to_v1: bool,
     greeter: Greeter,
     requests: OpenRequests<T>,
     session: Session,
@@ -87,7 +87,7 @@ impl<T: Copy> Peer<T> {
         let window = Window::new(config.datagram_bytes_max, config.window_bytes_max);
         Self {
             datagram_bytes_max: config.datagram_bytes_max,
-            is_v1_asked: config.is_v1_asked,
+            falls_back_to_v1: config.falls_back_to_v1,
             greeter: Greeter::new(now),
             requests: OpenRequests::new(window),
             session: Session::new(config.epoch, config.keys),
@@ -179,7 +179,7 @@ impl<T: Copy> Peer<T> {
         let message = EncodedRequest::new(id, request);
         let message_bytes = message.message_bytes();
         let message_bytes_max = self.message_bytes_max();
-        let may_speak_v1 = self.is_v1_asked && self.greeter.version() == PeerVersion::Unknown;
+        let may_speak_v1 = self.falls_back_to_v1 && self.greeter.version() == PeerVersion::Unknown;
         if message_bytes > message_bytes_max && !may_speak_v1 {
             return Err(RequestError::TooLong {
                 message_bytes,

@@ -197,7 +197,7 @@ impl<T: Copy> OpenRequests<T> {
             self.counters.sent += 1;
             self.budget.earn();
         } else {
-            self.counters.sent_again += 1;
+            self.counters.retransmitted += 1;
         }
         let wait = timer.wait_after(request.transmissions);
         let at = request.deadline.min(now + wait);
@@ -255,7 +255,7 @@ impl<T: Copy> OpenRequests<T> {
             removed = self.open.pop_first().map(|(_, request)| request);
         }
         let Some(request) = removed else {
-            self.counters.strays += 1;
+            self.counters.unmatched += 1;
             return;
         };
         self.counters.replies += 1;

@@ -17,7 +17,7 @@ pub(super) fn config() -> PeerConfig {
         datagram_bytes_max: 1_200,
         window_bytes_max: 4 << 20,
         epoch: 7,
-        is_v1_asked: false,
+        falls_back_to_v1: false,
         keys: None,
     }
 }

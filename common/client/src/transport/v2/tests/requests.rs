@@ -8,14 +8,13 @@ use proptest::prelude::*;
 use super::super::link::{LinkEvent, RequestHandle};
 use super::super::peer::round_trip::RTO_INITIAL;
 use super::super::peer::{
-    GREETING_INTERVAL, PeerVersion, REQUESTS_MAX, RequestError, UNREACHABLE_REST,
+    GREETING_INTERVAL, PeerVersion, REQUESTS_MAX, RequestError, UNREACHABLE_PAUSE,
 };
 use super::fixtures::{SECOND, key};
 use super::world::{Faults, World};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Greeting;
-use dkvs_common::wire::v2::request::Request;
 
 #[test]
 fn requests_of_one_turn_share_a_datagram_and_so_do_their_replies() {
@@ -60,7 +59,7 @@ fn lost_request_is_sent_again_after_the_timeout_and_not_measured() {
     world.run(world.now + RTO_INITIAL);
     assert_eq!(world.replied(), BTreeSet::from([1]));
     assert_eq!(world.link.round_trip(), measured);
-    assert_eq!(world.link.counters().sent_again, 1);
+    assert_eq!(world.link.counters().retransmitted, 1);
 }
 
 #[test]
@@ -81,7 +80,7 @@ fn a_silent_server_costs_a_few_retransmissions_and_every_request_expires_at_its_
     }
     let counters = world.link.counters();
     assert!(
-        counters.sent_again <= 20 + counters.sent / 10,
+        counters.retransmitted <= 20 + counters.sent / 10,
         "{counters:?}"
     );
     assert!(counters.over_budget > 0);
@@ -97,7 +96,7 @@ fn abandoned_request_is_not_sent_again_and_its_end_is_not_reported() {
     world.link.abandon(handle);
     world.run(start + 2 * SECOND);
     assert!(world.events.is_empty());
-    assert_eq!(world.link.counters().sent_again, 0);
+    assert_eq!(world.link.counters().retransmitted, 0);
 }
 
 #[test]
@@ -107,7 +106,7 @@ fn a_reply_that_comes_twice_is_a_stray() {
     world.put(1, world.now + SECOND);
     world.run(world.now + SECOND);
     assert_eq!(world.events.len(), 1);
-    assert!(world.link.counters().strays > 0);
+    assert!(world.link.counters().unmatched > 0);
 }
 
 #[test]
@@ -116,8 +115,11 @@ fn attestation_is_requested_until_it_is_answered() {
     let deadline = world.now + SECOND;
     let vouch = |world: &mut World, boot_id, token| {
         let (key, tag) = (key(1), Tag { time: 1, op: 0 });
-        let request = Request::Command(ReplicaCommand::Attest { boot_id, key, tag });
-        world.link.ask(request, token, world.now, deadline).unwrap();
+        let request = ReplicaCommand::Attest { boot_id, key, tag };
+        world
+            .link
+            .send(request, token, world.now, deadline)
+            .unwrap();
     };
     world.put(1, deadline);
     world.run(world.now + SECOND / 10);
@@ -170,16 +172,11 @@ fn unreachable_port_ends_open_requests_and_reports_which_were_sent() {
 
     let refused = world
         .link
-        .ask(
-            Request::Command(ReplicaCommand::Ping),
-            3,
-            world.now,
-            deadline,
-        )
+        .send(ReplicaCommand::Ping, 3, world.now, deadline)
         .unwrap_err();
     assert_eq!(refused, RequestError::Unreachable);
     world.underway.clear();
-    world.run(world.now + UNREACHABLE_REST);
+    world.run(world.now + UNREACHABLE_PAUSE);
     world.put(4, deadline);
     world.run(world.now + SECOND / 4);
     assert_eq!(world.replied(), BTreeSet::from([4]));
@@ -189,10 +186,10 @@ fn unreachable_port_ends_open_requests_and_reports_which_were_sent() {
 fn limits_on_requests_and_on_their_length_hold() {
     let mut world = World::met(5);
     let (now, deadline) = (world.now, world.now + SECOND);
-    let long = Request::Command(ReplicaCommand::Get {
+    let long = ReplicaCommand::Get {
         key: dkvs_common::kv::Key::new(vec![b'k'; 1_200]).unwrap(),
-    });
-    let refused = world.link.ask(long, 0, now, deadline).unwrap_err();
+    };
+    let refused = world.link.send(long, 0, now, deadline).unwrap_err();
     assert!(matches!(
         refused,
         RequestError::TooLong {
@@ -202,12 +199,7 @@ fn limits_on_requests_and_on_their_length_hold() {
     ));
     let mut opened = 0;
     let refused = loop {
-        match world.link.ask(
-            Request::Command(ReplicaCommand::Ping),
-            opened,
-            now,
-            deadline,
-        ) {
+        match world.link.send(ReplicaCommand::Ping, opened, now, deadline) {
             Ok(_) => opened += 1,
             Err(refused) => break refused,
         }
@@ -221,11 +213,11 @@ fn limits_on_requests_and_on_their_length_hold() {
 fn world_with_a_request_beyond_the_limit() -> (World, std::time::Instant) {
     let mut world = World::new(5, Faults::default());
     world.server.datagram_bytes_max = 512;
-    let long = Request::Command(ReplicaCommand::Get {
+    let long = ReplicaCommand::Get {
         key: dkvs_common::kv::Key::new(vec![b'k'; 1_000]).unwrap(),
-    });
+    };
     let deadline = world.now + SECOND;
-    world.link.ask(long, 1, world.now, deadline).unwrap();
+    world.link.send(long, 1, world.now, deadline).unwrap();
     (world, deadline)
 }
 
@@ -234,12 +226,7 @@ fn request_beyond_the_announced_limit_is_reported() {
     let (mut world, deadline) = world_with_a_request_beyond_the_limit();
     world
         .link
-        .ask(
-            Request::Command(ReplicaCommand::Ping),
-            2,
-            world.now,
-            deadline,
-        )
+        .send(ReplicaCommand::Ping, 2, world.now, deadline)
         .unwrap();
     world.run(deadline);
     let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();
@@ -304,7 +291,7 @@ proptest! {
         }
         prop_assert_eq!(ended, (0..requests).collect());
         let counters = world.link.counters();
-        prop_assert!(counters.sent_again <= 20 + counters.sent / 10);
+        prop_assert!(counters.retransmitted <= 20 + counters.sent / 10);
 
         world.faults = Faults::default();
         world.events.clear();

@@ -14,7 +14,6 @@ use super::world::{Faults, World};
 use dkvs_common::kv::Value;
 use dkvs_common::record::Digest;
 use dkvs_common::record::{ContentType, Record};
-use dkvs_common::wire::v2::request::Request;
 
 fn long(bytes: usize) -> Vec<u8> {
     (0..bytes as u32)
@@ -60,7 +59,7 @@ fn a_long_value_is_uploaded_in_blocks_and_answered_once() {
     assert_eq!(world.server.pairs[&key(1)], record(1, long(100_000)));
     let counters = world.link.counters();
     assert_eq!(counters.sent, 100_000u64.div_ceil(1_184 - 32) + 1);
-    assert_eq!(counters.sent_again, 0);
+    assert_eq!(counters.retransmitted, 0);
 }
 
 #[test]
@@ -70,7 +69,7 @@ fn a_long_value_is_fetched_in_blocks() {
     world.run(world.now + SECOND);
     assert_eq!(fetched(&world).unwrap().as_bytes(), long(100_000));
     assert_eq!(world.events.len(), 1);
-    assert_eq!(world.link.counters().sent_again, 0);
+    assert_eq!(world.link.counters().retransmitted, 0);
 }
 
 #[test]
@@ -96,8 +95,8 @@ fn only_what_was_lost_is_sent_again() {
     assert_eq!(world.replied(), BTreeSet::from([1]));
     let counters = world.link.counters();
     let lost_about = counters.sent * 60 / 1_000;
-    assert!(counters.sent_again > 0);
-    assert!(counters.sent_again < 3 * lost_about, "{counters:?}");
+    assert!(counters.retransmitted > 0);
+    assert!(counters.retransmitted < 3 * lost_about, "{counters:?}");
 }
 
 #[test]
@@ -108,12 +107,7 @@ fn a_short_request_does_not_wait_for_a_long_transfer() {
     let start = world.now;
     world
         .link
-        .ask(
-            Request::Command(ReplicaCommand::Ping),
-            2,
-            start,
-            start + SECOND,
-        )
+        .send(ReplicaCommand::Ping, 2, start, start + SECOND)
         .unwrap();
     // The window is full; the first answers make room.
     world.run(start + Duration::from_micros(500));

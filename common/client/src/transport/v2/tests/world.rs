@@ -11,7 +11,6 @@ use super::fixtures::{config, key, record};
 use super::server::Server;
 use crate::testing::start_of_time;
 use dkvs_common::model::ReplicaCommand;
-use dkvs_common::wire::v2::request::Request;
 
 /// How often the network does what to a datagram, in thousandths.
 #[derive(Debug, Clone, Copy, Default)]
@@ -163,8 +162,8 @@ impl World {
         let key = key(number);
         let record = record(number, value);
         self.link
-            .ask(
-                Request::Command(ReplicaCommand::Put { key, record }),
+            .send(
+                ReplicaCommand::Put { key, record },
                 number,
                 self.now,
                 deadline,

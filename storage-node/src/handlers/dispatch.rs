@@ -1,0 +1,91 @@
+//! Which handler a command goes to.
+
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
+
+use super::caller::{Caller, Responder};
+use super::replica::Replica;
+use super::stage::StagedRecord;
+use super::uploads::{Block, Shape, UploadId};
+
+impl Replica {
+    /// Carries out a command. Returns the response, or none if it waits for the disk: what
+    /// `responder` makes gets it then.
+    pub(crate) fn handle(
+        &self,
+        command: ReplicaCommand,
+        caller: Caller,
+        responder: impl FnOnce() -> Responder,
+    ) -> Option<ReplicaResponse> {
+        let Caller {
+            peer, now, room, ..
+        } = caller;
+        let epoch = self.config.epoch.unwrap_or(caller.epoch);
+        Some(match command {
+            ReplicaCommand::Ping => ReplicaResponse::Done,
+            ReplicaCommand::GetStatistics => ReplicaResponse::Statistics(self.statistics(now)),
+            _ if epoch != caller.epoch => ReplicaResponse::Refused(Refusal::WrongEpoch { epoch }),
+            ReplicaCommand::Get { key } => self.get(&key, room.value_bytes),
+            ReplicaCommand::GetTag { key } => self.get_tag(&key),
+            ReplicaCommand::GetDigest { key } => self.get_digest(&key),
+            ReplicaCommand::GetBlock {
+                key,
+                tag,
+                offset,
+                block_bytes,
+            } => {
+                let block_bytes = usize::from(block_bytes).min(room.value_bytes);
+                self.get_block(&key, tag, offset, block_bytes)
+            }
+            ReplicaCommand::Put { key, record } => {
+                return self.put(&key, &record, responder, || {});
+            }
+            ReplicaCommand::Stage {
+                upload: number,
+                value_bytes,
+                offset,
+                block_bytes,
+                block: bytes,
+            } => {
+                let shape = Shape {
+                    value_bytes,
+                    block_bytes,
+                };
+                let block = Block { offset, bytes };
+                self.stage(UploadId { peer, number }, shape, &block, now)
+            }
+            ReplicaCommand::PutStaged {
+                key,
+                tag,
+                content_type,
+                upload: number,
+                value_bytes,
+                checksum,
+            } => {
+                let record = StagedRecord {
+                    tag,
+                    content_type,
+                    value_bytes,
+                    checksum,
+                };
+                return self.put_staged(&key, record, UploadId { peer, number }, responder);
+            }
+            ReplicaCommand::List {
+                from,
+                after,
+                prefix,
+                limit,
+                accepts_left_out,
+            } => {
+                let start = (from, after.as_ref());
+                let mut page = self.list(start, &prefix, limit.into(), room);
+                if let ReplicaResponse::Page { is_left_out, .. } = &mut page {
+                    *is_left_out &= accepts_left_out;
+                }
+                page
+            }
+            ReplicaCommand::Attest { boot_id, key, tag } => {
+                return self.attest(boot_id, &key, tag, responder);
+            }
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! What a replica does for each command: a [`ReplicaCommand`](dkvs_common::model::ReplicaCommand)
+//! in, a [`ReplicaResponse`](dkvs_common::model::ReplicaResponse) out.
+//!
+//! Handlers know the store and the model. They know no datagram, no wire format, no socket and no
+//! clock: the time comes with the command. A change that waits for the disk is answered later,
+//! through the [`Responder`] of its command.
+//!
+//! * `dispatch`: which handler a command goes to
+//! * `get`, `tag`, `put`, `stage`, `list`, `attest`, `report`: the handlers, by command
+//! * `untagged`: the commands of DKVS/1, which has no tags
+//! * `replica`: what they all act on; `uploads`: values that arrive in blocks
+//! * `caller`: what comes with a command; `outcome`: what comes of the store, as responses
+
+mod attest;
+mod caller;
+mod dispatch;
+mod get;
+mod list;
+mod outcome;
+mod put;
+mod replica;
+mod report;
+mod stage;
+mod tag;
+mod untagged;
+mod uploads;
+
+pub(crate) use caller::{Caller, Responder, ResponseRoom};
+pub(crate) use replica::Replica;
+pub(crate) use uploads::BITMAP_BYTES_MAX;

@@ -1,0 +1,78 @@
+//! Replies that wait for the disk: what a put comes to is known once the disk has it.
+
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use dkvs_common::wire::v2::message::{ReplyMessage, RequestId};
+
+use super::reply_auth::ReplyAuth;
+use crate::handlers::Responder;
+
+/// Where the replies of one worker wait to be sent, once they are known.
+pub struct DeferredReplies {
+    waiting: Mutex<Vec<DeferredReply>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// A reply that waits to be sent.
+pub(crate) struct DeferredReply {
+    pub(crate) peer: SocketAddr,
+    pub(crate) reply: Deferred,
+}
+
+/// What it is, by protocol.
+pub(crate) enum Deferred {
+    V1(Bytes),
+    V2(ReplyAuth, ReplyMessage),
+}
+
+impl DeferredReplies {
+    /// Holds none yet, and calls `wake` when a reply comes and none was there.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            waiting: Mutex::default(),
+            wake: Box::new(wake),
+        })
+    }
+
+    pub(crate) fn push(&self, peer: SocketAddr, reply: Deferred) {
+        // A panic while it was locked leaves no reply half in it.
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(DeferredReply { peer, reply });
+        if waiting.len() == 1 {
+            (self.wake)();
+        }
+    }
+
+    pub(crate) fn take(&self) -> Vec<DeferredReply> {
+        mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where the reply to a request of DKVS/2 goes if it is deferred.
+#[derive(Clone, Copy)]
+pub(super) struct ReplyTo<'a> {
+    pub(super) deferred: &'a Arc<DeferredReplies>,
+    pub(super) peer: SocketAddr,
+    pub(super) auth: &'a ReplyAuth,
+    pub(super) id: RequestId,
+    pub(super) operation: u8,
+}
+
+impl ReplyTo<'_> {
+    /// Defers the response to the request.
+    pub(super) fn responder(self) -> Responder {
+        let (deferred, peer, auth) = (Arc::clone(self.deferred), self.peer, self.auth.clone());
+        let (id, operation) = (self.id, self.operation);
+        Box::new(move |response| {
+            let reply = ReplyMessage {
+                id,
+                operation,
+                reply: response.into(),
+            };
+            deferred.push(peer, Deferred::V2(auth, reply));
+        })
+    }
+}

@@ -1,0 +1,33 @@
+//! Bytes to commands and back: what a server makes of a datagram, and what it answers.
+//!
+//! * `datagram`: a datagram as it arrives and as it leaves
+//! * `access`, `sessions`: whether a DKVS/2 datagram is taken; `reply_auth`: how its replies are
+//!   authenticated
+//! * `v2`, `v1`: requests to commands, responses to replies; `dump`: the dump of DKVS/1
+//! * `replies`: several replies to a datagram; `deferred`: replies that wait for the disk
+//!
+//! No sockets, no clock: times come with the datagrams. What the commands do is up to the handlers.
+
+mod access;
+mod datagram;
+mod deferred;
+mod dump;
+mod replies;
+mod reply_auth;
+mod sessions;
+#[cfg(test)]
+mod tests;
+mod v1;
+mod v2;
+
+pub use access::Access;
+pub use datagram::{Protocol, Received, Transmit};
+pub use deferred::DeferredReplies;
+pub use dump::{Dump, DumpStep};
+pub use sessions::{Issuer, PEERS_MAX};
+pub use v1::Response;
+
+pub(crate) use deferred::{Deferred, DeferredReply};
+pub(crate) use replies::Replies;
+#[cfg(test)]
+pub(crate) use reply_auth::ReplyAuth;

@@ -1,0 +1,5 @@
+//! Datagrams in, datagrams out, through protocol, handlers and store.
+
+mod access;
+pub(super) mod v1;
+mod v2;

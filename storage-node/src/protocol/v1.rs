@@ -1,0 +1,92 @@
+//! DKVS/1: a datagram of one request in, a datagram of its reply out, or many of a dump.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkvs_common::kv::Key;
+use dkvs_common::model::ReplicaResponse;
+use dkvs_common::wire::v1::{GetReply, PutReply, Request};
+
+use super::deferred::{Deferred, DeferredReplies};
+use super::dump::Dump;
+use crate::service::Service;
+
+/// What is sent back for a datagram of DKVS/1.
+pub enum Response {
+    /// One datagram.
+    Datagram(Bytes),
+    /// As many datagrams as the dump makes, step by step ([`Service::step`]).
+    Dump(Dump),
+    /// Nothing, or nothing yet: DKVS/1 is off, the put waits for the disk, another dump is under
+    /// way, or DKVS/1 cannot say that a record is damaged.
+    Silence,
+}
+
+impl Service {
+    /// Answers one datagram of DKVS/1, if that is on, at once or by `deferred`. `unix_ms` is the
+    /// time of the wall clock in milliseconds.
+    pub fn handle_v1(
+        &self,
+        datagram: Bytes,
+        peer: SocketAddr,
+        unix_ms: u64,
+        deferred: &Arc<DeferredReplies>,
+    ) -> Response {
+        if !self.config().is_v1_on {
+            self.counters.v1_refused.add(1);
+            return Response::Silence;
+        }
+        match Request::decode(datagram) {
+            Ok(Request::Get(key)) => {
+                let response = self.replica.get_untagged(&key);
+                match self.get_reply(&key, response) {
+                    Some(reply) => Response::Datagram(reply.encode()),
+                    None => Response::Silence,
+                }
+            }
+            Ok(Request::Put(key, value)) => {
+                let responder = || -> crate::handlers::Responder {
+                    let deferred = Arc::clone(deferred);
+                    Box::new(move |response| {
+                        let reply = put_reply(&response).encode();
+                        deferred.push(peer, Deferred::V1(reply));
+                    })
+                };
+                match self.replica.put_untagged(&key, &value, unix_ms, responder) {
+                    Some(response) => Response::Datagram(put_reply(&response).encode()),
+                    None => Response::Silence,
+                }
+            }
+            Ok(Request::Dump) => self.begin_dump().map_or(Response::Silence, Response::Dump),
+            Err(malformed) => {
+                self.counters.malformed.add(1);
+                tracing::debug!(%malformed, "a datagram that is no request");
+                Response::Datagram(malformed.reply())
+            }
+        }
+    }
+
+    /// None if it is not known whether there is a value: DKVS/1 cannot say so.
+    fn get_reply(&self, key: &Key, response: ReplicaResponse) -> Option<GetReply> {
+        let value = match response {
+            ReplicaResponse::Untagged { value } => value,
+            ReplicaResponse::Absent { .. } => return Some(GetReply::Unknown),
+            _ => return None,
+        };
+        let (reply, unrepresentable) = GetReply::of_stored(value);
+        if let Some(reason) = unrepresentable {
+            self.counters.values_unrepresentable.add(1);
+            tracing::debug!(?key, %reason, "told as unknown");
+        }
+        Some(reply)
+    }
+}
+
+/// DKVS/1 knows stored and not stored.
+fn put_reply(response: &ReplicaResponse) -> PutReply {
+    match response {
+        ReplicaResponse::Done | ReplicaResponse::Superseded { .. } => PutReply::Stored,
+        _ => PutReply::Failed,
+    }
+}

@@ -1,0 +1,104 @@
+//! The numbers by their names.
+
+use std::time::Instant;
+
+use dkvs_common::model::Statistic;
+
+use super::counters::Counters;
+use crate::store::{RecordStore as _, Store};
+
+/// Uploads since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct UploadReport {
+    /// Uploads of which a first block was taken.
+    pub(crate) begun: u64,
+    /// Uploads whose whole value a put took.
+    pub(crate) completed: u64,
+    /// Uploads dropped because no new block came.
+    pub(crate) expired: u64,
+    /// Blocks refused for want of memory or of places.
+    pub(crate) refused_busy: u64,
+    /// The memory that the uploads under way have reserved, in bytes.
+    pub(crate) bytes_reserved: u64,
+}
+
+/// Every number that a server with this store has, by the byte of its [`Statistic`].
+pub(crate) fn report(
+    store: &Store,
+    counters: &Counters,
+    uploads: UploadReport,
+    now: Instant,
+) -> Vec<(u8, u64)> {
+    [
+        (Statistic::Keys, store.len() as u64),
+        (Statistic::Bytes, store.bytes() as u64),
+        (Statistic::Gets, counters.gets.count()),
+        (Statistic::Puts, counters.puts.count()),
+        (
+            Statistic::PutsRefusedFull,
+            counters.puts_refused_full.count(),
+        ),
+        (Statistic::Malformed, counters.malformed.count()),
+        (Statistic::Damaged, counters.damaged.count()),
+        (Statistic::Datagrams, counters.datagrams.count()),
+        (Statistic::Messages, counters.messages.count()),
+        (Statistic::UploadsBegun, uploads.begun),
+        (Statistic::UploadsCompleted, uploads.completed),
+        (Statistic::UploadsExpired, uploads.expired),
+        (Statistic::UploadsRefusedBusy, uploads.refused_busy),
+        (Statistic::UploadBytesReserved, uploads.bytes_reserved),
+        (
+            Statistic::ListKeysLeftOut,
+            counters.list_keys_left_out.count(),
+        ),
+        (Statistic::Unauthenticated, counters.unauthenticated.count()),
+        (
+            Statistic::SessionsRefused,
+            counters.sessions_refused.count(),
+        ),
+        (Statistic::NotGreetings, counters.not_greetings.count()),
+        (Statistic::Replayed, counters.replayed.count()),
+        (Statistic::Expired, counters.expired.count()),
+        (Statistic::V1Refused, counters.v1_refused.count()),
+        (Statistic::RepliesTooLong, counters.replies_too_long.count()),
+        (
+            Statistic::PutsRefusedBusy,
+            counters.puts_refused_busy.count(),
+        ),
+        (Statistic::PutsFailed, counters.puts_failed.count()),
+        (Statistic::CorruptAnswers, counters.corrupt_answers.count()),
+    ]
+    .into_iter()
+    .chain(disk_report(store, now))
+    .map(|(name, value)| (name as u8, value))
+    .collect()
+}
+
+/// The state of a disk; nothing for a store in memory.
+fn disk_report(store: &Store, now: Instant) -> Vec<(Statistic, u64)> {
+    let Store::Disk(store) = store else {
+        return Vec::new();
+    };
+    let status = store.status();
+    let age = |at: Instant| now.saturating_duration_since(at).as_millis();
+    let number = |large: u128| u64::try_from(large).unwrap_or(u64::MAX);
+    let numbers = [
+        (Statistic::IsReadOnly, status.is_read_only.into()),
+        (Statistic::IsDiskFull, status.is_disk_full.into()),
+        (Statistic::IsIncomplete, (!status.is_complete).into()),
+        (Statistic::LogBytes, status.log_bytes),
+        (Statistic::DiskBytes, status.disk_bytes),
+        (Statistic::DiskAvailableBytes, status.disk_available_bytes),
+        (Statistic::Commits, status.commits),
+        (
+            Statistic::CommitMicros,
+            number(status.commit_time.as_micros()),
+        ),
+        (Statistic::CommittedBytes, status.written_bytes),
+        (Statistic::Waiting, status.waiting as u64),
+    ];
+    let last = status
+        .last_commit
+        .map(|at| (Statistic::LastCommitAgeMs, number(age(at))));
+    numbers.into_iter().chain(last).collect()
+}

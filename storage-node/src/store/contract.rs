@@ -1,0 +1,225 @@
+//! What every store does: [`RecordStore`], and the types of what it returns.
+//!
+//! A store that writes to a disk cannot answer at once. So whatever changes a store takes a
+//! function that makes a [`Completion`]: the result is returned if it is known already, and is
+//! otherwise given to the completion, on the thread that writes.
+
+use std::ops::ControlFlow;
+
+use dkvs_common::kv::Key;
+use dkvs_common::model::Durability;
+use dkvs_common::mutants::{self, Mutant};
+use dkvs_common::record::{Content, Record};
+use dkvs_common::ring::Position;
+use dkvs_common::tag::{Exhausted, Tag};
+use thiserror::Error;
+
+use super::packed::Packed;
+
+/// Records by key, of which the one with the greatest tag stays.
+pub trait RecordStore {
+    /// Returns what `view` makes of the record of a key, if there is one that is sound and
+    /// attested.
+    fn get<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R>;
+
+    /// The same without verifying that the record is sound: for a part of a value. Who has all
+    /// parts verifies the whole.
+    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R>;
+
+    /// Returns what `view` makes of the record that is held for a key, be it damaged or
+    /// quarantined. Not an answer for a client.
+    fn peek<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Option<R>;
+
+    /// Shows the records that are held, sound and attested or not, in ring order until `visit`
+    /// breaks: those at `from` whose keys are greater than `after`, or all of them without it, and
+    /// then those at greater positions. It ends at the end of the ring. A change of another key
+    /// that runs meanwhile is in it or not.
+    ///
+    /// A part of the store is locked while `visit` goes on in it, so `visit` may not use the store.
+    fn scan(
+        &self,
+        from: Position,
+        after: Option<&Key>,
+        visit: impl FnMut(&Packed) -> ControlFlow<()>,
+    );
+
+    /// Stores a record, unless one with the same or a greater tag is there.
+    fn apply(
+        &self,
+        key: &Key,
+        record: &Record,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult>;
+
+    /// Stores `content` under a tag that `mint` makes greater than that of the record that is
+    /// there, or than [`Tag::ZERO`].
+    fn apply_next(
+        &self,
+        key: &Key,
+        content: &Content,
+        mint: MintTag,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult>;
+
+    /// Forgets the record of a key if it still has exactly this tag. A complete store returns the
+    /// key as absent afterwards, also after a crash, and an incomplete one as corrupt, as it does
+    /// every key that it does not hold.
+    fn remove(
+        &self,
+        key: &Key,
+        tag: Tag,
+        completion: impl FnOnce() -> Completion<RemoveResult>,
+    ) -> Option<RemoveResult>;
+
+    /// Attests the record of a key if it is sound and its tag is `tag` or greater: from then on
+    /// [`Self::get`] returns it. An error says what is held instead.
+    fn attest(
+        &self,
+        key: &Key,
+        tag: Tag,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Result<Option<PutResult>, AttestError>;
+
+    /// Whether a record of so many bytes would be taken now. It may still be refused later.
+    fn check_room_for(&self, bytes: usize) -> Result<(), StoreError>;
+
+    /// How many records are held, tombstones included.
+    fn len(&self) -> usize;
+
+    /// Whether no record is held.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the records take in memory, in bytes, overhead included; never more than the limit.
+    fn bytes(&self) -> usize;
+
+    /// Calls `hook` whenever what is held for a key changes, from now on. A store has one hook, for
+    /// as long as it lives: returns whether this is it. To know all that is held, set the hook and
+    /// scan then.
+    fn set_change_hook(&self, hook: ChangeHook) -> bool;
+
+    /// What a confirmed put survives.
+    fn durability(&self) -> Durability;
+
+    /// Whether it answers for every record that it ever confirmed; in memory, since it was started.
+    fn is_complete(&self) -> bool;
+}
+
+/// What a read of a key finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup<R> {
+    /// What was made of the record, which may be a tombstone.
+    Found(R),
+    /// There is no record of the key, nor was there ever one that was not removed.
+    Absent,
+    /// There is one that is damaged, or it is not certain that there is none, or none newer.
+    Corrupt,
+}
+
+/// What a put comes to, if it is not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The store holds the record, or held it before.
+    Stored,
+    /// The store holds a newer one, with this tag; or another one with the very same.
+    Superseded(Tag),
+}
+
+/// What a put comes to.
+pub type PutResult = Result<PutOutcome, StoreError>;
+
+/// What a removal comes to, if it is not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoveOutcome {
+    /// The record is gone.
+    Removed,
+    /// Nothing has changed: the key has another tag, or no record.
+    Kept(Option<Tag>),
+}
+
+/// What a removal comes to.
+pub type RemoveResult = Result<RemoveOutcome, StoreError>;
+
+/// Takes the result of a change once it is known. Called once, on the thread that writes to the
+/// disk; never, if that thread ends before.
+pub type Completion<T> = Box<dyn FnOnce(T) + Send>;
+
+/// Makes a tag greater than the one it is given.
+pub type MintTag = Box<dyn FnOnce(Tag) -> Result<Tag, Exhausted> + Send>;
+
+/// Why a store does not make a change. Nothing has changed, but for [`Self::Failed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// The records may take no more memory.
+    #[error("{0}")]
+    Full(#[from] Full),
+    /// The disk has no room.
+    #[error("the disk has no room")]
+    DiskFull,
+    /// Too much waits for the disk.
+    #[error("too much waits for the disk")]
+    Busy,
+    /// The disk has failed.
+    #[error("the disk has failed, and nothing more is stored")]
+    ReadOnly,
+    /// The disk failed during the change: it may be there after the next start.
+    #[error("the disk failed")]
+    Failed,
+    /// No tag is greater than the one that is held.
+    #[error("no greater tag can be made")]
+    NoTag,
+}
+
+/// The store has no room for a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the store is full: {record_bytes} bytes more would exceed its limit of {bytes_max} bytes")]
+pub struct Full {
+    /// What the record would have taken, beyond what it replaces.
+    pub record_bytes: usize,
+    /// The store's limit.
+    pub bytes_max: usize,
+}
+
+/// Why a key's record is not attested: what is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttestError {
+    /// No record.
+    Absent,
+    /// One that is older than it would have to be.
+    Older(Tag),
+    /// One that is damaged.
+    Corrupt,
+}
+
+/// A change of what is held for a key. Both tags are the same where a record is attested, or where
+/// a sound one takes the place of a damaged one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordChange<'a> {
+    /// Which key.
+    pub key: &'a [u8],
+    /// The tag that was held; none if there was no record.
+    pub old: Option<Tag>,
+    /// The tag that is held now; none if the record was removed.
+    pub new: Option<Tag>,
+}
+
+/// Is called with every change, in the order of the changes of each key. The key's part of the
+/// store is locked meanwhile: it may not use the store, and has to be quick.
+pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
+
+/// What a put comes to without storing anything, given what is held; none if it is to be stored. A
+/// record that is damaged gives way to its like.
+pub(crate) fn resolve(held: &Packed, tag: Tag, checksum: u32) -> Option<PutOutcome> {
+    if held.tag() > tag {
+        let superseded = PutOutcome::Superseded(held.tag());
+        return (!mutants::is_on(Mutant::OlderTagStored)).then_some(superseded);
+    }
+    if held.tag() < tag || !held.is_sound() {
+        return None;
+    }
+    match held.checksum() == checksum {
+        true => Some(PutOutcome::Stored),
+        false => Some(PutOutcome::Superseded(tag)),
+    }
+}

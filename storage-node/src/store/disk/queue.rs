@@ -1,0 +1,119 @@
+//! What waits for the disk.
+
+use std::collections::VecDeque;
+
+use dkvs_common::kv::Key;
+use dkvs_common::record::Content;
+use dkvs_common::tag::Tag;
+
+use super::log::{CommitError, Snapshot};
+use crate::store::contract::{Completion, MintTag, PutResult, RemoveResult, StoreError};
+use crate::store::packed::Packed;
+
+/// Most bytes of records that wait for the disk. Four of the longest values fit.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Most records that wait for the disk.
+const QUEUE_ITEMS_MAX: usize = 16_384;
+
+/// Most bytes of records in a batch, unless it is a single one.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// What is to be done with a copy of the log.
+pub type Backup = Box<dyn FnOnce(Result<Snapshot, CommitError>) + Send>;
+
+/// Changes in the order in which they are to be made.
+#[derive(Default)]
+pub(super) struct Queue {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// How many items are with the committer.
+    under_way: usize,
+    /// Backups that are wanted.
+    pub(super) backups: Vec<Backup>,
+    pub(super) is_closed: bool,
+}
+
+/// A change that waits.
+pub(super) struct Item {
+    pub(super) bytes: usize,
+    pub(super) work: Work,
+}
+
+/// What is to be done on the disk.
+pub(super) enum Work {
+    /// To store something.
+    Put(Put, Completion<PutResult>),
+    /// To forget the record of a key if it has this tag.
+    Remove {
+        key: Key,
+        tag: Tag,
+        completion: Completion<RemoveResult>,
+    },
+}
+
+/// What is to be stored.
+pub(super) enum Put {
+    /// A record.
+    Record(Packed),
+    /// A value under the next tag.
+    Next {
+        key: Key,
+        content: Content,
+        mint: MintTag,
+    },
+    /// The record that is held, attested.
+    Attested(Key),
+}
+
+impl Queue {
+    /// Whether an item of so many bytes would be taken.
+    pub(super) fn check_room_for(&self, bytes: usize) -> Result<(), StoreError> {
+        let is_full =
+            self.waiting() >= QUEUE_ITEMS_MAX || self.bytes.saturating_add(bytes) > QUEUE_BYTES_MAX;
+        match self.is_closed || is_full {
+            true => Err(StoreError::Busy),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn push(&mut self, item: Item) {
+        self.bytes += item.bytes;
+        self.items.push_back(item);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// How many items are not on the disk yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.items.len() + self.under_way
+    }
+
+    /// Takes the items of the next batch: puts, or removals, but not both.
+    pub(super) fn take_batch(&mut self) -> Option<Vec<Item>> {
+        let first = self.items.front()?.work.is_removal();
+        let mut bytes = 0;
+        let fits = |item: &&Item| {
+            bytes += item.bytes;
+            bytes <= BATCH_BYTES_MAX && item.work.is_removal() == first
+        };
+        let count = self.items.iter().take_while(fits).count().max(1);
+        let items: Vec<Item> = self.items.drain(..count).collect();
+        self.under_way += items.len();
+        Some(items)
+    }
+
+    /// So many items of so many bytes are on the disk, or were refused.
+    pub(super) fn end_batch(&mut self, items: usize, bytes: usize) {
+        self.under_way -= items;
+        self.bytes -= bytes;
+    }
+}
+
+impl Work {
+    fn is_removal(&self) -> bool {
+        matches!(self, Self::Remove { .. })
+    }
+}

@@ -1,0 +1,571 @@
+//! The table: records in ring order, in shards that each have a lock, with a limit in bytes.
+//!
+//! ```text
+//!   position of a key:  | 8 bits: the shard | 32: the order in it | 120: looked at where those are equal |
+//! ```
+//!
+//! It knows neither how long records last nor whether they may be shown: that is up to the stores.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use dkvs_common::kv::Key;
+use dkvs_common::record::{Content, Record};
+use dkvs_common::ring::Position;
+use dkvs_common::tag::Tag;
+
+use super::shard::{Entry, Place, SHARD_BITS, Shard, place, shard_number};
+use super::tracked::ChangeTracker;
+use crate::store::contract::{ChangeHook, Full, PutOutcome, RecordChange, RemoveOutcome, resolve};
+use crate::store::packed::Packed;
+
+/// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
+/// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.
+///
+/// A bound, not a mean. A tree's node has room for 11 slots of 16 bytes and as
+/// many prefixes of 4; all but the root have 5 or more, also after removals. A leaf takes
+/// 240 bytes of the allocator, an inner node 336. At the worst there are 6 records for each leaf
+/// and 6 leaves for each inner node: 52 bytes a record. The packed bytes are rounded up to 16 with
+/// a header of 8: 23 more. With the positions of ordinary keys it is about 38 and 16.
+///
+/// Not in it: up to 80 KB for an empty table and the roots of its trees; up to 13 bytes for each of
+/// two keys with the same shard and prefix, one pair in 2^40; and up to 4 KiB for packed bytes of
+/// more than 128 KiB, which the allocator may take from the system in whole pages.
+pub const ENTRY_OVERHEAD_BYTES: usize = 76;
+
+/// Records in memory.
+pub(in crate::store) struct RecordTable {
+    shards: Box<[Mutex<Shard>]>,
+    /// Notes every change for the scan that is under way.
+    changes: Arc<ChangeTracker>,
+    /// Is called with every change.
+    hook: OnceLock<ChangeHook>,
+    records: AtomicUsize,
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl RecordTable {
+    /// An empty table that holds at most `bytes_max` bytes of packed records and
+    /// [`ENTRY_OVERHEAD_BYTES`] for each.
+    pub(in crate::store) fn new(bytes_max: usize) -> Self {
+        Self {
+            shards: (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect(),
+            changes: Arc::default(),
+            hook: OnceLock::new(),
+            records: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+        }
+    }
+
+    /// Returns what `view` makes of the record of a key, if there is one. The key's shard is locked
+    /// meanwhile.
+    pub(in crate::store) fn read<R>(
+        &self,
+        key: &Key,
+        view: impl FnOnce(&Packed) -> R,
+    ) -> Option<R> {
+        let place = place(Position::of_key(key), key.as_bytes());
+        self.shard(place.position).find(place).map(view)
+    }
+
+    /// The same, of the record of bytes that are a key.
+    pub(in crate::store) fn read_bytes<R>(
+        &self,
+        key: &[u8],
+        view: impl FnOnce(&Packed) -> R,
+    ) -> Option<R> {
+        let place = place(Position::of_key_bytes(key), key);
+        self.shard(place.position).find(place).map(view)
+    }
+
+    /// Stores a record, unless one with the same or a greater tag is there. One that is no
+    /// longer than the record it replaces always fits.
+    pub(in crate::store) fn apply(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
+        let newer = |held: Option<&Packed>| {
+            let resolved = held.and_then(|held| resolve(held, record.tag, record.checksum));
+            resolved.map_or_else(|| Ok(record.clone()), Err)
+        };
+        let replaced = self.replace(key, &record.content, newer)?;
+        Ok(replaced.err().unwrap_or(PutOutcome::Stored))
+    }
+
+    /// Stores `content` under a tag that `mint` makes greater than the one it is given: that of
+    /// the record that is there, or [`Tag::ZERO`]. Returns the error of `mint` if that fails.
+    pub(in crate::store) fn apply_next<E>(
+        &self,
+        key: &Key,
+        content: &Content,
+        mint: impl FnOnce(Tag) -> Result<Tag, E>,
+    ) -> Result<Result<(), E>, Full> {
+        let record = |held: Option<&Packed>| {
+            let tag = mint(held.map_or(Tag::ZERO, Packed::tag))?;
+            Ok(Record::new(key, tag, content.clone()))
+        };
+        self.replace(key, content, record)
+    }
+
+    /// Shows records in ring order until `visit` breaks: those at `from` whose keys are greater
+    /// than `after`, or all of them without it, and then those at greater positions. It ends at
+    /// the end of the ring. A put of another key that runs meanwhile is in it or not.
+    ///
+    /// One shard is locked at a time, for as long as `visit` goes on in it.
+    pub(in crate::store) fn scan(
+        &self,
+        from: Position,
+        after: Option<&Key>,
+        mut visit: impl FnMut(&Packed) -> ControlFlow<()>,
+    ) {
+        let start = place(from, after.map_or(&[], Key::as_bytes));
+        let mut flow = self.shard(from).after(start).try_for_each(&mut visit);
+        for shard in &self.shards[shard_number(from) + 1..] {
+            if flow.is_break() {
+                return;
+            }
+            flow = lock(shard).iter().try_for_each(&mut visit);
+        }
+    }
+
+    /// How many records it holds, tombstones included.
+    pub(in crate::store) fn len(&self) -> usize {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// What its records take, overhead included; never more than the limit.
+    pub(in crate::store) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Puts a record that is on a disk in the place of the one that is there, whatever the limit
+    /// is.
+    pub(in crate::store) fn insert(&self, packed: Packed) {
+        self.change(packed, |_| true);
+    }
+
+    /// Puts a record that was read from a disk in the place of the one that is there, unless that
+    /// is newer.
+    pub(in crate::store) fn load(&self, packed: Packed) {
+        let tag = packed.tag();
+        self.change(packed, |held| tag >= held.tag());
+    }
+
+    fn change(&self, packed: Packed, replaces: impl FnOnce(&Packed) -> bool) {
+        let key = packed.key().to_vec();
+        let place = place(Position::of_key_bytes(&key), &key);
+        let bytes = packed.bytes();
+        match self.shard(place.position).entry(place) {
+            Entry::Occupied(held) if replaces(held) => {
+                self.note_change(place, Some(held), Some(&packed));
+                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
+                *held = packed;
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(vacancy) => {
+                let entry_bytes = bytes + ENTRY_OVERHEAD_BYTES;
+                self.bytes.fetch_add(entry_bytes, Ordering::Relaxed);
+                self.records.fetch_add(1, Ordering::Relaxed);
+                self.note_change(place, None, Some(&packed));
+                vacancy.insert(packed);
+            }
+        }
+    }
+
+    /// Takes out the record of a key if it has exactly this tag.
+    pub(in crate::store) fn remove(&self, key: &[u8], tag: Tag) -> RemoveOutcome {
+        let place = place(Position::of_key_bytes(key), key);
+        let mut shard = self.shard(place.position);
+        let mut held_tag = None;
+        let removed = shard.remove_if(place, |held| *held_tag.insert(held.tag()) == tag);
+        let Some(removed) = removed else {
+            return RemoveOutcome::Kept(held_tag);
+        };
+        let entry_bytes = removed.bytes() + ENTRY_OVERHEAD_BYTES;
+        self.bytes.fetch_sub(entry_bytes, Ordering::Relaxed);
+        self.records.fetch_sub(1, Ordering::Relaxed);
+        self.note_change(place, Some(&removed), None);
+        RemoveOutcome::Removed
+    }
+
+    /// Calls `hook` with every change from now on, if no other was set before.
+    pub(in crate::store) fn set_change_hook(&self, hook: ChangeHook) -> bool {
+        self.hook.set(hook).is_ok()
+    }
+
+    /// Announces a change. The shard of the place is locked.
+    fn note_change(&self, place: Place<'_>, before: Option<&Packed>, after: Option<&Packed>) {
+        self.changes.note(place, before, after);
+        if let Some(hook) = self.hook.get() {
+            hook(RecordChange {
+                key: place.key,
+                old: before.map(Packed::tag),
+                new: after.map(Packed::tag),
+            });
+        }
+    }
+
+    /// Whether so many bytes more are within the limit.
+    pub(in crate::store) fn check_room(&self, record_bytes: usize) -> Result<(), Full> {
+        let bytes_max = self.bytes_max;
+        let is_within = self.bytes().saturating_add(record_bytes) <= bytes_max;
+        is_within.then_some(()).ok_or(Full {
+            record_bytes,
+            bytes_max,
+        })
+    }
+
+    /// Puts what `record` makes of the record that is there, if one is, in its place, if it makes
+    /// anything.
+    fn replace<E>(
+        &self,
+        key: &Key,
+        content: &Content,
+        record: impl FnOnce(Option<&Packed>) -> Result<Record, E>,
+    ) -> Result<Result<(), E>, Full> {
+        let place = place(Position::of_key(key), key.as_bytes());
+        let mut shard = self.shard(place.position);
+        let bytes = Packed::bytes_of(key, content);
+        match shard.entry(place) {
+            Entry::Occupied(held) => {
+                let record = match record(Some(held)) {
+                    Ok(record) => record,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let held_bytes = held.bytes();
+                if bytes > held_bytes {
+                    self.take_room(bytes - held_bytes)?;
+                } else {
+                    self.bytes.fetch_sub(held_bytes - bytes, Ordering::Relaxed);
+                }
+                let packed = Packed::new(key, &record);
+                self.note_change(place, Some(held), Some(&packed));
+                *held = packed;
+            }
+            Entry::Vacant(vacancy) => {
+                let record = match record(None) {
+                    Ok(record) => record,
+                    Err(error) => return Ok(Err(error)),
+                };
+                self.take_room(bytes + ENTRY_OVERHEAD_BYTES)?;
+                let packed = Packed::new(key, &record);
+                self.note_change(place, None, Some(&packed));
+                vacancy.insert(packed);
+                self.records.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn take_room(&self, record_bytes: usize) -> Result<(), Full> {
+        let bytes_max = self.bytes_max;
+        let grown = |bytes: usize| {
+            bytes
+                .checked_add(record_bytes)
+                .filter(|sum| *sum <= bytes_max)
+        };
+        self.bytes
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, grown)
+            .map(|_| ())
+            .map_err(|_| Full {
+                record_bytes,
+                bytes_max,
+            })
+    }
+
+    /// What changes while a counted scan is under way.
+    pub(super) fn changes(&self) -> &Arc<ChangeTracker> {
+        &self.changes
+    }
+
+    /// Locks the shard of this number, if there are so many.
+    pub(super) fn lock_shard(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
+        self.shards.get(number).map(lock)
+    }
+
+    fn shard(&self, position: Position) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[shard_number(position)])
+    }
+}
+
+/// A panic while a shard was locked leaves no shard half changed, so its poison says nothing.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkvs_common::kv::Value;
+    use dkvs_common::record::ContentType;
+
+    /// What a pair of a one-byte key and an empty value takes.
+    const SMALLEST: usize = 24 + 1 + ENTRY_OVERHEAD_BYTES;
+
+    fn key(text: &str) -> Key {
+        Key::new(text.to_owned()).unwrap()
+    }
+
+    fn content(value: &str) -> Content {
+        Content::Value {
+            content_type: ContentType::default(),
+            value: Value::new(value.to_owned()).unwrap(),
+        }
+    }
+
+    fn put(table: &RecordTable, name: &str, time: u64, value: &str) -> Result<PutOutcome, Full> {
+        let key = key(name);
+        let record = Record::new(&key, Tag { time, op: 0 }, content(value));
+        table.apply(&key, &record)
+    }
+
+    fn value(table: &RecordTable, name: &str) -> Option<String> {
+        let text = |held: &Packed| String::from_utf8(held.value().to_vec()).unwrap();
+        table.read(&key(name), text)
+    }
+
+    /// Every key with its value, in ring order.
+    fn pairs(table: &RecordTable) -> Vec<(Key, Vec<u8>)> {
+        let mut pairs = Vec::new();
+        table.scan(Position([0; 20]), None, |held| {
+            if !held.is_tombstone() {
+                let key = Key::new(held.key().to_vec()).unwrap();
+                pairs.push((key, held.value().to_vec()));
+            }
+            ControlFlow::Continue(())
+        });
+        pairs
+    }
+
+    #[test]
+    fn the_greatest_tag_stays_whatever_the_order() {
+        let table = RecordTable::new(usize::MAX);
+        let superseded = |time| Ok(PutOutcome::Superseded(Tag { time, op: 0 }));
+        assert_eq!(put(&table, "k", 5, "five"), Ok(PutOutcome::Stored));
+        assert_eq!(put(&table, "k", 4, "four"), superseded(5));
+        assert_eq!(put(&table, "k", 5, "five"), Ok(PutOutcome::Stored));
+        assert_eq!(value(&table, "k").as_deref(), Some("five"));
+        assert_eq!(put(&table, "k", 6, ""), Ok(PutOutcome::Stored));
+        assert_eq!(value(&table, "k").as_deref(), Some(""));
+        assert_eq!(put(&table, "k", 5, "five"), superseded(6));
+    }
+
+    #[test]
+    fn of_two_records_under_one_tag_the_first_stays() {
+        let table = RecordTable::new(usize::MAX);
+        let taken = PutOutcome::Superseded(Tag { time: 5, op: 0 });
+        assert_eq!(put(&table, "k", 5, "first"), Ok(PutOutcome::Stored));
+        assert_eq!(put(&table, "k", 5, "other"), Ok(taken));
+        assert_eq!(put(&table, "k", 5, "first"), Ok(PutOutcome::Stored));
+        assert_eq!(value(&table, "k").as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn a_record_with_the_smallest_tag_is_stored_before_it_is_confirmed() {
+        let table = RecordTable::new(usize::MAX);
+        assert_eq!(put(&table, "k", 0, "v"), Ok(PutOutcome::Stored));
+        assert_eq!(value(&table, "k").as_deref(), Some("v"));
+    }
+
+    #[test]
+    fn the_next_tag_is_made_from_the_one_that_is_there() {
+        let table = RecordTable::new(usize::MAX);
+        put(&table, "k", 5, "v").unwrap();
+        let mint = |held: Tag| {
+            Ok::<_, ()>(Tag {
+                time: held.time + 1,
+                op: 9,
+            })
+        };
+        assert_eq!(table.apply_next(&key("k"), &content("w"), mint), Ok(Ok(())));
+        assert_eq!(
+            table.read(&key("k"), Packed::tag),
+            Some(Tag { time: 6, op: 9 })
+        );
+        let refused = table.apply_next(&key("k"), &content("x"), |_| Err("no"));
+        assert_eq!(refused, Ok(Err("no")));
+        assert_eq!(value(&table, "k").as_deref(), Some("w"));
+    }
+
+    #[test]
+    fn the_bytes_follow_what_is_stored() {
+        let table = RecordTable::new(usize::MAX);
+        put(&table, "k", 1, "four").unwrap();
+        assert_eq!(table.bytes(), SMALLEST + 4);
+        put(&table, "k", 2, "").unwrap();
+        assert_eq!(table.bytes(), SMALLEST);
+        put(&table, "k", 3, "longer").unwrap();
+        assert_eq!(table.bytes(), SMALLEST + 6);
+        assert_eq!(pairs(&table), [(key("k"), b"longer".to_vec())]);
+        let tombstone = Record::new(&key("k"), Tag { time: 4, op: 0 }, Content::Tombstone);
+        table.apply(&key("k"), &tombstone).unwrap();
+        assert_eq!((table.bytes(), table.len()), (SMALLEST, 1));
+        assert!(pairs(&table).is_empty());
+    }
+
+    #[test]
+    fn a_removed_record_gives_back_its_bytes_and_one_of_another_tag_stays() {
+        let table = RecordTable::new(usize::MAX);
+        let tag = |time| Tag { time, op: 0 };
+        put(&table, "k", 2, "four").unwrap();
+        put(&table, "other", 2, "").unwrap();
+        for time in [1, 3] {
+            assert_eq!(
+                table.remove(b"k", tag(time)),
+                RemoveOutcome::Kept(Some(tag(2)))
+            );
+        }
+        assert_eq!(table.remove(b"k", tag(2)), RemoveOutcome::Removed);
+        assert_eq!(table.remove(b"k", tag(2)), RemoveOutcome::Kept(None));
+        assert_eq!((value(&table, "k"), table.len()), (None, 1));
+        assert_eq!(table.bytes(), SMALLEST + 4);
+        assert_eq!(put(&table, "k", 1, ""), Ok(PutOutcome::Stored));
+    }
+
+    #[test]
+    fn a_full_store_refuses_what_does_not_fit_and_serves_the_rest() {
+        let table = RecordTable::new(2 * (SMALLEST + 1) + 1);
+        put(&table, "a", 1, "1").unwrap();
+        put(&table, "b", 1, "2").unwrap();
+        assert_eq!(
+            put(&table, "c", 1, "3").unwrap_err().record_bytes,
+            SMALLEST + 1
+        );
+        assert_eq!(put(&table, "b", 2, "222").unwrap_err().record_bytes, 2);
+        assert_eq!(value(&table, "b").as_deref(), Some("2"));
+        assert_eq!(value(&table, "c"), None);
+
+        put(&table, "b", 3, "22").unwrap();
+        assert!(put(&table, "a", 2, "11").is_err());
+        put(&table, "b", 4, "x").unwrap();
+        put(&table, "a", 3, "11").unwrap();
+        let tombstone = Record::new(&key("a"), Tag { time: 9, op: 0 }, Content::Tombstone);
+        assert_eq!(table.apply(&key("a"), &tombstone), Ok(PutOutcome::Stored));
+    }
+
+    /// The page of at most `limit` keys that follow `last`.
+    fn page(table: &RecordTable, last: Option<&Key>, limit: usize) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let from = last.map_or(Position([0; 20]), Position::of_key);
+        table.scan(from, last, |held| {
+            if keys.len() == limit {
+                return ControlFlow::Break(());
+            }
+            keys.push(Key::new(held.key().to_vec()).unwrap());
+            ControlFlow::Continue(())
+        });
+        keys
+    }
+
+    fn all_by_pages(table: &RecordTable, limit: usize) -> Vec<Key> {
+        let mut keys = page(table, None, limit);
+        loop {
+            let next = page(table, keys.last(), limit);
+            if next.is_empty() {
+                return keys;
+            }
+            keys.extend(next);
+        }
+    }
+
+    #[test]
+    fn pages_have_every_key_once_and_in_ring_order() {
+        let table = RecordTable::new(usize::MAX);
+        let mut keys: Vec<Key> = (0..1_000).map(|number| key(&number.to_string())).collect();
+        for key in &keys {
+            let record = Record::new(key, Tag { time: 1, op: 0 }, Content::Tombstone);
+            table.apply(key, &record).unwrap();
+        }
+        keys.sort_by_key(Position::of_key);
+        for limit in [1, 7, 999, 1_000, 1_001] {
+            assert!(all_by_pages(&table, limit) == keys, "pages of {limit}");
+        }
+    }
+
+    #[test]
+    fn a_scan_begins_at_its_position_or_after_a_key_of_it() {
+        let table = RecordTable::new(usize::MAX);
+        let first = |from, after: Option<&Key>| {
+            let mut first = None;
+            table.scan(from, after, |held| {
+                first = Some(Key::new(held.key().to_vec()).unwrap());
+                ControlFlow::Break(())
+            });
+            first
+        };
+        assert_eq!(first(Position([0; 20]), None), None);
+        put(&table, "k", 1, "v").unwrap();
+        let here = Position::of_key(&key("k"));
+        let (mut before, mut behind) = (here, here);
+        before.0[19] -= 1;
+        behind.0[19] += 1;
+        for (from, after, is_met) in [
+            (here, None, true),
+            (here, Some(key("j")), true),
+            (here, Some(key("k")), false),
+            (here, Some(key("l")), false),
+            (before, Some(key("l")), true),
+            (behind, None, false),
+            (Position([0xff; 20]), None, false),
+        ] {
+            let met = is_met.then(|| key("k"));
+            assert_eq!(first(from, after.as_ref()), met, "{from} {after:?}");
+        }
+    }
+
+    #[test]
+    fn pages_miss_and_repeat_nothing_while_other_keys_are_put() {
+        let table = RecordTable::new(usize::MAX);
+        for number in 0..500 {
+            put(&table, &format!("old {number}"), 1, "").unwrap();
+        }
+        let is_old = |key: &&Key| key.as_bytes().starts_with(b"old");
+        let (barrier, done) = (std::sync::Barrier::new(2), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                for number in 0..5_000 {
+                    put(&table, &format!("new {number}"), 1, "").unwrap();
+                }
+                done.store(1, Ordering::Release);
+            });
+            barrier.wait();
+            let mut is_last = false;
+            while !is_last {
+                is_last = done.load(Ordering::Acquire) == 1;
+                let keys = all_by_pages(&table, 10);
+                assert_eq!(keys.iter().filter(is_old).count(), 500);
+                assert!(keys.is_sorted_by_key(|key| (Position::of_key(key), key.clone())));
+                let distinct: std::collections::HashSet<_> = keys.iter().collect();
+                assert_eq!(distinct.len(), keys.len());
+            }
+        });
+        assert_eq!(all_by_pages(&table, 10).len(), 5_500);
+    }
+
+    #[test]
+    fn many_threads_never_exceed_the_limit_nor_lose_count() {
+        let table = RecordTable::new(500 * (SMALLEST + 8));
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let table = &table;
+                scope.spawn(move || {
+                    for number in 0..2_000 {
+                        let name = format!("{:04}", (number * 7 + thread) % 1_000);
+                        let _ = put(table, &name, number, &"v".repeat(number as usize % 8));
+                        assert!(table.bytes() <= table.bytes_max);
+                    }
+                });
+            }
+        });
+        let pairs = pairs(&table);
+        let counted: usize = pairs
+            .iter()
+            .map(|(key, value)| SMALLEST - 1 + key.as_bytes().len() + value.len())
+            .sum();
+        assert_eq!(table.bytes(), counted);
+        assert_eq!(table.len(), pairs.len());
+        assert!(table.len() >= 500);
+    }
+}
