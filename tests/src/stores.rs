@@ -6,7 +6,7 @@ use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::{Exhausted, Tag};
-use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
+use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, OpenOptions};
 use dkvs_storage_node::store::{
     Completion, Lookup, MemoryStore, PutOutcome, PutResult, RecordStore as _, RemoveResult, Store,
 };
@@ -20,18 +20,18 @@ pub struct Kept {
 }
 
 /// What a durable store of a test is told unless it is about that.
-pub fn options(declaration: Option<Declaration>) -> Options {
-    Options {
+pub fn options(declaration: Option<Declaration>) -> OpenOptions {
+    OpenOptions {
         bytes_max: usize::MAX,
         durability: Durability::Fsync,
         declaration,
-        is_doubtful: false,
+        is_uncertain: false,
         machine_run: 1,
     }
 }
 
 /// Opens the store on a disk.
-pub fn open(disk: &Disk, options: Options) -> Result<Kept, OpenError> {
+pub fn open(disk: &Disk, options: OpenOptions) -> Result<Kept, OpenError> {
     let (store, committer) = DiskStore::open(disk.media(), options)?;
     Ok(Kept {
         store: Store::Disk(store),
@@ -45,7 +45,7 @@ pub fn of_each_kind(bytes_max: usize) -> [(&'static str, Kept); 2] {
         store: Store::Memory(MemoryStore::new(bytes_max)),
         committer: None,
     };
-    let options = Options {
+    let options = OpenOptions {
         bytes_max,
         ..options(Some(Declaration::New))
     };

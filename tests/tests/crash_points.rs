@@ -8,17 +8,17 @@ use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, Options};
+use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, OpenOptions};
 use dkvs_storage_node::store::{Lookup, PutOutcome, PutResult, RecordStore as _, RemoveOutcome};
 use dkvs_tests::disk::{Disk, Fault, Kept};
 use dkvs_tests::random::Random;
 
-fn options(declaration: Option<Declaration>) -> Options {
-    Options {
+fn options(declaration: Option<Declaration>) -> OpenOptions {
+    OpenOptions {
         bytes_max: usize::MAX,
         durability: Durability::Fsync,
         declaration,
-        is_doubtful: false,
+        is_uncertain: false,
         machine_run: 1,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use dkvs_common::model::Durability;
 use dkvs_storage_node::store::disk::medium::Medium;
-use dkvs_storage_node::store::disk::{Declaration, OpenError, Options};
+use dkvs_storage_node::store::disk::{Declaration, OpenError, OpenOptions};
 use dkvs_storage_node::store::{Lookup, PutOutcome, RecordStore as _, RemoveOutcome, StoreError};
 use dkvs_tests::disk::{Disk, Fault, Kept as Remains};
 use dkvs_tests::random::Random;
@@ -25,7 +25,7 @@ fn reopen(disk: &Disk) -> Kept {
 }
 
 /// Why a store is not opened.
-fn refusal(disk: &Disk, options: Options) -> OpenError {
+fn refusal(disk: &Disk, options: OpenOptions) -> OpenError {
     match open(disk, options) {
         Ok(_) => panic!("it is opened"),
         Err(error) => error,
@@ -459,13 +459,13 @@ fn only_what_is_so_and_not_known_can_be_declared() {
 
 #[test]
 fn a_store_that_does_not_sync_is_refused_after_the_machine_went_down_and_not_otherwise() {
-    let in_run = |machine_run| Options {
+    let in_run = |machine_run| OpenOptions {
         durability: Durability::Buffered,
         machine_run,
         ..options(None)
     };
     let disk = Disk::default();
-    let begin = Options {
+    let begin = OpenOptions {
         declaration: Some(Declaration::New),
         ..in_run(7)
     };
@@ -481,7 +481,7 @@ fn a_store_that_does_not_sync_is_refused_after_the_machine_went_down_and_not_oth
     drop(kept);
     disk.restart();
     assert!(matches!(refusal(&disk, in_run(8)), OpenError::Unsynced));
-    let declared = Options {
+    let declared = OpenOptions {
         declaration: Some(Declaration::Incomplete),
         ..in_run(8)
     };

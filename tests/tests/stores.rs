@@ -192,7 +192,7 @@ fn the_hook_is_called_with_every_change_and_with_nothing_else() {
         let next = Tag { time: 9, op: 9 };
         assert_eq!(
             kept.store
-                .peek(&key("k"), dkvs_storage_node::store::Packed::tag),
+                .peek(&key("k"), dkvs_storage_node::store::PackedRecord::tag),
             Some(next)
         );
         assert_eq!(kept.put_at("k", 10, "ten"), STORED);

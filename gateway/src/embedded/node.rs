@@ -13,7 +13,7 @@ use dkvs_common::wire::v2::keys::Keys;
 use dkvs_storage_node::StorageNode;
 use dkvs_storage_node::service::Config;
 use dkvs_storage_node::store::disk::directory::{self, DataDirectory, Owner};
-use dkvs_storage_node::store::disk::{CommitThread, Declaration, Options};
+use dkvs_storage_node::store::disk::{CommitThread, Declaration, OpenOptions};
 use dkvs_storage_node::store::{MemoryStore, Store};
 use dkvs_storage_node::udp::Sockets;
 use tokio::runtime::Handle;
@@ -65,11 +65,11 @@ impl StorageLocation {
             let store = Store::Memory(MemoryStore::new(STORE_BYTES_MAX));
             return Ok(OpenStore { store, disk: None });
         };
-        let options = Options {
+        let options = OpenOptions {
             bytes_max: STORE_BYTES_MAX,
             durability: *durability,
             declaration,
-            is_doubtful: false,
+            is_uncertain: false,
             machine_run: directory::machine_run(),
         };
         let (directory, store, committer) = DataDirectory::open(path, owner.clone(), options)?;

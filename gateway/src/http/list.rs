@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dkvs_client::ListResult;
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::list::{List, ListOutcome, ListStanding, Listing, Place};
+use dkvs_common::quorum::list::{List, ListOutcome, ListPosition, ListServerState, Listing};
 use dkvs_common::ring::Position;
 use dkvs_common::view::ClusterView;
 use serde::Serialize;
@@ -85,7 +85,7 @@ pub(super) async fn list(
     match list.outcome() {
         Some(ListOutcome::Listed) => {}
         Some(ListOutcome::Unreachable) => {
-            let speaks_v1 = |standing| standing == Some(ListStanding::Refused(Refusal::NotV2));
+            let speaks_v1 = |standing| standing == Some(ListServerState::Refused(Refusal::NotV2));
             let standings = list.standings().map(|(_, standing)| standing);
             let is_for_good = standings.filter(|it| speaks_v1(*it)).count() > silent_max;
             return Err(match is_for_good {
@@ -150,7 +150,7 @@ fn parse(defaults: &RequestDefaults, uri: &Uri) -> Result<(Listing, Duration), P
     query.finish()?;
     let replication = usize::from(defaults.replication);
     let listing = Listing {
-        start: start.flatten().unwrap_or(Place::START),
+        start: start.flatten().unwrap_or(ListPosition::START),
         prefix: prefix.into(),
         keys_max: limit.unwrap_or(LIMIT.schema.max) as usize,
         silent_max: replication - (replication / 2 + 1),
@@ -161,13 +161,13 @@ fn parse(defaults: &RequestDefaults, uri: &Uri) -> Result<(Listing, Duration), P
 const CURSOR_VERSION: u8 = 1;
 
 /// A place as a caller keeps it: a byte of version, 20 of position, and the key if there is one.
-fn to_cursor(place: &Place) -> String {
+fn to_cursor(place: &ListPosition) -> String {
     let key = place.after.as_ref().map_or(&[][..], Key::as_bytes);
     let bytes = [&[CURSOR_VERSION], &place.from.0[..], key].concat();
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn from_cursor(cursor: &str) -> Option<Place> {
+fn from_cursor(cursor: &str) -> Option<ListPosition> {
     let bytes = Bytes::from(URL_SAFE_NO_PAD.decode(cursor).ok()?);
     let (&CURSOR_VERSION, rest) = bytes.split_first()? else {
         return None;
@@ -175,10 +175,10 @@ fn from_cursor(cursor: &str) -> Option<Place> {
     let (from, key) = rest.split_first_chunk::<20>()?;
     let from = Position(*from);
     if key.is_empty() {
-        return Some(Place { from, after: None });
+        return Some(ListPosition { from, after: None });
     }
     let key = Key::new(bytes.slice_ref(key)).ok()?;
-    (Position::of_key(&key) == from).then(|| Place::after(key))
+    (Position::of_key(&key) == from).then(|| ListPosition::after(key))
 }
 
 /// One key a line, as JSON.
@@ -218,14 +218,14 @@ impl<'a> ListReport<'a> {
         let server = |(server, standing)| {
             let mut reason = None;
             let status = match standing {
-                Some(ListStanding::Answered) => "answered",
-                Some(ListStanding::Incomplete) => "incomplete",
-                Some(ListStanding::Refused(refusal)) => {
+                Some(ListServerState::Answered) => "answered",
+                Some(ListServerState::Incomplete) => "incomplete",
+                Some(ListServerState::Refused(refusal)) => {
                     reason = Some(reason_of(refusal));
                     "refused"
                 }
-                Some(ListStanding::Unreachable) => "unreachable",
-                Some(ListStanding::TimedOut) => "timeout",
+                Some(ListServerState::Unreachable) => "unreachable",
+                Some(ListServerState::TimedOut) => "timeout",
                 None => "pending",
             };
             ListedServer {
@@ -247,19 +247,19 @@ mod tests {
     #[test]
     fn a_cursor_comes_back_as_the_place_that_it_names() {
         let key = Key::new(&b"a\xff"[..]).unwrap();
-        let without_key = Place {
+        let without_key = ListPosition {
             from: Position([7; 20]),
             after: None,
         };
-        for place in [Place::START, Place::after(key), without_key] {
+        for place in [ListPosition::START, ListPosition::after(key), without_key] {
             assert_eq!(from_cursor(&to_cursor(&place)), Some(place));
         }
     }
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        let place = Place::after(Key::new("a").unwrap());
-        let elsewhere = Place {
+        let place = ListPosition::after(Key::new("a").unwrap());
+        let elsewhere = ListPosition {
             from: Position([7; 20]),
             ..place.clone()
         };

@@ -13,7 +13,7 @@ use dkvs_common::wire::v1;
 use super::arguments::{Arguments, DurabilityChoice};
 use super::disk::Opened;
 use crate::store::disk::directory::{self, DataDirectory, Owner};
-use crate::store::disk::{Declaration, Options};
+use crate::store::disk::{Declaration, OpenOptions};
 use crate::store::{MemoryStore, RecordStore as _, Store};
 
 /// A store with the pairs of the command line.
@@ -34,11 +34,11 @@ pub(super) fn store(
                 "with --data-dir the server needs a port that stays the same: its ring knows it \
                  by that"
             );
-            let options = Options {
+            let options = OpenOptions {
                 bytes_max: arguments.max_memory.0,
                 durability,
                 declaration: arguments.declare.map(Declaration::from),
-                is_doubtful: false,
+                is_uncertain: false,
                 machine_run: directory::machine_run(),
             };
             let owner = Owner {

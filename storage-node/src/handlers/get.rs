@@ -8,13 +8,13 @@ use dkvs_common::tag::Tag;
 
 use super::outcome::{read_response, value_response};
 use super::replica::Replica;
-use crate::store::{Packed, RecordStore as _};
+use crate::store::{PackedRecord, RecordStore as _};
 
 impl Replica {
     /// The record of a key; of a long value as much as there is room for.
     pub(super) fn get(&self, key: &Key, room_bytes: usize) -> ReplicaResponse {
         self.counters.gets.add(1);
-        let record = |held: &Packed| {
+        let record = |held: &PackedRecord| {
             let block_bytes = room_bytes.saturating_sub(held.content_type().len());
             let value = held.value();
             let copy = Bytes::copy_from_slice;
@@ -40,7 +40,7 @@ impl Replica {
         offset: u32,
         block_bytes: usize,
     ) -> ReplicaResponse {
-        let block = |held: &Packed| {
+        let block = |held: &PackedRecord| {
             if held.tag() != tag {
                 return ReplicaResponse::Superseded { tag: held.tag() };
             }
@@ -53,7 +53,7 @@ impl Replica {
             }
         };
         // The whole value may be thousands of blocks: the caller verifies it once it is together.
-        let view = |held: &Packed| value_response(held, block);
+        let view = |held: &PackedRecord| value_response(held, block);
         read_response(&self.counters, self.store.get_unverified(key, view))
     }
 }

@@ -10,7 +10,7 @@ use dkvs_common::tag::Tag;
 
 use super::caller::ResponseRoom;
 use super::replica::Replica;
-use crate::store::{Packed, RecordStore as _};
+use crate::store::{PackedRecord, RecordStore as _};
 
 /// Most records that one page looks at.
 const RECORDS_PER_PAGE_MAX: usize = 4_096;
@@ -36,7 +36,7 @@ impl Replica {
             page_entry_bytes,
             ..
         } = room;
-        let entry_bytes = |held: &Packed| page_entry_bytes + held.key().len();
+        let entry_bytes = |held: &PackedRecord| page_entry_bytes + held.key().len();
         let mut page = Page {
             entries: Vec::new(),
             room: page_bytes,
@@ -91,7 +91,7 @@ struct Page {
 }
 
 impl Page {
-    fn add(&mut self, held: &Packed, entry_bytes: usize) {
+    fn add(&mut self, held: &PackedRecord, entry_bytes: usize) {
         let kind = match held.is_tombstone() {
             true => EntryKind::Tombstone,
             false => EntryKind::Value,
@@ -101,7 +101,7 @@ impl Page {
         self.push(Bytes::copy_from_slice(held.key()), held.tag(), kind);
     }
 
-    fn pass_over(&mut self, held: &Packed, entry_bytes: usize) {
+    fn pass_over(&mut self, held: &PackedRecord, entry_bytes: usize) {
         if entry_bytes <= self.room {
             self.passed_over.clear();
             self.passed_over.extend_from_slice(held.key());

@@ -5,7 +5,7 @@ use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::tag::Tag;
 
 use crate::statistics::Counters;
-use crate::store::{Lookup, Packed, PutOutcome, PutResult, StoreError};
+use crate::store::{Lookup, PackedRecord, PutOutcome, PutResult, StoreError};
 
 /// The response to a put, which is counted.
 pub(super) fn put_response(counters: &Counters, result: PutResult) -> ReplicaResponse {
@@ -61,8 +61,8 @@ pub(super) fn read_response(
 
 /// What `response` makes of a record that has a value; a tombstone is absent.
 pub(super) fn value_response(
-    held: &Packed,
-    response: impl FnOnce(&Packed) -> ReplicaResponse,
+    held: &PackedRecord,
+    response: impl FnOnce(&PackedRecord) -> ReplicaResponse,
 ) -> ReplicaResponse {
     match held.is_tombstone() {
         true if mutants::is_on(Mutant::TombstoneDropped) => {

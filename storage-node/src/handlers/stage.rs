@@ -13,7 +13,7 @@ use super::caller::Responder;
 use super::outcome::put_response;
 use super::replica::Replica;
 use super::uploads::{Block, BlockError, Progress, Shape, TakeError, UploadId};
-use crate::store::{Packed, PutOutcome, RecordStore as _, resolve};
+use crate::store::{PackedRecord, PutOutcome, RecordStore as _, resolve};
 
 /// A record whose value was sent in blocks.
 pub(super) struct StagedRecord {
@@ -61,7 +61,7 @@ impl Replica {
         if record.value_bytes as usize > self.config.value_bytes_max {
             return Some(self.too_large());
         }
-        let held = |held: &Packed| resolve(held, record.tag, record.checksum);
+        let held = |held: &PackedRecord| resolve(held, record.tag, record.checksum);
         if let Some(put) = self.store.peek(key, held).flatten() {
             self.uploads().free(id);
             return Some(match put {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn held(replica: &Replica) -> Option<(Tag, Vec<u8>)> {
-        let held = |held: &Packed| (held.tag(), held.value().to_vec());
+        let held = |held: &PackedRecord| (held.tag(), held.value().to_vec());
         replica.store.peek(&key(), held)
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let record = record(5, b'v');
         assert_eq!(put(&replica, 1, &record), ReplicaResponse::Done);
         assert_eq!(held(&replica), Some((record.tag, vec![b'v'; 10])));
-        assert!(replica.store.peek(&key(), Packed::is_sound).unwrap());
+        assert!(replica.store.peek(&key(), PackedRecord::is_sound).unwrap());
         assert_eq!(replica.uploads().bytes_reserved(), 0);
         assert_eq!(replica.uploads().report().completed, 1);
     }

@@ -5,7 +5,7 @@ use dkvs_common::model::ReplicaResponse;
 
 use super::outcome::{read_response, value_response};
 use super::replica::Replica;
-use crate::store::{Packed, RecordStore as _};
+use crate::store::{PackedRecord, RecordStore as _};
 
 impl Replica {
     pub(super) fn get_tag(&self, key: &Key) -> ReplicaResponse {
@@ -23,7 +23,7 @@ impl Replica {
     fn describe(
         &self,
         key: &Key,
-        response: impl FnOnce(&Packed) -> ReplicaResponse,
+        response: impl FnOnce(&PackedRecord) -> ReplicaResponse,
     ) -> ReplicaResponse {
         let lookup = self.store.get(key, |held| value_response(held, response));
         read_response(&self.counters, lookup)

@@ -11,13 +11,13 @@ use dkvs_common::tag::Tag;
 use super::caller::Responder;
 use super::outcome::{put_response, read_response};
 use super::replica::Replica;
-use crate::store::{Packed, RecordStore as _};
+use crate::store::{PackedRecord, RecordStore as _};
 
 impl Replica {
     /// The value of a key, if there is one.
     pub(crate) fn get_untagged(&self, key: &Key) -> ReplicaResponse {
         self.counters.gets.add(1);
-        let value = |held: &Packed| {
+        let value = |held: &PackedRecord| {
             let value = Value::new(Bytes::copy_from_slice(held.value())).ok();
             match value.filter(|_| !held.is_tombstone()) {
                 Some(value) => ReplicaResponse::Untagged { value },

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dkvs_common::wire::v1::{DumpBuilder, is_in_dumps};
 
 use crate::service::Service;
-use crate::store::{CountedScan, Packed, PageEnd, PageLimits};
+use crate::store::{CountedScan, PackedRecord, PageEnd, PageLimits};
 
 /// How much one step looks at, so that what else arrives does not wait for long.
 const STEP: PageLimits = PageLimits {
@@ -55,7 +55,7 @@ impl Dump {
 
 /// Whether a get by DKVS/1 would return the record, as far as a datagram holds it. Whether it is
 /// damaged is looked at only when it is sent.
-fn is_dumped(held: &Packed) -> bool {
+fn is_dumped(held: &PackedRecord) -> bool {
     !held.is_tombstone() && !held.is_quarantined() && is_in_dumps(held.key(), held.value())
 }
 

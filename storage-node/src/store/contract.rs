@@ -14,21 +14,21 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::{Exhausted, Tag};
 use thiserror::Error;
 
-use super::packed::Packed;
+use super::packed::PackedRecord;
 
 /// Records by key, of which the one with the greatest tag stays.
 pub trait RecordStore {
     /// Returns what `view` makes of the record of a key, if there is one that is sound and
     /// attested.
-    fn get<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R>;
+    fn get<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R>;
 
     /// The same without verifying that the record is sound: for a part of a value. Who has all
     /// parts verifies the whole.
-    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R>;
+    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R>;
 
     /// Returns what `view` makes of the record that is held for a key, be it damaged or
     /// quarantined. Not an answer for a client.
-    fn peek<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Option<R>;
+    fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R>;
 
     /// Shows the records that are held, sound and attested or not, in ring order until `visit`
     /// breaks: those at `from` whose keys are greater than `after`, or all of them without it, and
@@ -40,7 +40,7 @@ pub trait RecordStore {
         &self,
         from: Position,
         after: Option<&Key>,
-        visit: impl FnMut(&Packed) -> ControlFlow<()>,
+        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     );
 
     /// Stores a record, unless one with the same or a greater tag is there.
@@ -210,7 +210,7 @@ pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
 
 /// What a put comes to without storing anything, given what is held; none if it is to be stored. A
 /// record that is damaged gives way to its like.
-pub(crate) fn resolve(held: &Packed, tag: Tag, checksum: u32) -> Option<PutOutcome> {
+pub(crate) fn resolve(held: &PackedRecord, tag: Tag, checksum: u32) -> Option<PutOutcome> {
     if held.tag() > tag {
         let superseded = PutOutcome::Superseded(held.tag());
         return (!mutants::is_on(Mutant::OlderTagStored)).then_some(superseded);

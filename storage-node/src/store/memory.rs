@@ -12,7 +12,7 @@ use super::contract::{
     AttestError, ChangeHook, Completion, Lookup, MintTag, PutOutcome, PutResult, RecordStore,
     RemoveResult, StoreError,
 };
-use super::packed::Packed;
+use super::packed::PackedRecord;
 use super::table::RecordTable;
 
 /// Records in memory, lost with the process. Whatever is asked of it is answered at once.
@@ -35,7 +35,7 @@ impl MemoryStore {
 }
 
 impl RecordStore for MemoryStore {
-    fn get<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+    fn get<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
         match self.peek(key, |held| held.is_sound().then(|| view(held))) {
             Some(Some(found)) => Lookup::Found(found),
             Some(None) => Lookup::Corrupt,
@@ -43,14 +43,14 @@ impl RecordStore for MemoryStore {
         }
     }
 
-    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
         match self.peek(key, view) {
             Some(found) => Lookup::Found(found),
             None => Lookup::Absent,
         }
     }
 
-    fn peek<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Option<R> {
+    fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R> {
         self.table.read(key, view)
     }
 
@@ -58,7 +58,7 @@ impl RecordStore for MemoryStore {
         &self,
         from: Position,
         after: Option<&Key>,
-        visit: impl FnMut(&Packed) -> ControlFlow<()>,
+        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) {
         self.table.scan(from, after, visit);
     }

@@ -16,7 +16,7 @@
 //!   when it began and was not removed meanwhile, in this version or a later one, exactly once.
 //! - Every change of what is held for a key calls the change hook, once, in order.
 //!
-//! * `contract`: the contract as a trait; [`packed`](Packed): a record as it lies in memory
+//! * `contract`: the contract as a trait; [`packed`](PackedRecord): a record as it lies in memory
 //! * `table`: records in memory, of which both stores are made
 //! * `memory`, [`disk`]: the two stores
 
@@ -43,7 +43,7 @@ pub use contract::{
     RecordChange, RecordStore, RemoveOutcome, RemoveResult, StoreError,
 };
 pub use memory::MemoryStore;
-pub use packed::Packed;
+pub use packed::PackedRecord;
 pub use table::{CountedScan, ENTRY_OVERHEAD_BYTES, NOTED_BYTES_MAX, PageEnd, PageLimits};
 
 pub(crate) use contract::resolve;
@@ -58,7 +58,7 @@ pub enum Store {
 
 impl Store {
     /// Begins to count the records that `filter` selects; none if another count is under way.
-    pub fn begin_counted_scan(&self, filter: fn(&Packed) -> bool) -> Option<CountedScan> {
+    pub fn begin_counted_scan(&self, filter: fn(&PackedRecord) -> bool) -> Option<CountedScan> {
         self.table().begin_counted_scan(filter as Filter)
     }
 
@@ -68,7 +68,7 @@ impl Store {
         &self,
         scan: &mut CountedScan,
         limits: PageLimits,
-        other: impl FnMut(&Packed),
+        other: impl FnMut(&PackedRecord),
     ) -> PageEnd {
         self.table().count_page(scan, limits, other)
     }
@@ -78,7 +78,7 @@ impl Store {
         &self,
         scan: &mut CountedScan,
         limits: PageLimits,
-        take: impl FnMut(&Packed) -> ControlFlow<()>,
+        take: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) -> PageEnd {
         self.table().show_page(scan, limits, take)
     }
@@ -102,15 +102,15 @@ macro_rules! of_each {
 }
 
 impl RecordStore for Store {
-    fn get<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+    fn get<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
         of_each!(self, store => store.get(key, view))
     }
 
-    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
         of_each!(self, store => store.get_unverified(key, view))
     }
 
-    fn peek<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Option<R> {
+    fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R> {
         of_each!(self, store => store.peek(key, view))
     }
 
@@ -118,7 +118,7 @@ impl RecordStore for Store {
         &self,
         from: Position,
         after: Option<&Key>,
-        visit: impl FnMut(&Packed) -> ControlFlow<()>,
+        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) {
         of_each!(self, store => store.scan(from, after, visit));
     }

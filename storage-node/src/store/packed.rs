@@ -21,9 +21,9 @@ const TOMBSTONE: u8 = 1;
 const QUARANTINED: u8 = 0x80;
 
 /// A key and its record.
-pub struct Packed(Box<[u8]>);
+pub struct PackedRecord(Box<[u8]>);
 
-impl Packed {
+impl PackedRecord {
     pub(super) fn new(key: &Key, record: &Record) -> Self {
         let Parts {
             kind,
@@ -171,15 +171,18 @@ mod tests {
     use dkvs_common::kv::Value;
     use dkvs_common::record::ContentType;
 
-    fn packed(key: &str, content_type: &str, value: &str) -> Packed {
+    fn packed(key: &str, content_type: &str, value: &str) -> PackedRecord {
         let key = Key::new(key.to_owned()).unwrap();
         let content = Content::Value {
             content_type: ContentType::new(content_type.to_owned()).unwrap(),
             value: Value::new(value.to_owned()).unwrap(),
         };
         let record = Record::new(&key, Tag { time: 5, op: 6 }, content);
-        let packed = Packed::new(&key, &record);
-        assert_eq!(packed.bytes(), Packed::bytes_of(&key, &record.content));
+        let packed = PackedRecord::new(&key, &record);
+        assert_eq!(
+            packed.bytes(),
+            PackedRecord::bytes_of(&key, &record.content)
+        );
         assert_eq!(packed.checksum(), record.checksum);
         packed
     }
@@ -199,7 +202,7 @@ mod tests {
             assert!(!packed.is_tombstone() && packed.is_sound());
         }
         let key = Key::new("k").unwrap();
-        let tombstone = Packed::new(&key, &Record::new(&key, Tag::ZERO, Content::Tombstone));
+        let tombstone = PackedRecord::new(&key, &Record::new(&key, Tag::ZERO, Content::Tombstone));
         assert!(tombstone.is_tombstone() && tombstone.is_sound() && tombstone.value().is_empty());
     }
 
@@ -211,7 +214,7 @@ mod tests {
             if (21 * 8..24 * 8).contains(&bit) {
                 continue;
             }
-            let mut flipped = Packed(sound.0.clone());
+            let mut flipped = PackedRecord(sound.0.clone());
             flipped.0[bit / 8] ^= 1 << (bit % 8);
             // Quarantine is the store's own mark, and no part of what was written.
             if bit == 20 * 8 + 7 {

@@ -20,7 +20,7 @@ use dkvs_runtime::log::{self, LogFormat};
 use dkvs_runtime::program;
 use dkvs_storage_node::store::RecordStore as _;
 use dkvs_storage_node::store::disk::directory::{DataDirectory, Owner};
-use dkvs_storage_node::store::disk::{CommitThread, Declaration, Options};
+use dkvs_storage_node::store::disk::{CommitThread, Declaration, OpenOptions};
 use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
@@ -69,11 +69,11 @@ async fn tasks(panics: impl Future<Output = Infallible> + Send + 'static) -> Inf
 
 /// What hears of a put panics on the thread that writes to the disk.
 fn commit(path: &Path) -> anyhow::Result<()> {
-    let options = Options {
+    let options = OpenOptions {
         bytes_max: 1 << 20,
         durability: Durability::Fsync,
         declaration: Some(Declaration::New),
-        is_doubtful: false,
+        is_uncertain: false,
         machine_run: 1,
     };
     let owner = Owner {

@@ -20,7 +20,7 @@ use dkvs_storage_node::maintenance::{Arrival, Maintenance};
 use dkvs_storage_node::protocol::{Access, Issuer, Received, Response};
 use dkvs_storage_node::service::{Config, Service};
 use dkvs_storage_node::store::disk::{
-    Batch, Committer, Declaration, DiskStore, OpenError, Options,
+    Batch, Committer, Declaration, DiskStore, OpenError, OpenOptions,
 };
 use dkvs_storage_node::store::{Lookup, MemoryStore, RecordStore as _, Store};
 
@@ -489,11 +489,11 @@ impl OnDisk {
     fn open(&mut self) -> (Arc<DiskStore>, Committer) {
         self.starts += 1;
         self.has_lost = false;
-        let mut options = Options {
+        let mut options = OpenOptions {
             bytes_max: usize::MAX,
             durability: Durability::Fsync,
             declaration: self.declaration.take(),
-            is_doubtful: false,
+            is_uncertain: false,
             machine_run: 1,
         };
         self.has_lost = options.declaration == Some(Declaration::Incomplete);

@@ -196,7 +196,7 @@ impl Core {
                 let server = replica.server;
                 let mut capability = self.capability(server, requires_tags, candidate.met);
                 if let ServerCapability::V2 { full_bytes, .. } = &mut capability
-                    && candidate.is_of_new_key
+                    && candidate.has_seen_no_record
                 {
                     *full_bytes = self.full_bytes(server, now.at);
                 }
@@ -215,7 +215,7 @@ impl Core {
             match verdict {
                 Verdict::Begin => return true,
                 // A server that returns its tag is met by that.
-                Verdict::Meet(_) if candidate.is_asking_for_tags => return true,
+                Verdict::Meet(_) if candidate.is_querying_tags => return true,
                 Verdict::Meet(mut unmet) => {
                     let met = candidate.met;
                     unmet.retain(|server| !met.iter().any(|(met, _)| met == server));

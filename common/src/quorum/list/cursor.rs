@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::listing::Place;
-use super::outcome::ListStanding;
+use super::listing::ListPosition;
+use super::outcome::ListServerState;
 use crate::cluster::ServerId;
 use crate::model::{EntryKind, PageEntry, Refusal};
 use crate::tag::Tag;
@@ -12,18 +12,18 @@ use crate::tag::Tag;
 #[derive(Debug)]
 pub(super) struct Cursor {
     server: ServerId,
-    standing: Option<ListStanding>,
+    standing: Option<ListServerState>,
     /// Received and not merged yet, in ring order.
-    entries: VecDeque<(Place, PageEntry)>,
+    entries: VecDeque<(ListPosition, PageEntry)>,
     /// Where its next page begins.
-    next: Place,
+    next: ListPosition,
     has_more: bool,
     is_requested: bool,
 }
 
 impl Cursor {
     /// A server that has not been asked, whose first page begins at `start`.
-    pub(super) fn new(server: ServerId, start: Place) -> Self {
+    pub(super) fn new(server: ServerId, start: ListPosition) -> Self {
         Self {
             server,
             standing: None,
@@ -38,12 +38,12 @@ impl Cursor {
         self.server
     }
 
-    pub(super) fn standing(&self) -> Option<ListStanding> {
+    pub(super) fn standing(&self) -> Option<ListServerState> {
         self.standing
     }
 
     /// Where the next page begins.
-    pub(super) fn next(&self) -> &Place {
+    pub(super) fn next(&self) -> &ListPosition {
         &self.next
     }
 
@@ -61,7 +61,7 @@ impl Cursor {
     pub(super) fn is_active(&self) -> bool {
         matches!(
             self.standing,
-            None | Some(ListStanding::Answered | ListStanding::Incomplete)
+            None | Some(ListServerState::Answered | ListServerState::Incomplete)
         )
     }
 
@@ -72,7 +72,7 @@ impl Cursor {
 
     /// Whether it cannot be relied on for every key that it should hold.
     pub(super) fn is_missing(&self) -> bool {
-        !self.is_active() || self.standing == Some(ListStanding::Incomplete)
+        !self.is_active() || self.standing == Some(ListServerState::Incomplete)
     }
 
     /// Whether there are entries that are not merged, received or not.
@@ -99,14 +99,14 @@ impl Cursor {
         entries: Vec<PageEntry>,
     ) -> Result<(), Refusal> {
         self.is_requested = false;
-        let is_incomplete = is_incomplete || self.standing == Some(ListStanding::Incomplete);
+        let is_incomplete = is_incomplete || self.standing == Some(ListServerState::Incomplete);
         self.standing = Some(match is_incomplete {
-            true => ListStanding::Incomplete,
-            false => ListStanding::Answered,
+            true => ListServerState::Incomplete,
+            false => ListServerState::Answered,
         });
         let has_progress = !entries.is_empty();
         for entry in entries {
-            let place = Place::after(entry.key.clone());
+            let place = ListPosition::after(entry.key.clone());
             if place <= self.next {
                 return Err(Refusal::Internal);
             }
@@ -123,30 +123,30 @@ impl Cursor {
     }
 
     /// The server has failed: what it sent counts no more.
-    pub(super) fn fail(&mut self, standing: ListStanding) {
+    pub(super) fn fail(&mut self, standing: ListServerState) {
         self.standing = Some(standing);
         self.entries.clear();
     }
 
     /// Waits no longer for the page that has been requested.
     pub(super) fn give_up(&mut self) {
-        self.standing = Some(ListStanding::TimedOut);
+        self.standing = Some(ListServerState::TimedOut);
     }
 
     /// The place of the first entry that is not merged.
-    pub(super) fn first(&self) -> Option<&Place> {
+    pub(super) fn first(&self) -> Option<&ListPosition> {
         self.entries.front().map(|(place, _)| place)
     }
 
     /// Takes off the entry at `place`, if it is the first.
-    fn take(&mut self, place: &Place) -> Option<PageEntry> {
+    fn take(&mut self, place: &ListPosition) -> Option<PageEntry> {
         let first = self.entries.pop_front_if(|(at, _)| at == place);
         first.map(|(_, entry)| entry)
     }
 }
 
 /// Takes a key off all cursors; returns the newest entry of it.
-pub(super) fn take(cursors: &mut [Cursor], place: &Place) -> Option<PageEntry> {
+pub(super) fn take(cursors: &mut [Cursor], place: &ListPosition) -> Option<PageEntry> {
     let mut newest: Option<PageEntry> = None;
     for cursor in cursors {
         let entry = cursor.take(place);

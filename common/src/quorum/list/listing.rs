@@ -8,14 +8,14 @@ use crate::ring::Position;
 /// A place in the ring between two keys: before the first key at `from` or later, but for the key
 /// `after` and those before it at the very same position.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ListPosition {
     /// The position.
     pub from: Position,
     /// The last key that has been seen there.
     pub after: Option<Key>,
 }
 
-impl Place {
+impl ListPosition {
     /// Before every key.
     pub const START: Self = Self {
         from: Position([0; 20]),
@@ -35,7 +35,7 @@ impl Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// Where to begin.
-    pub start: Place,
+    pub start: ListPosition,
     /// Only keys that begin with these bytes.
     pub prefix: Bytes,
     /// Most keys to return, at least 1.
@@ -48,7 +48,7 @@ pub struct Listing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest {
     /// Where it begins.
-    pub start: Place,
+    pub start: ListPosition,
     /// Most keys in it.
     pub keys_max: usize,
 }

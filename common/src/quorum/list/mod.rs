@@ -26,8 +26,8 @@ use crate::kv::Key;
 use crate::model::{EntryKind, PageEntry, Refusal, ReplicaResponse};
 use cursor::Cursor;
 
-pub use listing::{Listing, PageRequest, Place};
-pub use outcome::{ListOutcome, ListStanding};
+pub use listing::{ListPosition, Listing, PageRequest};
+pub use outcome::{ListOutcome, ListServerState};
 
 /// A listing under way.
 #[derive(Debug)]
@@ -36,13 +36,13 @@ pub struct List {
     listing: Listing,
     keys: Vec<Key>,
     /// The last key that was merged, whether it is returned or not.
-    merged: Place,
+    merged: ListPosition,
     /// Whether servers left keys out of their pages.
     is_left_out: bool,
     outcome: Option<ListOutcome>,
     /// Where the next listing begins, once the outcome is known.
-    next: Option<Place>,
-    patience_ends: Instant,
+    next: Option<ListPosition>,
+    soft_deadline: Instant,
 }
 
 impl List {
@@ -62,7 +62,7 @@ impl List {
             is_left_out: false,
             outcome: None,
             next: None,
-            patience_ends: now + patience,
+            soft_deadline: now + patience,
             listing,
         }
     }
@@ -84,9 +84,9 @@ impl List {
         Some((cursor.server(), request))
     }
 
-    /// When to call [`Self::handle_patience`].
-    pub fn patience_ends(&self) -> Instant {
-        self.patience_ends
+    /// When to call [`Self::handle_soft_deadline`].
+    pub fn soft_deadline(&self) -> Instant {
+        self.soft_deadline
     }
 
     /// `from` responded to a request for a page.
@@ -101,7 +101,7 @@ impl List {
                 self.is_left_out |= is_left_out && self.due_cursor(from).is_some();
                 self.handle_page(from, more, is_incomplete, entries);
             }
-            ReplicaResponse::Refused(refusal) => self.fail(from, ListStanding::Refused(refusal)),
+            ReplicaResponse::Refused(refusal) => self.fail(from, ListServerState::Refused(refusal)),
             // It does not fit.
             ReplicaResponse::Done
             | ReplicaResponse::Record { .. }
@@ -113,14 +113,14 @@ impl List {
             | ReplicaResponse::Statistics(_)
             | ReplicaResponse::Absent { .. }
             | ReplicaResponse::Superseded { .. } => {
-                self.fail(from, ListStanding::Refused(Refusal::Internal));
+                self.fail(from, ListServerState::Refused(Refusal::Internal));
             }
         }
     }
 
     /// `from` cannot be reached.
     pub fn handle_unreachable(&mut self, from: ServerId) {
-        self.fail(from, ListStanding::Unreachable);
+        self.fail(from, ListServerState::Unreachable);
     }
 
     fn handle_page(
@@ -135,13 +135,13 @@ impl List {
         };
         match cursor.handle_page(more, is_incomplete, entries) {
             Ok(()) => self.merge(),
-            Err(refusal) => self.fail(from, ListStanding::Refused(refusal)),
+            Err(refusal) => self.fail(from, ListServerState::Refused(refusal)),
         }
     }
 
     /// The soft deadline has passed: the merge no longer waits for silent servers, unless they are too
     /// many.
-    pub fn handle_patience(&mut self) {
+    pub fn handle_soft_deadline(&mut self) {
         let silent = self.cursors.iter().filter(|cursor| cursor.is_silent());
         let silent = silent.count();
         if self.outcome.is_none() && self.missing() + silent <= self.listing.silent_max {
@@ -152,7 +152,7 @@ impl List {
 
     /// The deadline has passed. What is merged by then is returned.
     pub fn handle_timeout(&mut self) {
-        self.handle_patience();
+        self.handle_soft_deadline();
         if self.outcome.is_some() {
             return;
         }
@@ -182,13 +182,13 @@ impl List {
     }
 
     /// Where the next listing begins, once keys are returned; none at the end of the ring.
-    pub fn next(&self) -> Option<&Place> {
+    pub fn next(&self) -> Option<&ListPosition> {
         self.next.as_ref()
     }
 
     /// What is known of each server, in the cluster's order; none if it has not responded and is not
     /// waited for.
-    pub fn standings(&self) -> impl Iterator<Item = (ServerId, Option<ListStanding>)> {
+    pub fn standings(&self) -> impl Iterator<Item = (ServerId, Option<ListServerState>)> {
         let standing = |cursor: &Cursor| (cursor.server(), cursor.standing());
         self.cursors.iter().map(standing)
     }
@@ -202,7 +202,7 @@ impl List {
         cursors.find(|cursor| cursor.server() == server && cursor.is_page_due())
     }
 
-    fn fail(&mut self, from: ServerId, standing: ListStanding) {
+    fn fail(&mut self, from: ServerId, standing: ListServerState) {
         let mut cursors = self.cursors.iter_mut();
         let cursor = cursors.find(|cursor| cursor.server() == from);
         if let Some(cursor) = cursor.filter(|cursor| cursor.is_active()) {
@@ -260,12 +260,12 @@ impl List {
     }
 
     /// The place up to which the pages of every server have arrived, and are merged.
-    fn merged_to(&self) -> Place {
+    fn merged_to(&self) -> ListPosition {
         let awaited = self.cursors.iter().filter(|cursor| cursor.is_awaited());
         let received_to = awaited.map(Cursor::next).min();
         let furthest = received_to.max(Some(&self.merged)).unwrap_or(&self.merged);
         let has_prefix = |key: &Key| key.as_bytes().starts_with(&self.listing.prefix);
-        Place {
+        ListPosition {
             from: furthest.from,
             // The caller does not see keys that were passed over.
             after: furthest.after.clone().filter(has_prefix),

@@ -15,7 +15,7 @@ pub enum ListOutcome {
 
 /// What is known of a server of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListStanding {
+pub enum ListServerState {
     /// Every page that was requested has arrived.
     Answered,
     /// The same, but it may have lost keys.

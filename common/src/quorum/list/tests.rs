@@ -10,14 +10,16 @@ use crate::testing::start_of_time;
 
 /// A server's records in ring order.
 #[derive(Clone, Default)]
-struct Server(BTreeMap<Place, PageEntry>);
+struct Server(BTreeMap<ListPosition, PageEntry>);
 
 impl Server {
     fn put(&mut self, name: &str, time: u64, kind: EntryKind) {
         let key = Key::new(name.to_owned()).unwrap();
         let tag = Tag { time, op: 1 };
-        self.0
-            .insert(Place::after(key.clone()), PageEntry { key, tag, kind });
+        self.0.insert(
+            ListPosition::after(key.clone()),
+            PageEntry { key, tag, kind },
+        );
     }
 
     /// A page that looks at `looked_at_max` records.
@@ -69,7 +71,7 @@ fn left_out_page() -> ReplicaResponse {
     }
 }
 
-fn listing(start: Place, prefix: &'static str, keys_max: usize) -> Listing {
+fn listing(start: ListPosition, prefix: &'static str, keys_max: usize) -> Listing {
     Listing {
         start,
         prefix: Bytes::from_static(prefix.as_bytes()),
@@ -100,7 +102,7 @@ fn run(
         asked.extend(std::iter::from_fn(|| list.poll_transmit()));
         asked.retain(|(server, _)| Some(server.index()) != silent);
         if asked.is_empty() {
-            list.handle_patience();
+            list.handle_soft_deadline();
             continue;
         }
         let (server, request) = asked.swap_remove(pick(asked.len()));
@@ -118,7 +120,7 @@ fn all(
     prefix: &'static str,
     mut pick: impl FnMut(usize) -> usize,
 ) -> Vec<String> {
-    let (mut start, mut listed) = (Place::START, Vec::new());
+    let (mut start, mut listed) = (ListPosition::START, Vec::new());
     loop {
         let mut list = list(servers.len(), listing(start, prefix, keys_max));
         run(&mut list, servers, silent, &mut pick);
@@ -179,15 +181,15 @@ proptest! {
 
 #[test]
 fn with_more_silent_than_allowed_nothing_is_listed() {
-    let mut list = list(5, listing(Place::START, "", 10));
+    let mut list = list(5, listing(ListPosition::START, "", 10));
     while list.poll_transmit().is_some() {}
     list.handle_unreachable(ServerId(3));
     assert_eq!(list.outcome(), None);
     list.handle_response(ServerId(1), ReplicaResponse::Refused(Refusal::NotV2));
     assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
     let standings: Vec<_> = list.standings().map(|(_, standing)| standing).collect();
-    assert_eq!(standings[1], Some(ListStanding::Refused(Refusal::NotV2)));
-    assert_eq!(standings[3], Some(ListStanding::Unreachable));
+    assert_eq!(standings[1], Some(ListServerState::Refused(Refusal::NotV2)));
+    assert_eq!(standings[3], Some(ListServerState::Unreachable));
     assert_eq!(standings[0], None);
 }
 
@@ -195,12 +197,12 @@ fn with_more_silent_than_allowed_nothing_is_listed() {
 fn a_server_that_may_have_lost_keys_counts_as_silent_and_its_keys_are_listed() {
     let mut server = Server::default();
     server.put("k", 1, EntryKind::Value);
-    let mut list = list(3, listing(Place::START, "", 10));
+    let mut list = list(3, listing(ListPosition::START, "", 10));
     let requests: Vec<_> = std::iter::from_fn(|| list.poll_transmit()).collect();
     let (_, entries) = server.page(&requests[0].1, b"", 10);
     list.handle_response(ServerId(0), page(false, true, entries));
     list.handle_response(ServerId(1), page(false, false, Vec::new()));
-    list.handle_patience();
+    list.handle_soft_deadline();
     assert_eq!(list.outcome(), None, "the third is required");
     list.handle_response(ServerId(2), page(false, false, Vec::new()));
     assert_eq!(list.outcome(), Some(ListOutcome::Listed));
@@ -210,7 +212,7 @@ fn a_server_that_may_have_lost_keys_counts_as_silent_and_its_keys_are_listed() {
 #[test]
 fn only_servers_that_were_asked_can_report_that_keys_were_left_out() {
     for (from, expected) in [(0, true), (2, true), (9, false)] {
-        let mut list = list(3, listing(Place::START, "", 10));
+        let mut list = list(3, listing(ListPosition::START, "", 10));
         assert_eq!(std::iter::from_fn(|| list.poll_transmit()).count(), 3);
         assert!(!list.is_left_out());
         if from == 9 {
@@ -240,7 +242,7 @@ fn at_the_deadline_what_is_known_is_listed_and_the_next_listing_goes_on() {
         servers[number % 2].put(name, 1, EntryKind::Value);
         servers[2].put(name, 1, EntryKind::Value);
     }
-    let mut cut = list(3, listing(Place::START, "", 10));
+    let mut cut = list(3, listing(ListPosition::START, "", 10));
     let requests: Vec<_> = std::iter::from_fn(|| cut.poll_transmit()).collect();
     for (server, request) in requests {
         let (more, entries) = servers[server.index()].page(&request, b"", 1);
@@ -255,7 +257,7 @@ fn at_the_deadline_what_is_known_is_listed_and_the_next_listing_goes_on() {
     assert_eq!(listed.len(), 4);
     assert!(listed.is_sorted_by_key(|key| Position::of_key(key)));
 
-    let mut silent = list(3, listing(Place::START, "", 10));
+    let mut silent = list(3, listing(ListPosition::START, "", 10));
     while silent.poll_transmit().is_some() {}
     silent.handle_timeout();
     assert_eq!(silent.outcome(), Some(ListOutcome::TimedOut));
@@ -265,13 +267,13 @@ fn at_the_deadline_what_is_known_is_listed_and_the_next_listing_goes_on() {
 fn a_server_whose_pages_do_not_go_on_is_refused() {
     let mut server = Server::default();
     server.put("k", 1, EntryKind::PassedOver);
-    let mut list = list(3, listing(Place::START, "", 10));
+    let mut list = list(3, listing(ListPosition::START, "", 10));
     let (first, _) = list.poll_transmit().unwrap();
     let entries: Vec<PageEntry> = server.0.into_values().collect();
     list.handle_response(first, page(true, false, entries.clone()));
     assert_eq!(list.poll_transmit().map(|(server, _)| server), Some(first));
     list.handle_response(first, page(true, false, entries));
-    let refused = Some(ListStanding::Refused(Refusal::Internal));
+    let refused = Some(ListServerState::Refused(Refusal::Internal));
     assert_eq!(list.standings().next().unwrap().1, refused);
     let (second, _) = list.poll_transmit().unwrap();
     list.handle_response(second, page(true, false, Vec::new()));

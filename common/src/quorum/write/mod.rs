@@ -205,13 +205,13 @@ impl Write {
     }
 
     /// Whether no command of this round has been sent yet, or its tag is still to be minted.
-    pub fn is_before_asking(&self) -> bool {
+    pub fn is_round_unsent(&self) -> bool {
         let is_minting = matches!(self.phase, Phase::Minting(_));
         self.outcome.is_none() && (is_minting || self.transmitted == 0)
     }
 
     /// Whether replicas have reported their tags, and all of these hold nothing for the key.
-    pub fn is_of_new_key(&self) -> bool {
+    pub fn has_seen_no_record(&self) -> bool {
         let mut responses = self.tally.responses().peekable();
         let nothing = WriteResponse::Tag(Tag::ZERO);
         responses.peek().is_some() && responses.all(|response| *response == nothing)
@@ -243,7 +243,7 @@ impl Write {
     }
 
     /// Whether no command of the last round was sent.
-    pub fn has_asked_nobody(&self) -> bool {
+    pub fn has_sent_nothing(&self) -> bool {
         self.is_withheld || self.transmitted == 0
     }
 
@@ -253,7 +253,7 @@ impl Write {
     }
 
     /// Whether it still queries tags, so that no replica was sent the record.
-    pub fn is_asking(&self) -> bool {
+    pub fn is_querying_tags(&self) -> bool {
         self.phase == Phase::AskingTags && self.outcome.is_none()
     }
 

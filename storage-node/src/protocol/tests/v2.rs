@@ -17,7 +17,7 @@ use dkvs_common::wire::v2::reply::{PAGE_ENTRY_BYTES, PAGE_HEAD_BYTES, Reply};
 use crate::config::Config;
 use crate::protocol::{Access, DeferredReplies, Received};
 use crate::service::Service;
-use crate::store::{MemoryStore, Packed, RecordStore as _, Store};
+use crate::store::{MemoryStore, PackedRecord, RecordStore as _, Store};
 
 fn service(bytes_max: usize) -> Service {
     let config = Config {
@@ -368,7 +368,7 @@ fn a_long_value_is_put_in_blocks_over_datagrams() {
         checksum: record.checksum,
     };
     assert_eq!(one(&service, put), ReplicaResponse::Done);
-    let is_whole = |held: &Packed| held.is_sound() && held.value() == value;
+    let is_whole = |held: &PackedRecord| held.is_sound() && held.value() == value;
     assert_eq!(service.store().peek(&key(), is_whole), Some(true));
 }
 

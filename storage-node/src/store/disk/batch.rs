@@ -12,7 +12,7 @@ use super::store::DiskStore;
 use crate::store::contract::{
     Completion, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 use crate::store::table::ENTRY_OVERHEAD_BYTES;
 
 /// What a commit may take of the disk beyond twice its records.
@@ -25,7 +25,7 @@ const RESERVE_BYTES: u64 = 1 << 20;
 #[derive(Default)]
 pub struct Batch {
     /// The newest record of each key, in the order in which their keys came first.
-    pub(super) records: Vec<Packed>,
+    pub(super) records: Vec<PackedRecord>,
     /// Which of them is a key's.
     by_key: HashMap<Box<[u8]>, usize>,
     /// Keys whose records are to be forgotten, with their tags.
@@ -97,14 +97,14 @@ impl Batch {
         let mut packed = match put {
             Put::Record(packed) => packed,
             Put::Next { key, content, mint } => {
-                let held = self.held(context.store, key.as_bytes(), Packed::tag);
+                let held = self.held(context.store, key.as_bytes(), PackedRecord::tag);
                 match mint(held.unwrap_or(Tag::ZERO)) {
-                    Ok(tag) => Packed::new(&key, &Record::new(&key, tag, content)),
+                    Ok(tag) => PackedRecord::new(&key, &Record::new(&key, tag, content)),
                     Err(_) => return Err(StoreError::NoTag),
                 }
             }
             Put::Attested(key) => {
-                let sound = |held: &Packed| held.is_sound().then(|| held.duplicate());
+                let sound = |held: &PackedRecord| held.is_sound().then(|| held.duplicate());
                 let held = self.held(context.store, key.as_bytes(), sound);
                 let Some(mut packed) = held.flatten() else {
                     return Err(StoreError::Failed);
@@ -114,7 +114,7 @@ impl Batch {
             }
         };
         let (tag, checksum) = (packed.tag(), packed.checksum());
-        let resolved = |held: &Packed| (resolve(held, tag, checksum), held.is_quarantined());
+        let resolved = |held: &PackedRecord| (resolve(held, tag, checksum), held.is_quarantined());
         let is_quarantined = match self.held(context.store, packed.key(), resolved) {
             Some((Some(put), _)) => return Ok(put),
             Some((None, is_quarantined)) => is_quarantined,
@@ -125,7 +125,12 @@ impl Batch {
     }
 
     /// What `view` makes of the key's record as it will be after the batch.
-    fn held<R>(&self, store: &DiskStore, key: &[u8], view: impl FnOnce(&Packed) -> R) -> Option<R> {
+    fn held<R>(
+        &self,
+        store: &DiskStore,
+        key: &[u8],
+        view: impl FnOnce(&PackedRecord) -> R,
+    ) -> Option<R> {
         match self.by_key.get(key) {
             Some(place) => Some(view(&self.records[*place])),
             None => store.table().read_bytes(key, view),
@@ -133,7 +138,7 @@ impl Batch {
     }
 
     /// Takes a record into the batch, if there is room for it on the disk and in memory.
-    fn take(&mut self, packed: Packed, context: BatchContext<'_>) -> PutResult {
+    fn take(&mut self, packed: PackedRecord, context: BatchContext<'_>) -> PutResult {
         let BatchContext { store, room, .. } = context;
         let row_bytes = self.row_bytes + Row::bytes_of(&packed);
         let reserve = match packed.is_tombstone() {
@@ -148,7 +153,7 @@ impl Batch {
         if is_full {
             return Err(StoreError::DiskFull);
         }
-        let held_bytes = self.held(store, packed.key(), Packed::bytes);
+        let held_bytes = self.held(store, packed.key(), PackedRecord::bytes);
         let entry_bytes = match held_bytes {
             Some(_) => packed.bytes(),
             None => packed.bytes() + ENTRY_OVERHEAD_BYTES,
@@ -173,7 +178,7 @@ impl Batch {
     fn remove(&mut self, key: &[u8], tag: Tag, context: BatchContext<'_>) -> RemoveResult {
         let held = match self.removes(key) {
             true => None,
-            false => context.store.table().read_bytes(key, Packed::tag),
+            false => context.store.table().read_bytes(key, PackedRecord::tag),
         };
         if held != Some(tag) {
             return Ok(RemoveOutcome::Kept(held));

@@ -12,7 +12,7 @@ use super::log::{CommitError, Liveness, Log, LogError, Snapshot};
 use super::options::Media;
 use super::row::{ROW_HEAD_BYTES, Row};
 use super::store::{DiskStore, load};
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 use crate::store::table::{ENTRY_OVERHEAD_BYTES, RecordTable};
 
 /// The log is not compacted while it takes less than this, in bytes, unless the disk is full.
@@ -113,7 +113,7 @@ impl Committer {
             return Ok(());
         };
         let generation = log.manifest().generation;
-        let row = |record: &Packed| Row::encode(generation_of(generation, record), record);
+        let row = |record: &PackedRecord| Row::encode(generation_of(generation, record), record);
         let rows: Vec<Vec<u8>> = batch.records.iter().map(row).collect();
         let table = self.store.table();
         let begun = Instant::now();
@@ -274,7 +274,7 @@ impl Committer {
 }
 
 /// In which generation a record was attested.
-fn generation_of(generation: u32, record: &Packed) -> u32 {
+fn generation_of(generation: u32, record: &PackedRecord) -> u32 {
     match record.is_quarantined() {
         true => generation.saturating_sub(1),
         false => generation,
@@ -283,7 +283,7 @@ fn generation_of(generation: u32, record: &Packed) -> u32 {
 
 /// Whether an old row is what the store holds.
 fn liveness(table: &RecordTable, generation: u32, old: &Row) -> Liveness {
-    let live = |held: &Packed| {
+    let live = |held: &PackedRecord| {
         let row = || Row::encode(generation_of(generation, held), held);
         (held.tag() == old.packed.tag()).then(row)
     };

@@ -28,7 +28,7 @@ use super::committer::Committer;
 use super::log::{CommitError, Snapshot};
 use super::medium::{FileMedium, Medium};
 use super::open::OpenError;
-use super::options::{Declaration, Media, Options};
+use super::options::{Declaration, Media, OpenOptions};
 use super::ring_change::{REPLICATION, RingChange};
 use super::store::DiskStore;
 
@@ -216,7 +216,7 @@ impl DataDirectory {
     pub fn open(
         path: &Path,
         owner: Owner,
-        options: Options,
+        options: OpenOptions,
     ) -> Result<(Self, Arc<DiskStore>, Committer), DirectoryError> {
         make_directory(path).map_err(io_error(path))?;
         let lock = lock(path)?;
@@ -225,9 +225,9 @@ impl DataDirectory {
             owner,
             _lock: lock,
         };
-        let is_doubtful = directory.check(options.declaration)?;
-        let options = Options {
-            is_doubtful,
+        let is_uncertain = directory.check(options.declaration)?;
+        let options = OpenOptions {
+            is_uncertain,
             ..options
         };
         let (store, mut committer) = directory.open_store(options)?;
@@ -249,7 +249,7 @@ impl DataDirectory {
     fn check(&self, declaration: Option<Declaration>) -> Result<bool, DirectoryError> {
         let path = || self.path.display().to_string();
         let is_declared = declaration.is_some_and(|declaration| declaration != Declaration::New);
-        let mut is_doubtful = false;
+        let mut is_uncertain = false;
         if let Some(identity) = self.read_identity()? {
             if identity.format > FORMAT {
                 let format = identity.format;
@@ -267,7 +267,7 @@ impl DataDirectory {
                     ours: ours.to_string(),
                 });
             }
-            is_doubtful = is_other_server;
+            is_uncertain = is_other_server;
             if let Some(ring) = ours.ring
                 && identity.ring.as_ref().is_some_and(|known| *known != ring)
             {
@@ -282,7 +282,7 @@ impl DataDirectory {
                         change,
                     });
                 }
-                is_doubtful = true;
+                is_uncertain = true;
             }
         }
         match fs::read_to_string(self.path.join(FAILED)) {
@@ -291,11 +291,14 @@ impl DataDirectory {
                 reason,
             }),
             Ok(_) => Ok(true),
-            Err(_) => Ok(is_doubtful),
+            Err(_) => Ok(is_uncertain),
         }
     }
 
-    fn open_store(&self, options: Options) -> Result<(Arc<DiskStore>, Committer), DirectoryError> {
+    fn open_store(
+        &self,
+        options: OpenOptions,
+    ) -> Result<(Arc<DiskStore>, Committer), DirectoryError> {
         let store_error = |error| DirectoryError::Store {
             path: self.path.display().to_string(),
             error,

@@ -49,7 +49,7 @@ pub use batch::Batch;
 pub use committer::Committer;
 pub use log::{CommitError, Snapshot};
 pub use open::OpenError;
-pub use options::{Declaration, Media, Options};
+pub use options::{Declaration, Media, OpenOptions};
 pub use queue::Backup;
 pub use status::DiskStatus;
 pub use store::DiskStore;

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::committer::Committer;
 use super::log::{CommitError, Log, LogError, Manifest};
-use super::options::{Declaration, Media, Options};
+use super::options::{Declaration, Media, OpenOptions};
 use super::store::{DiskStore, load};
 use crate::store::table::RecordTable;
 
@@ -47,7 +47,7 @@ impl DiskStore {
     ///
     /// If it cannot be read, if it is not certain that it holds what its server confirmed, or if
     /// something is declared that does not fit it. Nothing has changed then.
-    pub fn open(media: Media, options: Options) -> Result<(Arc<Self>, Committer), OpenError> {
+    pub fn open(media: Media, options: OpenOptions) -> Result<(Arc<Self>, Committer), OpenError> {
         let mut log = Log::open(&media.records, &media.high_water)?;
         let manifest = declared(&log, options)?;
         let table = RecordTable::new(options.bytes_max);
@@ -62,7 +62,7 @@ impl DiskStore {
 }
 
 /// The store's manifest from now on, if it may be opened.
-fn declared(log: &Log, options: Options) -> Result<Manifest, OpenError> {
+fn declared(log: &Log, options: OpenOptions) -> Result<Manifest, OpenError> {
     let known = log.manifest();
     let is_unsynced = ![0, options.machine_run].contains(&known.unsynced_run);
     let incomplete = |generation: u32| Manifest {
@@ -90,7 +90,7 @@ fn declared(log: &Log, options: Options) -> Result<Manifest, OpenError> {
                 || known.is_complete
                 || known.is_snapshot
                 || is_unsynced
-                || options.is_doubtful =>
+                || options.is_uncertain =>
         {
             incomplete(known.generation)
         }
@@ -105,7 +105,7 @@ fn declared(log: &Log, options: Options) -> Result<Manifest, OpenError> {
             ));
         }
         Some(Declaration::Complete)
-            if known.is_complete && !known.is_snapshot && !is_unsynced && !options.is_doubtful =>
+            if known.is_complete && !known.is_snapshot && !is_unsynced && !options.is_uncertain =>
         {
             return Err(OpenError::NothingToDeclare(
                 "the store is known to be complete",

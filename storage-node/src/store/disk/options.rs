@@ -17,7 +17,7 @@ pub struct Media {
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct OpenOptions {
     /// The limit on what the records take in memory, in bytes, as of a
     /// [`MemoryStore`](crate::store::MemoryStore).
     pub bytes_max: usize,
@@ -28,7 +28,7 @@ pub struct Options {
     /// Whether anything beside the store makes it doubtful: another ring, say, or a disk that
     /// failed. It is opened only with a declaration then, which is anything but
     /// [`Declaration::New`].
-    pub is_doubtful: bool,
+    pub is_uncertain: bool,
     /// Another number after each start of the machine, never 0.
     pub machine_run: u64,
 }

@@ -8,7 +8,7 @@ use dkvs_common::tag::Tag;
 
 use super::log::{CommitError, Snapshot};
 use crate::store::contract::{Completion, MintTag, PutResult, RemoveResult, StoreError};
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 
 /// Most bytes of records that wait for the disk. Four of the longest values fit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -55,7 +55,7 @@ pub(super) enum Work {
 /// What is to be stored.
 pub(super) enum Put {
     /// A record.
-    Record(Packed),
+    Record(PackedRecord),
     /// A value under the next tag.
     Next {
         key: Key,

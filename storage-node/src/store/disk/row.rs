@@ -12,7 +12,7 @@
 
 use thiserror::Error;
 
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 
 /// Bytes of a row beside the packed record.
 pub(super) const ROW_HEAD_BYTES: usize = 8;
@@ -22,7 +22,7 @@ pub(super) struct Row {
     /// The store's generation when it was attested: records of older ones are quarantined.
     pub(super) generation: u32,
     /// The record, whose value may be damaged.
-    pub(super) packed: Packed,
+    pub(super) packed: PackedRecord,
 }
 
 /// The head of a row is not what was written, so nothing says what the row was.
@@ -31,7 +31,7 @@ pub(super) struct Row {
 pub(super) struct HeadDamaged;
 
 impl Row {
-    pub(super) fn encode(generation: u32, packed: &Packed) -> Vec<u8> {
+    pub(super) fn encode(generation: u32, packed: &PackedRecord) -> Vec<u8> {
         let generation = generation.to_be_bytes();
         let sum = head_checksum(generation, packed);
         let mut row = Vec::with_capacity(ROW_HEAD_BYTES + packed.bytes());
@@ -44,7 +44,7 @@ impl Row {
     pub(super) fn decode(row: &[u8]) -> Result<Self, HeadDamaged> {
         let (sum, rest) = row.split_first_chunk::<4>().ok_or(HeadDamaged)?;
         let (generation, rest) = rest.split_first_chunk::<4>().ok_or(HeadDamaged)?;
-        let packed = Packed::read_from(rest).ok_or(HeadDamaged)?;
+        let packed = PackedRecord::read_from(rest).ok_or(HeadDamaged)?;
         if head_checksum(*generation, &packed) != u32::from_be_bytes(*sum) {
             return Err(HeadDamaged);
         }
@@ -53,12 +53,12 @@ impl Row {
     }
 
     /// The bytes of the row of a record.
-    pub(super) fn bytes_of(packed: &Packed) -> u64 {
+    pub(super) fn bytes_of(packed: &PackedRecord) -> u64 {
         (ROW_HEAD_BYTES + packed.bytes()) as u64
     }
 }
 
-fn head_checksum(generation: [u8; 4], packed: &Packed) -> u32 {
+fn head_checksum(generation: [u8; 4], packed: &PackedRecord) -> u32 {
     let mut sum = crc32c::crc32c(&generation);
     sum = crc32c::crc32c_append(sum, &(packed.value().len() as u64).to_be_bytes());
     packed.with_head(|head| crc32c::crc32c_append(sum, head))
@@ -72,13 +72,13 @@ mod tests {
     use dkvs_common::record::{Content, ContentType, Record};
     use dkvs_common::tag::Tag;
 
-    fn packed() -> Packed {
+    fn packed() -> PackedRecord {
         let key = Key::new("key").unwrap();
         let content = Content::Value {
             content_type: ContentType::new("a/b").unwrap(),
             value: Value::new(Bytes::from_static(b"value")).unwrap(),
         };
-        Packed::new(&key, &Record::new(&key, Tag { time: 7, op: 8 }, content))
+        PackedRecord::new(&key, &Record::new(&key, Tag { time: 7, op: 8 }, content))
     }
 
     #[test]

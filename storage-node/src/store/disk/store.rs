@@ -20,7 +20,7 @@ use crate::store::contract::{
     AttestError, ChangeHook, Completion, Lookup, MintTag, PutOutcome, PutResult, RecordStore,
     RemoveOutcome, RemoveResult, StoreError, resolve,
 };
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 use crate::store::table::RecordTable;
 
 /// Records on a disk, all of them in memory as well. See the [module](super).
@@ -57,8 +57,8 @@ impl DiskStore {
     fn view<R>(
         &self,
         key: &Key,
-        view: impl FnOnce(&Packed) -> R,
-        may_be_shown: impl FnOnce(&Packed) -> bool,
+        view: impl FnOnce(&PackedRecord) -> R,
+        may_be_shown: impl FnOnce(&PackedRecord) -> bool,
     ) -> Lookup<R> {
         match self.peek(key, |held| may_be_shown(held).then(|| view(held))) {
             Some(Some(found)) => Lookup::Found(found),
@@ -132,15 +132,15 @@ impl DiskStore {
 }
 
 impl RecordStore for DiskStore {
-    fn get<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+    fn get<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
         self.view(key, view, |held| !held.is_quarantined() && held.is_sound())
     }
 
-    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Lookup<R> {
+    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
         self.view(key, view, |held| !held.is_quarantined())
     }
 
-    fn peek<R>(&self, key: &Key, view: impl FnOnce(&Packed) -> R) -> Option<R> {
+    fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R> {
         self.table.read(key, view)
     }
 
@@ -148,7 +148,7 @@ impl RecordStore for DiskStore {
         &self,
         from: Position,
         after: Option<&Key>,
-        visit: impl FnMut(&Packed) -> ControlFlow<()>,
+        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) {
         self.table.scan(from, after, visit);
     }
@@ -161,11 +161,11 @@ impl RecordStore for DiskStore {
         record: &Record,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        let resolved = |held: &Packed| resolve(held, record.tag, record.checksum);
+        let resolved = |held: &PackedRecord| resolve(held, record.tag, record.checksum);
         if let Some(put) = self.peek(key, resolved).flatten() {
             return Some(Ok(put));
         }
-        let packed = Packed::new(key, record);
+        let packed = PackedRecord::new(key, record);
         self.enqueue_put(packed.bytes(), Put::Record(packed), completion)
     }
 
@@ -177,7 +177,7 @@ impl RecordStore for DiskStore {
         mint: MintTag,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        let bytes = Packed::bytes_of(key, content);
+        let bytes = PackedRecord::bytes_of(key, content);
         let (key, content) = owned(key, content);
         self.enqueue_put(bytes, Put::Next { key, content, mint }, completion)
     }
@@ -190,7 +190,7 @@ impl RecordStore for DiskStore {
     ) -> Option<RemoveResult> {
         // A record that waits may have the tag, or have a greater one by then: the committer looks
         // again.
-        let held = self.peek(key, Packed::tag);
+        let held = self.peek(key, PackedRecord::tag);
         if held.is_some_and(|held| held > tag) {
             return Some(Ok(RemoveOutcome::Kept(held)));
         }
@@ -209,7 +209,7 @@ impl RecordStore for DiskStore {
         tag: Tag,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Result<Option<PutResult>, AttestError> {
-        let held = |held: &Packed| (held.tag(), held.is_sound(), held.is_quarantined());
+        let held = |held: &PackedRecord| (held.tag(), held.is_sound(), held.is_quarantined());
         match self.peek(key, held) {
             None => Err(AttestError::Absent),
             Some((_, false, _)) => Err(AttestError::Corrupt),

@@ -22,7 +22,7 @@ use dkvs_common::ring::Position;
 
 use super::records::RecordTable;
 use super::tracked::{ChangeTracker, Cursor, Filter, Notes};
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 
 /// How much is looked at before the shard is unlocked, so that others get their turn.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +89,7 @@ impl RecordTable {
         &self,
         scan: &mut CountedScan,
         limits: PageLimits,
-        mut other: impl FnMut(&Packed),
+        mut other: impl FnMut(&PackedRecord),
     ) -> PageEnd {
         let Some(filter) = self.changes().notes().as_ref().map(|notes| notes.filter) else {
             return PageEnd::Lost;
@@ -122,13 +122,13 @@ impl RecordTable {
         &self,
         scan: &mut CountedScan,
         limits: PageLimits,
-        mut take: impl FnMut(&Packed) -> ControlFlow<()>,
+        mut take: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) -> PageEnd {
         let filter = match &*self.changes().notes() {
             Some(notes) if !notes.is_lost => notes.filter,
             _ => return PageEnd::Lost,
         };
-        let is_added = |held: &Packed| {
+        let is_added = |held: &PackedRecord| {
             let mut notes = self.changes().notes();
             notes
                 .as_mut()
@@ -157,7 +157,7 @@ impl RecordTable {
     fn show_gone(
         &self,
         limits: PageLimits,
-        mut take: impl FnMut(&Packed) -> ControlFlow<()>,
+        mut take: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) -> PageEnd {
         let mut notes = self.changes().notes();
         let Some(notes) = notes.as_mut().filter(|notes| !notes.is_lost) else {
@@ -186,7 +186,7 @@ impl RecordTable {
         &self,
         cursor: &mut Cursor,
         limits: PageLimits,
-        mut visit: impl FnMut(&Packed) -> ControlFlow<()>,
+        mut visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
         mut moved: impl FnMut(&Cursor),
     ) -> PageEnd {
         let (mut records_left, mut bytes_left) = (limits.records.max(1), limits.bytes.max(1));
@@ -237,7 +237,7 @@ mod tests {
     };
 
     /// Values, unless they begin with x.
-    fn picks(held: &Packed) -> bool {
+    fn picks(held: &PackedRecord) -> bool {
         !held.is_tombstone() && !held.value().starts_with(b"x")
     }
 
@@ -470,7 +470,7 @@ mod tests {
                 while table.count_page(&mut scan, limits, |_| ()) == PageEnd::Full {}
                 let mut shown = HashSet::new();
                 let mut repeats = 0;
-                let mut show = |held: &Packed| {
+                let mut show = |held: &PackedRecord| {
                     repeats += usize::from(!shown.insert(text(held.key())));
                     ControlFlow::Continue(())
                 };

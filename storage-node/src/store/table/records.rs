@@ -18,7 +18,7 @@ use dkvs_common::tag::Tag;
 use super::shard::{Entry, Place, SHARD_BITS, Shard, place, shard_number};
 use super::tracked::ChangeTracker;
 use crate::store::contract::{ChangeHook, Full, PutOutcome, RecordChange, RemoveOutcome, resolve};
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 
 /// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
 /// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.
@@ -65,7 +65,7 @@ impl RecordTable {
     pub(in crate::store) fn read<R>(
         &self,
         key: &Key,
-        view: impl FnOnce(&Packed) -> R,
+        view: impl FnOnce(&PackedRecord) -> R,
     ) -> Option<R> {
         let place = place(Position::of_key(key), key.as_bytes());
         self.shard(place.position).find(place).map(view)
@@ -75,7 +75,7 @@ impl RecordTable {
     pub(in crate::store) fn read_bytes<R>(
         &self,
         key: &[u8],
-        view: impl FnOnce(&Packed) -> R,
+        view: impl FnOnce(&PackedRecord) -> R,
     ) -> Option<R> {
         let place = place(Position::of_key_bytes(key), key);
         self.shard(place.position).find(place).map(view)
@@ -84,7 +84,7 @@ impl RecordTable {
     /// Stores a record, unless one with the same or a greater tag is there. One that is no
     /// longer than the record it replaces always fits.
     pub(in crate::store) fn apply(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
-        let newer = |held: Option<&Packed>| {
+        let newer = |held: Option<&PackedRecord>| {
             let resolved = held.and_then(|held| resolve(held, record.tag, record.checksum));
             resolved.map_or_else(|| Ok(record.clone()), Err)
         };
@@ -100,8 +100,8 @@ impl RecordTable {
         content: &Content,
         mint: impl FnOnce(Tag) -> Result<Tag, E>,
     ) -> Result<Result<(), E>, Full> {
-        let record = |held: Option<&Packed>| {
-            let tag = mint(held.map_or(Tag::ZERO, Packed::tag))?;
+        let record = |held: Option<&PackedRecord>| {
+            let tag = mint(held.map_or(Tag::ZERO, PackedRecord::tag))?;
             Ok(Record::new(key, tag, content.clone()))
         };
         self.replace(key, content, record)
@@ -116,7 +116,7 @@ impl RecordTable {
         &self,
         from: Position,
         after: Option<&Key>,
-        mut visit: impl FnMut(&Packed) -> ControlFlow<()>,
+        mut visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) {
         let start = place(from, after.map_or(&[], Key::as_bytes));
         let mut flow = self.shard(from).after(start).try_for_each(&mut visit);
@@ -140,18 +140,18 @@ impl RecordTable {
 
     /// Puts a record that is on a disk in the place of the one that is there, whatever the limit
     /// is.
-    pub(in crate::store) fn insert(&self, packed: Packed) {
+    pub(in crate::store) fn insert(&self, packed: PackedRecord) {
         self.change(packed, |_| true);
     }
 
     /// Puts a record that was read from a disk in the place of the one that is there, unless that
     /// is newer.
-    pub(in crate::store) fn load(&self, packed: Packed) {
+    pub(in crate::store) fn load(&self, packed: PackedRecord) {
         let tag = packed.tag();
         self.change(packed, |held| tag >= held.tag());
     }
 
-    fn change(&self, packed: Packed, replaces: impl FnOnce(&Packed) -> bool) {
+    fn change(&self, packed: PackedRecord, replaces: impl FnOnce(&PackedRecord) -> bool) {
         let key = packed.key().to_vec();
         let place = place(Position::of_key_bytes(&key), &key);
         let bytes = packed.bytes();
@@ -195,13 +195,18 @@ impl RecordTable {
     }
 
     /// Announces a change. The shard of the place is locked.
-    fn note_change(&self, place: Place<'_>, before: Option<&Packed>, after: Option<&Packed>) {
+    fn note_change(
+        &self,
+        place: Place<'_>,
+        before: Option<&PackedRecord>,
+        after: Option<&PackedRecord>,
+    ) {
         self.changes.note(place, before, after);
         if let Some(hook) = self.hook.get() {
             hook(RecordChange {
                 key: place.key,
-                old: before.map(Packed::tag),
-                new: after.map(Packed::tag),
+                old: before.map(PackedRecord::tag),
+                new: after.map(PackedRecord::tag),
             });
         }
     }
@@ -222,11 +227,11 @@ impl RecordTable {
         &self,
         key: &Key,
         content: &Content,
-        record: impl FnOnce(Option<&Packed>) -> Result<Record, E>,
+        record: impl FnOnce(Option<&PackedRecord>) -> Result<Record, E>,
     ) -> Result<Result<(), E>, Full> {
         let place = place(Position::of_key(key), key.as_bytes());
         let mut shard = self.shard(place.position);
-        let bytes = Packed::bytes_of(key, content);
+        let bytes = PackedRecord::bytes_of(key, content);
         match shard.entry(place) {
             Entry::Occupied(held) => {
                 let record = match record(Some(held)) {
@@ -239,7 +244,7 @@ impl RecordTable {
                 } else {
                     self.bytes.fetch_sub(held_bytes - bytes, Ordering::Relaxed);
                 }
-                let packed = Packed::new(key, &record);
+                let packed = PackedRecord::new(key, &record);
                 self.note_change(place, Some(held), Some(&packed));
                 *held = packed;
             }
@@ -249,7 +254,7 @@ impl RecordTable {
                     Err(error) => return Ok(Err(error)),
                 };
                 self.take_room(bytes + ENTRY_OVERHEAD_BYTES)?;
-                let packed = Packed::new(key, &record);
+                let packed = PackedRecord::new(key, &record);
                 self.note_change(place, None, Some(&packed));
                 vacancy.insert(packed);
                 self.records.fetch_add(1, Ordering::Relaxed);
@@ -321,7 +326,7 @@ mod tests {
     }
 
     fn value(table: &RecordTable, name: &str) -> Option<String> {
-        let text = |held: &Packed| String::from_utf8(held.value().to_vec()).unwrap();
+        let text = |held: &PackedRecord| String::from_utf8(held.value().to_vec()).unwrap();
         table.read(&key(name), text)
     }
 
@@ -380,7 +385,7 @@ mod tests {
         };
         assert_eq!(table.apply_next(&key("k"), &content("w"), mint), Ok(Ok(())));
         assert_eq!(
-            table.read(&key("k"), Packed::tag),
+            table.read(&key("k"), PackedRecord::tag),
             Some(Tag { time: 6, op: 9 })
         );
         let refused = table.apply_next(&key("k"), &content("x"), |_| Err("no"));

@@ -10,7 +10,7 @@ use std::ops::Bound;
 
 use dkvs_common::ring::Position;
 
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 
 /// Where a record stands, or would stand.
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ pub(super) struct Shard {
 /// The place of a key, to be read or filled.
 pub(super) enum Entry<'a> {
     /// The key's record.
-    Occupied(&'a mut Packed),
+    Occupied(&'a mut PackedRecord),
     /// There is none.
     Vacant(Vacancy<'a>),
 }
@@ -78,7 +78,7 @@ pub(super) enum Vacancy<'a> {
 }
 
 impl Shard {
-    pub(super) fn find(&self, place: Place<'_>) -> Option<&Packed> {
+    pub(super) fn find(&self, place: Place<'_>) -> Option<&PackedRecord> {
         let slot = self.slots.get(&place.prefix)?;
         let number = slot.search(place).ok()?;
         slot.records().get(number)
@@ -99,8 +99,8 @@ impl Shard {
     pub(super) fn remove_if(
         &mut self,
         place: Place<'_>,
-        is_it: impl FnOnce(&Packed) -> bool,
-    ) -> Option<Packed> {
+        is_it: impl FnOnce(&PackedRecord) -> bool,
+    ) -> Option<PackedRecord> {
         let btree_map::Entry::Occupied(mut occupied) = self.slots.entry(place.prefix) else {
             return None;
         };
@@ -120,12 +120,12 @@ impl Shard {
     }
 
     /// Every record, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Packed> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PackedRecord> {
         self.slots.values().flat_map(Slot::records)
     }
 
     /// The records that stand after a place, in order.
-    pub(super) fn after(&self, place: Place<'_>) -> impl Iterator<Item = &Packed> {
+    pub(super) fn after(&self, place: Place<'_>) -> impl Iterator<Item = &PackedRecord> {
         let slot = self.slots.get(&place.prefix);
         let slot = slot.map_or(&[][..], |slot| slot.after(place));
         let rest = (Bound::Excluded(place.prefix), Bound::Unbounded);
@@ -135,7 +135,7 @@ impl Shard {
 }
 
 impl Vacancy<'_> {
-    pub(super) fn insert(self, record: Packed) {
+    pub(super) fn insert(self, record: PackedRecord) {
         match self {
             Self::Alone(vacant) => {
                 vacant.insert(Slot::One(record));
@@ -147,23 +147,23 @@ impl Vacancy<'_> {
 
 /// The records of one prefix, at least one, in order.
 pub(super) enum Slot {
-    One(Packed),
+    One(PackedRecord),
     Several(Box<Several>),
 }
 
 /// Boxed, so that a slot is no larger than the one record that it nearly always has.
 #[derive(Default)]
-pub(super) struct Several(Vec<Packed>);
+pub(super) struct Several(Vec<PackedRecord>);
 
 impl Slot {
-    fn records(&self) -> &[Packed] {
+    fn records(&self) -> &[PackedRecord] {
         match self {
             Self::One(record) => std::slice::from_ref(record),
             Self::Several(several) => &several.0,
         }
     }
 
-    fn records_mut(&mut self) -> &mut [Packed] {
+    fn records_mut(&mut self) -> &mut [PackedRecord] {
         match self {
             Self::One(record) => std::slice::from_mut(record),
             Self::Several(several) => &mut several.0,
@@ -182,20 +182,20 @@ impl Slot {
         records.binary_search_by(|held| order(held).cmp(&(place.position, place.key)))
     }
 
-    fn into_first(self) -> Option<Packed> {
+    fn into_first(self) -> Option<PackedRecord> {
         match self {
             Self::One(record) => Some(record),
             Self::Several(several) => several.0.into_iter().next(),
         }
     }
 
-    fn after(&self, place: Place<'_>) -> &[Packed] {
+    fn after(&self, place: Place<'_>) -> &[PackedRecord] {
         let records = self.records();
-        let stands_before = |held: &Packed| order(held) <= (place.position, place.key);
+        let stands_before = |held: &PackedRecord| order(held) <= (place.position, place.key);
         &records[records.partition_point(stands_before)..]
     }
 
-    fn insert(&mut self, number: usize, record: Packed) {
+    fn insert(&mut self, number: usize, record: PackedRecord) {
         let mut several = match mem::replace(self, Self::Several(Box::default())) {
             Self::One(held) => Box::new(Several(vec![held])),
             Self::Several(several) => several,
@@ -207,7 +207,7 @@ impl Slot {
     }
 }
 
-fn order(record: &Packed) -> (Position, &[u8]) {
+fn order(record: &PackedRecord) -> (Position, &[u8]) {
     (Position::of_key_bytes(record.key()), record.key())
 }
 
@@ -240,18 +240,18 @@ mod tests {
             let Entry::Vacant(vacancy) = shard.entry(place(name)) else {
                 panic!("{key:?} is there already");
             };
-            vacancy.insert(Packed::new(&key, &record));
+            vacancy.insert(PackedRecord::new(&key, &record));
         }
         shard
     }
 
-    fn keys<'a>(records: impl Iterator<Item = &'a Packed>) -> Vec<Vec<u8>> {
+    fn keys<'a>(records: impl Iterator<Item = &'a PackedRecord>) -> Vec<Vec<u8>> {
         records.map(|held| held.key().to_vec()).collect()
     }
 
     #[test]
     fn a_slot_is_as_small_as_a_record() {
-        assert_eq!((size_of::<Slot>(), size_of::<Packed>()), (16, 16));
+        assert_eq!((size_of::<Slot>(), size_of::<PackedRecord>()), (16, 16));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dkvs_common::ring::Position;
 
 use super::shard::{Place, place, shard_number};
-use crate::store::packed::Packed;
+use crate::store::packed::PackedRecord;
 
 /// Most memory for what is noted, in bytes.
 pub const NOTED_BYTES_MAX: usize = 16 << 20;
@@ -21,7 +21,7 @@ pub const NOTED_BYTES_MAX: usize = 16 << 20;
 const NOTE_OVERHEAD_BYTES: usize = 64;
 
 /// Whether a scan selects a record.
-pub(in crate::store) type Filter = fn(&Packed) -> bool;
+pub(in crate::store) type Filter = fn(&PackedRecord) -> bool;
 
 /// Everything up to here was looked at.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +67,7 @@ pub(super) struct Notes {
     /// Keys of records that were not counted.
     added: HashSet<Box<[u8]>>,
     /// Records that were counted and are not selected any more, as they were.
-    gone: BTreeMap<Box<[u8]>, Packed>,
+    gone: BTreeMap<Box<[u8]>, PackedRecord>,
     bytes: usize,
     pub(super) is_lost: bool,
 }
@@ -101,7 +101,12 @@ impl ChangeTracker {
     }
 
     /// Notes that `after` takes the place of `before`. The shard of the place is locked.
-    pub(super) fn note(&self, place: Place<'_>, before: Option<&Packed>, after: Option<&Packed>) {
+    pub(super) fn note(
+        &self,
+        place: Place<'_>,
+        before: Option<&PackedRecord>,
+        after: Option<&PackedRecord>,
+    ) {
         if self.is_on.load(Ordering::Relaxed)
             && let Some(notes) = &mut *self.notes()
         {
@@ -116,7 +121,12 @@ impl ChangeTracker {
 }
 
 impl Notes {
-    fn note(&mut self, place: Place<'_>, before: Option<&Packed>, after: Option<&Packed>) {
+    fn note(
+        &mut self,
+        place: Place<'_>,
+        before: Option<&PackedRecord>,
+        after: Option<&PackedRecord>,
+    ) {
         if self.is_lost || !self.counted.has_passed(place) || self.shown.has_passed(place) {
             return;
         }
@@ -158,7 +168,7 @@ impl Notes {
     }
 
     /// The first of the records that were counted and are gone.
-    pub(super) fn first_gone(&self) -> Option<&Packed> {
+    pub(super) fn first_gone(&self) -> Option<&PackedRecord> {
         self.gone.first_key_value().map(|(_, gone)| gone)
     }
 
@@ -179,6 +189,6 @@ fn added_bytes(key: &[u8]) -> usize {
     key.len() + NOTE_OVERHEAD_BYTES
 }
 
-fn gone_bytes(gone: &Packed) -> usize {
+fn gone_bytes(gone: &PackedRecord) -> usize {
     gone.key().len() + gone.bytes() + 2 * NOTE_OVERHEAD_BYTES
 }

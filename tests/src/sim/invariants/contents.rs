@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::{Packed, RecordStore};
+use dkvs_storage_node::store::{PackedRecord, RecordStore};
 
 use super::Violation;
 use crate::sim::datagram::tag_words;
@@ -38,7 +38,7 @@ impl Contents {
         found
     }
 
-    fn look_at_record(&mut self, server: usize, held: &Packed) -> Result<(), Violation> {
+    fn look_at_record(&mut self, server: usize, held: &PackedRecord) -> Result<(), Violation> {
         let (key, tag) = (held.key(), held.tag());
         let told = |what: &str| {
             let key = String::from_utf8_lossy(key);

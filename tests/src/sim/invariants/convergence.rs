@@ -13,7 +13,7 @@ use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::read::ReadOutcome;
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::{Packed, RecordStore as _};
+use dkvs_storage_node::store::{PackedRecord, RecordStore as _};
 
 use super::Violation;
 use crate::sim::datagram::tag_words;
@@ -54,7 +54,7 @@ pub fn check_replicas(
     let tag = |server: ServerId| {
         let held = servers[usize::from(server.0)]
             .store()
-            .peek(key, Packed::tag);
+            .peek(key, PackedRecord::tag);
         held.unwrap_or(Tag::ZERO)
     };
     // Who does not vouch for what it holds tells nobody of it.

@@ -28,9 +28,9 @@ pub struct Candidate<'a> {
     /// How many of them have to confirm.
     pub required: usize,
     /// Whether the replicas that responded hold nothing for the key.
-    pub is_of_new_key: bool,
+    pub has_seen_no_record: bool,
     /// Whether it is about to ask for tags: servers are met by that.
-    pub is_asking_for_tags: bool,
+    pub is_querying_tags: bool,
     /// Whether it may go on at the agreement level.
     pub may_fall_back: bool,
     /// The servers that are met for it.

@@ -81,11 +81,11 @@ impl Operation for ListOperation {
     }
 
     fn soft_deadline(&self) -> Option<Instant> {
-        Some(self.list.patience_ends())
+        Some(self.list.soft_deadline())
     }
 
     fn handle_soft_deadline(&mut self) {
-        self.list.handle_patience();
+        self.list.handle_soft_deadline();
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::model::ReplicaCommand;
-use dkvs_common::quorum::list::{PageRequest, Place};
+use dkvs_common::quorum::list::{ListPosition, PageRequest};
 
 use crate::transport::{list_key_bytes_max, list_prefix_bytes_max};
 
@@ -32,7 +32,7 @@ impl Outgoing {
 /// position: no two keys are known that have the same. Of a prefix, the server gets what there is
 /// room for: it only saves work by it, and the prefix is compared again here.
 fn page_command(page: &PageRequest, prefix: &Bytes, message_bytes_max: usize) -> ReplicaCommand {
-    let Place { mut from, after } = page.start.clone();
+    let ListPosition { mut from, after } = page.start.clone();
     let is_short = |key: &Key| list_key_bytes_max(message_bytes_max) >= key.as_bytes().len();
     let named = after.as_ref().filter(|key| is_short(key)).cloned();
     if after.is_some() && named.is_none() {

@@ -126,13 +126,13 @@ impl Operation for WriteOperation {
     }
 
     fn candidate(&self) -> Option<Candidate<'_>> {
-        self.write.is_before_asking().then(|| Candidate {
+        self.write.is_round_unsent().then(|| Candidate {
             key: self.write.key(),
             content: self.write.content(),
             replicas: self.write.replicas(),
             required: usize::from(self.write.quorum().required()),
-            is_of_new_key: self.write.is_of_new_key(),
-            is_asking_for_tags: self.write.is_asking(),
+            has_seen_no_record: self.write.has_seen_no_record(),
+            is_querying_tags: self.write.is_querying_tags(),
             may_fall_back: self.may_fall_back,
             met: &self.met,
         })
@@ -166,7 +166,7 @@ impl Operation for WriteOperation {
     }
 
     fn fall_back(&mut self, now: Instant) -> bool {
-        if !self.may_fall_back || !self.write.is_asking() {
+        if !self.may_fall_back || !self.write.is_querying_tags() {
             return false;
         }
         let (key, content) = (self.write.key().clone(), self.write.content().clone());
@@ -212,7 +212,7 @@ impl Completion for WriteOperation {
     type Outcome = WriteResult;
 
     fn into_outcome(self, puts_by_v2: bool) -> WriteResult {
-        let is_known = puts_by_v2 || self.write.has_asked_nobody();
+        let is_known = puts_by_v2 || self.write.has_sent_nothing();
         let record = self.write.record().filter(|_| is_known);
         WriteResult {
             tag: record.map(|record| record.tag),

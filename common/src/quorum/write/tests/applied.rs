@@ -129,14 +129,14 @@ fn a_write_that_is_withheld_sends_nothing_and_is_applied_only_if_an_earlier_roun
             };
             for (mut write, applied) in [(new(), Applied::NotApplied), (again(), Applied::Unknown)]
             {
-                assert!(write.is_before_asking() && !write.is_withheld());
+                assert!(write.is_round_unsent() && !write.is_withheld());
                 write.withhold(states(), now);
                 assert_eq!(write.poll_transmit(), None);
                 assert_eq!(write.requires_tag_above(), None);
                 assert_eq!(write.outcome(), Some(outcome));
                 assert_eq!(write.applied(), applied);
                 assert!(write.is_complete() && write.is_withheld());
-                assert!(!write.is_before_asking());
+                assert!(!write.is_round_unsent());
                 write.handle_timeout(deadline);
                 assert_eq!(write.outcome(), Some(outcome));
             }
@@ -144,7 +144,7 @@ fn a_write_that_is_withheld_sends_nothing_and_is_applied_only_if_an_earlier_roun
     }
     let (mut write, now) = write(2);
     write.handle_response(SERVERS[0], put(1), superseded(9), now);
-    assert!(write.is_before_asking(), "a second round");
+    assert!(write.is_round_unsent(), "a second round");
     let states = SERVERS.map(|server| (server, full));
     write.withhold(states, now);
     assert_eq!(write.applied(), Applied::Unknown, "two were asked before");
