@@ -31,6 +31,12 @@ impl ServerId {
     }
 }
 
+/// A process has named so many servers in its views of the cluster that it has no id left for
+/// another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("65,535 servers have been in the cluster since this process started; start it anew")]
+pub struct OutOfServerIds;
+
 /// One storage process, known by its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Server {
@@ -140,22 +146,23 @@ impl Cluster {
     }
 
     /// The same servers, of which those that are in `before` have the ids that they have there, and
-    /// the others ids that none had.
-    #[must_use]
-    pub(crate) fn with_ids_of(mut self, before: &Self) -> Self {
+    /// the others ids that none had. Fails once all ids were given away.
+    pub(crate) fn with_ids_of(mut self, before: &Self) -> Result<Self, OutOfServerIds> {
         let known: BTreeMap<SocketAddrV4, ServerId> = before
             .iter()
             .map(|(id, server)| (server.addr, id))
             .collect();
         self.next_id = before.next_id;
         for (id, server) in self.ids.iter_mut().zip(&self.servers) {
-            *id = known.get(&server.addr).copied().unwrap_or_else(|| {
-                let id = ServerId(self.next_id);
-                self.next_id = self.next_id.saturating_add(1);
-                id
-            });
+            *id = match known.get(&server.addr) {
+                Some(known) => *known,
+                None => {
+                    let next = self.next_id.checked_add(1).ok_or(OutOfServerIds)?;
+                    ServerId(std::mem::replace(&mut self.next_id, next))
+                }
+            };
         }
-        self
+        Ok(self)
     }
 
     /// The servers, in the file's order.
@@ -357,5 +364,18 @@ mod tests {
             refusal(&(most + "2.2.2.2 1 1"))
                 .contains("servers.txt:4097: a cluster has at most 4096 servers")
         );
+    }
+
+    #[test]
+    fn no_id_is_given_twice_even_when_there_are_none_left() {
+        let cluster = |text: &str| Cluster::parse("test", text.as_bytes()).unwrap();
+        let mut before = cluster("10.0.0.1 1 1\n");
+        before.next_id = u16::MAX - 1;
+        let last = cluster("10.0.0.2 1 1\n").with_ids_of(&before).unwrap();
+        assert_eq!(last.ids(), [ServerId(u16::MAX - 1)]);
+        let refused = cluster("10.0.0.3 1 1\n").with_ids_of(&last);
+        assert_eq!(refused, Err(OutOfServerIds));
+        let same = cluster("10.0.0.2 1 1\n").with_ids_of(&last);
+        assert_eq!(same.unwrap().ids(), last.ids(), "nobody is new");
     }
 }

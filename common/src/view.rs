@@ -1,6 +1,6 @@
 //! The cluster as somebody sees it at a time: its servers, and the ring that they form.
 
-use crate::cluster::{Cluster, ServerId};
+use crate::cluster::{Cluster, OutOfServerIds, ServerId};
 use crate::kv::Key;
 use crate::ring::{Position, PreferenceList, Ring};
 use crate::server_map::ServerMap;
@@ -37,10 +37,10 @@ impl ClusterView {
     }
 
     /// The view after this one. A server that is in both has the same id in both; no id is given to
-    /// another server.
-    #[must_use]
-    pub fn succeed(&self, cluster: Cluster) -> Self {
-        Self::new(self.number.next(), cluster.with_ids_of(&self.cluster))
+    /// another server. Fails once all ids were given away.
+    pub fn succeed(&self, cluster: Cluster) -> Result<Self, OutOfServerIds> {
+        let cluster = cluster.with_ids_of(&self.cluster)?;
+        Ok(Self::new(self.number.next(), cluster))
     }
 
     fn new(number: ViewNumber, cluster: Cluster) -> Self {
@@ -96,8 +96,8 @@ mod tests {
     fn a_server_keeps_its_id_and_no_other_server_gets_it() {
         let (a, b, c) = ("10.0.0.1 1 1\n", "10.0.0.2 1 1\n", "10.0.0.3 1 1\n");
         let first = ClusterView::first(cluster(&[a, b].concat()));
-        let second = first.succeed(cluster(&[c, b].concat()));
-        let third = second.succeed(cluster(&[a, c].concat()));
+        let second = first.succeed(cluster(&[c, b].concat())).unwrap();
+        let third = second.succeed(cluster(&[a, c].concat())).unwrap();
         let ids = |view: &ClusterView| view.servers().collect::<Vec<_>>();
         assert_eq!(ids(&first), [ServerId(0), ServerId(1)]);
         assert_eq!(ids(&second), [ServerId(2), ServerId(1)]);

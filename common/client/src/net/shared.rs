@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkvs_common::cluster::{Cluster, ServerId};
+use dkvs_common::cluster::{Cluster, OutOfServerIds, ServerId};
 use dkvs_common::view::ClusterView;
 use tokio::sync::watch;
 
@@ -33,10 +33,12 @@ impl Shared {
     }
 
     /// Has the requests of every worker that begin from now on see another cluster. Those in flight
-    /// go on as they began.
-    pub fn replace(&self, cluster: Cluster) {
-        self.view
-            .send_modify(|view| *view = Arc::new(view.succeed(cluster)));
+    /// go on as they began. Links that are open keep the ring's epoch, so this is for clusters whose
+    /// servers accept both. Fails, and changes nothing, once all ids of servers were given away.
+    pub fn replace(&self, cluster: Cluster) -> Result<(), OutOfServerIds> {
+        let next = Arc::new(self.view().succeed(cluster)?);
+        self.view.send_replace(next);
+        Ok(())
     }
 
     /// The views as they change.

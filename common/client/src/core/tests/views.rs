@@ -24,7 +24,8 @@ fn a_request_keeps_the_view_with_which_it_began_and_older_views_are_ignored() {
     read(&mut core);
     let before = Arc::clone(core.view());
     // One server stays, one is new.
-    let after = Arc::new(before.succeed(view_of("127.0.0.1 4001 1\n127.0.0.1 4002 1\n")));
+    let cluster = view_of("127.0.0.1 4001 1\n127.0.0.1 4002 1\n");
+    let after = Arc::new(before.succeed(cluster).unwrap());
     core.set_view(Arc::clone(&after));
     read(&mut core);
     core.set_view(Arc::clone(&before));
