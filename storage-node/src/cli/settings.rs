@@ -45,7 +45,7 @@ pub(super) fn check_exposure(arguments: &Arguments) -> anyhow::Result<()> {
              asks; serve them on 127.0.0.1, or say --insecure if the network is yours alone"
         );
     }
-    // What forwards datagrams from the one address to the other may forward those of strangers.
+    // What forwards datagrams from the one address to the other may forward those of unknown senders.
     let is_local = addr.ip().is_loopback() && arguments.bound().ip().is_loopback();
     if is_local || arguments.insecure {
         return Ok(());

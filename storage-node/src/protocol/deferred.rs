@@ -1,4 +1,4 @@
-//! Replies that wait for the disk: what a put comes to is known once the disk has it.
+//! Replies that wait for the disk: the outcome of a put is known once the disk has it.
 
 use std::mem;
 use std::net::SocketAddr;

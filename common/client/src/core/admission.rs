@@ -1,7 +1,7 @@
 //! Whether a write can succeed at the servers of its key, as far as that is known.
 //!
 //! ```text
-//!              w can take it, or nothing tells that they cannot
+//!              w can take it, or are not known not to          
 //!   write --> [ verdict ] --------------------------------------> asks for tags, or stores
 //!               |     ^ \
 //!      it turns on    |  \ fewer than w can take it
@@ -19,7 +19,7 @@
 //! A server that had no room for a value is taken to have none for another that is as long, under a
 //! key of which no replica was found to hold anything, for [`FULL_REST`]; then it is asked again, since
 //! it may have room by then. What takes the place of something else may fit, so it is asked. That a
-//! server was busy tells nothing of the next write.
+//! server was busy says nothing about the next write.
 
 use std::time::{Duration, Instant};
 
@@ -73,10 +73,10 @@ enum ServerCapability {
     },
 }
 
-/// What is to become of a write.
+/// Whether a write goes out.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It goes on.
+    /// It does.
     Begin,
     /// These servers are to be met first.
     Meet(Vec<ServerId>),
@@ -450,7 +450,7 @@ mod tests {
         let withhold = |states: &[(u16, ReplicaState<WriteResponse>)]| {
             let states = states
                 .iter()
-                .map(|(number, word)| (ServerId(*number), *word));
+                .map(|(number, capability)| (ServerId(*number), *capability));
             Verdict::Withhold(states.collect())
         };
         let deletion = Content::Tombstone;

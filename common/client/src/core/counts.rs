@@ -1,4 +1,4 @@
-//! What a core has counted since its start. Plain numbers: whoever wants them asks the core.
+//! What a core has counted since its start. Plain numbers, which the core returns on request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -39,7 +39,7 @@ pub(super) struct InFlight {
     pub(super) wait: Wait,
     pub(super) trace: Option<Trace>,
     pub(super) attempt: u8,
-    /// What was sent by DKVS/2, but for what nobody waits for any more.
+    /// What was sent by DKVS/2, except what is not waited for any more.
     pub(super) sent: Vec<Sent>,
 }
 

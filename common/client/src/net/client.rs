@@ -1,4 +1,4 @@
-//! What callers ask of a cluster, each as a future.
+//! The client's interface: reads, writes and lists of a cluster, each as a future.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -200,7 +200,7 @@ impl Client {
     }
 }
 
-/// Sends an outcome to whoever waits for it; one who is gone does not need it.
+/// Sends an outcome to its caller, if the caller still waits.
 fn send_to<T: Send>(ended: oneshot::Sender<T>) -> impl FnOnce(T) + Send {
     move |outcome| drop(ended.send(outcome))
 }

@@ -29,7 +29,7 @@ struct Inner {
     shared: Arc<Shared>,
     protocol: Protocol,
     /// The lock is the worker's own; it is there so that callers may be `Send`, and is never held
-    /// across an await. Others take it only to copy counts, when somebody asks for metrics.
+    /// across an await. Others take it only to copy counts, for metrics.
     state: Mutex<State>,
     v1: v1::Pool,
     started: Once,
@@ -91,7 +91,7 @@ impl Worker {
         self.0.started.call_once(start);
     }
 
-    /// Waits until there is something to send, or to look after.
+    /// Waits until there is something to send, or a timer has changed.
     pub(super) async fn woken(&self) {
         self.0.woken.notified().await;
     }
@@ -174,7 +174,7 @@ impl Worker {
         }
     }
 
-    /// Sends what there is to send.
+    /// Sends all that the core has to send.
     pub(super) fn flush(&self) {
         let now = now();
         let mut state = self.state();
@@ -225,7 +225,7 @@ impl Worker {
         self.state().core.set_view(view);
     }
 
-    /// Sees to what the core wants done, once something was reported to it.
+    /// Wakes the driver and starts exchanges, as the core asks after something was reported to it.
     fn after(&self, mut state: MutexGuard<'_, State>) {
         let exchanges = exchanges(&mut state.core);
         if state.core.wants_to_send() {

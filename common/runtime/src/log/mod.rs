@@ -50,7 +50,7 @@ pub fn start(filter: &LogFilter, format: LogFormat) -> io::Result<()> {
     Ok(())
 }
 
-/// The same, with something beside that is told of events and spans by a filter of its own.
+/// The same, with a further layer that receives events and spans by a filter of its own.
 ///
 /// # Errors
 ///

@@ -7,7 +7,7 @@ use crate::kv::Key;
 use crate::record::ContentType;
 use crate::tag::Tag;
 
-/// Takes fields off the front; what it gives out shares the datagram's memory.
+/// Takes fields off the front; what it returns shares the datagram's memory.
 pub(super) struct Reader(Bytes);
 
 impl Reader {

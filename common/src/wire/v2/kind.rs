@@ -4,12 +4,12 @@ use super::envelope;
 use super::{MAGIC, VERSION};
 use crate::mutants::{self, Mutant};
 
-/// What a datagram is, as far as its first bytes tell.
+/// What a datagram is, as far as its first bytes show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// DKVS/1.
     V1,
-    /// DKVS/2. Its envelope tells whether it arrived as it was sent.
+    /// DKVS/2. Its envelope shows whether it arrived as it was sent.
     V2,
     /// DKVS/2 that was damaged on its way, as good as certainly: no answer by DKVS/1 is owed to it,
     /// and none by DKVS/2 can be given.
@@ -19,12 +19,12 @@ pub enum Kind {
 /// How many bits of a beginning may be others than those of DKVS/2 for it to be damage.
 const DAMAGED_BITS_MAX: u32 = 4;
 
-/// How many bytes of the magic tell that by themselves, the NUL included.
+/// How many bytes of the magic suffice to show that, the NUL included.
 const INTACT_BYTES_MIN: usize = 3;
 
 /// Tells the protocol of a datagram that came to a server's port.
 ///
-/// Most of the magic tells DKVS/2, not all of it: what is answered by DKVS/1 would make the server
+/// Most of the magic shows DKVS/2, not all of it: what is answered by DKVS/1 would make the server
 /// pass for less than it is. A datagram that begins with NUL and most of the rest of the magic is no
 /// DKVS/1 that anybody sends: it would be a put with an empty key. One that begins with another byte
 /// may be a key of DKVS/1 that looks like the magic by chance; so nearly all that an envelope always

@@ -17,7 +17,7 @@ use crate::trace::{SpanId, Trace, TraceId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Who are you, and what do you take? Padded to the length of its answer, so that a server
-    /// never says more to a stranger than it was told.
+    /// never sends an unknown sender more bytes than it received.
     Greet {
         /// The longest datagram that the client takes.
         datagram_bytes_max: u16,

@@ -39,7 +39,7 @@ pub enum Location {
 pub enum Schema {
     /// A whole number.
     Integer(Integer),
-    /// One of some words.
+    /// One of a few values.
     Words {
         /// The words.
         words: &'static [&'static str],
@@ -63,7 +63,7 @@ pub struct Integer {
     pub default: Option<u64>,
 }
 
-/// One of some words.
+/// One of a few values.
 #[derive(Debug, Clone, Copy)]
 pub struct Words<T: 'static> {
     words: &'static [&'static str],

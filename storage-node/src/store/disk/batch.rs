@@ -75,7 +75,7 @@ impl Batch {
         self.removed_keys.contains(key)
     }
 
-    /// Adds what there is to do to the batch, with its result if the disk takes the batch.
+    /// Adds a change to the batch, with its result for the case that the disk takes the batch.
     pub(super) fn add(&mut self, work: Work, context: BatchContext<'_>) {
         match work {
             Work::Put(put, completion) => {

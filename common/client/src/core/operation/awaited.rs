@@ -2,7 +2,7 @@
 
 use super::contract::{Completion, Operation};
 
-/// An operation with whoever waits for its outcome.
+/// An operation with the caller that waits for its outcome.
 pub(in crate::core) trait Awaited: Send {
     fn operation(&self) -> &dyn Operation;
     fn operation_mut(&mut self) -> &mut dyn Operation;

@@ -37,7 +37,7 @@ pub struct WriteResult {
 }
 
 impl WriteOperation {
-    /// Nobody was asked yet.
+    /// A write of which nothing was sent yet.
     pub fn new(
         view: Arc<ClusterView>,
         write: Write,
@@ -103,7 +103,7 @@ impl Operation for WriteOperation {
             Purpose::GetTag | Purpose::Put => {
                 put_key_bytes_max(self.write.content(), message_bytes_max)
             }
-            // The caller does not hear of the others.
+            // A refusal of the others does not reach the caller.
             _ => 0,
         }
     }

@@ -2,7 +2,7 @@
 //! that takes.
 //!
 //! ```text
-//!   ask, fetch                                      poll_event: ReplicaResponse, Fetched, FetchFailed, ...
+//!   send, fetch                                     poll_event: Response, Fetched, FetchFailed, ...
 //!      |                                                 ^
 //!      v                                                 |
 //!   [ small requests ] ---------------> peer ------------+
@@ -83,7 +83,7 @@ impl<T: Copy> Link<T> {
     pub fn new(config: PeerConfig, random: u64, now: Instant) -> Self {
         Self {
             peer: Peer::new(config, random, now),
-            // A server tells uploads apart by their numbers, also those of an earlier client at
+            // A server distinguishes uploads by their numbers, also those of an earlier client at
             // the same address.
             transfers: Transfers::numbered_from(random.rotate_left(32)),
             events: VecDeque::new(),

@@ -238,7 +238,7 @@ impl<T: Copy> OpenRequests<T> {
     ) {
         let response = match reply {
             Reply::Response(response) => response,
-            // Nobody asked for a greeting by this id.
+            // This id is not that of a greeting.
             Reply::Greeting(_) => ReplicaResponse::Refused(Refusal::Internal),
         };
         #[cfg(feature = "mutants")]
