@@ -37,7 +37,7 @@ pub fn contain<R>(run: impl FnOnce() -> R) -> thread::Result<R> {
 /// From here on a panic that is not contained ends the process, after it was printed.
 pub(crate) fn end_the_process() {
     std::panic::set_hook(Box::new(|panic| {
-        log::tell(&text(panic));
+        log::print(&text(panic));
         if CONTAINED.get() == 0 {
             log::flush();
             std::process::exit(STATUS);

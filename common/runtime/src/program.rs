@@ -13,7 +13,7 @@ pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     panics::end_the_process();
     let result = log::open().context(log::NO_THREAD).and_then(|()| body());
     if let Err(error) = &result {
-        log::tell(&format!("{name}: {error:#}"));
+        log::print(&format!("{name}: {error:#}"));
     }
     log::flush();
     match result {

@@ -25,7 +25,7 @@ pub use datagram::{Protocol, Received, Transmit};
 pub use deferred::DeferredReplies;
 pub use dump::{Dump, DumpStep};
 pub use sessions::{Issuer, PEERS_MAX};
-pub use v1::Response;
+pub use v1::V1Response;
 
 pub(crate) use deferred::{Deferred, DeferredReply};
 pub(crate) use replies::Replies;

@@ -32,7 +32,7 @@ use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::write::WriteResponse;
 use dkvs_common::record::Content;
 
-use super::capacity::Full;
+use super::capacity::FullServer;
 use super::config::{Now, Protocol};
 use super::operation::{Admission, CommandId, Met, Outgoing, Purpose, pair_bytes};
 use super::request::RequestId;
@@ -257,7 +257,7 @@ impl Core {
     ) {
         match (response, bytes) {
             (ReplicaResponse::Refused(Refusal::Full), Some(bytes)) => {
-                self.full.insert(from, Full { at: now.at, bytes });
+                self.full.insert(from, FullServer { at: now.at, bytes });
             }
             (ReplicaResponse::Done, _) => drop(self.full.remove(from)),
             _ => {}

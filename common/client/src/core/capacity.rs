@@ -4,7 +4,7 @@ use std::time::Instant;
 
 /// A server that had no room.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Full {
+pub(super) struct FullServer {
     /// When it said so.
     pub(super) at: Instant,
     /// For a key and a value of so many bytes, or more.

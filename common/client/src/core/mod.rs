@@ -42,7 +42,7 @@ pub use budget::{MemoryBudget, MemoryPermit};
 pub use config::{
     AdmissionError, CoreConfig, Endpoint, Limits, Now, Protocol, RequestOptions, Wait,
 };
-pub use counts::{Kind, Limit, Outcome, RoundTrips, ServerCounts, Totals};
+pub use counts::{Limit, RequestKind, RequestOutcome, RoundTrips, ServerCounts, Totals};
 pub use driving::{ReadRequest, WriteRequest};
 pub use operation::{ListResult, ReadResult, Statistics, WriteResult};
 pub use request::{RequestId, Token};

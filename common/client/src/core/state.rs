@@ -16,7 +16,7 @@ use dkvs_common::wire::v2::keys::Keys;
 
 use super::attestations::Attestations;
 use super::budget::MemoryBudget;
-use super::capacity::Full;
+use super::capacity::FullServer;
 use super::config::{CoreConfig, Endpoint, Now, Protocol};
 use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
 use super::deadlines::Deadlines;
@@ -40,7 +40,7 @@ pub struct Core {
     pub(super) servers: Servers,
     pub(super) by_v1: Exchanges<Token>,
     /// The servers that had no room a moment ago.
-    pub(super) full: ServerMap<Full>,
+    pub(super) full: ServerMap<FullServer>,
     /// Mints tags greater than those that a server was found to hold.
     pub(super) clock: TagClock,
     pub(super) memory: MemoryBudget,

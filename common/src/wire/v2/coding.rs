@@ -63,7 +63,7 @@ impl Reader {
 }
 
 /// Appends fields.
-pub(super) trait Put {
+pub(super) trait AppendFields {
     fn put_u8(&mut self, value: u8);
     fn put_u16(&mut self, value: u16);
     fn put_u32(&mut self, value: u32);
@@ -71,7 +71,7 @@ pub(super) trait Put {
     fn put(&mut self, bytes: &[u8]);
 }
 
-impl Put for Vec<u8> {
+impl AppendFields for Vec<u8> {
     fn put_u8(&mut self, value: u8) {
         self.push(value);
     }

@@ -26,7 +26,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use thiserror::Error;
 
-use super::coding::{Put as _, Reader};
+use super::coding::{AppendFields as _, Reader};
 use super::error::WrongLength;
 use super::{MAGIC, VERSION};
 

@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 
-use super::coding::{Put as _, Reader};
+use super::coding::{AppendFields as _, Reader};
 use super::error::WrongLength;
 
 /// A request's name: unique for the lifetime of its sender, and unguessable at its start.

@@ -1,8 +1,8 @@
 //! What a client asks, and how it is written.
 
 use super::coding::{
-    Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
-    write_key, write_tag,
+    AppendFields as _, Reader, read_content_type, read_flag, read_key, read_tag,
+    write_content_type, write_key, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};

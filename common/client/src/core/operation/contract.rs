@@ -11,7 +11,7 @@ use dkvs_common::tag::Tag;
 use super::candidate::{Admission, Candidate};
 use super::outgoing::Outgoing;
 use crate::core::budget::MemoryPermit;
-use crate::core::counts::{Kind, Outcome};
+use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::assembly::Assembly;
 
 pub use dkvs_common::quorum::{CommandId, Purpose};
@@ -197,12 +197,12 @@ pub trait Operation: Send {
     }
 
     /// How it is counted in the metrics, once it has ended; none if it is not.
-    fn counted(&self) -> Option<(Level, Kind, Outcome)> {
+    fn counted(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         None
     }
 
     /// How it is counted when its caller has gone before the end; none if it is not.
-    fn counted_as_cancelled(&self) -> Option<(Level, Kind, Outcome)> {
+    fn counted_as_cancelled(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         None
     }
 }

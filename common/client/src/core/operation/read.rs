@@ -18,7 +18,7 @@ use dkvs_common::view::ClusterView;
 
 use super::contract::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
 use crate::core::budget::MemoryPermit;
-use crate::core::counts::{Kind, Outcome};
+use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::assembly::Assembly;
 use crate::transport::get_key_bytes_max;
 
@@ -241,21 +241,25 @@ impl Operation for ReadOperation {
         follow_ups.collect()
     }
 
-    fn counted(&self) -> Option<(Level, Kind, Outcome)> {
+    fn counted(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         let outcome = match self.read.outcome() {
-            _ if self.read.has_met_v1() => Outcome::Refused,
-            Some(ReadOutcome::Found(..)) => Outcome::Found,
-            Some(ReadOutcome::Absent) => Outcome::Absent,
-            Some(ReadOutcome::Disagree) => Outcome::Disagree,
-            Some(ReadOutcome::CameByV1) => Outcome::Refused,
-            Some(ReadOutcome::Unreachable) => Outcome::Unreachable,
-            Some(ReadOutcome::TimedOut) | None => Outcome::TimedOut,
+            _ if self.read.has_met_v1() => RequestOutcome::Refused,
+            Some(ReadOutcome::Found(..)) => RequestOutcome::Found,
+            Some(ReadOutcome::Absent) => RequestOutcome::Absent,
+            Some(ReadOutcome::Disagree) => RequestOutcome::Disagree,
+            Some(ReadOutcome::CameByV1) => RequestOutcome::Refused,
+            Some(ReadOutcome::Unreachable) => RequestOutcome::Unreachable,
+            Some(ReadOutcome::TimedOut) | None => RequestOutcome::TimedOut,
         };
-        Some((self.read.level(), Kind::Read, outcome))
+        Some((self.read.level(), RequestKind::Read, outcome))
     }
 
-    fn counted_as_cancelled(&self) -> Option<(Level, Kind, Outcome)> {
-        Some((self.read.level(), Kind::Read, Outcome::Cancelled))
+    fn counted_as_cancelled(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
+        Some((
+            self.read.level(),
+            RequestKind::Read,
+            RequestOutcome::Cancelled,
+        ))
     }
 }
 
