@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId};
 
-use super::reply_auth::ReplyAuth;
+use super::replies::ReplyAuth;
 use crate::handlers::Responder;
 
 /// Where the replies of one worker wait to be sent, once they are known.

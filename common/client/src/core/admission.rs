@@ -32,11 +32,10 @@ use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::write::WriteResponse;
 use dkvs_common::record::Content;
 
-use super::capacity::FullServer;
 use super::config::{Now, Protocol};
 use super::operation::{Admission, CommandId, Met, Outgoing, Purpose, pair_bytes};
 use super::request::RequestId;
-use super::state::Core;
+use super::state::{Core, FullServer};
 use crate::transport::v1::{self, v1_refusal};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::tally::{Replica, ReplicaState};

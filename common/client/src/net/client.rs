@@ -11,12 +11,11 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
 use tokio::sync::oneshot;
 
-use super::clock::now;
 use super::config::ClientConfig;
 use super::driver;
 use super::shared::Shared;
 use super::status::{ServerSnapshot, ServerStatus, Snapshot, Traffic};
-use super::worker::{State, Worker};
+use super::worker::{State, Worker, now};
 use crate::core::{
     AdmissionError, Limit, Limits, ListResult, MemoryPermit, Now, Protocol, ReadRequest,
     ReadResult, RequestId, RequestOptions, WriteRequest, WriteResult,

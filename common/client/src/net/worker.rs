@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::model::ReplicaResponse;
@@ -12,7 +12,6 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
 use tokio::sync::{Notify, watch};
 
-use super::clock::now;
 use super::config::ClientConfig;
 use super::shared::Shared;
 use super::socket::ServerSocket;
@@ -281,5 +280,16 @@ async fn receive(worker: Worker, server: ServerId, socket: Arc<ServerSocket>) {
             tracing::error!(%error, "a socket towards a server cannot be waited on");
             return;
         }
+    }
+}
+
+/// What the clocks show.
+pub fn now() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // Before 1970 the clock shows nothing of use, and tags do not rely on it.
+    let unix_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+    Now {
+        at: Instant::now(),
+        unix_ms,
     }
 }

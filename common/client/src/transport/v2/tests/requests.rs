@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::link::{LinkEvent, RequestHandle};
-use super::super::peer::round_trip::RTO_INITIAL;
+use super::super::peer::retransmission::RTO_INITIAL;
 use super::super::peer::{
     GREETING_INTERVAL, PeerVersion, REQUESTS_MAX, RequestError, UNREACHABLE_PAUSE,
 };
