@@ -165,7 +165,7 @@ fn decode_response(
 
 fn decode_ok(operation: u8, body: &mut Reader) -> Result<ReplicaResponse, MessageError> {
     Ok(match operation {
-        operation::PING | operation::PUT | operation::PUT_STAGED | operation::VOUCH => {
+        operation::PING | operation::PUT | operation::PUT_STAGED | operation::ATTEST => {
             ReplicaResponse::Done
         }
         operation::GET => ReplicaResponse::Record {

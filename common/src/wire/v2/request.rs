@@ -66,7 +66,7 @@ impl Request {
             ReplicaCommand::GetBlock { .. } => operation::GET_BLOCK,
             ReplicaCommand::List { .. } => operation::LIST,
             ReplicaCommand::GetStatistics => operation::STATS,
-            ReplicaCommand::Attest { .. } => operation::VOUCH,
+            ReplicaCommand::Attest { .. } => operation::ATTEST,
         }
     }
 
@@ -204,7 +204,7 @@ fn decode_command(operation: u8, body: &mut Reader) -> Result<ReplicaCommand, Me
             }
         }
         operation::STATS => ReplicaCommand::GetStatistics,
-        operation::VOUCH => ReplicaCommand::Attest {
+        operation::ATTEST => ReplicaCommand::Attest {
             boot_id: body.u64()?,
             key: read_key(body)?,
             tag: read_tag(body)?,
