@@ -29,8 +29,8 @@ mod tests {
     #[test]
     fn entries_have_their_lines_numbers_and_their_fields() {
         let text = b"# a comment\n\n one\t two \r\n  # another\nthree";
-        let told: Vec<_> = entries(text).collect();
-        assert_eq!(told, [(3, vec![&b"one"[..], b"two"]), (5, vec![b"three"])]);
+        let read: Vec<_> = entries(text).collect();
+        assert_eq!(read, [(3, vec![&b"one"[..], b"two"]), (5, vec![b"three"])]);
         assert_eq!((last(text), last(b""), last(b"a\n")), (5, 1, 2));
     }
 }

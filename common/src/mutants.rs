@@ -9,36 +9,36 @@ compile_error!("the feature `mutants` is for simulations: no release may carry i
 /// A defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
-    /// A linearizable read tells the newest value at once, and gives it to nobody.
+    /// A linearizable read returns the newest value at once, without a write-back.
     NoWriteBack,
-    /// It gives it to one replica fewer than it has to.
+    /// A linearizable read writes the value back to one replica fewer than required.
     WriteBackToFewer,
-    /// A quorum of fewer than a majority passes for linearizable.
+    /// A quorum of fewer than a majority counts as linearizable.
     ReadBelowMajority,
     /// A linearizable write takes its tag from the clock, without asking for tags.
     ClockOnlyTags,
-    /// It asks, and believes the first that tells.
+    /// A linearizable write takes the first tag that a replica returns for the greatest.
     TagOfOne,
     /// A write that is sent again gets a tag of its own.
     RetryWithNewTag,
     /// The operations of a gateway have the same number in their tags, also after a restart.
     OperationPerGateway,
-    /// Requests are numbered alike towards every server, so that what one answers, sent from the
-    /// address of another, passes for the other's answer.
+    /// Request ids are the same towards every server, so an answer of one server that arrives from
+    /// the address of another counts as the other's.
     StrangersCounted,
-    /// A server's answer that comes twice counts twice.
+    /// An answer that arrives twice counts twice.
     RepeatsCounted,
-    /// A server confirms a record, and stores it when the next datagram comes.
+    /// A server confirms a record, and stores it only when the next datagram arrives.
     AcknowledgedBeforeStored,
-    /// A server tells of a deleted key as if it had never been written.
+    /// A server reports a deleted key as never written.
     TombstoneDropped,
     /// At the level agreement, a server that keeps something newer counts as having stored.
     SupersededAsStored,
-    /// An answer to a request that is no longer open passes for the answer to one that is.
+    /// An answer to a request that is no longer open counts for one that is.
     OlderRequestAnswered,
     /// A walk over the end of the ring forgets which servers it has met.
     WrongSetAfterWrap,
-    /// A word to what was asked in an earlier round counts for this one.
+    /// A response to a command of an earlier round counts for the current one.
     EarlierRoundCounted,
     /// A server takes a record although it holds one with a greater tag.
     OlderTagStored,
@@ -46,15 +46,15 @@ pub enum Mutant {
     AcknowledgedBeforeSynced,
     /// Reads see a record before the disk has it.
     UnsyncedServed,
-    /// A server that lost records tells of what it lacks as if it had never been.
+    /// A server that lost records reports them as absent.
     LossUnnoticed,
     /// A record that came by DKVS/1 has a tag like any other.
     V1Unmarked,
-    /// A read that met a record by DKVS/1 takes the greatest tag for the newest all the same.
+    /// A read that met a record by DKVS/1 still takes the greatest tag for the newest.
     V1WrittenBack,
     /// A write that is superseded by a record that came by DKVS/1 counts that as a confirmation.
     SupersededByV1AsStored,
-    /// A server that answers one greeting by DKVS/1 passes for one that speaks nothing else.
+    /// One answer by DKVS/1 to a greeting counts as proof that the server speaks nothing else.
     V1AnswerBelieved,
     /// A server answers a damaged datagram of DKVS/2 by DKVS/1.
     DamagedTakenForV1,

@@ -111,7 +111,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What a replica tells of a value without telling the value.
+/// What identifies a replica's value without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
     /// Which version.

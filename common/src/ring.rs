@@ -32,7 +32,7 @@ impl Position {
         Self::of_key_bytes(key.as_bytes())
     }
 
-    /// Where the key of these bytes lies, for whoever holds keys in a form of its own.
+    /// Where the key of these bytes lies, for callers that hold keys in a form of their own.
     pub fn of_key_bytes(key: &[u8]) -> Self {
         Self(Sha1::digest(key).into())
     }

@@ -29,7 +29,7 @@ impl Tag {
     pub const ZERO: Self = Self { time: 0, op: 0 };
 
     /// Whether a server minted it for a put by DKVS/1, which has no tags. Each replica of such a
-    /// put mints its own, so they tell nothing of which of two records was written last.
+    /// put mints its own, so they do not show which of two records was written last.
     pub fn is_by_v1(self) -> bool {
         self.op >> (64 - V1_BITS) == V1_MARK && !mutants::is_on(Mutant::V1Unmarked)
     }
@@ -62,7 +62,7 @@ impl TagText {
 /// Bits of a time that count within a millisecond.
 const COUNTER_BITS: u32 = 16;
 
-/// The upper bits of an operation that tell tags of puts by DKVS/1 from all others.
+/// The upper bits of an operation that distinguish tags of puts by DKVS/1 from all others.
 const V1_BITS: u32 = 16;
 const V1_MARK: u64 = (1 << V1_BITS) - 1;
 
@@ -130,7 +130,7 @@ pub struct Exhausted {
 }
 
 impl TagClock {
-    /// A clock whose operations are told from those of other clocks by `random`.
+    /// A clock whose operations differ from those of other clocks by `random`.
     pub fn new(random: u32) -> Self {
         let mut op = u64::from(random) << 32;
         if op >> (64 - V1_BITS) == V1_MARK {

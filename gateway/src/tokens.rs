@@ -38,7 +38,7 @@ const TOKEN_PREFIX: &str = "dkvs_";
 /// The prefix of a hash.
 const HASH_PREFIX: &[u8] = b"sha256:";
 
-/// What a token is good for. None includes another.
+/// What a token permits. None includes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Reading and listing keys.
@@ -53,8 +53,8 @@ impl Scope {
     /// All scopes.
     pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Admin];
 
-    /// Its word in the file.
-    pub fn word(self) -> &'static str {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
@@ -72,11 +72,11 @@ impl Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Parses words with commas between them. None if a word is no scope, empty, or there twice.
-    pub fn parse(words: &str) -> Option<Self> {
-        words.split(',').try_fold(Self(0), |scopes, word| {
+    /// Parses names with commas between them. None if a name is no scope, empty, or there twice.
+    pub fn parse(names: &str) -> Option<Self> {
+        names.split(',').try_fold(Self(0), |scopes, name| {
             let mut all = Scope::ALL.into_iter();
-            let scope = all.find(|scope| scope.word() == word)?;
+            let scope = all.find(|scope| scope.name() == name)?;
             (!scopes.has(scope)).then(|| Self(scopes.0 | scope.bit()))
         })
     }
@@ -344,9 +344,9 @@ pub fn mint(name: &str, scopes: Scopes, prefixes: &[String]) -> anyhow::Result<M
     let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
     let digits = Digits::<64>::new(&Sha256::digest(&token));
     let mut line = format!("{name} sha256:{}", digits.as_str());
-    let words = Scope::ALL.into_iter().filter(|scope| scopes.has(*scope));
-    let words: Vec<_> = words.map(Scope::word).collect();
-    write!(line, " {}", words.join(","))?;
+    let names = Scope::ALL.into_iter().filter(|scope| scopes.has(*scope));
+    let names: Vec<_> = names.map(Scope::name).collect();
+    write!(line, " {}", names.join(","))?;
     for prefix in prefixes {
         write!(line, " prefix={}", percent_encode(prefix.as_bytes(), PLAIN))?;
     }
@@ -455,8 +455,8 @@ mod tests {
         assert_eq!(of("one"), [true, false, false]);
         assert_eq!(of("two"), [false, true, true]);
         assert_eq!(of("three"), [true, true, false]);
-        for stranger in ["", "One", "one ", "on", "four"] {
-            assert!(tokens.find(stranger.as_bytes()).is_none(), "{stranger}");
+        for unknown in ["", "One", "one ", "on", "four"] {
+            assert!(tokens.find(unknown.as_bytes()).is_none(), "{unknown}");
         }
         let one = tokens.find(b"one").unwrap();
         assert!(covers(one, b"") && covers(one, b"x") && !one.is_limited());

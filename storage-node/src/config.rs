@@ -4,7 +4,7 @@ use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, VALUE_BYTES_DEFAULT};
 
 /// The settings of a server's service.
 #[derive(Debug, Clone, Copy)]
-pub struct Config {
+pub struct ServiceConfig {
     /// Random, and another one after every start.
     pub boot_id: u64,
     /// The longest DKVS/2 datagram to send, in bytes.
@@ -22,7 +22,7 @@ pub struct Config {
 /// The memory for uploads by default, in bytes.
 pub const UPLOAD_BYTES_DEFAULT: usize = 64 << 20;
 
-impl Config {
+impl ServiceConfig {
     /// The defaults.
     pub fn new(boot_id: u64) -> Self {
         Self {

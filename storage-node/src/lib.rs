@@ -59,7 +59,7 @@ use std::sync::Arc;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
 use protocol::Issuer;
-use service::{Config, Service};
+use service::{Service, ServiceConfig};
 use store::Store;
 use tokio::sync::watch;
 use udp::{KeySource, Sockets, Worker};
@@ -73,7 +73,7 @@ pub struct StorageNode {
 
 impl StorageNode {
     /// A server over one store, with a worker for each socket.
-    pub fn new(sockets: Sockets, store: Store, config: Config) -> io::Result<Self> {
+    pub fn new(sockets: Sockets, store: Store, config: ServiceConfig) -> io::Result<Self> {
         let service = Arc::new(Service::new(store, config));
         let local_addr = sockets.local_addr()?;
         let sockets = sockets.into_inner();

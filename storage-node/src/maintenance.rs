@@ -120,7 +120,7 @@ impl Maintenance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::ServiceConfig;
     use crate::protocol::{Access, Received, ReplyAuth};
     use crate::store::{MemoryStore, Store};
     use bytes::Bytes;
@@ -139,7 +139,7 @@ mod tests {
 
     fn maintenance(wake: impl Fn() + Send + Sync + 'static) -> Maintenance {
         let store = Store::Memory(MemoryStore::new(usize::MAX));
-        Maintenance::new(Arc::new(Service::new(store, Config::new(1))), wake)
+        Maintenance::new(Arc::new(Service::new(store, ServiceConfig::new(1))), wake)
     }
 
     fn reply(id: u64) -> Deferred {

@@ -10,7 +10,7 @@ use crate::handlers::Replica;
 use crate::statistics::Counters;
 use crate::store::Store;
 
-pub use crate::config::{Config, UPLOAD_BYTES_DEFAULT};
+pub use crate::config::{ServiceConfig, UPLOAD_BYTES_DEFAULT};
 
 /// One replica, and how datagrams read and change it. All workers of a server share it.
 pub struct Service {
@@ -21,7 +21,7 @@ pub struct Service {
 
 impl Service {
     /// Serves `store`.
-    pub fn new(store: Store, config: Config) -> Self {
+    pub fn new(store: Store, config: ServiceConfig) -> Self {
         let replica = Replica::new(store, config);
         let counters = Arc::clone(&replica.counters);
         Self { replica, counters }
@@ -50,7 +50,7 @@ impl Service {
         self.replica.statistics(now)
     }
 
-    pub(crate) fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &ServiceConfig {
         &self.replica.config
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::maintenance::{Arrival, Maintenance};
-use crate::protocol::{Access, Dump, DumpStep, Issuer, Protocol, Received, Response, Transmit};
+use crate::protocol::{Access, Dump, DumpStep, Issuer, Protocol, Received, Transmit, V1Response};
 use crate::service::Service;
 use receive::Inbox;
 use send::{Outbox, Sender};
@@ -274,7 +274,7 @@ impl Port {
     fn answer(&mut self, received: Received) {
         let peer = received.peer;
         match v2::kind_of(&received.datagram) {
-            v2::Kind::V2 => {
+            v2::DatagramKind::V2 => {
                 let (access, outbox) = (&mut self.access, &mut self.outbox);
                 let send = &mut |reply: Vec<u8>| {
                     outbox.push(Transmit {
@@ -286,12 +286,12 @@ impl Port {
                 let deferred = self.maintenance.deferred();
                 self.service.handle_v2(&received, access, deferred, send);
             }
-            v2::Kind::DamagedV2 => self.service.counters.damaged.add(1),
-            v2::Kind::V1 if received.datagram.is_empty() => self.answer_dump(peer),
-            v2::Kind::V1 => {
+            v2::DatagramKind::DamagedV2 => self.service.counters.damaged.add(1),
+            v2::DatagramKind::V1 if received.datagram.is_empty() => self.answer_dump(peer),
+            v2::DatagramKind::V1 => {
                 let (service, deferred) = (&self.service, self.maintenance.deferred());
                 let response = service.handle_v1(received.datagram, peer, unix_ms(), deferred);
-                if let Response::Datagram(datagram) = response {
+                if let V1Response::Datagram(datagram) = response {
                     self.outbox.push(Transmit {
                         datagram,
                         peer,
@@ -305,7 +305,7 @@ impl Port {
     fn answer_dump(&self, peer: SocketAddr) {
         let (service, deferred) = (&self.service, self.maintenance.deferred());
         let response = service.handle_v1(Bytes::new(), peer, unix_ms(), deferred);
-        if let Response::Dump(dump) = response {
+        if let V1Response::Dump(dump) = response {
             let (sender, shutdown) = (Arc::clone(&self.sender), self.shutdown.clone());
             tokio::spawn(async move {
                 let sending = send_dump(&sender, dump, peer);

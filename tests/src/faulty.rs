@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
-use dkvs_common::wire::v2::{Kind, kind_of};
+use dkvs_common::wire::v2::{DatagramKind, kind_of};
 
 use crate::process::own_loopback;
 
@@ -142,7 +142,7 @@ impl Shared {
                     continue;
                 };
                 let manner = *self.manner.lock().unwrap();
-                if kind_of(&buffer[..length]) == Kind::V2 {
+                if kind_of(&buffer[..length]) == DatagramKind::V2 {
                     self.asked_by_v2.fetch_add(1, Ordering::Release);
                 }
                 let reply = self.reply(&buffer[..length], manner);

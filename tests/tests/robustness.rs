@@ -11,7 +11,7 @@ use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::message::RequestId;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, Kind, MAGIC, kind_of};
+use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DatagramKind, MAGIC, kind_of};
 use dkvs_tests::flood::Flood;
 use dkvs_tests::http::{client, get, put as put_by_http};
 use dkvs_tests::process::{Node, Programs, ServersFile};
@@ -155,7 +155,7 @@ fn flipped_bits_of_dkvs2_are_damage_and_change_nothing() {
             .flat_map(|request| flips(&sealed(RequestId(1), request)).collect::<Vec<_>>())
             .collect();
         // Of some the magic is flipped, which does not make them DKVS/1.
-        let is_v1 = |datagram: &Vec<u8>| kind_of(datagram) == Kind::V1;
+        let is_v1 = |datagram: &Vec<u8>| kind_of(datagram) == DatagramKind::V1;
         assert!(flipped.len() > 900 && !flipped.iter().any(is_v1));
         let sent = flipped.len() as u64;
         send_paced(node, flipped.into_iter());

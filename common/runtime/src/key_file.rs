@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::signals::Hangups;
 
-/// A key file in use, and those who are told of its keys.
+/// A key file in use, and the subscribers to its keys.
 pub struct KeyFile {
     path: PathBuf,
     keys: watch::Sender<Keys>,

@@ -12,7 +12,7 @@ pub const PER_WORKER: usize = 8;
 /// directory.
 pub const PER_EMBEDDED_SERVER: usize = 8;
 
-/// Raises the limit as far as the system lets the process, and tells what it is then.
+/// Raises the limit as far as the system lets the process, and returns what it is then.
 #[cfg(unix)]
 pub fn raise_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};

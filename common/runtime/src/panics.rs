@@ -20,7 +20,7 @@ thread_local! {
     static CONTAINED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Runs something that may panic although nothing is wrong with the program. The panic is told on
+/// Runs something that may panic although nothing is wrong with the program. The panic is printed on
 /// standard error all the same.
 ///
 /// # Errors
@@ -34,10 +34,10 @@ pub fn contain<R>(run: impl FnOnce() -> R) -> thread::Result<R> {
     result
 }
 
-/// From here on a panic that is not contained ends the process, after it was told.
+/// From here on a panic that is not contained ends the process, after it was printed.
 pub(crate) fn end_the_process() {
     std::panic::set_hook(Box::new(|panic| {
-        log::tell(&text(panic));
+        log::print(&text(panic));
         if CONTAINED.get() == 0 {
             log::flush();
             std::process::exit(STATUS);

@@ -6,14 +6,14 @@ use anyhow::Context as _;
 
 use crate::{log, panics};
 
-/// Runs a program: tells what it fails with on standard error, after all that it has logged. From
+/// Runs a program: prints what it fails with on standard error, after all that it has logged. From
 /// here on nobody waits for standard error, and a panic in any thread ends the process with status
 /// [`panics::STATUS`].
 pub fn run(name: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     panics::end_the_process();
     let result = log::open().context(log::NO_THREAD).and_then(|()| body());
     if let Err(error) = &result {
-        log::tell(&format!("{name}: {error:#}"));
+        log::print(&format!("{name}: {error:#}"));
     }
     log::flush();
     match result {

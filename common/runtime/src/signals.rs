@@ -1,6 +1,6 @@
 //! What the system asks of the process: to end, or to read its files again.
 
-/// The system's wishes that the process end. From [`Signals::new`] on none is lost, and none
+/// The signals that ask the process to end. From [`Signals::new`] on none is lost, and none
 /// ends the process by itself.
 #[cfg(unix)]
 pub struct Signals {
@@ -19,7 +19,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one and tells which it was.
+    /// Waits for the next one and returns its name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
@@ -39,7 +39,7 @@ impl Signals {
         Ok(Self)
     }
 
-    /// Waits for the next one and tells which it was.
+    /// Waits for the next one and returns its name.
     pub async fn next(&mut self) -> &'static str {
         match tokio::signal::ctrl_c().await {
             Ok(()) => "ctrl-c",
@@ -48,7 +48,7 @@ impl Signals {
     }
 }
 
-/// The system's wishes that files be read again.
+/// The signals that ask for files to be read again.
 #[cfg(unix)]
 pub struct Hangups(tokio::signal::unix::Signal);
 
@@ -85,7 +85,7 @@ impl Hangups {
     }
 }
 
-/// The operator's wishes for a backup.
+/// The signals that ask for a backup.
 #[cfg(unix)]
 pub struct Backups(tokio::signal::unix::Signal);
 

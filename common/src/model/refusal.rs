@@ -47,7 +47,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether no copy of what was refused so can have been carried out there. One who belongs to
     /// another ring says nothing of the server that was at its address before, a damaged copy
-    /// nothing of a sound one, and who gives no reason nothing at all.
+    /// nothing about a sound one; without a reason it says nothing at all.
     pub fn is_certain(self) -> bool {
         !matches!(
             self,

@@ -126,7 +126,7 @@ pub enum EntryKind {
     Value = 0,
     /// A tombstone.
     Tombstone = 1,
-    /// It does not begin with the prefix that was asked for, and is told only for the list to go on
-    /// after it: the server has looked at enough keys for one page.
+    /// It does not begin with the prefix that was asked for, and is returned only so that the list
+    /// can continue after it: the server has looked at enough keys for one page.
     PassedOver = 2,
 }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// A number that a server tells of itself, by its byte. Counts are since its start.
+/// A number that a server reports of itself, by its byte. Counts are since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Statistic {
     /// Records held, tombstones included.
@@ -41,7 +41,7 @@ pub enum Statistic {
     SessionsRefused = 17,
     /// Requests without a session that were no greeting.
     NotGreetings = 18,
-    /// Datagrams that came again, or too late to tell.
+    /// Datagrams that arrived again, or too late to know.
     Replayed = 19,
     /// Requests whose deadline passed while they lay in the socket.
     Expired = 20,
@@ -59,7 +59,7 @@ pub enum Statistic {
     IsReadOnly = 26,
     /// 1 if the disk had no room when something was to be stored last, else 0.
     IsDiskFull = 27,
-    /// 1 if the server does not vouch for all it ever confirmed, else 0.
+    /// 1 if the server is incomplete: it may lack records that it once confirmed. Else 0.
     IsIncomplete = 28,
     /// What the rows of the log take, in bytes.
     LogBytes = 29,

@@ -172,7 +172,7 @@ pub enum GetReply {
 }
 
 impl GetReply {
-    /// The reply to a key that is stored with `value`. A value that DKVS/1 cannot carry is told
+    /// The reply to a key that is stored with `value`. A value that DKVS/1 cannot carry is reported
     /// as an unknown key, with the reason beside it for a metric.
     pub fn of_stored(value: Value) -> (Self, Option<Unrepresentable>) {
         match check_value(&value) {
@@ -238,7 +238,7 @@ impl PutReply {
 
 const ARROW: &[u8] = b" --> ";
 
-/// Whether a dump tells of a pair: one that a get would tell, and whose line fits a datagram.
+/// Whether a dump contains a pair: one that a get would return, and whose line fits a datagram.
 pub fn is_in_dumps(key: &[u8], value: &[u8]) -> bool {
     let is_carried = |text: &[u8]| text.len() <= KEY_OR_VALUE_BYTES_MAX && !text.contains(&NUL);
     line_bytes(key, value) <= DATAGRAM_BYTES_MAX && is_carried(key) && is_carried(value)
@@ -396,10 +396,10 @@ mod tests {
 
     /// The datagrams of a dump of those of the pairs that are in dumps.
     fn dump(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<Bytes> {
-        let told = pairs.iter().filter(|(key, value)| is_in_dumps(key, value));
+        let listed = pairs.iter().filter(|(key, value)| is_in_dumps(key, value));
         let mut datagrams = Vec::new();
-        let mut builder = DumpBuilder::first(told.clone().count());
-        for (key, value) in told {
+        let mut builder = DumpBuilder::first(listed.clone().count());
+        for (key, value) in listed {
             if !builder.push(key, value) {
                 let full = std::mem::replace(&mut builder, DumpBuilder::further());
                 datagrams.extend(full.finish());

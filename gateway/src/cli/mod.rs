@@ -105,7 +105,7 @@ fn print_token(wanted: &NewToken) -> anyhow::Result<()> {
     let minted = tokens::mint(&wanted.name, wanted.scope, &wanted.prefix);
     let minted = minted.context("the system has no random bytes")?;
     writeln!(std::io::stdout(), "{}\n{}", minted.token, minted.line)?;
-    log::tell(
+    log::print(
         "\nThe first line is the token: give it to whoever is to use it. It is shown this once and \
          kept nowhere.\nAdd the second line to the token file of each gateway (--tokens FILE, mode \
          600), and start them with it or send them SIGHUP.",

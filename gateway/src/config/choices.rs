@@ -1,4 +1,4 @@
-//! Settings that take one of a few words, and what the words stand for.
+//! Settings that take one of a few values, and what these stand for.
 
 use dkvs_client::Protocol;
 use serde::Deserialize;

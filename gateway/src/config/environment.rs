@@ -32,7 +32,7 @@ pub(crate) fn flags() -> Flags {
         };
         // The reader may be gone.
         let _ = error.print();
-        log::tell(&format!("\n  {origin}"));
+        log::print(&format!("\n  {origin}"));
         log::flush();
         std::process::exit(error.exit_code());
     })

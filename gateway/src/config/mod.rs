@@ -9,7 +9,7 @@
 //! * `flags`: the command line, and the commands besides serving
 //! * `environment`: variables that are no settings, and the origin of a wrong value
 //! * `settings`: what a source may give, and which source wins
-//! * `choices`, `values`: the words and values that single settings take
+//! * `choices`, `values`: the choices and values that single settings take
 //! * `resolve`: defaults, and combinations that are refused
 //!
 //! Each name exists once: `--max-in-flight`, `DKVS_MAX_IN_FLIGHT` and `max_in_flight`. A name

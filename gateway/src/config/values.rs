@@ -17,7 +17,7 @@ use crate::embedded::STORAGE_LOG_MODULES;
 use crate::http::hosts::{self, Host};
 use crate::log_modules::LOG_MODULES;
 
-/// The longest notice that the gateway gives before it ends, in milliseconds.
+/// The longest time between the request to end and the end, in milliseconds.
 pub(super) const SHUTDOWN_NOTICE_MS_MAX: u64 = 600_000;
 
 /// The limits of a datagram to a server, in bytes.

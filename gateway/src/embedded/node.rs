@@ -11,7 +11,7 @@ use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_storage_node::StorageNode;
-use dkvs_storage_node::service::Config;
+use dkvs_storage_node::service::ServiceConfig;
 use dkvs_storage_node::store::disk::directory::{self, DataDirectory, Owner};
 use dkvs_storage_node::store::disk::{CommitThread, Declaration, OpenOptions};
 use dkvs_storage_node::store::{MemoryStore, Store};
@@ -166,12 +166,12 @@ fn run(
     runtime: &Handle,
 ) -> anyhow::Result<Running> {
     let OpenStore { store, disk } = opened;
-    let config = Config {
+    let config = ServiceConfig {
         // Loopback carries the longest datagrams.
         datagram_bytes_max: DATAGRAM_BYTES_MAX,
         is_v1_on: authentication.is_v1_on,
         // A new boot id each time tells gateways that the server has restarted.
-        ..Config::new(getrandom::u64()?)
+        ..ServiceConfig::new(getrandom::u64()?)
     };
     let mut node = StorageNode::new(sockets, store, config)?;
     let mut secret = [0; 32];

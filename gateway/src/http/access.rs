@@ -1,7 +1,7 @@
-//! What a caller's token is good for.
+//! What a caller's token permits.
 //!
 //! Every [`Operation`](super::Operation) has an [`Access`]. The [`gate`](super::gate) demands a token
-//! before a request is routed; `guard` checks what it is good for once the route is known. Nothing here
+//! before a request is routed; `guard` checks what it permits once the route is known. Nothing here
 //! knows the file of tokens ([`tokens`](crate::tokens) does).
 
 use std::sync::Arc;
@@ -104,7 +104,7 @@ fn unauthorized(detail: &'static str, challenge: &'static str) -> Problem {
 }
 
 fn forbidden_scope(token: &Token, scope: Scope) -> Problem {
-    let (token, scope) = (token.name(), scope.word());
+    let (token, scope) = (token.name(), scope.name());
     let detail =
         format!("the access token {token:?} does not have the scope {scope}, which this needs");
     Problem::new(&FORBIDDEN, detail)
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn no_scope_includes_another() {
         for scope in Scope::ALL {
-            let caller = caller(scope.word());
+            let caller = caller(scope.name());
             for asked in Scope::ALL {
                 assert_eq!(caller.may(asked, None).is_ok(), asked == scope);
                 let access = Access::Cluster(asked);

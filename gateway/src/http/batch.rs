@@ -55,7 +55,7 @@ struct BatchBody {
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Operation {
     Get(Get),
-    Put(Put),
+    Put(BatchPut),
     Delete(Delete),
 }
 
@@ -73,7 +73,7 @@ struct Get {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Put {
+struct BatchPut {
     key: Option<String>,
     key_base64: Option<String>,
     value: String,
@@ -215,7 +215,7 @@ async fn read(context: BatchContext<'_>, get: Get) -> Result<Vec<u8>, Problem> {
     kv::read(context.app, &key, &parameters, |found| Ok(found.json(&key))).await
 }
 
-async fn write(context: BatchContext<'_>, put: Put) -> Result<Vec<u8>, Problem> {
+async fn write(context: BatchContext<'_>, put: BatchPut) -> Result<Vec<u8>, Problem> {
     let fields = KeyFields {
         key: put.key,
         key_base64: put.key_base64,

@@ -60,7 +60,7 @@ pub(super) async fn read(
         if bytes.is_empty() && frame.len() as u64 == announced {
             // The whole body in one frame: no copy.
             let memory = take_memory(client, frame.len(), 0, memory);
-            let memory = memory.map_err(|Full| no_memory())?;
+            let memory = memory.map_err(|NoMemory| no_memory())?;
             return Ok((frame, memory));
         }
         if bytes.capacity() < bytes.len() + frame.len() {
@@ -70,7 +70,7 @@ pub(super) async fn read(
                 .min(bytes_max);
             memory = match take_memory(client, wanted, bytes.capacity(), memory) {
                 Ok(memory) => memory,
-                Err(Full) => return Err(no_memory()),
+                Err(NoMemory) => return Err(no_memory()),
             };
             bytes.reserve(wanted - bytes.len());
         }
@@ -106,7 +106,7 @@ fn no_memory() -> Problem {
 /// Values that are longer than this, in bytes, count against the memory for long ones.
 const LONG: usize = 32 << 10;
 
-struct Full;
+struct NoMemory;
 
 /// Makes the permit one for `wanted` bytes, `held` of which it stands for already.
 fn take_memory(
@@ -114,7 +114,7 @@ fn take_memory(
     wanted: usize,
     held: usize,
     memory: Option<MemoryPermit>,
-) -> Result<Option<MemoryPermit>, Full> {
+) -> Result<Option<MemoryPermit>, NoMemory> {
     if wanted <= LONG {
         return Ok(memory);
     }
@@ -123,7 +123,7 @@ fn take_memory(
     } else {
         wanted
     };
-    let more = client.take_memory(more).ok_or(Full)?;
+    let more = client.take_memory(more).ok_or(NoMemory)?;
     Ok(Some(match memory {
         Some(mut memory) => {
             memory.merge(more);

@@ -4,7 +4,7 @@
 //!   `no_such_path`: problems that several endpoints share. All others are beside their endpoint
 //! * [`operations`]: every operation with its path, access, parameters and statuses
 //! * `parameters`, `path`, `accept`, `conditional`, `body`, `trace`: what a request asks for
-//! * [`hosts`], [`gate`], [`access`]: which requests pass, and what a token is good for
+//! * [`hosts`], [`gate`], [`access`]: which requests pass, and what a token permits
 //! * `counts`, `feed`, `app`: the state of a worker
 //! * `report`, `json`: what a request came to, as JSON
 //! * endpoints: `kv`, `list`, `batch`, `ring`, `servers`, `switch`, `health`, `metrics`, `events` with

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use dkvs_client::core::{Kind, Outcome};
+use dkvs_client::core::{RequestKind, RequestOutcome};
 use dkvs_common::histogram;
 use dkvs_common::quorum::Level;
 use serde::Serialize;
@@ -15,11 +15,11 @@ use super::servers::ServerBody;
 const KEY_ROUTES: [&str; 3] = [KEY_PATH, LIST_PATH, BATCH_PATH];
 
 /// The outcomes of reads and writes for which too few replicas agreed or confirmed.
-const QUORUM_FAILURES: [Outcome; 4] = [
-    Outcome::Disagree,
-    Outcome::Refused,
-    Outcome::Unreachable,
-    Outcome::TimedOut,
+const QUORUM_FAILURES: [RequestOutcome; 4] = [
+    RequestOutcome::Disagree,
+    RequestOutcome::Refused,
+    RequestOutcome::Unreachable,
+    RequestOutcome::TimedOut,
 ];
 
 /// The counts of all workers, and the statuses of the servers.
@@ -107,8 +107,9 @@ impl Totals {
         let (mut quorum_failures, mut repairs) = (0, 0);
         for snapshot in workers.iter().map(|it| it.client.snapshot()) {
             for level in [Level::Linearizable, Level::Agreement] {
-                for kind in Kind::ALL {
-                    let ended = |outcome: &Outcome| snapshot.totals.ended(level, kind, *outcome);
+                for kind in RequestKind::ALL {
+                    let ended =
+                        |outcome: &RequestOutcome| snapshot.totals.ended(level, kind, *outcome);
                     quorum_failures += QUORUM_FAILURES.iter().map(ended).sum::<u64>();
                 }
             }

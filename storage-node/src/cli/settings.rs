@@ -7,7 +7,7 @@ use dkvs_runtime::about;
 use dkvs_runtime::key_file::KeyFile;
 
 use super::arguments::{Arguments, DurabilityChoice};
-use crate::service::Config;
+use crate::service::ServiceConfig;
 
 /// Checks the arguments, and the files that they name, without serving.
 pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ pub(super) fn check_exposure(arguments: &Arguments) -> anyhow::Result<()> {
              asks; serve them on 127.0.0.1, or say --insecure if the network is yours alone"
         );
     }
-    // What forwards datagrams from the one address to the other may forward those of strangers.
+    // What forwards datagrams from the one address to the other may forward those of unknown senders.
     let is_local = addr.ip().is_loopback() && arguments.bound().ip().is_loopback();
     if is_local || arguments.insecure {
         return Ok(());
@@ -67,14 +67,17 @@ pub(super) fn check_exposure(arguments: &Arguments) -> anyhow::Result<()> {
 
 pub(super) const NO_RANDOM: &str = "the system has no random bytes";
 
-pub(super) fn config(arguments: &Arguments, cluster: Option<&Cluster>) -> anyhow::Result<Config> {
+pub(super) fn config(
+    arguments: &Arguments,
+    cluster: Option<&Cluster>,
+) -> anyhow::Result<ServiceConfig> {
     let boot_id = getrandom::u64().context(NO_RANDOM)?;
-    Ok(Config {
+    Ok(ServiceConfig {
         datagram_bytes_max: arguments.max_datagram.into(),
         value_bytes_max: arguments.max_value.0,
         epoch: cluster.map(|cluster| Ring::new(cluster).epoch()),
         is_v1_on: arguments.is_v1_on(),
-        ..Config::new(boot_id)
+        ..ServiceConfig::new(boot_id)
     })
 }
 

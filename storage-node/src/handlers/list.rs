@@ -37,7 +37,7 @@ impl Replica {
             ..
         } = room;
         let entry_bytes = |held: &PackedRecord| page_entry_bytes + held.key().len();
-        let mut page = Page {
+        let mut page = PageBuilder {
             entries: Vec::new(),
             room: page_bytes,
             passed_over: Vec::new(),
@@ -81,7 +81,7 @@ impl Replica {
 }
 
 /// A page under way.
-struct Page {
+struct PageBuilder {
     entries: Vec<PageEntry>,
     /// What is left of the page, in bytes.
     room: usize,
@@ -90,7 +90,7 @@ struct Page {
     passed_over_tag: Tag,
 }
 
-impl Page {
+impl PageBuilder {
     fn add(&mut self, held: &PackedRecord, entry_bytes: usize) {
         let kind = match held.is_tombstone() {
             true => EntryKind::Tombstone,
@@ -126,7 +126,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::ServiceConfig;
     use crate::store::{MemoryStore, Store};
     use dkvs_common::record::{Content, Record};
 
@@ -135,7 +135,10 @@ mod tests {
     const START: Position = Position([0; 20]);
 
     fn replica(keys: impl IntoIterator<Item = String>) -> Replica {
-        let replica = Replica::new(Store::Memory(MemoryStore::new(usize::MAX)), Config::new(1));
+        let replica = Replica::new(
+            Store::Memory(MemoryStore::new(usize::MAX)),
+            ServiceConfig::new(1),
+        );
         for key in keys {
             let key = Key::new(key).unwrap();
             let record = Record::new(&key, TAG, Content::Tombstone);

@@ -10,14 +10,14 @@ use dkvs_common::tag::TagClock;
 use dkvs_common::{kv::Key, record::Record};
 
 use super::uploads::{UploadId, Uploads};
-use crate::config::Config;
+use crate::config::ServiceConfig;
 use crate::statistics::Counters;
 use crate::store::Store;
 
 /// One replica: its store, its settings, and what is under way.
 pub(crate) struct Replica {
     pub(crate) store: Store,
-    pub(crate) config: Config,
+    pub(crate) config: ServiceConfig,
     pub(crate) counters: Arc<Counters>,
     /// Mints the tags of what comes without one.
     pub(super) clock: Arc<Mutex<TagClock>>,
@@ -33,7 +33,7 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(store: Store, config: Config) -> Self {
+    pub(crate) fn new(store: Store, config: ServiceConfig) -> Self {
         let value_bytes_max = config.value_bytes_max;
         let upload_bytes_max = config
             .upload_bytes_max

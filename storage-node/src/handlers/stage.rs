@@ -119,7 +119,7 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::ServiceConfig;
     use crate::handlers::uploads::UPLOADS_MAX;
     use crate::peer::Peer;
     use crate::store::{ENTRY_OVERHEAD_BYTES, MemoryStore, Store};
@@ -131,9 +131,9 @@ mod tests {
     };
 
     fn replica(bytes_max: usize) -> Replica {
-        let config = Config {
+        let config = ServiceConfig {
             value_bytes_max: 100,
-            ..Config::new(1)
+            ..ServiceConfig::new(1)
         };
         Replica::new(Store::Memory(MemoryStore::new(bytes_max)), config)
     }
@@ -295,10 +295,10 @@ mod tests {
 
     #[test]
     fn the_longest_value_can_be_uploaded_whatever_memory_is_configured() {
-        let config = Config {
+        let config = ServiceConfig {
             value_bytes_max: 10,
             upload_bytes_max: 0,
-            ..Config::new(1)
+            ..ServiceConfig::new(1)
         };
         let replica = Replica::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
         assert!(matches!(

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dkvs_common::wire::v2::envelope::{self, Authentication, Envelope, Proof, Sender};
 use dkvs_common::wire::v2::keys::Keys;
 
-use super::reply_auth::{Authenticity, ReplyAuth};
+use super::replies::{Authenticity, ReplyAuth};
 use super::sessions::{Issuer, Rejection, Sessions};
 use crate::statistics::Counters;
 

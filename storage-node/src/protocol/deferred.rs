@@ -1,4 +1,4 @@
-//! Replies that wait for the disk: what a put comes to is known once the disk has it.
+//! Replies that wait for the disk: the outcome of a put is known once the disk has it.
 
 use std::mem;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId};
 
-use super::reply_auth::ReplyAuth;
+use super::replies::ReplyAuth;
 use crate::handlers::Responder;
 
 /// Where the replies of one worker wait to be sent, once they are known.

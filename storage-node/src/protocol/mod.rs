@@ -1,10 +1,10 @@
-//! Bytes to commands and back: what a server makes of a datagram, and what it answers.
+//! Bytes to commands and back: what a datagram asks for, and the datagrams that answer it.
 //!
 //! * `datagram`: a datagram as it arrives and as it leaves
-//! * `access`, `sessions`: whether a DKVS/2 datagram is taken; `reply_auth`: how its replies are
-//!   authenticated
+//! * `access`, `sessions`: whether a DKVS/2 datagram is accepted
 //! * `v2`, `v1`: requests to commands, responses to replies; `dump`: the dump of DKVS/1
-//! * `replies`: several replies to a datagram; `deferred`: replies that wait for the disk
+//! * `replies`: several replies to a datagram, and how they are authenticated; `deferred`: replies
+//!   that wait for the disk
 //!
 //! No sockets, no clock: times come with the datagrams. What the commands do is up to the handlers.
 
@@ -13,7 +13,6 @@ mod datagram;
 mod deferred;
 mod dump;
 mod replies;
-mod reply_auth;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -25,9 +24,9 @@ pub use datagram::{Protocol, Received, Transmit};
 pub use deferred::DeferredReplies;
 pub use dump::{Dump, DumpStep};
 pub use sessions::{Issuer, PEERS_MAX};
-pub use v1::Response;
+pub use v1::V1Response;
 
 pub(crate) use deferred::{Deferred, DeferredReply};
 pub(crate) use replies::Replies;
 #[cfg(test)]
-pub(crate) use reply_auth::ReplyAuth;
+pub(crate) use replies::ReplyAuth;

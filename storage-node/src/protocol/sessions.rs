@@ -63,7 +63,7 @@ impl Issuer {
 #[derive(Debug)]
 pub(super) struct Sessions {
     issuer: Arc<Issuer>,
-    peers: HashMap<SocketAddrV4, Peer>,
+    peers: HashMap<SocketAddrV4, ClientSessions>,
     peers_max: usize,
     /// The greatest serial of a client that was forgotten.
     forgotten: u64,
@@ -72,7 +72,7 @@ pub(super) struct Sessions {
 }
 
 #[derive(Debug)]
-struct Peer {
+struct ClientSessions {
     current: Session,
     previous: Option<Session>,
     last_look: u64,
@@ -167,7 +167,7 @@ impl Sessions {
         if self.peers.len() >= self.peers_max {
             self.forget_least_recent();
         }
-        let peer = Peer {
+        let peer = ClientSessions {
             current,
             previous: None,
             last_look: self.looks,

@@ -13,7 +13,7 @@ use super::dump::Dump;
 use crate::service::Service;
 
 /// What is sent back for a datagram of DKVS/1.
-pub enum Response {
+pub enum V1Response {
     /// One datagram.
     Datagram(Bytes),
     /// As many datagrams as the dump makes, step by step ([`Service::step`]).
@@ -32,17 +32,17 @@ impl Service {
         peer: SocketAddr,
         unix_ms: u64,
         deferred: &Arc<DeferredReplies>,
-    ) -> Response {
+    ) -> V1Response {
         if !self.config().is_v1_on {
             self.counters.v1_refused.add(1);
-            return Response::Silence;
+            return V1Response::Silence;
         }
         match Request::decode(datagram) {
             Ok(Request::Get(key)) => {
                 let response = self.replica.get_untagged(&key);
                 match self.get_reply(&key, response) {
-                    Some(reply) => Response::Datagram(reply.encode()),
-                    None => Response::Silence,
+                    Some(reply) => V1Response::Datagram(reply.encode()),
+                    None => V1Response::Silence,
                 }
             }
             Ok(Request::Put(key, value)) => {
@@ -54,15 +54,17 @@ impl Service {
                     })
                 };
                 match self.replica.put_untagged(&key, &value, unix_ms, responder) {
-                    Some(response) => Response::Datagram(put_reply(&response).encode()),
-                    None => Response::Silence,
+                    Some(response) => V1Response::Datagram(put_reply(&response).encode()),
+                    None => V1Response::Silence,
                 }
             }
-            Ok(Request::Dump) => self.begin_dump().map_or(Response::Silence, Response::Dump),
+            Ok(Request::Dump) => self
+                .begin_dump()
+                .map_or(V1Response::Silence, V1Response::Dump),
             Err(malformed) => {
                 self.counters.malformed.add(1);
                 tracing::debug!(%malformed, "a datagram that is no request");
-                Response::Datagram(malformed.reply())
+                V1Response::Datagram(malformed.reply())
             }
         }
     }

@@ -177,7 +177,7 @@ impl Service {
         tracing::debug!(%trace_id, %span_id, operation, key_bytes, status, %peer, "served");
     }
 
-    /// Serves a request unless nobody waits for its reply any more; returns the status of the
+    /// Serves a request unless its client has stopped waiting; returns the status of the
     /// reply, if it is not deferred.
     fn serve_in_time(
         &self,

@@ -26,8 +26,8 @@ pub trait RecordStore {
     /// parts verifies the whole.
     fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R>;
 
-    /// Returns what `view` makes of the record that is held for a key, be it damaged or
-    /// quarantined. Not an answer for a client.
+    /// Returns what `view` makes of the record that is held for a key, even if it is
+    /// damaged or quarantined. Not an answer for a client.
     fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R>;
 
     /// Shows the records that are held, sound and attested or not, in ring order until `visit`
@@ -117,7 +117,7 @@ pub enum Lookup<R> {
     Corrupt,
 }
 
-/// What a put comes to, if it is not refused.
+/// The outcome of a put that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutOutcome {
     /// The store holds the record, or held it before.
@@ -126,10 +126,10 @@ pub enum PutOutcome {
     Superseded(Tag),
 }
 
-/// What a put comes to.
+/// The outcome of a put.
 pub type PutResult = Result<PutOutcome, StoreError>;
 
-/// What a removal comes to, if it is not refused.
+/// The outcome of a removal that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoveOutcome {
     /// The record is gone.
@@ -138,7 +138,7 @@ pub enum RemoveOutcome {
     Kept(Option<Tag>),
 }
 
-/// What a removal comes to.
+/// The outcome of a removal.
 pub type RemoveResult = Result<RemoveOutcome, StoreError>;
 
 /// Takes the result of a change once it is known. Called once, on the thread that writes to the
@@ -208,8 +208,8 @@ pub struct RecordChange<'a> {
 /// store is locked meanwhile: it may not use the store, and has to be quick.
 pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
 
-/// What a put comes to without storing anything, given what is held; none if it is to be stored. A
-/// record that is damaged gives way to its like.
+/// The outcome of a put that stores nothing, given what is held; none if the put is to be stored.
+/// A damaged record is replaced by a sound one with the same tag.
 pub(crate) fn resolve(held: &PackedRecord, tag: Tag, checksum: u32) -> Option<PutOutcome> {
     if held.tag() > tag {
         let superseded = PutOutcome::Superseded(held.tag());

@@ -6,8 +6,8 @@
 //!   under one tag the first.
 //! - A put that was confirmed is what every later read of the key sees, from any thread, until one
 //!   with a greater tag or a removal; with a durable store, also after a crash.
-//! - A change that was refused changed nothing, but for [`StoreError::Failed`], of which nobody
-//!   knows.
+//! - A change that was refused changed nothing, except with [`StoreError::Failed`], where
+//!   that is unknown.
 //! - Nothing is seen by a read that a crash could take back.
 //! - Reads never fail because the store is full, slow, or can store nothing more.
 //! - A record that is damaged, or that may lack something newer that was stored, is never returned,

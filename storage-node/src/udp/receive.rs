@@ -36,7 +36,7 @@ impl Inbox {
         }
     }
 
-    /// Appends what one system call gives; an error if that is nothing.
+    /// Appends what one system call returns; an error if that is nothing.
     pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,

@@ -15,10 +15,10 @@ use dkvs_common::kv::Key;
 use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
-use dkvs_common::wire::v2::{Kind, MAGIC, kind_of};
+use dkvs_common::wire::v2::{DatagramKind, MAGIC, kind_of};
 use dkvs_storage_node::maintenance::{Arrival, Maintenance};
-use dkvs_storage_node::protocol::{Access, Issuer, Received, Response};
-use dkvs_storage_node::service::{Config, Service};
+use dkvs_storage_node::protocol::{Access, Issuer, Received, V1Response};
+use dkvs_storage_node::service::{Service, ServiceConfig};
 use dkvs_storage_node::store::disk::{
     Batch, Committer, Declaration, DiskStore, OpenError, OpenOptions,
 };
@@ -413,10 +413,10 @@ impl Server {
     }
 
     fn process(&mut self, store: Store, epoch: Option<u32>) -> Process {
-        let config = Config {
+        let config = ServiceConfig {
             epoch,
             datagram_bytes_max: self.ring.datagram_bytes_max,
-            ..Config::new(self.random.number())
+            ..ServiceConfig::new(self.random.number())
         };
         let access = match &self.keys {
             None => Access::Open,
@@ -532,13 +532,13 @@ impl Process {
         self.gateways.insert(inbound.peer, inbound.gateway);
         let kind = match dialect {
             Dialect::Both => kind_of(&inbound.datagram),
-            Dialect::Lenient if inbound.datagram.starts_with(&MAGIC) => Kind::V2,
-            Dialect::Lenient | Dialect::V1 => Kind::V1,
+            Dialect::Lenient if inbound.datagram.starts_with(&MAGIC) => DatagramKind::V2,
+            Dialect::Lenient | Dialect::V1 => DatagramKind::V1,
         };
-        if kind == Kind::DamagedV2 {
+        if kind == DatagramKind::DamagedV2 {
             return replies;
         }
-        if kind == Kind::V2 {
+        if kind == DatagramKind::V2 {
             let received = Received {
                 datagram: inbound.datagram.clone(),
                 peer: SocketAddr::V4(inbound.peer),
@@ -549,7 +549,7 @@ impl Process {
             let deferred = self.maintenance.deferred();
             self.service
                 .handle_v2(&received, &mut self.access, deferred, send);
-        } else if let Response::Datagram(reply) = self.service.handle_v1(
+        } else if let V1Response::Datagram(reply) = self.service.handle_v1(
             inbound.datagram.clone(),
             SocketAddr::V4(inbound.peer),
             clock.unix_ms(now),

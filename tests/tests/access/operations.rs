@@ -66,7 +66,7 @@ impl Asker {
 #[tokio::test]
 async fn every_operation_is_for_those_whom_it_is_declared_to_be_for() {
     let everything = token("everything", "read,write,admin", &[]);
-    let [read, write, admin] = Scope::ALL.map(|scope| token(scope.word(), scope.word(), &[]));
+    let [read, write, admin] = Scope::ALL.map(|scope| token(scope.name(), scope.name(), &[]));
     let near = token("near", "read,write,admin", &["elsewhere", "k"]);
     let far = token("far", "read,write,admin", &["elsewhere", "kk"]);
     let stranger = token("stranger", "read,write,admin", &[]);

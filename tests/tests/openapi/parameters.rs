@@ -75,7 +75,7 @@ fn of_table(parameter: &Parameter) -> String {
         Schema::Integer(Integer { min, max, default }) => {
             (integer(min, max), default.map(Json::from))
         }
-        Schema::Words { words, default } => (one_of(words), default.map(Json::from)),
+        Schema::Choice { choices, default } => (one_of(choices), default.map(Json::from)),
         Schema::Boolean(it) => ("true or false".to_owned(), Some(it.default.into())),
         Schema::Text(Text {
             bytes_min,

@@ -1,7 +1,7 @@
 //! Whether a write can succeed at the servers of its key, as far as that is known.
 //!
 //! ```text
-//!              w can take it, or nothing tells that they cannot
+//!              w can take it, or are not known not to          
 //!   write --> [ verdict ] --------------------------------------> asks for tags, or stores
 //!               |     ^ \
 //!      it turns on    |  \ fewer than w can take it
@@ -19,7 +19,7 @@
 //! A server that had no room for a value is taken to have none for another that is as long, under a
 //! key of which no replica was found to hold anything, for [`FULL_REST`]; then it is asked again, since
 //! it may have room by then. What takes the place of something else may fit, so it is asked. That a
-//! server was busy tells nothing of the next write.
+//! server was busy says nothing about the next write.
 
 use std::time::{Duration, Instant};
 
@@ -32,11 +32,10 @@ use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::write::WriteResponse;
 use dkvs_common::record::Content;
 
-use super::capacity::Full;
 use super::config::{Now, Protocol};
 use super::operation::{Admission, CommandId, Met, Outgoing, Purpose, pair_bytes};
 use super::request::RequestId;
-use super::state::Core;
+use super::state::{Core, FullServer};
 use crate::transport::v1::{self, v1_refusal};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::tally::{Replica, ReplicaState};
@@ -73,10 +72,10 @@ enum ServerCapability {
     },
 }
 
-/// What is to become of a write.
+/// Whether a write goes out.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It goes on.
+    /// It does.
     Begin,
     /// These servers are to be met first.
     Meet(Vec<ServerId>),
@@ -257,7 +256,7 @@ impl Core {
     ) {
         match (response, bytes) {
             (ReplicaResponse::Refused(Refusal::Full), Some(bytes)) => {
-                self.full.insert(from, Full { at: now.at, bytes });
+                self.full.insert(from, FullServer { at: now.at, bytes });
             }
             (ReplicaResponse::Done, _) => drop(self.full.remove(from)),
             _ => {}
@@ -450,7 +449,7 @@ mod tests {
         let withhold = |states: &[(u16, ReplicaState<WriteResponse>)]| {
             let states = states
                 .iter()
-                .map(|(number, word)| (ServerId(*number), *word));
+                .map(|(number, capability)| (ServerId(*number), *capability));
             Verdict::Withhold(states.collect())
         };
         let deletion = Content::Tombstone;

@@ -13,8 +13,7 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
 use dkvs_common::tag::Tag;
 
-use super::id_map::IdMap;
-use super::request::RequestId;
+use super::request::{IdMap, RequestId};
 
 /// Most entries that a core keeps.
 pub(super) const ATTESTATIONS_MAX: usize = 1_024;

@@ -1,4 +1,4 @@
-//! What a core has counted since its start. Plain numbers: whoever wants them asks the core.
+//! What a core has counted since its start. Plain numbers, which the core returns on request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,7 +12,7 @@ use dkvs_common::histogram::Histogram;
 
 /// Whether something was read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// Read.
     Read,
     /// Written, a deletion included.
@@ -22,7 +22,7 @@ pub enum Kind {
 /// How a read or a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "they are the outcomes of reads and writes")]
-pub enum Outcome {
+pub enum RequestOutcome {
     Found,
     Absent,
     Disagree,
@@ -48,7 +48,7 @@ pub enum Limit {
     RequestsToServer,
 }
 
-impl Kind {
+impl RequestKind {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Read, Self::Write];
 
@@ -61,29 +61,29 @@ impl Kind {
     }
 
     /// How it can end.
-    pub fn outcomes(self) -> &'static [Outcome] {
+    pub fn outcomes(self) -> &'static [RequestOutcome] {
         match self {
             Self::Read => &[
-                Outcome::Found,
-                Outcome::Absent,
-                Outcome::Disagree,
-                Outcome::Refused,
-                Outcome::Unreachable,
-                Outcome::TimedOut,
-                Outcome::Cancelled,
+                RequestOutcome::Found,
+                RequestOutcome::Absent,
+                RequestOutcome::Disagree,
+                RequestOutcome::Refused,
+                RequestOutcome::Unreachable,
+                RequestOutcome::TimedOut,
+                RequestOutcome::Cancelled,
             ],
             Self::Write => &[
-                Outcome::Committed,
-                Outcome::Superseded,
-                Outcome::Refused,
-                Outcome::Unreachable,
-                Outcome::TimedOut,
+                RequestOutcome::Committed,
+                RequestOutcome::Superseded,
+                RequestOutcome::Refused,
+                RequestOutcome::Unreachable,
+                RequestOutcome::TimedOut,
             ],
         }
     }
 }
 
-impl Outcome {
+impl RequestOutcome {
     const COUNT: usize = Self::Cancelled as usize + 1;
 
     /// Its name in metrics.
@@ -125,13 +125,13 @@ impl Limit {
 /// How reads and writes ended, and which limits were hit.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
-    ended: [[[u64; Outcome::COUNT]; 2]; 2],
+    ended: [[[u64; RequestOutcome::COUNT]; 2]; 2],
     limits: [u64; Limit::ALL.len()],
 }
 
 impl Totals {
     /// How many of a kind at a level ended so.
-    pub fn ended(&self, level: Level, kind: Kind, outcome: Outcome) -> u64 {
+    pub fn ended(&self, level: Level, kind: RequestKind, outcome: RequestOutcome) -> u64 {
         self.ended[level as usize][kind as usize][outcome as usize]
     }
 
@@ -239,7 +239,7 @@ impl Counts {
     }
 
     /// A request has ended, or its caller has gone.
-    pub(super) fn ended(&mut self, counted: Option<(Level, Kind, Outcome)>) {
+    pub(super) fn ended(&mut self, counted: Option<(Level, RequestKind, RequestOutcome)>) {
         if let Some((level, kind, outcome)) = counted {
             self.totals.ended[level as usize][kind as usize][outcome as usize] += 1;
         }

@@ -24,7 +24,7 @@ impl<I> Default for Deadlines<I> {
 const DROPPED_AT_ONCE: usize = 4;
 
 impl<I: Copy> Deadlines<I> {
-    /// Enters a request that began at `now`. `is_in_flight` tells of any other whether it still is.
+    /// Enters a request that began at `now`. `is_in_flight` returns whether another one still is.
     pub(super) fn insert(
         &mut self,
         now: Instant,

@@ -1,4 +1,9 @@
-//! A request from its begin to its end, and what follows after that.
+//! A request from its admission to its outcome, and the follow-ups after that.
+//!
+//! Owns the loop between the core and an operation: it carries out the operation's steps, passes it
+//! what comes back, and ends it when it is decided or its deadline has come. What a step sends is
+//! routed by `routing`. Invariant: the caller of a request gets at most one outcome, and none after
+//! [`Core::cancel`] has ended it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,32 +34,32 @@ use crate::transport::assembly::Assembly;
 use crate::transport::link::RequestHandle;
 use crate::transport::peer::RequestError;
 
-/// The part of its time that a listing waits for silent servers is one in this many.
-const LIST_PATIENCE: u32 = 4;
+/// A listing waits for silent servers for one part in this many of its timeout.
+const LIST_SOFT_DEADLINE_PART: u32 = 4;
 
-/// A key to be read.
+/// A read of a key.
 #[derive(Debug, Clone)]
 pub struct ReadRequest {
-    /// Which key.
+    /// The key.
     pub key: Key,
     /// Its replicas, one for each of the quorum's n.
     pub list: PreferenceList,
-    /// How.
+    /// Quorum, level, time and trace.
     pub options: RequestOptions,
 }
 
-/// A key to be written.
+/// A write of a key.
 #[derive(Debug, Clone)]
 pub struct WriteRequest {
-    /// Which key.
+    /// The key.
     pub key: Key,
-    /// What; a tombstone deletes it.
+    /// What is stored; a tombstone deletes the key.
     pub content: Content,
-    /// The tag of an earlier attempt, which is made once more under it.
+    /// The tag of an earlier write that is sent again under it; none for a new one.
     pub tag: Option<Tag>,
     /// Its replicas, one for each of the quorum's n.
     pub list: PreferenceList,
-    /// How.
+    /// Quorum, level, time and trace.
     pub options: RequestOptions,
 }
 
@@ -117,7 +122,7 @@ impl Core {
         }
         let prefix = listing.prefix.clone();
         let servers = self.view.servers();
-        let list = List::new(servers, listing, now.at, timeout / LIST_PATIENCE);
+        let list = List::new(servers, listing, now.at, timeout / LIST_SOFT_DEADLINE_PART);
         let operation = ListOperation::new(Arc::clone(&self.view), list, prefix);
         self.begin(operation, of_all_servers(timeout), now, on_end)
     }
@@ -133,7 +138,7 @@ impl Core {
         self.begin(operation, of_all_servers(timeout), now, on_end)
     }
 
-    /// Begins an operation; `on_end` is called once, with what it came to, unless it is cancelled.
+    /// Begins an operation; `on_end` is called once, with its outcome, unless it is cancelled.
     /// Fails, with nothing sent, if too much is under way.
     fn begin<O: Completion + 'static>(
         &mut self,
@@ -170,7 +175,7 @@ impl Core {
         Ok(id)
     }
 
-    /// Nobody waits for a request any more. A read ends by that; a write goes on.
+    /// The caller does not wait for a request any more. A read ends; a write continues.
     pub fn cancel(&mut self, id: RequestId) {
         let request = self.requests.get(&id);
         if request.is_none_or(|request| request.operation().outlives_caller()) {
@@ -183,14 +188,14 @@ impl Core {
         }
     }
 
-    /// Takes back a request of which nothing was sent yet.
+    /// Takes back a request of which nothing was sent yet. Its caller gets no outcome.
     pub fn withdraw(&mut self, id: RequestId) {
         if let Some(request) = self.requests.remove(&id) {
             self.abandon(request.sent);
         }
     }
 
-    /// Does what an operation wants done, until it waits for something or has ended.
+    /// Carries out the steps of an operation until it waits for something or has ended.
     pub(super) fn drive(&mut self, id: RequestId, now: Now) {
         loop {
             let Some(request) = self.requests.get_mut(&id) else {
@@ -259,7 +264,7 @@ impl Core {
         }
     }
 
-    /// Abandons what nobody waits for any more, and keeps what is to follow nevertheless.
+    /// Abandons the commands whose responses no longer matter, and keeps the follow-ups.
     fn detach(&mut self, id: RequestId, request: &mut InFlight) {
         let abandoned = request.take_abandoned();
         self.abandon(abandoned);
@@ -300,7 +305,7 @@ impl Core {
         (request.attempt == token.attempt).then_some(request)
     }
 
-    /// A server responded. Whatever that makes necessary is done.
+    /// A server responded: the operation takes the response and is driven on.
     pub(super) fn handle_response(
         &mut self,
         token: Token,
@@ -329,12 +334,12 @@ impl Core {
         if request.attempt == token.attempt {
             let operation = request.operation_mut();
             operation.handle_response(from, id, response, now.at);
-            self.go_on(token.request, now);
+            self.fall_back_or_drive(token.request, now);
         }
     }
 
-    /// Something has come of a command: the operation begins anew if it wants to, and goes on.
-    fn go_on(&mut self, id: RequestId, now: Now) {
+    /// A command has ended: starts a new attempt if the operation asks for that, then drives it.
+    fn fall_back_or_drive(&mut self, id: RequestId, now: Now) {
         if let Some(request) = self.requests.get_mut(&id)
             && request.operation().wants_to_fall_back()
             && let Some(abandoned) = request.fall_back(now.at)
@@ -355,11 +360,11 @@ impl Core {
         if let Some(request) = self.in_time(token, now) {
             let operation = request.operation_mut();
             operation.handle_unreachable(to, token.command, was_sent, now.at);
-            self.go_on(token.request, now);
+            self.fall_back_or_drive(token.request, now);
         }
     }
 
-    /// What came of a fetch: the value, or what has arrived of it.
+    /// A fetch has ended, with the value or with the part of it that has arrived.
     pub(super) fn handle_fetch_end(
         &mut self,
         token: Token,
@@ -372,7 +377,7 @@ impl Core {
                 Ok(value) => request.operation_mut().handle_fetched(from, value),
                 Err(assembly) => request.operation_mut().handle_fetch_failed(from, assembly),
             }
-            self.go_on(token.request, now);
+            self.fall_back_or_drive(token.request, now);
         }
     }
 
@@ -405,7 +410,7 @@ impl Core {
                 command: id,
                 ..token
             };
-            // If it cannot be asked, a later read sees to it.
+            // If it cannot be asked, a later read asks again.
             let _ = link.send(command, token, now.at, pending.deadline);
         }
     }

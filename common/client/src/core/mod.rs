@@ -8,10 +8,11 @@
 //!                             +------- responses ---------+<-- handle_datagram, handle_exchange
 //! ```
 //!
-//! * [`operation`]: what can be asked of a cluster, one operation a file
+//! * [`operation`]: the kinds of request, one a file
 //! * `admission`: whether a write can succeed, before it is begun
 //! * `routing`: by which protocol a command goes, and what follows where a server speaks DKVS/1 only
-//! * `driving`: a request from its begin to its end, and what follows after that
+//! * `driving`: a request from its begin to its end, and its follow-ups; `request`: one in flight
+//! * `state`: all that a core holds; `events`: what reaches it, and what it wants sent
 //! * `servers`: the links; `deadlines`: when requests end at the latest; `counts`: what is counted
 //!
 //! Production runs it over sockets, the simulator over a network of its own. Invariants: a request
@@ -22,13 +23,11 @@
 mod admission;
 mod attestations;
 mod budget;
-mod capacity;
 mod config;
 mod counts;
 mod deadlines;
 mod driving;
 mod events;
-mod id_map;
 pub mod operation;
 mod request;
 mod routing;
@@ -42,7 +41,7 @@ pub use budget::{MemoryBudget, MemoryPermit};
 pub use config::{
     AdmissionError, CoreConfig, Endpoint, Limits, Now, Protocol, RequestOptions, Wait,
 };
-pub use counts::{Kind, Limit, Outcome, RoundTrips, ServerCounts, Totals};
+pub use counts::{Limit, RequestKind, RequestOutcome, RoundTrips, ServerCounts, Totals};
 pub use driving::{ReadRequest, WriteRequest};
 pub use operation::{ListResult, ReadResult, Statistics, WriteResult};
 pub use request::{RequestId, Token};

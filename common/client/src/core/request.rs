@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::trace::Trace;
+use foldhash::fast::FixedState;
 
 use super::config::Wait;
 use super::operation::{Awaited, CommandId, Operation, Purpose};
@@ -12,6 +13,11 @@ use crate::transport::link::RequestHandle;
 /// A request's number, never used twice by a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(pub(crate) u64);
+
+/// A map by numbers that this core has given itself: no peer chooses the keys, so a fast hash without
+/// a seed is good enough.
+#[expect(clippy::disallowed_types, reason = "its hasher is named")]
+pub(super) type IdMap<K, V> = std::collections::HashMap<K, V, FixedState>;
 
 /// Which command of which request a response is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +45,7 @@ pub(super) struct InFlight {
     pub(super) wait: Wait,
     pub(super) trace: Option<Trace>,
     pub(super) attempt: u8,
-    /// What was sent by DKVS/2, but for what nobody waits for any more.
+    /// What was sent by DKVS/2, except what is not waited for any more.
     pub(super) sent: Vec<Sent>,
 }
 

@@ -52,8 +52,8 @@ impl Core {
             [] => Ok(Level::Linearizable),
             _ if options.may_fall_back => Ok(Level::Agreement),
             [server, ..] => {
-                // They are not going to be asked, and so would pass for servers of DKVS/1 for ever,
-                // even if they were started anew, or damage alone made it seem so.
+                // Servers that are never asked would count as servers of DKVS/1 for ever, even after
+                // a restart, or if damage alone made it seem so.
                 for server in without_tags {
                     self.servers.greet_if_due(server, now.at);
                 }
@@ -111,7 +111,7 @@ impl Core {
         let deadline = request.deadline;
         let message = outgoing.command(0);
         let sent = self.exchange(to, &message, token, deadline);
-        // Lest it was started anew as one that speaks DKVS/2.
+        // It may have been restarted as one that speaks DKVS/2.
         self.servers.greet_if_due(to, now.at);
         sent.err().map(ReplicaResponse::Refused)
     }
@@ -226,7 +226,7 @@ impl Core {
                 }
                 LinkEvent::TooLong { token } => self.handle_too_long(token, server, now),
                 LinkEvent::NotV2 { token } => self.handle_not_v2(token, server, now),
-                // The deadline is the request's own, and its end is seen to elsewhere.
+                // The deadline is the request's own, which `Core::handle_timeout` ends.
                 LinkEvent::Expired { token } => {
                     self.attestations.remove(token.request, server);
                 }

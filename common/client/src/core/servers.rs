@@ -99,7 +99,7 @@ impl Servers {
         Some(&mut opened.link)
     }
 
-    /// Greets a server if it was not greeted lately, lest it was started anew as one that can do
+    /// Greets a server if it was not greeted lately: it may have been restarted as one that can do
     /// more.
     pub(super) fn greet_if_due(&mut self, server: ServerId, now: Instant) {
         if let Some(link) = self.to(server) {

@@ -1,7 +1,7 @@
 //! The state of a core, and what it reports of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::histogram::Histogram;
@@ -16,12 +16,10 @@ use dkvs_common::wire::v2::keys::Keys;
 
 use super::attestations::Attestations;
 use super::budget::MemoryBudget;
-use super::capacity::Full;
 use super::config::{CoreConfig, Endpoint, Now, Protocol};
 use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
 use super::deadlines::Deadlines;
-use super::id_map::IdMap;
-use super::request::{InFlight, RequestId, Token};
+use super::request::{IdMap, InFlight, RequestId, Token};
 use super::servers::{LinkStatus, Servers};
 use super::v1_only::V1Only;
 use crate::transport::peer::{PeerConfig as LinkConfig, PeerVersion};
@@ -40,13 +38,22 @@ pub struct Core {
     pub(super) servers: Servers,
     pub(super) by_v1: Exchanges<Token>,
     /// The servers that had no room a moment ago.
-    pub(super) full: ServerMap<Full>,
+    pub(super) full: ServerMap<FullServer>,
     /// Mints tags greater than those that a server was found to hold.
     pub(super) clock: TagClock,
     pub(super) memory: MemoryBudget,
     pub(super) counts: Counts,
     /// Of the first link, which [`Mutant::StrangersCounted`] gives to all.
     first_random: Option<u64>,
+}
+
+/// A server that had no room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FullServer {
+    /// When it said so.
+    pub(super) at: Instant,
+    /// For a key and a value of so many bytes, or more.
+    pub(super) bytes: usize,
 }
 
 impl Core {

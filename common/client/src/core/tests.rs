@@ -23,7 +23,7 @@ use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_common::wire::v2::request::Request;
 use dkvs_storage_node::protocol::{Access, DeferredReplies, Received};
-use dkvs_storage_node::service::{Config as ServiceConfig, Service};
+use dkvs_storage_node::service::{Service, ServiceConfig};
 use dkvs_storage_node::store::{MemoryStore, RecordStore as _, Store};
 
 const SERVERS: [ServerId; 2] = [ServerId(0), ServerId(1)];
@@ -62,7 +62,7 @@ fn open_all(core: &mut Core, now: Now) {
     }
 }
 
-fn wish(level: Level) -> RequestOptions {
+fn options(level: Level) -> RequestOptions {
     RequestOptions {
         quorum: Quorum::new(2, 2).unwrap(),
         level,
@@ -107,8 +107,8 @@ fn servers_without_tags_are_greeted_though_they_are_not_asked() {
     let mut core = core_that_speaks(Protocol::Auto, 2);
     let mut now = now();
     open_all(&mut core, now);
-    let wish = wish(Level::Linearizable);
-    assert!(read(&mut core, wish, now));
+    let options = options(Level::Linearizable);
+    assert!(read(&mut core, options, now));
     answer_by_v1(&mut core, &mut now);
     for server in SERVERS {
         assert!(matches!(core.speaks(server), PeerVersion::V1));
@@ -116,7 +116,7 @@ fn servers_without_tags_are_greeted_though_they_are_not_asked() {
     }
 
     now.at += Duration::from_secs(1);
-    assert!(!read(&mut core, wish, now));
+    assert!(!read(&mut core, options, now));
     assert!(greets_both(&sent(&mut core, now)));
 }
 
@@ -126,16 +126,16 @@ fn a_core_for_dkvs_2_asks_nobody_by_dkvs_1_and_lowers_no_level() {
     let mut core = core();
     let mut now = now();
     open_all(&mut core, now);
-    let wish = RequestOptions {
+    let options = RequestOptions {
         may_fall_back: true,
         wait: Wait::All,
-        ..wish(Level::Linearizable)
+        ..options(Level::Linearizable)
     };
     let (ended, results) = std::sync::mpsc::channel();
     let begin = |core: &mut Core, now| {
         let ended = ended.clone();
         let key = Key::new("k").unwrap();
-        begin_read(core, key, wish, now, move |result| {
+        begin_read(core, key, options, now, move |result| {
             ended.send(result).unwrap();
         })
         .unwrap();
@@ -170,9 +170,9 @@ fn now() -> Now {
     }
 }
 
-fn read(core: &mut Core, wish: RequestOptions, now: Now) -> bool {
+fn read(core: &mut Core, options: RequestOptions, now: Now) -> bool {
     let key = Key::new("k").unwrap();
-    begin_read(core, key, wish, now, |_| {}).is_ok()
+    begin_read(core, key, options, now, |_| {}).is_ok()
 }
 
 fn begin_read(
@@ -224,7 +224,7 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
     exchange(&mut core, &service, now);
     let write = |core: &mut Core, level, name: &'static str| {
         let key = Key::new(name).unwrap();
-        let options = wish(level);
+        let options = options(level);
         let request = WriteRequest {
             list: core.preference_list(&key, options.quorum),
             key,

@@ -1,8 +1,8 @@
-//! Servers that answer by DKVS/1 alone, and what whoever looks after them has to know.
+//! Servers that answer by DKVS/1 alone, and what the operator should know about that.
 
 use super::config::Protocol;
 
-/// How a server comes to answer by DKVS/1 alone.
+/// Why a server counts as one that answers by DKVS/1 alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum V1Only {
     /// It has not answered in any other way since it was first asked, or started anew.
@@ -12,7 +12,7 @@ pub enum V1Only {
 }
 
 impl V1Only {
-    /// What that means for who looks after the cluster, and what to do.
+    /// What that means, and what the operator can do about it; for the log.
     pub fn advice(self, protocol: Protocol) -> &'static str {
         match (self, protocol) {
             (Self::SinceMet, Protocol::V2) => {

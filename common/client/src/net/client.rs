@@ -1,4 +1,4 @@
-//! What callers ask of a cluster, each as a future.
+//! The client's interface: reads, writes and lists of a cluster, each as a future.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,11 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
 use tokio::sync::oneshot;
 
-use super::clock::now;
 use super::config::ClientConfig;
 use super::driver;
 use super::shared::Shared;
 use super::status::{ServerSnapshot, ServerStatus, Snapshot, Traffic};
-use super::worker::{State, Worker};
+use super::worker::{State, Worker, now};
 use crate::core::{
     AdmissionError, Limit, Limits, ListResult, MemoryPermit, Now, Protocol, ReadRequest,
     ReadResult, RequestId, RequestOptions, WriteRequest, WriteResult,
@@ -212,7 +211,7 @@ impl Client {
     }
 }
 
-/// Sends an outcome to whoever waits for it; one who is gone does not need it.
+/// Sends an outcome to its caller, if the caller still waits.
 fn send_to<T: Send>(ended: oneshot::Sender<T>) -> impl FnOnce(T) + Send {
     move |outcome| drop(ended.send(outcome))
 }

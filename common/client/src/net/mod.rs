@@ -6,9 +6,9 @@
 //!     +---------- outcome ---------------+          +--- [ driver: flush, timers ]
 //! ```
 //!
-//! * `client`: what callers ask, each as a future
-//! * `worker`: the core of a worker and its sockets, behind one lock
-//! * `driver`: one task a worker: sends, looks after what is due, takes new keys and views into use
+//! * `client`: reads, writes and lists, each as a future
+//! * `worker`: the core of a worker and its sockets, behind one lock; the clocks
+//! * `driver`: one task a worker: sends, handles timeouts, takes new keys and views into use
 //! * `sockets`, `socket`: one socket for each server, by DKVS/2
 //! * `v1`: a socket for each command, by DKVS/1; `ports`: those that may still get a late reply
 //! * `shared`: what the workers of a process share
@@ -22,7 +22,6 @@
 )]
 
 mod client;
-mod clock;
 mod config;
 mod driver;
 mod ports;
@@ -36,7 +35,6 @@ mod v1;
 mod worker;
 
 pub use client::Client;
-pub use clock::now;
 pub use config::ClientConfig;
 pub use ports::BurnedPorts;
 pub use shared::Shared;
@@ -44,3 +42,4 @@ pub use status::{
     ServerDescription, ServerSnapshot, ServerStatus, ServerVersion, Snapshot, Traffic,
 };
 pub use v1::SOCKET_BUFFER_BYTES;
+pub use worker::now;

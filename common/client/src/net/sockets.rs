@@ -20,12 +20,12 @@ use crate::core::{Core, Endpoint, Now};
 
 /// The open sockets, and a buffer that they share.
 pub(super) struct Sockets {
-    entries: ServerMap<Entry>,
+    entries: ServerMap<OpenSocket>,
     buffer: ReceiveBuffer,
     offload: bool,
 }
 
-struct Entry {
+struct OpenSocket {
     socket: Arc<ServerSocket>,
     /// What the system could not buffer yet. It is sent before anything else.
     blocked: VecDeque<Segments>,
@@ -59,7 +59,7 @@ impl Sockets {
             local: socket.local_addr(),
             window_bytes_max: socket.window_bytes_max(),
         };
-        let entry = Entry {
+        let entry = OpenSocket {
             socket: Arc::clone(&socket),
             blocked: VecDeque::new(),
         };
@@ -136,7 +136,7 @@ impl Sockets {
     }
 }
 
-impl Entry {
+impl OpenSocket {
     /// Sends datagrams by one call. Returns whether more can be sent.
     fn send(&mut self, core: &mut Core, server: ServerId, segments: Segments, now: Now) -> bool {
         let sent = self

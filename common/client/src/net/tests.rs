@@ -35,7 +35,7 @@ fn client(protocol: Protocol) -> Client {
     Client::new(Arc::new(Shared::new(cluster)), config).unwrap()
 }
 
-fn wish(level: Level) -> RequestOptions {
+fn options(level: Level) -> RequestOptions {
     RequestOptions {
         quorum: Quorum::new(2, 2).unwrap(),
         level,
@@ -55,8 +55,8 @@ async fn a_write_for_which_there_are_no_sockets_is_withdrawn() {
     };
     for _ in 0..2 {
         let key = Key::new("k").unwrap();
-        let wish = wish(Level::Agreement);
-        let write = client.write(&key, content.clone(), None, wish);
+        let options = options(Level::Agreement);
+        let write = client.write(&key, content.clone(), None, options);
         let what = "no socket towards the servers can be had";
         assert_eq!(write.await.err(), Some(AdmissionError::Overloaded { what }));
     }
@@ -65,7 +65,7 @@ async fn a_write_for_which_there_are_no_sockets_is_withdrawn() {
 #[tokio::test]
 async fn servers_without_tags_are_greeted_though_the_request_that_needs_tags_does_not_begin() {
     let client = client(Protocol::Auto);
-    let (key, wish) = (Key::new("k").unwrap(), wish(Level::Linearizable));
+    let (key, options) = (Key::new("k").unwrap(), options(Level::Linearizable));
     // Both answered a greeting as a server of DKVS/1 does, so long ago that they are due another.
     let mut now = now();
     now.at -= Duration::from_secs(1);
@@ -78,11 +78,11 @@ async fn servers_without_tags_are_greeted_though_the_request_that_needs_tags_doe
             };
             core.open(server, endpoint, 7, now);
         }
-        let list = core.preference_list(&key, wish.quorum);
+        let list = core.preference_list(&key, options.quorum);
         let request = ReadRequest {
             key: key.clone(),
             list,
-            options: wish,
+            options,
         };
         core.read(request, now, |_| {}).unwrap();
         for _ in 0..V1_GREETINGS {
@@ -98,7 +98,7 @@ async fn servers_without_tags_are_greeted_though_the_request_that_needs_tags_doe
         send_all(core, now);
     }
 
-    let read = client.read(&key, wish).await;
+    let read = client.read(&key, options).await;
     assert!(matches!(read, Err(AdmissionError::NoTags { .. })));
     assert!(client.worker().state().core.wants_to_send());
     for _ in 0..10 {

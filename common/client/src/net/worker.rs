@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::model::ReplicaResponse;
@@ -12,7 +12,6 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
 use tokio::sync::{Notify, watch};
 
-use super::clock::now;
 use super::config::ClientConfig;
 use super::shared::Shared;
 use super::socket::ServerSocket;
@@ -29,7 +28,7 @@ struct Inner {
     shared: Arc<Shared>,
     protocol: Protocol,
     /// The lock is the worker's own; it is there so that callers may be `Send`, and is never held
-    /// across an await. Others take it only to copy counts, when somebody asks for metrics.
+    /// across an await. Others take it only to copy counts, for metrics.
     state: Mutex<State>,
     v1: v1::Pool,
     started: Once,
@@ -91,7 +90,7 @@ impl Worker {
         self.0.started.call_once(start);
     }
 
-    /// Waits until there is something to send, or to look after.
+    /// Waits until there is something to send, or a timer has changed.
     pub(super) async fn woken(&self) {
         self.0.woken.notified().await;
     }
@@ -174,7 +173,7 @@ impl Worker {
         }
     }
 
-    /// Sends what there is to send.
+    /// Sends all that the core has to send.
     pub(super) fn flush(&self) {
         let now = now();
         let mut state = self.state();
@@ -226,7 +225,7 @@ impl Worker {
         self.state().core.set_view(view);
     }
 
-    /// Sees to what the core wants done, once something was reported to it.
+    /// Wakes the driver and starts exchanges, as the core asks after something was reported to it.
     fn after(&self, mut state: MutexGuard<'_, State>) {
         let exchanges = exchanges(&mut state.core);
         if state.core.wants_to_send() {
@@ -282,5 +281,16 @@ async fn receive(worker: Worker, server: ServerId, socket: Arc<ServerSocket>) {
             tracing::error!(%error, "a socket towards a server cannot be waited on");
             return;
         }
+    }
+}
+
+/// What the clocks show.
+pub fn now() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // Before 1970 the clock shows nothing of use, and tags do not rely on it.
+    let unix_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+    Now {
+        at: Instant::now(),
+        unix_ms,
     }
 }

@@ -4,7 +4,7 @@
 //!   any thread -- push --> queue, bounded -- the writer's thread --> standard error
 //! ```
 //!
-//! Whoever logs leaves a line and goes on: it never waits for standard error and never hears of its
+//! The caller queues a line and continues: it never waits for standard error, and never sees its
 //! errors. A line that finds the queue full, or that cannot be written, is dropped and counted.
 
 use std::io::{self, Write};
@@ -106,11 +106,11 @@ impl Lines {
     }
 
     /// Waits until all lines are written or dropped, but no longer than this; whether they are.
-    pub(super) fn flush(&self, patience: Duration) -> bool {
+    pub(super) fn flush(&self, timeout: Duration) -> bool {
         let begun = Instant::now();
         let mut queue = self.queue();
         while queue.is_open && (queue.is_writing || !queue.lines.ends.is_empty()) {
-            let left = patience.saturating_sub(begun.elapsed());
+            let left = timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return false;
             }

@@ -50,7 +50,7 @@ pub fn start(filter: &LogFilter, format: LogFormat) -> io::Result<()> {
     Ok(())
 }
 
-/// The same, with something beside that is told of events and spans by a filter of its own.
+/// The same, with a further layer that receives events and spans by a filter of its own.
 ///
 /// # Errors
 ///
@@ -104,9 +104,9 @@ fn stderr() -> io::Result<impl Write + Send + 'static> {
     Ok(io::stderr())
 }
 
-/// Tells whoever started the program something that no filter keeps back, after all that was
-/// logged before. Nobody may be listening.
-pub fn tell(text: &str) {
+/// Prints text on standard error, past every filter and after all that was logged before. Errors
+/// of standard error are ignored.
+pub fn print(text: &str) {
     let line = format!("{text}\n");
     match LINES.is_open() {
         true => LINES.push(line.as_bytes()),

@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
-/// What tells the series of a family apart: names and values.
+/// What distinguishes the series of a family: names and values.
 pub type Labels = Vec<(&'static str, String)>;
 
 /// Families, in the order in which they are shown.

@@ -1,7 +1,7 @@
 //! A page of metrics over HTTP: on a thread of its own, off the path of requests.
 //!
 //! A connection gets one answer and has little time for it, and few are open at once, so that
-//! strangers who reach the port cost the program little.
+//! unknown clients that reach the port cost the program little.
 
 use std::convert::Infallible;
 use std::io;

@@ -46,13 +46,13 @@ pub struct List {
 }
 
 impl List {
-    /// A listing over `servers`, which waits for silent ones for no longer than `patience`: that is
+    /// A listing over `servers`, which waits for silent ones for no longer than `silence_max`: that is
     /// its soft deadline.
     pub fn new(
         servers: impl Iterator<Item = ServerId>,
         listing: Listing,
         now: Instant,
-        patience: Duration,
+        silence_max: Duration,
     ) -> Self {
         let cursor = |server| Cursor::new(server, listing.start.clone());
         Self {
@@ -62,7 +62,7 @@ impl List {
             is_left_out: false,
             outcome: None,
             next: None,
-            soft_deadline: now + patience,
+            soft_deadline: now + silence_max,
             listing,
         }
     }

@@ -28,9 +28,9 @@ pub use response::ReadResponse;
 #[derive(Debug)]
 pub enum Read {
     /// At the agreement level.
-    Agreement(agreement::Read),
+    Agreement(agreement::AgreementRead),
     /// At the linearizable level.
-    Linearizable(linearizable::Read),
+    Linearizable(linearizable::LinearizableRead),
 }
 
 /// The same of either read.
@@ -55,12 +55,12 @@ impl Read {
         deadline: Instant,
     ) -> Self {
         match level {
-            Level::Agreement => {
-                Self::Agreement(agreement::Read::new(key, list, quorum, now, deadline))
-            }
-            Level::Linearizable => {
-                Self::Linearizable(linearizable::Read::new(key, list, quorum, now, deadline))
-            }
+            Level::Agreement => Self::Agreement(agreement::AgreementRead::new(
+                key, list, quorum, now, deadline,
+            )),
+            Level::Linearizable => Self::Linearizable(linearizable::LinearizableRead::new(
+                key, list, quorum, now, deadline,
+            )),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::kv::Key;
 use crate::record::ContentType;
 use crate::tag::Tag;
 
-/// Takes fields off the front; what it gives out shares the datagram's memory.
+/// Takes fields off the front; what it returns shares the datagram's memory.
 pub(super) struct Reader(Bytes);
 
 impl Reader {
@@ -63,7 +63,7 @@ impl Reader {
 }
 
 /// Appends fields.
-pub(super) trait Put {
+pub(super) trait AppendFields {
     fn put_u8(&mut self, value: u8);
     fn put_u16(&mut self, value: u16);
     fn put_u32(&mut self, value: u32);
@@ -71,7 +71,7 @@ pub(super) trait Put {
     fn put(&mut self, bytes: &[u8]);
 }
 
-impl Put for Vec<u8> {
+impl AppendFields for Vec<u8> {
     fn put_u8(&mut self, value: u8) {
         self.push(value);
     }

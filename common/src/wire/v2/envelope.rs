@@ -26,7 +26,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use thiserror::Error;
 
-use super::coding::{Put as _, Reader};
+use super::coding::{AppendFields as _, Reader};
 use super::error::WrongLength;
 use super::{MAGIC, VERSION};
 
@@ -146,7 +146,7 @@ pub fn peek(datagram: &Bytes) -> Result<Envelope, EnvelopeError> {
     read(&mut Reader::new(datagram.clone()))
 }
 
-/// Proves a datagram and gives its envelope and the bytes of its messages.
+/// Verifies a datagram and returns its envelope and the bytes of its messages.
 pub fn open(datagram: &Bytes, proof: Proof<'_>) -> Result<(Envelope, Bytes), EnvelopeError> {
     let mut reader = Reader::new(datagram.clone());
     let envelope = read(&mut reader)?;
@@ -165,7 +165,7 @@ pub fn open(datagram: &Bytes, proof: Proof<'_>) -> Result<(Envelope, Bytes), Env
         }
         (Proof::Key { key, client }, Some(_)) => {
             let mac = key.authenticate(proved, client);
-            // In constant time, so that nothing is told of how far a guess was right.
+            // In constant time, so that the time does not show how far a guess was right.
             mac.verify_truncated_left(trailer)
                 .map_err(|_| EnvelopeError::NotAuthentic)?;
         }

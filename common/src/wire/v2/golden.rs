@@ -149,7 +149,7 @@ fn requests() -> Vec<Request> {
 
 /// Each reply with the operation that it answers.
 fn replies() -> Vec<(u8, Reply)> {
-    let (get, put, vouch) = (3, 6, 12);
+    let (get, put, attest) = (3, 6, 12);
     vec![
         (
             1,
@@ -280,10 +280,13 @@ fn replies() -> Vec<(u8, Reply)> {
             get,
             Reply::Response(ReplicaResponse::Refused(Refusal::Internal)),
         ),
-        (vouch, Reply::Response(ReplicaResponse::Done)),
-        (vouch, Reply::Response(ReplicaResponse::Absent { tag: TAG })),
+        (attest, Reply::Response(ReplicaResponse::Done)),
         (
-            vouch,
+            attest,
+            Reply::Response(ReplicaResponse::Absent { tag: TAG }),
+        ),
+        (
+            attest,
             Reply::Response(ReplicaResponse::Refused(Refusal::Corrupt)),
         ),
     ]

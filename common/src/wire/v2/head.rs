@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 
-use super::coding::{Put as _, Reader};
+use super::coding::{AppendFields as _, Reader};
 use super::error::WrongLength;
 
 /// A request's name: unique for the lifetime of its sender, and unguessable at its start.
@@ -39,7 +39,7 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const GET_BLOCK: u8 = 9;
     pub(in crate::wire::v2) const LIST: u8 = 10;
     pub(in crate::wire::v2) const STATS: u8 = 11;
-    pub(in crate::wire::v2) const VOUCH: u8 = 12;
+    pub(in crate::wire::v2) const ATTEST: u8 = 12;
     pub(in crate::wire::v2) const TRACE: u8 = 13;
 }
 

@@ -4,12 +4,12 @@ use super::envelope;
 use super::{MAGIC, VERSION};
 use crate::mutants::{self, Mutant};
 
-/// What a datagram is, as far as its first bytes tell.
+/// What a datagram is, as far as its first bytes show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum DatagramKind {
     /// DKVS/1.
     V1,
-    /// DKVS/2. Its envelope tells whether it arrived as it was sent.
+    /// DKVS/2. Its envelope shows whether it arrived as it was sent.
     V2,
     /// DKVS/2 that was damaged on its way, as good as certainly: no answer by DKVS/1 is owed to it,
     /// and none by DKVS/2 can be given.
@@ -19,22 +19,22 @@ pub enum Kind {
 /// How many bits of a beginning may be others than those of DKVS/2 for it to be damage.
 const DAMAGED_BITS_MAX: u32 = 4;
 
-/// How many bytes of the magic tell that by themselves, the NUL included.
+/// How many bytes of the magic suffice to show that, the NUL included.
 const INTACT_BYTES_MIN: usize = 3;
 
 /// Tells the protocol of a datagram that came to a server's port.
 ///
-/// Most of the magic tells DKVS/2, not all of it: what is answered by DKVS/1 would make the server
+/// Most of the magic shows DKVS/2, not all of it: what is answered by DKVS/1 would make the server
 /// pass for less than it is. A datagram that begins with NUL and most of the rest of the magic is no
 /// DKVS/1 that anybody sends: it would be a put with an empty key. One that begins with another byte
 /// may be a key of DKVS/1 that looks like the magic by chance; so nearly all that an envelope always
 /// has must be there then.
-pub fn kind_of(datagram: &[u8]) -> Kind {
+pub fn kind_of(datagram: &[u8]) -> DatagramKind {
     if datagram.starts_with(&MAGIC) {
-        return Kind::V2;
+        return DatagramKind::V2;
     }
     if mutants::is_on(Mutant::DamagedTakenForV1) {
-        return Kind::V1;
+        return DatagramKind::V1;
     }
     let bits = |at: usize, expected: u8, fixed: u8| match datagram.get(at) {
         Some(byte) => ((byte ^ expected) & fixed).count_ones(),
@@ -55,8 +55,8 @@ pub fn kind_of(datagram: &[u8]) -> Kind {
         None => false,
     };
     match is_damaged {
-        true => Kind::DamagedV2,
-        false => Kind::V1,
+        true => DatagramKind::DamagedV2,
+        false => DatagramKind::V1,
     }
 }
 
@@ -80,7 +80,12 @@ mod tests {
             b"\x01DK2 is a key as good as any other, with a control byte",
             b"key\0\0DK2",
         ] {
-            assert_eq!(kind_of(datagram), Kind::V1, "{}", datagram.escape_ascii());
+            assert_eq!(
+                kind_of(datagram),
+                DatagramKind::V1,
+                "{}",
+                datagram.escape_ascii()
+            );
         }
     }
 
@@ -104,7 +109,7 @@ mod tests {
                 None => builder.finish(),
                 Some(_) => builder.finish_with(&key, client),
             };
-            assert_eq!(kind_of(&whole), Kind::V2);
+            assert_eq!(kind_of(&whole), DatagramKind::V2);
             for first in 0..8 * 8 {
                 for second in 0..8 * 8 {
                     for burst in 0..2 {
@@ -114,7 +119,7 @@ mod tests {
                         for bit in &bits {
                             flipped[bit / 8] ^= 1 << (bit % 8);
                         }
-                        assert_ne!(kind_of(&flipped), Kind::V1, "bits {bits:?}");
+                        assert_ne!(kind_of(&flipped), DatagramKind::V1, "bits {bits:?}");
                     }
                 }
             }
@@ -130,13 +135,13 @@ mod tests {
             b"\0DJ2 and more",
             b"\0dk2",
         ] {
-            assert_eq!(kind_of(datagram), Kind::DamagedV2);
+            assert_eq!(kind_of(datagram), DatagramKind::DamagedV2);
         }
         for byte in 0..=u8::MAX {
             for place in 1..4 {
                 let mut datagram = MAGIC;
                 datagram[place] = byte;
-                assert_ne!(kind_of(&datagram), Kind::V1);
+                assert_ne!(kind_of(&datagram), DatagramKind::V1);
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::coding::Put as _;
+use super::coding::AppendFields as _;
 use super::error::WrongLength;
 use super::head::{split, write};
 use super::reply::Reply;

@@ -26,7 +26,7 @@ pub mod reply;
 pub mod request;
 pub mod session;
 
-pub use kind::{Kind, kind_of};
+pub use kind::{DatagramKind, kind_of};
 
 /// What a DKVS/2 datagram begins with.
 pub const MAGIC: [u8; 4] = *b"\0DK2";

@@ -1,8 +1,8 @@
 //! What a server answers, and how it is written.
 
 use super::coding::{
-    Put as _, Reader, read_content_type, read_key, read_tag, write_content_type, write_key,
-    write_tag,
+    AppendFields as _, Reader, read_content_type, read_key, read_tag, write_content_type,
+    write_key, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REPLY_HEAD_BYTES, operation};
@@ -165,7 +165,7 @@ fn decode_response(
 
 fn decode_ok(operation: u8, body: &mut Reader) -> Result<ReplicaResponse, MessageError> {
     Ok(match operation {
-        operation::PING | operation::PUT | operation::PUT_STAGED | operation::VOUCH => {
+        operation::PING | operation::PUT | operation::PUT_STAGED | operation::ATTEST => {
             ReplicaResponse::Done
         }
         operation::GET => ReplicaResponse::Record {

@@ -1,8 +1,8 @@
 //! What a client asks, and how it is written.
 
 use super::coding::{
-    Put as _, Reader, read_content_type, read_flag, read_key, read_tag, write_content_type,
-    write_key, write_tag,
+    AppendFields as _, Reader, read_content_type, read_flag, read_key, read_tag,
+    write_content_type, write_key, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
@@ -17,7 +17,7 @@ use crate::trace::{SpanId, Trace, TraceId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Who are you, and what do you take? Padded to the length of its answer, so that a server
-    /// never says more to a stranger than it was told.
+    /// never sends an unknown sender more bytes than it received.
     Greet {
         /// The longest datagram that the client takes.
         datagram_bytes_max: u16,
@@ -66,7 +66,7 @@ impl Request {
             ReplicaCommand::GetBlock { .. } => operation::GET_BLOCK,
             ReplicaCommand::List { .. } => operation::LIST,
             ReplicaCommand::GetStatistics => operation::STATS,
-            ReplicaCommand::Attest { .. } => operation::VOUCH,
+            ReplicaCommand::Attest { .. } => operation::ATTEST,
         }
     }
 
@@ -204,7 +204,7 @@ fn decode_command(operation: u8, body: &mut Reader) -> Result<ReplicaCommand, Me
             }
         }
         operation::STATS => ReplicaCommand::GetStatistics,
-        operation::VOUCH => ReplicaCommand::Attest {
+        operation::ATTEST => ReplicaCommand::Attest {
             boot_id: body.u64()?,
             key: read_key(body)?,
             tag: read_tag(body)?,

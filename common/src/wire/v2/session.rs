@@ -4,7 +4,7 @@
 //!   session   8 bytes:  serial 4 | HMAC-SHA256(secret, client's IPv4 4, port 2, serial 8), 4 bytes of it
 //! ```
 //!
-//! A session is a cookie: whoever shows it received the greeting's answer at their address, and
+//! A session is a cookie: a client that shows it received the greeting's answer at its address, and
 //! nothing had to be stored until then. Serials are 64 bits wide, of which a session shows the
 //! lower half; the upper half follows from the newest serial. So a session is good for 2^32
 //! greetings, and never for another's address or another secret.
@@ -16,7 +16,7 @@ use std::net::SocketAddrV4;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// What a server proves its sessions by. Neither told nor printed, and another one after every
+/// What a server proves its sessions by. Neither sent nor printed, and another one after every
 /// start.
 #[derive(Clone)]
 pub struct SessionSecret(Hmac<Sha256>);
@@ -84,7 +84,7 @@ impl ReplayWindow {
         window
     }
 
-    /// Takes a number, unless it was taken before or is too old to tell.
+    /// Takes a number, unless it was taken before or is too old to know.
     pub fn take(&mut self, sequence: u64) -> bool {
         if sequence > self.greatest {
             self.move_to(sequence);

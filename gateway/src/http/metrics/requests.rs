@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use dkvs_client::Snapshot;
-use dkvs_client::core::{Kind, Limit, Totals};
+use dkvs_client::core::{Limit, RequestKind, Totals};
 use dkvs_common::quorum::Level;
 use dkvs_runtime::metrics::page::{Number, Page, Samples};
 
@@ -17,7 +17,7 @@ pub(super) fn push(page: &mut Page, snapshots: &[Snapshot], workers: &[WorkerVie
     }
     let mut ended = Vec::new();
     for level in [Level::Linearizable, Level::Agreement] {
-        for kind in Kind::ALL {
+        for kind in RequestKind::ALL {
             for outcome in kind.outcomes() {
                 let labels = labels([
                     ("level", level.name()),

@@ -11,7 +11,7 @@ pub(super) mod parameter;
 mod pattern;
 mod table;
 
-pub use parameter::{Boolean, Integer, Location, Parameter, Schema, TIMEOUT_MS_MAX, Text, Words};
+pub use parameter::{Boolean, Choice, Integer, Location, Parameter, Schema, TIMEOUT_MS_MAX, Text};
 pub(super) use pattern::matches;
 pub use table::{Access, OPERATIONS, Operation, OperationId};
 pub(super) use table::{

@@ -1,6 +1,6 @@
 //! Every parameter of the API: its name, where it stands, its kind, range and default.
 //!
-//! A parameter is typed by its schema, so that a number cannot be read as a word. The tables of
+//! A parameter is typed by its schema, so that a number cannot be read as text. The tables of
 //! operations hold them without that type ([`Parameter::untyped`]).
 
 use dkvs_client::Wait;
@@ -39,11 +39,11 @@ pub enum Location {
 pub enum Schema {
     /// A whole number.
     Integer(Integer),
-    /// One of some words.
-    Words {
-        /// The words.
-        words: &'static [&'static str],
-        /// The word that holds where none is given.
+    /// One of a few values.
+    Choice {
+        /// Their names.
+        choices: &'static [&'static str],
+        /// The choice that holds where none is given.
         default: Option<&'static str>,
     },
     /// `true` or `false`.
@@ -63,10 +63,10 @@ pub struct Integer {
     pub default: Option<u64>,
 }
 
-/// One of some words.
+/// One of a few values.
 #[derive(Debug, Clone, Copy)]
-pub struct Words<T: 'static> {
-    words: &'static [&'static str],
+pub struct Choice<T: 'static> {
+    choices: &'static [&'static str],
     values: &'static [T],
     default: Option<usize>,
 }
@@ -87,33 +87,33 @@ pub struct Text {
     pub bytes_max: Option<usize>,
 }
 
-impl<T: Copy> Words<T> {
-    /// `words` with what each stands for, and the place of the default among them.
+impl<T: Copy> Choice<T> {
+    /// `choices` with what each stands for, and the place of the default among them.
     const fn new(
-        words: &'static [&'static str],
+        choices: &'static [&'static str],
         values: &'static [T],
         default: Option<usize>,
     ) -> Self {
-        assert!(words.len() == values.len(), "each word has a value");
+        assert!(choices.len() == values.len(), "each choice has a value");
         Self {
-            words,
+            choices,
             values,
             default,
         }
     }
 
-    /// The words.
-    pub(in crate::http) fn words(&self) -> &'static [&'static str] {
-        self.words
+    /// Their names.
+    pub(in crate::http) fn names(&self) -> &'static [&'static str] {
+        self.choices
     }
 
-    /// What a word stands for.
-    pub(in crate::http) fn value_of(&self, word: &str) -> Option<T> {
-        let place = self.words.iter().position(|known| *known == word)?;
+    /// What a choice stands for.
+    pub(in crate::http) fn value_of(&self, choice: &str) -> Option<T> {
+        let place = self.choices.iter().position(|known| *known == choice)?;
         self.values.get(place).copied()
     }
 
-    /// What holds where no word is given.
+    /// What holds where no choice is given.
     pub(in crate::http) fn default_value(&self) -> Option<T> {
         self.values.get(self.default?).copied()
     }
@@ -171,15 +171,17 @@ impl Parameter<Integer> {
     }
 }
 
-impl<T: Copy> Parameter<Words<T>> {
+impl<T: Copy> Parameter<Choice<T>> {
     /// The parameter as tables hold it.
     pub(in crate::http) const fn untyped(&self) -> Parameter {
-        let Words { words, default, .. } = self.schema;
+        let Choice {
+            choices, default, ..
+        } = self.schema;
         let default = match default {
-            Some(place) => Some(words[place]),
+            Some(place) => Some(choices[place]),
             None => None,
         };
-        Parameter::typed(self, Schema::Words { words, default })
+        Parameter::typed(self, Schema::Choice { choices, default })
     }
 }
 
@@ -232,9 +234,9 @@ pub(in crate::http) const W: Parameter<Integer> =
 pub(in crate::http) const R: Parameter<Integer> =
     Parameter::query("r", REPLICAS, "How many servers have to agree");
 
-pub(in crate::http) const CONSISTENCY: Parameter<Words<Level>> = Parameter::query(
+pub(in crate::http) const CONSISTENCY: Parameter<Choice<Level>> = Parameter::query(
     "consistency",
-    Words::new(
+    Choice::new(
         &["agreement", "linearizable"],
         &[Level::Agreement, Level::Linearizable],
         None,
@@ -252,9 +254,9 @@ pub(in crate::http) const TIMEOUT_MS: Parameter<Integer> = Parameter::query(
     "How long the servers are waited for, in milliseconds.",
 );
 
-pub(in crate::http) const WAIT: Parameter<Words<Wait>> = Parameter::query(
+pub(in crate::http) const WAIT: Parameter<Choice<Wait>> = Parameter::query(
     "wait",
-    Words::new(&["quorum", "all"], &[Wait::Quorum, Wait::All], Some(0)),
+    Choice::new(&["quorum", "all"], &[Wait::Quorum, Wait::All], Some(0)),
     "When to answer.",
 );
 

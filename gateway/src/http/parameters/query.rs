@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::http::operations::{Boolean, Integer, Location, NO_PARAMETERS, Parameter, Text, Words};
+use crate::http::operations::{Boolean, Choice, Integer, Location, NO_PARAMETERS, Parameter, Text};
 use crate::http::problem::{Problem, ProblemType};
 
 const INVALID_PARAMETER: ProblemType = ProblemType {
@@ -175,15 +175,18 @@ impl Query {
         number
     }
 
-    /// What a word stands for, or the default.
-    pub(in crate::http) fn word<T: Copy>(&mut self, parameter: &Parameter<Words<T>>) -> Option<T> {
-        let words = parameter.schema;
-        let Some(word) = self.value(parameter.name) else {
-            return words.default_value();
+    /// What a choice stands for, or the default.
+    pub(in crate::http) fn choice<T: Copy>(
+        &mut self,
+        parameter: &Parameter<Choice<T>>,
+    ) -> Option<T> {
+        let choices = parameter.schema;
+        let Some(choice) = self.value(parameter.name) else {
+            return choices.default_value();
         };
-        let value = words.value_of(word);
+        let value = choices.value_of(choice);
         if value.is_none() {
-            self.refuse(parameter, format!("it is {}", words.words().join(" or ")));
+            self.refuse(parameter, format!("it is {}", choices.names().join(" or ")));
         }
         value
     }

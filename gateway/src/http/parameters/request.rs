@@ -37,7 +37,7 @@ impl KeyParameters {
                 level,
                 may_fall_back,
                 timeout: timeout(&mut query, defaults),
-                wait: query.word(&WAIT).unwrap_or_default(),
+                wait: query.choice(&WAIT).unwrap_or_default(),
                 trace: None,
             },
             tag: tag(&mut query),
@@ -102,7 +102,7 @@ fn quorum(query: &mut Query, defaults: &RequestDefaults, required: &Parameter<In
 
 /// The level to give, and whether it may be less where servers cannot give that.
 fn level(query: &mut Query, replication: u8, quorum: Quorum) -> (Level, bool) {
-    let Some(level) = query.word(&CONSISTENCY) else {
+    let Some(level) = query.choice(&CONSISTENCY) else {
         return (Level::strongest(quorum, replication), true);
     };
     // A quorum that is refused itself is not checked further.

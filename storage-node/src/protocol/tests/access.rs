@@ -18,7 +18,7 @@ use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 use dkvs_common::wire::v2::session::{REPLAY_WINDOW, SessionSecret};
 
-use crate::config::Config;
+use crate::config::ServiceConfig;
 use crate::protocol::{Access, DeferredReplies, Issuer, Received};
 use crate::service::Service;
 use crate::store::{MemoryStore, RecordStore as _, Store};
@@ -53,7 +53,10 @@ impl Server {
     fn new(ids: &[u8]) -> Self {
         let issuer = Arc::new(Issuer::new(SessionSecret::new(&[9; 32])));
         Self {
-            service: Service::new(Store::Memory(MemoryStore::new(usize::MAX)), Config::new(1)),
+            service: Service::new(
+                Store::Memory(MemoryStore::new(usize::MAX)),
+                ServiceConfig::new(1),
+            ),
             access: Access::keyed(keys(ids), issuer),
         }
     }
@@ -351,5 +354,5 @@ fn a_value_is_returned_in_blocks_that_leave_room_for_the_envelope() {
         CLIENT.into(),
     );
     assert_eq!(replies.len(), 1);
-    assert_eq!(replies[0].len(), Config::new(1).datagram_bytes_max);
+    assert_eq!(replies[0].len(), ServiceConfig::new(1).datagram_bytes_max);
 }

@@ -7,21 +7,24 @@ use dkvs_common::tag::TagClock;
 use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
 use serde::Deserialize;
 
-use crate::config::Config;
-use crate::protocol::{DeferredReplies, DumpStep, Response};
+use crate::config::ServiceConfig;
+use crate::protocol::{DeferredReplies, DumpStep, V1Response};
 use crate::service::Service;
 use crate::store::{MemoryStore, RecordStore as _, Store};
 
 pub(in crate::protocol) fn service(bytes_max: usize) -> Service {
-    Service::new(Store::Memory(MemoryStore::new(bytes_max)), Config::new(1))
+    Service::new(
+        Store::Memory(MemoryStore::new(bytes_max)),
+        ServiceConfig::new(1),
+    )
 }
 
 pub(in crate::protocol) fn replies(service: &Service, datagram: impl Into<Bytes>) -> Vec<Bytes> {
     let deferred = DeferredReplies::new(|| {});
     let peer = ([127, 0, 0, 1], 4_000).into();
     match service.handle_v1(datagram.into(), peer, 1_000, &deferred) {
-        Response::Datagram(reply) => vec![reply],
-        Response::Dump(mut dump) => {
+        V1Response::Datagram(reply) => vec![reply],
+        V1Response::Dump(mut dump) => {
             let mut datagrams = Vec::new();
             loop {
                 match service.step(&mut dump) {
@@ -31,7 +34,7 @@ pub(in crate::protocol) fn replies(service: &Service, datagram: impl Into<Bytes>
                 }
             }
         }
-        Response::Silence => Vec::new(),
+        V1Response::Silence => Vec::new(),
     }
 }
 
@@ -86,9 +89,9 @@ fn wire_v1_vectors_hold() {
 
 #[test]
 fn with_dkvs_1_off_nothing_is_answered_or_stored() {
-    let config = Config {
+    let config = ServiceConfig {
         is_v1_on: false,
-        ..Config::new(1)
+        ..ServiceConfig::new(1)
     };
     let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
     for datagram in [&b""[..], b"k", b"k\0v", b"\0", b"\0v", b"\0DK3"] {

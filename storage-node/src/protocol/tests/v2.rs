@@ -14,15 +14,15 @@ use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proo
 use dkvs_common::wire::v2::message::{RequestId, RequestMessage, next_reply};
 use dkvs_common::wire::v2::reply::{PAGE_ENTRY_BYTES, PAGE_HEAD_BYTES, Reply};
 
-use crate::config::Config;
+use crate::config::ServiceConfig;
 use crate::protocol::{Access, DeferredReplies, Received};
 use crate::service::Service;
 use crate::store::{MemoryStore, PackedRecord, RecordStore as _, Store};
 
 fn service(bytes_max: usize) -> Service {
-    let config = Config {
+    let config = ServiceConfig {
         boot_id: 77,
-        ..Config::new(1)
+        ..ServiceConfig::new(1)
     };
     Service::new(Store::Memory(MemoryStore::new(bytes_max)), config)
 }
@@ -269,10 +269,10 @@ fn what_cannot_be_stored_is_refused_with_its_reason() {
     );
     let service = Service::new(
         Store::Memory(MemoryStore::new(usize::MAX)),
-        Config {
+        ServiceConfig {
             value_bytes_max: 10,
             epoch: Some(7),
-            ..Config::new(1)
+            ..ServiceConfig::new(1)
         },
     );
     let (replies, _) = ask(&service, 7, vec![put(1, "12345678901")]);
@@ -322,9 +322,9 @@ fn it_attests_in_its_own_incarnation_what_it_holds_and_nothing_newer() {
 
 #[test]
 fn a_server_of_another_ring_attests_nothing() {
-    let config = Config {
+    let config = ServiceConfig {
         epoch: Some(7),
-        ..Config::new(77)
+        ..ServiceConfig::new(77)
     };
     let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
     let (boot_id, key, tag) = (77, key(), Tag::ZERO);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use dkvs_common::record::Record;
 use dkvs_common::tag::Tag;
 
-use super::queue::{Put, Work};
+use super::queue::{QueuedPut, Work};
 use super::row::Row;
 use super::store::DiskStore;
 use crate::store::contract::{
@@ -75,7 +75,7 @@ impl Batch {
         self.removed_keys.contains(key)
     }
 
-    /// Adds what there is to do to the batch, with its result if the disk takes the batch.
+    /// Adds a change to the batch, with its result for the case that the disk takes the batch.
     pub(super) fn add(&mut self, work: Work, context: BatchContext<'_>) {
         match work {
             Work::Put(put, completion) => {
@@ -93,17 +93,17 @@ impl Batch {
         }
     }
 
-    fn put(&mut self, put: Put, context: BatchContext<'_>) -> PutResult {
+    fn put(&mut self, put: QueuedPut, context: BatchContext<'_>) -> PutResult {
         let mut packed = match put {
-            Put::Record(packed) => packed,
-            Put::Next { key, content, mint } => {
+            QueuedPut::Record(packed) => packed,
+            QueuedPut::Next { key, content, mint } => {
                 let held = self.held(context.store, key.as_bytes(), PackedRecord::tag);
                 match mint(held.unwrap_or(Tag::ZERO)) {
                     Ok(tag) => PackedRecord::new(&key, &Record::new(&key, tag, content)),
                     Err(_) => return Err(StoreError::NoTag),
                 }
             }
-            Put::Attested(key) => {
+            QueuedPut::Attested(key) => {
                 let sound = |held: &PackedRecord| held.is_sound().then(|| held.duplicate());
                 let held = self.held(context.store, key.as_bytes(), sound);
                 let Some(mut packed) = held.flatten() else {

@@ -87,8 +87,8 @@ impl Committer {
 
     /// Makes a batch durable, then shows it to reads, then calls the completions.
     ///
-    /// If the disk fails, nothing of it is shown and all of it is completed as failed, which is to
-    /// say that nobody knows. The store takes nothing more then, unless the disk was merely full.
+    /// If the disk fails, nothing of it is shown and all of it is completed as failed: whether it
+    /// is stored is unknown. The store takes nothing more then, unless the disk was merely full.
     pub fn finish(&mut self, mut batch: Batch) {
         let committed = match batch.is_empty() {
             true => Ok(()),

@@ -43,7 +43,7 @@ pub(super) struct Item {
 /// What is to be done on the disk.
 pub(super) enum Work {
     /// To store something.
-    Put(Put, Completion<PutResult>),
+    Put(QueuedPut, Completion<PutResult>),
     /// To forget the record of a key if it has this tag.
     Remove {
         key: Key,
@@ -53,7 +53,7 @@ pub(super) enum Work {
 }
 
 /// What is to be stored.
-pub(super) enum Put {
+pub(super) enum QueuedPut {
     /// A record.
     Record(PackedRecord),
     /// A value under the next tag.

@@ -13,7 +13,7 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
 use super::log::Manifest;
-use super::queue::{Backup, Item, Put, Queue, Work};
+use super::queue::{Backup, Item, Queue, QueuedPut, Work};
 use super::row::Row;
 use super::status::{DiskStatus, Status};
 use crate::store::contract::{
@@ -80,7 +80,7 @@ impl DiskStore {
     fn enqueue_put(
         &self,
         bytes: usize,
-        put: Put,
+        put: QueuedPut,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
         let enqueued = self.enqueue(bytes, || Work::Put(put, completion()));
@@ -166,7 +166,7 @@ impl RecordStore for DiskStore {
             return Some(Ok(put));
         }
         let packed = PackedRecord::new(key, record);
-        self.enqueue_put(packed.bytes(), Put::Record(packed), completion)
+        self.enqueue_put(packed.bytes(), QueuedPut::Record(packed), completion)
     }
 
     /// The tag is greater than those of the records that wait, too.
@@ -179,7 +179,7 @@ impl RecordStore for DiskStore {
     ) -> Option<PutResult> {
         let bytes = PackedRecord::bytes_of(key, content);
         let (key, content) = owned(key, content);
-        self.enqueue_put(bytes, Put::Next { key, content, mint }, completion)
+        self.enqueue_put(bytes, QueuedPut::Next { key, content, mint }, completion)
     }
 
     fn remove(
@@ -218,7 +218,7 @@ impl RecordStore for DiskStore {
             Some((.., true)) => {
                 let (key, _) = owned(key, &Content::Tombstone);
                 let bytes = key.as_bytes().len();
-                Ok(self.enqueue_put(bytes, Put::Attested(key), completion))
+                Ok(self.enqueue_put(bytes, QueuedPut::Attested(key), completion))
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::net::SocketAddrV4;
 
 use bytes::Bytes;
-use dkvs_common::wire::v2::{Kind, kind_of};
+use dkvs_common::wire::v2::{DatagramKind, kind_of};
 
 use super::Violation;
 use crate::sim::v1_plan::Dialect;
@@ -31,7 +31,7 @@ pub fn check_answered(
 ) -> Result<(), Violation> {
     // Gateways have one address for each server by DKVS/2, and others for all else.
     let is_by_v2 = matches!(peer.ip().octets(), [10, 1, ..]);
-    let other = |reply: &&Bytes| kind_of(reply) != Kind::V2;
+    let other = |reply: &&Bytes| kind_of(reply) != DatagramKind::V2;
     match replies.iter().find(other) {
         Some(reply) if is_by_v2 && dialect == Dialect::Both => {
             let bytes = reply.len();

@@ -1,4 +1,4 @@
-//! What a write tells of itself before it sends anything, and what the core decides of it.
+//! What a write is about to store, and whether the core admits that.
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;

@@ -1,4 +1,7 @@
-//! What an operation is to the core: steps out, responses in, a typed outcome.
+//! What an operation is to the core: steps out, responses in, an outcome of its own type.
+//!
+//! [`Operation`] and [`Completion`] are what a kind of request implements. [`Awaited`] is one with its
+//! caller, whatever the type of its outcome.
 
 use std::time::Instant;
 
@@ -11,21 +14,21 @@ use dkvs_common::tag::Tag;
 use super::candidate::{Admission, Candidate};
 use super::outgoing::Outgoing;
 use crate::core::budget::MemoryPermit;
-use crate::core::counts::{Kind, Outcome};
+use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::assembly::Assembly;
 
 pub use dkvs_common::quorum::{CommandId, Purpose};
 
-/// The next thing to be done for an operation.
+/// What an operation asks the core to do next.
 #[derive(Debug)]
 pub enum Step {
     /// Send a command to a server.
     Send {
-        /// To whom.
+        /// The server.
         to: ServerId,
-        /// What the response is to.
+        /// Identifies the command to [`Operation::handle_response`].
         id: CommandId,
-        /// What.
+        /// The command.
         outgoing: Outgoing,
     },
     /// Reserve memory for a long value; [`Operation::handle_reserved`] is called with it.
@@ -35,7 +38,7 @@ pub enum Step {
     },
     /// Fetch a long value.
     Fetch {
-        /// From whom.
+        /// The server.
         from: ServerId,
         /// Of which key.
         key: Key,
@@ -83,7 +86,7 @@ pub struct FollowUp {
 }
 
 /// One kind of request, from its first command to its outcome. It neither sends nor waits: the core
-/// calls [`Self::poll_step`] until there is no step, and then whenever something has come of one.
+/// calls [`Self::poll_step`] until there is no step, and again whenever a step has ended.
 pub trait Operation: Send {
     /// The next thing to be done; none while it waits, or when nothing is left to do.
     fn poll_step(&mut self) -> Option<Step>;
@@ -97,10 +100,10 @@ pub trait Operation: Send {
         now: Instant,
     );
 
-    /// A command cannot reach `to`; `was_sent` tells whether it may have been carried out.
+    /// A command cannot reach `to`; `was_sent`: it may have been carried out.
     fn handle_unreachable(&mut self, to: ServerId, id: CommandId, was_sent: bool, now: Instant);
 
-    /// Whether its outcome is settled.
+    /// Whether its outcome is resolved.
     fn is_decided(&self) -> bool;
 
     /// Whether every server has responded, or is not waited for any more.
@@ -108,7 +111,7 @@ pub trait Operation: Send {
         self.is_decided()
     }
 
-    /// The deadline has passed: it is decided by what there is.
+    /// The deadline has passed: it is decided by the responses so far.
     fn handle_deadline(&mut self, now: Instant);
 
     /// Whether servers without tags cannot be used.
@@ -128,7 +131,7 @@ pub trait Operation: Send {
     /// Whether the response to a command changes nothing once the operation has ended.
     fn is_abandoned_at_end(&self, server: ServerId, id: CommandId) -> bool;
 
-    /// Whether it goes on when its caller has gone.
+    /// Whether it continues when its caller has gone.
     fn outlives_caller(&self) -> bool {
         false
     }
@@ -181,7 +184,7 @@ pub trait Operation: Send {
         false
     }
 
-    /// Goes on at the agreement level though it stores already, if it may.
+    /// Continues at the agreement level though it stores already, if it may.
     fn fall_back_midway(&mut self) -> bool {
         false
     }
@@ -196,13 +199,13 @@ pub trait Operation: Send {
         Vec::new()
     }
 
-    /// As what it counts, once it has ended.
-    fn counted(&self) -> Option<(Level, Kind, Outcome)> {
+    /// How it is counted in the metrics, once it has ended; none if it is not.
+    fn counted(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         None
     }
 
-    /// As what it counts when its caller has gone before the end.
-    fn counted_as_cancelled(&self) -> Option<(Level, Kind, Outcome)> {
+    /// How it is counted when its caller has gone before the end; none if it is not.
+    fn counted_as_cancelled(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         None
     }
 }
@@ -212,6 +215,39 @@ pub trait Completion: Operation {
     /// What the caller gets.
     type Outcome;
 
-    /// What it came to. `puts_by_v2` tells whether a put was sent by DKVS/2.
+    /// Its outcome. `puts_by_v2`: a put was sent by DKVS/2.
     fn into_outcome(self, puts_by_v2: bool) -> Self::Outcome;
+}
+
+/// An operation with the caller that waits for its outcome.
+pub(in crate::core) trait Awaited: Send {
+    fn operation(&self) -> &dyn Operation;
+    fn operation_mut(&mut self) -> &mut dyn Operation;
+    /// Hands the outcome to the caller.
+    fn complete(self: Box<Self>, puts_by_v2: bool);
+}
+
+/// The one implementation of [`Awaited`].
+pub(in crate::core) struct WithCaller<O, F> {
+    pub(in crate::core) operation: O,
+    pub(in crate::core) on_end: F,
+}
+
+impl<O, F> Awaited for WithCaller<O, F>
+where
+    O: Completion,
+    F: FnOnce(O::Outcome) + Send,
+{
+    fn operation(&self) -> &dyn Operation {
+        &self.operation
+    }
+
+    fn operation_mut(&mut self) -> &mut dyn Operation {
+        &mut self.operation
+    }
+
+    fn complete(self: Box<Self>, puts_by_v2: bool) {
+        let Self { operation, on_end } = *self;
+        on_end(operation.into_outcome(puts_by_v2));
+    }
 }

@@ -14,7 +14,6 @@
 //! it goes, and carries it. To add one: a type in a file of its own that implements [`Operation`] and
 //! [`Completion`], a line here, and a method of [`Core`](super::Core) that begins it.
 
-mod awaited;
 mod candidate;
 mod contract;
 mod list;
@@ -23,9 +22,9 @@ mod read;
 mod status;
 mod write;
 
-pub(super) use awaited::{Awaited, WithCaller};
 pub(super) use candidate::pair_bytes;
 pub use candidate::{Admission, Candidate, Met};
+pub(super) use contract::{Awaited, WithCaller};
 pub use contract::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
 pub use list::{ListOperation, ListResult};
 pub use outgoing::Outgoing;

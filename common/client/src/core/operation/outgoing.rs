@@ -1,4 +1,4 @@
-//! What an operation sends.
+//! What an operation sends: a command, or one that depends on the room in a datagram.
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
@@ -7,7 +7,7 @@ use dkvs_common::quorum::list::{ListPosition, PageRequest};
 
 use crate::transport::{list_key_bytes_max, list_prefix_bytes_max};
 
-/// What is sent. Cheap to clone.
+/// A command before its server is known. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Outgoing {
     /// A command.

@@ -1,4 +1,7 @@
 //! Reading a key: what [`Read`] decides, with the long values that it wants fetched.
+//!
+//! The machine decides by digests; this fetches the values that it names, within the memory that the
+//! core grants. Invariant: at most one fetch from a server at a time.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +18,7 @@ use dkvs_common::view::ClusterView;
 
 use super::contract::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
 use crate::core::budget::MemoryPermit;
-use crate::core::counts::{Kind, Outcome};
+use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::assembly::Assembly;
 use crate::transport::get_key_bytes_max;
 
@@ -40,11 +43,11 @@ pub struct ReadResult {
 /// The long values of a read, on their way.
 #[derive(Default)]
 struct Fetches {
-    /// What was wanted, while there is no memory for it yet.
+    /// What to fetch once memory for it is reserved.
     wanted: Option<(ServerId, Digest)>,
-    /// From whom what is being fetched.
+    /// What is being fetched, and from which server.
     under_way: Vec<(ServerId, Digest)>,
-    /// The first block of a value that was told.
+    /// The first block of a value, from the replica that answered first.
     beginning: Option<(Digest, Bytes)>,
     /// What has arrived from a server that did not finish it.
     assembly: Option<Assembly>,
@@ -52,7 +55,7 @@ struct Fetches {
 }
 
 impl ReadOperation {
-    /// Nobody was asked yet.
+    /// A read of which nothing was sent yet.
     pub fn new(view: Arc<ClusterView>, read: Read, deadline: Instant, may_fall_back: bool) -> Self {
         Self {
             view,
@@ -164,7 +167,7 @@ impl Operation for ReadOperation {
     fn key_bytes_max(&self, id: CommandId, message_bytes_max: usize) -> usize {
         match id.purpose {
             Purpose::Get => get_key_bytes_max(message_bytes_max),
-            // The caller does not hear of the others.
+            // A refusal of the others does not reach the caller.
             _ => 0,
         }
     }
@@ -209,7 +212,7 @@ impl Operation for ReadOperation {
         }
     }
 
-    /// Before anyone is told what it came to.
+    /// Only before its outcome is reported.
     fn wants_to_fall_back(&self) -> bool {
         self.may_fall_back && self.read.has_met_v1()
     }
@@ -238,21 +241,25 @@ impl Operation for ReadOperation {
         follow_ups.collect()
     }
 
-    fn counted(&self) -> Option<(Level, Kind, Outcome)> {
+    fn counted(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         let outcome = match self.read.outcome() {
-            _ if self.read.has_met_v1() => Outcome::Refused,
-            Some(ReadOutcome::Found(..)) => Outcome::Found,
-            Some(ReadOutcome::Absent) => Outcome::Absent,
-            Some(ReadOutcome::Disagree) => Outcome::Disagree,
-            Some(ReadOutcome::CameByV1) => Outcome::Refused,
-            Some(ReadOutcome::Unreachable) => Outcome::Unreachable,
-            Some(ReadOutcome::TimedOut) | None => Outcome::TimedOut,
+            _ if self.read.has_met_v1() => RequestOutcome::Refused,
+            Some(ReadOutcome::Found(..)) => RequestOutcome::Found,
+            Some(ReadOutcome::Absent) => RequestOutcome::Absent,
+            Some(ReadOutcome::Disagree) => RequestOutcome::Disagree,
+            Some(ReadOutcome::CameByV1) => RequestOutcome::Refused,
+            Some(ReadOutcome::Unreachable) => RequestOutcome::Unreachable,
+            Some(ReadOutcome::TimedOut) | None => RequestOutcome::TimedOut,
         };
-        Some((self.read.level(), Kind::Read, outcome))
+        Some((self.read.level(), RequestKind::Read, outcome))
     }
 
-    fn counted_as_cancelled(&self) -> Option<(Level, Kind, Outcome)> {
-        Some((self.read.level(), Kind::Read, Outcome::Cancelled))
+    fn counted_as_cancelled(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
+        Some((
+            self.read.level(),
+            RequestKind::Read,
+            RequestOutcome::Cancelled,
+        ))
     }
 }
 

@@ -33,7 +33,7 @@ enum Answer {
 }
 
 impl StatusOperation {
-    /// Nobody was asked yet.
+    /// A request of which nothing was sent yet.
     pub fn new(servers: impl IntoIterator<Item = ServerId>) -> Self {
         let pending = |server| (server, Answer::Pending);
         let servers: Vec<_> = servers.into_iter().map(pending).collect();

@@ -12,7 +12,7 @@ use dkvs_common::view::ClusterView;
 
 use super::candidate::{Admission, Candidate, Met, pair_bytes};
 use super::contract::{CommandId, Completion, Operation, Purpose, Step};
-use crate::core::counts::{Kind, Outcome};
+use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::put_key_bytes_max;
 
 /// A write; a deletion is one whose content is a tombstone.
@@ -37,7 +37,7 @@ pub struct WriteResult {
 }
 
 impl WriteOperation {
-    /// Nobody was asked yet.
+    /// A write of which nothing was sent yet.
     pub fn new(
         view: Arc<ClusterView>,
         write: Write,
@@ -103,7 +103,7 @@ impl Operation for WriteOperation {
             Purpose::GetTag | Purpose::Put => {
                 put_key_bytes_max(self.write.content(), message_bytes_max)
             }
-            // The caller does not hear of the others.
+            // A refusal of the others does not reach the caller.
             _ => 0,
         }
     }
@@ -186,15 +186,15 @@ impl Operation for WriteOperation {
         self.write.requires_tag_above().is_some()
     }
 
-    fn counted(&self) -> Option<(Level, Kind, Outcome)> {
+    fn counted(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         let outcome = match self.write.outcome() {
-            Some(WriteOutcome::Committed) => Outcome::Committed,
-            Some(WriteOutcome::Superseded) => Outcome::Superseded,
-            Some(WriteOutcome::Refused) => Outcome::Refused,
-            Some(WriteOutcome::Unreachable) => Outcome::Unreachable,
-            Some(WriteOutcome::TimedOut) | None => Outcome::TimedOut,
+            Some(WriteOutcome::Committed) => RequestOutcome::Committed,
+            Some(WriteOutcome::Superseded) => RequestOutcome::Superseded,
+            Some(WriteOutcome::Refused) => RequestOutcome::Refused,
+            Some(WriteOutcome::Unreachable) => RequestOutcome::Unreachable,
+            Some(WriteOutcome::TimedOut) | None => RequestOutcome::TimedOut,
         };
-        Some((self.write.level(), Kind::Write, outcome))
+        Some((self.write.level(), RequestKind::Write, outcome))
     }
 }
 

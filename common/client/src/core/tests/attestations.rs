@@ -28,7 +28,7 @@ const ENDPOINT: Endpoint = Endpoint {
     window_bytes_max: 1 << 16,
 };
 
-/// A real service that vouches for nothing before it is told to, if it lost its store.
+/// A real service that attests for nothing before it is told to, if it lost its store.
 struct Server {
     service: Service,
     is_unvouched: bool,
@@ -98,8 +98,8 @@ struct World {
     /// Whether datagrams with such requests are kept back.
     is_held: fn(&Request) -> bool,
     held: Vec<(ServerId, Bytes)>,
-    /// The vouches that were sent.
-    vouches: Vec<(ServerId, u64, Tag)>,
+    /// The attests that were sent.
+    attests: Vec<(ServerId, u64, Tag)>,
 }
 
 fn key() -> Key {
@@ -119,7 +119,7 @@ impl World {
             },
             is_held: |_| false,
             held: Vec::new(),
-            vouches: Vec::new(),
+            attests: Vec::new(),
         };
         for number in 0..3 {
             world.core.open(ServerId(number), ENDPOINT, 7, world.now);
@@ -137,15 +137,15 @@ impl World {
 
     fn list(&self) -> PreferenceList {
         self.core
-            .preference_list(&key(), self.wish(Wait::All).quorum)
+            .preference_list(&key(), self.options(Wait::All).quorum)
     }
 
-    fn wish(&self, wait: Wait) -> RequestOptions {
+    fn options(&self, wait: Wait) -> RequestOptions {
         RequestOptions {
             quorum: Quorum::new(3, 2).unwrap(),
             wait,
             trace: None,
-            ..wish(Level::Linearizable)
+            ..options(Level::Linearizable)
         }
     }
 
@@ -174,7 +174,7 @@ impl World {
     }
 
     fn begin(&mut self, wait: Wait) -> RequestId {
-        let (options, ended) = (self.wish(wait), Arc::clone(&self.ended));
+        let (options, ended) = (self.options(wait), Arc::clone(&self.ended));
         let on_end = move |result: ReadResult| {
             ended.lock().unwrap().push_back(Ended::Read(result.read));
         };
@@ -191,7 +191,7 @@ impl World {
             content,
             tag: None,
             list: self.list(),
-            options: self.wish(wait),
+            options: self.options(wait),
         };
         self.core.write(request, self.now, on_end).unwrap();
     }
@@ -222,7 +222,7 @@ impl World {
                     let request = message.unwrap().request;
                     is_held |= (self.is_held)(&request);
                     if let Request::Command(ReplicaCommand::Attest { boot_id, tag, .. }) = request {
-                        self.vouches.push((server, boot_id, tag));
+                        self.attests.push((server, boot_id, tag));
                     }
                 }
                 match is_held {
@@ -257,9 +257,9 @@ fn a_server_that_lost_its_records_vouches_though_the_read_has_ended() {
     world.rest(SETTLED);
     let first = world.first();
     assert_eq!(world.read(Wait::Quorum), REFUSED);
-    assert!(matches!(world.vouches[..], [(to, 7, _)] if to == first));
+    assert!(matches!(world.attests[..], [(to, 7, _)] if to == first));
     assert_eq!(world.read(Wait::Quorum), ReplicaStanding::Match);
-    assert_eq!(world.vouches.len(), 1);
+    assert_eq!(world.attests.len(), 1);
     assert_eq!(world.core.attestations.len(), 0);
 }
 
@@ -268,7 +268,7 @@ fn a_read_that_waits_for_all_tells_that_it_was_repaired() {
     let mut world = World::new("v");
     world.rest(SETTLED);
     assert_eq!(world.read(Wait::All), ReplicaStanding::Repaired);
-    assert_eq!(world.vouches.len(), 1);
+    assert_eq!(world.attests.len(), 1);
     assert_eq!(world.read(Wait::All), ReplicaStanding::Match);
 }
 
@@ -277,7 +277,7 @@ fn a_long_value_is_vouched_for_when_the_last_of_it_is_stored() {
     let mut world = World::new(&"v".repeat(10_000));
     world.rest(SETTLED);
     assert_eq!(world.read(Wait::Quorum), REFUSED);
-    assert_eq!(world.vouches.len(), 1);
+    assert_eq!(world.attests.len(), 1);
     assert_eq!(world.read(Wait::Quorum), ReplicaStanding::Match);
 }
 
@@ -287,10 +287,10 @@ fn a_read_that_began_before_the_incarnation_was_known_is_no_evidence() {
         let mut world = World::new("v");
         world.now.at += SECOND;
         assert_eq!(world.read(wait), REFUSED);
-        assert_eq!(world.vouches, []);
+        assert_eq!(world.attests, []);
         world.rest(SETTLED);
         world.read(wait);
-        assert_eq!(world.vouches.len(), 1);
+        assert_eq!(world.attests.len(), 1);
         assert_eq!(world.read(wait), ReplicaStanding::Match);
     }
 }
@@ -304,7 +304,7 @@ fn no_write_is_confirmed_by_what_a_server_lost_once_it_vouches() {
     let mut world = World::new("v");
     world.rest(SETTLED);
     world.read(Wait::All);
-    world.vouches.clear();
+    world.attests.clear();
     let first = world.first();
     let second = world.list()[1].server;
 
@@ -369,7 +369,7 @@ fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it(
 
     world.rest(SETTLED);
     world.read(Wait::Quorum);
-    assert!(matches!(world.vouches[..], [(_, 7, _), (_, 8, _)]));
+    assert!(matches!(world.attests[..], [(_, 7, _), (_, 8, _)]));
     assert_eq!(world.read(Wait::Quorum), ReplicaStanding::Match);
 }
 
@@ -383,7 +383,7 @@ fn a_read_whose_caller_is_gone_is_evidence_all_the_same() {
     world.core.cancel(id);
     assert_eq!(world.core.attestations.len(), 1);
     world.release();
-    assert_eq!(world.vouches.len(), 1);
+    assert_eq!(world.attests.len(), 1);
     assert_eq!(world.core.attestations.len(), 0);
 }
 
@@ -414,7 +414,7 @@ fn a_pending_attestation_goes_with_its_put_however_that_ends() {
             end(&mut world, first);
             assert_eq!(world.core.attestations.len(), 0);
             world.release();
-            assert_eq!(world.vouches, []);
+            assert_eq!(world.attests, []);
             world.rest(SETTLED);
         }
     }

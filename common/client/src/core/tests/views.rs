@@ -15,7 +15,7 @@ fn a_request_keeps_the_view_with_which_it_began_and_older_views_are_ignored() {
     let read = |core: &mut Core| {
         let ended = ended.clone();
         let key = Key::new("k").unwrap();
-        let options = wish(Level::Agreement);
+        let options = options(Level::Agreement);
         begin_read(core, key, options, now, move |result| {
             ended.send(result).unwrap();
         })

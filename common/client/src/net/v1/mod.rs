@@ -19,8 +19,8 @@
 //!
 //! A network may also repeat a reply, and the repeat would be taken for the reply to the socket's
 //! next request. So a socket rests before it is used again; if anything arrived on it meanwhile, it
-//! is closed and its port is burned. A repeat later than that cannot be told from a reply: that is a
-//! limit of the protocol.
+//! is closed and its port is burned. A repeat later than that cannot be distinguished from a reply:
+//! that is a limit of the protocol.
 //!
 //! * `pool`: the sockets that expect nothing, and those that wait for an overdue reply
 //! * `exchange`: one command to one server, on a socket from the pool

@@ -34,7 +34,7 @@ const GET: CommandId = CommandId {
 
 /// One read.
 #[derive(Debug)]
-pub struct Read {
+pub struct AgreementRead {
     key: Key,
     tally: Tally<ReadResponse>,
     threshold: Threshold,
@@ -45,7 +45,7 @@ pub struct Read {
     outcome: Option<ReadOutcome>,
 }
 
-impl Read {
+impl AgreementRead {
     /// A read of `key` from the replicas of `list`, one for each of the quorum's n.
     pub fn new(
         key: Key,

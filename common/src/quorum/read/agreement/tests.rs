@@ -10,7 +10,7 @@ use crate::testing::start_of_time;
 
 const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];
 
-fn read(r: u8) -> (Read, Instant) {
+fn read(r: u8) -> (AgreementRead, Instant) {
     let now = start_of_time();
     let point = |server| RingPoint {
         position: Position([0; 20]),
@@ -20,7 +20,7 @@ fn read(r: u8) -> (Read, Instant) {
     let key = Key::new("key").unwrap();
     let list = SERVERS.map(point).to_vec();
     (
-        Read::new(key, list, quorum, now, now + Duration::from_secs(1)),
+        AgreementRead::new(key, list, quorum, now, now + Duration::from_secs(1)),
         now,
     )
 }

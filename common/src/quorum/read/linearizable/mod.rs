@@ -93,7 +93,7 @@ pub const ROUNDS_MAX: u32 = 16;
 
 /// One read at the linearizable level.
 #[derive(Debug)]
-pub struct Read {
+pub struct LinearizableRead {
     key: Key,
     tally: Tally<ReadResponse>,
     threshold: Threshold,
@@ -115,7 +115,7 @@ pub struct Read {
     outcome: Option<ReadOutcome>,
 }
 
-impl Read {
+impl LinearizableRead {
     /// A read of `key` from the replicas of `list`, one for each of the quorum's n.
     pub fn new(
         key: Key,

@@ -2,7 +2,7 @@
 //! that takes.
 //!
 //! ```text
-//!   ask, fetch                                      poll_event: ReplicaResponse, Fetched, FetchFailed, ...
+//!   send, fetch                                     poll_event: Response, Fetched, FetchFailed, ...
 //!      |                                                 ^
 //!      v                                                 |
 //!   [ small requests ] ---------------> peer ------------+
@@ -60,14 +60,14 @@ pub const STALL: Duration = Duration::from_millis(50);
 /// One server, with transfers. `T` names a request to the caller.
 #[derive(Debug)]
 pub struct Link<T> {
-    peer: Peer<Purpose<T>>,
+    peer: Peer<RequestPart<T>>,
     transfers: Transfers<T>,
     events: VecDeque<LinkEvent<T>>,
 }
 
 /// What a request of the peer is for.
 #[derive(Debug, Clone, Copy)]
-enum Purpose<T> {
+enum RequestPart<T> {
     /// The whole of a request of the caller.
     Whole(T),
     /// One message of a transfer.
@@ -83,7 +83,7 @@ impl<T: Copy> Link<T> {
     pub fn new(config: PeerConfig, random: u64, now: Instant) -> Self {
         Self {
             peer: Peer::new(config, random, now),
-            // A server tells uploads apart by their numbers, also those of an earlier client at
+            // A server distinguishes uploads by their numbers, also those of an earlier client at
             // the same address.
             transfers: Transfers::numbered_from(random.rotate_left(32)),
             events: VecDeque::new(),
@@ -157,7 +157,7 @@ impl<T: Copy> Link<T> {
             }
             command => Request::Command(command),
         };
-        let purpose = Purpose::Whole(token);
+        let purpose = RequestPart::Whole(token);
         let id = self.peer.request(request, purpose, now, deadline)?;
         Ok(RequestHandle::Request(id))
     }
@@ -262,7 +262,7 @@ impl<T: Copy> Link<T> {
             let Some((request, block)) = transfer.poll_request(message_bytes_max, now) else {
                 continue;
             };
-            let purpose = Purpose::Part {
+            let purpose = RequestPart::Part {
                 transfer: number,
                 block,
             };
@@ -369,15 +369,15 @@ impl<T: Copy> Link<T> {
 
     fn handle_response(
         &mut self,
-        purpose: Purpose<T>,
+        purpose: RequestPart<T>,
         response: ReplicaResponse,
         after: Duration,
         was_repeated: bool,
         now: Instant,
     ) {
         let (number, block) = match purpose {
-            Purpose::Part { transfer, block } => (transfer, block),
-            Purpose::Whole(token) => {
+            RequestPart::Part { transfer, block } => (transfer, block),
+            RequestPart::Whole(token) => {
                 return self.events.push_back(LinkEvent::Response {
                     token,
                     response,
@@ -410,10 +410,10 @@ impl<T: Copy> Link<T> {
 
     /// A request of the peer has ended without a reply, and with it the transfer that it is part
     /// of.
-    fn end_purpose(&mut self, purpose: Purpose<T>, event: impl FnOnce(T) -> LinkEvent<T>) {
+    fn end_purpose(&mut self, purpose: RequestPart<T>, event: impl FnOnce(T) -> LinkEvent<T>) {
         match purpose {
-            Purpose::Whole(token) => self.events.push_back(event(token)),
-            Purpose::Part { transfer, .. } => self.end_with(transfer, event),
+            RequestPart::Whole(token) => self.events.push_back(event(token)),
+            RequestPart::Part { transfer, .. } => self.end_with(transfer, event),
         }
     }
 

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::encoding::EncodedRequest;
-use super::request_ids::RequestIds;
+use super::requests::RequestIds;
 use super::retransmission::RetransmissionTimer;
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::wire::v2::message::RequestId;

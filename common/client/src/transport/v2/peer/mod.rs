@@ -11,8 +11,7 @@
 //! * `greeting`: which protocol the server speaks, and whether it restarted
 //! * `requests`: open requests, retransmission, deadlines; `window` and `retry_budget` limit
 //!   what is in flight and what is sent again (RFC 8085)
-//! * `retransmission`: the timeout, from the `round_trip` (RFC 6298)
-//! * `batching`: many messages in one datagram
+//! * `retransmission`: the round trip and the timeout (RFC 6298)
 //! * `session`: envelopes and authentication
 //!
 //! Only greetings are sent to a server that has not answered one. So no request reaches a server
@@ -25,17 +24,14 @@
 //! * A second reply to a request is dropped.
 //! * The bytes in flight never exceed the window, except for a single message.
 
-mod batching;
 mod config;
 mod counters;
 mod encoding;
 mod event;
 mod greeting;
-mod request_ids;
 mod requests;
-mod retransmission;
+pub(super) mod retransmission;
 mod retry_budget;
-pub(super) mod round_trip;
 mod session;
 mod window;
 
@@ -46,7 +42,7 @@ use bytes::Bytes;
 
 use dkvs_common::model::ReplicaCommand;
 use dkvs_common::trace::Trace;
-use dkvs_common::wire::v2::envelope::Sender;
+use dkvs_common::wire::v2::envelope::{Builder, Sender};
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::message::{RequestId, next_reply};
 use dkvs_common::wire::v2::reply::Reply;
@@ -60,8 +56,7 @@ use greeting::Greeter;
 pub use greeting::{
     GREETING_INTERVAL, Incarnation, PeerVersion, UNREACHABLE_PAUSE, V1_GREETINGS, V1_PAUSE,
 };
-use request_ids::RequestIds;
-use requests::{OpenRequest, OpenRequests};
+use requests::{OpenRequest, OpenRequests, RequestIds};
 use retransmission::RetransmissionTimer;
 use session::Session;
 use window::Window;
@@ -228,16 +223,47 @@ impl<T: Copy> Peer<T> {
             self.requests.schedule_held_back();
             return None;
         }
-        let datagram_bytes_max = self.datagram_bytes_max();
-        let datagram = batching::next_datagram(
-            &mut self.requests,
-            &mut self.session,
-            &mut self.timer,
-            datagram_bytes_max,
-            now,
-        )?;
+        let datagram = self.next_batch(now)?;
         self.counters.datagrams_sent += 1;
         Some(self.session.finish(datagram))
+    }
+
+    /// A datagram with as many of the waiting messages as it holds and the window allows; none if
+    /// nothing can be sent now.
+    fn next_batch(&mut self, now: Instant) -> Option<Builder> {
+        let datagram_bytes_max = self.datagram_bytes_max();
+        let mut datagram: Option<Builder> = None;
+        while let Some(id) = self.requests.next_to_send() {
+            let Some(request) = self.requests.sendable(id) else {
+                break;
+            };
+            let trace = request.trace.take();
+            let message = request.message_at(now);
+            let builder = datagram.get_or_insert_with(|| self.session.begin(datagram_bytes_max));
+            let is_written = builder.push(|datagram| {
+                if let Some(trace) = &trace {
+                    trace.append_to(datagram);
+                }
+                message.append_to(datagram);
+            });
+            if is_written {
+                self.requests.handle_sent(id, &mut self.timer, now);
+            } else if !builder.is_empty() {
+                // It goes into the next datagram.
+                request.trace = trace;
+                break;
+            } else if trace.is_some() {
+                // The message may fit without its trace. It is still the next to send.
+                continue;
+            } else {
+                // It was opened before the server announced its limit.
+                self.requests.handle_too_long(id);
+            }
+        }
+        if datagram.is_none() {
+            self.requests.schedule_held_back();
+        }
+        datagram.filter(|builder| !builder.is_empty())
     }
 
     fn poll_greeting(&mut self, now: Instant) -> Option<Vec<u8>> {

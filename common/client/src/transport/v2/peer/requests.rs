@@ -238,7 +238,7 @@ impl<T: Copy> OpenRequests<T> {
     ) {
         let response = match reply {
             Reply::Response(response) => response,
-            // Nobody asked for a greeting by this id.
+            // This id is not that of a greeting.
             Reply::Greeting(_) => ReplicaResponse::Refused(Refusal::Internal),
         };
         #[cfg(feature = "mutants")]
@@ -407,4 +407,22 @@ fn schedule<T>(
 ) {
     request.timer = Some(at);
     timers.push(Reverse((at, id)));
+}
+
+/// Consecutive ids from a random start, so that an outsider cannot guess them.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    next: u64,
+}
+
+impl RequestIds {
+    pub(super) fn starting_at(random: u64) -> Self {
+        Self { next: random }
+    }
+
+    pub(super) fn next(&mut self) -> RequestId {
+        let id = RequestId(self.next);
+        self.next = self.next.wrapping_add(1);
+        id
+    }
 }

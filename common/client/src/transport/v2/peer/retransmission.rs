@@ -1,8 +1,18 @@
-//! When to send a request again: the timeout of RFC 6298, backed off and spread.
+//! When to send a request again: the round trip to a server, and the timeout that follows from it
+//! (RFC 6298), backed off and spread.
 
 use std::time::Duration;
 
-use super::round_trip::RoundTrip;
+/// The shortest retransmission timeout. RFC 6298 asks for a second, which suits the Internet. A
+/// storage server on a local network answers in well under a millisecond, and the retry budget
+/// bounds what a short timeout can do to a slow one.
+const RTO_MIN: Duration = Duration::from_millis(5);
+
+/// The longest retransmission timeout.
+const RTO_MAX: Duration = Duration::from_secs(1);
+
+/// The retransmission timeout before the first measurement.
+pub(in crate::transport::v2) const RTO_INITIAL: Duration = Duration::from_millis(50);
 
 /// The round trip to a server, and a random source that spreads the retransmissions of many
 /// clients.
@@ -53,5 +63,91 @@ impl RetransmissionTimer {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 56) as u8
+    }
+}
+
+/// The smoothed round trip and its variation.
+#[derive(Debug, Clone, Default)]
+struct RoundTrip {
+    smoothed: Option<Duration>,
+    variation: Duration,
+}
+
+impl RoundTrip {
+    /// Adds a measurement. It has to be unambiguous: of a request that was sent once (Karn's
+    /// algorithm).
+    fn sample(&mut self, round_trip: Duration) {
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(round_trip);
+                self.variation = round_trip / 2;
+            }
+            Some(smoothed) => {
+                self.variation = (3 * self.variation + smoothed.abs_diff(round_trip)) / 4;
+                self.smoothed = Some((7 * smoothed + round_trip) / 8);
+            }
+        }
+    }
+
+    /// The smoothed round trip; none before the first measurement.
+    fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// The retransmission timeout.
+    fn timeout(&self) -> Duration {
+        match self.smoothed {
+            None => RTO_INITIAL,
+            Some(smoothed) => (smoothed + 4 * self.variation).clamp(RTO_MIN, RTO_MAX),
+        }
+    }
+
+    /// The wait after a request was sent `transmissions` times. It doubles each time, up to
+    /// [`RTO_MAX`]; `random`, 0 to 255, adds up to a quarter, so that many clients do not retransmit
+    /// at once.
+    fn backed_off(&self, transmissions: u32, random: u8) -> Duration {
+        let doublings = transmissions.saturating_sub(1).min(16);
+        let wait = self.timeout().saturating_mul(1 << doublings).min(RTO_MAX);
+        wait + wait * u32::from(random) / 1_024
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_first_measurements_follow_the_rfc() {
+        let mut round_trip = RoundTrip::default();
+        assert_eq!(round_trip.timeout(), RTO_INITIAL);
+        round_trip.sample(ms(100));
+        assert_eq!(round_trip.smoothed(), Some(ms(100)));
+        assert_eq!(round_trip.timeout(), ms(100) + 4 * ms(50));
+        round_trip.sample(ms(60));
+        assert_eq!(round_trip.smoothed(), Some(ms(95)));
+        assert_eq!(
+            round_trip.timeout(),
+            ms(95) + 4 * Duration::from_micros(47_500)
+        );
+    }
+
+    #[test]
+    fn waits_stay_within_their_bounds_and_double() {
+        let mut round_trip = RoundTrip::default();
+        for _ in 0..50 {
+            round_trip.sample(Duration::from_micros(80));
+        }
+        assert_eq!(round_trip.timeout(), RTO_MIN);
+        assert_eq!(round_trip.backed_off(1, 0), RTO_MIN);
+        assert_eq!(round_trip.backed_off(2, 0), 2 * RTO_MIN);
+        assert_eq!(round_trip.backed_off(3, 0), 4 * RTO_MIN);
+        assert_eq!(round_trip.backed_off(u32::MAX, 0), RTO_MAX);
+        assert!(round_trip.backed_off(1, 255) < 5 * RTO_MIN / 4);
+        round_trip.sample(Duration::from_secs(100));
+        assert_eq!(round_trip.timeout(), RTO_MAX);
     }
 }

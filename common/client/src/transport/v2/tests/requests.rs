@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::link::{LinkEvent, RequestHandle};
-use super::super::peer::round_trip::RTO_INITIAL;
+use super::super::peer::retransmission::RTO_INITIAL;
 use super::super::peer::{
     GREETING_INTERVAL, PeerVersion, REQUESTS_MAX, RequestError, UNREACHABLE_PAUSE,
 };
@@ -113,7 +113,7 @@ fn a_reply_that_comes_twice_is_a_stray() {
 fn attestation_is_requested_until_it_is_answered() {
     let mut world = World::met(5);
     let deadline = world.now + SECOND;
-    let vouch = |world: &mut World, boot_id, token| {
+    let attest = |world: &mut World, boot_id, token| {
         let (key, tag) = (key(1), Tag { time: 1, op: 0 });
         let request = ReplicaCommand::Attest { boot_id, key, tag };
         world
@@ -125,8 +125,8 @@ fn attestation_is_requested_until_it_is_answered() {
     world.run(world.now + SECOND / 10);
     world.events.clear();
     world.faults = Faults::ALL_LOST;
-    vouch(&mut world, 1, 2);
-    vouch(&mut world, 2, 3);
+    attest(&mut world, 1, 2);
+    attest(&mut world, 2, 3);
     world.run(world.now + SECOND / 10);
     assert!(world.events.is_empty());
     world.faults = Faults::default();

@@ -6,7 +6,7 @@ use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
 use crate::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use crate::quorum::params::Quorum;
-use crate::quorum::read::linearizable::Read;
+use crate::quorum::read::linearizable::LinearizableRead;
 use crate::quorum::read::{ReadOutcome, ReplicaStanding};
 use crate::quorum::{Attestation, CommandId, Purpose, Transmit, Version};
 use crate::record::{Content, ContentType, Digest};
@@ -18,11 +18,11 @@ pub(super) const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)
 pub(super) const OLD: Tag = Tag { time: 1, op: 0 };
 pub(super) const NEW: Tag = Tag { time: 2, op: 0 };
 
-pub(super) fn read(r: u8) -> (Read, Instant) {
+pub(super) fn read(r: u8) -> (LinearizableRead, Instant) {
     read_of(3, r)
 }
 
-pub(super) fn read_of(n: u8, r: u8) -> (Read, Instant) {
+pub(super) fn read_of(n: u8, r: u8) -> (LinearizableRead, Instant) {
     let now = start_of_time();
     let point = |server| RingPoint {
         position: Position([0; 20]),
@@ -31,7 +31,7 @@ pub(super) fn read_of(n: u8, r: u8) -> (Read, Instant) {
     let quorum = Quorum::new(n, r).unwrap();
     let servers = (0..n).map(|number| ServerId(number.into()));
     let list = servers.clone().map(point).collect();
-    let mut read = Read::new(key(), list, quorum, now, now + Duration::from_secs(1));
+    let mut read = LinearizableRead::new(key(), list, quorum, now, now + Duration::from_secs(1));
     let all: Vec<_> = servers.map(|server| (server, Sent::Get)).collect();
     assert_eq!(sent(&mut read), all);
     (read, now)
@@ -46,12 +46,12 @@ pub(super) enum Sent {
 }
 
 /// Everything that a read wants sent now, those that should attest first.
-pub(super) fn sent(read: &mut Read) -> Vec<(ServerId, Sent)> {
+pub(super) fn sent(read: &mut LinearizableRead) -> Vec<(ServerId, Sent)> {
     std::iter::from_fn(|| next_sent(read)).collect()
 }
 
 /// The next thing that a read wants sent.
-pub(super) fn next_sent(read: &mut Read) -> Option<(ServerId, Sent)> {
+pub(super) fn next_sent(read: &mut LinearizableRead) -> Option<(ServerId, Sent)> {
     if let Some(Attestation { server, round, tag }) = read.poll_attestation() {
         assert_eq!(round, read.round());
         return Some((server, Sent::Attest { tag }));
@@ -71,7 +71,7 @@ pub(super) fn next_sent(read: &mut Read) -> Option<(ServerId, Sent)> {
 }
 
 /// The record that the read writes back.
-pub(super) fn given(read: &mut Read) -> Option<(Tag, Content)> {
+pub(super) fn given(read: &mut LinearizableRead) -> Option<(Tag, Content)> {
     let record = read.write_back()?;
     Some((record.tag, record.content))
 }
@@ -84,7 +84,7 @@ pub(super) fn get(round: u32) -> CommandId {
 
 /// A replica responded to a write-back; none if it cannot be reached.
 pub(super) fn written(
-    read: &mut Read,
+    read: &mut LinearizableRead,
     from: ServerId,
     round: u32,
     response: Option<ReplicaResponse>,
@@ -98,7 +98,7 @@ pub(super) fn written(
 }
 
 /// A replica attests, or does not.
-pub(super) fn attested(read: &mut Read, from: ServerId, round: u32, attests: bool) {
+pub(super) fn attested(read: &mut LinearizableRead, from: ServerId, round: u32, attests: bool) {
     let purpose = Purpose::Attest;
     let (id, now) = (CommandId { round, purpose }, start_of_time());
     match attests {
@@ -170,7 +170,7 @@ pub(super) fn found(tag: Tag) -> ReadOutcome {
     ReadOutcome::Found(value(&tag.time.to_string()), version)
 }
 
-pub(super) fn standings(read: &Read) -> [ReplicaStanding; 3] {
+pub(super) fn standings(read: &LinearizableRead) -> [ReplicaStanding; 3] {
     let replicas = read.replicas().iter();
     let standings: Vec<_> = replicas.map(|replica| read.standing(replica)).collect();
     standings.try_into().unwrap()
