@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-pub use crate::PATIENCE;
+pub use crate::waiting::PATIENCE;
 
 /// A loopback address that nobody else uses, where the system has so many of them. A server
 /// that is to be gone for a while, or to come back, has such a one: at 127.0.0.1 another test

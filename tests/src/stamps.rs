@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 
-use crate::PATIENCE;
+use crate::waiting::PATIENCE;
 
 /// As long as it is held, the system notes the arrival of every datagram.
 pub struct Stamping {
