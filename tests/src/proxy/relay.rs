@@ -12,7 +12,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::conditions::Fate;
-use super::{Direction, Owner, Shared, Way};
+use super::shared::{Direction, Owner, Shared, Way};
 use crate::random::Random;
 
 /// Sockets of gateways that are known at most.

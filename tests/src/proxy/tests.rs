@@ -1,8 +1,11 @@
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::PATIENCE;
+use crate::process::own_loopback;
+use crate::waiting::PATIENCE;
 
 const TO_SERVER: Way = Way {
     gateway: 0,
