@@ -10,11 +10,12 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value as Json;
 
+use super::level::Level;
 use super::reply::{self, Surprise, Written};
 use super::stage::Stage;
-use super::{Level, PATIENCE};
 use crate::history::{Action, Operation, Reply};
 use crate::random::Random;
+use crate::waiting::PATIENCE;
 
 /// How often a write whose fate is unknown is sent again at most.
 const REPETITIONS_MAX: usize = 3;

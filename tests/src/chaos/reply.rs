@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 
-use super::Level;
+use super::level::Level;
 use crate::history::Reply;
 
 /// What a gateway said to a write.
