@@ -4,9 +4,9 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::ring::Position;
 
-use super::gateway::{Asked, Request};
 use super::invariants::{convergence, deadlines, registers};
 use super::plan::KeyPlan;
+use super::request::{Asked, Request};
 use super::statistics::Count;
 use super::world::{Phase, World};
 use crate::history::{Action, Reply};

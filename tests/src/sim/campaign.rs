@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Instant;
 
+use super::execution::{Outcome, run};
 use super::invariants::Violation;
+use super::options::Options;
 use super::statistics::Statistics;
-use super::{Options, run};
 
 /// Which worlds to run, and for how long.
 #[derive(Debug, Clone)]
@@ -78,7 +79,7 @@ impl Campaign {
 
     fn gather(
         &self,
-        results: Receiver<(u64, super::Outcome)>,
+        results: Receiver<(u64, Outcome)>,
         next: &AtomicU64,
         totals: &mut Totals,
         progress: &mut impl FnMut(&Totals, Option<&(u64, Violation)>),

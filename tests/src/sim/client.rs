@@ -9,10 +9,10 @@ use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
 
 use super::chance::Chance;
-use super::gateway::{Asked, Request};
 use super::ledger::Ledger;
 use super::moment::Moment;
 use super::plan::{KeyPlan, WorkloadPlan};
+use super::request::{Asked, Request};
 use super::values;
 use crate::history::Action;
 use crate::random::Random;

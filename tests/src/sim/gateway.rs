@@ -16,14 +16,7 @@ use dkvs_client::core::{
 };
 use dkvs_client::transport::v1::{self, Expects};
 use dkvs_common::cluster::ServerId;
-use dkvs_common::kv::Key;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::quorum::level::Level;
-use dkvs_common::quorum::params::Quorum;
-use dkvs_common::quorum::read::Read;
-use dkvs_common::quorum::write::Write;
-use dkvs_common::record::Content;
-use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
 
@@ -31,6 +24,7 @@ use super::clock::WallClock;
 use super::invariants::convergence::READ_WITHIN;
 use super::moment::Moment;
 use super::plan::GatewayPlan;
+use super::request::{Answer, Asked, Request, Told};
 use crate::random::Random;
 
 /// One gateway.
@@ -108,55 +102,12 @@ pub enum Stimulus {
     Gone { operation: usize },
 }
 
-/// What a client asks.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The operation's number, and for the how manieth time it is asked.
-    pub operation: usize,
-    pub attempt: u32,
-    pub key: Key,
-    pub asked: Asked,
-    pub quorum: Quorum,
-    pub level: Level,
-    pub may_fall_back: bool,
-    pub timeout: Duration,
-    pub waits_for_all: bool,
-}
-
-/// To read, or what to write.
-#[derive(Debug, Clone)]
-pub enum Asked {
-    Read,
-    Write {
-        content: Content,
-        /// That of an earlier attempt, to be used again.
-        tag: Option<Tag>,
-    },
-}
-
-/// What came of a request.
-pub struct Answer {
-    pub operation: usize,
-    pub attempt: u32,
-    /// When it was to come at the latest; the time that the request lay waiting does not count.
-    pub deadline: Moment,
-    pub told: Told,
-}
-
 /// What the core gives back at a request's end.
 #[derive(Debug, Clone, Copy)]
 struct Waiter {
     operation: usize,
     attempt: u32,
     deadline: Moment,
-}
-
-/// What a client is told.
-pub enum Told {
-    Read(Read),
-    Write(Write, Option<Tag>),
-    /// The request was not even begun.
-    Nothing,
 }
 
 /// Datagrams and requests that wait while the process stands still, at most.

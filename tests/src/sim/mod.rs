@@ -19,11 +19,14 @@
 
 mod aftermath;
 mod c_client;
+mod c_workload;
 pub mod campaign;
 pub mod chance;
 pub mod client;
 pub mod clock;
 pub mod datagram;
+mod execution;
+mod fault_events;
 mod faults;
 pub mod gateway;
 pub mod invariants;
@@ -31,8 +34,10 @@ pub mod ledger;
 pub mod log;
 pub mod moment;
 pub mod network;
+pub mod options;
 pub mod plan;
 pub mod queue;
+pub mod request;
 pub mod server;
 pub mod statistics;
 mod transport;
@@ -41,62 +46,5 @@ pub mod values;
 mod workload;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use dkvs_common::mutants::Mutant;
-use invariants::Violation;
-use statistics::Statistics;
-use world::World;
-
-/// How a world is run, beside its seed.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Whether the log is kept in words. It changes nothing else.
-    pub keeps_log: bool,
-    /// What is done wrong on purpose, to see that it is noticed.
-    pub sabotage: Option<Sabotage>,
-    /// Which mutant of the code under test runs; none does without the feature `mutants`.
-    pub mutant: Option<Mutant>,
-}
-
-/// Something that the promise does not survive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Servers that crash forget what they had confirmed, and nobody makes allowance for it.
-    Forgetting,
-    /// Now and then a server confirms what it does not store.
-    Lying,
-}
-
-/// What came of a world.
-#[derive(Debug)]
-pub struct Outcome {
-    /// One number for all that happened.
-    pub hash: u64,
-    pub statistics: Statistics,
-    /// What did not hold, if anything did not.
-    pub violation: Option<Violation>,
-    /// What happened in words, if it was to be kept.
-    pub log: Vec<String>,
-}
-
-/// Runs the world of a seed from its beginning to its end, or to the first violation. A panic of
-/// the code under test is one.
-pub fn run(seed: u64, options: &Options) -> Outcome {
-    #[cfg(feature = "mutants")]
-    dkvs_common::mutants::switch(options.mutant);
-    let mut world = World::new(seed, options);
-    let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
-    if let Err(panic) = ran {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        let what = text.unwrap_or("something was thrown that is no text");
-        world.report(Err(Violation::new("no panic", what)));
-    }
-    Outcome {
-        hash: world.log.hash(),
-        statistics: world.statistics,
-        violation: world.violation,
-        log: world.log.into_lines(),
-    }
-}
+pub use execution::{Outcome, run};
+pub use options::{Options, Sabotage};

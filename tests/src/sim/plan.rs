@@ -235,7 +235,7 @@ impl Plan {
         // Keys prove nothing of DKVS/1.
         if !plan.is_keyed {
             let random = &mut Random::of(seed, "DKVS/1");
-            plan.v1 = V1Plan::draw(random, plan.servers.len(), &plan.keys);
+            plan.v1 = V1Plan::draw(random, plan.servers.len(), plan.keys.len());
         }
         plan
     }

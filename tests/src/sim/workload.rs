@@ -7,10 +7,11 @@ use dkvs_common::quorum::write::{Write, WriteResponse};
 use dkvs_common::ring::{Position, RingPoint};
 
 use super::client::State;
-use super::gateway::{Answer, Request, Stimulus, Told};
+use super::gateway::Stimulus;
 use super::invariants::{convergence, deadlines, provenance, registers};
 use super::ledger::Entry;
 use super::log::Line;
+use super::request::{Answer, Request, Told};
 use super::statistics::Count;
 use super::v1_plan::Dialect;
 use super::world::{Event, Phase, World};

@@ -31,11 +31,11 @@ use super::ledger::Ledger;
 use super::log::{Line, Log};
 use super::moment::Moment;
 use super::network::Network;
+use super::options::{Options, Sabotage};
 use super::plan::Plan;
 use super::queue::Queue;
 use super::server::{Inbound, Ring, Server};
 use super::statistics::{Count, Statistics};
-use super::{Options, Sabotage};
 use crate::random::Random;
 
 /// Everything there is.

@@ -17,7 +17,7 @@ use dkvs_storage_node::store::{PackedRecord, RecordStore as _};
 
 use super::Violation;
 use crate::sim::datagram::tag_words;
-use crate::sim::gateway::Told;
+use crate::sim::request::Told;
 use crate::sim::server::Server;
 
 const NAME: &str = "convergence";

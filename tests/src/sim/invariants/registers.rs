@@ -9,9 +9,9 @@ use dkvs_common::quorum::write::{Write, WriteResponse};
 use super::Violation;
 use crate::history::agreement::{self, AgreementOperation, Replica, Said};
 use crate::history::{Action, Operation, linearizable};
-use crate::sim::gateway::Told;
 use crate::sim::ledger::{Entry, Ledger};
 use crate::sim::plan::KeyPlan;
+use crate::sim::request::Told;
 
 const NAME: &str = "registers";
 
