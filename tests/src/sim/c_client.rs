@@ -113,7 +113,7 @@ impl Waiting {
     }
 }
 
-/// Which operation wrote a value, whole. DKVS/1 tells no type, and a bit that flips on its way may
+/// Which operation wrote a value, whole. DKVS/1 has no type, and a bit that flips on its way may
 /// have made another value of it.
 fn written(value: &Value) -> Option<u64> {
     values::number_of(value, &ContentType::default(), true)

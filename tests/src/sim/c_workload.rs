@@ -66,7 +66,7 @@ impl World {
     }
 
     /// A client writes a key to all of its servers.
-    pub(super) fn have_last_word(&mut self, key: usize) {
+    pub(super) fn begin_final_write(&mut self, key: usize) {
         let n = self.plan.keys[key].write.n();
         let all = Quorum::new(n, n).expect("all of n is a quorum");
         self.ask_by_c_client(0, key, false, all);
@@ -113,7 +113,7 @@ impl World {
         self.statistics.count(Count::COperations);
         let (gateway, socket) = (asker.gateway, asker.open_socket());
         let numbers = [client as u64, operation as u64];
-        self.log.enter(self.now, Line::Asked, &numbers, || {
+        self.log.enter(self.now, Line::Requested, &numbers, || {
             let (needed, n) = (quorum.required(), quorum.n());
             format!(
                 "C client {client} asks for {action:?} of k{}: {needed} of {n}",
@@ -187,8 +187,8 @@ impl World {
         entry.said = said;
         entry.end(reply, self.now);
         let numbers = [client as u64, waiting.operation as u64];
-        self.log.enter(self.now, Line::Told, &numbers, || {
-            format!("C client {client} makes {reply:?} of what it was told")
+        self.log.enter(self.now, Line::Answered, &numbers, || {
+            format!("C client {client} makes {reply:?} of the replies")
         });
         if self.phase == Phase::Chaos {
             self.let_c_client_think(client);

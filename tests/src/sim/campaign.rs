@@ -1,6 +1,6 @@
 //! Many worlds, one after the other on each of several threads.
 //!
-//! What comes of a seed does not depend on the others, nor on the number of threads.
+//! The outcome of a seed does not depend on the others, nor on the number of threads.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ pub struct Campaign {
     pub violations_max: usize,
 }
 
-/// What came of all worlds together.
+/// The outcome of all worlds together.
 #[derive(Debug, Default)]
 pub struct Totals {
     pub statistics: Statistics,
@@ -46,7 +46,7 @@ impl Campaign {
         }
     }
 
-    /// Runs them. `progress` is told of the totals after each world, and of what it violated.
+    /// Runs them. Calls `progress` after each world with the totals and the violation, if any.
     pub fn run(&self, mut progress: impl FnMut(&Totals, Option<&(u64, Violation)>)) -> Totals {
         let next = AtomicU64::new(self.seeds.start);
         let (done, results) = channel();

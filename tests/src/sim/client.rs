@@ -1,7 +1,7 @@
 //! A client: one operation at a time, and a while of thought between two.
 //!
 //! It asks any gateway that is up, or stays at one. A write of unknown outcome it may send again
-//! under the tag that it was told, at any gateway: that is the same operation still.
+//! under the tag of the answer, at any gateway: that is the same operation still.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::chance::Chance;
 use super::ledger::Ledger;
 use super::moment::Moment;
 use super::plan::{KeyPlan, WorkloadPlan};
-use super::request::{Asked, Request};
+use super::request::{Request, RequestKind};
 use super::values;
 use crate::history::Action;
 use crate::random::Random;
@@ -118,7 +118,7 @@ impl Client {
     }
 
     /// How long it waits for an answer to come within `timeout`, if it goes away before that.
-    pub fn patience(&mut self, timeout: Duration) -> Option<Duration> {
+    pub fn leaves_after(&mut self, timeout: Duration) -> Option<Duration> {
         let leaves = self.plan.leaves.happens(&mut self.random);
         let part = self.random.below(1 << 10) as u32;
         leaves.then(|| timeout / (1 << 10) * part)
@@ -144,16 +144,16 @@ impl Client {
         entry.asker = Some(self.number);
         entry.may_fall_back = may_fall_back;
         let key = &keys[entry.operation.key as usize];
-        let asked = asked(entry.operation.action, entry.value_bytes, entry.tag);
+        let kind = kind(entry.operation.action, entry.value_bytes, entry.tag);
         Request {
             operation,
             attempt: entry.attempts,
             key: key.key.clone(),
-            quorum: match asked {
-                Asked::Read => key.read,
-                Asked::Write { .. } => key.write,
+            quorum: match kind {
+                RequestKind::Read => key.read,
+                RequestKind::Write { .. } => key.write,
             },
-            asked,
+            kind,
             level: entry.level,
             may_fall_back,
             timeout,
@@ -162,11 +162,11 @@ impl Client {
     }
 }
 
-fn asked(action: Action, value_bytes: usize, tag: Option<Tag>) -> Asked {
+fn kind(action: Action, value_bytes: usize, tag: Option<Tag>) -> RequestKind {
     let content = match action {
-        Action::Read => return Asked::Read,
+        Action::Read => return RequestKind::Read,
         Action::Write(number) => values::content(number, value_bytes),
         Action::Delete => Content::Tombstone,
     };
-    Asked::Write { content, tag }
+    RequestKind::Write { content, tag }
 }

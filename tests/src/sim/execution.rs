@@ -7,7 +7,7 @@ use super::options::Options;
 use super::statistics::Statistics;
 use super::world::World;
 
-/// What came of a world.
+/// The outcome of a world.
 #[derive(Debug)]
 pub struct Outcome {
     /// One number for all that happened.

@@ -39,7 +39,7 @@ impl World {
             }
             FaultKind::Split => Some(self.split()),
             FaultKind::ServerCrash
-            | FaultKind::Stranger
+            | FaultKind::ForeignServer
             | FaultKind::DiskLoss
             | FaultKind::DiskDamage => self.crash_server(server, kind),
             FaultKind::ServerPause => self.pause_server(server),
@@ -173,7 +173,7 @@ impl World {
     fn crash_server(&mut self, server: usize, kind: FaultKind) -> Option<Fault> {
         // A gateway that met a server of DKVS/2 there would not ask it by DKVS/1 afterwards.
         let is_v1 = self.plan.dialect(server) == Dialect::V1;
-        if !self.may_take(server) || (is_v1 && kind == FaultKind::Stranger) {
+        if !self.may_take(server) || (is_v1 && kind == FaultKind::ForeignServer) {
             return None;
         }
         let servers = self.servers.len();
@@ -194,8 +194,8 @@ impl World {
         if harm == Harm::Amnesia {
             self.invariants.confirmations.forget(server);
         }
-        if kind == FaultKind::Stranger {
-            self.servers[server].give_place();
+        if kind == FaultKind::ForeignServer {
+            self.servers[server].replace_by_foreign_server();
         }
         Some(Fault::ServerDown(server))
     }

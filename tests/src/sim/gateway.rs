@@ -24,7 +24,7 @@ use super::clock::WallClock;
 use super::invariants::convergence::READ_WITHIN;
 use super::moment::Moment;
 use super::plan::GatewayPlan;
-use super::request::{Answer, Asked, Request, Told};
+use super::request::{Answer, Request, RequestKind, Response};
 use crate::random::Random;
 
 /// One gateway.
@@ -37,7 +37,7 @@ pub struct Gateway {
     core: Option<Core>,
     /// The requests that have ended, the first first.
     ended: Arc<Mutex<VecDeque<Answer>>>,
-    /// Those that were not begun; their clients hear of it first.
+    /// Those that were not begun; their answers come first.
     refused: VecDeque<Answer>,
     starts: u16,
     /// Towards which it may have something to send yet.
@@ -90,7 +90,7 @@ pub enum Stimulus {
     Request(Request),
     /// A datagram arrives from a server, or seems to.
     Datagram { server: usize, datagram: Bytes },
-    /// The system tells that nobody listens at a server's port.
+    /// The system reports that nobody listens at a server's port.
     Unreachable { server: usize },
     /// The same by DKVS/1, at a socket that was opened for one question.
     ByV1 {
@@ -194,7 +194,7 @@ impl Gateway {
         let now = self.now(now);
         let Setting { view, config, keys } = &self.setting;
         let memory = MemoryBudget::new(VALUE_BYTES_IN_FLIGHT_MAX);
-        // The first number tells this process's operations from all others'.
+        // The first number distinguishes this process's operations from all others.
         let mut own = mutants::is_on(Mutant::OperationPerGateway).then_some(self.number as u64);
         let mut random = || own.take().unwrap_or_else(|| random.number());
         let mut core = Core::new(
@@ -277,13 +277,13 @@ impl Gateway {
                 let key = request.key;
                 let list = core.preference_list(&key, request.quorum);
                 let answers = Arc::clone(&self.ended);
-                let end = move |told| push(&answers, waiter.answer(told));
-                let begun = match request.asked {
-                    Asked::Read => {
+                let end = move |response| push(&answers, waiter.answer(response));
+                let begun = match request.kind {
+                    RequestKind::Read => {
                         let request = ReadRequest { key, list, options };
-                        core.read(request, now, move |result| end(Told::Read(result.read)))
+                        core.read(request, now, move |result| end(Response::Read(result.read)))
                     }
-                    Asked::Write { content, tag } => {
+                    RequestKind::Write { content, tag } => {
                         let request = WriteRequest {
                             key,
                             content,
@@ -292,13 +292,13 @@ impl Gateway {
                             options,
                         };
                         core.write(request, now, move |result| {
-                            end(Told::Write(result.write, result.tag));
+                            end(Response::Write(result.write, result.tag));
                         })
                     }
                 };
                 match begun {
                     Ok(id) => drop(self.under_way.insert(waiter.operation, id)),
-                    Err(_) => self.refused.push_back(waiter.answer(Told::Nothing)),
+                    Err(_) => self.refused.push_back(waiter.answer(Response::NotBegun)),
                 }
             }
             Stimulus::Datagram { server, datagram } => {
@@ -423,7 +423,7 @@ impl Gateway {
 }
 
 impl Waiter {
-    fn answer(self, told: Told) -> Answer {
+    fn answer(self, response: Response) -> Answer {
         let Self {
             operation,
             attempt,
@@ -433,7 +433,7 @@ impl Waiter {
             operation,
             attempt,
             deadline,
-            told,
+            response,
         }
     }
 }

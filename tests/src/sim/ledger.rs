@@ -1,5 +1,5 @@
-//! What the clients asked and were told: the histories that are checked, and what else is known
-//! of each operation.
+//! The requests of the clients and their answers: the histories that are checked, and what else is
+//! known of each operation.
 //!
 //! Invariant: an operation is entered when it is first asked, has one end at most, and an end that
 //! says what became of it only if a gateway said so.
@@ -108,7 +108,7 @@ impl Entry {
         self.is_left = false;
     }
 
-    /// It is asked once more: what was told before does not count any longer.
+    /// It is sent once more: an earlier answer does not count any longer.
     pub fn ask_again(&mut self) {
         self.attempts += 1;
         self.operation.returned = None;

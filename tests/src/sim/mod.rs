@@ -2,14 +2,15 @@
 //! of its own, under every fault that the promise covers; and again, to the last bit, from its seed.
 //!
 //! * [`plan`]: what a seed decides before anything happens; [`chance`]: what is left to chance
-//! * `world`: the event loop; `transport`: the way of a datagram; `workload`, `faults`: what clients
-//!   do, and what goes wrong; `aftermath`: what is looked at in the end
+//! * `world`: the event loop; `transport`: the way of a datagram; `workload`, `c_workload`: what
+//!   clients do; `faults`, `fault_events`: what goes wrong; `aftermath`: the checks at the end
 //! * [`gateway`], [`server`]: the code that production runs, unchanged, with a process around it
 //! * [`network`]: what becomes of datagrams; [`clock`]: wall clocks, none of which is right
-//! * [`client`], [`ledger`], [`values`]: what is asked and told, and what is written
+//! * [`client`], [`ledger`], [`values`], [`request`]: requests and answers, and what is written
 //! * [`invariants`]: what has to hold
 //! * [`log`], [`datagram`], [`statistics`]: what happened, to be hashed, read and counted
-//! * [`campaign`]: many worlds, on several threads
+//! * [`options`], `execution`: one world, from its seed to its outcome; [`campaign`]: many worlds, on
+//!   several threads
 //!
 //! A world ends in three steps. First there is chaos, for as long as the clients ask; what must
 //! hold then is safety. Then everything heals but the clocks, and what is on its way arrives. At

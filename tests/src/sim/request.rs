@@ -12,14 +12,14 @@ use dkvs_common::tag::Tag;
 
 use super::moment::Moment;
 
-/// What a client asks.
+/// What a client requests.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The operation's number, and for the how manieth time it is asked.
+    /// The operation's number, and the number of the attempt, from 1.
     pub operation: usize,
     pub attempt: u32,
     pub key: Key,
-    pub asked: Asked,
+    pub kind: RequestKind,
     pub quorum: Quorum,
     pub level: Level,
     pub may_fall_back: bool,
@@ -27,9 +27,9 @@ pub struct Request {
     pub waits_for_all: bool,
 }
 
-/// To read, or what to write.
+/// A read, or a write of this content.
 #[derive(Debug, Clone)]
-pub enum Asked {
+pub enum RequestKind {
     Read,
     Write {
         content: Content,
@@ -38,19 +38,19 @@ pub enum Asked {
     },
 }
 
-/// What came of a request.
+/// The end of a request.
 pub struct Answer {
     pub operation: usize,
     pub attempt: u32,
     /// When it was to come at the latest; the time that the request lay waiting does not count.
     pub deadline: Moment,
-    pub told: Told,
+    pub response: Response,
 }
 
-/// What a client is told.
-pub enum Told {
+/// What the client receives.
+pub enum Response {
     Read(Read),
     Write(Write, Option<Tag>),
     /// The request was not even begun.
-    Nothing,
+    NotBegun,
 }

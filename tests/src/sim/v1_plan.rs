@@ -21,7 +21,7 @@ pub struct V1Plan {
     /// How likely a request to a gateway may do with the level agreement.
     pub falls_back: Chance,
     /// Whether they write every key that they use once more when nothing goes wrong any more.
-    pub has_last_word: bool,
+    pub has_final_write: bool,
 }
 
 /// What a server speaks.
@@ -75,7 +75,7 @@ impl V1Plan {
             is_shared: (0..keys).map(|key| is_shared(random, key)).collect(),
             reads: Chance::percent(20 + random.below(50) as u32),
             falls_back: random.one_of(&[Chance::percent(100), Chance::percent(60)]),
-            has_last_word: Chance::percent(50).happens(random),
+            has_final_write: Chance::percent(50).happens(random),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! How operations are asked and answered, and what clients do who are not.
+//! How clients send operations, and what they do with an answer and without one.
 
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::read::{Read, ReplicaStanding};
@@ -11,7 +11,7 @@ use super::gateway::Stimulus;
 use super::invariants::{convergence, deadlines, provenance, registers};
 use super::ledger::Entry;
 use super::log::Line;
-use super::request::{Answer, Request, Told};
+use super::request::{Answer, Request, Response};
 use super::statistics::Count;
 use super::v1_plan::Dialect;
 use super::world::{Event, Phase, World};
@@ -55,19 +55,19 @@ impl World {
         };
         let operation = request.operation;
         asker.state = State::Waits { operation, gateway };
-        if let Some(patience) = asker.patience(request.timeout) {
+        if let Some(after) = asker.leaves_after(request.timeout) {
             let event = Event::ClientLeaves {
                 client,
                 operation,
                 attempt: request.attempt,
             };
-            self.queue.enter(self.now + patience, event);
+            self.queue.enter(self.now + after, event);
         }
         self.ask(gateway, request);
     }
 
     /// A client goes away, if it still waits for this.
-    pub(super) fn lose_patience(&mut self, client: usize, operation: usize, attempt: u32) {
+    pub(super) fn take_client_leave(&mut self, client: usize, operation: usize, attempt: u32) {
         let State::Waits {
             operation: waits_for,
             gateway,
@@ -76,7 +76,7 @@ impl World {
             return;
         };
         if waits_for == operation && self.ledger.entry(operation).attempts == attempt {
-            self.tell_gateway(gateway, Stimulus::Gone { operation });
+            self.stimulate_gateway(gateway, Stimulus::Gone { operation });
             self.leave(client, operation, "it goes away");
         }
     }
@@ -95,7 +95,7 @@ impl World {
             Action::Delete => Count::Deletes,
         });
         let numbers = [operation as u64, gateway as u64, entry.deadline.0];
-        self.log.enter(self.now, Line::Asked, &numbers, || {
+        self.log.enter(self.now, Line::Requested, &numbers, || {
             let Request { quorum, level, .. } = request;
             let (needed, n) = (quorum.required(), quorum.n());
             let again = if is_again { " again" } else { "" };
@@ -103,12 +103,12 @@ impl World {
             let deadline = entry.deadline;
             format!("{what} asks gw{gateway}{again}: {needed} of {n}, {level}, by {deadline}")
         });
-        if !self.tell_gateway(gateway, Stimulus::Request(request)) {
+        if !self.stimulate_gateway(gateway, Stimulus::Request(request)) {
             let answer = Answer {
                 operation,
                 attempt,
                 deadline: self.now,
-                told: Told::Nothing,
+                response: Response::NotBegun,
             };
             self.handle_answer(gateway, answer);
         }
@@ -121,19 +121,19 @@ impl World {
         let Answer {
             operation,
             attempt,
-            told,
+            response,
             ..
         } = answer;
         let entry = self.ledger.entry(operation);
         if !entry.waits_for(attempt) {
-            // Whoever asked went away before the gateway took notice.
+            // The client went away before the gateway noticed.
             return self.report(checked);
         }
         let key = entry.operation.key as usize;
-        let may_fall_back = entry.may_fall_back && self.may_be_less(key, &told);
-        checked = checked.and(registers::check_level(entry, &told, may_fall_back));
-        let reply = match &told {
-            Told::Read(read) => {
+        let may_fall_back = entry.may_fall_back && self.may_be_less(key, &response);
+        checked = checked.and(registers::check_level(entry, &response, may_fall_back));
+        let reply = match &response {
+            Response::Read(read) => {
                 let is_by_v1 = self.is_touched_by_v1(key);
                 let reply = provenance::reply(read, key as u32, &self.ledger, is_by_v1);
                 reply.unwrap_or_else(|violation| {
@@ -141,7 +141,7 @@ impl World {
                     Reply::Unknown
                 })
             }
-            Told::Write(write, tag) => {
+            Response::Write(write, tag) => {
                 let confirmations = &self.invariants.confirmations;
                 let is_v1 = |server| self.plan.dialect(server) == Dialect::V1;
                 let key = &self.plan.keys[key].key;
@@ -149,10 +149,10 @@ impl World {
                 checked = checked.and(claims);
                 entry.reply_of_write(write)
             }
-            Told::Nothing => entry.reply_of_none(),
+            Response::NotBegun => entry.reply_of_none(),
         };
         if let Phase::Reading { is_last, .. } = self.phase {
-            if matches!(told, Told::Nothing) && !is_last {
+            if matches!(response, Response::NotBegun) && !is_last {
                 self.refused.push(key);
             } else {
                 let is_by_v1 = self.is_touched_by_v1(key);
@@ -163,7 +163,7 @@ impl World {
                     } else {
                         plan.level
                     };
-                    checked = checked.and(convergence::check_read(&plan.key, level, &told));
+                    checked = checked.and(convergence::check_read(&plan.key, level, &response));
                     let r = usize::from(plan.read.required());
                     let is_of_records = is_by_v1 && !self.has_v1_servers(key);
                     if is_of_records && 2 * r > usize::from(plan.read.n()) {
@@ -174,14 +174,14 @@ impl World {
             }
         }
         self.report(checked);
-        self.measure(&told, reply);
+        self.measure(&response, reply);
         let now = self.now;
         let entry = self.ledger.entry_mut(operation);
-        if let Told::Write(_, Some(tag)) = &told {
+        if let Response::Write(_, Some(tag)) = &response {
             entry.tag = Some(*tag);
         }
-        entry.said = registers::said(&told);
-        if let Some(level) = registers::level(&told)
+        entry.said = registers::said(&response);
+        if let Some(level) = registers::level(&response)
             && level != entry.level
         {
             entry.level = level;
@@ -190,10 +190,10 @@ impl World {
         entry.end(reply, now);
         let entry = self.ledger.entry(operation);
         let numbers = [operation as u64, reply_number(reply)];
-        self.log.enter(now, Line::Told, &numbers, || {
-            let standings = standings(&told);
+        self.log.enter(now, Line::Answered, &numbers, || {
+            let standings = standings(&response);
             format!(
-                "{} is told {reply:?} by gw{gateway}{standings}",
+                "gw{gateway} answers {reply:?} to {}{standings}",
                 entry.words()
             )
         });
@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// A gateway has died. Its clients never learn what came of what they asked there.
+    /// A gateway has died. Its clients never learn the outcome of their requests.
     pub(super) fn leave_clients(&mut self, gateway: usize) {
         for client in 0..self.clients.len() {
             let State::Waits {
@@ -226,14 +226,14 @@ impl World {
         }
     }
 
-    /// A client never learns what comes of an attempt.
+    /// A client never learns the outcome of an attempt.
     fn leave(&mut self, client: usize, operation: usize, why: &str) {
         self.statistics.count(Count::Abandoned);
         let entry = self.ledger.entry_mut(operation);
         entry.leave();
         let numbers = [operation as u64, u64::MAX];
-        self.log.enter(self.now, Line::Told, &numbers, || {
-            format!("{} is told nothing: {why}", entry.words())
+        self.log.enter(self.now, Line::Answered, &numbers, || {
+            format!("{} has no answer: {why}", entry.words())
         });
         let may_insist = entry.may_be_asked_again();
         let attempts = entry.attempts;
@@ -265,15 +265,15 @@ impl World {
         list.iter().any(|point| dialect(point) == Dialect::V1)
     }
 
-    /// Whether a request for a key may be told at a lower level than its own.
-    fn may_be_less(&self, key: usize, told: &Told) -> bool {
-        let is_read = matches!(told, Told::Read(_));
+    /// Whether the answer to a request for a key may have a lower level than the request.
+    fn may_be_less(&self, key: usize, response: &Response) -> bool {
+        let is_read = matches!(response, Response::Read(_));
         self.has_v1_servers(key) || (is_read && self.plan.is_shared(key))
     }
 
-    fn measure(&mut self, told: &Told, reply: Reply) {
-        match told {
-            Told::Read(read) => {
+    fn measure(&mut self, response: &Response, reply: Reply) {
+        match response {
+            Response::Read(read) => {
                 if is_split(read) {
                     self.statistics.count(Count::SplitReads);
                 }
@@ -282,7 +282,7 @@ impl World {
                     self.statistics.count(Count::RepairingReads);
                 }
             }
-            Told::Write(write, _) if reply == Reply::Done && is_overtaken(write) => {
+            Response::Write(write, _) if reply == Reply::Done && is_overtaken(write) => {
                 self.statistics.count(Count::OvertakenWrites);
             }
             _ => {}
@@ -291,7 +291,7 @@ impl World {
 }
 
 impl Entry {
-    /// Who asks for what.
+    /// The client and its operation.
     fn words(&self) -> String {
         let operation = &self.operation;
         let (client, key) = (operation.client, operation.key + 1);
@@ -339,16 +339,16 @@ fn is_overtaken(write: &Write) -> bool {
 }
 
 /// Where every replica stands, in words.
-fn standings(told: &Told) -> String {
-    let words: Vec<String> = match told {
-        Told::Read(read) => {
+fn standings(response: &Response) -> String {
+    let words: Vec<String> = match response {
+        Response::Read(read) => {
             let words = read.replicas().iter().map(|replica| {
                 let standing = read.standing(replica);
                 format!("s{} {standing:?}", replica.server.0)
             });
             words.collect()
         }
-        Told::Write(write, _) => {
+        Response::Write(write, _) => {
             let words = write.replicas().iter().map(|replica| match replica.state {
                 ReplicaState::Responded(WriteResponse::Superseded(_)) => {
                     format!("s{} Superseded", replica.server.0)
@@ -357,7 +357,7 @@ fn standings(told: &Told) -> String {
             });
             words.collect()
         }
-        Told::Nothing => return ": not begun".into(),
+        Response::NotBegun => return ": not begun".into(),
     };
     format!(" ({})", words.join(", "))
 }

@@ -1,4 +1,4 @@
-//! Each key behaves as its level promises, as far as its clients can tell; and every request had
+//! Each key behaves as its level promises, as far as its clients can see; and every request had
 //! the level that it asked for.
 
 use dkvs_common::quorum::level::Level;
@@ -11,22 +11,26 @@ use crate::history::agreement::{self, AgreementOperation, Replica, Said};
 use crate::history::{Action, Operation, linearizable};
 use crate::sim::ledger::{Entry, Ledger};
 use crate::sim::plan::KeyPlan;
-use crate::sim::request::Told;
+use crate::sim::request::Response;
 
 const NAME: &str = "registers";
 
-/// What a request was told it had.
-pub fn level(told: &Told) -> Option<Level> {
-    match told {
-        Told::Read(read) => Some(read.level()),
-        Told::Write(write, _) => Some(write.level()),
-        Told::Nothing => None,
+/// The level that a response states.
+pub fn level(response: &Response) -> Option<Level> {
+    match response {
+        Response::Read(read) => Some(read.level()),
+        Response::Write(write, _) => Some(write.level()),
+        Response::NotBegun => None,
     }
 }
 
-/// A request was told this. It has its own level; or agreement, where it may fall back.
-pub fn check_level(entry: &Entry, told: &Told, may_fall_back: bool) -> Result<(), Violation> {
-    let Some(level) = level(told) else {
+/// Checks that a response has the level of its request; or agreement, where it may fall back.
+pub fn check_level(
+    entry: &Entry,
+    response: &Response,
+    may_fall_back: bool,
+) -> Result<(), Violation> {
+    let Some(level) = level(response) else {
         return Ok(());
     };
     if level == entry.level || (may_fall_back && level == Level::Agreement) {
@@ -36,12 +40,12 @@ pub fn check_level(entry: &Entry, told: &Told, may_fall_back: bool) -> Result<()
     Err(Violation::new(NAME, what))
 }
 
-/// What a reply says that the replicas said.
-pub fn said(told: &Told) -> Vec<Replica> {
-    match told {
-        Told::Read(read) => said_to_read(read),
-        Told::Write(write, _) => said_to_write(write),
-        Told::Nothing => Vec::new(),
+/// What a response says that the replicas answered.
+pub fn said(response: &Response) -> Vec<Replica> {
+    match response {
+        Response::Read(read) => said_to_read(read),
+        Response::Write(write, _) => said_to_write(write),
+        Response::NotBegun => Vec::new(),
     }
 }
 
@@ -72,8 +76,8 @@ fn said_to_write(write: &Write) -> Vec<Replica> {
     write.replicas().iter().map(replica).collect()
 }
 
-/// Looks at the whole history, each operation at the level that it had; how many reads that told
-/// something it has. Of keys with servers that speak DKVS/1 only (`has_v1_servers`), writes at both
+/// Checks the whole history, each operation at the level that it had; returns the number of reads
+/// that had a result. Of keys with servers that speak DKVS/1 only (`has_v1_servers`), writes at both
 /// levels are read at both, so that those at the level linearizable make no register of their own.
 pub fn check(
     ledger: &Ledger,
