@@ -91,7 +91,7 @@ impl Client {
     }
 }
 
-/// What a server holds, as it tells it.
+/// What a server answers that it holds.
 #[derive(Debug)]
 pub struct Dump {
     /// The number in the first line.

@@ -71,9 +71,9 @@ impl Nemesis {
     }
 
     /// Carries out a schedule, until its end or until it is over.
-    pub(super) fn play(&mut self, schedule: &[Phase], stage: &Stage, is_told_to_end: &AtomicBool) {
+    pub(super) fn play(&mut self, schedule: &[Phase], stage: &Stage, is_stopped: &AtomicBool) {
         for phase in schedule {
-            if stage.is_over() || is_told_to_end.load(Ordering::Relaxed) {
+            if stage.is_over() || is_stopped.load(Ordering::Relaxed) {
                 return;
             }
             self.begin(&phase.faults);

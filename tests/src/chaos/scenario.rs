@@ -41,8 +41,8 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Runs it to its end, or to that of the phase in which it is told to end.
-    pub fn run(self, programs: Programs, is_told_to_end: &AtomicBool) -> Finished {
+    /// Runs it to its end, or to that of the phase in which `is_stopped` becomes true.
+    pub fn run(self, programs: Programs, is_stopped: &AtomicBool) -> Finished {
         let _running = Running(self.seed);
         let mut random = Random::new(self.seed);
         let schedule = schedule::draw(&mut random, CAST, self.phases);
@@ -58,7 +58,7 @@ impl Scenario {
                 run_all(clients)
             });
             let ending = Ending(&stage);
-            nemesis.play(&schedule, &stage, is_told_to_end);
+            nemesis.play(&schedule, &stage, is_stopped);
             drop(ending);
             clients.join().expect("the clients have panicked")
         });
@@ -86,7 +86,7 @@ impl Scenario {
     }
 }
 
-/// Tells the seed if a panic ends the run.
+/// Prints the seed if a panic ends the run.
 struct Running(u64);
 
 impl Drop for Running {
@@ -97,8 +97,7 @@ impl Drop for Running {
     }
 }
 
-/// Says that it is over when it goes, which also a panic makes it do: whoever is left would wait
-/// for ever.
+/// Ends the stage when it is dropped, also by a panic: the other threads would wait for ever.
 struct Ending<'a>(&'a Stage);
 
 impl Drop for Ending<'_> {

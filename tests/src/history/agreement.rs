@@ -1,5 +1,5 @@
-//! Whether the replies of the agreement level keep their word: a confirmed write is on w replicas,
-//! and what a read was told is what r replicas say.
+//! Whether the replies of the agreement level are true: a confirmed write is on w replicas,
+//! and what a read returned is what r replicas say.
 //!
 //! That level promises no order, so this looks at one reply at a time, at what it says the
 //! replicas said, and at where values come from. It does not look at the replicas.
@@ -14,7 +14,7 @@ use super::{Action, Operation};
 /// An operation with what its reply says about the replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgreementOperation {
-    /// What was asked and told.
+    /// The request and its reply.
     pub operation: Operation,
     /// How many replicas there are to ask.
     pub n: u8,
@@ -40,7 +40,7 @@ pub enum Said {
     Stored,
     /// To a write or a delete: something newer is.
     Superseded,
-    /// To a read: the value that the read was told.
+    /// To a read: the value that the read returned.
     Match,
     /// To a read: another value.
     Differs,
@@ -59,7 +59,7 @@ pub struct Checked {
     pub confirmed: usize,
     /// How many were reads that found a value.
     pub found: usize,
-    /// How many were reads that were told that there is none.
+    /// How many were reads that found no value.
     pub absent: usize,
 }
 
@@ -175,7 +175,7 @@ pub enum Breach {
         /// Whose it is.
         server: u32,
     },
-    /// No write can have written what the read was told.
+    /// No write can have written what the read returned.
     Unwritten(Unwritten),
 }
 
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quorum_of_the_right_words_is_enough() {
+    fn a_quorum_of_the_right_answers_is_enough() {
         let checked = accepted(&[
             put(&[Stored, Stored, Other]),
             got(&[Match, Differs, Match]),
@@ -412,11 +412,11 @@ mod tests {
     fn an_unknown_outcome_promises_nothing() {
         let mut unknown = put(&[Stored, Other]);
         unknown.operation = unknown.operation.unknown();
-        let mut unheard = [got(&[]), removed(&[])];
-        for asked in &mut unheard {
+        let mut unawaited = [got(&[]), removed(&[])];
+        for asked in &mut unawaited {
             asked.operation.returned = None;
         }
-        let history = [&[unknown, got(&[Match, Match])][..], &unheard].concat();
+        let history = [&[unknown, got(&[Match, Match])][..], &unawaited].concat();
         accepted(&history);
     }
 
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_reply_that_breaks_its_word_is_told() {
+    fn the_earliest_false_reply_is_reported() {
         let history = [found_nothing(&[]), put(&[Stored])];
         assert_eq!(*check(&history).unwrap_err().asked, history[1]);
     }

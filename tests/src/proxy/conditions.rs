@@ -16,8 +16,8 @@ const DOUBLINGS_MAX: u32 = 11;
 pub struct Conditions {
     /// Nothing passes.
     pub is_cut: bool,
-    /// Datagrams of more bytes are lost, as on a path of which nobody tells how little it takes.
-    /// Questions pass such a path, and what is to be stored does not.
+    /// Datagrams of more bytes are lost, as on a path that takes less than anybody knows.
+    /// Gets pass such a path, and puts do not.
     pub datagram_bytes_max: Option<usize>,
     /// How many of a hundred datagrams are lost.
     pub lost_percent: u8,
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_conditions_each_ill_is_the_worse() {
+    fn two_conditions_together_have_the_worse_of_each() {
         let lossy = Conditions {
             datagram_bytes_max: Some(300),
             lost_percent: 5,

@@ -21,7 +21,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Stands before `servers`, with a front for each. Who speaks first is gateway 0.
+    /// Stands before `servers`, with a front for each. The first sender is gateway 0.
     pub fn before(servers: &[SocketAddr], seed: u64) -> Self {
         let front = |_| UdpSocket::bind((own_loopback(), 0)).unwrap();
         let fronts: Vec<UdpSocket> = servers.iter().map(front).collect();
@@ -46,8 +46,8 @@ impl Proxy {
         &self.addrs
     }
 
-    /// Whoever is unknown from now on is this gateway, which has spoken to nobody yet. If there was
-    /// one of this number, it is gone.
+    /// From now on an unknown address is this gateway, which has sent nothing yet. An earlier one of
+    /// this number is gone.
     pub fn expect(&self, gateway: usize) {
         let mut table = self.shared.table();
         *table.lives.entry(gateway).or_default() += 1;
@@ -71,7 +71,7 @@ impl Proxy {
         self.set([]);
     }
 
-    /// What has become of datagrams so far.
+    /// What the proxy did with datagrams so far.
     pub fn counts(&self) -> Counts {
         self.shared.counts()
     }

@@ -1,12 +1,12 @@
-//! A UDP proxy between gateways and servers, which loses, repeats, delays and cuts as it is told.
+//! A UDP proxy between gateways and servers, which loses, repeats, delays and cuts as its conditions say.
 //!
 //! ```text
 //!   gateway socket --> [ front of a server ] ---- conditions ----> [ a socket for each gateway
 //!                  <--                       <--- conditions ----    socket, connected ] <--> server
 //! ```
 //!
-//! Gateways find the fronts in their servers file; the servers never learn of them. On loopback
-//! all gateways have one IP address, so a gateway is told by when it first spoke: whoever is
+//! Gateways find the fronts in their servers file; the servers do not know of them. On loopback
+//! all gateways have one IP address, so a gateway is recognized by when it first sent: an address that is
 //! unknown belongs to the gateway that was expected last. A gateway with one worker has one socket
 //! towards each server for life, and once it has spoken to all of them another may be expected. One
 //! that is expected again has been replaced: its sockets are forgotten, since the fresh one may get

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::conditions::Conditions;
 
-/// Whither a datagram goes.
+/// Which way a datagram goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     ToServer,
@@ -21,7 +21,7 @@ pub struct Way {
     pub direction: Direction,
 }
 
-/// What has become of datagrams so far. One that arrived twice counts as duplicated once, and each
+/// What the proxy did with datagrams so far. One that arrived twice counts as duplicated once, and each
 /// of its copies as passed or delayed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) duplicated: AtomicU64,
 }
 
-/// What the thread is told, and what it tells of who spoke.
+/// What the handle sets, and what the thread reports of the gateways that sent.
 #[derive(Default)]
 pub(super) struct Table {
     /// Those ways that are not clear.
@@ -72,7 +72,7 @@ impl Shared {
         self.table.lock().unwrap()
     }
 
-    /// Whom an unknown address belongs to, who has now met this server.
+    /// The gateway to which an unknown address belongs, which has now met this server.
     pub(super) fn meet(&self, server: usize) -> Owner {
         let mut table = self.table();
         if let Some(met) = table.met.get_mut(server) {

@@ -1,6 +1,6 @@
-//! What the operations of one key ask of the time line, as spans of time.
+//! What the operations of one key require of the time line, as spans of time.
 //!
-//! A value that was read has to be there from the first reply that tells of it until the last
+//! A value that was read has to be there from the first reply that shows it until the last
 //! request that led to such a reply. Where that is a time at all, nothing else can happen within:
 //! it is *held*. Otherwise all operations of the value have a moment in common, and one such
 //! moment is enough for all of them, as it is for any operation by itself.
@@ -92,7 +92,7 @@ impl Value {
 /// Spans that cannot all be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Clash {
-    /// No write can have written what this read was told.
+    /// No write can have written what this read returned.
     Unwritten { read: usize },
     /// Each of the two values was there before, and after, the other.
     Crossed(Value, Value),
@@ -115,7 +115,7 @@ pub(super) struct Wishes {
     pub(super) held: Vec<Wish<Value>>,
     /// The values that need but one moment; those that need none have until [`NEVER`].
     pub(super) moments: Vec<Wish<Value>>,
-    /// The reads that were told no value.
+    /// The reads that returned no value.
     pub(super) absences: Vec<Wish<usize>>,
     /// The deletes, by the time of their requests. Those of unknown outcome have until [`NEVER`].
     pub(super) deletes: Vec<Wish<usize>>,

@@ -6,7 +6,7 @@
 //! there is a colouring in which
 //! - all the time of a value that is held is filled;
 //! - some moment in the span of every other value is filled: there it is written, read, and gone;
-//! - some moment in the span of every read that was told no value is bare.
+//! - some moment in the span of every read that returned no value is bare.
 //!
 //! A delete that is not used so has its moment anywhere in its span where no value is held, and
 //! harms nobody: what is not held is not needed afterwards.
@@ -48,11 +48,11 @@ use super::spans::{Clash, Value, Wish, Wishes};
 pub(super) enum Conflict {
     /// There is no need to look at the deletes.
     Clash(Clash),
-    /// The last moment of a read that was told no value came without a delete.
+    /// The last moment of a read that returned no value came without a delete.
     NotDeleted(NotDeleted),
 }
 
-/// A read that was told no value while there was one.
+/// A read that returned no value while there was one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NotDeleted {
     pub(super) read: usize,
@@ -61,7 +61,7 @@ pub(super) struct NotDeleted {
     /// The value that was there before, in any case.
     pub(super) value: Value,
     /// The deletes that could have removed it but are needed elsewhere, each with the read that
-    /// was told no value and needs it.
+    /// returned no value and needs it.
     pub(super) needed: Vec<(usize, usize)>,
 }
 
@@ -92,7 +92,7 @@ struct Turn {
 enum Why {
     /// A delete's last moment.
     Delete,
-    /// The last moment of a read that was told no value.
+    /// The last moment of a read that returned no value.
     Absence,
     /// The last moment of a value that is not held.
     Moment,
@@ -202,7 +202,7 @@ impl<'w> Sweep<'w> {
         }
     }
 
-    /// What to tell of a read for which there is no delete, though the register was last bare
+    /// What to report of a read for which there is no delete, though the register was last bare
     /// before it.
     fn not_deleted(&self, read: &Wish<usize>, bare_until: u64, by: Wish<Value>) -> NotDeleted {
         let Wishes { held, moments, .. } = self.wishes;
