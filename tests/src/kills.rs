@@ -34,7 +34,7 @@ pub struct Scenario {
     pub kills: usize,
 }
 
-/// What came of it.
+/// Its result.
 #[derive(Debug, Clone)]
 pub struct Finished {
     pub seed: u64,

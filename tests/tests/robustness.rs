@@ -60,7 +60,7 @@ fn put(name: &str, value: &str, time: u64) -> Request {
 }
 
 /// Does harm to a server of one worker, while a client in good standing writes and reads. Then
-/// looks at what became of the server.
+/// looks at the state of the server.
 fn harmless(harm: impl FnOnce(&Node)) {
     let mut node = PROGRAMS.node(&["--workers", "1"]);
     let mut client = Client::new(node.addr);

@@ -13,7 +13,8 @@
 //! been one register. Then everything is whole but for the server that was killed, and every key
 //! has to be readable by every gateway, with the same result.
 //!
-//! The seed decides which client requests what, what breaks and for how long. Which requests meet a fault is
+//! The seed decides which client requests what, what breaks and for how long. Which requests meet a
+//! fault is
 //! the machine's doing: the same seed makes a similar run, not the same.
 
 mod client;

@@ -18,7 +18,7 @@ pub struct AgreementOperation {
     pub operation: Operation,
     /// How many replicas there are to ask.
     pub n: u8,
-    /// How many of them it takes: w, or r of a read.
+    /// How many of them are required: w, or r of a read.
     pub needed: u8,
     /// The replicas as the reply lists them; none if there was no reply.
     pub replicas: Vec<Replica>,
@@ -29,13 +29,13 @@ pub struct AgreementOperation {
 pub struct Replica {
     /// A number for each server, the same in all replies.
     pub server: u32,
-    /// What it is said to have said.
-    pub said: Said,
+    /// Its answer, as the reply gives it.
+    pub answer: ReplicaAnswer,
 }
 
-/// What a replica can be said to have said.
+/// An answer of a replica, as a reply can give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum ReplicaAnswer {
     /// To a write or a delete: it is stored.
     Stored,
     /// To a write or a delete: something newer is.
@@ -50,7 +50,7 @@ pub enum Said {
     Other,
 }
 
-/// What was looked at to find that all replies keep their word.
+/// What was looked at to find that all replies are true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checked {
     /// How many operations.
@@ -122,27 +122,27 @@ impl AgreementOperation {
         }
         let operation = &self.operation;
         let needed = match operation.seen() {
-            Some(Some(_)) => Said::Match,
-            Some(None) => Said::Absent,
-            None if operation.is_done() => Said::Stored,
+            Some(Some(_)) => ReplicaAnswer::Match,
+            Some(None) => ReplicaAnswer::Absent,
+            None if operation.is_done() => ReplicaAnswer::Stored,
             None if operation.is_never_done() => {
-                let stored = self.who_said(Said::Stored).next()?;
+                let stored = self.answered_with(ReplicaAnswer::Stored).next()?;
                 return Some(Breach::Stored {
                     server: stored.server,
                 });
             }
             None => return None,
         };
-        if self.who_said(needed).count() < usize::from(self.needed) {
+        if self.answered_with(needed).count() < usize::from(self.needed) {
             return Some(Breach::TooFew { needed });
         }
         writes.unwritten(operation).map(Breach::Unwritten)
     }
 
-    fn who_said(&self, said: Said) -> impl Iterator<Item = &Replica> {
+    fn answered_with(&self, answer: ReplicaAnswer) -> impl Iterator<Item = &Replica> {
         self.replicas
             .iter()
-            .filter(move |replica| replica.said == said)
+            .filter(move |replica| replica.answer == answer)
     }
 }
 
@@ -158,19 +158,19 @@ pub struct Violation {
 /// How a reply can break its word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Breach {
-    /// Fewer replicas said this than it takes.
+    /// Fewer replicas answered so than required.
     TooFew {
         /// What they had to say.
-        needed: Said,
+        needed: ReplicaAnswer,
     },
-    /// More replicas are said to have been asked than there are.
+    /// The reply lists more replicas than there are.
     TooMany,
     /// A replica counts twice.
     Repeated {
         /// Whose it is.
         server: u32,
     },
-    /// It was said not to be done, and this replica to have stored it.
+    /// The reply says that it is not done, and that this replica stored it.
     Stored {
         /// Whose it is.
         server: u32,
@@ -192,7 +192,7 @@ impl Display for Violation {
         write!(f, "key {}: {operation}, although ", operation.key)?;
         match &*self.breach {
             Breach::TooFew { needed } => {
-                let (count, name) = (self.asked.who_said(*needed).count(), needed.name());
+                let (count, name) = (self.asked.answered_with(*needed).count(), needed.name());
                 let parameter = if operation.action == Action::Read {
                     'r'
                 } else {
@@ -212,15 +212,15 @@ impl Display for Violation {
         if replicas.is_empty() {
             f.write_str(" nobody")?;
         }
-        for (number, Replica { server, said }) in replicas.iter().enumerate() {
+        for (number, Replica { server, answer }) in replicas.iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
-            write!(f, "{comma} server {server} {}", said.name())?;
+            write!(f, "{comma} server {server} {}", answer.name())?;
         }
         Ok(())
     }
 }
 
-impl Said {
+impl ReplicaAnswer {
     fn name(self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -235,40 +235,40 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
-    use super::Said::{Absent, Differs, Match, Other, Stored, Superseded};
+    use super::ReplicaAnswer::{Absent, Differs, Match, Other, Stored, Superseded};
     use super::*;
     use crate::history::by_hand::{delete, read, write};
 
-    /// One of n = 3 with a quorum of 2, whose replicas said this.
-    fn asked(operation: Operation, said: &[Said]) -> AgreementOperation {
-        let replicas = (1..).zip(said);
+    /// One of n = 3 with a quorum of 2, whose replicas answered so.
+    fn asked(operation: Operation, answer: &[ReplicaAnswer]) -> AgreementOperation {
+        let replicas = (1..).zip(answer);
         AgreementOperation {
             operation,
             n: 3,
             needed: 2,
             replicas: replicas
-                .map(|(server, said)| Replica {
+                .map(|(server, answer)| Replica {
                     server,
-                    said: *said,
+                    answer: *answer,
                 })
                 .collect(),
         }
     }
 
-    fn put(said: &[Said]) -> AgreementOperation {
-        asked(write(1, 1_000..=2_000, 17), said)
+    fn put(answer: &[ReplicaAnswer]) -> AgreementOperation {
+        asked(write(1, 1_000..=2_000, 17), answer)
     }
 
-    fn got(said: &[Said]) -> AgreementOperation {
-        asked(read(2, 3_000..=4_000, Some(17)), said)
+    fn got(answer: &[ReplicaAnswer]) -> AgreementOperation {
+        asked(read(2, 3_000..=4_000, Some(17)), answer)
     }
 
-    fn found_nothing(said: &[Said]) -> AgreementOperation {
-        asked(read(2, 3_000..=4_000, None), said)
+    fn found_nothing(answer: &[ReplicaAnswer]) -> AgreementOperation {
+        asked(read(2, 3_000..=4_000, None), answer)
     }
 
-    fn removed(said: &[Said]) -> AgreementOperation {
-        asked(delete(1, 3_000..=4_000), said)
+    fn removed(answer: &[ReplicaAnswer]) -> AgreementOperation {
+        asked(delete(1, 3_000..=4_000), answer)
     }
 
     fn accepted(history: &[AgreementOperation]) -> Checked {
@@ -301,9 +301,9 @@ mod tests {
 
     #[test]
     fn a_quorum_of_one_and_of_all_are_quorums() {
-        let with = |needed, said| AgreementOperation {
+        let with = |needed, answer| AgreementOperation {
             needed,
-            ..put(said)
+            ..put(answer)
         };
         accepted(&[with(1, &[Stored])]);
         accepted(&[with(3, &[Stored, Stored, Stored])]);
@@ -370,8 +370,8 @@ mod tests {
 
     #[test]
     fn what_a_replica_stored_is_not_said_not_to_be_done() {
-        let not_done = |said| {
-            let mut asked = put(said);
+        let not_done = |answer| {
+            let mut asked = put(answer);
             asked.operation = asked.operation.never_done();
             asked
         };
@@ -398,12 +398,12 @@ mod tests {
             (refused.clone(), Unwritten::NeverDone(refused)),
             (later.clone(), Unwritten::Later(later)),
         ] {
-            let said: &[Said] = if write.is_done() {
+            let answer: &[ReplicaAnswer] = if write.is_done() {
                 &[Stored, Stored]
             } else {
                 &[]
             };
-            let violation = check(&[asked(write, said), got(&[Match, Match])]).unwrap_err();
+            let violation = check(&[asked(write, answer), got(&[Match, Match])]).unwrap_err();
             assert_eq!(*violation.breach, Breach::Unwritten(breach));
         }
     }

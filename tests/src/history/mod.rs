@@ -1,7 +1,8 @@
 //! What clients requested and what the replies were, and whether a register could have answered so.
 //!
 //! The checkers know nothing of tags, servers or protocols: they look at requests, replies and
-//! times alone. Every value that is written is written once, so the value of a read shows which write it saw.
+//! times alone. Every value that is written is written once, so the value of a read shows
+//! which write it saw.
 
 pub mod agreement;
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What becomes of a datagram on its way. Knows no sockets and no clock: chance comes in as an
-//! argument, and what goes on goes on after so long.
+//! The conditions of a link, and the fate of a datagram under them. Knows no sockets and no clock:
+//! chance comes in as an argument, and delays go out as durations.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Conditions {
         }
     }
 
-    /// What becomes of the next datagram, which has so many bytes.
+    /// The fate of the next datagram, which has so many bytes.
     pub(super) fn fate(&self, bytes: usize, random: &mut Random) -> Fate {
         let is_too_long = self.datagram_bytes_max.is_some_and(|max| bytes > max);
         if self.is_cut || is_too_long || is_one_of(self.lost_percent, random) {
@@ -84,7 +84,7 @@ impl Conditions {
     }
 }
 
-/// What becomes of one datagram: for how long each of its copies is held back, if it is.
+/// The fate of one datagram: for how long each of its copies is held back, if it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Lost,

@@ -38,7 +38,7 @@ fn received(socket: &UdpSocket) -> (u8, SocketAddr) {
     (buffer[0], from)
 }
 
-/// Waits until so much has become of datagrams.
+/// Waits until the proxy has counted so many datagrams.
 fn counted(proxy: &Proxy, expected: Counts) {
     let begun = Instant::now();
     while proxy.counts() != expected {

@@ -15,7 +15,7 @@ use dkvs_common::ring::PreferenceList;
 use dkvs_common::wire::v1::{GetReply, PutReply};
 
 use super::values;
-use crate::history::agreement::{Replica, Said};
+use crate::history::agreement::{Replica, ReplicaAnswer};
 use crate::history::{Action, Reply};
 use crate::random::Random;
 
@@ -42,7 +42,7 @@ pub(super) struct Waiting {
     pub(super) socket: SocketAddrV4,
     pub(super) list: PreferenceList,
     pub(super) quorum: Quorum,
-    /// What each server said.
+    /// The reply of each server.
     pub(super) replies: BTreeMap<usize, Bytes>,
 }
 
@@ -77,10 +77,10 @@ impl Waiting {
     /// What the replies come to: the first that enough servers gave, or nothing yet.
     pub(super) fn outcome(&self, action: Action) -> (Reply, Vec<Replica>) {
         let needed = usize::from(self.quorum.required());
-        let said = |said, servers: &[usize]| {
+        let replicas = |answer, servers: &[usize]| {
             let replica = |server: &usize| Replica {
                 server: *server as u32,
-                said,
+                answer,
             };
             servers.iter().map(replica).collect()
         };
@@ -95,15 +95,21 @@ impl Waiting {
             let is_write = matches!(action, Action::Write(_));
             match (is_write, GetReply::decode(reply.clone())) {
                 (true, _) if PutReply::decode(reply) == Ok(PutReply::Stored) => {
-                    return (Reply::Done, said(Said::Stored, &servers));
+                    return (Reply::Done, replicas(ReplicaAnswer::Stored, &servers));
                 }
                 (false, Ok(GetReply::Unknown)) => {
-                    return (Reply::Holds(None), said(Said::Absent, &servers));
+                    return (
+                        Reply::Holds(None),
+                        replicas(ReplicaAnswer::Absent, &servers),
+                    );
                 }
                 (false, Ok(GetReply::Value(value))) => {
                     if let Some(number) = written(&value) {
                         let number = Some(number);
-                        return (Reply::Holds(number), said(Said::Match, &servers));
+                        return (
+                            Reply::Holds(number),
+                            replicas(ReplicaAnswer::Match, &servers),
+                        );
                     }
                 }
                 _ => {}

@@ -51,13 +51,13 @@ impl World {
         let shared: Vec<usize> = (0..self.plan.keys.len())
             .filter(|key| v1.is_shared[*key])
             .collect();
-        let asker = &mut self.c_clients[client];
-        let key = asker.random.one_of(&shared);
-        let is_read = v1.reads.happens(&mut asker.random);
+        let requester = &mut self.c_clients[client];
+        let key = requester.random.one_of(&shared);
+        let is_read = v1.reads.happens(&mut requester.random);
         let plan = &self.plan.keys[key];
         let quorum = match is_read {
             true => plan.read,
-            false if CARELESS.happens(&mut asker.random) => {
+            false if CARELESS.happens(&mut requester.random) => {
                 Quorum::new(plan.write.n(), 1).expect("one of n is a quorum")
             }
             false => plan.write,
@@ -73,19 +73,19 @@ impl World {
     }
 
     fn ask_by_c_client(&mut self, client: usize, key: usize, is_read: bool, quorum: Quorum) {
-        let asker = &mut self.c_clients[client];
+        let requester = &mut self.c_clients[client];
         let name = &self.plan.keys[key].key;
         let action = match is_read {
             true => Action::Read,
             false => Action::Write(self.ledger.next_number() as u64),
         };
-        let is_long = LONG.happens(&mut asker.random);
+        let is_long = LONG.happens(&mut requester.random);
         let bytes_max = if is_long {
             LONG_BYTES_MAX
         } else {
             SHORT_BYTES_MAX
         };
-        let value_bytes = asker.random.below(bytes_max);
+        let value_bytes = requester.random.below(bytes_max);
         let datagram = match action {
             Action::Write(number) => {
                 let Content::Value { value, .. } = values::content(number, value_bytes) else {
@@ -111,7 +111,7 @@ impl World {
         entry.deadline = ends;
         entry.c_quorum = Some(quorum);
         self.statistics.count(Count::COperations);
-        let (gateway, socket) = (asker.gateway, asker.open_socket());
+        let (gateway, socket) = (requester.gateway, requester.open_socket());
         let numbers = [client as u64, operation as u64];
         self.log.enter(self.now, Line::Requested, &numbers, || {
             let (needed, n) = (quorum.required(), quorum.n());
@@ -120,7 +120,7 @@ impl World {
                 key + 1
             )
         });
-        asker.state = State::Waits(Waiting {
+        requester.state = State::Waits(Waiting {
             operation,
             socket,
             list: list.clone(),
@@ -163,9 +163,9 @@ impl World {
             self.ledger.entry(operation).operation.action,
             waiting.list.len(),
         );
-        let (reply, said) = waiting.outcome(action);
+        let (reply, replicas) = waiting.outcome(action);
         if reply != Reply::Unknown || waiting.replies.len() == all {
-            self.end_c_client(client, reply, said);
+            self.end_c_client(client, reply, replicas);
         }
         true
     }
@@ -180,11 +180,11 @@ impl World {
         }
     }
 
-    fn end_c_client(&mut self, client: usize, reply: Reply, said: Vec<Replica>) {
+    fn end_c_client(&mut self, client: usize, reply: Reply, replicas: Vec<Replica>) {
         let state = std::mem::replace(&mut self.c_clients[client].state, State::Idle);
         let State::Waits(waiting) = state else { return };
         let entry = self.ledger.entry_mut(waiting.operation);
-        entry.said = said;
+        entry.replicas = replicas;
         entry.end(reply, self.now);
         let numbers = [client as u64, waiting.operation as u64];
         self.log.enter(self.now, Line::Answered, &numbers, || {

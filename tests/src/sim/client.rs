@@ -42,7 +42,7 @@ pub enum State {
     /// It waits for the answer to this operation.
     Waits { operation: usize, gateway: usize },
     /// It is going to ask for this operation again, under the same tag.
-    Insists { operation: usize },
+    Retries { operation: usize },
     /// It has done its share.
     Rests,
 }
@@ -113,7 +113,7 @@ impl Client {
         ledger: &mut Ledger,
         now: Moment,
     ) -> Request {
-        ledger.entry_mut(operation).ask_again();
+        ledger.entry_mut(operation).retry();
         self.request(operation, keys, ledger, now)
     }
 
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// Whether it asks again for an operation whose outcome it does not know.
-    pub fn insists(&mut self, attempts: u32) -> bool {
+    pub fn retries(&mut self, attempts: u32) -> bool {
         attempts < ATTEMPTS_MAX && self.plan.resubmits.happens(&mut self.random)
     }
 
@@ -141,7 +141,7 @@ impl Client {
         let may_fall_back = self.falls_back.happens(&mut self.random_of_v1);
         let entry = ledger.entry_mut(operation);
         entry.deadline = now + timeout;
-        entry.asker = Some(self.number);
+        entry.requester = Some(self.number);
         entry.may_fall_back = may_fall_back;
         let key = &keys[entry.operation.key as usize];
         let kind = kind(entry.operation.action, entry.value_bytes, entry.tag);

@@ -214,7 +214,7 @@ impl World {
         }
         self.gateways[gateway].crash();
         self.wakes[gateway] = None;
-        self.leave_clients(gateway);
+        self.abandon_clients(gateway);
         Some(Fault::GatewayDown(gateway))
     }
 

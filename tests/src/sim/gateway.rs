@@ -49,9 +49,9 @@ pub struct Gateway {
     inbox: VecDeque<Stimulus>,
     /// By operation: what the core calls its request.
     under_way: BTreeMap<usize, RequestId>,
-    /// What is to be asked by DKVS/1: from which socket, and of whom.
+    /// Requests to send by DKVS/1: from which socket, and to which server.
     by_v1: VecDeque<(SocketAddrV4, usize, Bytes)>,
-    /// By socket: what was asked.
+    /// By socket: the request that was sent.
     asked_by_v1: BTreeMap<SocketAddrV4, (Token, ServerId, Expects)>,
     /// How many sockets for DKVS/1 it has opened.
     sockets: u32,
@@ -86,7 +86,7 @@ impl Setting {
 /// Something that happens to a gateway.
 #[derive(Debug, Clone)]
 pub enum Stimulus {
-    /// A client asks.
+    /// A client sends a request.
     Request(Request),
     /// A datagram arrives from a server, or seems to.
     Datagram { server: usize, datagram: Bytes },
@@ -98,7 +98,7 @@ pub enum Stimulus {
         /// None: nobody listens.
         datagram: Option<Bytes>,
     },
-    /// A client that asked for this operation is gone.
+    /// The client of this operation is gone.
     Gone { operation: usize },
 }
 
@@ -337,7 +337,7 @@ impl Gateway {
         matches!(address.ip().octets(), [10, 3, ..])
     }
 
-    /// Takes what the core wants to be asked by DKVS/1, each from a socket of its own.
+    /// Takes the exchanges by DKVS/1 that the core wants, each from a socket of its own.
     fn take_v1(&mut self) {
         let Some(core) = &mut self.core else { return };
         while let Some(exchange) = core.poll_exchange() {
@@ -376,7 +376,7 @@ impl Gateway {
         })
     }
 
-    /// The next datagram to send: from which address, and to whom.
+    /// The next datagram to send: from which address, and to which server.
     pub fn poll_transmit(&mut self, now: Moment) -> Option<(SocketAddrV4, usize, Bytes)> {
         let at = self.now(now);
         loop {

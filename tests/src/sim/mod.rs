@@ -5,7 +5,7 @@
 //! * `world`: the event loop; `transport`: the way of a datagram; `workload`, `c_workload`: what
 //!   clients do; `faults`, `fault_events`: what goes wrong; `aftermath`: the checks at the end
 //! * [`gateway`], [`server`]: the code that production runs, unchanged, with a process around it
-//! * [`network`]: what becomes of datagrams; [`clock`]: wall clocks, none of which is right
+//! * [`network`]: links, and the faults on them; [`clock`]: wall clocks, none of which is right
 //! * [`client`], [`ledger`], [`values`], [`request`]: requests and answers, and what is written
 //! * [`invariants`]: what has to hold
 //! * [`log`], [`datagram`], [`statistics`]: what happened, to be hashed, read and counted

@@ -1,7 +1,7 @@
-//! What becomes of datagrams between gateways and servers.
+//! The links between gateways and servers, and how each datagram fares on them.
 //!
 //! Every link has its own conditions, each way, and its own numbers: so what happens on one is the
-//! same whatever goes over another. Invariant: a datagram arrives at most as often as it was sent
+//! same no matter what goes over another. Invariant: a datagram arrives at most as often as it was sent
 //! or copied here, and what arrives undamaged is what was sent.
 
 use std::time::Duration;
@@ -39,7 +39,7 @@ struct Link {
     random: Random,
 }
 
-/// What became of a datagram.
+/// The fate of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The link is cut.
@@ -83,7 +83,7 @@ impl Network {
         }
     }
 
-    /// What becomes of a datagram that is sent now.
+    /// Decides the fate of a datagram that is sent now.
     pub fn send(&mut self, route: Route, datagram: &Bytes) -> Fate {
         let link = self.link(route);
         if link.cuts > 0 {

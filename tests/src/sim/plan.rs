@@ -122,7 +122,7 @@ pub struct WorkloadPlan {
     pub thinks: Span,
 }
 
-/// What becomes of datagrams on a link, one way.
+/// The conditions of a link, one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkConditions {
     pub loss: Chance,
@@ -459,7 +459,7 @@ fn draw_faults(severity: Severity, random: &mut Random) -> Vec<FaultPlan> {
             _ => Chance::percent(40),
         };
         let lasts = match kind {
-            // Whoever watches over a gateway starts it again at once.
+            // The supervisor of a gateway starts it again at once.
             FaultKind::GatewayCrash => Span::ms(1, 50),
             _ => lasts,
         };

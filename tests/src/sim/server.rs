@@ -60,14 +60,14 @@ pub struct Ring {
     pub datagram_bytes_max: usize,
 }
 
-/// A server's disk, and what is to be said of it at the next start.
+/// A server's disk, and what is to be declared of it at the next start.
 struct OnDisk {
     plan: DiskPlan,
     disk: Disk,
     random: Random,
     declaration: Option<Declaration>,
     is_damaged: bool,
-    /// Whether the server started without what it had confirmed, and said so.
+    /// Whether the server started without what it had confirmed, and declared so.
     has_lost: bool,
     /// How often it was started.
     starts: u64,
@@ -86,7 +86,7 @@ pub enum Harm {
     Damage,
 }
 
-/// What became of a commit.
+/// The state of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
     /// The disk has it.
@@ -130,7 +130,7 @@ pub struct Inbound {
     pub arrived: Moment,
 }
 
-/// What became of a datagram that arrived.
+/// Whether a datagram that arrived was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reception {
     /// It is in the buffer.
@@ -385,7 +385,7 @@ impl Server {
         }
     }
 
-    /// Lets its background work go on, and returns what that sends, and to whom.
+    /// Lets its background work go on, and returns what that sends, and to which gateway.
     pub fn maintain(&mut self, now: Moment) -> Vec<(usize, SocketAddrV4, Bytes)> {
         let State::Up {
             process,

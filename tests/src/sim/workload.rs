@@ -27,15 +27,15 @@ impl World {
 
     /// A client has thought.
     pub(super) fn take_client_turn(&mut self, client: usize) {
-        let asker = &mut self.clients[client];
-        let operation = match asker.state {
+        let requester = &mut self.clients[client];
+        let operation = match requester.state {
             State::Waits { .. } | State::Rests => return,
             State::Thinks => None,
-            State::Insists { operation } => Some(operation),
+            State::Retries { operation } => Some(operation),
         };
         let is_enough = self.ledger.next_number() >= self.plan.workload.operations;
         if operation.is_none() && is_enough {
-            asker.state = State::Rests;
+            requester.state = State::Rests;
             let rest = |client: &super::client::Client| client.state == State::Rests;
             if self.clients.iter().all(rest) {
                 self.heal();
@@ -45,17 +45,17 @@ impl World {
         }
         let up = |gateway: &usize| self.gateways[*gateway].is_up();
         let up: Vec<usize> = (0..self.gateways.len()).filter(up).collect();
-        let Some(gateway) = asker.choose(&up) else {
+        let Some(gateway) = requester.choose(&up) else {
             return self.let_think(client);
         };
         let (keys, ledger) = (&self.plan.keys, &mut self.ledger);
         let request = match operation {
-            None => asker.begin(keys, ledger, self.now),
-            Some(operation) => asker.repeat(operation, keys, ledger, self.now),
+            None => requester.begin(keys, ledger, self.now),
+            Some(operation) => requester.repeat(operation, keys, ledger, self.now),
         };
         let operation = request.operation;
-        asker.state = State::Waits { operation, gateway };
-        if let Some(after) = asker.leaves_after(request.timeout) {
+        requester.state = State::Waits { operation, gateway };
+        if let Some(after) = requester.leaves_after(request.timeout) {
             let event = Event::ClientLeaves {
                 client,
                 operation,
@@ -77,7 +77,7 @@ impl World {
         };
         if waits_for == operation && self.ledger.entry(operation).attempts == attempt {
             self.stimulate_gateway(gateway, Stimulus::Gone { operation });
-            self.leave(client, operation, "it goes away");
+            self.abandon(client, operation, "it goes away");
         }
     }
 
@@ -180,7 +180,7 @@ impl World {
         if let Response::Write(_, Some(tag)) = &response {
             entry.tag = Some(*tag);
         }
-        entry.said = registers::said(&response);
+        entry.replicas = registers::replica_answers(&response);
         if let Some(level) = registers::level(&response)
             && level != entry.level
         {
@@ -197,12 +197,12 @@ impl World {
                 entry.words()
             )
         });
-        if let Some(client) = entry.asker {
-            let may_insist = entry.may_be_asked_again();
+        if let Some(client) = entry.requester {
+            let may_retry = entry.may_be_retried();
             let attempts = entry.attempts;
-            let asker = &mut self.clients[client];
-            asker.state = match may_insist && asker.insists(attempts) {
-                true => State::Insists { operation },
+            let requester = &mut self.clients[client];
+            requester.state = match may_retry && requester.retries(attempts) {
+                true => State::Retries { operation },
                 false => State::Thinks,
             };
             self.let_think(client);
@@ -210,7 +210,7 @@ impl World {
     }
 
     /// A gateway has died. Its clients never learn the outcome of their requests.
-    pub(super) fn leave_clients(&mut self, gateway: usize) {
+    pub(super) fn abandon_clients(&mut self, gateway: usize) {
         for client in 0..self.clients.len() {
             let State::Waits {
                 operation,
@@ -222,27 +222,27 @@ impl World {
             if asked != gateway {
                 continue;
             }
-            self.leave(client, operation, "the gateway dies");
+            self.abandon(client, operation, "the gateway dies");
         }
     }
 
     /// A client never learns the outcome of an attempt.
-    fn leave(&mut self, client: usize, operation: usize, why: &str) {
+    fn abandon(&mut self, client: usize, operation: usize, why: &str) {
         self.statistics.count(Count::Abandoned);
         let entry = self.ledger.entry_mut(operation);
-        entry.leave();
+        entry.abandon();
         let numbers = [operation as u64, u64::MAX];
         self.log.enter(self.now, Line::Answered, &numbers, || {
             format!("{} has no answer: {why}", entry.words())
         });
-        let may_insist = entry.may_be_asked_again();
+        let may_retry = entry.may_be_retried();
         let attempts = entry.attempts;
-        let asker = &mut self.clients[client];
-        if may_insist && asker.insists(attempts) {
-            asker.state = State::Insists { operation };
+        let requester = &mut self.clients[client];
+        if may_retry && requester.retries(attempts) {
+            requester.state = State::Retries { operation };
         } else {
-            asker.state = State::Thinks;
-            asker.name = self.names;
+            requester.state = State::Thinks;
+            requester.name = self.names;
             self.names += 1;
         }
         self.let_think(client);

@@ -1,7 +1,7 @@
 //! The world: gateways, servers and clients, the network between them, and the time.
 //!
 //! ```text
-//!   queue --> what happens next --> gateway, server, client --> what comes of that --> queue
+//!   queue --> what happens next --> gateway, server, client ---> what follows ---> queue
 //!                                            |
 //!                                            +--> log, statistics, invariants
 //! ```

@@ -1,4 +1,4 @@
-//! What came of it: a table for people, JSON for programs.
+//! The result: a table for people, JSON for programs.
 
 use std::fmt::Write as _;
 use std::fs;

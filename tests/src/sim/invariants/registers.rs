@@ -7,7 +7,7 @@ use dkvs_common::quorum::tally::ReplicaState;
 use dkvs_common::quorum::write::{Write, WriteResponse};
 
 use super::Violation;
-use crate::history::agreement::{self, AgreementOperation, Replica, Said};
+use crate::history::agreement::{self, AgreementOperation, Replica, ReplicaAnswer};
 use crate::history::{Action, Operation, linearizable};
 use crate::sim::ledger::{Entry, Ledger};
 use crate::sim::plan::KeyPlan;
@@ -41,37 +41,37 @@ pub fn check_level(
 }
 
 /// What a response says that the replicas answered.
-pub fn said(response: &Response) -> Vec<Replica> {
+pub fn replica_answers(response: &Response) -> Vec<Replica> {
     match response {
-        Response::Read(read) => said_to_read(read),
-        Response::Write(write, _) => said_to_write(write),
+        Response::Read(read) => answers_to_read(read),
+        Response::Write(write, _) => answers_to_write(write),
         Response::NotBegun => Vec::new(),
     }
 }
 
-fn said_to_read(read: &Read) -> Vec<Replica> {
+fn answers_to_read(read: &Read) -> Vec<Replica> {
     let replica = |replica| {
-        let said = match read.standing(replica) {
-            ReplicaStanding::Match | ReplicaStanding::Repaired => Said::Match,
-            ReplicaStanding::Differs | ReplicaStanding::Stale => Said::Differs,
-            ReplicaStanding::Absent | ReplicaStanding::Tombstone => Said::Absent,
-            _ => Said::Other,
+        let answer = match read.standing(replica) {
+            ReplicaStanding::Match | ReplicaStanding::Repaired => ReplicaAnswer::Match,
+            ReplicaStanding::Differs | ReplicaStanding::Stale => ReplicaAnswer::Differs,
+            ReplicaStanding::Absent | ReplicaStanding::Tombstone => ReplicaAnswer::Absent,
+            _ => ReplicaAnswer::Other,
         };
         let server = replica.server.0.into();
-        Replica { server, said }
+        Replica { server, answer }
     };
     read.replicas().iter().map(replica).collect()
 }
 
-fn said_to_write(write: &Write) -> Vec<Replica> {
+fn answers_to_write(write: &Write) -> Vec<Replica> {
     let replica = |replica: &dkvs_common::quorum::tally::Replica<WriteResponse>| {
-        let said = match replica.state {
-            ReplicaState::Responded(WriteResponse::Stored) => Said::Stored,
-            ReplicaState::Responded(WriteResponse::Superseded(_)) => Said::Superseded,
-            _ => Said::Other,
+        let answer = match replica.state {
+            ReplicaState::Responded(WriteResponse::Stored) => ReplicaAnswer::Stored,
+            ReplicaState::Responded(WriteResponse::Superseded(_)) => ReplicaAnswer::Superseded,
+            _ => ReplicaAnswer::Other,
         };
         let server = replica.server.0.into();
-        Replica { server, said }
+        Replica { server, answer }
     };
     write.replicas().iter().map(replica).collect()
 }
@@ -107,7 +107,7 @@ pub fn check(
             operation: entry.operation.clone(),
             n: quorum.n(),
             needed: quorum.required(),
-            replicas: entry.said.clone(),
+            replicas: entry.replicas.clone(),
         }
     };
     let history: Vec<AgreementOperation> = others.into_iter().map(operation).collect();
