@@ -76,6 +76,9 @@ impl Maintenance {
     /// Puts the replies that are known into datagrams, those to one client together.
     fn send_deferred(&mut self) {
         let mut waiting = self.deferred.take();
+        if waiting.is_empty() {
+            return;
+        }
         // Stable: to each client in the order in which they came.
         waiting.sort_by_key(|deferred| deferred.peer);
         let mut waiting = waiting.into_iter().peekable();

@@ -212,20 +212,25 @@ struct Port {
 impl Port {
     async fn serve(&mut self) {
         loop {
+            let due = self.maintenance.poll_timeout();
+            // Whoever is waited for first is looked at first: as long as datagrams arrive, waiting for
+            // anything else costs nothing, and what has come of it is seen below.
             let taken = tokio::select! {
+                biased;
                 readable = self.socket.readable() => match readable {
                     Ok(()) => self.take_turn().await,
                     Err(error) => Err(error),
                 },
-                () = self.completed.notified() => {
-                    self.maintenance.handle(Arrival::Completions);
-                    Ok(())
-                }
-                () = sleep_until(self.maintenance.poll_timeout()) => {
-                    self.maintenance.handle_timeout(Instant::now());
-                    Ok(())
-                }
+                () = self.completed.notified() => Ok(()),
+                () = sleep_until(due) => Ok(()),
             };
+            self.maintenance.handle(Arrival::Completions);
+            if let Some(due) = due
+                && let now = Instant::now()
+                && due <= now
+            {
+                self.maintenance.handle_timeout(now);
+            }
             while let Some(transmit) = self.maintenance.poll_transmit() {
                 self.outbox.push(transmit);
             }

@@ -192,12 +192,22 @@ impl Core {
 
     /// Does what an operation wants done, until it waits for something or has ended.
     pub(super) fn drive(&mut self, id: RequestId, now: Now) {
-        while self.admit(id, now)
-            && let Some(request) = self.requests.get_mut(&id)
-        {
+        loop {
+            let Some(request) = self.requests.get_mut(&id) else {
+                return;
+            };
+            if request.operation().candidate().is_some() && !self.admit(id, now) {
+                return self.end_if_due(id);
+            }
+            let Some(request) = self.requests.get_mut(&id) else {
+                return;
+            };
             let operation = request.operation_mut();
             let Some(step) = operation.poll_step() else {
-                break;
+                if request.is_due() {
+                    self.end(id);
+                }
+                return;
             };
             match step {
                 Step::Send {
@@ -233,6 +243,9 @@ impl Core {
                 }
             }
         }
+    }
+
+    fn end_if_due(&mut self, id: RequestId) {
         if self.requests.get(&id).is_some_and(InFlight::is_due) {
             self.end(id);
         }
@@ -307,16 +320,17 @@ impl Core {
             }
             _ => {}
         }
-        if !self.requests.contains_key(&token.request) {
+        let Some(request) = self.requests.get_mut(&token.request) else {
             return self.handle_late_response(token, from, &response, now);
-        }
-        let Some(request) = self.in_time(token, now) else {
-            return;
         };
-        request
-            .operation_mut()
-            .handle_response(from, id, response, now.at);
-        self.go_on(token.request, now);
+        if now.at >= request.deadline {
+            return self.handle_due(token.request, now);
+        }
+        if request.attempt == token.attempt {
+            let operation = request.operation_mut();
+            operation.handle_response(from, id, response, now.at);
+            self.go_on(token.request, now);
+        }
     }
 
     /// Something has come of a command: the operation begins anew if it wants to, and goes on.

@@ -183,13 +183,25 @@ impl Client {
         }
     }
 
+    /// Starts what a worker does beside its requests.
+    fn start(&self) {
+        let worker = || self.worker.clone();
+        tokio::spawn(driver::drive(worker()));
+        let (views, to) = (self.shared().views(), worker());
+        to.set_view(self.shared().view());
+        tokio::spawn(driver::follow(views, move |view| to.set_view(view)));
+        if let Some(keys) = self.worker.keys() {
+            let to = worker();
+            tokio::spawn(driver::follow(keys, move |keys| to.set_keys(keys)));
+        }
+    }
+
     /// Begins a request. Fails, with nothing sent, if it cannot.
     fn begin<T>(
         &self,
         begin: impl FnOnce(&mut State, Now, oneshot::Sender<T>) -> Result<RequestId, AdmissionError>,
     ) -> Result<PendingRequest<T>, AdmissionError> {
-        self.worker
-            .start_once(|| drop(tokio::spawn(driver::drive(self.worker.clone()))));
+        self.worker.start_once(|| self.start());
         let (ended, result) = oneshot::channel();
         let id = self.worker.begin(|state| begin(state, now(), ended))?;
         Ok(PendingRequest {

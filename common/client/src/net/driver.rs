@@ -15,8 +15,6 @@ const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Runs as long as the worker's runtime.
 pub(super) async fn drive(worker: Worker) {
-    let mut keys = worker.keys();
-    let mut views = Some(worker.shared().views());
     let sleep = tokio::time::sleep(IDLE);
     tokio::pin!(sleep);
     loop {
@@ -27,8 +25,6 @@ pub(super) async fn drive(worker: Worker) {
                 // The next timer is set below.
                 sleep.as_mut().reset((Instant::now() + IDLE).into());
             }
-            keys = changed(&mut keys) => worker.set_keys(keys),
-            view = changed(&mut views) => worker.set_view(view),
         }
         worker.flush();
         // Postponing a timer costs a system call, so one that fires too early is left as it is.
@@ -40,13 +36,11 @@ pub(super) async fn drive(worker: Worker) {
     }
 }
 
-/// Waits for another value: forever if there is no source of values, or if it is gone.
-async fn changed<T: Clone>(values: &mut Option<watch::Receiver<T>>) -> T {
-    if let Some(held) = values
-        && held.changed().await.is_ok()
-    {
-        return held.borrow_and_update().clone();
+/// Takes every new value into use, until there is no source of values any more. A task of its own:
+/// to wait for one in [`drive`] would cost each turn something.
+pub(super) async fn follow<T: Clone>(mut values: watch::Receiver<T>, take: impl Fn(T)) {
+    while values.changed().await.is_ok() {
+        let value = values.borrow_and_update().clone();
+        take(value);
     }
-    *values = None;
-    std::future::pending().await
 }

@@ -218,6 +218,7 @@ impl Worker {
     /// Takes other keys into use.
     pub(super) fn set_keys(&self, keys: Keys) {
         self.state().core.set_keys(keys);
+        self.0.woken.notify_one();
     }
 
     /// Takes another view of the cluster into use.

@@ -306,8 +306,11 @@ impl<T: Copy> Link<T> {
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let transfers = self.transfers.poll_timeout(self.stall());
         let peer = self.peer.poll_timeout();
+        if self.transfers.is_empty() {
+            return peer;
+        }
+        let transfers = self.transfers.poll_timeout(self.stall());
         peer.into_iter().chain(transfers).min()
     }
 
@@ -315,6 +318,9 @@ impl<T: Copy> Link<T> {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.peer.handle_timeout(now);
         self.handle_events(now);
+        if self.transfers.is_empty() {
+            return;
+        }
         for number in self.transfers.due(now, self.stall()) {
             self.end_with(number, |token| LinkEvent::Expired { token });
         }

@@ -126,6 +126,11 @@ impl<T: Copy> Transfers<T> {
         Some((number, transfer))
     }
 
+    /// Whether none is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     /// When the first transfer ends by itself. `stall` is how long a fetch may go without a block.
     pub(super) fn poll_timeout(&self, stall: Duration) -> Option<Instant> {
         let transfers = self.under_way.values();
