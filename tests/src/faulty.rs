@@ -127,7 +127,10 @@ impl Drop for FaultyServer {
         self.shared.ended.store(true, Ordering::Relaxed);
         let ended = self.thread.take().map(JoinHandle::join);
         if !std::thread::panicking() {
-            assert!(!matches!(ended, Some(Err(_))), "it does what it is told");
+            assert!(
+                !matches!(ended, Some(Err(_))),
+                "the thread ends without a panic"
+            );
         }
     }
 }

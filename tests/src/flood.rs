@@ -38,7 +38,7 @@ struct Shared {
 }
 
 impl Flood {
-    /// Floods whoever speaks to `server` through it.
+    /// Floods every client that sends to `server` through it.
     pub fn before(server: SocketAddr, seed: u64) -> Self {
         let socket = UdpSocket::bind((own_loopback(), 0)).unwrap();
         socket.set_read_timeout(Some(WAIT)).unwrap();

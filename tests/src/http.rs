@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::{PATIENCE, patiently};
+use crate::waiting::{PATIENCE, patiently};
 
 /// What came back, as JSON where it is any.
 pub struct Reply {

@@ -2,7 +2,7 @@
 //! confirmed, read back.
 //!
 //! Each writer has keys of its own and writes growing numbers, so what a read may see follows
-//! from what that one writer was told: no less than the last number that was confirmed, no more
+//! from the replies to that one writer: no less than the last number that was confirmed, no more
 //! than the last that was tried.
 
 use std::fmt;
@@ -34,7 +34,7 @@ pub struct Scenario {
     pub kills: usize,
 }
 
-/// What came of it.
+/// Its result.
 #[derive(Debug, Clone)]
 pub struct Finished {
     pub seed: u64,
@@ -291,7 +291,7 @@ impl Counts {
     }
 }
 
-/// The number that a key has; 0 if it has none. Nothing if that cannot be told now.
+/// The number that a key has; 0 if it has none. None if that is not known now.
 async fn read(client: &Client, url: &str) -> Option<u64> {
     let reply = client.get(url).send().await.ok()?;
     match reply.status().as_u16() {

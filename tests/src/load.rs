@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::task::JoinSet;
 
 use crate::http::{client, get, put};
-use crate::{patiently, until};
+use crate::waiting::{patiently, until};
 
 /// One client for each of some keys, which puts a value and gets it back, again and again.
 pub struct Load {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-pub use crate::PATIENCE;
+pub use crate::waiting::PATIENCE;
 
 /// A loopback address that nobody else uses, where the system has so many of them. A server
 /// that is to be gone for a while, or to come back, has such a one: at 127.0.0.1 another test
@@ -308,7 +308,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The memory that it occupies, in bytes, where the system tells.
+    /// The memory that it occupies, in bytes, where the system reports it.
     pub fn resident_bytes(&self) -> Option<u64> {
         self.status_bytes("VmRSS:")
     }
@@ -320,7 +320,7 @@ impl Process {
         Some(kibibytes << 10)
     }
 
-    /// The most memory that it ever occupied, in bytes, where the system tells.
+    /// The most memory that it ever occupied, in bytes, where the system reports it.
     pub fn peak_bytes(&self) -> Option<u64> {
         self.status_bytes("VmHWM:")
     }
@@ -357,7 +357,7 @@ impl Process {
 
     /// Waits for the end.
     pub fn end(&mut self) -> ExitStatus {
-        wait(&mut self.child).expect("a process that was told to end does")
+        wait(&mut self.child).expect("a process ends after the signal")
     }
 
     pub fn kill(&mut self) {
@@ -373,7 +373,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // A panic on a task is the log's alone to tell.
+        // A panic on a task shows in the log alone.
         let panicked = self
             .rest_of_stderr()
             .iter()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 
-use crate::PATIENCE;
+use crate::waiting::PATIENCE;
 
 /// As long as it is held, the system notes the arrival of every datagram.
 pub struct Stamping {
@@ -47,11 +47,11 @@ fn is_noted(socket: &UdpSocket, state: &UdpSocketState) -> bool {
         return false;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    tells_of_arrival(metas[0].timestamp, now)
+    shows_arrival(metas[0].timestamp, now)
 }
 
 /// Whether a stamp, seen `now` on a datagram that has lain for [`LIES`], is of its arrival.
-fn tells_of_arrival(stamp: Option<Duration>, now: Duration) -> bool {
+fn shows_arrival(stamp: Option<Duration>, now: Duration) -> bool {
     let lay = stamp.and_then(|stamp| now.checked_sub(stamp));
     lay.is_some_and(|lay| lay >= LIES)
 }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_stamp_from_before_the_datagram_lay_there_tells_of_its_arrival() {
+    fn only_a_stamp_from_before_the_datagram_lay_there_shows_its_arrival() {
         let now = Duration::from_secs(1_000);
         let instant = Duration::from_nanos(1);
         for (stamp, tells) in [
@@ -71,7 +71,7 @@ mod tests {
             (Some(now - LIES), true),
             (Some(now + LIES), false),
         ] {
-            assert_eq!(tells_of_arrival(stamp, now), tells, "{stamp:?}");
+            assert_eq!(shows_arrival(stamp, now), tells, "{stamp:?}");
         }
     }
 

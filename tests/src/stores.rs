@@ -1,4 +1,4 @@
-//! Stores for tests, of either kind, with whoever takes what they are given to their disk.
+//! Stores for tests, of either kind, with what writes to the disk of one that has a disk.
 
 use std::sync::mpsc;
 
@@ -19,7 +19,7 @@ pub struct Kept {
     pub committer: Option<Committer>,
 }
 
-/// What a durable store of a test is told unless it is about that.
+/// Options of a durable store, for tests that are not about them.
 pub fn options(declaration: Option<Declaration>) -> OpenOptions {
     OpenOptions {
         bytes_max: usize::MAX,
@@ -56,11 +56,11 @@ pub fn of_each_kind(bytes_max: usize) -> [(&'static str, Kept); 2] {
 impl Kept {
     /// Puts a record, and stores all that has gathered.
     pub fn put(&mut self, name: &str, record: &Record) -> PutResult {
-        let (told, hear) = mpsc::channel();
-        let later = || later(told);
+        let (sender, receiver) = mpsc::channel();
+        let later = || later(sender);
         let at_once = self.store.apply(&key(name), record, later);
         self.store_all();
-        at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
+        at_once.unwrap_or_else(|| receiver.try_recv().expect("it is stored by now"))
     }
 
     /// Puts the record of this time.
@@ -77,41 +77,41 @@ impl Kept {
 
     /// Puts a value as what comes next.
     pub fn put_next(&mut self, name: &str, value: &str, step: u64) -> PutResult {
-        let (told, hear) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let mint = move |held: Tag| -> Result<Tag, Exhausted> {
             Ok(Tag {
                 time: held.time + step,
                 op: 9,
             })
         };
-        let later = || later(told);
+        let later = || later(sender);
         let key = key(name);
         let at_once = self
             .store
             .apply_next(&key, &content(value), Box::new(mint), later);
         self.store_all();
-        at_once.unwrap_or_else(|| hear.try_recv().expect("it is stored by now"))
+        at_once.unwrap_or_else(|| receiver.try_recv().expect("it is stored by now"))
     }
 
     /// Attests the record of a key.
     pub fn attest(&mut self, name: &str, time: u64) -> bool {
-        let (told, hear) = mpsc::channel();
-        let later = || later(told);
+        let (sender, receiver) = mpsc::channel();
+        let later = || later(sender);
         let attested = self.store.attest(&key(name), Tag { time, op: 1 }, later);
         self.store_all();
-        let told = attested.map(|at_once| at_once.or_else(|| hear.try_recv().ok()));
-        told == Ok(Some(Ok(PutOutcome::Stored)))
+        let result = attested.map(|at_once| at_once.or_else(|| receiver.try_recv().ok()));
+        result == Ok(Some(Ok(PutOutcome::Stored)))
     }
 
     /// Forgets the record of a key if it is of this time.
     pub fn remove(&mut self, name: &str, time: u64) -> RemoveResult {
-        let (told, hear) = mpsc::channel();
-        let completion = || later(told);
+        let (sender, receiver) = mpsc::channel();
+        let completion = || later(sender);
         let at_once = self
             .store
             .remove(&key(name), Tag { time, op: 1 }, completion);
         self.store_all();
-        at_once.unwrap_or_else(|| hear.try_recv().expect("it is removed by now"))
+        at_once.unwrap_or_else(|| receiver.try_recv().expect("it is removed by now"))
     }
 
     /// Stores all that has gathered.
@@ -153,11 +153,11 @@ pub fn shown(time: u64, value: &str) -> Lookup<(u64, Option<String>)> {
     Lookup::Found((time, Some(value.into())))
 }
 
-/// Sends what a change comes to.
-pub fn later<T: Send + 'static>(told: mpsc::Sender<T>) -> Completion<T> {
-    // Whoever does not listen any more does not want to know.
+/// A completion that sends its result.
+pub fn later<T: Send + 'static>(sender: mpsc::Sender<T>) -> Completion<T> {
+    // A receiver that is gone needs no result.
     Box::new(move |result| {
-        let _ = told.send(result);
+        let _ = sender.send(result);
     })
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::PATIENCE;
+use crate::waiting::PATIENCE;
 
 /// The reply that means stored, or no such key.
 pub const NUL: &[u8] = b"\0";
@@ -91,7 +91,7 @@ impl Client {
     }
 }
 
-/// What a server holds, as it tells it.
+/// What a server answers that it holds.
 #[derive(Debug)]
 pub struct Dump {
     /// The number in the first line.

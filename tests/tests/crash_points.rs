@@ -45,8 +45,8 @@ enum Step {
     Idle,
 }
 
-/// What was told, by the number that is a record's tag.
-type Heard = Arc<Mutex<Vec<(u64, PutResult)>>>;
+/// The result of each change, by the number that is its record's tag.
+type Results = Arc<Mutex<Vec<(u64, PutResult)>>>;
 
 #[derive(Default)]
 struct Script {
@@ -57,14 +57,14 @@ struct Script {
     /// Each key's records: the number of the put, and the length of its value; none is deleted.
     put: BTreeMap<u8, Vec<(u64, usize)>>,
     next: u64,
-    heard: Heard,
+    results: Results,
 }
 
 fn key(number: u8) -> Key {
     Key::new(format!("key {number}")).unwrap()
 }
 
-/// The record of a put: a value that tells its number, or a tombstone.
+/// The record of a put: a value that holds its number, or a tombstone.
 fn record(number: u64, key_number: u8, length: usize) -> Record {
     let content = match length {
         0 => Content::Tombstone,
@@ -94,15 +94,15 @@ impl Script {
                 .entry(*key_number)
                 .or_default()
                 .push((number, *length));
-            let heard = Arc::clone(&self.heard);
-            let hear = move |told| heard.lock().unwrap().push((number, told));
-            let at_once = hear.clone();
+            let results = Arc::clone(&self.results);
+            let record_result = move |result| results.lock().unwrap().push((number, result));
+            let at_once = record_result.clone();
             let record = record(number, *key_number, *length);
-            let told = run
+            let result = run
                 .store
-                .apply(&key(*key_number), &record, || Box::new(hear));
-            if let Some(told) = told {
-                at_once(told);
+                .apply(&key(*key_number), &record, || Box::new(record_result));
+            if let Some(result) = result {
+                at_once(result);
             }
         }
         while let Some(batch) = run.committer.begin() {
@@ -134,9 +134,9 @@ impl Script {
     /// What was confirmed is there, or something newer that was put, unless it was removed; it is
     /// whole; and what was removed does not come back.
     fn check(&self, run: &Run, what: &str) {
-        let heard = self.heard.lock().unwrap();
+        let results = self.results.lock().unwrap();
         for (key_number, puts) in &self.put {
-            let is_confirmed = |number: u64| heard.contains(&(number, Ok(PutOutcome::Stored)));
+            let is_confirmed = |number: u64| results.contains(&(number, Ok(PutOutcome::Stored)));
             let confirmed = puts.iter().rfind(|(number, _)| is_confirmed(*number));
             let removing = self.removing.get(key_number);
             let is_removing = |number: u64| removing.is_some_and(|removing| number <= *removing);

@@ -72,7 +72,7 @@ fn a_directory_is_opened_by_its_own_server_alone_and_by_one_process_at_a_time() 
     assert!(refusal(ours, &data, &["--durability", "memory"]).contains("leave out one of them"));
     let port_0 = SocketAddr::from(([127, 0, 0, 1], 0));
     assert!(refusal(port_0, &data, &[]).contains("a port that stays the same"));
-    // Its operator may say that it has moved: then it vouches for nothing.
+    // Its operator may say that it has moved: then it answers for no key.
     end(node(other, &data, &["--declare", "incomplete"]));
     assert!(refusal(ours, &data, &[]).contains(&format!("belongs to server {other}")));
     end(node(other, &data, &[]));
@@ -176,7 +176,7 @@ impl Growing {
     fn start(&self, servers: &ServersFile, declared: &[&str]) -> Vec<Node> {
         let start = |(number, declared): (usize, &&str)| {
             let flags = ["--servers", servers.path(), "--declare", declared];
-            // Whoever has nothing to declare is given no word.
+            // A server with nothing to declare does not get the flag.
             let flags = if declared.is_empty() {
                 &flags[..2]
             } else {

@@ -193,7 +193,7 @@ fn backups(data: &str) -> usize {
 }
 
 #[test]
-fn both_programs_end_with_their_status_where_nobody_hears_why() {
+fn both_programs_end_with_their_status_where_nobody_reads_why() {
     for dead in Dead::kinds() {
         let mut command = PROGRAMS.gateway_command();
         command.args(["--servers", "/nonexistent"]);
@@ -209,7 +209,7 @@ fn both_programs_end_with_their_status_where_nobody_hears_why() {
 }
 
 #[tokio::test]
-async fn a_gateway_whose_greeting_fills_a_pipe_ends_when_it_is_told_to() {
+async fn a_gateway_whose_greeting_fills_a_pipe_ends_at_a_signal() {
     let dead = Dead::full_pipe();
     let listen = TcpListener::bind((own_loopback(), 0)).unwrap();
     let addr = listen.local_addr().unwrap();

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 const PROGRAMS: Programs = programs!();
 
 #[test]
-fn a_panic_in_any_thread_or_task_is_told_and_ends_the_process() {
+fn a_panic_in_any_thread_or_task_is_logged_and_ends_the_process() {
     let directory = DataDir::new();
     for place in ["main", "thread", "worker", "task", "blocking", "commit"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_panics"));
@@ -48,7 +48,7 @@ fn a_panic_of_the_engine_over_damaged_files_is_a_refusal_with_its_reason() {
         file.write_all_at(&[0xff; 64], at as u64).unwrap();
         let mut command = PROGRAMS.node_command(addr);
         command.args(data);
-        // Whoever can be opened is refused for this.
+        // A directory that can be opened is refused for this flag.
         command.args(["--declare", "new"]);
         let (status, _, said) = PROGRAMS.run_to_end(command);
         assert_eq!(status.code(), Some(1), "{at}: {said}");

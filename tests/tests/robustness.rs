@@ -1,4 +1,4 @@
-//! A storage server among strangers, and a gateway among what pretends to be its servers: whatever
+//! A storage server among unknown senders, and a gateway among what pretends to be its servers: whatever
 //! is sent to them, a client in good standing is served, no stored value changes, and their memory
 //! stays within bounds.
 
@@ -25,7 +25,7 @@ const PROGRAMS: Programs = programs!();
 /// Another number makes other datagrams. A failure prints it.
 const SEED: u64 = 2026;
 
-/// How much the server may grow: the few pairs that strangers store by DKVS/1, and what the
+/// How much the server may grow: the few pairs that unknown senders store by DKVS/1, and what the
 /// allocator keeps.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;
 
@@ -60,7 +60,7 @@ fn put(name: &str, value: &str, time: u64) -> Request {
 }
 
 /// Does harm to a server of one worker, while a client in good standing writes and reads. Then
-/// looks at what became of the server.
+/// looks at the state of the server.
 fn harmless(harm: impl FnOnce(&Node)) {
     let mut node = PROGRAMS.node(&["--workers", "1"]);
     let mut client = Client::new(node.addr);
@@ -104,10 +104,10 @@ fn harmless(harm: impl FnOnce(&Node)) {
 
 /// Sends datagrams from one socket and waits, again and again, until the server has seen them.
 fn send_paced(node: &Node, datagrams: impl Iterator<Item = Vec<u8>>) {
-    let stranger = Client::new(node.addr);
+    let unknown = Client::new(node.addr);
     let mut pace = Client::new(node.addr);
     for (number, datagram) in datagrams.enumerate() {
-        stranger.send(&datagram);
+        unknown.send(&datagram);
         if number % PACE == PACE - 1 {
             value(&mut pace, "kept");
         }
@@ -166,7 +166,7 @@ fn flipped_bits_of_dkvs2_are_damage_and_change_nothing() {
 #[test]
 fn flipped_bits_of_dkvs1_do_no_harm() {
     harmless(|node| {
-        // A flipped key is another key, and a flipped value is stored: DKVS/1 cannot tell. So
+        // A flipped key is another key, and a flipped value is stored: DKVS/1 cannot detect that. So
         // these are pairs of their own.
         let datagrams = [&b"stranger\0some value"[..], b"stranger"];
         send_paced(node, datagrams.into_iter().flat_map(flips));
@@ -179,9 +179,9 @@ fn a_flood_from_many_addresses_keeps_nobody_out() {
     const ROUNDS: usize = 100;
     harmless(|node| {
         let mut random = Random::new(SEED);
-        let strangers: Vec<Client> = (0..SOCKETS).map(|_| Client::new(node.addr)).collect();
+        let unknown: Vec<Client> = (0..SOCKETS).map(|_| Client::new(node.addr)).collect();
         for _ in 0..ROUNDS {
-            for stranger in &strangers {
+            for client in &unknown {
                 let length = random.below(DATAGRAM_BYTES_DEFAULT);
                 let datagram = match random.below(3) {
                     0 => random.bytes(length.max(1)),
@@ -192,7 +192,7 @@ fn a_flood_from_many_addresses_keeps_nobody_out() {
                     ),
                 };
                 // Nobody reads the answers: the system drops those that do not fit.
-                stranger.send(&datagram);
+                client.send(&datagram);
             }
         }
     });

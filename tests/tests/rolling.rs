@@ -1,5 +1,5 @@
 //! A cluster is rolled, servers and gateways one after the other, and no request fails: as
-//! docs/operations/upgrade.md tells operators, under "Upgrading without a failed request".
+//! docs/operations/upgrade.md gives operators, under "Upgrading without a failed request".
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -120,8 +120,7 @@ impl Balancer {
     }
 }
 
-/// Says that it is over when it goes, which also a panic makes it do: whoever is left would wait
-/// for ever.
+/// Ends the run when it is dropped, also by a panic: the other threads would wait for ever.
 struct Ending(Arc<Balancer>);
 
 impl Drop for Ending {
@@ -149,7 +148,7 @@ impl Asking {
         }
     }
 
-    /// Writes and reads until it is over. Each reply has to be what one client alone is told.
+    /// Writes and reads until it is over. Each reply has to be what one client alone would get.
     async fn run(mut self, number: u64) {
         let _ending = Ending(Arc::clone(&self.balancer));
         let mut written = [0_u64; KEYS_PER_CLIENT];
@@ -244,23 +243,23 @@ async fn end(mut process: Process) {
 }
 
 /// What every gateway says of a server.
-async fn told_of(server: SocketAddr, gateways: &[Gateway]) -> Vec<Value> {
-    let mut told = Vec::new();
+async fn reports_of(server: SocketAddr, gateways: &[Gateway]) -> Vec<Value> {
+    let mut reported = Vec::new();
     for gateway in gateways {
         let reply = get(&client(), gateway.url("/servers")).await;
         let servers = reply.json["servers"].as_array().unwrap();
         let of_server = servers
             .iter()
-            .find(|told| told["server"] == server.to_string());
-        told.push(of_server.unwrap().clone());
+            .find(|reported| reported["server"] == server.to_string());
+        reported.push(of_server.unwrap().clone());
     }
-    told
+    reported
 }
 
-/// Waits until every gateway reaches a server that was started anew, and it vouches for all.
+/// Waits until every gateway reaches a server that was started anew, and it answers for every key.
 async fn await_back(server: SocketAddr, gateways: &[Gateway], before: &[Value]) {
     until("the server is back", async || {
-        let now = told_of(server, gateways).await;
+        let now = reports_of(server, gateways).await;
         now.iter().zip(before).all(|(now, before)| {
             now["reachable"] == true
                 && now["boot_id"] != before["boot_id"]
@@ -306,7 +305,7 @@ async fn roll() {
     balancer.await_requests().await;
 
     for (place, addr) in addrs.into_iter().enumerate() {
-        let before = told_of(addr, &gateways).await;
+        let before = reports_of(addr, &gateways).await;
         end(nodes.remove(place).process).await;
         balancer.await_requests().await;
         nodes.insert(place, node_at(addr, &directories[place], &[]).await);

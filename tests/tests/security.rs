@@ -154,7 +154,7 @@ fn put(value_bytes: usize) -> Request {
 }
 
 #[test]
-fn strangers_hear_nothing_and_change_nothing() {
+fn unknown_senders_get_no_answer_and_change_nothing() {
     let keys = key_file(&[1]);
     let node = PROGRAMS.node(&["--key-file", keys.path(), "k", "v"]);
     let client = Client::new(node.addr);
@@ -281,8 +281,10 @@ fn dkvs_1_is_answered_beside_keys_if_that_is_said() {
     client.send(&client.datagram(None, &[GREET]));
     let session = client.greet(1);
     let asked = under(1, session, 1);
-    let told = client.ask(asked, Request::Command(ReplicaCommand::Get { key: key() }));
-    assert!(matches!(told, Reply::Response(ReplicaResponse::Record { block, .. }) if block == "v"));
+    let reported = client.ask(asked, Request::Command(ReplicaCommand::Get { key: key() }));
+    assert!(
+        matches!(reported, Reply::Response(ReplicaResponse::Record { block, .. }) if block == "v")
+    );
 }
 
 /// Runs the server where it should not start; what it said.
@@ -337,9 +339,9 @@ fn a_server_that_knows_its_ring_refuses_requests_of_another() {
     let cluster = Cluster::parse("", &fs::read(&servers).unwrap()).unwrap();
     let epoch = Ring::new(&cluster).epoch();
     let client = Client::new(node.addr);
-    let told = client.ask(None, Request::Command(ReplicaCommand::Get { key: key() }));
+    let reported = client.ask(None, Request::Command(ReplicaCommand::Get { key: key() }));
     assert_eq!(
-        told,
+        reported,
         Reply::Response(ReplicaResponse::Refused(Refusal::WrongEpoch { epoch }))
     );
     assert_eq!(
@@ -364,12 +366,12 @@ fn a_request_that_lay_in_the_socket_for_too_long_is_dropped() {
         std::thread::yield_now();
     }
     node.process.go_on();
-    let told = client.ask(
+    let reported = client.ask(
         None,
         Request::Command(ReplicaCommand::GetTag { key: key() }),
     );
     assert_eq!(
-        told,
+        reported,
         Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
         "the put was dropped"
     );

@@ -159,7 +159,7 @@ fn bad_arguments_are_refused_with_what_is_wrong() {
 }
 
 #[test]
-fn the_programs_tell_shells_and_man_what_they_take() {
+fn the_programs_describe_their_options_to_shells_and_man() {
     for program in [PROGRAMS.gateway, PROGRAMS.storage_node] {
         for (arguments, expected) in [
             (&["--completions", "bash"][..], "--check-config"),
@@ -238,7 +238,7 @@ fn settings_are_checked_without_starting_anything() {
 }
 
 #[test]
-fn a_program_without_an_http_client_learns_whether_a_gateway_is_ready() {
+fn a_program_without_an_http_client_can_check_whether_a_gateway_is_ready() {
     let ask = |gateway: &Gateway| {
         let mut command = PROGRAMS.gateway_command();
         command.args(["ready", &gateway.addr.to_string()]);
@@ -355,7 +355,7 @@ async fn a_flag_outranks_the_environment_and_that_the_file() {
 }
 
 #[tokio::test]
-async fn an_embedded_cluster_greets_tells_what_it_is_and_works() {
+async fn an_embedded_cluster_greets_says_what_it_is_and_works() {
     for (arguments, servers, replication) in [
         (&[][..], 5, 3),
         (&["--embedded", "3"], 3, 3),
@@ -381,9 +381,9 @@ async fn an_embedded_cluster_greets_tells_what_it_is_and_works() {
         assert_eq!(greeting.matches(" ring points ").count(), servers);
 
         let client = client();
-        let told = get(&client, gateway.url("/servers")).await;
-        let told = told.json["servers"].as_array().unwrap().iter();
-        let addrs: Vec<_> = told
+        let reported = get(&client, gateway.url("/servers")).await;
+        let reported = reported.json["servers"].as_array().unwrap().iter();
+        let addrs: Vec<_> = reported
             .map(|server| server["server"].as_str().unwrap())
             .collect();
         assert_eq!(addrs.len(), servers);
@@ -410,22 +410,22 @@ async fn an_embedded_cluster_greets_tells_what_it_is_and_works() {
 }
 
 #[tokio::test]
-async fn an_embedded_cluster_with_a_data_directory_tells_of_its_disks() {
+async fn an_embedded_cluster_with_a_data_directory_reports_its_disks() {
     let data = DataDir::new();
     let gateway = PROGRAMS.gateway(&["--embedded", "3", "--data-dir", data.path()]);
     let client = client();
-    // A server has half a second to tell, which may be too little at times.
-    let told = async || -> Vec<Json> {
+    // A server has half a second to report, which may be too little at times.
+    let reported = async || -> Vec<Json> {
         let mut servers = Vec::new();
-        until("all three tell of their disks", async || {
-            let told = get(&client, gateway.url("/servers")).await;
-            servers.clone_from(told.json["servers"].as_array().unwrap());
+        until("all three report their disks", async || {
+            let reported = get(&client, gateway.url("/servers")).await;
+            servers.clone_from(reported.json["servers"].as_array().unwrap());
             servers.iter().all(|server| server["storage"].is_object())
         })
         .await;
         servers
     };
-    for server in told().await {
+    for server in reported().await {
         let storage = &server["storage"];
         assert_eq!(storage["commits"], 0);
         assert_eq!(storage["commit_mean_us"], 0);
@@ -433,7 +433,7 @@ async fn an_embedded_cluster_with_a_data_directory_tells_of_its_disks() {
     }
     let put = put(&client, gateway.url("/kv/k?wait=all"), "v").await;
     assert_eq!(put.statuses(), ["stored"; 3]);
-    for server in told().await {
+    for server in reported().await {
         assert_eq!(server["durability"], "fsync");
         assert_eq!(server["corrupt_answers"], 0);
         let storage = &server["storage"];

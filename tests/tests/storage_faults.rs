@@ -12,8 +12,8 @@ use dkvs_tests::stores::{Kept, key, later, open, options, record, shown};
 
 const STORED: Result<PutOutcome, StoreError> = Ok(PutOutcome::Stored);
 
-fn stored(told: Result<PutOutcome, StoreError>) {
-    assert_eq!(told, STORED);
+fn stored(result: Result<PutOutcome, StoreError>) {
+    assert_eq!(result, STORED);
 }
 
 fn new_store(disk: &Disk) -> Kept {
@@ -33,22 +33,22 @@ fn refusal(disk: &Disk, options: OpenOptions) -> OpenError {
 }
 
 #[test]
-fn nothing_is_told_or_seen_before_it_is_synced() {
+fn nothing_is_confirmed_or_seen_before_it_is_synced() {
     let disk = Disk::default();
     let mut kept = new_store(&disk);
-    let (told, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let at_once = kept
         .store
-        .apply(&key("k"), &record("k", 1, "v"), || later(told));
-    assert_eq!((at_once, hear.try_recv().ok()), (None, None));
+        .apply(&key("k"), &record("k", 1, "v"), || later(sender));
+    assert_eq!((at_once, receiver.try_recv().ok()), (None, None));
     let committer = kept.committer.as_mut().unwrap();
     let batch = committer.begin().unwrap();
     assert_eq!(kept.store.len(), 0);
-    assert!(hear.try_recv().is_err());
+    assert!(receiver.try_recv().is_err());
     let syncs = disk.syncs();
     kept.committer.as_mut().unwrap().finish(batch);
     assert!(disk.syncs() > syncs);
-    assert_eq!(hear.try_recv(), Ok(STORED));
+    assert_eq!(receiver.try_recv(), Ok(STORED));
     assert_eq!(kept.read("k"), shown(1, "v"));
 }
 
@@ -60,25 +60,28 @@ fn what_gathers_while_the_disk_is_busy_is_synced_together() {
     let before = disk.syncs();
     stored(kept.put_at("first", 2, "v"));
     let syncs_of_one = disk.syncs() - before;
-    let (told, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     for number in 0..1_000 {
         let name = format!("key {number}");
-        let told = told.clone();
+        let sender = sender.clone();
         kept.store
-            .apply(&key(&name), &record(&name, 1, "v"), || later(told));
+            .apply(&key(&name), &record(&name, 1, "v"), || later(sender));
     }
     let before = disk.syncs();
     kept.store_all();
     // The file may have to grow, which is a sync or two more each time it doubles.
     assert!(disk.syncs() - before <= syncs_of_one + 10);
     assert_eq!(
-        hear.try_iter().filter(|told| *told == STORED).count(),
+        receiver
+            .try_iter()
+            .filter(|result| *result == STORED)
+            .count(),
         1_000
     );
 }
 
 #[test]
-fn a_failed_write_or_sync_is_told_and_not_tried_again_and_reads_go_on() {
+fn a_failed_write_or_sync_is_reported_and_not_tried_again_and_reads_go_on() {
     let script = |disk: &Disk| {
         let mut kept = new_store(disk);
         assert_eq!(kept.put_at("k", 1, "old"), STORED);
@@ -169,13 +172,17 @@ fn a_disk_that_others_fill_fails_a_put_and_serves_again_when_there_is_room() {
     let mut kept = new_store(&disk);
     assert_eq!(kept.put_at("k", 1, "old"), STORED);
     let value = "v".repeat(1_000_000);
-    let (told, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     kept.store
-        .apply(&key("long"), &record("long", 1, &value), || later(told));
+        .apply(&key("long"), &record("long", 1, &value), || later(sender));
     let batch = kept.committer.as_mut().unwrap().begin().unwrap();
     disk.resize(200 << 10);
     kept.committer.as_mut().unwrap().finish(batch);
-    assert_eq!(hear.try_recv(), Ok(Err(StoreError::Failed)), "nobody knows");
+    assert_eq!(
+        receiver.try_recv(),
+        Ok(Err(StoreError::Failed)),
+        "nobody knows"
+    );
     assert_eq!(kept.put_at("k", 2, "new"), Err(StoreError::DiskFull));
     assert_eq!(kept.read("k"), shown(1, "old"));
     disk.resize(64 << 20);
@@ -200,7 +207,7 @@ fn a_store_that_waits_for_its_disk_refuses_as_busy_rather_than_grow() {
             .apply(&key(&name), &record(&name, 1, &value), || Box::new(drop))
         {
             None => taken += 1,
-            Some(told) => break told,
+            Some(result) => break result,
         }
         assert!(taken < 1_000);
     };
@@ -335,7 +342,9 @@ fn whichever_bit_of_the_file_flips_nothing_wrong_is_shown_and_nothing_is_taken_f
             }
         }
     }
-    println!("3000 bits flipped: {refused} stores not opened, {corrupt} records told as corrupt");
+    println!(
+        "3000 bits flipped: {refused} stores not opened, {corrupt} records reported as corrupt"
+    );
     assert!(refused > 0 && corrupt > 0);
 }
 
@@ -535,11 +544,11 @@ fn a_backup_is_the_store_of_one_moment_and_knows_that_it_is_one() {
     }
     let copy = Disk::default();
     let records: Arc<dyn Medium> = copy.media().records;
-    let (told, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     kept.disk()
-        .back_up(Box::new(move |snapshot| told.send(snapshot).unwrap()));
+        .back_up(Box::new(move |snapshot| sender.send(snapshot).unwrap()));
     kept.committer.as_ref().unwrap().give_backups();
-    let snapshot = hear.recv().unwrap().unwrap();
+    let snapshot = receiver.recv().unwrap().unwrap();
     for number in 0..100 {
         stored(kept.put_at(&format!("key {number}"), 2, "after"));
     }

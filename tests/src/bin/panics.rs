@@ -1,4 +1,4 @@
-//! A program that begins and ends as both programs do, and panics in between where it is told to.
+//! A program that begins and ends as both programs do, and panics in between where its argument says.
 //!
 //! It says so on standard output where it goes on although it should have ended.
 
@@ -30,10 +30,10 @@ fn main() -> ExitCode {
         let mut arguments = std::env::args().skip(1);
         match arguments.next().as_deref() {
             Some("main") => panic!("on purpose"),
-            Some("thread") => unheard(|| panic!("on purpose")),
-            Some("worker") => unheard(|| runtime().block_on(async { panic!("on purpose") })),
-            Some("task") => unheard(|| runtime().block_on(tasks(async { panic!("on purpose") }))),
-            Some("blocking") => unheard(|| {
+            Some("thread") => unawaited(|| panic!("on purpose")),
+            Some("worker") => unawaited(|| runtime().block_on(async { panic!("on purpose") })),
+            Some("task") => unawaited(|| runtime().block_on(tasks(async { panic!("on purpose") }))),
+            Some("blocking") => unawaited(|| {
                 runtime().block_on(async {
                     drop(tokio::task::spawn_blocking(|| panic!("on purpose")));
                     std::future::pending::<Infallible>().await
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs something on a thread that nobody waits for.
-fn unheard(run: impl FnOnce() -> Infallible + Send + 'static) -> anyhow::Result<()> {
+fn unawaited(run: impl FnOnce() -> Infallible + Send + 'static) -> anyhow::Result<()> {
     let (alive, ended) = mpsc::channel::<()>();
     thread::spawn(move || {
         // It is held for longer than the thread lasts.
@@ -61,13 +61,13 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().build().expect("a runtime")
 }
 
-/// A task whose end nobody hears of, and one that goes on.
+/// A task whose end nobody awaits, and one that goes on.
 async fn tasks(panics: impl Future<Output = Infallible> + Send + 'static) -> Infallible {
     drop(tokio::spawn(panics));
     std::future::pending().await
 }
 
-/// What hears of a put panics on the thread that writes to the disk.
+/// The completion of a put panics on the thread that writes to the disk.
 fn commit(path: &Path) -> anyhow::Result<()> {
     let options = OpenOptions {
         bytes_max: 1 << 20,

@@ -1,8 +1,8 @@
 //! The soak: the scenario of tests/tests/chaos.rs again and again, each time from another seed,
-//! for as long as it is told, or until the promise is broken.
+//! for as long as its options say, or until the promise is broken.
 //!
 //! One program plays all the parts, so that what is tested is what was built: it is started again
-//! under the name of a part. Whoever was started here ends with the soak, however that ends.
+//! under the name of a part. Every process started here ends with the soak, however that ends.
 
 use std::ffi::OsStr;
 use std::io;
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_told_by_the_name_it_was_started_under() {
+    fn a_part_is_recognized_by_the_name_it_was_started_under() {
         let names = Names::new().unwrap();
         let programs = names.programs().unwrap();
         let part = |path: &str| Part::of(Path::new(path));

@@ -1,4 +1,4 @@
-//! A client: one request after another, each with what was told of it.
+//! A client: one request after another, each recorded with its reply.
 //!
 //! Keeps one invariant of histories: no value is written by two operations. So a request is never
 //! sent twice behind the history's back, and one that is sent again under its own tag stays the
@@ -10,11 +10,12 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value as Json;
 
+use super::level::Level;
 use super::reply::{self, Surprise, Written};
 use super::stage::Stage;
-use super::{Level, PATIENCE};
 use crate::history::{Action, Operation, Reply};
 use crate::random::Random;
+use crate::waiting::PATIENCE;
 
 /// How often a write whose fate is unknown is sent again at most.
 const REPETITIONS_MAX: usize = 3;
@@ -25,7 +26,7 @@ const HASTY_PERCENT: usize = 12;
 const IMPATIENT_PERCENT: usize = 3;
 
 /// How many writes of a hundred come under a tag of the client's, as if a gateway had sent them
-/// before whose clock is ahead. Gateways whose clocks learn of it are then ahead of the others.
+/// before whose clock is ahead. Gateways whose clocks take it over are then ahead of the others.
 const AHEAD_PERCENT: usize = 2;
 
 /// A client of all gateways, of which it prefers one until that is gone.
@@ -38,7 +39,7 @@ pub(super) struct Client {
     history: Vec<Operation>,
 }
 
-/// What came of one request.
+/// The result of one request.
 enum Heard {
     Reply(u16, Json),
     /// It was not sent: no connection came about.

@@ -1,4 +1,4 @@
-//! A run that has ended: what it was, in a line, and what came of it.
+//! A run that has ended: its scenario in a line, and its result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -18,7 +18,7 @@ pub struct Finished {
     pub repeated: u64,
     /// How often something broke, by its name.
     pub faults: BTreeMap<&'static str, u64>,
-    /// What became of what gateways and servers said to each other.
+    /// What the proxy did with the datagrams between gateways and servers.
     pub datagrams: Counts,
     /// What was wrong, if anything was.
     pub verdict: Result<(), String>,

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
+use super::runtime::runtime;
 use super::schedule::{Cast, Fault, Phase};
 use super::stage::Stage;
-use super::{PATIENCE, runtime};
 use crate::http::{exchange, request};
 use crate::process::{Gateway, Node, Programs, ServersFile, own_loopback};
 use crate::proxy::{Conditions, Proxy, Way};
-use crate::until;
+use crate::waiting::{PATIENCE, until};
 
 /// How many operations have to end while a fault lasts, so that it meets some even where the
 /// machine is busy.
@@ -71,9 +71,9 @@ impl Nemesis {
     }
 
     /// Carries out a schedule, until its end or until it is over.
-    pub(super) fn play(&mut self, schedule: &[Phase], stage: &Stage, is_told_to_end: &AtomicBool) {
+    pub(super) fn play(&mut self, schedule: &[Phase], stage: &Stage, is_stopped: &AtomicBool) {
         for phase in schedule {
-            if stage.is_over() || is_told_to_end.load(Ordering::Relaxed) {
+            if stage.is_over() || is_stopped.load(Ordering::Relaxed) {
                 return;
             }
             self.begin(&phase.faults);

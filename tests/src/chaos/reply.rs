@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 
-use super::Level;
+use super::level::Level;
 use crate::history::Reply;
 
 /// What a gateway said to a write.
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_told_by_its_whole_text() {
+    fn a_value_is_recognized_by_its_whole_text() {
         for value in [1, 16, 17, 160, 12_345_678] {
             let text = text_of(value);
             assert_eq!(number_in(&text), Some(value));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_tells_of_a_value_of_none_or_of_nothing() {
+    fn a_read_returns_a_value_or_none_or_has_no_result() {
         let found = json!({"value": text_of(3), "consistency": "linearizable"});
         assert_eq!(to_read(LEVEL, 200, &found), Ok(Reply::Holds(Some(3))));
         let none = problem("key-not-found", None);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_tells_the_tag_by_which_it_can_be_repeated() {
+    fn a_write_returns_the_tag_by_which_it_can_be_repeated() {
         let unknown = problem("timeout", Some("unknown"));
         let written = to_write(LEVEL, (false, false), 504, &unknown).unwrap();
         let tag = "0192f0c4a1b20001-9f3c21d400000007";

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use dkvs_common::tag::Tag;
 
-use super::Level;
+use super::level::Level;
 use crate::random::Random;
 
 /// Keys in use at a time.

@@ -1,5 +1,5 @@
-//! Whether the replies of the agreement level keep their word: a confirmed write is on w replicas,
-//! and what a read was told is what r replicas say.
+//! Whether the replies of the agreement level are true: a confirmed write is on w replicas,
+//! and what a read returned is what r replicas say.
 //!
 //! That level promises no order, so this looks at one reply at a time, at what it says the
 //! replicas said, and at where values come from. It does not look at the replicas.
@@ -14,11 +14,11 @@ use super::{Action, Operation};
 /// An operation with what its reply says about the replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgreementOperation {
-    /// What was asked and told.
+    /// The request and its reply.
     pub operation: Operation,
     /// How many replicas there are to ask.
     pub n: u8,
-    /// How many of them it takes: w, or r of a read.
+    /// How many of them are required: w, or r of a read.
     pub needed: u8,
     /// The replicas as the reply lists them; none if there was no reply.
     pub replicas: Vec<Replica>,
@@ -29,18 +29,18 @@ pub struct AgreementOperation {
 pub struct Replica {
     /// A number for each server, the same in all replies.
     pub server: u32,
-    /// What it is said to have said.
-    pub said: Said,
+    /// Its answer, as the reply gives it.
+    pub answer: ReplicaAnswer,
 }
 
-/// What a replica can be said to have said.
+/// An answer of a replica, as a reply can give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum ReplicaAnswer {
     /// To a write or a delete: it is stored.
     Stored,
     /// To a write or a delete: something newer is.
     Superseded,
-    /// To a read: the value that the read was told.
+    /// To a read: the value that the read returned.
     Match,
     /// To a read: another value.
     Differs,
@@ -50,7 +50,7 @@ pub enum Said {
     Other,
 }
 
-/// What was looked at to find that all replies keep their word.
+/// What was looked at to find that all replies are true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checked {
     /// How many operations.
@@ -59,7 +59,7 @@ pub struct Checked {
     pub confirmed: usize,
     /// How many were reads that found a value.
     pub found: usize,
-    /// How many were reads that were told that there is none.
+    /// How many were reads that found no value.
     pub absent: usize,
 }
 
@@ -122,27 +122,27 @@ impl AgreementOperation {
         }
         let operation = &self.operation;
         let needed = match operation.seen() {
-            Some(Some(_)) => Said::Match,
-            Some(None) => Said::Absent,
-            None if operation.is_done() => Said::Stored,
+            Some(Some(_)) => ReplicaAnswer::Match,
+            Some(None) => ReplicaAnswer::Absent,
+            None if operation.is_done() => ReplicaAnswer::Stored,
             None if operation.is_never_done() => {
-                let stored = self.who_said(Said::Stored).next()?;
+                let stored = self.answered_with(ReplicaAnswer::Stored).next()?;
                 return Some(Breach::Stored {
                     server: stored.server,
                 });
             }
             None => return None,
         };
-        if self.who_said(needed).count() < usize::from(self.needed) {
+        if self.answered_with(needed).count() < usize::from(self.needed) {
             return Some(Breach::TooFew { needed });
         }
         writes.unwritten(operation).map(Breach::Unwritten)
     }
 
-    fn who_said(&self, said: Said) -> impl Iterator<Item = &Replica> {
+    fn answered_with(&self, answer: ReplicaAnswer) -> impl Iterator<Item = &Replica> {
         self.replicas
             .iter()
-            .filter(move |replica| replica.said == said)
+            .filter(move |replica| replica.answer == answer)
     }
 }
 
@@ -158,24 +158,24 @@ pub struct Violation {
 /// How a reply can break its word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Breach {
-    /// Fewer replicas said this than it takes.
+    /// Fewer replicas answered so than required.
     TooFew {
         /// What they had to say.
-        needed: Said,
+        needed: ReplicaAnswer,
     },
-    /// More replicas are said to have been asked than there are.
+    /// The reply lists more replicas than there are.
     TooMany,
     /// A replica counts twice.
     Repeated {
         /// Whose it is.
         server: u32,
     },
-    /// It was said not to be done, and this replica to have stored it.
+    /// The reply says that it is not done, and that this replica stored it.
     Stored {
         /// Whose it is.
         server: u32,
     },
-    /// No write can have written what the read was told.
+    /// No write can have written what the read returned.
     Unwritten(Unwritten),
 }
 
@@ -192,7 +192,7 @@ impl Display for Violation {
         write!(f, "key {}: {operation}, although ", operation.key)?;
         match &*self.breach {
             Breach::TooFew { needed } => {
-                let (count, name) = (self.asked.who_said(*needed).count(), needed.name());
+                let (count, name) = (self.asked.answered_with(*needed).count(), needed.name());
                 let parameter = if operation.action == Action::Read {
                     'r'
                 } else {
@@ -212,15 +212,15 @@ impl Display for Violation {
         if replicas.is_empty() {
             f.write_str(" nobody")?;
         }
-        for (number, Replica { server, said }) in replicas.iter().enumerate() {
+        for (number, Replica { server, answer }) in replicas.iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
-            write!(f, "{comma} server {server} {}", said.name())?;
+            write!(f, "{comma} server {server} {}", answer.name())?;
         }
         Ok(())
     }
 }
 
-impl Said {
+impl ReplicaAnswer {
     fn name(self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -235,40 +235,40 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
-    use super::Said::{Absent, Differs, Match, Other, Stored, Superseded};
+    use super::ReplicaAnswer::{Absent, Differs, Match, Other, Stored, Superseded};
     use super::*;
     use crate::history::by_hand::{delete, read, write};
 
-    /// One of n = 3 with a quorum of 2, whose replicas said this.
-    fn asked(operation: Operation, said: &[Said]) -> AgreementOperation {
-        let replicas = (1..).zip(said);
+    /// One of n = 3 with a quorum of 2, whose replicas answered so.
+    fn asked(operation: Operation, answer: &[ReplicaAnswer]) -> AgreementOperation {
+        let replicas = (1..).zip(answer);
         AgreementOperation {
             operation,
             n: 3,
             needed: 2,
             replicas: replicas
-                .map(|(server, said)| Replica {
+                .map(|(server, answer)| Replica {
                     server,
-                    said: *said,
+                    answer: *answer,
                 })
                 .collect(),
         }
     }
 
-    fn put(said: &[Said]) -> AgreementOperation {
-        asked(write(1, 1_000..=2_000, 17), said)
+    fn put(answer: &[ReplicaAnswer]) -> AgreementOperation {
+        asked(write(1, 1_000..=2_000, 17), answer)
     }
 
-    fn got(said: &[Said]) -> AgreementOperation {
-        asked(read(2, 3_000..=4_000, Some(17)), said)
+    fn got(answer: &[ReplicaAnswer]) -> AgreementOperation {
+        asked(read(2, 3_000..=4_000, Some(17)), answer)
     }
 
-    fn found_nothing(said: &[Said]) -> AgreementOperation {
-        asked(read(2, 3_000..=4_000, None), said)
+    fn found_nothing(answer: &[ReplicaAnswer]) -> AgreementOperation {
+        asked(read(2, 3_000..=4_000, None), answer)
     }
 
-    fn removed(said: &[Said]) -> AgreementOperation {
-        asked(delete(1, 3_000..=4_000), said)
+    fn removed(answer: &[ReplicaAnswer]) -> AgreementOperation {
+        asked(delete(1, 3_000..=4_000), answer)
     }
 
     fn accepted(history: &[AgreementOperation]) -> Checked {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quorum_of_the_right_words_is_enough() {
+    fn a_quorum_of_the_right_answers_is_enough() {
         let checked = accepted(&[
             put(&[Stored, Stored, Other]),
             got(&[Match, Differs, Match]),
@@ -301,9 +301,9 @@ mod tests {
 
     #[test]
     fn a_quorum_of_one_and_of_all_are_quorums() {
-        let with = |needed, said| AgreementOperation {
+        let with = |needed, answer| AgreementOperation {
             needed,
-            ..put(said)
+            ..put(answer)
         };
         accepted(&[with(1, &[Stored])]);
         accepted(&[with(3, &[Stored, Stored, Stored])]);
@@ -370,8 +370,8 @@ mod tests {
 
     #[test]
     fn what_a_replica_stored_is_not_said_not_to_be_done() {
-        let not_done = |said| {
-            let mut asked = put(said);
+        let not_done = |answer| {
+            let mut asked = put(answer);
             asked.operation = asked.operation.never_done();
             asked
         };
@@ -398,12 +398,12 @@ mod tests {
             (refused.clone(), Unwritten::NeverDone(refused)),
             (later.clone(), Unwritten::Later(later)),
         ] {
-            let said: &[Said] = if write.is_done() {
+            let answer: &[ReplicaAnswer] = if write.is_done() {
                 &[Stored, Stored]
             } else {
                 &[]
             };
-            let violation = check(&[asked(write, said), got(&[Match, Match])]).unwrap_err();
+            let violation = check(&[asked(write, answer), got(&[Match, Match])]).unwrap_err();
             assert_eq!(*violation.breach, Breach::Unwritten(breach));
         }
     }
@@ -412,11 +412,11 @@ mod tests {
     fn an_unknown_outcome_promises_nothing() {
         let mut unknown = put(&[Stored, Other]);
         unknown.operation = unknown.operation.unknown();
-        let mut unheard = [got(&[]), removed(&[])];
-        for asked in &mut unheard {
+        let mut unawaited = [got(&[]), removed(&[])];
+        for asked in &mut unawaited {
             asked.operation.returned = None;
         }
-        let history = [&[unknown, got(&[Match, Match])][..], &unheard].concat();
+        let history = [&[unknown, got(&[Match, Match])][..], &unawaited].concat();
         accepted(&history);
     }
 
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_reply_that_breaks_its_word_is_told() {
+    fn the_earliest_false_reply_is_reported() {
         let history = [found_nothing(&[]), put(&[Stored])];
         assert_eq!(*check(&history).unwrap_err().asked, history[1]);
     }

@@ -1,10 +1,10 @@
-//! Operations for tests, each in one short line. They are on key 1 unless told otherwise.
+//! Operations for tests, each in one short line. They are on key 1 unless a test says otherwise.
 
 use std::ops::RangeInclusive;
 
 use super::{Action, Operation, Reply};
 
-/// A read that was told this.
+/// A read that returned this.
 pub(super) fn read(client: u32, time: RangeInclusive<u64>, seen: Option<u64>) -> Operation {
     operation(client, time, Action::Read, Reply::Holds(seen))
 }
@@ -36,7 +36,7 @@ impl Operation {
         Self { key, ..self }
     }
 
-    /// The same with a reply that does not tell the outcome.
+    /// The same with a reply that leaves the outcome unknown.
     pub(super) fn unknown(self) -> Self {
         let reply = Reply::Unknown;
         Self { reply, ..self }

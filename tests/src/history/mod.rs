@@ -1,7 +1,8 @@
-//! What clients asked and what they were told, and whether a register could have answered so.
+//! What clients requested and what the replies were, and whether a register could have answered so.
 //!
 //! The checkers know nothing of tags, servers or protocols: they look at requests, replies and
-//! times alone. Every value that is written is written once, so a read tells which write it saw.
+//! times alone. Every value that is written is written once, so the value of a read shows
+//! which write it saw.
 
 pub mod agreement;
 #[cfg(test)]
@@ -10,7 +11,7 @@ pub mod linearizable;
 pub mod provenance;
 mod words;
 
-/// One request of a client, with what it was told. A write that was sent again under its own tag
+/// One request of a client, with its reply. A write that was sent again under its own tag
 /// is one operation, from the first request to the last reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
@@ -18,9 +19,9 @@ pub struct Operation {
     pub client: u32,
     /// On which key.
     pub key: u32,
-    /// What was asked.
+    /// What the client requested.
     pub action: Action,
-    /// When it was asked, in nanoseconds since some moment before the first.
+    /// When it was requested, in nanoseconds since some moment before the first.
     pub invoked: u64,
     /// When the reply came, by the same clock; none if none ever came.
     pub returned: Option<u64>,
@@ -29,7 +30,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// What a read was told; none for one that was told nothing, and for what is no read.
+    /// What a read returned; none for a read without a result, and for a write or a delete.
     pub fn seen(&self) -> Option<Option<u64>> {
         match (self.action, self.returned, self.reply) {
             (Action::Read, Some(_), Reply::Holds(value)) => Some(value),
@@ -48,7 +49,7 @@ impl Operation {
     }
 
     /// Whether it ended after it began, with a reply that is one to such an action. Anything else
-    /// is a fault of whoever recorded the history.
+    /// is a fault of the recorder of the history.
     fn is_coherent(&self) -> bool {
         let in_time = self.returned.is_none_or(|at| at >= self.invoked);
         let to_the_point = match self.reply {
@@ -64,7 +65,7 @@ impl Operation {
     }
 }
 
-/// What a client can ask of a register.
+/// What a client can do to a register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Its value.
@@ -75,7 +76,7 @@ pub enum Action {
     Delete,
 }
 
-/// What a client can be told.
+/// What a reply can say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// To a read: the value, or that there is none.

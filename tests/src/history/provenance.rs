@@ -1,4 +1,4 @@
-//! Whether the value that a read was told can have come from a write of its key at all.
+//! Whether the value that a read returned can have come from a write of its key at all.
 //!
 //! This is what every level promises, whatever the order of things: no value out of nowhere, none
 //! from another key, none from the future, and none of a write that was said not to be done.
@@ -25,8 +25,8 @@ impl<'h> Writes<'h> {
         Self(writes)
     }
 
-    /// Why no write can have written the value that this read was told; none if one can, or if it
-    /// was told no value.
+    /// Why no write can have written the value that this read returned; none if one can, or if it
+    /// returned no value.
     pub fn unwritten(&self, read: &Operation) -> Option<Unwritten> {
         let value = read.seen()??;
         let Some(&write) = self.0.get(&value) else {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_was_told_no_value_needs_no_write() {
+    fn a_read_that_returned_no_value_needs_no_write() {
         let write = write(1, 1..=2, 17);
         let seen = |read| Writes::among([&write]).unwritten(&read);
         assert_eq!(seen(read(2, 3..=4, None)), None);

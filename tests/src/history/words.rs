@@ -1,4 +1,4 @@
-//! Operations as sentences, for whoever reads why a history is wrong.
+//! Operations as sentences, for the reader of a violation.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -96,39 +96,39 @@ mod tests {
     use crate::history::by_hand::{delete, read, write};
 
     #[test]
-    fn an_operation_is_told_with_its_client_its_times_and_its_outcome() {
-        let told = |operation: Operation| operation.to_string();
+    fn an_operation_is_shown_with_its_client_its_times_and_its_outcome() {
+        let text = |operation: Operation| operation.to_string();
         let (from, to) = (1_200_000, 1_500_000);
         assert_eq!(
-            told(read(3, from..=to, Some(17))),
+            text(read(3, from..=to, Some(17))),
             "client 3 read 17 from 1.200 ms to 1.500 ms"
         );
         assert_eq!(
-            told(read(3, from..=to, None)),
+            text(read(3, from..=to, None)),
             "client 3 found no value from 1.200 ms to 1.500 ms"
         );
         assert_eq!(
-            told(read(3, from..=to, None).unknown()),
+            text(read(3, from..=to, None).unknown()),
             "client 3 tried to read from 1.200 ms to 1.500 ms, with unknown outcome"
         );
         assert_eq!(
-            told(write(1, from..=to, 17)),
+            text(write(1, from..=to, 17)),
             "client 1 wrote 17 from 1.200 ms to 1.500 ms"
         );
         assert_eq!(
-            told(write(1, from..=to, 17).never_done()),
+            text(write(1, from..=to, 17).never_done()),
             "client 1 tried to write 17 from 1.200 ms to 1.500 ms, which certainly was not done"
         );
         assert_eq!(
-            told(delete(1, from..=to)),
+            text(delete(1, from..=to)),
             "client 1 deleted from 1.200 ms to 1.500 ms"
         );
         assert_eq!(
-            told(delete(1, from..=to).unknown()),
+            text(delete(1, from..=to).unknown()),
             "client 1 tried to delete from 1.200 ms to 1.500 ms, with unknown outcome"
         );
         assert_eq!(
-            told(delete(1, 7..=to).unanswered()),
+            text(delete(1, 7..=to).unanswered()),
             "client 1 tried to delete from 0.000007 ms on and was never answered"
         );
     }

@@ -1,5 +1,5 @@
-//! What becomes of a datagram on its way. Knows no sockets and no clock: chance comes in as an
-//! argument, and what goes on goes on after so long.
+//! The conditions of a link, and the fate of a datagram under them. Knows no sockets and no clock:
+//! chance comes in as an argument, and delays go out as durations.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ const DOUBLINGS_MAX: u32 = 11;
 pub struct Conditions {
     /// Nothing passes.
     pub is_cut: bool,
-    /// Datagrams of more bytes are lost, as on a path of which nobody tells how little it takes.
-    /// Questions pass such a path, and what is to be stored does not.
+    /// Datagrams of more bytes are lost, as on a path that takes less than anybody knows.
+    /// Gets pass such a path, and puts do not.
     pub datagram_bytes_max: Option<usize>,
     /// How many of a hundred datagrams are lost.
     pub lost_percent: u8,
@@ -58,7 +58,7 @@ impl Conditions {
         }
     }
 
-    /// What becomes of the next datagram, which has so many bytes.
+    /// The fate of the next datagram, which has so many bytes.
     pub(super) fn fate(&self, bytes: usize, random: &mut Random) -> Fate {
         let is_too_long = self.datagram_bytes_max.is_some_and(|max| bytes > max);
         if self.is_cut || is_too_long || is_one_of(self.lost_percent, random) {
@@ -84,7 +84,7 @@ impl Conditions {
     }
 }
 
-/// What becomes of one datagram: for how long each of its copies is held back, if it is.
+/// The fate of one datagram: for how long each of its copies is held back, if it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Lost,
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_conditions_each_ill_is_the_worse() {
+    fn two_conditions_together_have_the_worse_of_each() {
         let lossy = Conditions {
             datagram_bytes_max: Some(300),
             lost_percent: 5,

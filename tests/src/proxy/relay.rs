@@ -12,7 +12,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::conditions::Fate;
-use super::{Direction, Owner, Shared, Way};
+use super::shared::{Direction, Owner, Shared, Way};
 use crate::random::Random;
 
 /// Sockets of gateways that are known at most.
@@ -26,7 +26,7 @@ const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 
 const WAKER: Token = Token(0);
 
-/// Relays until it is told to end.
+/// Relays until the handle ends it.
 pub(super) struct Relay {
     poll: Poll,
     /// By server; the tokens after the waker's.
@@ -249,7 +249,7 @@ fn received<T>(mut receive: impl FnMut() -> io::Result<T>) -> Option<T> {
         match receive() {
             Ok(received) => return Some(received),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            // So the system tells that a server is gone; what comes after it is still there.
+            // The system reports so that a server is gone; what comes after it is still there.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(error) => panic!("a socket of the proxy is broken: {error}"),
         }

@@ -1,8 +1,11 @@
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::PATIENCE;
+use crate::process::own_loopback;
+use crate::waiting::PATIENCE;
 
 const TO_SERVER: Way = Way {
     gateway: 0,
@@ -35,7 +38,7 @@ fn received(socket: &UdpSocket) -> (u8, SocketAddr) {
     (buffer[0], from)
 }
 
-/// Waits until so much has become of datagrams.
+/// Waits until the proxy has counted so many datagrams.
 fn counted(proxy: &Proxy, expected: Counts) {
     let begun = Instant::now();
     while proxy.counts() != expected {

@@ -1,12 +1,12 @@
-//! What comes after the chaos: looks at what is left, and back at what was told.
+//! What comes after the chaos: checks what is left, and the answers of the whole run.
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::ring::Position;
 
-use super::gateway::{Asked, Request};
 use super::invariants::{convergence, deadlines, registers};
 use super::plan::KeyPlan;
+use super::request::{Request, RequestKind};
 use super::statistics::Count;
 use super::world::{Phase, World};
 use crate::history::{Action, Reply};
@@ -21,17 +21,17 @@ impl World {
             self.report(Err(violation));
             return false;
         }
-        let next_word = match self.phase {
+        let next_key = match self.phase {
             Phase::Chaos | Phase::Healed => Some(0),
-            Phase::LastWord { key } => Some(key + 1),
+            Phase::FinalWrite { key } => Some(key + 1),
             Phase::Reading { .. } => None,
         };
-        if next_word.is_some_and(|from| self.have_last_word_from(from)) {
+        if next_key.is_some_and(|from| self.begin_final_write_from(from)) {
             return true;
         }
         let all = (0..self.plan.keys.len()).collect();
         let (gateway, keys, is_last) = match self.phase {
-            Phase::Chaos | Phase::Healed | Phase::LastWord { .. } => {
+            Phase::Chaos | Phase::Healed | Phase::FinalWrite { .. } => {
                 self.invariants.v1_records.begin(&self.servers);
                 (0, all, false)
             }
@@ -58,14 +58,14 @@ impl World {
 
     /// Has a client that speaks DKVS/1 write the next key that such clients use, from this one on, if
     /// they are to write once more; false if there is none.
-    fn have_last_word_from(&mut self, from: usize) -> bool {
-        let has_last_word = self.plan.v1.as_ref().is_some_and(|v1| v1.has_last_word);
+    fn begin_final_write_from(&mut self, from: usize) -> bool {
+        let has_final_write = self.plan.v1.as_ref().is_some_and(|v1| v1.has_final_write);
         let mut keys = from..self.plan.keys.len();
-        let Some(key) = keys.find(|key| has_last_word && self.plan.is_shared(*key)) else {
+        let Some(key) = keys.find(|key| has_final_write && self.plan.is_shared(*key)) else {
             return false;
         };
-        self.phase = Phase::LastWord { key };
-        self.have_last_word(key);
+        self.phase = Phase::FinalWrite { key };
+        self.begin_final_write(key);
         true
     }
 
@@ -85,7 +85,7 @@ impl World {
                 operation,
                 attempt: 1,
                 key: plan.key,
-                asked: Asked::Read,
+                kind: RequestKind::Read,
                 quorum: plan.read,
                 level,
                 may_fall_back: true,
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// Whether as many replicas vouch for a key as a read of it needs. Where a read needs more than
+    /// Whether as many replicas answer for a key as a read of it requires. Where a read needs more than
     /// a majority, a lost disk may leave fewer, and no such read can change that.
     pub(super) fn can_be_read(&self, key: &KeyPlan) -> bool {
         let n = usize::from(key.read.n());
@@ -104,13 +104,17 @@ impl World {
             .view
             .ring()
             .preference_list(Position::of_key(&key.key), n);
-        let vouches = |server: ServerId| self.servers[usize::from(server.0)].vouches_for(&key.key);
-        let vouching = list.iter().filter(|point| vouches(point.server)).count();
-        vouching >= usize::from(key.read.required())
+        let answers_for =
+            |server: ServerId| self.servers[usize::from(server.0)].answers_for(&key.key);
+        let answering = list
+            .iter()
+            .filter(|point| answers_for(point.server))
+            .count();
+        answering >= usize::from(key.read.required())
     }
 
     /// Gives the keys that are to be read once more: a replica that lost its disk may have held
-    /// something newer than it was given, and tells of it only now that it vouches.
+    /// something newer than it was given, and shows it only now that it answers for the key.
     fn check_replicas(&mut self, is_last: bool) -> Vec<usize> {
         let mut again = Vec::new();
         if self.promises_less {
@@ -136,7 +140,7 @@ impl World {
         again
     }
 
-    /// Looks at everything that is left, and back at everything that was told.
+    /// Checks everything that is left, and every answer of the run.
     fn conclude(&mut self) {
         for server in 0..self.servers.len() {
             self.look_at_store(server);
@@ -153,7 +157,7 @@ impl World {
         }
     }
 
-    /// Counts what came of every operation.
+    /// Counts the outcome of every operation.
     pub(super) fn count_outcomes(&mut self) {
         for entry in self.ledger.entries() {
             if entry.c_quorum.is_some() {

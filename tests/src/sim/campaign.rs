@@ -1,6 +1,6 @@
 //! Many worlds, one after the other on each of several threads.
 //!
-//! What comes of a seed does not depend on the others, nor on the number of threads.
+//! The outcome of a seed does not depend on the others, nor on the number of threads.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Instant;
 
+use super::execution::{Outcome, run};
 use super::invariants::Violation;
+use super::options::Options;
 use super::statistics::Statistics;
-use super::{Options, run};
 
 /// Which worlds to run, and for how long.
 #[derive(Debug, Clone)]
@@ -24,7 +25,7 @@ pub struct Campaign {
     pub violations_max: usize,
 }
 
-/// What came of all worlds together.
+/// The outcome of all worlds together.
 #[derive(Debug, Default)]
 pub struct Totals {
     pub statistics: Statistics,
@@ -45,7 +46,7 @@ impl Campaign {
         }
     }
 
-    /// Runs them. `progress` is told of the totals after each world, and of what it violated.
+    /// Runs them. Calls `progress` after each world with the totals and the violation, if any.
     pub fn run(&self, mut progress: impl FnMut(&Totals, Option<&(u64, Violation)>)) -> Totals {
         let next = AtomicU64::new(self.seeds.start);
         let (done, results) = channel();
@@ -78,7 +79,7 @@ impl Campaign {
 
     fn gather(
         &self,
-        results: Receiver<(u64, super::Outcome)>,
+        results: Receiver<(u64, Outcome)>,
         next: &AtomicU64,
         totals: &mut Totals,
         progress: &mut impl FnMut(&Totals, Option<&(u64, Violation)>),

@@ -1,7 +1,7 @@
 //! A client: one operation at a time, and a while of thought between two.
 //!
 //! It asks any gateway that is up, or stays at one. A write of unknown outcome it may send again
-//! under the tag that it was told, at any gateway: that is the same operation still.
+//! under the tag of the answer, at any gateway: that is the same operation still.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
 
 use super::chance::Chance;
-use super::gateway::{Asked, Request};
 use super::ledger::Ledger;
 use super::moment::Moment;
 use super::plan::{KeyPlan, WorkloadPlan};
+use super::request::{Request, RequestKind};
 use super::values;
 use crate::history::Action;
 use crate::random::Random;
@@ -42,7 +42,7 @@ pub enum State {
     /// It waits for the answer to this operation.
     Waits { operation: usize, gateway: usize },
     /// It is going to ask for this operation again, under the same tag.
-    Insists { operation: usize },
+    Retries { operation: usize },
     /// It has done its share.
     Rests,
 }
@@ -113,19 +113,19 @@ impl Client {
         ledger: &mut Ledger,
         now: Moment,
     ) -> Request {
-        ledger.entry_mut(operation).ask_again();
+        ledger.entry_mut(operation).retry();
         self.request(operation, keys, ledger, now)
     }
 
     /// How long it waits for an answer to come within `timeout`, if it goes away before that.
-    pub fn patience(&mut self, timeout: Duration) -> Option<Duration> {
+    pub fn leaves_after(&mut self, timeout: Duration) -> Option<Duration> {
         let leaves = self.plan.leaves.happens(&mut self.random);
         let part = self.random.below(1 << 10) as u32;
         leaves.then(|| timeout / (1 << 10) * part)
     }
 
     /// Whether it asks again for an operation whose outcome it does not know.
-    pub fn insists(&mut self, attempts: u32) -> bool {
+    pub fn retries(&mut self, attempts: u32) -> bool {
         attempts < ATTEMPTS_MAX && self.plan.resubmits.happens(&mut self.random)
     }
 
@@ -141,19 +141,19 @@ impl Client {
         let may_fall_back = self.falls_back.happens(&mut self.random_of_v1);
         let entry = ledger.entry_mut(operation);
         entry.deadline = now + timeout;
-        entry.asker = Some(self.number);
+        entry.requester = Some(self.number);
         entry.may_fall_back = may_fall_back;
         let key = &keys[entry.operation.key as usize];
-        let asked = asked(entry.operation.action, entry.value_bytes, entry.tag);
+        let kind = kind(entry.operation.action, entry.value_bytes, entry.tag);
         Request {
             operation,
             attempt: entry.attempts,
             key: key.key.clone(),
-            quorum: match asked {
-                Asked::Read => key.read,
-                Asked::Write { .. } => key.write,
+            quorum: match kind {
+                RequestKind::Read => key.read,
+                RequestKind::Write { .. } => key.write,
             },
-            asked,
+            kind,
             level: entry.level,
             may_fall_back,
             timeout,
@@ -162,11 +162,11 @@ impl Client {
     }
 }
 
-fn asked(action: Action, value_bytes: usize, tag: Option<Tag>) -> Asked {
+fn kind(action: Action, value_bytes: usize, tag: Option<Tag>) -> RequestKind {
     let content = match action {
-        Action::Read => return Asked::Read,
+        Action::Read => return RequestKind::Read,
         Action::Write(number) => values::content(number, value_bytes),
         Action::Delete => Content::Tombstone,
     };
-    Asked::Write { content, tag }
+    RequestKind::Write { content, tag }
 }

@@ -116,7 +116,7 @@ fn request_words(request: &Request) -> String {
         Request::Command(ReplicaCommand::GetStatistics) => "statistics".into(),
         Request::Command(ReplicaCommand::Attest { boot_id, key, tag }) => {
             let (key, tag) = (key_words(key), tag_words(*tag));
-            format!("vouch for {key} at {tag}, boot {:04x}", *boot_id as u16)
+            format!("attest {key} at {tag}, boot {:04x}", *boot_id as u16)
         }
     }
 }
@@ -194,7 +194,7 @@ mod tests {
     use dkvs_common::wire::v2::message::RequestId;
 
     #[test]
-    fn a_datagram_is_told_in_words_with_its_keys_values_and_tags() {
+    fn a_datagram_is_described_with_its_keys_values_and_tags() {
         let key = Key::new("k1").unwrap();
         let time = (TRUE_START_MS + 1_500) << 16 | 2;
         let tag = Tag {

@@ -1,30 +1,22 @@
-//! What goes wrong with processes, links and clocks, from its beginning to its end.
-//!
-//! Invariant: what a fault has done is undone once, by its end or by the healing of the world,
-//! whichever comes first; and no fault takes more servers out of service than the plan allows.
+//! The faults of a world that have begun and not yet ended.
 
 use std::collections::BTreeMap;
 
-use super::chance::{Chance, Span};
-use super::log::Line;
 use super::network::{Direction, Route};
-use super::plan::{FaultKind, FaultPlan};
-use super::server::{Harm, Server};
-use super::v1_plan::Dialect;
-use super::world::{Event, World};
+use super::plan::FaultPlan;
 use crate::random::Random;
 
 /// The faults of a world.
 pub struct Faults {
-    plans: Vec<FaultPlan>,
-    active: BTreeMap<u64, Fault>,
+    pub(super) plans: Vec<FaultPlan>,
+    pub(super) active: BTreeMap<u64, Fault>,
     next: u64,
-    random: Random,
+    pub(super) random: Random,
 }
 
 /// A fault that has begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     Cut(Vec<Route>),
     ServerDown(usize),
     ServerPaused(usize),
@@ -48,7 +40,7 @@ impl Faults {
         self.plans.len()
     }
 
-    fn begin(&mut self, fault: Fault) -> u64 {
+    pub(super) fn begin(&mut self, fault: Fault) -> u64 {
         let number = self.next;
         self.next += 1;
         self.active.insert(number, fault);
@@ -56,237 +48,8 @@ impl Faults {
     }
 }
 
-impl World {
-    /// When the next fault of a kind begins is decided.
-    pub(super) fn expect_fault(&mut self, plan: usize) {
-        let every = self.faults.plans[plan].every;
-        let after = every.draw(&mut self.faults.random);
-        self.queue
-            .enter(self.now + after, Event::FaultBegins { plan });
-    }
-
-    /// It is time for a fault of this kind.
-    pub(super) fn begin_fault(&mut self, plan: usize) {
-        let FaultPlan { kind, lasts, .. } = self.faults.plans[plan];
-        let (gateways, servers) = (self.gateways.len(), self.servers.len());
-        let gateway = self.faults.random.below(gateways);
-        let server = self.faults.random.below(servers);
-        let begun = match kind {
-            FaultKind::LinkCut => Some(self.cut(&[gateway], &[server])),
-            FaultKind::ServerCut => {
-                let all: Vec<usize> = (0..gateways).collect();
-                Some(self.cut(&all, &[server]))
-            }
-            FaultKind::GatewayCut => {
-                let all: Vec<usize> = (0..servers).collect();
-                Some(self.cut(&[gateway], &all))
-            }
-            FaultKind::Split => Some(self.split()),
-            FaultKind::ServerCrash
-            | FaultKind::Stranger
-            | FaultKind::DiskLoss
-            | FaultKind::DiskDamage => self.crash_server(server, kind),
-            FaultKind::ServerPause => self.pause_server(server),
-            FaultKind::GatewayCrash => self.crash_gateway(gateway),
-            FaultKind::GatewayPause => self.pause_gateway(gateway),
-            FaultKind::ClockJump => {
-                self.set_clock(gateway);
-                None
-            }
-        };
-        if let Some(fault) = begun {
-            self.statistics.count_fault(kind);
-            let number = self.faults.begin(fault.clone());
-            self.note_fault(number, &fault, true);
-            let after = lasts.draw(&mut self.faults.random);
-            self.queue
-                .enter(self.now + after, Event::FaultEnds { number });
-        }
-        self.expect_fault(plan);
-    }
-
-    /// A fault is over, unless it was ended before.
-    pub(super) fn end_fault(&mut self, number: u64) {
-        let Some(fault) = self.faults.active.remove(&number) else {
-            return;
-        };
-        self.note_fault(number, &fault, false);
-        match fault {
-            Fault::Cut(routes) => {
-                for route in routes {
-                    self.network.mend(route);
-                }
-            }
-            Fault::ServerDown(server) => {
-                self.servers[server].start();
-                if self.servers[server].has_lost() {
-                    self.invariants.confirmations.forget(server);
-                }
-            }
-            Fault::ServerPaused(server) => {
-                self.servers[server].set_paused(false);
-                self.serve(server);
-            }
-            Fault::GatewayDown(gateway) => {
-                self.gateways[gateway].start(self.now);
-                self.wakes[gateway] = None;
-            }
-            Fault::GatewayPaused(gateway) => {
-                self.gateways[gateway].resume(self.now);
-                self.settle(gateway);
-            }
-        }
-    }
-
-    /// Every fault ends, and none begins any more. Clocks stay as wrong as they are.
-    pub(super) fn heal(&mut self) {
-        self.log
-            .enter(self.now, Line::Recovered, &[], || "the world heals".into());
-        self.faults.plans.clear();
-        while let Some(number) = self.faults.active.keys().next().copied() {
-            self.end_fault(number);
-        }
-        self.network.heal();
-        self.servers.iter_mut().for_each(Server::heal);
-    }
-
-    fn note_fault(&mut self, number: u64, fault: &Fault, begins: bool) {
-        let line = if begins { Line::Fault } else { Line::Recovered };
-        let numbers = match fault {
-            Fault::Cut(routes) => [0, routes.len() as u64],
-            Fault::ServerDown(server) => [1, *server as u64],
-            Fault::ServerPaused(server) => [2, *server as u64],
-            Fault::GatewayDown(gateway) => [3, *gateway as u64],
-            Fault::GatewayPaused(gateway) => [4, *gateway as u64],
-        };
-        self.log
-            .enter(self.now, line, &[number, numbers[0], numbers[1]], || {
-                fault.words(begins)
-            });
-    }
-
-    /// Cuts every link between these, both ways or one.
-    fn cut(&mut self, gateways: &[usize], servers: &[usize]) -> Fault {
-        let directions = match self.faults.random.below(4) {
-            0 => &[Direction::ToServer][..],
-            1 => &[Direction::ToGateway],
-            _ => &[Direction::ToServer, Direction::ToGateway],
-        };
-        let mut routes = Vec::new();
-        for &gateway in gateways {
-            for &server in servers {
-                routes.extend(directions.iter().map(|&direction| Route {
-                    gateway,
-                    server,
-                    direction,
-                }));
-            }
-        }
-        for route in &routes {
-            self.network.cut(*route);
-        }
-        Fault::Cut(routes)
-    }
-
-    /// Cuts every link between two sides, to which servers and gateways belong at random.
-    fn split(&mut self) -> Fault {
-        let random = &mut self.faults.random;
-        let mut side = |count| -> (Vec<usize>, Vec<usize>) {
-            (0..count).partition(|_| Chance::percent(50).happens(random))
-        };
-        let (gateways, other_gateways) = side(self.gateways.len());
-        let (servers, other_servers) = side(self.servers.len());
-        let cuts = [
-            self.cut(&gateways, &other_servers),
-            self.cut(&other_gateways, &servers),
-        ];
-        let routes = cuts.into_iter().flat_map(|cut| match cut {
-            Fault::Cut(routes) => routes,
-            _ => Vec::new(),
-        });
-        Fault::Cut(routes.collect())
-    }
-
-    /// Whether one more server may be out of service.
-    fn may_take(&self, server: usize) -> bool {
-        let is_serving = |server: &Server| server.is_up() && !server.is_paused();
-        let out = self.servers.iter().filter(|server| !is_serving(server));
-        is_serving(&self.servers[server]) && out.count() < self.plan.down_max
-    }
-
-    fn crash_server(&mut self, server: usize, kind: FaultKind) -> Option<Fault> {
-        // A gateway that met a server of DKVS/2 there would not ask it by DKVS/1 afterwards.
-        let is_v1 = self.plan.dialect(server) == Dialect::V1;
-        if !self.may_take(server) || (is_v1 && kind == FaultKind::Stranger) {
-            return None;
-        }
-        let servers = self.servers.len();
-        let may_hit = |disks: super::plan::DiskPlan| disks.may_hit(server, servers);
-        let harm = match kind {
-            FaultKind::DiskLoss | FaultKind::DiskDamage
-                if !self.plan.disks.is_some_and(may_hit) =>
-            {
-                return None;
-            }
-            FaultKind::DiskLoss => Harm::Loss,
-            FaultKind::DiskDamage => Harm::Damage,
-            _ if self.forgets => Harm::Amnesia,
-            _ => Harm::None,
-        };
-        self.look_at_store(server);
-        self.servers[server].crash(harm);
-        if harm == Harm::Amnesia {
-            self.invariants.confirmations.forget(server);
-        }
-        if kind == FaultKind::Stranger {
-            self.servers[server].give_place();
-        }
-        Some(Fault::ServerDown(server))
-    }
-
-    fn pause_server(&mut self, server: usize) -> Option<Fault> {
-        if !self.may_take(server) {
-            return None;
-        }
-        self.servers[server].set_paused(true);
-        Some(Fault::ServerPaused(server))
-    }
-
-    fn crash_gateway(&mut self, gateway: usize) -> Option<Fault> {
-        if !self.gateways[gateway].is_up() || self.gateways[gateway].is_paused() {
-            return None;
-        }
-        self.gateways[gateway].crash();
-        self.wakes[gateway] = None;
-        self.leave_clients(gateway);
-        Some(Fault::GatewayDown(gateway))
-    }
-
-    fn pause_gateway(&mut self, gateway: usize) -> Option<Fault> {
-        if !self.gateways[gateway].is_up() || self.gateways[gateway].is_paused() {
-            return None;
-        }
-        self.gateways[gateway].pause();
-        Some(Fault::GatewayPaused(gateway))
-    }
-
-    fn set_clock(&mut self, gateway: usize) {
-        let random = &mut self.faults.random;
-        let by = Span::ms(1, 3_600_000).draw(random);
-        let is_ahead = random.below(2) == 0;
-        self.gateways[gateway].clock.jump(by, is_ahead);
-        self.statistics.count_fault(FaultKind::ClockJump);
-        let by_ms = by.as_millis() as u64;
-        let numbers = [gateway as u64, by_ms, is_ahead.into()];
-        self.log.enter(self.now, Line::Fault, &numbers, || {
-            let way = if is_ahead { "ahead" } else { "back" };
-            format!("gw{gateway}: its wall clock is set {way} by {by_ms} ms")
-        });
-    }
-}
-
 impl Fault {
-    fn words(&self, begins: bool) -> String {
+    pub(super) fn words(&self, begins: bool) -> String {
         let (who, begin, end) = match self {
             Self::Cut(routes) => {
                 let arrow = |route: &Route| {

@@ -16,14 +16,7 @@ use dkvs_client::core::{
 };
 use dkvs_client::transport::v1::{self, Expects};
 use dkvs_common::cluster::ServerId;
-use dkvs_common::kv::Key;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::quorum::level::Level;
-use dkvs_common::quorum::params::Quorum;
-use dkvs_common::quorum::read::Read;
-use dkvs_common::quorum::write::Write;
-use dkvs_common::record::Content;
-use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
 
@@ -31,6 +24,7 @@ use super::clock::WallClock;
 use super::invariants::convergence::READ_WITHIN;
 use super::moment::Moment;
 use super::plan::GatewayPlan;
+use super::request::{Answer, Request, RequestKind, Response};
 use crate::random::Random;
 
 /// One gateway.
@@ -43,7 +37,7 @@ pub struct Gateway {
     core: Option<Core>,
     /// The requests that have ended, the first first.
     ended: Arc<Mutex<VecDeque<Answer>>>,
-    /// Those that were not begun; their clients hear of it first.
+    /// Those that were not begun; their answers come first.
     refused: VecDeque<Answer>,
     starts: u16,
     /// Towards which it may have something to send yet.
@@ -55,9 +49,9 @@ pub struct Gateway {
     inbox: VecDeque<Stimulus>,
     /// By operation: what the core calls its request.
     under_way: BTreeMap<usize, RequestId>,
-    /// What is to be asked by DKVS/1: from which socket, and of whom.
+    /// Requests to send by DKVS/1: from which socket, and to which server.
     by_v1: VecDeque<(SocketAddrV4, usize, Bytes)>,
-    /// By socket: what was asked.
+    /// By socket: the request that was sent.
     asked_by_v1: BTreeMap<SocketAddrV4, (Token, ServerId, Expects)>,
     /// How many sockets for DKVS/1 it has opened.
     sockets: u32,
@@ -92,11 +86,11 @@ impl Setting {
 /// Something that happens to a gateway.
 #[derive(Debug, Clone)]
 pub enum Stimulus {
-    /// A client asks.
+    /// A client sends a request.
     Request(Request),
     /// A datagram arrives from a server, or seems to.
     Datagram { server: usize, datagram: Bytes },
-    /// The system tells that nobody listens at a server's port.
+    /// The system reports that nobody listens at a server's port.
     Unreachable { server: usize },
     /// The same by DKVS/1, at a socket that was opened for one question.
     ByV1 {
@@ -104,43 +98,8 @@ pub enum Stimulus {
         /// None: nobody listens.
         datagram: Option<Bytes>,
     },
-    /// A client that asked for this operation is gone.
+    /// The client of this operation is gone.
     Gone { operation: usize },
-}
-
-/// What a client asks.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The operation's number, and for the how manieth time it is asked.
-    pub operation: usize,
-    pub attempt: u32,
-    pub key: Key,
-    pub asked: Asked,
-    pub quorum: Quorum,
-    pub level: Level,
-    pub may_fall_back: bool,
-    pub timeout: Duration,
-    pub waits_for_all: bool,
-}
-
-/// To read, or what to write.
-#[derive(Debug, Clone)]
-pub enum Asked {
-    Read,
-    Write {
-        content: Content,
-        /// That of an earlier attempt, to be used again.
-        tag: Option<Tag>,
-    },
-}
-
-/// What came of a request.
-pub struct Answer {
-    pub operation: usize,
-    pub attempt: u32,
-    /// When it was to come at the latest; the time that the request lay waiting does not count.
-    pub deadline: Moment,
-    pub told: Told,
 }
 
 /// What the core gives back at a request's end.
@@ -149,14 +108,6 @@ struct Waiter {
     operation: usize,
     attempt: u32,
     deadline: Moment,
-}
-
-/// What a client is told.
-pub enum Told {
-    Read(Read),
-    Write(Write, Option<Tag>),
-    /// The request was not even begun.
-    Nothing,
 }
 
 /// Datagrams and requests that wait while the process stands still, at most.
@@ -243,7 +194,7 @@ impl Gateway {
         let now = self.now(now);
         let Setting { view, config, keys } = &self.setting;
         let memory = MemoryBudget::new(VALUE_BYTES_IN_FLIGHT_MAX);
-        // The first number tells this process's operations from all others'.
+        // The first number distinguishes this process's operations from all others.
         let mut own = mutants::is_on(Mutant::OperationPerGateway).then_some(self.number as u64);
         let mut random = || own.take().unwrap_or_else(|| random.number());
         let mut core = Core::new(
@@ -326,13 +277,13 @@ impl Gateway {
                 let key = request.key;
                 let list = core.preference_list(&key, request.quorum);
                 let answers = Arc::clone(&self.ended);
-                let end = move |told| push(&answers, waiter.answer(told));
-                let begun = match request.asked {
-                    Asked::Read => {
+                let end = move |response| push(&answers, waiter.answer(response));
+                let begun = match request.kind {
+                    RequestKind::Read => {
                         let request = ReadRequest { key, list, options };
-                        core.read(request, now, move |result| end(Told::Read(result.read)))
+                        core.read(request, now, move |result| end(Response::Read(result.read)))
                     }
-                    Asked::Write { content, tag } => {
+                    RequestKind::Write { content, tag } => {
                         let request = WriteRequest {
                             key,
                             content,
@@ -341,13 +292,13 @@ impl Gateway {
                             options,
                         };
                         core.write(request, now, move |result| {
-                            end(Told::Write(result.write, result.tag));
+                            end(Response::Write(result.write, result.tag));
                         })
                     }
                 };
                 match begun {
                     Ok(id) => drop(self.under_way.insert(waiter.operation, id)),
-                    Err(_) => self.refused.push_back(waiter.answer(Told::Nothing)),
+                    Err(_) => self.refused.push_back(waiter.answer(Response::NotBegun)),
                 }
             }
             Stimulus::Datagram { server, datagram } => {
@@ -386,7 +337,7 @@ impl Gateway {
         matches!(address.ip().octets(), [10, 3, ..])
     }
 
-    /// Takes what the core wants to be asked by DKVS/1, each from a socket of its own.
+    /// Takes the exchanges by DKVS/1 that the core wants, each from a socket of its own.
     fn take_v1(&mut self) {
         let Some(core) = &mut self.core else { return };
         while let Some(exchange) = core.poll_exchange() {
@@ -425,7 +376,7 @@ impl Gateway {
         })
     }
 
-    /// The next datagram to send: from which address, and to whom.
+    /// The next datagram to send: from which address, and to which server.
     pub fn poll_transmit(&mut self, now: Moment) -> Option<(SocketAddrV4, usize, Bytes)> {
         let at = self.now(now);
         loop {
@@ -472,7 +423,7 @@ impl Gateway {
 }
 
 impl Waiter {
-    fn answer(self, told: Told) -> Answer {
+    fn answer(self, response: Response) -> Answer {
         let Self {
             operation,
             attempt,
@@ -482,7 +433,7 @@ impl Waiter {
             operation,
             attempt,
             deadline,
-            told,
+            response,
         }
     }
 }

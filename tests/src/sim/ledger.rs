@@ -1,8 +1,8 @@
-//! What the clients asked and were told: the histories that are checked, and what else is known
-//! of each operation.
+//! The requests of the clients and their answers: the histories that are checked, and what else is
+//! known of each operation.
 //!
 //! Invariant: an operation is entered when it is first asked, has one end at most, and an end that
-//! says what became of it only if a gateway said so.
+//! states its outcome only if a gateway answered so.
 
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::params::Quorum;
@@ -33,15 +33,15 @@ pub struct Entry {
     /// When the attempt under way has to end at the latest.
     pub deadline: Moment,
     /// Which client asks; none of those that only look what is left in the end.
-    pub asker: Option<usize>,
+    pub requester: Option<usize>,
     /// Of an operation of a client that speaks DKVS/1: its n, and its w or r.
     pub c_quorum: Option<Quorum>,
     /// Whether it may have a lower level than its own, where servers or records of DKVS/1 are met.
     pub may_fall_back: bool,
-    /// What the reply says that the replicas said.
-    pub said: Vec<Replica>,
+    /// The answers of the replicas, as the reply gives them.
+    pub replicas: Vec<Replica>,
     /// Whether no answer comes any more.
-    is_left: bool,
+    is_abandoned: bool,
 }
 
 impl Ledger {
@@ -70,11 +70,11 @@ impl Ledger {
             tag: None,
             attempts: 1,
             deadline: now,
-            asker: None,
+            requester: None,
             c_quorum: None,
             may_fall_back: false,
-            said: Vec::new(),
-            is_left: false,
+            replicas: Vec::new(),
+            is_abandoned: false,
         });
         self.entries.len() - 1
     }
@@ -105,24 +105,24 @@ impl Entry {
     pub fn end(&mut self, reply: Reply, now: Moment) {
         self.operation.returned = Some(now.0);
         self.operation.reply = reply;
-        self.is_left = false;
+        self.is_abandoned = false;
     }
 
-    /// It is asked once more: what was told before does not count any longer.
-    pub fn ask_again(&mut self) {
+    /// It is sent once more: an earlier answer does not count any longer.
+    pub fn retry(&mut self) {
         self.attempts += 1;
         self.operation.returned = None;
         self.operation.reply = Reply::Unknown;
-        self.said.clear();
-        self.is_left = false;
+        self.replicas.clear();
+        self.is_abandoned = false;
     }
 
     /// The gateway that was asked last is gone, and no answer comes.
-    pub fn leave(&mut self) {
+    pub fn abandon(&mut self) {
         self.operation.returned = None;
         self.operation.reply = Reply::Unknown;
-        self.said.clear();
-        self.is_left = true;
+        self.replicas.clear();
+        self.is_abandoned = true;
     }
 
     /// Whether the answer to this attempt is still waited for.
@@ -132,11 +132,11 @@ impl Entry {
 
     /// Whether an answer is still to come.
     pub fn is_open(&self) -> bool {
-        self.operation.returned.is_none() && !self.is_left
+        self.operation.returned.is_none() && !self.is_abandoned
     }
 
     /// Whether the outcome may still be learned by asking again under the same tag.
-    pub fn may_be_asked_again(&self) -> bool {
+    pub fn may_be_retried(&self) -> bool {
         let is_read = self.operation.action == Action::Read;
         !is_read && self.operation.reply == Reply::Unknown && self.tag.is_some()
     }

@@ -23,8 +23,8 @@ pub enum Line {
     Dropped,
     Served,
     Noticed,
-    Asked,
-    Told,
+    Requested,
+    Answered,
     Fault,
     Recovered,
     Checked,
@@ -103,7 +103,7 @@ mod tests {
         for other in [
             [(1, Line::Sent, 7), (2, Line::Arrived, 9)],
             [(1, Line::Sent, 7), (3, Line::Arrived, 8)],
-            [(1, Line::Asked, 7), (2, Line::Arrived, 8)],
+            [(1, Line::Requested, 7), (2, Line::Arrived, 8)],
             [lines[1], lines[0]],
         ] {
             assert_ne!(entered(false, &other).hash(), hash);

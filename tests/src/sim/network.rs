@@ -1,7 +1,7 @@
-//! What becomes of datagrams between gateways and servers.
+//! The links between gateways and servers, and how each datagram fares on them.
 //!
-//! Every link has its own weather, each way, and its own numbers: so what happens on one is the
-//! same whatever goes over another. Invariant: a datagram arrives at most as often as it was sent
+//! Every link has its own conditions, each way, and its own numbers: so what happens on one is the
+//! same no matter what goes over another. Invariant: a datagram arrives at most as often as it was sent
 //! or copied here, and what arrives undamaged is what was sent.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::chance::Chance;
-use super::plan::Weather;
+use super::plan::LinkConditions;
 use crate::random::Random;
 
 /// A link, one way.
@@ -33,13 +33,13 @@ pub struct Network {
 }
 
 struct Link {
-    weather: Weather,
+    conditions: LinkConditions,
     /// How many faults keep everything from arriving.
     cuts: u32,
     random: Random,
 }
 
-/// What became of a datagram.
+/// The fate of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The link is cut.
@@ -60,11 +60,11 @@ pub struct Arrival {
 
 impl Network {
     /// Links of which none is worse than `worst`.
-    pub fn new(seed: u64, gateways: usize, servers: usize, worst: Weather) -> Self {
+    pub fn new(seed: u64, gateways: usize, servers: usize, worst: LinkConditions) -> Self {
         let link = |number: usize| {
             let mut random = Random::of(seed, &format!("link {number}"));
             let mut some = |most| Chance::NEVER.up_to(most, &mut random);
-            let weather = Weather {
+            let conditions = LinkConditions {
                 loss: some(worst.loss),
                 repetition: some(worst.repetition),
                 damage: some(worst.damage),
@@ -72,7 +72,7 @@ impl Network {
                 delay: worst.delay,
             };
             Link {
-                weather,
+                conditions,
                 cuts: 0,
                 random,
             }
@@ -83,19 +83,19 @@ impl Network {
         }
     }
 
-    /// What becomes of a datagram that is sent now.
+    /// Decides the fate of a datagram that is sent now.
     pub fn send(&mut self, route: Route, datagram: &Bytes) -> Fate {
         let link = self.link(route);
         if link.cuts > 0 {
             return Fate::Cut;
         }
         let Link {
-            weather, random, ..
+            conditions, random, ..
         } = link;
-        if weather.loss.happens(random) {
+        if conditions.loss.happens(random) {
             return Fate::Lost;
         }
-        let is_repeated = weather.repetition.happens(random);
+        let is_repeated = conditions.repetition.happens(random);
         let first = link.arrival(datagram);
         Fate::Arrives(first, is_repeated.then(|| link.arrival(datagram)))
     }
@@ -104,25 +104,25 @@ impl Network {
     pub fn misdeliver(&mut self, route: Route) -> Option<(usize, Duration)> {
         let servers = self.servers;
         let Link {
-            weather, random, ..
+            conditions, random, ..
         } = self.link(route);
-        if route.direction == Direction::ToServer || !weather.misdelivery.happens(random) {
+        if route.direction == Direction::ToServer || !conditions.misdelivery.happens(random) {
             return None;
         }
         let other = random.below(servers);
-        let after = weather.delay.draw(random);
+        let after = conditions.delay.draw(random);
         (other != route.server).then_some((other, after))
     }
 
     /// Whether a notice that nobody listens arrives, and after how long.
     pub fn notice(&mut self, route: Route, likely: Chance) -> Option<Duration> {
         let Link {
-            weather,
+            conditions,
             cuts,
             random,
         } = self.link(route);
-        let arrives = likely.happens(random) && !weather.loss.happens(random) && *cuts == 0;
-        arrives.then(|| weather.delay.usual.draw(random))
+        let arrives = likely.happens(random) && !conditions.loss.happens(random) && *cuts == 0;
+        arrives.then(|| conditions.delay.usual.draw(random))
     }
 
     /// One more fault keeps everything from arriving.
@@ -141,7 +141,7 @@ impl Network {
     pub fn heal(&mut self) {
         for link in &mut self.links {
             assert_eq!(link.cuts, 0, "cuts are mended by those who made them");
-            link.weather = Weather::FAIR;
+            link.conditions = LinkConditions::CLEAR;
         }
     }
 
@@ -153,8 +153,8 @@ impl Network {
 
 impl Link {
     fn arrival(&mut self, datagram: &Bytes) -> Arrival {
-        let after = self.weather.delay.draw(&mut self.random);
-        let is_damaged = self.weather.damage.happens(&mut self.random) && !datagram.is_empty();
+        let after = self.conditions.delay.draw(&mut self.random);
+        let is_damaged = self.conditions.damage.happens(&mut self.random) && !datagram.is_empty();
         let datagram = match is_damaged {
             true => damaged(datagram, &mut self.random),
             false => datagram.clone(),
@@ -192,13 +192,13 @@ mod tests {
         direction: Direction::ToGateway,
     };
 
-    fn network(weather: Weather) -> Network {
-        Network::new(1, 2, 3, weather)
+    fn network(conditions: LinkConditions) -> Network {
+        Network::new(1, 2, 3, conditions)
     }
 
     #[test]
-    fn in_fair_weather_everything_arrives_once_as_it_was_sent() {
-        let mut network = network(Weather::FAIR);
+    fn over_a_clear_link_everything_arrives_once_as_it_was_sent() {
+        let mut network = network(LinkConditions::CLEAR);
         let sent = Bytes::from_static(b"datagram");
         for _ in 0..1_000 {
             let Fate::Arrives(arrival, None) = network.send(ROUTE, &sent) else {
@@ -210,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_weather_shows() {
+    fn every_kind_of_link_fault_shows() {
         let half = Chance::percent(50);
-        let bad = Weather {
+        let bad = LinkConditions {
             loss: half,
             repetition: half,
             damage: half,
             misdelivery: half,
-            ..Weather::FAIR
+            ..LinkConditions::CLEAR
         };
         let (mut lost, mut repeated, mut damaged, mut misdelivered) = (0, 0, 0, 0);
         let sent = Bytes::from_static(b"datagram");
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_link_is_cut_one_way_until_the_last_fault_is_over() {
-        let mut network = network(Weather::FAIR);
+        let mut network = network(LinkConditions::CLEAR);
         let sent = Bytes::from_static(b"datagram");
         let back = Route {
             direction: Direction::ToServer,

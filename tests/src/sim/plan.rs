@@ -32,7 +32,7 @@ pub struct Plan {
     pub keys: Vec<KeyPlan>,
     pub workload: WorkloadPlan,
     /// The worst that any link may be.
-    pub weather: Weather,
+    pub link_conditions: LinkConditions,
     /// Whether a datagram to a port where nobody listens is answered by the system, mostly.
     pub notices: Chance,
     pub faults: Vec<FaultPlan>,
@@ -122,9 +122,9 @@ pub struct WorkloadPlan {
     pub thinks: Span,
 }
 
-/// What becomes of datagrams on a link, one way.
+/// The conditions of a link, one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weather {
+pub struct LinkConditions {
     pub loss: Chance,
     pub repetition: Chance,
     pub damage: Chance,
@@ -157,7 +157,7 @@ pub enum FaultKind {
     /// A server's process stands still.
     ServerPause,
     /// A server of another ring has a server's address.
-    Stranger,
+    ForeignServer,
     /// A gateway's process ends with all it has under way, and is started again.
     GatewayCrash,
     /// A gateway's process stands still.
@@ -178,7 +178,7 @@ impl FaultKind {
         Self::Split,
         Self::ServerCrash,
         Self::ServerPause,
-        Self::Stranger,
+        Self::ForeignServer,
         Self::GatewayCrash,
         Self::GatewayPause,
         Self::ClockJump,
@@ -195,7 +195,7 @@ impl FaultKind {
             Self::Split => "splits",
             Self::ServerCrash => "server crashes",
             Self::ServerPause => "server pauses",
-            Self::Stranger => "strangers",
+            Self::ForeignServer => "foreign servers",
             Self::GatewayCrash => "gateway crashes",
             Self::GatewayPause => "gateway pauses",
             Self::ClockJump => "clock jumps",
@@ -213,9 +213,9 @@ impl DiskPlan {
     }
 }
 
-impl Weather {
+impl LinkConditions {
     /// Nothing goes wrong.
-    pub const FAIR: Self = Self {
+    pub const CLEAR: Self = Self {
         loss: Chance::NEVER,
         repetition: Chance::NEVER,
         damage: Chance::NEVER,
@@ -235,7 +235,7 @@ impl Plan {
         // Keys prove nothing of DKVS/1.
         if !plan.is_keyed {
             let random = &mut Random::of(seed, "DKVS/1");
-            plan.v1 = V1Plan::draw(random, plan.servers.len(), &plan.keys);
+            plan.v1 = V1Plan::draw(random, plan.servers.len(), plan.keys.len());
         }
         plan
     }
@@ -282,7 +282,7 @@ impl Plan {
             datagram_bytes_max: random.one_of(&[1_200, 1_200, 1_200, 1_200, 512, 1_472, 8_192]),
             keys: draw_keys(servers, replication, random),
             workload: draw_workload(random),
-            weather: draw_weather(worst, random),
+            link_conditions: draw_link_conditions(worst, random),
             notices: random.one_of(&[Chance::NEVER, Chance::percent(50), Chance::percent(95)]),
             faults: if worst == calm {
                 Vec::new()
@@ -411,9 +411,9 @@ fn draw_workload(random: &mut Random) -> WorkloadPlan {
     }
 }
 
-fn draw_weather(severity: Severity, random: &mut Random) -> Weather {
+fn draw_link_conditions(severity: Severity, random: &mut Random) -> LinkConditions {
     if severity == Severity::Calm {
-        return Weather::FAIR;
+        return LinkConditions::CLEAR;
     }
     let mut worst = |mild, rough, brutal| {
         let is_on = Chance::percent(60).happens(random);
@@ -432,7 +432,7 @@ fn draw_weather(severity: Severity, random: &mut Random) -> Weather {
     let (damage, misdelivery) = (worst(3_000, 20_000, 60_000), worst(2_000, 10_000, 50_000));
     let late = worst(10_000, 40_000, 150_000);
     let fastest = random.one_of(&[20, 50, 200, 1_000]);
-    Weather {
+    LinkConditions {
         loss,
         repetition,
         damage,
@@ -454,12 +454,12 @@ fn draw_faults(severity: Severity, random: &mut Random) -> Vec<FaultPlan> {
     let mut faults = Vec::new();
     for kind in FaultKind::ALL {
         let likely = match kind {
-            FaultKind::Stranger => Chance::percent(10),
+            FaultKind::ForeignServer => Chance::percent(10),
             FaultKind::DiskLoss | FaultKind::DiskDamage => Chance::percent(15),
             _ => Chance::percent(40),
         };
         let lasts = match kind {
-            // Whoever watches over a gateway starts it again at once.
+            // The supervisor of a gateway starts it again at once.
             FaultKind::GatewayCrash => Span::ms(1, 50),
             _ => lasts,
         };
@@ -483,10 +483,10 @@ mod tests {
             assert!((5..150).contains(&count), "{kind:?}: {count}");
         }
         for chance in [
-            |plan: &Plan| plan.weather.loss,
-            |plan: &Plan| plan.weather.repetition,
-            |plan: &Plan| plan.weather.damage,
-            |plan: &Plan| plan.weather.misdelivery,
+            |plan: &Plan| plan.link_conditions.loss,
+            |plan: &Plan| plan.link_conditions.repetition,
+            |plan: &Plan| plan.link_conditions.damage,
+            |plan: &Plan| plan.link_conditions.misdelivery,
         ] {
             let on = plans.iter().filter(|plan| chance(plan) > Chance::NEVER);
             assert!((50..150).contains(&on.count()));

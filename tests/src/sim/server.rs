@@ -60,14 +60,14 @@ pub struct Ring {
     pub datagram_bytes_max: usize,
 }
 
-/// A server's disk, and what is to be said of it at the next start.
+/// A server's disk, and what is to be declared of it at the next start.
 struct OnDisk {
     plan: DiskPlan,
     disk: Disk,
     random: Random,
     declaration: Option<Declaration>,
     is_damaged: bool,
-    /// Whether the server started without what it had confirmed, and said so.
+    /// Whether the server started without what it had confirmed, and declared so.
     has_lost: bool,
     /// How often it was started.
     starts: u64,
@@ -86,7 +86,7 @@ pub enum Harm {
     Damage,
 }
 
-/// What became of a commit.
+/// The state of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
     /// The disk has it.
@@ -102,10 +102,11 @@ enum State {
         process: Process,
         is_paused: bool,
     },
-    /// What it will have when it starts again, and who has its address meanwhile.
+    /// What it will have when it starts again, and the server of another ring that has its address
+    /// meanwhile.
     Down {
         kept: Store,
-        stranger: Option<Process>,
+        foreign: Option<Process>,
     },
 }
 
@@ -129,7 +130,7 @@ pub struct Inbound {
     pub arrived: Moment,
 }
 
-/// What became of a datagram that arrived.
+/// Whether a datagram that arrived was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reception {
     /// It is in the buffer.
@@ -179,7 +180,7 @@ impl Server {
             random,
             state: State::Down {
                 kept: empty(),
-                stranger: None,
+                foreign: None,
             },
             inbox: VecDeque::new(),
             busy_until: Moment::START,
@@ -222,8 +223,8 @@ impl Server {
         self.disk.as_ref().is_some_and(|disk| disk.has_lost)
     }
 
-    /// Whether it would tell what it holds of a key, or that it holds nothing.
-    pub fn vouches_for(&self, key: &Key) -> bool {
+    /// Whether it answers for a key: with its record, or that it has none.
+    pub fn answers_for(&self, key: &Key) -> bool {
         match &self.state {
             State::Up { process, .. } => {
                 let shown = process.service.store().get(key, |_| ());
@@ -237,7 +238,7 @@ impl Server {
     pub fn crash(&mut self, harm: Harm) {
         let nobody = State::Down {
             kept: empty(),
-            stranger: None,
+            foreign: None,
         };
         match std::mem::replace(&mut self.state, nobody) {
             State::Up { process, .. } => match &mut self.disk {
@@ -245,8 +246,8 @@ impl Server {
                 None if harm == Harm::Amnesia => {}
                 None => {
                     let kept = process.into_store();
-                    let stranger = None;
-                    self.state = State::Down { kept, stranger };
+                    let foreign = None;
+                    self.state = State::Down { kept, foreign };
                 }
             },
             down @ State::Down { .. } => self.state = down,
@@ -255,11 +256,11 @@ impl Server {
     }
 
     /// A server of another ring takes the address of one that is down.
-    pub fn give_place(&mut self) {
+    pub fn replace_by_foreign_server(&mut self) {
         let epoch = Some(self.ring.epoch ^ 1);
         let process = self.process(empty(), epoch);
-        if let State::Down { stranger, .. } = &mut self.state {
-            *stranger = Some(process);
+        if let State::Down { foreign, .. } = &mut self.state {
+            *foreign = Some(process);
         }
         self.inbox.clear();
     }
@@ -300,7 +301,7 @@ impl Server {
 
     /// A datagram arrives.
     pub fn receive(&mut self, inbound: Inbound) -> Reception {
-        if matches!(self.state, State::Down { stranger: None, .. }) {
+        if matches!(self.state, State::Down { foreign: None, .. }) {
             return Reception::Nobody;
         }
         if self.inbox.len() >= self.plan.buffer_datagrams {
@@ -310,7 +311,7 @@ impl Server {
         Reception::Taken
     }
 
-    /// When it is to be served next, told once for each turn; none if there is no datagram to
+    /// When it is to be served next, returned once for each turn; none if there is no datagram to
     /// take, or it stands still.
     pub fn next_turn(&mut self, now: Moment) -> Option<Moment> {
         let turn = self.busy_until.max(now);
@@ -318,7 +319,7 @@ impl Server {
         is_waiting.then(|| *self.turn.insert(turn))
     }
 
-    /// Takes the next datagram and answers it. Tells how long that takes: the replies leave then.
+    /// Takes the next datagram and answers it. Returns how long that takes: the replies leave then.
     pub fn serve(&mut self, now: Moment) -> Option<(Inbound, Vec<Bytes>, Duration)> {
         if self.is_paused() || now < self.busy_until {
             return None;
@@ -327,7 +328,7 @@ impl Server {
         let takes = self.plan.service.draw(&mut self.random);
         let process = match &mut self.state {
             State::Up { process, .. } => process,
-            State::Down { stranger, .. } => stranger.as_mut()?,
+            State::Down { foreign, .. } => foreign.as_mut()?,
         };
         self.busy_until = now + takes;
         let lies = self.liar.is_some() && LIES.happens(&mut self.random);
@@ -336,7 +337,7 @@ impl Server {
         Some((inbound, replies, takes))
     }
 
-    /// Takes to the disk what has gathered, unless it is at that already. Tells which start of the
+    /// Takes to the disk what has gathered, unless it is at that already. Returns which start of the
     /// server that was, and how long it takes.
     pub fn begin_commit(&mut self) -> Option<(u64, Duration)> {
         let (State::Up { process, is_paused }, Some(disk)) = (&mut self.state, &mut self.disk)
@@ -384,7 +385,7 @@ impl Server {
         }
     }
 
-    /// Lets its background work go on, and returns what that sends, and to whom.
+    /// Lets its background work go on, and returns what that sends, and to which gateway.
     pub fn maintain(&mut self, now: Moment) -> Vec<(usize, SocketAddrV4, Bytes)> {
         let State::Up {
             process,

@@ -111,7 +111,7 @@ impl Statistics {
         self.of(Count::Reads) + self.of(Count::Writes) + self.of(Count::Deletes)
     }
 
-    /// Operations of which the client knows what came of them.
+    /// Operations of which the client knows the outcome.
     pub fn known(&self) -> u64 {
         let known = [
             Count::ReadsAnswered,

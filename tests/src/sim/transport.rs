@@ -106,7 +106,7 @@ impl World {
         let at = leaves + after;
         if is_damaged {
             self.statistics.count(Count::Damaged);
-            // Nothing shows it of what has no checksum but that of UDP, and is told to a client.
+            // A reply by DKVS/1 has the checksum of UDP alone: damage would reach the client unseen.
             if is_by_v1(peer) && direction == Direction::ToGateway {
                 return;
             }

@@ -1,7 +1,6 @@
 //! What speaks DKVS/1 in a world, and what a seed decides of it.
 
 use super::chance::Chance;
-use super::plan::KeyPlan;
 use crate::random::Random;
 
 /// What speaks DKVS/1.
@@ -22,7 +21,7 @@ pub struct V1Plan {
     /// How likely a request to a gateway may do with the level agreement.
     pub falls_back: Chance,
     /// Whether they write every key that they use once more when nothing goes wrong any more.
-    pub has_last_word: bool,
+    pub has_final_write: bool,
 }
 
 /// What a server speaks.
@@ -37,8 +36,8 @@ pub enum Dialect {
 }
 
 impl V1Plan {
-    /// What this seed decides for so many servers; nothing speaks DKVS/1 in about half of them.
-    pub fn draw(random: &mut Random, servers: usize, keys: &[KeyPlan]) -> Option<Self> {
+    /// What this seed decides for so many servers and keys; nothing speaks DKVS/1 in about half of them.
+    pub fn draw(random: &mut Random, servers: usize, keys: usize) -> Option<Self> {
         let (has_servers, has_clients) = match random.below(100) {
             0..50 => return None,
             50..75 => (false, true),
@@ -64,7 +63,7 @@ impl V1Plan {
             let most_ms = hours * 3_600_000;
             random.below(2 * most_ms + 1) as i64 - most_ms as i64
         };
-        let shared = random.below(keys.len());
+        let shared = random.below(keys);
         let is_shared = |random: &mut Random, key: usize| {
             has_clients && (key == shared || Chance::percent(40).happens(random))
         };
@@ -73,10 +72,10 @@ impl V1Plan {
             servers: (0..servers).map(|number| dialect(random, number)).collect(),
             ahead_ms: (0..servers).map(|_| ahead(random)).collect(),
             clients: if has_clients { 1 + random.below(3) } else { 0 },
-            is_shared: (0..keys.len()).map(|key| is_shared(random, key)).collect(),
+            is_shared: (0..keys).map(|key| is_shared(random, key)).collect(),
             reads: Chance::percent(20 + random.below(50) as u32),
             falls_back: random.one_of(&[Chance::percent(100), Chance::percent(60)]),
-            has_last_word: Chance::percent(50).happens(random),
+            has_final_write: Chance::percent(50).happens(random),
         })
     }
 }

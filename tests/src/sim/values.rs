@@ -1,4 +1,4 @@
-//! What is written: values that tell by which operation, whole and to the last byte.
+//! What is written: values that identify their operation, whole and to the last byte.
 
 use dkvs_common::kv::Value;
 use dkvs_common::record::{Content, ContentType};
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_tells_its_number_and_a_changed_one_does_not() {
+    fn a_value_shows_its_number_and_a_changed_one_does_not() {
         for (number, bytes) in [(0, 0), (7, 3), (17, 64), (123_456, 8_192)] {
             let Content::Value {
                 content_type,

@@ -1,4 +1,4 @@
-//! How operations are asked and answered, and what clients do who are not.
+//! How clients send operations, and what they do with an answer and without one.
 
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::read::{Read, ReplicaStanding};
@@ -7,10 +7,11 @@ use dkvs_common::quorum::write::{Write, WriteResponse};
 use dkvs_common::ring::{Position, RingPoint};
 
 use super::client::State;
-use super::gateway::{Answer, Request, Stimulus, Told};
+use super::gateway::Stimulus;
 use super::invariants::{convergence, deadlines, provenance, registers};
 use super::ledger::Entry;
 use super::log::Line;
+use super::request::{Answer, Request, Response};
 use super::statistics::Count;
 use super::v1_plan::Dialect;
 use super::world::{Event, Phase, World};
@@ -26,15 +27,15 @@ impl World {
 
     /// A client has thought.
     pub(super) fn take_client_turn(&mut self, client: usize) {
-        let asker = &mut self.clients[client];
-        let operation = match asker.state {
+        let requester = &mut self.clients[client];
+        let operation = match requester.state {
             State::Waits { .. } | State::Rests => return,
             State::Thinks => None,
-            State::Insists { operation } => Some(operation),
+            State::Retries { operation } => Some(operation),
         };
         let is_enough = self.ledger.next_number() >= self.plan.workload.operations;
         if operation.is_none() && is_enough {
-            asker.state = State::Rests;
+            requester.state = State::Rests;
             let rest = |client: &super::client::Client| client.state == State::Rests;
             if self.clients.iter().all(rest) {
                 self.heal();
@@ -44,29 +45,29 @@ impl World {
         }
         let up = |gateway: &usize| self.gateways[*gateway].is_up();
         let up: Vec<usize> = (0..self.gateways.len()).filter(up).collect();
-        let Some(gateway) = asker.choose(&up) else {
+        let Some(gateway) = requester.choose(&up) else {
             return self.let_think(client);
         };
         let (keys, ledger) = (&self.plan.keys, &mut self.ledger);
         let request = match operation {
-            None => asker.begin(keys, ledger, self.now),
-            Some(operation) => asker.repeat(operation, keys, ledger, self.now),
+            None => requester.begin(keys, ledger, self.now),
+            Some(operation) => requester.repeat(operation, keys, ledger, self.now),
         };
         let operation = request.operation;
-        asker.state = State::Waits { operation, gateway };
-        if let Some(patience) = asker.patience(request.timeout) {
+        requester.state = State::Waits { operation, gateway };
+        if let Some(after) = requester.leaves_after(request.timeout) {
             let event = Event::ClientLeaves {
                 client,
                 operation,
                 attempt: request.attempt,
             };
-            self.queue.enter(self.now + patience, event);
+            self.queue.enter(self.now + after, event);
         }
         self.ask(gateway, request);
     }
 
     /// A client goes away, if it still waits for this.
-    pub(super) fn lose_patience(&mut self, client: usize, operation: usize, attempt: u32) {
+    pub(super) fn take_client_leave(&mut self, client: usize, operation: usize, attempt: u32) {
         let State::Waits {
             operation: waits_for,
             gateway,
@@ -75,8 +76,8 @@ impl World {
             return;
         };
         if waits_for == operation && self.ledger.entry(operation).attempts == attempt {
-            self.tell_gateway(gateway, Stimulus::Gone { operation });
-            self.leave(client, operation, "it goes away");
+            self.stimulate_gateway(gateway, Stimulus::Gone { operation });
+            self.abandon(client, operation, "it goes away");
         }
     }
 
@@ -94,7 +95,7 @@ impl World {
             Action::Delete => Count::Deletes,
         });
         let numbers = [operation as u64, gateway as u64, entry.deadline.0];
-        self.log.enter(self.now, Line::Asked, &numbers, || {
+        self.log.enter(self.now, Line::Requested, &numbers, || {
             let Request { quorum, level, .. } = request;
             let (needed, n) = (quorum.required(), quorum.n());
             let again = if is_again { " again" } else { "" };
@@ -102,12 +103,12 @@ impl World {
             let deadline = entry.deadline;
             format!("{what} asks gw{gateway}{again}: {needed} of {n}, {level}, by {deadline}")
         });
-        if !self.tell_gateway(gateway, Stimulus::Request(request)) {
+        if !self.stimulate_gateway(gateway, Stimulus::Request(request)) {
             let answer = Answer {
                 operation,
                 attempt,
                 deadline: self.now,
-                told: Told::Nothing,
+                response: Response::NotBegun,
             };
             self.handle_answer(gateway, answer);
         }
@@ -120,19 +121,19 @@ impl World {
         let Answer {
             operation,
             attempt,
-            told,
+            response,
             ..
         } = answer;
         let entry = self.ledger.entry(operation);
         if !entry.waits_for(attempt) {
-            // Whoever asked went away before the gateway took notice.
+            // The client went away before the gateway noticed.
             return self.report(checked);
         }
         let key = entry.operation.key as usize;
-        let may_fall_back = entry.may_fall_back && self.may_be_less(key, &told);
-        checked = checked.and(registers::check_level(entry, &told, may_fall_back));
-        let reply = match &told {
-            Told::Read(read) => {
+        let may_fall_back = entry.may_fall_back && self.may_be_less(key, &response);
+        checked = checked.and(registers::check_level(entry, &response, may_fall_back));
+        let reply = match &response {
+            Response::Read(read) => {
                 let is_by_v1 = self.is_touched_by_v1(key);
                 let reply = provenance::reply(read, key as u32, &self.ledger, is_by_v1);
                 reply.unwrap_or_else(|violation| {
@@ -140,7 +141,7 @@ impl World {
                     Reply::Unknown
                 })
             }
-            Told::Write(write, tag) => {
+            Response::Write(write, tag) => {
                 let confirmations = &self.invariants.confirmations;
                 let is_v1 = |server| self.plan.dialect(server) == Dialect::V1;
                 let key = &self.plan.keys[key].key;
@@ -148,10 +149,10 @@ impl World {
                 checked = checked.and(claims);
                 entry.reply_of_write(write)
             }
-            Told::Nothing => entry.reply_of_none(),
+            Response::NotBegun => entry.reply_of_none(),
         };
         if let Phase::Reading { is_last, .. } = self.phase {
-            if matches!(told, Told::Nothing) && !is_last {
+            if matches!(response, Response::NotBegun) && !is_last {
                 self.refused.push(key);
             } else {
                 let is_by_v1 = self.is_touched_by_v1(key);
@@ -162,7 +163,7 @@ impl World {
                     } else {
                         plan.level
                     };
-                    checked = checked.and(convergence::check_read(&plan.key, level, &told));
+                    checked = checked.and(convergence::check_read(&plan.key, level, &response));
                     let r = usize::from(plan.read.required());
                     let is_of_records = is_by_v1 && !self.has_v1_servers(key);
                     if is_of_records && 2 * r > usize::from(plan.read.n()) {
@@ -173,14 +174,14 @@ impl World {
             }
         }
         self.report(checked);
-        self.measure(&told, reply);
+        self.measure(&response, reply);
         let now = self.now;
         let entry = self.ledger.entry_mut(operation);
-        if let Told::Write(_, Some(tag)) = &told {
+        if let Response::Write(_, Some(tag)) = &response {
             entry.tag = Some(*tag);
         }
-        entry.said = registers::said(&told);
-        if let Some(level) = registers::level(&told)
+        entry.replicas = registers::replica_answers(&response);
+        if let Some(level) = registers::level(&response)
             && level != entry.level
         {
             entry.level = level;
@@ -189,27 +190,27 @@ impl World {
         entry.end(reply, now);
         let entry = self.ledger.entry(operation);
         let numbers = [operation as u64, reply_number(reply)];
-        self.log.enter(now, Line::Told, &numbers, || {
-            let standings = standings(&told);
+        self.log.enter(now, Line::Answered, &numbers, || {
+            let standings = standings(&response);
             format!(
-                "{} is told {reply:?} by gw{gateway}{standings}",
+                "gw{gateway} answers {reply:?} to {}{standings}",
                 entry.words()
             )
         });
-        if let Some(client) = entry.asker {
-            let may_insist = entry.may_be_asked_again();
+        if let Some(client) = entry.requester {
+            let may_retry = entry.may_be_retried();
             let attempts = entry.attempts;
-            let asker = &mut self.clients[client];
-            asker.state = match may_insist && asker.insists(attempts) {
-                true => State::Insists { operation },
+            let requester = &mut self.clients[client];
+            requester.state = match may_retry && requester.retries(attempts) {
+                true => State::Retries { operation },
                 false => State::Thinks,
             };
             self.let_think(client);
         }
     }
 
-    /// A gateway has died. Its clients never learn what came of what they asked there.
-    pub(super) fn leave_clients(&mut self, gateway: usize) {
+    /// A gateway has died. Its clients never learn the outcome of their requests.
+    pub(super) fn abandon_clients(&mut self, gateway: usize) {
         for client in 0..self.clients.len() {
             let State::Waits {
                 operation,
@@ -221,27 +222,27 @@ impl World {
             if asked != gateway {
                 continue;
             }
-            self.leave(client, operation, "the gateway dies");
+            self.abandon(client, operation, "the gateway dies");
         }
     }
 
-    /// A client never learns what comes of an attempt.
-    fn leave(&mut self, client: usize, operation: usize, why: &str) {
+    /// A client never learns the outcome of an attempt.
+    fn abandon(&mut self, client: usize, operation: usize, why: &str) {
         self.statistics.count(Count::Abandoned);
         let entry = self.ledger.entry_mut(operation);
-        entry.leave();
+        entry.abandon();
         let numbers = [operation as u64, u64::MAX];
-        self.log.enter(self.now, Line::Told, &numbers, || {
-            format!("{} is told nothing: {why}", entry.words())
+        self.log.enter(self.now, Line::Answered, &numbers, || {
+            format!("{} has no answer: {why}", entry.words())
         });
-        let may_insist = entry.may_be_asked_again();
+        let may_retry = entry.may_be_retried();
         let attempts = entry.attempts;
-        let asker = &mut self.clients[client];
-        if may_insist && asker.insists(attempts) {
-            asker.state = State::Insists { operation };
+        let requester = &mut self.clients[client];
+        if may_retry && requester.retries(attempts) {
+            requester.state = State::Retries { operation };
         } else {
-            asker.state = State::Thinks;
-            asker.name = self.names;
+            requester.state = State::Thinks;
+            requester.name = self.names;
             self.names += 1;
         }
         self.let_think(client);
@@ -264,15 +265,15 @@ impl World {
         list.iter().any(|point| dialect(point) == Dialect::V1)
     }
 
-    /// Whether a request for a key may be told at a lower level than its own.
-    fn may_be_less(&self, key: usize, told: &Told) -> bool {
-        let is_read = matches!(told, Told::Read(_));
+    /// Whether the answer to a request for a key may have a lower level than the request.
+    fn may_be_less(&self, key: usize, response: &Response) -> bool {
+        let is_read = matches!(response, Response::Read(_));
         self.has_v1_servers(key) || (is_read && self.plan.is_shared(key))
     }
 
-    fn measure(&mut self, told: &Told, reply: Reply) {
-        match told {
-            Told::Read(read) => {
+    fn measure(&mut self, response: &Response, reply: Reply) {
+        match response {
+            Response::Read(read) => {
                 if is_split(read) {
                     self.statistics.count(Count::SplitReads);
                 }
@@ -281,7 +282,7 @@ impl World {
                     self.statistics.count(Count::RepairingReads);
                 }
             }
-            Told::Write(write, _) if reply == Reply::Done && is_overtaken(write) => {
+            Response::Write(write, _) if reply == Reply::Done && is_overtaken(write) => {
                 self.statistics.count(Count::OvertakenWrites);
             }
             _ => {}
@@ -290,7 +291,7 @@ impl World {
 }
 
 impl Entry {
-    /// Who asks for what.
+    /// The client and its operation.
     fn words(&self) -> String {
         let operation = &self.operation;
         let (client, key) = (operation.client, operation.key + 1);
@@ -338,16 +339,16 @@ fn is_overtaken(write: &Write) -> bool {
 }
 
 /// Where every replica stands, in words.
-fn standings(told: &Told) -> String {
-    let words: Vec<String> = match told {
-        Told::Read(read) => {
+fn standings(response: &Response) -> String {
+    let words: Vec<String> = match response {
+        Response::Read(read) => {
             let words = read.replicas().iter().map(|replica| {
                 let standing = read.standing(replica);
                 format!("s{} {standing:?}", replica.server.0)
             });
             words.collect()
         }
-        Told::Write(write, _) => {
+        Response::Write(write, _) => {
             let words = write.replicas().iter().map(|replica| match replica.state {
                 ReplicaState::Responded(WriteResponse::Superseded(_)) => {
                     format!("s{} Superseded", replica.server.0)
@@ -356,7 +357,7 @@ fn standings(told: &Told) -> String {
             });
             words.collect()
         }
-        Told::Nothing => return ": not begun".into(),
+        Response::NotBegun => return ": not begun".into(),
     };
     format!(" ({})", words.join(", "))
 }

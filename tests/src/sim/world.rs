@@ -1,7 +1,7 @@
 //! The world: gateways, servers and clients, the network between them, and the time.
 //!
 //! ```text
-//!   queue --> what happens next --> gateway, server, client --> what comes of that --> queue
+//!   queue --> what happens next --> gateway, server, client ---> what follows ---> queue
 //!                                            |
 //!                                            +--> log, statistics, invariants
 //! ```
@@ -31,11 +31,11 @@ use super::ledger::Ledger;
 use super::log::{Line, Log};
 use super::moment::Moment;
 use super::network::Network;
+use super::options::{Options, Sabotage};
 use super::plan::Plan;
 use super::queue::Queue;
 use super::server::{Inbound, Ring, Server};
 use super::statistics::{Count, Statistics};
-use super::{Options, Sabotage};
 use crate::random::Random;
 
 /// Everything there is.
@@ -88,7 +88,7 @@ pub(super) enum Phase {
     /// Everybody has asked what they wanted to; nothing goes wrong any more.
     Healed,
     /// A client that speaks DKVS/1 writes this key once more.
-    LastWord { key: usize },
+    FinalWrite { key: usize },
     /// What is left is read at this gateway; once more, if it is to be the last time.
     Reading { gateway: usize, is_last: bool },
 }
@@ -200,7 +200,7 @@ impl World {
         let mut world = Self {
             now: Moment::START,
             queue: Queue::default(),
-            network: Network::new(seed, gateways, servers, plan.weather),
+            network: Network::new(seed, gateways, servers, plan.link_conditions),
             servers: plan.servers.iter().enumerate().map(server).collect(),
             gateways: plan.gateways.iter().enumerate().map(gateway).collect(),
             wakes: vec![None; gateways],
@@ -290,16 +290,16 @@ impl World {
                 number,
                 datagram,
             } => {
-                let is_heard = if let Some(client) = CClient::owner(to) {
+                let is_taken = if let Some(client) = CClient::owner(to) {
                     self.answer_c_client(client, to, server, datagram)
                 } else if Gateway::is_v1_socket(to) {
                     let (socket, datagram) = (to, Some(datagram));
-                    self.tell_gateway(gateway, Stimulus::ByV1 { socket, datagram })
+                    self.stimulate_gateway(gateway, Stimulus::ByV1 { socket, datagram })
                 } else {
                     self.gateways[gateway].address(server) == to
-                        && self.tell_gateway(gateway, Stimulus::Datagram { server, datagram })
+                        && self.stimulate_gateway(gateway, Stimulus::Datagram { server, datagram })
                 };
-                self.note_arrival(number, is_heard, || format!("gw{gateway}"));
+                self.note_arrival(number, is_taken, || format!("gw{gateway}"));
             }
             Event::Notice {
                 gateway,
@@ -308,16 +308,16 @@ impl World {
             } => {
                 if Gateway::is_v1_socket(to) {
                     let (socket, datagram) = (to, None);
-                    self.tell_gateway(gateway, Stimulus::ByV1 { socket, datagram });
+                    self.stimulate_gateway(gateway, Stimulus::ByV1 { socket, datagram });
                 } else if self.gateways[gateway].address(server) == to {
                     self.statistics.count(Count::Notices);
                     self.log.enter(
                         self.now,
                         Line::Noticed,
                         &[gateway as u64, server as u64],
-                        || format!("gw{gateway} is told that nobody listens at s{server}"),
+                        || format!("gw{gateway} learns that nobody listens at s{server}"),
                     );
-                    self.tell_gateway(gateway, Stimulus::Unreachable { server });
+                    self.stimulate_gateway(gateway, Stimulus::Unreachable { server });
                 }
             }
             Event::ServerTurn { server } => self.serve(server),
@@ -344,7 +344,7 @@ impl World {
                 client,
                 operation,
                 attempt,
-            } => self.lose_patience(client, operation, attempt),
+            } => self.take_client_leave(client, operation, attempt),
             Event::CClientTurn { client } => self.take_c_client_turn(client),
             Event::CClientEnds { client, operation } => {
                 self.time_out_c_client(client, operation);
@@ -359,14 +359,14 @@ impl World {
         }
     }
 
-    /// Something happens to a gateway; whether it takes notice.
-    pub(super) fn tell_gateway(&mut self, gateway: usize, stimulus: Stimulus) -> bool {
-        let is_heard = self.gateways[gateway].handle(stimulus, self.now);
+    /// Something happens to a gateway. Returns whether the gateway takes it.
+    pub(super) fn stimulate_gateway(&mut self, gateway: usize, stimulus: Stimulus) -> bool {
+        let is_taken = self.gateways[gateway].handle(stimulus, self.now);
         self.settle(gateway);
-        is_heard
+        is_taken
     }
 
-    /// Sees to what a gateway has to tell and to send, and to when it is woken.
+    /// Takes the answers of a gateway, sends its datagrams, and sets when it is woken.
     pub(super) fn settle(&mut self, gateway: usize) {
         while let Some(answer) = self.gateways[gateway].poll_answer() {
             self.handle_answer(gateway, answer);

@@ -129,10 +129,10 @@ async fn no_page_of_another_origin_reads_anything_unless_it_is_said() {
     put(&client, gateway.url("/kv/k"), "v").await;
     for path in ["/kv/k", "/kv/k?raw=true", "/kv/none", "/nothing"] {
         let reply = send(client.get(gateway.url(path)).header("origin", APP)).await;
-        let mut told = cors_headers(&reply);
+        let mut answer = cors_headers(&reply);
         // The forms of a value are not about origins.
-        told.retain(|name| *name != "vary" || reply.header(name) != "accept");
-        assert_eq!(told, [""; 0], "{path}");
+        answer.retain(|name| *name != "vary" || reply.header(name) != "accept");
+        assert_eq!(answer, [""; 0], "{path}");
     }
     let reply = preflight(&gateway, APP).await;
     assert_eq!((reply.status.as_u16(), cors_headers(&reply)), (405, vec![]));
@@ -236,7 +236,7 @@ async fn a_page_of_another_origin_changes_nothing() {
 }
 
 #[tokio::test]
-async fn every_reply_tells_browsers_to_guess_nothing_and_run_nothing() {
+async fn every_reply_makes_browsers_guess_nothing_and_run_nothing() {
     let known = token("known", "read,write", &[]);
     let tokens = token_file(&[&known]);
     let limits = ["--workers", "1", "--max-connections", "1"];

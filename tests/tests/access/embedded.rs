@@ -45,7 +45,7 @@ fn datagrams() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn stranger(server: SocketAddr) -> UdpSocket {
+fn unknown_sender(server: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.connect(server).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -75,11 +75,11 @@ impl Asked {
     }
 }
 
-/// Has all three servers asked by strangers, who hear nothing and change nothing.
+/// Has all three servers asked by unknown senders, which get no answer and change nothing.
 async fn assert_closed(asked: &Asked, servers: &[SocketAddr]) {
     let before = asked.value().await;
-    let strangers: Vec<UdpSocket> = servers.iter().copied().map(stranger).collect();
-    for socket in &strangers {
+    let senders: Vec<UdpSocket> = servers.iter().copied().map(unknown_sender).collect();
+    for socket in &senders {
         for (_, datagram) in datagrams() {
             socket.send(&datagram).unwrap();
         }
@@ -89,7 +89,7 @@ async fn assert_closed(asked: &Asked, servers: &[SocketAddr]) {
     for _ in 0..2 {
         assert_eq!(asked.value().await, before);
     }
-    for socket in &strangers {
+    for socket in &senders {
         socket.set_nonblocking(true).unwrap();
         let heard = socket.recv(&mut [0; 65_536]);
         assert!(heard.is_err(), "{heard:?}");
@@ -97,10 +97,10 @@ async fn assert_closed(asked: &Asked, servers: &[SocketAddr]) {
 }
 
 #[test]
-fn a_server_without_keys_answers_all_that_strangers_ask() {
+fn a_server_without_keys_answers_all_that_unknown_senders_ask() {
     let node = PROGRAMS.node(&["k", "v"]);
     for (name, datagram) in datagrams() {
-        let socket = stranger(node.addr);
+        let socket = unknown_sender(node.addr);
         socket.send(&datagram).unwrap();
         assert!(socket.recv(&mut [0; 65_536]).is_ok(), "{name}");
     }

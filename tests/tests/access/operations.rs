@@ -36,7 +36,7 @@ impl Asker {
         }
     }
 
-    /// What they are told who may not: 401, 403, or nothing.
+    /// The status for those who may not: 401, 403, or nothing.
     fn expected(&self, operation: &Operation) -> Option<u16> {
         let access = operation.access;
         let is_known = !self.scopes.is_empty();
@@ -69,7 +69,7 @@ async fn every_operation_is_for_those_whom_it_is_declared_to_be_for() {
     let [read, write, admin] = Scope::ALL.map(|scope| token(scope.name(), scope.name(), &[]));
     let near = token("near", "read,write,admin", &["elsewhere", "k"]);
     let far = token("far", "read,write,admin", &["elsewhere", "kk"]);
-    let stranger = token("stranger", "read,write,admin", &[]);
+    let other = token("stranger", "read,write,admin", &[]);
     let tokens = token_file(&[&everything, &read, &write, &admin, &near, &far]);
     let nobody = |name, token: Option<&str>| Asker {
         name,
@@ -84,7 +84,7 @@ async fn every_operation_is_for_those_whom_it_is_declared_to_be_for() {
     };
     let askers = [
         nobody("no token", None),
-        nobody("a wrong token", Some(&stranger.token)),
+        nobody("a wrong token", Some(&other.token)),
         nobody("the beginning of a token", Some(&everything.token[..20])),
         nobody("a token and more", Some(&(everything.token.clone() + "x"))),
         nobody("a hash", everything.line.split(' ').nth(1)),
@@ -296,7 +296,7 @@ async fn a_refusal_says_what_is_missing_and_never_shows_the_token() {
 }
 
 #[tokio::test]
-async fn who_is_refused_is_told_before_the_body_and_no_server_hears_of_it() {
+async fn a_refusal_comes_before_the_body_and_reaches_no_server() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let servers = ServersFile::new(&[server.local_addr().unwrap()]);
     let reader = token("reader", "read", &[]);

@@ -22,7 +22,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::{PROGRAMS, private_file, refusal};
 
-/// Who vouches for others.
+/// A certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
@@ -48,12 +48,12 @@ impl Authority {
     }
 
     /// A certificate for someone, and its key, in PEM.
-    fn vouch(&self, names: &[&str]) -> (String, String) {
-        self.vouch_during(names, 2000..4000)
+    fn sign(&self, names: &[&str]) -> (String, String) {
+        self.sign_for_years(names, 2000..4000)
     }
 
     /// The same, good for some years.
-    fn vouch_during(&self, names: &[&str], years: Range<i32>) -> (String, String) {
+    fn sign_for_years(&self, names: &[&str], years: Range<i32>) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.not_before = date_time_ymd(years.start, 1, 1);
@@ -63,28 +63,28 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// The files of a gateway that it vouches for.
+    /// The files of a gateway with a certificate of it.
     pub fn server(&self) -> ServerFiles {
-        let (certificate, key) = self.vouch(&["localhost", "127.0.0.1"]);
+        let (certificate, key) = self.sign(&["localhost", "127.0.0.1"]);
         ServerFiles {
             certificate: ServersFile::with_text(certificate),
             key: private_file(key),
         }
     }
 
-    /// A client that trusts it and is vouched for by it.
+    /// A client that trusts it and has a certificate of it.
     pub fn client(&self) -> Client {
         self.client_of(self)
     }
 
-    /// A client that trusts it and is vouched for by another.
+    /// A client that trusts it and has a certificate of another.
     fn client_of(&self, other: &Self) -> Client {
-        let (certificate, key) = other.vouch(&["client"]);
+        let (certificate, key) = other.sign(&["client"]);
         self.client_with(Some((certificate, key)), &[b"http/1.1"])
     }
 
     /// A client that trusts it and has no certificate.
-    fn stranger(&self) -> Client {
+    fn client_without_certificate(&self) -> Client {
         self.client_with(None, &[b"h2", b"http/1.1"])
     }
 
@@ -133,7 +133,7 @@ impl ServerFiles {
 
     /// The same, good for some years.
     fn replace_during(&self, authority: &Authority, years: Range<i32>) {
-        let (certificate, key) = authority.vouch_during(&["127.0.0.1"], years);
+        let (certificate, key) = authority.sign_for_years(&["127.0.0.1"], years);
         fs::write(&self.certificate, certificate).unwrap();
         fs::write(&self.key, key).unwrap();
     }
@@ -173,7 +173,7 @@ async fn requests_are_served_by_tls_and_by_nothing_else() {
     let server = authority.server();
     let gateway = PROGRAMS.gateway(&[&["--embedded", "3"], &server.arguments()[..]].concat());
     assert!(gateway.process.log.join("\n").contains("https://"));
-    let client = authority.stranger();
+    let client = authority.client_without_certificate();
     let stream = client.stream(gateway.addr).await.unwrap();
     let protocol = stream.get_ref().1.alpn_protocol();
     assert_eq!(protocol, Some(&b"http/1.1"[..]));
@@ -190,7 +190,7 @@ async fn requests_are_served_by_tls_and_by_nothing_else() {
         assert!(connection.reply().await.body == value.as_bytes());
     }
 
-    let other = Authority::new().stranger();
+    let other = Authority::new().client_without_certificate();
     assert!(other.open(gateway.addr).await.is_err(), "it trusts another");
     let only_h2 = authority.client_with(None, &[b"h2"]);
     assert!(only_h2.open(gateway.addr).await.is_err());
@@ -211,7 +211,12 @@ async fn with_roots_for_clients_only_those_with_a_certificate_are_let_in() {
     .concat();
     let gateway = PROGRAMS.gateway(&[&["--embedded", "1"], &arguments[..]].concat());
     assert!(authority.client_of(&clients).is_let_in(gateway.addr).await);
-    assert!(!authority.stranger().is_let_in(gateway.addr).await);
+    assert!(
+        !authority
+            .client_without_certificate()
+            .is_let_in(gateway.addr)
+            .await
+    );
     assert!(!authority.client().is_let_in(gateway.addr).await);
 }
 
@@ -252,7 +257,7 @@ async fn certificates_are_replaced_without_a_stop_and_bad_ones_change_nothing() 
         |server: &ServerFiles| fs::write(&server.key, "no key").unwrap(),
         |server: &ServerFiles| server.replace_during(&Authority::new(), 2000..2001),
         |server: &ServerFiles| server.replace_during(&Authority::new(), 3998..3999),
-        |server: &ServerFiles| fs::write(&server.key, Authority::new().vouch(&["a"]).1).unwrap(),
+        |server: &ServerFiles| fs::write(&server.key, Authority::new().sign(&["a"]).1).unwrap(),
         |server: &ServerFiles| set_mode(&server.key, 0o640),
     ] {
         server.replace_by(&old);
@@ -323,7 +328,7 @@ fn files_that_cannot_be_used_are_refused_with_the_reason() {
 fn certificates_that_no_client_would_take_are_refused_by_every_start_and_check() {
     let authority = Authority::new();
     let files = |leaf: Range<i32>, between: Option<Range<i32>>| {
-        let (mut certificate, key) = authority.vouch_during(&["localhost"], leaf);
+        let (mut certificate, key) = authority.sign_for_years(&["localhost"], leaf);
         if let Some(years) = between {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -394,11 +399,14 @@ async fn who_does_not_finish_the_handshake_is_cut_off() {
     // The beginning of a record, and no more.
     slow.send(b"\x16\x03\x01\x02\x00\x01").await;
     let mut third = Connection::open(gateway.addr).await;
-    assert_eq!(third.rest().await, b"", "closed at once, unheard");
+    assert_eq!(third.rest().await, b"", "closed at once, unawaited");
     assert_eq!(silent.rest().await, b"");
     assert_eq!(slow.rest().await, b"");
     dkvs_tests::until("there is room again", async || {
-        authority.stranger().is_let_in(gateway.addr).await
+        authority
+            .client_without_certificate()
+            .is_let_in(gateway.addr)
+            .await
     })
     .await;
 }
@@ -408,7 +416,11 @@ async fn a_gateway_that_ends_finishes_its_tls_connections() {
     let authority = Authority::new();
     let server = authority.server();
     let mut gateway = PROGRAMS.gateway(&[&["--embedded", "1"], &server.arguments()[..]].concat());
-    let mut idle = authority.stranger().open(gateway.addr).await.unwrap();
+    let mut idle = authority
+        .client_without_certificate()
+        .open(gateway.addr)
+        .await
+        .unwrap();
     idle.send(request("GET", "/livez", None)).await;
     assert_eq!(idle.reply().await.status, 200);
     let (status, _) = gateway.process.end_with(Signal::TERM);

@@ -8,7 +8,7 @@ use tokio::select;
 const PROGRAMS: Programs = programs!();
 
 /// Sends a request twice where only one finds room. The connection of the one that is in flight
-/// comes back; the other was told that the gateway is overloaded.
+/// comes back; the other got the reply that the gateway is overloaded.
 pub async fn in_flight(cluster: &Cluster, request: Vec<u8>) -> Connection {
     let mut connections = [
         Connection::open(cluster.gateway.addr).await,
@@ -104,7 +104,7 @@ async fn a_write_goes_on_after_its_client_has_gone() {
 }
 
 #[tokio::test]
-async fn past_the_limit_a_connection_is_told_so_and_closed() {
+async fn past_the_limit_a_connection_is_refused_with_the_reason_and_closed() {
     let cluster = PROGRAMS.cluster(3, &["--workers", "1", "--max-connections", "2"]);
     let mut taken = Vec::new();
     for _ in 0..2 {
@@ -142,7 +142,7 @@ async fn past_the_limit_a_connection_is_told_so_and_closed() {
 
 /// The gateway gives each ten seconds, which is what this test takes.
 #[tokio::test]
-async fn a_body_that_stops_is_told_so_and_a_head_that_stops_is_cut_off() {
+async fn a_body_that_stops_is_answered_with_that_and_a_head_that_stops_is_closed() {
     let cluster = PROGRAMS.cluster(3, &[]);
     let mut body = Connection::open(cluster.gateway.addr).await;
     body.send("PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nva")

@@ -91,11 +91,11 @@ async fn late_confirmations_are_not_those_of_later_writes() {
         // While their confirmations are on their way, a write that is not confirmed.
         server.set(Manner::Silent);
         let url = gateway.url("/kv/k?timeout_ms=300");
-        let unheard = tokio::join!(put(&client, url, "unheard"), async {
+        let unawaited = tokio::join!(put(&client, url, "unawaited"), async {
             until("it has been asked", async || server.asked() == asked + 6).await;
             assert_eq!(server.release(), 5);
         });
-        assert_eq!(unheard.0.problem(), "timeout", "{unheard:?}");
+        assert_eq!(unawaited.0.problem(), "timeout", "{unawaited:?}");
     }
 }
 
@@ -142,11 +142,11 @@ async fn a_port_that_was_closed_while_a_reply_was_owed_is_not_used_again() {
         assert_eq!(put(&client, url, value_of(key)).await.status, 200);
     }
     server.set(Manner::Held);
-    let mut unheard = JoinSet::new();
+    let mut unawaited = JoinSet::new();
     for number in 0..100 {
-        unheard.spawn(unheard_gets(gateway.addr, number, 300));
+        unawaited.spawn(unanswered_gets(gateway.addr, number, 300));
     }
-    patiently(unheard.join_all()).await;
+    patiently(unawaited.join_all()).await;
 
     let asked = server.asked();
     let mut others = std::pin::pin!(gets(&client, &gateway, 100..500, "timeout_ms=5000"));
@@ -180,7 +180,7 @@ async fn a_port_that_was_closed_while_a_reply_was_owed_is_not_used_again() {
 }
 
 /// So many gets of one key on one connection, none of which is answered in time.
-async fn unheard_gets(gateway: SocketAddr, key: usize, count: usize) {
+async fn unanswered_gets(gateway: SocketAddr, key: usize, count: usize) {
     let mut connection = Connection::open(gateway).await;
     let get = request("GET", format!("/kv/{key}?timeout_ms=1"), None);
     connection.send(get.repeat(count)).await;

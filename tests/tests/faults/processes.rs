@@ -15,7 +15,7 @@ const PROGRAMS: Programs = programs!();
 const CLIENTS: usize = 16;
 const KEYS: usize = 8;
 
-/// Clients that put and get until they are told to end. Every reply is judged as it comes.
+/// Clients that put and get until they are stopped. Every reply is judged as it comes.
 struct Load {
     /// Without the key.
     url: String,

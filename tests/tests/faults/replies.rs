@@ -116,7 +116,7 @@ async fn one_of_three_with_garbage_silence_or_another_port_is_outvoted() {
     for manner in [Manner::Garbage, Manner::Silent, Manner::FromAnotherPort] {
         let faulty = Faulty::among(2, manner);
         faulty.nothing_is_mixed_up("").await;
-        // Whoever waits for it waits in vain.
+        // A request that waits for it waits in vain.
         let get = faulty.get("one", "wait=all&timeout_ms=1000").await;
         assert_eq!(faulty.status(&get), "timeout", "{manner:?}");
         let put = faulty.put("one", "w=3&timeout_ms=100", "v").await;
@@ -148,7 +148,7 @@ async fn the_second_of_two_replies_is_nobodys() {
 }
 
 #[tokio::test]
-async fn one_of_three_that_comes_late_is_outvoted_and_then_heard() {
+async fn one_of_three_that_comes_late_is_outvoted_and_then_counted() {
     let faulty = Faulty::among(2, Manner::Late(Duration::from_millis(40)));
     faulty.nothing_is_mixed_up("").await;
     let put = faulty.put("k", "wait=all", "v").await;
@@ -166,7 +166,7 @@ async fn replies_after_the_time_out_change_nothing() {
     for round in 0..30 {
         let value = format!("value {round}");
         let put = faulty.put("k", "timeout_ms=10", &value).await;
-        // Where the gateway itself is held up it may yet hear of it in time.
+        // Where the gateway itself is held up its answer may yet come in time.
         assert!(put.status == 200 || put.problem() == "timeout", "{put:?}");
         let get = faulty.get("other", "timeout_ms=10").await;
         let own = get.json["value"] == "its own";
@@ -189,7 +189,7 @@ async fn one_of_three_that_makes_values_up_is_outvoted() {
     assert_eq!(faulty.status(&none), "differs");
     let all = faulty.get("one", "r=3").await;
     assert_eq!(all.problem(), "replicas-disagree");
-    // Where it is asked alone there is nobody to tell.
+    // Alone, no other replica contradicts it.
     let alone = Faulty::among(0, Manner::WrongValue);
     let read = alone.get("k", "").await;
     assert_eq!(read.json["value"].as_str().unwrap().as_bytes(), WRONG_VALUE);

@@ -61,7 +61,7 @@ async fn a_request_in_flight_gets_its_reply_before_the_gateway_ends() {
 }
 
 #[tokio::test]
-async fn a_request_that_times_out_meanwhile_is_told_so() {
+async fn a_request_that_times_out_meanwhile_is_answered_with_that() {
     let mut cluster = cluster(&["--max-in-flight", "1"]);
     for node in &cluster.nodes {
         node.process.stop();

@@ -99,7 +99,7 @@ async fn a_value_that_three_confirmed_wins_over_a_later_one_that_one_did() {
 }
 
 #[tokio::test]
-async fn with_one_of_two_histories_silent_nobody_can_tell_which_it_was() {
+async fn with_one_of_two_histories_silent_nobody_knows_which_it_was() {
     let mut shared = Shared::holding(["new", "new", "old"]);
     shared.cluster.nodes[0].process.kill();
     let read = shared.get("wait=all").await;
@@ -146,7 +146,7 @@ async fn a_confirmed_write_is_not_lost_to_a_record_of_a_c_client_with_a_tag_far_
             let value = ["even", "odd"][round % 2];
             let written = shared.put("wait=all", value).await;
             if written.status != 200 {
-                // It was heard to hold something newer than the others told.
+                // Its answer showed something newer than the others had.
                 assert_eq!(written.json["outcome"], "unknown", "{written:?}");
                 continue;
             }
@@ -189,7 +189,7 @@ async fn what_came_by_dkvs_1_is_known_as_such_after_a_restart_and_on_the_wire() 
     }
 }
 
-/// Whether a server tells by DKVS/2 that it was asked by DKVS/1.
+/// Whether a server reports by DKVS/2 that it had a request by DKVS/1.
 fn is_marked(addr: std::net::SocketAddr) -> bool {
     let key = dkvs_common::kv::Key::new("acct").unwrap();
     let get = dkvs_common::wire::v2::request::Request::Command(ReplicaCommand::Get { key });

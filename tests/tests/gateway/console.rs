@@ -1,4 +1,4 @@
-//! The web console: its files, what it is told each second, and the servers that it stops.
+//! The web console: its files, its update each second, and the servers that it stops.
 
 use std::collections::BTreeSet;
 
@@ -78,7 +78,7 @@ async fn no_other_file_can_be_had() {
 }
 
 #[tokio::test]
-async fn whoever_listens_is_told_what_all_workers_have_done() {
+async fn every_listener_gets_what_all_workers_have_done() {
     let gateway = programs!().gateway(&["--embedded", "3", "--workers", "2"]);
     let client = client();
     let mut events = Events::open(client.get(gateway.url("/events"))).await;
@@ -116,10 +116,10 @@ async fn whoever_listens_is_told_what_all_workers_have_done() {
         assert!(number(&pair[0], "count") <= number(&pair[1], "count"));
     }
     assert_eq!(number(buckets.last().unwrap(), "count"), 21);
-    // Another one is told the same at once, and a listener of long ago is not in the latencies.
+    // Another one gets the same at once, and a listener of long ago is not in the latencies.
     let mut other = Events::open(client.get(gateway.url("/events"))).await;
-    let told = other.next().await.unwrap();
-    assert_eq!(told["latency"]["count"], 21);
+    let answer = other.next().await.unwrap();
+    assert_eq!(answer["latency"]["count"], 21);
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn a_stream_ends_with_the_gateway_and_with_the_tokens_of_its_listeners() {
     set_mode(&tokens, 0o600);
     let mut gateway = programs!().gateway(&["--embedded", "1", "--tokens", tokens.path()]);
     let client = client();
-    // Its files are open, what is told of the cluster is not.
+    // Its files are open, the state of the cluster is not.
     assert_eq!(get(&client, gateway.url("/")).await.status, 200);
     let file = get(&client, gateway.url("/console/main.js")).await;
     assert_eq!(file.status, 200);
@@ -188,8 +188,8 @@ async fn switch(client: &Client, gateway: &Gateway, server: &str, verb: &str) ->
 /// Waits until a gateway of one worker finds a server there, or not.
 async fn reachable(client: &Client, gateway: &Gateway, server: &str, expected: bool) {
     until("the server is there, or not", async || {
-        let told = get(client, gateway.url("/servers")).await;
-        let servers = told.json["servers"].as_array().unwrap();
+        let answer = get(client, gateway.url("/servers")).await;
+        let servers = answer.json["servers"].as_array().unwrap();
         let mut servers = servers.iter();
         let found = servers.find(|it| it["server"] == server).unwrap();
         assert_eq!(found["running"], expected);
@@ -206,8 +206,8 @@ async fn a_server_that_is_stopped_is_done_without_and_repaired_when_it_is_back()
     let written = put(&client, url.clone(), "v1").await;
     assert_eq!(written.statuses(), ["stored"; 3]);
     let boot_id = async |server: &str| {
-        let told = get(&client, gateway.url("/servers")).await;
-        let servers = told.json["servers"].as_array().unwrap();
+        let answer = get(&client, gateway.url("/servers")).await;
+        let servers = answer.json["servers"].as_array().unwrap();
         let found = servers.iter().find(|it| it["server"] == server).unwrap();
         found["boot_id"].as_str().unwrap().to_owned()
     };
@@ -267,11 +267,11 @@ async fn a_server_with_a_data_directory_holds_what_it_held_when_it_is_started_ag
 }
 
 #[tokio::test]
-async fn a_port_that_was_taken_meanwhile_is_told_and_pages_of_others_stop_nothing() {
+async fn a_port_that_was_taken_meanwhile_is_reported_and_pages_of_others_stop_nothing() {
     let gateway = programs!().gateway(&["--embedded", "1"]);
     let client = client();
-    let told = get(&client, gateway.url("/servers")).await;
-    let server = told.json["servers"][0]["server"].as_str().unwrap();
+    let answer = get(&client, gateway.url("/servers")).await;
+    let server = answer.json["servers"][0]["server"].as_str().unwrap();
     let url = gateway.url(&format!("/servers/{server}/stop"));
     let foreign = client.post(&url).header("sec-fetch-site", "cross-site");
     assert_eq!(send(foreign).await.problem(), "cross-site");

@@ -65,7 +65,7 @@ async fn a_gateway_reads_what_a_c_client_wrote_to_each_replica() {
         assert!(read.body == value, "{key}");
         assert_eq!(read.header("dkvs-quorum"), "n=3, r=2, agreeing=3");
         // By DKVS/2 a long value is fetched until two agree; the third was written under a tag of
-        // its own, and its checksum tells that it is the same.
+        // its own, and its checksum shows that it is the same.
         for level in ["&consistency=agreement", "", "&n=3&r=2"] {
             let path = format!("{path}{level}");
             let read = get(&client, cluster.gateway.url(&path)).await;

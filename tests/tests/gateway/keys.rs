@@ -119,7 +119,7 @@ async fn every_spelling_is_its_bytes_and_distinct_bytes_are_distinct_keys() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_utf_8_is_told_in_base64() {
+async fn a_key_that_is_not_utf_8_is_returned_in_base64() {
     let gateway = programs!().gateway(&["--embedded", "1"]);
     let put = exchange(
         gateway.addr,
@@ -224,7 +224,7 @@ async fn longest_key(addr: SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_key_that_fits_no_datagram_is_414_and_tells_the_limit() {
+async fn a_key_that_fits_no_datagram_is_414_with_the_limit() {
     let cluster = programs!().cluster(3, &["--protocol", "v2"]);
     let addr = cluster.gateway.addr;
     let put = async |key_bytes| {
@@ -273,22 +273,22 @@ async fn longest_pair(cluster: &Cluster, value: String) {
 }
 
 #[tokio::test]
-async fn the_ring_tells_where_a_key_goes() {
+async fn the_ring_shows_where_a_key_goes() {
     let cluster = programs!().cluster(5, &[]);
     let addr = cluster.gateway.addr;
     for key in ["a", "a/b", "..", "\u{e9}"] {
         let path = path_of(key);
         let ring_path = path.replacen("/kv/", "/ring/", 1);
-        let told = exchange(addr, request("GET", format!("{ring_path}?n=4"), None)).await;
+        let answer = exchange(addr, request("GET", format!("{ring_path}?n=4"), None)).await;
         let put = exchange(addr, request("PUT", format!("{path}?n=4"), Some(b"v"))).await;
-        assert_eq!(told.json["key"], key);
-        assert_eq!(told.servers(), put.servers());
+        assert_eq!(answer.json["key"], key);
+        assert_eq!(answer.servers(), put.servers());
         let ring_points = |reply: &Reply| -> Vec<Value> {
             let replicas = reply.json["replicas"].as_array().unwrap().iter();
             replicas
                 .map(|replica| replica["ring_point"].clone())
                 .collect()
         };
-        assert_eq!(ring_points(&told), ring_points(&put));
+        assert_eq!(ring_points(&answer), ring_points(&put));
     }
 }

@@ -27,16 +27,16 @@ fn failure(reply: &Reply) -> (u16, &str, &str) {
 }
 
 #[tokio::test]
-async fn invalid_parameters_are_told_all_at_once_and_nothing_is_stored() {
+async fn invalid_parameters_are_reported_all_at_once_and_nothing_is_stored() {
     let cluster = PROGRAMS.cluster(5, &[]);
     let client = client();
     let query = "n=0&w=6&timeout_ms=30001&wait=some&consistency=strong&colour=red&raw=true";
     let refused = write(&client, &cluster, query).await;
     assert_eq!(failure(&refused), (400, "invalid-parameter", ""));
-    let told = refused.json["invalid_parameters"].as_array().unwrap();
-    let mut names: Vec<_> = told
+    let reported = refused.json["invalid_parameters"].as_array().unwrap();
+    let mut names: Vec<_> = reported
         .iter()
-        .map(|told| told["name"].as_str().unwrap())
+        .map(|reported| reported["name"].as_str().unwrap())
         .collect();
     names.sort_unstable();
     let expected = [
@@ -49,10 +49,10 @@ async fn invalid_parameters_are_told_all_at_once_and_nothing_is_stored() {
         "wait",
     ];
     assert_eq!(names, expected);
-    for told in told {
+    for reported in reported {
         let (name, reason) = (
-            told["name"].as_str().unwrap(),
-            told["reason"].as_str().unwrap(),
+            reported["name"].as_str().unwrap(),
+            reported["reason"].as_str().unwrap(),
         );
         let detail = refused.json["detail"].as_str().unwrap();
         assert!(detail.contains(&format!("{name}: {reason}")), "{detail}");
@@ -149,7 +149,7 @@ async fn a_value_on_one_of_two_answering_replicas_is_no_agreement() {
 }
 
 #[tokio::test]
-async fn dead_servers_make_a_quorum_unreachable_and_tell_whether_anything_was_stored() {
+async fn dead_servers_make_a_quorum_unreachable_and_the_problem_says_whether_anything_was_stored() {
     for (protocol, level) in [
         ("v1", "agreement"),
         ("v2", "agreement"),
@@ -162,7 +162,7 @@ async fn dead_servers_make_a_quorum_unreachable_and_tell_whether_anything_was_st
 async fn dead_servers(mut cluster: Cluster, level: &str) {
     let client = client();
     let query = format!("wait=all&consistency={level}");
-    // A linearizable write is sent to nobody before a majority has told its tags.
+    // A linearizable write is not sent before a majority has returned its tags.
     let outcome_of_two = match level {
         "linearizable" => "not_applied",
         _ => "unknown",
@@ -173,7 +173,7 @@ async fn dead_servers(mut cluster: Cluster, level: &str) {
         (3, true, "not_applied"),
     ] {
         cluster.nodes[dead - 1].process.kill();
-        // The first to notice by DKVS/2 cannot tell whether the server had it before it ended.
+        // The first request to notice by DKVS/2 does not know whether the server had it before it ended.
         let get = read(&client, &cluster, &query).await;
         let put = write(&client, &cluster, &query).await;
         for reply in [&put, &get] {
@@ -279,7 +279,7 @@ async fn full_servers_refuse_and_the_write_succeeds_exactly_if_enough_have_room(
 }
 
 #[tokio::test]
-async fn past_the_limit_of_requests_in_flight_a_request_is_told_so() {
+async fn past_the_limit_of_requests_in_flight_a_request_is_refused_with_the_reason() {
     let cluster = PROGRAMS.cluster(3, &["--workers", "1", "--max-in-flight", "1"]);
     let client = client();
     for node in &cluster.nodes {
@@ -343,7 +343,7 @@ async fn a_form_that_is_not_on_offer_is_not_acceptable() {
 }
 
 #[tokio::test]
-async fn a_path_that_does_not_exist_is_told_so() {
+async fn a_path_that_does_not_exist_is_reported_as_such() {
     let gateway = PROGRAMS.gateway(&["--embedded", "3"]);
     for (method, target) in [
         ("GET", "/index.html"),
@@ -369,7 +369,7 @@ async fn a_path_that_does_not_exist_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_path_does_not_take_is_told_with_those_it_does() {
+async fn a_method_that_a_path_does_not_take_is_refused_with_those_it_does() {
     let gateway = PROGRAMS.gateway(&["--embedded", "3"]);
     let client = client();
     for (method, path, allowed) in [

@@ -1,4 +1,4 @@
-//! n, w and r, waiting and time-outs, as the replies tell of them.
+//! n, w and r, waiting and time-outs, as the replies show them.
 
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,7 @@ async fn some_servers_dead(mut cluster: Cluster) {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_at_its_quorum_and_tells_who_is_still_pending() {
+async fn a_request_is_answered_at_its_quorum_and_names_who_is_still_pending() {
     let mut cluster = programs!().cluster(3, &[]);
     let client = client();
     let put = write(&client, &cluster, "w=3", "old").await;
@@ -163,7 +163,7 @@ async fn a_request_is_answered_at_its_quorum_and_tells_who_is_still_pending() {
 }
 
 #[tokio::test]
-async fn wait_all_hears_everybody_out_up_to_the_timeout() {
+async fn wait_all_waits_for_every_replica_up_to_the_timeout() {
     let mut cluster = programs!().cluster(3, &[]);
     let client = client();
     let put = write(&client, &cluster, "wait=all", "v").await;
@@ -176,20 +176,20 @@ async fn wait_all_hears_everybody_out_up_to_the_timeout() {
         until("two stored it in time", async || {
             let put = write(&client, &cluster, query, "v").await;
             assert_eq!(put.statuses()[2], "timeout");
-            put.count("stored") == 2 && told_after(&put, timeout_ms)
+            put.count("stored") == 2 && answered_after(&put, timeout_ms)
         })
         .await;
-        until("two told it in time", async || {
+        until("two answered in time", async || {
             let get = read(&client, &cluster, query).await;
             assert_eq!(get.statuses()[2], "timeout");
-            get.count("match") == 2 && told_after(&get, timeout_ms)
+            get.count("match") == 2 && answered_after(&get, timeout_ms)
         })
         .await;
     }
 }
 
 /// Asserts a success that did not come before its time.
-fn told_after(reply: &Reply, timeout_ms: u64) -> bool {
+fn answered_after(reply: &Reply, timeout_ms: u64) -> bool {
     assert_eq!(reply.status, 200, "{reply:?}");
     let elapsed_us = reply.json["elapsed_us"].as_u64().unwrap();
     assert!(elapsed_us >= timeout_ms * 1_000, "{reply:?}");
@@ -202,10 +202,10 @@ async fn the_gateways_own_timeout_holds_where_a_request_names_none() {
     let client = client();
     let put = write(&client, &cluster, "wait=all&timeout_ms=30000", "v").await;
     cluster.node(put.servers()[0]).process.stop();
-    until("two told it in time", async || {
+    until("two answered in time", async || {
         let get = read(&client, &cluster, "wait=all").await;
         assert_eq!(get.statuses()[0], "timeout");
-        get.count("match") == 2 && told_after(&get, 300)
+        get.count("match") == 2 && answered_after(&get, 300)
     })
     .await;
 }
@@ -250,10 +250,10 @@ async fn a_request_without_a_quorum_ends(cluster: Cluster, is_met: bool) {
 }
 
 #[tokio::test]
-async fn the_servers_and_readiness_are_told_as_they_are() {
-    for (protocol, told) in [("v1", "DKVS/1"), ("v2", "DKVS/2")] {
+async fn the_servers_and_readiness_are_reported_as_they_are() {
+    for (protocol, answer) in [("v1", "DKVS/1"), ("v2", "DKVS/2")] {
         let cluster = programs!().cluster(3, &["--protocol", protocol]);
-        servers_and_readiness(cluster, told).await;
+        servers_and_readiness(cluster, answer).await;
     }
 }
 
@@ -262,8 +262,8 @@ async fn servers_and_readiness(mut cluster: Cluster, protocol: &str) {
     let gateway = &cluster.gateway;
     // A server has half a second to show that it is there, which may be too little at times.
     let reachable = async || -> Vec<bool> {
-        let told = get(&client, gateway.url("/servers")).await;
-        let servers = told.json["servers"].as_array().unwrap().iter();
+        let answer = get(&client, gateway.url("/servers")).await;
+        let servers = answer.json["servers"].as_array().unwrap().iter();
         let reachable = servers.map(|server| server["reachable"].as_bool().unwrap());
         reachable.collect()
     };
@@ -276,8 +276,8 @@ async fn servers_and_readiness(mut cluster: Cluster, protocol: &str) {
     })
     .await;
     until("the gateway is ready", async || ready().await == Some(3)).await;
-    let told = get(&client, gateway.url("/servers")).await;
-    let servers = told.json["servers"].as_array().unwrap();
+    let answer = get(&client, gateway.url("/servers")).await;
+    let servers = answer.json["servers"].as_array().unwrap();
     for (server, node) in servers.iter().zip(&cluster.nodes) {
         assert_eq!(server["server"], node.addr.to_string());
         assert_eq!(server["protocol"], protocol);

@@ -89,7 +89,7 @@ async fn a_raw_value_comes_with_its_diagnosis_and_runs_nothing() {
 }
 
 #[tokio::test]
-async fn head_tells_what_get_would_and_has_no_body() {
+async fn head_returns_what_get_would_and_has_no_body() {
     let cluster = programs!().cluster(3, &[]);
     let client = client();
     put(&client, cluster.gateway.url("/kv/k"), "hello").await;
@@ -104,8 +104,8 @@ async fn head_tells_what_get_would_and_has_no_body() {
         connection.send(request("HEAD", target, None)).await;
         let head = connection.reply_to("HEAD").await;
         assert_eq!(head.status, status, "{target}");
-        let told: usize = head.header("content-length").parse().unwrap();
-        assert!(told > 0, "{target}");
+        let answer: usize = head.header("content-length").parse().unwrap();
+        assert!(answer > 0, "{target}");
         assert!(length.is_none_or(|length| head.header("content-length") == length));
         assert_ne!(head.header("content-type"), "", "{target}");
         // Had there been a body, this would not be a reply.
@@ -140,7 +140,7 @@ async fn too_large(gateway: &Gateway, longest: usize) {
         chunked.extend_from_slice(b"\r\n");
     }
     chunked.extend_from_slice(b"0\r\n\r\n");
-    // Nobody has to send it all to be told.
+    // The answer comes before the client has sent it all.
     let head_alone = request("PUT", "/kv/k", None);
     let head_alone = [
         &head_alone[..head_alone.len() - 2],

@@ -59,9 +59,9 @@ impl Example {
         get(&self.client, self.gateway.url(path)).await
     }
 
-    /// The first reply in which all four are heard. One that was dead a moment ago is not asked
+    /// The first reply in which all four answered. One that was dead a moment ago is not asked
     /// at once; until it is, three agree all the same.
-    async fn get_once_heard(&self) -> Reply {
+    async fn get_once_all_answered(&self) -> Reply {
         let mut heard = None;
         until("all four are heard", async || {
             let get = self.get().await;
@@ -111,7 +111,7 @@ async fn the_dead_server_back_with_an_old_value_is_outvoted() {
     assert_eq!(example.put("new").await.json["quorum"]["confirmed"], 3);
     *example.node(0) = PROGRAMS.node_at(example.four[0], &["my_key", "old"]);
 
-    let read = example.get_once_heard().await;
+    let read = example.get_once_all_answered().await;
     assert_eq!(read.json["quorum"]["agreeing"], 3);
     assert_eq!(read.statuses(), ["differs", "match", "match", "match"]);
     // Nor does it win by speaking first: two have to agree.
@@ -139,7 +139,7 @@ async fn the_dead_server_back_with_nothing_is_outvoted() {
     example.node(3).process.kill();
     assert_eq!(example.put("new").await.status, 200);
     *example.node(3) = PROGRAMS.node_at(example.four[3], &[]);
-    let get = example.get_once_heard().await;
+    let get = example.get_once_all_answered().await;
     assert_eq!(get.statuses(), ["match", "match", "match", "absent"]);
 }
 
@@ -171,7 +171,7 @@ async fn one_more_dead_fails_the_write_and_not_the_read() {
         (503, "quorum-unreachable")
     );
     example.node(3).process.kill();
-    // The first to notice cannot tell whether the server had it before it ended.
+    // The first request to notice does not know whether the server had it before it ended.
     assert_eq!(example.get().await.count("unreachable"), 4);
     let put = example.put("newest").await;
     assert_eq!(put.problem(), "quorum-unreachable");

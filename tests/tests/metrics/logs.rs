@@ -118,10 +118,10 @@ async fn at_info_nothing_is_logged_of_a_request() {
         drop(connection);
         let lines = log_of(&mut gateway.process);
         assert!(!lines.is_empty(), "it says that it has ended");
-        let told = lines
+        let reported = lines
             .iter()
             .filter(|line| line.contains(TRACE_ID) || line.contains("/kv/"));
-        assert_eq!(told.collect::<Vec<_>>(), [""; 0]);
+        assert_eq!(reported.collect::<Vec<_>>(), [""; 0]);
     }
 }
 
@@ -157,15 +157,18 @@ async fn a_key_never_is_a_log_lines_control_bytes() {
             as_json(&lines);
         }
         let mut lines = lines.iter();
-        let told = lines.find(|line| line.contains("told as unknown"));
-        let told = told.expect("the key is logged");
-        assert!(told.contains("x1b") && told.contains("nkey"), "{told}");
-        assert!(!told.contains('\u{1b}'), "{told}");
+        let reported = lines.find(|line| line.contains("told as unknown"));
+        let reported = reported.expect("the key is logged");
+        assert!(
+            reported.contains("x1b") && reported.contains("nkey"),
+            "{reported}"
+        );
+        assert!(!reported.contains('\u{1b}'), "{reported}");
     }
 }
 
 #[test]
-fn the_format_is_taken_from_the_environment_too_and_no_other_word_is() {
+fn the_format_is_taken_from_the_environment_too_and_no_other_value_is() {
     let mut command = PROGRAMS.gateway_command();
     command.env("DKVS_LOG_FORMAT", "json");
     command.args(["--listen", "127.0.0.1:0", "--embedded", "1"]);

@@ -310,7 +310,7 @@ async fn a_gateway_that_is_busy_leaves_the_servers_out_and_answers() {
 }
 
 #[tokio::test]
-async fn a_server_tells_the_same_as_the_gateway_tells_of_it() {
+async fn a_server_reports_the_same_as_the_gateway_reports_of_it() {
     let (node, addr) = measured_node(&["a", "1", "b", "2"]);
     let servers = ServersFile::new(&[node.addr]);
     let gateway = PROGRAMS.gateway_over(&servers, &[]);
@@ -325,13 +325,13 @@ async fn a_server_tells_the_same_as_the_gateway_tells_of_it() {
         "dkvs_server_puts_total",
     ] {
         let labels = [("server", &*server)];
-        let told = by_server.sum(name, &labels);
-        assert!(told > 0.0, "{name}");
-        assert_eq!(by_gateway.sum(name, &labels), told, "{name}");
+        let reported = by_server.sum(name, &labels);
+        assert!(reported > 0.0, "{name}");
+        assert_eq!(by_gateway.sum(name, &labels), reported, "{name}");
     }
     assert_eq!(by_server.sum("dkvs_server_keys", &[]), 3.0);
     assert_eq!(by_server.sum("dkvs_server_puts_total", &[]), 1.0);
-    // One worker's socket hears one gateway's questions.
+    // One worker's socket receives the requests of one gateway.
     let heard = |page: &Page| page.sum("dkvs_server_messages_received_total", &[]);
     scrape(&client, &gateway).await;
     assert!(heard(&scrape_at(&client, addr).await) > heard(&by_server));

@@ -152,7 +152,7 @@ impl Drop for Network {
     }
 }
 
-/// What the clients share with whoever pulls the cables.
+/// What the clients share with the thread that pulls the cables.
 struct Stage {
     begun: Instant,
     is_over: AtomicBool,
@@ -212,8 +212,7 @@ impl Stage {
     }
 }
 
-/// Says that it is over when it goes, which also a panic makes it do: whoever is left would wait
-/// for ever.
+/// Ends the run when it is dropped, also by a panic: the other threads would wait for ever.
 struct Ending<'a>(&'a Stage);
 
 impl Drop for Ending<'_> {
@@ -242,7 +241,7 @@ impl Value {
         LENGTHS[(self.0 % WRITES_OF_KEY) as usize % LENGTHS.len()]
     }
 
-    /// Its first byte tells it from the others of its key, and the rest is its own, too.
+    /// Its first byte distinguishes it from the others of its key, and the rest is its own, too.
     fn text(self) -> String {
         let letter = |number: u64| char::from(b'a' + (number % WRITES_OF_KEY) as u8);
         let mut random = Random::new(self.0);
@@ -398,8 +397,8 @@ impl Gateways<'_> {
         for gateway in 0..GATEWAYS {
             self.await_at(gateway, "/servers", |reply| {
                 let mut servers = reply.json["servers"].as_array().unwrap().iter();
-                let told = servers.find(|told| told["server"] == server);
-                told.expect("a server of the file")["reachable"] == is_reachable
+                let reported = servers.find(|reported| reported["server"] == server);
+                reported.expect("a server of the file")["reachable"] == is_reachable
             });
         }
     }

@@ -69,7 +69,7 @@ pub async fn a_write_that_one_replica_stored(witness: &mut Witness) {
     let put = put.await;
     assert_members(&put, json!({ "outcome": "unknown" }));
     assert_eq!(sorted_statuses(&put), ["refused", "refused", "stored"]);
-    // A read finds it, and cannot make it sure: so it tells nothing.
+    // A read finds it, and cannot make it sure: so it returns nothing.
     let get = at
         .read("/kv/k?wait=all&r=3", "503 quorum-unreachable")
         .await;
@@ -94,7 +94,7 @@ pub async fn writes_that_are_sent_again(witness: &mut Witness) {
     assert_eq!(other.statuses(), ["refused"; 3]);
     at.delete(&again, "409 tag-conflict").await;
 
-    // Nobody can tell any more whether the first was ever there, nor whether a reply gave the tag.
+    // Nobody knows any more whether the first was ever there, nor whether a reply gave the tag.
     at.put("/kv/k?wait=all", "second", "200").await;
     let made_up = "0000000000010000-0000000000000001";
     for tag in [&*tag, made_up] {
@@ -114,7 +114,7 @@ pub async fn writes_that_are_sent_again(witness: &mut Witness) {
     assert_members(&get, json!({ "value": "second" }));
 }
 
-/// A write that one replica kept, as it missed what came after: that one tells that it was there.
+/// A write that one replica kept, as it missed what came after: that one proves that it was there.
 pub async fn a_write_that_one_replica_still_holds(witness: &mut Witness) {
     let mut cluster = programs!().cluster(3, &["--protocol", "v2"]);
     let mut at = witness.at(&cluster.gateway);

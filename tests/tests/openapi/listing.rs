@@ -84,20 +84,20 @@ pub async fn keys_of_the_cluster(witness: &mut Witness) {
     let binary = at.ask("listKeys", "/kv?prefix=%ff", "200").await;
     assert_members(&binary, json!({ "keys": [{ "key_base64": "/w==" }] }));
 
-    let (mut cursor, mut told) = (String::new(), Vec::new());
+    let (mut cursor, mut answer) = (String::new(), Vec::new());
     loop {
         let target = format!("/kv?limit=1{cursor}");
         let page = at.request("listKeys", &target);
         let page = page.header("accept", "application/x-ndjson");
         let page = at.send("listKeys", page, "200").await;
         let lines = String::from_utf8(page.body.clone()).unwrap();
-        told.extend(lines.lines().map(|line| line.parse::<Json>().unwrap()));
+        answer.extend(lines.lines().map(|line| line.parse::<Json>().unwrap()));
         cursor = match page.header("dkvs-cursor") {
             "" => break,
             next => format!("&cursor={next}"),
         };
     }
-    assert_eq!(told, *keys);
+    assert_eq!(answer, *keys);
     let longest = "k".repeat(1_152 + 1);
     for node in &cluster_of_long_keys.nodes {
         v1::Client::new(node.addr).store("short", "v");

@@ -319,7 +319,7 @@ async fn callers_that_are_refused(witness: &mut Witness) {
     for operation in OPERATIONS {
         let (id, target) = (operation.id.as_str(), target_of(operation.path));
         let is_head = operation.method == Method::HEAD;
-        let expect = |told: &'static str| if is_head { &told[..3] } else { told };
+        let expect = |reported: &'static str| if is_head { &reported[..3] } else { reported };
         let elsewhere = at.request(id, &target).header("host", "other.example");
         at.send(id, elsewhere, expect("421 host-not-allowed")).await;
         if !operation.statuses.contains(&401) {
@@ -376,7 +376,7 @@ async fn servers_that_are_gone(witness: &mut Witness) {
 
     cluster.nodes[1].process.kill();
     let put = at.put("/kv/k?wait=all", "v", UNREACHABLE).await;
-    // A linearizable write is sent to nobody before a majority has told its tags.
+    // A linearizable write is not sent before a majority has returned its tags.
     assert_members(&put, json!({ "outcome": "not_applied", "tag": null }));
     at.read("/kv/k?wait=all", UNREACHABLE).await;
     at.ask("getReadiness", "/readyz", "503 not-ready").await;
@@ -460,7 +460,7 @@ async fn a_gateway_that_is_busy(witness: &mut Witness) {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_is_told_by_a_problem_as_well() {
+async fn a_connection_too_many_is_refused_by_a_problem_as_well() {
     let limits = [
         "--embedded",
         "1",

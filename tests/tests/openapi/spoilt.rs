@@ -90,8 +90,8 @@ fn spoilt(good: &Json) -> Vec<(String, Json)> {
     spoilt
 }
 
-/// Whether a member may be missing: a key may be told in base64, a replica may have no tag to
-/// tell, and a problem has what its kind has.
+/// Whether a member may be missing: a key may be given in base64, a replica may have no tag,
+/// and a problem has what its kind has.
 fn is_optional(name: &str, pointer: &str, document: &Json) -> bool {
     if pointer.starts_with("/replicas/") && name == "tag" {
         return true;

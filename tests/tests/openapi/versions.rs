@@ -19,11 +19,11 @@ use serde_json::{Value as Json, json};
 
 use crate::replies::{Witness, assert_members, sorted_statuses};
 
-/// The tag of a write or of what was read, and those that the replicas told.
+/// The tag of a write or of what was read, and those that the replicas returned.
 fn tags(reply: &Reply) -> (&Json, Vec<&Json>) {
     let replicas = reply.json["replicas"].as_array().expect("replicas");
-    let told = replicas.iter().map(|it| &it["tag"]).collect();
-    (&reply.json["tag"], told)
+    let reported = replicas.iter().map(|it| &it["tag"]).collect();
+    (&reply.json["tag"], reported)
 }
 
 pub async fn tags_and_tombstones(witness: &mut Witness) {
@@ -149,14 +149,14 @@ pub async fn servers_of_both_protocols(witness: &mut Witness) {
     let mut at = witness.at(&gateway);
     let ready = at.ask("getReadiness", "/readyz", "200").await;
     assert_eq!(ready.json["advice"].as_array().unwrap().len(), 1);
-    let told = reply.json["servers"].as_array().unwrap();
-    let protocols: Vec<_> = told.iter().map(|it| &it["protocol"]).collect();
+    let reported = reply.json["servers"].as_array().unwrap();
+    let protocols: Vec<_> = reported.iter().map(|it| &it["protocol"]).collect();
     assert_eq!(
         protocols,
         [&json!("DKVS/2"), &json!("DKVS/1"), &json!(null)]
     );
-    assert_eq!(told[0]["durability"], "memory");
-    let in_memory: Vec<_> = told.iter().map(|it| &it["storage"]).collect();
+    assert_eq!(reported[0]["durability"], "memory");
+    let in_memory: Vec<_> = reported.iter().map(|it| &it["storage"]).collect();
     assert_eq!(in_memory, [&json!(null); 3]);
     for name in [
         "boot_id",
@@ -165,7 +165,7 @@ pub async fn servers_of_both_protocols(witness: &mut Witness) {
         "bytes",
         "corrupt_answers",
     ] {
-        let is_told: Vec<_> = told.iter().map(|it| !it[name].is_null()).collect();
+        let is_told: Vec<_> = reported.iter().map(|it| !it[name].is_null()).collect();
         assert_eq!(is_told, [true, false, false], "{name}");
     }
 }
@@ -253,8 +253,8 @@ pub async fn a_version_that_none_exceeds(witness: &mut Witness) {
         let path = format!("/kv/k?consistency={level}");
         let put = at.put(&path, "v", "503 quorum-unreachable").await;
         let mut replicas = put.json["replicas"].as_array().unwrap().iter();
-        let told = replicas.find(|it| it["tag"] == greatest.to_string());
-        assert_eq!(told.expect("one that has it")["status"], status);
+        let reported = replicas.find(|it| it["tag"] == greatest.to_string());
+        assert_eq!(reported.expect("one that has it")["status"], status);
     }
 }
 

@@ -39,7 +39,7 @@ fn a_wrong_value_is_refused_with_its_reason_and_where_it_stands() {
         for (value, reason) in *wrong {
             let mut command = PROGRAMS.gateway_command();
             command.arg(format!("{flag}={value}"));
-            // The flag is what counts, so that is what is told.
+            // The flag takes precedence over the variable, so the message is about the flag.
             command.env(&variable, value);
             let (is_taken, said) = check(command);
             assert!(!is_taken, "{flag}={value}");

@@ -29,8 +29,8 @@ async fn requests_of_many_connections_share_datagrams() {
         });
     }
     patiently(load.join_all()).await;
-    let told = get(&client(), cluster.gateway.url("/servers")).await;
-    for server in told.json["servers"].as_array().unwrap() {
+    let answer = get(&client(), cluster.gateway.url("/servers")).await;
+    for server in answer.json["servers"].as_array().unwrap() {
         let traffic = &server["traffic"];
         let requests = traffic["requests"].as_f64().unwrap();
         let datagrams = traffic["datagrams_sent"].as_f64().unwrap();

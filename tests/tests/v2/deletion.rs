@@ -1,4 +1,4 @@
-//! DELETE leaves a tombstone, which reads as absent and tells when.
+//! DELETE leaves a tombstone, which reads as absent and says when.
 
 use dkvs_tests::faulty::{FaultyServer, Manner};
 use dkvs_tests::http::{Reply, client, get, put, send};
@@ -19,7 +19,7 @@ fn assert_deleted(get: &Reply, tag: &serde_json::Value) {
 }
 
 #[tokio::test]
-async fn what_was_deleted_is_absent_and_told_to_be_deleted() {
+async fn what_was_deleted_is_absent_and_reported_as_deleted() {
     let cluster = PROGRAMS.cluster(3, &[]);
     let (client, gateway) = (client(), &cluster.gateway);
     let url = gateway.url("/kv/k?wait=all");

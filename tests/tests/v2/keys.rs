@@ -31,8 +31,8 @@ async fn with_keys_everything_works() {
     assert_eq!(deleted.statuses(), ["stored"; 3], "{deleted:?}");
     assert_eq!(get(&client, url).await.json["deleted"], true);
     until("all are reachable", async || {
-        let told = get(&client, cluster.gateway.url("/servers")).await;
-        let mut servers = told.json["servers"].as_array().unwrap().iter();
+        let answer = get(&client, cluster.gateway.url("/servers")).await;
+        let mut servers = answer.json["servers"].as_array().unwrap().iter();
         servers.all(|server| server["reachable"] == true && server["protocol"] == "DKVS/2")
     })
     .await;
@@ -55,8 +55,8 @@ async fn a_gateway_without_a_key_or_with_another_stores_nothing() {
         &["--key-file", other_id.path()],
         &["--key-file", other_bytes.path()],
     ] {
-        let stranger = PROGRAMS.gateway_over(&cluster.servers, arguments);
-        let url = stranger.url("/kv/k?timeout_ms=100");
+        let foreign = PROGRAMS.gateway_over(&cluster.servers, arguments);
+        let url = foreign.url("/kv/k?timeout_ms=100");
         let refused = put(&client, url.clone(), "v").await;
         assert_eq!(
             (refused.status.as_u16(), refused.problem()),

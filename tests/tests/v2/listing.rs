@@ -65,7 +65,7 @@ async fn every_key_is_listed_once_and_no_deleted_one_with_a_server_gone() {
 }
 
 #[tokio::test]
-async fn a_list_tells_that_keys_are_too_long_for_it_and_longer_datagrams_list_them() {
+async fn a_list_says_that_keys_are_too_long_for_it_and_longer_datagrams_list_them() {
     let longest = |bytes: usize| format!("long/{}", "x".repeat(bytes - 5));
     // The page after that key is asked for without naming it, which takes more than a page does.
     let (fits, does_not) = (longest(1_152), longest(1_153));

@@ -18,7 +18,7 @@ fn value_of(key: usize) -> Vec<u8> {
     Random::new(key as u64).bytes(VALUE_BYTES)
 }
 
-/// Reads of long values, many at once, until they are told to end.
+/// Reads of long values, many at once, until they are stopped.
 struct Reads {
     tasks: JoinSet<()>,
     done: Arc<[AtomicUsize; READERS]>,

@@ -1,4 +1,4 @@
-//! Servers that speak DKVS/1 only beside ours, and gateways that are told what to speak.
+//! Servers that speak DKVS/1 only beside ours, and gateways whose options say what to speak.
 
 use std::net::SocketAddr;
 
@@ -60,9 +60,9 @@ impl Mixed {
     fn statuses<'a>(&self, reply: &'a Reply) -> [Vec<&'a str>; 2] {
         let servers = reply.servers();
         let of = |addrs: Vec<SocketAddr>| {
-            let told = servers.iter().zip(reply.statuses());
-            let told = told.filter(|(addr, _)| addrs.contains(addr));
-            told.map(|(_, status)| status).collect()
+            let reported = servers.iter().zip(reply.statuses());
+            let reported = reported.filter(|(addr, _)| addrs.contains(addr));
+            reported.map(|(_, status)| status).collect()
         };
         let ours = self.ours.iter().map(|node| node.addr).collect();
         let others = self.others.iter().map(|other| other.addr).collect();
@@ -71,8 +71,8 @@ impl Mixed {
 
     /// What the gateway says that its servers speak, in the order of the file.
     async fn protocols(&self) -> Vec<serde_json::Value> {
-        let told = get(&self.client, self.gateway.url("/servers")).await;
-        let servers = told.json["servers"].as_array().unwrap().iter();
+        let reported = get(&self.client, self.gateway.url("/servers")).await;
+        let servers = reported.json["servers"].as_array().unwrap().iter();
         servers.map(|server| server["protocol"].clone()).collect()
     }
 }
@@ -98,7 +98,10 @@ async fn servers_of_both_versions_make_one_quorum() {
         let mut expected = vec!["DKVS/2"; ours];
         expected.extend(vec!["DKVS/1"; others]);
         // A server has half a second to answer, which may be too little at times.
-        until("all are told", async || mixed.protocols().await == expected).await;
+        until("the gateway knows all protocols", async || {
+            mixed.protocols().await == expected
+        })
+        .await;
     }
 }
 
@@ -201,7 +204,7 @@ async fn the_first_request_of_a_gateway_may_need_every_server_of_either_version(
 }
 
 #[tokio::test]
-async fn a_server_that_answers_by_dkvs_1_alone_is_told_of_with_what_to_do() {
+async fn a_server_that_answers_by_dkvs_1_alone_is_reported_with_what_to_do() {
     for (arguments, advice) in [
         (&[][..], "start the gateway with --protocol auto"),
         (AUTO, "agreement"),
@@ -214,19 +217,22 @@ async fn a_server_that_answers_by_dkvs_1_alone_is_told_of_with_what_to_do() {
         })
         .await;
         let servers = get(&mixed.client, mixed.gateway.url("/servers")).await;
-        let told = &servers.json["servers"];
-        assert!(told[0]["advice"].is_null() && told[1]["advice"].is_null());
+        let reported = &servers.json["servers"];
+        assert!(reported[0]["advice"].is_null() && reported[1]["advice"].is_null());
         assert!(
-            told[2]["advice"].as_str().unwrap().contains(advice),
-            "{told}"
+            reported[2]["advice"].as_str().unwrap().contains(advice),
+            "{reported}"
         );
         let ready = get(&mixed.client, mixed.gateway.url("/readyz")).await;
-        let told = ready.json["advice"][0].as_str().unwrap();
+        let reported = ready.json["advice"][0].as_str().unwrap();
         assert!(
-            told.contains("servers: 1") && told.contains(advice),
-            "{told}"
+            reported.contains("servers: 1") && reported.contains(advice),
+            "{reported}"
         );
-        assert!(!told.contains(&addr.to_string()), "anybody may ask: {told}");
+        assert!(
+            !reported.contains(&addr.to_string()),
+            "anybody may ask: {reported}"
+        );
         let logged = mixed
             .gateway
             .process

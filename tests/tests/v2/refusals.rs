@@ -228,7 +228,7 @@ async fn a_write_that_turns_on_a_silent_server_waits_for_it_and_is_stored_nowher
 
 /// Which limit a key has is a question of its request, of the datagrams, and of nothing else.
 #[tokio::test]
-async fn a_key_is_refused_exactly_beyond_the_limit_that_is_told() {
+async fn a_key_is_refused_exactly_beyond_the_limit_that_is_reported() {
     let megabyte = vec![b'v'; 1 << 20];
     let (put, delete, read) = (Method::PUT, Method::DELETE, Method::GET);
     for (arguments, max_datagram) in [
@@ -255,8 +255,8 @@ async fn a_key_is_refused_exactly_beyond_the_limit_that_is_told() {
                     assert_eq!(refused.status, 414, "{case}: {refused:?}");
                     assert_eq!(refused.problem(), "invalid-key", "{case}");
                     let detail = refused.json["detail"].as_str().unwrap();
-                    let told = format!("the limit is {limit}");
-                    assert!(detail.ends_with(&told), "{case}: {detail}");
+                    let reported = format!("the limit is {limit}");
+                    assert!(detail.ends_with(&reported), "{case}: {detail}");
                     if *method != read {
                         assert_eq!(refused.json["outcome"], "not_applied", "{case}");
                     }
@@ -296,20 +296,20 @@ async fn servers_of_dkvs_1_have_no_lists_for_good() {
 }
 
 #[tokio::test]
-async fn what_a_server_does_not_say_is_not_told() {
+async fn what_a_server_does_not_say_is_not_reported() {
     // One kind stores the value, the other does not, and both answer alike.
     for (manner, is_stored) in [(Manner::OldEdition, true), (Manner::Refusing, false)] {
         for protocol in ["auto", "v1"] {
             let mixed = Mixed::of(Vec::new(), 3, manner, &["--protocol", protocol]);
             let url = mixed.gateway.url("/kv/k?wait=all");
-            let told = put(&mixed.client, url.clone(), "v").await;
-            assert_eq!(told.status, 503, "{told:?}");
-            assert_eq!(told.problem(), "quorum-unreachable");
-            assert_eq!(told.json["outcome"], "unknown");
-            assert_eq!(told.statuses(), ["refused"; 3]);
-            let detail = told.json["detail"].as_str().unwrap();
+            let reported = put(&mixed.client, url.clone(), "v").await;
+            assert_eq!(reported.status, 503, "{reported:?}");
+            assert_eq!(reported.problem(), "quorum-unreachable");
+            assert_eq!(reported.json["outcome"], "unknown");
+            assert_eq!(reported.statuses(), ["refused"; 3]);
+            let detail = reported.json["detail"].as_str().unwrap();
             assert!(detail.contains("gives no reason"), "{detail}");
-            for replica in told.json["replicas"].as_array().unwrap() {
+            for replica in reported.json["replicas"].as_array().unwrap() {
                 let reason = replica["reason"].as_str().unwrap();
                 assert!(reason.contains("gives no reason"), "{reason}");
             }

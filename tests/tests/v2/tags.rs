@@ -21,7 +21,7 @@ fn plant<'a>(cluster: &'a Cluster, servers: impl IntoIterator<Item = &'a usize>,
 }
 
 #[tokio::test]
-async fn tags_grow_and_are_told_with_the_value() {
+async fn tags_grow_and_are_returned_with_the_value() {
     let cluster = PROGRAMS.cluster(3, &[]);
     let client = client();
     let url = cluster.gateway.url("/kv/k?wait=all");
@@ -32,10 +32,10 @@ async fn tags_grow_and_are_told_with_the_value() {
         let tag: Tag = text.parse().unwrap();
         assert!(tag > last, "{tag} after {last}");
         last = tag;
-        let told = get(&client, url.clone()).await;
-        assert_eq!(told.json["value"], round.to_string());
-        assert_eq!(told.json["tag"], text);
-        for replica in told.json["replicas"].as_array().unwrap() {
+        let reported = get(&client, url.clone()).await;
+        assert_eq!(reported.json["value"], round.to_string());
+        assert_eq!(reported.json["tag"], text);
+        for replica in reported.json["replicas"].as_array().unwrap() {
             assert_eq!(replica["tag"], text);
         }
         let raw = get(&client, url.clone() + "&raw=true").await;
@@ -52,7 +52,7 @@ async fn a_write_outdoes_tags_from_clocks_that_are_ahead() {
     let first: Tag = first.json["tag"].as_str().unwrap().parse().unwrap();
     for (ahead, holders) in [
         (3_600_000, &[0, 1, 2][..]),
-        // At fewer than a majority, a write may be done without having heard of it.
+        // At fewer than a majority, a write may be done without the answer that shows it.
         (1 << 46, &[1, 2]),
         (1 << 47, &[0, 2]),
     ] {
@@ -66,10 +66,10 @@ async fn a_write_outdoes_tags_from_clocks_that_are_ahead() {
             let put = put(&client, url.clone(), value.clone()).await;
             assert_eq!(put.status, 200, "{put:?}");
             assert_eq!(put.json["outcome"], "committed");
-            let told = get(&client, cluster.gateway.url("/kv/k")).await;
-            assert_eq!(told.json["value"], value, "{told:?}");
+            let reported = get(&client, cluster.gateway.url("/kv/k")).await;
+            assert_eq!(reported.json["value"], value, "{reported:?}");
         }
-        // Whoever held it was heard, with all of them as replicas.
+        // The replica that held it answered, with all of them as replicas.
         let put = put(&client, cluster.gateway.url("/kv/k?w=3"), "last").await;
         assert_eq!(put.statuses(), ["stored"; 3]);
         let tag: Tag = put.json["tag"].as_str().unwrap().parse().unwrap();
@@ -90,11 +90,11 @@ async fn a_tag_is_taken_again_that_a_clock_gave_which_was_far_ahead() {
         first.time + ((36_500 * AHEAD_MS_MAX) << 16),
         (CLOCK_MS_MAX << 16) | 0xfffe,
     ] {
-        // What the next write is told is the tag of a gateway with such a clock.
+        // The next write returns the tag of a gateway with such a clock.
         plant(&cluster, &[0, 1, 2], Tag { time, op: 1 });
-        let told = put(&client, url(""), "value").await;
-        let tag = told.json["tag"].as_str().unwrap().to_owned();
-        assert_eq!(tag.parse::<Tag>().unwrap().time, time + 1, "{told:?}");
+        let reported = put(&client, url(""), "value").await;
+        let tag = reported.json["tag"].as_str().unwrap().to_owned();
+        assert_eq!(tag.parse::<Tag>().unwrap().time, time + 1, "{reported:?}");
         let again = put(&client, url(&format!("tag={tag}")), "value").await;
         assert_eq!(again.json["outcome"], "committed", "{again:?}");
         assert_eq!(again.json["tag"], tag);
@@ -145,13 +145,13 @@ async fn replicas_that_a_c_client_gave_the_same_bytes_agree() {
             for node in &cluster.nodes {
                 dkvs_tests::v1::Client::new(node.addr).store("k", &value);
             }
-            let told = get(&client, url.clone()).await;
-            assert_eq!(told.json["value"], value, "{told:?}");
-            assert_eq!(told.json["quorum"]["agreeing"], 3, "{told:?}");
-            for status in told.statuses() {
+            let reported = get(&client, url.clone()).await;
+            assert_eq!(reported.json["value"], value, "{reported:?}");
+            assert_eq!(reported.json["quorum"]["agreeing"], 3, "{reported:?}");
+            for status in reported.statuses() {
                 // One that was behind by its tag may have been given the newest.
                 let is_alike = ["match", "repaired"].contains(&status);
-                assert!(is_alike, "{told:?}");
+                assert!(is_alike, "{reported:?}");
             }
         }
     }
@@ -169,7 +169,7 @@ async fn what_a_c_client_put_last_is_outdone_by_the_next_write() {
         let value = format!("by the gateway {round}");
         let put = put(&client, url.clone(), value.clone()).await;
         assert_eq!(put.status, 200, "{put:?}");
-        let told = get(&client, cluster.gateway.url("/kv/k?r=3")).await;
-        assert_eq!(told.json["value"], value);
+        let reported = get(&client, cluster.gateway.url("/kv/k?r=3")).await;
+        assert_eq!(reported.json["value"], value);
     }
 }

@@ -81,7 +81,7 @@ async fn the_shorter_limit_of_the_two_holds_for_both() {
 }
 
 #[tokio::test]
-async fn every_byte_is_told_raw_and_as_json() {
+async fn every_byte_is_returned_raw_and_as_json() {
     let cluster = PROGRAMS.cluster(3, &[]);
     let client = client();
     let every_byte: Vec<u8> = (0..=255).collect();
@@ -92,13 +92,13 @@ async fn every_byte_is_told_raw_and_as_json() {
         assert_eq!(put(&client, url.clone(), value.to_vec()).await.status, 200);
         let raw = get(&client, url.clone() + "?raw=true").await;
         assert!(raw.body == value);
-        let told = get(&client, url).await;
-        assert_eq!(told.json["size"], value.len());
-        let text = told.json["value"].as_str().unwrap();
+        let answer = get(&client, url).await;
+        assert_eq!(answer.json["size"], value.len());
+        let text = answer.json["value"].as_str().unwrap();
         if value == nul_text {
-            assert_eq!((&told.json["encoding"], text), (&"utf-8".into(), "a\0b"));
+            assert_eq!((&answer.json["encoding"], text), (&"utf-8".into(), "a\0b"));
         } else {
-            assert_eq!(told.json["encoding"], "base64");
+            assert_eq!(answer.json["encoding"], "base64");
             assert!(STANDARD.decode(text).unwrap() == value);
         }
     }
@@ -130,8 +130,8 @@ async fn the_content_type_comes_back_with_the_value() {
             assert!(raw.body == value);
             let expected = content_type.unwrap_or("application/octet-stream");
             assert_eq!(raw.header("content-type"), expected);
-            let told = get(&client, url.clone()).await;
-            assert_eq!(told.json["content_type"], serde_json::json!(content_type));
+            let answer = get(&client, url.clone()).await;
+            assert_eq!(answer.json["content_type"], serde_json::json!(content_type));
         }
     }
     let too_long = longest + "y";
@@ -140,6 +140,6 @@ async fn the_content_type_comes_back_with_the_value() {
         (refused.status.as_u16(), refused.problem()),
         (400, "invalid-value")
     );
-    let told = get(&client, url.clone()).await;
-    assert_eq!(told.json["size"], 100_000, "as it was");
+    let answer = get(&client, url.clone()).await;
+    assert_eq!(answer.json["size"], 100_000, "as it was");
 }

@@ -11,8 +11,8 @@ use crate::PROGRAMS;
 const CLIENTS: usize = 8;
 
 async fn protocols(gateway: &Gateway) -> Vec<serde_json::Value> {
-    let told = get(&client(), gateway.url("/servers")).await;
-    let servers = told.json["servers"].as_array().unwrap().iter();
+    let answer = get(&client(), gateway.url("/servers")).await;
+    let servers = answer.json["servers"].as_array().unwrap().iter();
     servers.map(|server| server["protocol"].clone()).collect()
 }
 

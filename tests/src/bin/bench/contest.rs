@@ -1,6 +1,6 @@
 //! Sides that take turns, and how one compares to another.
 //!
-//! Absolute numbers of a shared machine say little. What is told is made of both sides' values in
+//! Absolute numbers of a shared machine say little. The report is made of both sides' values in
 //! the same round, a moment apart.
 
 use crate::cluster::LARGE_BYTES;
@@ -30,7 +30,7 @@ pub struct Rounds {
     pub measured: Vec<Measured>,
 }
 
-/// Lets the sides take turns in every round, every other round in reverse: whoever comes second
+/// Lets the sides take turns in every round, every other round in reverse: the side that comes second
 /// must not always be the same.
 pub fn take_turns(rounds: u32, mut sides: Vec<Side<'_>>) -> anyhow::Result<Vec<Rounds>> {
     let mut all: Vec<Rounds> = sides
@@ -83,7 +83,7 @@ impl Metric {
         }
     }
 
-    /// In what it is told.
+    /// The unit in which it is reported.
     pub fn unit(self) -> &'static str {
         match self {
             Self::PerSecond => "/s",

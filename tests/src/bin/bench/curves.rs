@@ -169,11 +169,11 @@ fn over_value_size(options: &Options) -> anyhow::Result<Curve> {
             ("PUT", load(&puts, 0)),
         ];
         let rates = rates(options, &loads)?;
-        let told = rates.iter().map(|rate| {
+        let cells = rates.iter().map(|rate| {
             let megabytes = rate * value_bytes as f64 / 1e6;
             format!("{}, {}", amount(*rate, ""), amount(megabytes, "MB/s"))
         });
-        rows.push((value_bytes.to_string(), told.collect()));
+        rows.push((value_bytes.to_string(), cells.collect()));
     }
     Ok(Curve {
         name: "value-size",
@@ -267,14 +267,14 @@ fn on_disk(options: &Options) -> anyhow::Result<Curve> {
         }
         // A row has 40 bytes beside key, type and value.
         let live = (keys * (cluster::key(0).len() + SMALL.len() + 32)) as f64;
-        let told = [
+        let cells = [
             amount(started[0], "ms"),
             amount(started[1], "ms"),
             amount(started[2], "MB"),
             amount(disk_bytes as f64 / live, ""),
             amount(written as f64 / live, ""),
         ];
-        rows.push((keys.to_string(), told.to_vec()));
+        rows.push((keys.to_string(), cells.to_vec()));
     }
     Ok(Curve {
         name: "disk",

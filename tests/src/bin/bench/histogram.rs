@@ -97,13 +97,13 @@ mod tests {
         durations.sort_unstable();
         for share in [0.01, 0.5, 0.9, 0.99, 0.999, 1.0] {
             let rank = (durations.len() as f64 * share).ceil() as usize;
-            let (told, exact) = (
+            let (estimate, exact) = (
                 histogram.percentile_us(share),
                 durations[rank - 1] as f64 / 1e3,
             );
             assert!(
-                (told - exact).abs() <= exact / 256.0 + 0.001,
-                "{share}: {told}, not {exact}"
+                (estimate - exact).abs() <= exact / 256.0 + 0.001,
+                "{share}: {estimate}, not {exact}"
             );
         }
     }

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the clock is looked at when nothing happens.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What is asked, of whom, by how many at a time.
+/// Which requests, to which server, on how many connections.
 pub struct Load<'a> {
     /// Whom.
     pub addr: SocketAddr,
@@ -204,7 +204,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Writes what is left of the request, reads what there is, and begins the next request if
-    /// the response has come. Events tell of changes only, so all that can be done is done.
+    /// the response has come. Events report changes only, so all that can be done is done.
     ///
     /// A connection that cannot be used any more is a failure, and is replaced.
     fn go_on(&mut self, number: usize) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! What the system tells of itself and of processes; where it tells nothing, so do we.
+//! What the system reports of itself and of processes; nothing where it reports nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -58,10 +58,10 @@ pub fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
 /// How many bytes a process has had written to disks so far.
 pub fn bytes_written(process: u32) -> anyhow::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/io"))?;
-    let told = text
+    let count = text
         .lines()
         .find_map(|line| line.strip_prefix("write_bytes: "));
-    Ok(told.context("the system counts no writes")?.parse()?)
+    Ok(count.context("the system counts no writes")?.parse()?)
 }
 
 /// What the files of a directory take of the disk, in bytes.
@@ -93,7 +93,7 @@ fn udp_number(snmp: &str, name: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
     let names = lines.next()?.split_ascii_whitespace();
     let numbers = lines.next()?.split_ascii_whitespace();
-    let (_, number) = names.zip(numbers).find(|(told, _)| *told == name)?;
+    let (_, number) = names.zip(numbers).find(|(other, _)| *other == name)?;
     number.parse().ok()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One program plays all the parts, each in a process of its own ([`role`]): storage servers, the
 //! gateway, the points of reference ([`reference`]). This process makes the load ([`load`] over
-//! HTTP, [`udp`] and [`wire`] over UDP), lets the sides take turns ([`contest`]), and prints what came of it
+//! HTTP, [`udp`] and [`wire`] over UDP), lets the sides take turns ([`contest`]), and prints the result
 //! ([`report`]). `docs/performance.md` says what is measured and how.
 
 mod cluster;

@@ -1,4 +1,4 @@
-//! What the bench is told.
+//! The options of the bench.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,12 +83,12 @@ impl Options {
             .is_none_or(|only| name.contains(only.as_str()))
     }
 
-    /// What the gateway is told beyond its servers and its address.
+    /// Options of the gateway beyond its servers and its address.
     pub fn gateway_arguments(&self) -> impl Iterator<Item = &str> {
         self.gateway_args.split_whitespace()
     }
 
-    /// What each storage server is told beyond its address.
+    /// Options of each storage server beyond its address.
     pub fn server_arguments(&self) -> Vec<&str> {
         let given: Vec<&str> = self.server_args.split_whitespace().collect();
         match given.contains(&"--workers") {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_has_one_worker_unless_it_is_told() {
+    fn a_server_has_one_worker_unless_an_option_says_otherwise() {
         let options = parse(&["--server-args", "--max-memory 1M"]).unwrap();
         assert_eq!(
             options.server_arguments(),

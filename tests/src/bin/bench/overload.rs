@@ -20,7 +20,7 @@ use crate::spread::Spread;
 /// Requests that the gateway takes at a time.
 const IN_FLIGHT: usize = 64;
 
-/// How many times as many callers there are as it takes, each of whom asks again as soon as it is
+/// How many times as many callers there are as it takes, each of which asks again as soon as it is
 /// answered.
 const TIMES: usize = 5;
 

@@ -109,7 +109,7 @@ fn find(program: &str) -> Option<PathBuf> {
     candidates.find(|candidate| candidate.is_file())
 }
 
-/// A port that was free a moment ago; whoever takes no port 0 has to be given one.
+/// A port that was free a moment ago; for a program that does not take port 0.
 fn free_addr() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

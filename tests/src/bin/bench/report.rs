@@ -1,4 +1,4 @@
-//! What came of it: a table for people, JSON for programs.
+//! The result: a table for people, JSON for programs.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -30,7 +30,7 @@ pub struct Curve {
     pub rows: Vec<(String, Vec<String>)>,
 }
 
-/// Everything that is told at the end.
+/// Everything that the bench reports at the end.
 pub struct Report {
     machine: Value,
     command: String,
@@ -93,18 +93,18 @@ impl Report {
 
     /// What is measured on, and how.
     pub fn head(&self) -> String {
-        let told = |name: &str| match &self.machine[name] {
+        let fact = |name: &str| match &self.machine[name] {
             Value::String(text) => text.clone(),
             Value::Null => "unknown".to_owned(),
             other => other.to_string(),
         };
         format!(
             "{} cores, {}, {} {}\ncommit {}\n{} rounds of {} s a side: {}\n\n",
-            told("cores"),
-            told("cpu"),
-            told("system"),
-            told("kernel"),
-            told("commit"),
+            fact("cores"),
+            fact("cpu"),
+            fact("system"),
+            fact("kernel"),
+            fact("commit"),
             self.rounds,
             self.seconds,
             self.command,
@@ -168,12 +168,12 @@ impl Report {
 
 fn figure_line(spec: &Spec, outcome: &Outcome) -> String {
     let is_difference = spec.comparison == Comparison::Difference;
-    let told = |value: f64| match is_difference {
+    let text = |value: f64| match is_difference {
         true => format!("{value:+.1} {}", spec.metric.unit()),
         false => format!("{value:.2}"),
     };
     let (reach, then) = match spec.goal {
-        Some(goal) => (told(goal.reach), told(goal.then)),
+        Some(goal) => (text(goal.reach), text(goal.then)),
         None => (String::new(), String::new()),
     };
     let what = spec.what;
@@ -195,9 +195,9 @@ fn figure_line(spec: &Spec, outcome: &Outcome) -> String {
             };
             format!(
                 "| {what} | {} | {} to {} | {reach} | {then} | {verdict} | {} | {} |\n",
-                told(median),
-                told(min),
-                told(max),
+                text(median),
+                text(min),
+                text(max),
                 side(&compared.ours, compared.ours_spread),
                 side(&compared.other, compared.other_spread),
             )

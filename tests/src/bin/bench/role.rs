@@ -1,6 +1,6 @@
 //! One program, many parts: the bench starts itself again, and a variable says as what.
 //!
-//! Invariant: whoever was started here ends with the bench, however that ends. A value that holds
+//! Invariant: every process started here ends with the bench, however that ends. A value that holds
 //! a process kills it when it goes; what outlives even that (the bench was killed) is ended by
 //! the system, where it can be asked to (Linux).
 
@@ -65,14 +65,14 @@ impl Role {
         match self {
             Self::StorageNode => dkvs_storage_node::cli::main(),
             Self::Gateway => dkvs_gateway::cli::main(),
-            Self::BareHandler => told(reference::serve_bare_handler()),
-            Self::UdpEcho => told(reference::serve_udp_echo()),
-            Self::Other => told(become_another()),
+            Self::BareHandler => exit_code(reference::serve_bare_handler()),
+            Self::UdpEcho => exit_code(reference::serve_udp_echo()),
+            Self::Other => exit_code(become_another()),
         }
     }
 }
 
-fn told(result: anyhow::Result<()>) -> ExitCode {
+fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_is_told_apart_by_the_environment_alone() {
+    fn a_role_is_recognized_by_the_environment_alone() {
         for (role, name) in Role::ALL {
             let command = role.command().unwrap();
             let said = command

@@ -38,7 +38,7 @@ impl Batch {
         let buffers = socket2::SockRef::from(&socket);
         buffers.set_recv_buffer_size(BUFFER_BYTES)?;
         buffers.set_send_buffer_size(BUFFER_BYTES)?;
-        // The state asks the system for more to be told of each datagram, which costs: so it is
+        // The state asks the system for more data about each datagram, which costs: so it is
         // that of another socket, and this one stays as cheap as it can be.
         let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(Self {

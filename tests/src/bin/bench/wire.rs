@@ -29,7 +29,7 @@ const REPLY_HEAD_BYTES: usize = 12;
 const PATIENCE: Duration = Duration::from_millis(500);
 const TRIES: usize = 10;
 
-/// The number by which a server tells how many gets it has answered.
+/// The number under which a server reports how many gets it has answered.
 const STATISTIC_GETS: u8 = 3;
 
 /// A get of each key by DKVS/1, in an order that looks random.

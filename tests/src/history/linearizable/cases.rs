@@ -13,8 +13,8 @@ fn accepted(history: &[Operation]) {
 /// The violation, and the beginning of it in words.
 fn rejected(history: &[Operation], words: &str) -> Violation {
     let violation = check(history).expect_err("no register does so");
-    let told = violation.to_string();
-    assert!(told.starts_with(words), "{told}");
+    let text = violation.to_string();
+    assert!(text.starts_with(words), "{text}");
     violation
 }
 
@@ -72,7 +72,7 @@ fn a_done_write_is_not_lost() {
 }
 
 #[test]
-fn of_several_values_that_were_there_the_last_is_told() {
+fn of_several_values_that_were_there_the_last_is_reported() {
     let history = |last: [Operation; 2]| {
         let reads = [
             read(2, 4_000..=6_000, Some(17)),
@@ -137,7 +137,7 @@ fn two_reads_do_not_go_back() {
 }
 
 #[test]
-fn an_unfinished_write_is_told_by_the_reads_that_saw_it() {
+fn an_unfinished_write_is_reported_by_the_reads_that_saw_it() {
     rejected(
         &[
             write(1, 1_000..=20_000, 17),
@@ -444,7 +444,7 @@ fn each_key_is_a_register_of_its_own() {
 }
 
 #[test]
-fn the_earliest_violation_of_all_keys_is_told() {
+fn the_earliest_violation_of_all_keys_is_reported() {
     let history = [
         write(1, 1..=2, 17),
         read(2, 8..=9, None),
@@ -458,7 +458,7 @@ fn the_earliest_violation_of_all_keys_is_told() {
 }
 
 #[test]
-fn a_read_that_was_told_nothing_says_nothing() {
+fn a_read_without_a_result_proves_nothing() {
     accepted(&[
         write(1, 1..=2, 17),
         read(2, 3..=4, None).unknown(),
@@ -469,22 +469,22 @@ fn a_read_that_was_told_nothing_says_nothing() {
 
 #[test]
 fn a_reply_that_never_came_says_nothing() {
-    let unheard = |operation| Operation {
+    let unawaited = |operation| Operation {
         returned: None,
         ..operation
     };
     accepted(&[
-        unheard(write(1, 1..=2, 17)),
-        unheard(delete(2, 1..=2).never_done()),
-        unheard(read(3, 3..=4, Some(18))),
+        unawaited(write(1, 1..=2, 17)),
+        unawaited(delete(2, 1..=2).never_done()),
+        unawaited(read(3, 3..=4, Some(18))),
         read(4, 5..=6, Some(17)),
         read(4, 7..=8, None),
     ]);
-    accepted(&[unheard(write(1, 1..=2, 17)), read(4, 5..=6, None)]);
+    accepted(&[unawaited(write(1, 1..=2, 17)), read(4, 5..=6, None)]);
 }
 
 #[test]
-fn what_is_around_the_read_is_told_in_its_order() {
+fn what_is_around_the_read_is_reported_in_its_order() {
     let history = [
         write(1, 1_000..=2_000, 17),
         write(2, 3_000..=4_000, 18),
@@ -493,8 +493,8 @@ fn what_is_around_the_read_is_told_in_its_order() {
         write(1, 8_000..=10_000, 19),
         write(2, 8_001..=10_000, 20),
     ];
-    let told = check(&history).unwrap_err().to_string();
-    let around = told.split_once("around it:\n").unwrap().1;
+    let text = check(&history).unwrap_err().to_string();
+    let around = text.split_once("around it:\n").unwrap().1;
     assert_eq!(
         around,
         "   client 1 wrote 17 from 0.001 ms to 0.002 ms\n   \

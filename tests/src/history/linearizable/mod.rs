@@ -1,5 +1,5 @@
 //! Whether each key behaved as one register: every operation takes effect at one moment between
-//! its request and its reply, and a read tells what is there at that moment.
+//! its request and its reply, and a read returns what is there at that moment.
 //!
 //! A write or a delete of unknown outcome takes effect at any time after its request, also long
 //! after its reply, or never; one that was said not to be done never does. Two operations are in
@@ -14,7 +14,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | `spans` | what the operations of a key ask of the time line |
+//! | `spans` | what the operations of a key require of the time line |
 //! | `sweep` | whether all of that can be had |
 //! | `violation` | the explanation, if not |
 
@@ -41,7 +41,7 @@ pub struct Checked {
     pub operations: usize,
     /// On how many keys.
     pub keys: usize,
-    /// How many of them were reads that told something.
+    /// How many of them were reads that had a result.
     pub reads: usize,
     /// How many moments had to be decided about; never more than operations.
     pub moments: usize,
@@ -61,8 +61,8 @@ pub fn check(history: &[Operation]) -> Result<Checked, Violation> {
         let ill = operations.iter().find(|operation| !operation.is_coherent());
         assert_eq!(ill, None, "no register was asked or answered so");
         checked.keys += 1;
-        let told = |operation: &&Operation| operation.seen().is_some();
-        checked.reads += operations.iter().filter(told).count();
+        let has_result = |operation: &&Operation| operation.seen().is_some();
+        checked.reads += operations.iter().filter(has_result).count();
         match sweep::moments(operations) {
             Ok(moments) => checked.moments += moments,
             Err(_) => violations.push(first_violation(operations, history)),
@@ -108,7 +108,7 @@ fn first_violation(operations: &[Operation], history: &[Operation]) -> Violation
 }
 
 /// The operations, each at its place, as they stood at the last of these replies. Whatever had no
-/// reply by then may still happen or not, and what was not asked for by then tells nothing. What
+/// reply by then may still happen or not, and what was not requested by then proves nothing. What
 /// was said at any time not to be done never was.
 fn until_reply(operations: &[Operation], replies: &[usize]) -> Vec<Operation> {
     let end = replies

@@ -58,7 +58,7 @@ fn has_an_order(history: &[Operation]) -> bool {
 }
 
 /// Operations on a register at random times, of which there are few, so that many are the same.
-/// Then the reads are told something else, all but about one in `kept`.
+/// Then the reads return something else, all but about one in `kept`.
 fn small_history(random: &mut Random, kept: usize) -> Vec<Operation> {
     let count = 3 + random.below(6);
     let times = 2 + random.below(3 * count);
@@ -151,7 +151,7 @@ fn assert_first(violation: &Violation, history: &[Operation]) {
     }
 }
 
-/// That what the violation says in words is so.
+/// Asserts that the statement of the violation is true.
 fn assert_true(violation: &Violation) {
     let subject = |operation: &Operation| match operation.action {
         Action::Write(value) => Some(value),

@@ -1,6 +1,6 @@
-//! What the operations of one key ask of the time line, as spans of time.
+//! What the operations of one key require of the time line, as spans of time.
 //!
-//! A value that was read has to be there from the first reply that tells of it until the last
+//! A value that was read has to be there from the first reply that shows it until the last
 //! request that led to such a reply. Where that is a time at all, nothing else can happen within:
 //! it is *held*. Otherwise all operations of the value have a moment in common, and one such
 //! moment is enough for all of them, as it is for any operation by itself.
@@ -92,7 +92,7 @@ impl Value {
 /// Spans that cannot all be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Clash {
-    /// No write can have written what this read was told.
+    /// No write can have written what this read returned.
     Unwritten { read: usize },
     /// Each of the two values was there before, and after, the other.
     Crossed(Value, Value),
@@ -102,7 +102,7 @@ pub(super) enum Clash {
 
 /// What has to have its moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wish<T> {
+pub(super) struct Requirement<T> {
     pub(super) from: u64,
     pub(super) until: u64,
     pub(super) what: T,
@@ -110,33 +110,33 @@ pub(super) struct Wish<T> {
 
 /// All that one key is asked for. No span ends within one of `held`.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct Requirements {
     /// The values that are held, in the order of their times.
-    pub(super) held: Vec<Wish<Value>>,
+    pub(super) held: Vec<Requirement<Value>>,
     /// The values that need but one moment; those that need none have until [`NEVER`].
-    pub(super) moments: Vec<Wish<Value>>,
-    /// The reads that were told no value.
-    pub(super) absences: Vec<Wish<usize>>,
+    pub(super) moments: Vec<Requirement<Value>>,
+    /// The reads that returned no value.
+    pub(super) absences: Vec<Requirement<usize>>,
     /// The deletes, by the time of their requests. Those of unknown outcome have until [`NEVER`].
-    pub(super) deletes: Vec<Wish<usize>>,
+    pub(super) deletes: Vec<Requirement<usize>>,
 }
 
-impl Wishes {
+impl Requirements {
     /// Those of the operations of one key.
     pub(super) fn of(operations: &[Operation]) -> Result<Self, Clash> {
-        let mut wishes = Self::default();
+        let mut requirements = Self::default();
         for value in values(operations)? {
             let Span { from, until } = value.span();
             let what = value;
-            let wish = Wish { from, until, what };
+            let requirement = Requirement { from, until, what };
             if value.is_held() {
-                wishes.held.push(wish);
+                requirements.held.push(requirement);
             } else {
-                wishes.moments.push(wish);
+                requirements.moments.push(requirement);
             }
         }
-        wishes.held.sort_unstable_by_key(|held| held.from);
-        for pair in wishes.held.windows(2) {
+        requirements.held.sort_unstable_by_key(|held| held.from);
+        for pair in requirements.held.windows(2) {
             if pair[1].from < pair[0].until {
                 return Err(Clash::Crossed(pair[0].what, pair[1].what));
             }
@@ -147,26 +147,28 @@ impl Wishes {
             if !is_delete && !is_absence {
                 continue;
             }
-            let Span { from, until } = wishes
+            let Span { from, until } = requirements
                 .until_nothing_is_held(Span::of(operation))
                 .map_err(|held| Clash::Covered(held, place))?;
             let what = place;
-            let wish = Wish { from, until, what };
+            let requirement = Requirement { from, until, what };
             if is_delete {
-                wishes.deletes.push(wish);
+                requirements.deletes.push(requirement);
             } else {
-                wishes.absences.push(wish);
+                requirements.absences.push(requirement);
             }
         }
-        wishes.deletes.sort_unstable_by_key(|delete| delete.from);
-        for place in 0..wishes.moments.len() {
-            let Wish { from, until, what } = wishes.moments[place];
-            let Span { from, until } = wishes
+        requirements
+            .deletes
+            .sort_unstable_by_key(|delete| delete.from);
+        for place in 0..requirements.moments.len() {
+            let Requirement { from, until, what } = requirements.moments[place];
+            let Span { from, until } = requirements
                 .until_nothing_is_held(Span { from, until })
                 .map_err(|held| Clash::Crossed(held, what))?;
-            wishes.moments[place] = Wish { from, until, what };
+            requirements.moments[place] = Requirement { from, until, what };
         }
-        Ok(wishes)
+        Ok(requirements)
     }
 
     /// The span without its end, as far as that lies within the time of a value that is held; or

@@ -6,7 +6,7 @@
 //! there is a colouring in which
 //! - all the time of a value that is held is filled;
 //! - some moment in the span of every other value is filled: there it is written, read, and gone;
-//! - some moment in the span of every read that was told no value is bare.
+//! - some moment in the span of every read that returned no value is bare.
 //!
 //! A delete that is not used so has its moment anywhere in its span where no value is held, and
 //! harms nobody: what is not held is not needed afterwards.
@@ -41,18 +41,18 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::super::Operation;
-use super::spans::{Clash, Value, Wish, Wishes};
+use super::spans::{Clash, Requirement, Requirements, Value};
 
 /// Why there is no order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Conflict {
     /// There is no need to look at the deletes.
     Clash(Clash),
-    /// The last moment of a read that was told no value came without a delete.
+    /// The last moment of a read that returned no value came without a delete.
     NotDeleted(NotDeleted),
 }
 
-/// A read that was told no value while there was one.
+/// A read that returned no value while there was one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NotDeleted {
     pub(super) read: usize,
@@ -61,16 +61,16 @@ pub(super) struct NotDeleted {
     /// The value that was there before, in any case.
     pub(super) value: Value,
     /// The deletes that could have removed it but are needed elsewhere, each with the read that
-    /// was told no value and needs it.
+    /// returned no value and needs it.
     pub(super) needed: Vec<(usize, usize)>,
 }
 
 /// How many moments there were to decide about; or why there is no order in which the operations
 /// of a key can have taken effect.
 pub(super) fn moments(operations: &[Operation]) -> Result<usize, Conflict> {
-    let wishes = Wishes::of(operations).map_err(Conflict::Clash)?;
-    let turns = turns(&wishes);
-    let mut sweep = Sweep::new(&wishes);
+    let requirements = Requirements::of(operations).map_err(Conflict::Clash)?;
+    let turns = turns(&requirements);
+    let mut sweep = Sweep::new(&requirements);
     for turn in &turns {
         sweep.pass(turn)?;
     }
@@ -82,7 +82,7 @@ pub(super) fn moments(operations: &[Operation]) -> Result<usize, Conflict> {
 struct Turn {
     at: u64,
     why: Why,
-    /// Where the reason stands among the wishes of its kind.
+    /// Where the reason stands among the requirements of its kind.
     place: usize,
 }
 
@@ -92,7 +92,7 @@ struct Turn {
 enum Why {
     /// A delete's last moment.
     Delete,
-    /// The last moment of a read that was told no value.
+    /// The last moment of a read that returned no value.
     Absence,
     /// The last moment of a value that is not held.
     Moment,
@@ -100,14 +100,26 @@ enum Why {
     Held,
 }
 
-/// All turns that these wishes may force, in the order of time. Reads end in time, so whatever has
-/// until the end of time comes after all that matters.
-fn turns(wishes: &Wishes) -> Vec<Turn> {
+/// All turns that these requirements may force, in the order of time. Reads end in time, so a
+/// requirement until the end of time comes after all that matters.
+fn turns(requirements: &Requirements) -> Vec<Turn> {
     let turn = |why| move |(place, at)| Turn { at, why, place };
-    let deletes = wishes.deletes.iter().map(|delete| delete.until).enumerate();
-    let absences = wishes.absences.iter().map(|read| read.until).enumerate();
-    let moments = wishes.moments.iter().map(|value| value.until).enumerate();
-    let held = wishes.held.iter().map(|value| value.from).enumerate();
+    let deletes = requirements
+        .deletes
+        .iter()
+        .map(|delete| delete.until)
+        .enumerate();
+    let absences = requirements
+        .absences
+        .iter()
+        .map(|read| read.until)
+        .enumerate();
+    let moments = requirements
+        .moments
+        .iter()
+        .map(|value| value.until)
+        .enumerate();
+    let held = requirements.held.iter().map(|value| value.from).enumerate();
     let mut turns: Vec<Turn> = deletes
         .map(turn(Why::Delete))
         .chain(absences.map(turn(Why::Absence)))
@@ -124,11 +136,14 @@ enum Colour {
     /// Nothing; until when there may have been something, if ever.
     Bare { filled_until: Option<u64> },
     /// Something; until when there was nothing, and the value that ended it.
-    Filled { bare_until: u64, by: Wish<Value> },
+    Filled {
+        bare_until: u64,
+        by: Requirement<Value>,
+    },
 }
 
 struct Sweep<'w> {
-    wishes: &'w Wishes,
+    requirements: &'w Requirements,
     colour: Colour,
     /// How many of the deletes, in the order of their requests, have been asked for.
     asked: usize,
@@ -139,9 +154,9 @@ struct Sweep<'w> {
 }
 
 impl<'w> Sweep<'w> {
-    fn new(wishes: &'w Wishes) -> Self {
+    fn new(requirements: &'w Requirements) -> Self {
         Self {
-            wishes,
+            requirements,
             colour: Colour::Bare { filled_until: None },
             asked: 0,
             at_hand: BinaryHeap::new(),
@@ -151,7 +166,7 @@ impl<'w> Sweep<'w> {
 
     fn pass(&mut self, turn: &Turn) -> Result<(), Conflict> {
         let Turn { at, why, place } = *turn;
-        while let Some(delete) = self.wishes.deletes.get(self.asked)
+        while let Some(delete) = self.requirements.deletes.get(self.asked)
             && delete.from <= at
         {
             self.at_hand.push(Reverse((delete.until, self.asked)));
@@ -166,7 +181,7 @@ impl<'w> Sweep<'w> {
                 }
             }
             Why::Absence => {
-                let read = &self.wishes.absences[place];
+                let read = &self.requirements.absences[place];
                 if let Colour::Filled { bare_until, by } = self.colour
                     && bare_until < read.from
                 {
@@ -178,14 +193,14 @@ impl<'w> Sweep<'w> {
                 }
             }
             Why::Moment => {
-                let value = self.wishes.moments[place];
+                let value = self.requirements.moments[place];
                 if let Colour::Bare { filled_until } = self.colour
                     && filled_until < Some(value.from)
                 {
                     self.fill(at, value);
                 }
             }
-            Why::Held => self.fill(at, self.wishes.held[place]),
+            Why::Held => self.fill(at, self.requirements.held[place]),
         }
         Ok(())
     }
@@ -195,17 +210,22 @@ impl<'w> Sweep<'w> {
         self.colour = Colour::Bare { filled_until };
     }
 
-    fn fill(&mut self, at: u64, by: Wish<Value>) {
+    fn fill(&mut self, at: u64, by: Requirement<Value>) {
         if let Colour::Bare { .. } = self.colour {
             let bare_until = at;
             self.colour = Colour::Filled { bare_until, by };
         }
     }
 
-    /// What to tell of a read for which there is no delete, though the register was last bare
+    /// What to report of a read for which there is no delete, though the register was last bare
     /// before it.
-    fn not_deleted(&self, read: &Wish<usize>, bare_until: u64, by: Wish<Value>) -> NotDeleted {
-        let Wishes { held, moments, .. } = self.wishes;
+    fn not_deleted(
+        &self,
+        read: &Requirement<usize>,
+        bare_until: u64,
+        by: Requirement<Value>,
+    ) -> NotDeleted {
+        let Requirements { held, moments, .. } = self.requirements;
         // Of the values that were certainly there in between, the last: the fewer deletes come
         // into question, the easier is it to see that there is none.
         let later = moments
@@ -219,9 +239,9 @@ impl<'w> Sweep<'w> {
             },
         );
         let needed = self.used.iter().filter_map(|(delete, read)| {
-            let delete = &self.wishes.deletes[*delete];
+            let delete = &self.requirements.deletes[*delete];
             let in_question = delete.until >= value.what.last_request();
-            in_question.then(|| (delete.what, self.wishes.absences[*read].what))
+            in_question.then(|| (delete.what, self.requirements.absences[*read].what))
         });
         NotDeleted {
             read: read.what,

@@ -13,7 +13,7 @@ use super::super::{Action, Operation};
 use super::spans::{Clash, Value};
 use super::sweep::{Conflict, NotDeleted};
 
-/// How many operations that ended before the read are told with it.
+/// How many operations that ended before the read are shown with it.
 const BEFORE_MAX: usize = 6;
 /// How many deletes that are needed elsewhere are named.
 const NEEDED_MAX: usize = 6;
@@ -33,7 +33,7 @@ pub struct Violation {
 /// Why there is no order in which the operations can have taken effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// No write can have written what the read was told.
+    /// No write can have written what the read returned.
     Unwritten(Unwritten),
     /// The value was gone before the read began.
     Gone {
@@ -44,7 +44,7 @@ pub enum Reason {
         /// and this, which has to do with the same as `began`, had its reply before the read.
         ended: Operation,
     },
-    /// A read was told no value, although there was one and no delete is left to have removed it.
+    /// A read returned no value, although there was one and no delete is left to have removed it.
     NotDeleted {
         /// That read.
         absence: Operation,
@@ -60,9 +60,9 @@ pub enum Reason {
 /// How a read of a value restricts an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hence {
-    /// The value that the later read was told.
+    /// The value that the later read returned.
     pub value: u64,
-    /// The first reply that tells of it.
+    /// The first reply that shows it.
     pub first_reply: u64,
     /// The last request that led to such a reply. If that is later, the value was there from then
     /// until now; else it was so at some time in between.

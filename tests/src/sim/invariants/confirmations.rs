@@ -127,8 +127,8 @@ impl Confirmations {
         self.held.retain(|(held_by, _), _| *held_by != server);
     }
 
-    /// A gateway has told how a write ended. Servers that speak DKVS/1 only (`is_v1`) have their own
-    /// tags for what they hold, and are taken at their word.
+    /// A gateway has answered a write. Servers that speak DKVS/1 only (`is_v1`) have their own
+    /// tags for what they hold, and are not checked.
     pub fn check(
         &self,
         key: &Key,

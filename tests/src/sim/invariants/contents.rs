@@ -40,7 +40,7 @@ impl Contents {
 
     fn look_at_record(&mut self, server: usize, held: &PackedRecord) -> Result<(), Violation> {
         let (key, tag) = (held.key(), held.tag());
-        let told = |what: &str| {
+        let violation = |what: &str| {
             let key = String::from_utf8_lossy(key);
             let what = format!("s{server} holds {key} at {} {what}", tag_words(tag));
             Err(Violation::new("contents", what))
@@ -57,7 +57,7 @@ impl Contents {
         let first = self.seen.entry((key.into(), tag));
         match *first.or_insert_with(|| seen.clone()) == seen {
             true => Ok(()),
-            false => told("and something else was seen under that tag before"),
+            false => violation("and something else was seen under that tag before"),
         }
     }
 }

@@ -17,7 +17,7 @@ use dkvs_storage_node::store::{PackedRecord, RecordStore as _};
 
 use super::Violation;
 use crate::sim::datagram::tag_words;
-use crate::sim::gateway::Told;
+use crate::sim::request::Response;
 use crate::sim::server::Server;
 
 const NAME: &str = "convergence";
@@ -29,9 +29,9 @@ pub const READ_WITHIN: Duration = Duration::from_secs(2);
 /// For how long nothing is asked before that, so that a server which was not greeted lately is.
 pub const REST: Duration = Duration::from_secs(1);
 
-/// A read that was asked in a healed world was told this.
-pub fn check_read(key: &Key, level: Level, told: &Told) -> Result<(), Violation> {
-    let Told::Read(read) = told else {
+/// Checks the response to a read in a healed world.
+pub fn check_read(key: &Key, level: Level, response: &Response) -> Result<(), Violation> {
+    let Response::Read(read) = response else {
         let what = format!("{key:?} could not be asked for in a healed world");
         return Err(Violation::new(NAME, what));
     };
@@ -57,9 +57,9 @@ pub fn check_replicas(
             .peek(key, PackedRecord::tag);
         held.unwrap_or(Tag::ZERO)
     };
-    // Who does not vouch for what it holds tells nobody of it.
-    let vouches = |server: &ServerId| servers[usize::from(server.0)].vouches_for(key);
-    let list = list.iter().map(|point| point.server).filter(vouches);
+    // A server that does not answer for a key shows nobody what it holds.
+    let answers_for = |server: &ServerId| servers[usize::from(server.0)].answers_for(key);
+    let list = list.iter().map(|point| point.server).filter(answers_for);
     let mut tags = list.map(|server| (server, tag(server)));
     let first = tags.next();
     let other = tags.find(|(_, tag)| first.is_some_and(|(_, first)| first != *tag));

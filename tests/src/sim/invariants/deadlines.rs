@@ -2,9 +2,9 @@
 //! soon as it goes on.
 
 use super::Violation;
-use crate::sim::gateway::Answer;
 use crate::sim::ledger::Entry;
 use crate::sim::moment::Moment;
+use crate::sim::request::Answer;
 
 /// An answer came now, of a gateway that last went on at `resumed`.
 pub fn check(answer: &Answer, resumed: Moment, now: Moment) -> Result<(), Violation> {

@@ -1,5 +1,5 @@
 //! Nobody passes for less than it is: no server that speaks DKVS/2 is asked by DKVS/1, and none
-//! answers a gateway's datagram of DKVS/2 by DKVS/1, whatever became of it on its way.
+//! answers a gateway's datagram of DKVS/2 by DKVS/1, whatever happened to it on its way.
 
 use std::net::SocketAddrV4;
 

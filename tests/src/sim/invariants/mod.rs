@@ -2,7 +2,7 @@
 //!
 //! * [`deadlines`]: every request ends by its deadline
 //! * [`contents`]: of one tag there is one content, everywhere and forever
-//! * [`confirmations`]: what a server confirmed it holds, and what a gateway claims a server said
+//! * [`confirmations`]: a server holds what it confirmed, and gateways report what it answered
 //! * [`provenance`]: a read shows what an operation wrote, whole
 //! * [`convergence`]: once the world has healed every key can be read, and its replicas agree
 //! * [`registers`]: each key behaves as its level promises

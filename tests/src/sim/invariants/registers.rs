@@ -1,4 +1,4 @@
-//! Each key behaves as its level promises, as far as its clients can tell; and every request had
+//! Each key behaves as its level promises, as far as its clients can see; and every request had
 //! the level that it asked for.
 
 use dkvs_common::quorum::level::Level;
@@ -7,26 +7,30 @@ use dkvs_common::quorum::tally::ReplicaState;
 use dkvs_common::quorum::write::{Write, WriteResponse};
 
 use super::Violation;
-use crate::history::agreement::{self, AgreementOperation, Replica, Said};
+use crate::history::agreement::{self, AgreementOperation, Replica, ReplicaAnswer};
 use crate::history::{Action, Operation, linearizable};
-use crate::sim::gateway::Told;
 use crate::sim::ledger::{Entry, Ledger};
 use crate::sim::plan::KeyPlan;
+use crate::sim::request::Response;
 
 const NAME: &str = "registers";
 
-/// What a request was told it had.
-pub fn level(told: &Told) -> Option<Level> {
-    match told {
-        Told::Read(read) => Some(read.level()),
-        Told::Write(write, _) => Some(write.level()),
-        Told::Nothing => None,
+/// The level that a response states.
+pub fn level(response: &Response) -> Option<Level> {
+    match response {
+        Response::Read(read) => Some(read.level()),
+        Response::Write(write, _) => Some(write.level()),
+        Response::NotBegun => None,
     }
 }
 
-/// A request was told this. It has its own level; or agreement, where it may fall back.
-pub fn check_level(entry: &Entry, told: &Told, may_fall_back: bool) -> Result<(), Violation> {
-    let Some(level) = level(told) else {
+/// Checks that a response has the level of its request; or agreement, where it may fall back.
+pub fn check_level(
+    entry: &Entry,
+    response: &Response,
+    may_fall_back: bool,
+) -> Result<(), Violation> {
+    let Some(level) = level(response) else {
         return Ok(());
     };
     if level == entry.level || (may_fall_back && level == Level::Agreement) {
@@ -36,44 +40,44 @@ pub fn check_level(entry: &Entry, told: &Told, may_fall_back: bool) -> Result<()
     Err(Violation::new(NAME, what))
 }
 
-/// What a reply says that the replicas said.
-pub fn said(told: &Told) -> Vec<Replica> {
-    match told {
-        Told::Read(read) => said_to_read(read),
-        Told::Write(write, _) => said_to_write(write),
-        Told::Nothing => Vec::new(),
+/// What a response says that the replicas answered.
+pub fn replica_answers(response: &Response) -> Vec<Replica> {
+    match response {
+        Response::Read(read) => answers_to_read(read),
+        Response::Write(write, _) => answers_to_write(write),
+        Response::NotBegun => Vec::new(),
     }
 }
 
-fn said_to_read(read: &Read) -> Vec<Replica> {
+fn answers_to_read(read: &Read) -> Vec<Replica> {
     let replica = |replica| {
-        let said = match read.standing(replica) {
-            ReplicaStanding::Match | ReplicaStanding::Repaired => Said::Match,
-            ReplicaStanding::Differs | ReplicaStanding::Stale => Said::Differs,
-            ReplicaStanding::Absent | ReplicaStanding::Tombstone => Said::Absent,
-            _ => Said::Other,
+        let answer = match read.standing(replica) {
+            ReplicaStanding::Match | ReplicaStanding::Repaired => ReplicaAnswer::Match,
+            ReplicaStanding::Differs | ReplicaStanding::Stale => ReplicaAnswer::Differs,
+            ReplicaStanding::Absent | ReplicaStanding::Tombstone => ReplicaAnswer::Absent,
+            _ => ReplicaAnswer::Other,
         };
         let server = replica.server.0.into();
-        Replica { server, said }
+        Replica { server, answer }
     };
     read.replicas().iter().map(replica).collect()
 }
 
-fn said_to_write(write: &Write) -> Vec<Replica> {
+fn answers_to_write(write: &Write) -> Vec<Replica> {
     let replica = |replica: &dkvs_common::quorum::tally::Replica<WriteResponse>| {
-        let said = match replica.state {
-            ReplicaState::Responded(WriteResponse::Stored) => Said::Stored,
-            ReplicaState::Responded(WriteResponse::Superseded(_)) => Said::Superseded,
-            _ => Said::Other,
+        let answer = match replica.state {
+            ReplicaState::Responded(WriteResponse::Stored) => ReplicaAnswer::Stored,
+            ReplicaState::Responded(WriteResponse::Superseded(_)) => ReplicaAnswer::Superseded,
+            _ => ReplicaAnswer::Other,
         };
         let server = replica.server.0.into();
-        Replica { server, said }
+        Replica { server, answer }
     };
     write.replicas().iter().map(replica).collect()
 }
 
-/// Looks at the whole history, each operation at the level that it had; how many reads that told
-/// something it has. Of keys with servers that speak DKVS/1 only (`has_v1_servers`), writes at both
+/// Checks the whole history, each operation at the level that it had; returns the number of reads
+/// that had a result. Of keys with servers that speak DKVS/1 only (`has_v1_servers`), writes at both
 /// levels are read at both, so that those at the level linearizable make no register of their own.
 pub fn check(
     ledger: &Ledger,
@@ -103,7 +107,7 @@ pub fn check(
             operation: entry.operation.clone(),
             n: quorum.n(),
             needed: quorum.required(),
-            replicas: entry.said.clone(),
+            replicas: entry.replicas.clone(),
         }
     };
     let history: Vec<AgreementOperation> = others.into_iter().map(operation).collect();

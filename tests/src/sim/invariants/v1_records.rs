@@ -74,7 +74,7 @@ impl V1Records {
         Ok(())
     }
 
-    /// A read of a key that needs a majority of its replicas was told this.
+    /// A read of a key that needs a majority of its replicas returned this.
     pub fn check_read(&mut self, key: usize, name: &[u8], reply: Reply) -> Result<(), Violation> {
         let is_first = !self.found.contains_key(&key);
         if self.otherwise.contains(name) || (is_first && reply == Reply::Unknown) {

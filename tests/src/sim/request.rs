@@ -1,0 +1,56 @@
+//! What a client asks a gateway, and what the gateway answers.
+
+use std::time::Duration;
+
+use dkvs_common::kv::Key;
+use dkvs_common::quorum::level::Level;
+use dkvs_common::quorum::params::Quorum;
+use dkvs_common::quorum::read::Read;
+use dkvs_common::quorum::write::Write;
+use dkvs_common::record::Content;
+use dkvs_common::tag::Tag;
+
+use super::moment::Moment;
+
+/// What a client requests.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The operation's number, and the number of the attempt, from 1.
+    pub operation: usize,
+    pub attempt: u32,
+    pub key: Key,
+    pub kind: RequestKind,
+    pub quorum: Quorum,
+    pub level: Level,
+    pub may_fall_back: bool,
+    pub timeout: Duration,
+    pub waits_for_all: bool,
+}
+
+/// A read, or a write of this content.
+#[derive(Debug, Clone)]
+pub enum RequestKind {
+    Read,
+    Write {
+        content: Content,
+        /// That of an earlier attempt, to be used again.
+        tag: Option<Tag>,
+    },
+}
+
+/// The end of a request.
+pub struct Answer {
+    pub operation: usize,
+    pub attempt: u32,
+    /// When it was to come at the latest; the time that the request lay waiting does not count.
+    pub deadline: Moment,
+    pub response: Response,
+}
+
+/// What the client receives.
+pub enum Response {
+    Read(Read),
+    Write(Write, Option<Tag>),
+    /// The request was not even begun.
+    NotBegun,
+}
