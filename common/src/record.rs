@@ -124,6 +124,13 @@ pub struct Digest {
     pub checksum: u32,
 }
 
+impl Digest {
+    /// Whether these bytes are only the beginning of the value, which is longer.
+    pub fn is_beginning(&self, block: &[u8]) -> bool {
+        block.len() < self.value_bytes as usize
+    }
+}
+
 /// CRC32C over key, tag, kind, content type and value, each with its length where it varies.
 /// Computed where a record enters the cluster and verified wherever it is read.
 pub fn checksum(key: &Key, tag: Tag, content: &Content) -> u32 {

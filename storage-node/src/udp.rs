@@ -213,8 +213,8 @@ impl Port {
     async fn serve(&mut self) {
         loop {
             let due = self.maintenance.poll_timeout();
-            // Whoever is waited for first is looked at first: as long as datagrams arrive, waiting for
-            // anything else costs nothing, and what has come of it is seen below.
+            // The socket first: while datagrams arrive, the other two are not even polled. What they
+            // wait for is handled after every turn.
             let taken = tokio::select! {
                 biased;
                 readable = self.socket.readable() => match readable {

@@ -90,7 +90,7 @@ impl ReplicaResponse {
         let Self::Record { digest, block } = &self else {
             return self;
         };
-        if block.len() < digest.value_bytes as usize {
+        if digest.is_beginning(block) {
             return self;
         }
         let content = Value::new(block.clone()).map(|value| Content::Value {

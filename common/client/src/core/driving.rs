@@ -325,13 +325,10 @@ impl Core {
             }
             _ => {}
         }
-        let Some(request) = self.requests.get_mut(&token.request) else {
-            return self.handle_late_response(token, from, &response, now);
-        };
-        if now.at >= request.deadline {
-            return self.handle_due(token.request, now);
+        if !self.requests.contains_key(&token.request) {
+            return self.handle_late_response(token, from, response, now);
         }
-        if request.attempt == token.attempt {
+        if let Some(request) = self.in_time(token, now) {
             let operation = request.operation_mut();
             operation.handle_response(from, id, response, now.at);
             self.fall_back_or_drive(token.request, now);
@@ -387,7 +384,7 @@ impl Core {
         &mut self,
         token: Token,
         from: ServerId,
-        response: &ReplicaResponse,
+        response: ReplicaResponse,
         now: Now,
     ) {
         if token.command.purpose != Purpose::WriteBack {
@@ -397,7 +394,7 @@ impl Core {
             return;
         };
         let PendingAttestation { key, tag, .. } = pending;
-        if WriteResponse::to_put(response.clone()).confirms(tag)
+        if WriteResponse::to_put(response).confirms(tag)
             && let Some(boot_id) = self.boot_id_before(from, pending.started)
             && let Some(link) = self.servers.to(from)
         {
@@ -458,11 +455,7 @@ impl Core {
             round: 0,
             purpose: Purpose::Fetch,
         };
-        let token = Token {
-            request: id,
-            attempt: request.attempt,
-            command,
-        };
+        let token = request.token(id, command);
         let begun: Result<RequestHandle, RequestError> = match self.servers.to(from) {
             Some(link) => link.fetch(key, assembly, token, now.at, request.deadline),
             None => Err(RequestError::TooMany),

@@ -58,6 +58,15 @@ impl InFlight {
         self.awaited.operation_mut()
     }
 
+    /// Names a command of this request, which is called `request`.
+    pub(super) fn token(&self, request: RequestId, command: CommandId) -> Token {
+        Token {
+            request,
+            attempt: self.attempt,
+            command,
+        }
+    }
+
     /// Whether its caller gets an answer now.
     pub(super) fn is_due(&self) -> bool {
         let operation = self.operation();

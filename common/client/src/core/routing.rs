@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use dkvs_common::cluster::ServerId;
-use dkvs_common::kv::{Key, Value};
+use dkvs_common::kv::Key;
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::Level;
 use dkvs_common::record::Content;
@@ -103,11 +103,7 @@ impl Core {
         now: Now,
     ) -> Option<ReplicaResponse> {
         let request = self.requests.get(&id)?;
-        let token = Token {
-            request: id,
-            attempt: request.attempt,
-            command,
-        };
+        let token = request.token(id, command);
         let deadline = request.deadline;
         let message = outgoing.command(0);
         let sent = self.exchange(to, &message, token, deadline);
@@ -139,11 +135,7 @@ impl Core {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        let token = Token {
-            request: id,
-            attempt: request.attempt,
-            command,
-        };
+        let token = request.token(id, command);
         let sent = match self.servers.to(to) {
             Some(link) => {
                 let message = outgoing.command(link.message_bytes_max());
@@ -216,7 +208,7 @@ impl Core {
                     self.handle_response(token, server, response, now);
                 }
                 LinkEvent::Fetched { token, value } => {
-                    self.handle_fetched(token, server, value, now);
+                    self.handle_fetch_end(token, server, Ok(value), now);
                 }
                 LinkEvent::FetchFailed { token, assembly } => {
                     self.handle_fetch_end(token, server, Err(assembly), now);
@@ -237,10 +229,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    fn handle_fetched(&mut self, token: Token, from: ServerId, value: Value, now: Now) {
-        self.handle_fetch_end(token, from, Ok(value), now);
     }
 
     /// A command turned out to be longer than the server takes.

@@ -23,7 +23,7 @@ impl From<ReplicaResponse> for GetResponse {
         match response {
             ReplicaResponse::Untagged { value } => Self::Untagged(value),
             ReplicaResponse::Record { digest, block } => {
-                if block.len() < digest.value_bytes as usize {
+                if digest.is_beginning(&block) {
                     return Self::Record(digest, None);
                 }
                 match Value::new(block) {

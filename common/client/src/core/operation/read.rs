@@ -133,7 +133,7 @@ impl Operation for ReadOperation {
         }
         let response = response.checked(self.read.key());
         if let ReplicaResponse::Record { digest, block } = &response
-            && block.len() < digest.value_bytes as usize
+            && digest.is_beginning(block)
         {
             let beginning = &mut self.fetches.beginning;
             beginning.get_or_insert_with(|| (digest.clone(), block.clone()));
