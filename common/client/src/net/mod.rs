@@ -36,7 +36,6 @@ mod worker;
 
 pub use client::Client;
 pub use config::ClientConfig;
-pub use ports::BurnedPorts;
 pub use shared::Shared;
 pub use status::{
     ServerDescription, ServerSnapshot, ServerStatus, ServerVersion, Snapshot, Traffic,

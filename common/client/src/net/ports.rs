@@ -31,7 +31,7 @@ const REORDERING: Duration = Duration::from_secs(1);
 
 /// The burned ports of every server.
 #[derive(Default)]
-pub struct BurnedPorts {
+pub(super) struct BurnedPorts {
     servers: RwLock<ServerMap<Arc<Mutex<ServerPorts>>>>,
 }
 
@@ -56,23 +56,23 @@ struct AnsweredRequest {
 
 impl BurnedPorts {
     /// Burns `port`: `server` may still answer a request that was sent at `sent_at`.
-    pub fn burn(&self, server: ServerId, port: u16, sent_at: Instant) {
+    pub(super) fn burn(&self, server: ServerId, port: u16, sent_at: Instant) {
         self.with_ports(server, |ports| ports.burn(port, sent_at));
     }
 
     /// At `now`, `server` has answered a request that was sent at `sent_at`.
-    pub fn answered(&self, server: ServerId, sent_at: Instant, now: Instant) {
+    pub(super) fn answered(&self, server: ServerId, sent_at: Instant, now: Instant) {
         self.with_ports(server, |ports| ports.answered(sent_at, now));
     }
 
     /// Whether a request may be sent to `server` on a new socket. If the server owes too many
     /// replies, this is true once a second.
-    pub fn admits(&self, server: ServerId, now: Instant) -> bool {
+    pub(super) fn admits(&self, server: ServerId, now: Instant) -> bool {
         self.with_ports(server, |ports| ports.admits(now))
     }
 
     /// Whether a late reply from `server` may come to `port`.
-    pub fn is_burned(&self, server: ServerId, port: u16) -> bool {
+    pub(super) fn is_burned(&self, server: ServerId, port: u16) -> bool {
         self.with_ports(server, |ports| ports.sent_at.contains_key(&port))
     }
 

@@ -36,9 +36,12 @@ impl Shared {
     /// go on as they began. Links that are open keep the ring's epoch, so this is for clusters whose
     /// servers accept both. Fails, and changes nothing, once all ids of servers were given away.
     pub fn replace(&self, cluster: Cluster) -> Result<(), OutOfServerIds> {
-        let next = Arc::new(self.view().succeed(cluster)?);
-        self.view.send_replace(next);
-        Ok(())
+        let mut replaced = Ok(());
+        self.view.send_if_modified(|view| {
+            replaced = view.succeed(cluster).map(|next| *view = Arc::new(next));
+            replaced.is_ok()
+        });
+        replaced
     }
 
     /// The views as they change.

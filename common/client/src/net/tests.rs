@@ -115,3 +115,21 @@ fn send_all(core: &mut Core, now: Now) {
         while core.poll_transmit(server, now).is_some() {}
     }
 }
+
+#[tokio::test]
+async fn requests_that_begin_after_the_cluster_was_replaced_see_the_new_one() {
+    let client = client(Protocol::V2);
+    let before = client.view().number();
+    // What the first request starts follows the views.
+    let key = Key::new("k").unwrap();
+    let first = client.read(&key, options(Level::Agreement));
+    let cluster = Cluster::parse("test", b"127.0.0.1 4001 1\n127.0.0.1 4002 1\n").unwrap();
+    client.shared().replace(cluster).unwrap();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let view = client.view();
+    assert!(view.number() > before);
+    assert!(view.servers().eq([ServerId(1), ServerId(2)]));
+    drop(first);
+}
