@@ -1,0 +1,12 @@
+//! Attacks from outside: a caller who behaves is served while they go on, and the memory of the gateway
+//! stays within what the documents promise. One attack for each way that was ever found.
+//!
+//! They run one at a time, since each takes all that it can get of the machine.
+
+mod attack;
+mod work_per_byte;
+
+use dkvs_tests::process::Programs;
+use dkvs_tests::programs;
+
+const PROGRAMS: Programs = programs!();
