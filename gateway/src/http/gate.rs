@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
 use axum::response::IntoResponse as _;
 use dkvs_client::CallerId;
+use dkvs_runtime::hosts::authority;
 use tokio::sync::watch;
 
 use super::access::{Caller, no_token, wrong_token};
@@ -105,7 +106,7 @@ impl Gate {
     /// If the request is meant for another host, or comes from a page that may not send it.
     fn check_sender<B>(&self, request: &Request<B>) -> Result<bool, Problem> {
         let (method, headers) = (request.method(), request.headers());
-        let authority = authority(request)?;
+        let authority = authority(request).map_err(invalid_host)?;
         if let Some(authority) = authority
             && !self.policy.hosts.allow(authority)
         {
@@ -145,28 +146,6 @@ impl Gate {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         }
     }
-}
-
-/// The host that a request is for: that of its target if it is a URL, else of its one Host header,
-/// which only HTTP/1.0 may leave out (RFC 9112, section 3.2).
-fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(invalid_host("there is more than one Host header"));
-    }
-    let host = match host {
-        Some(host) => Some(
-            host.to_str()
-                .map_err(|_| invalid_host("the Host header is no host"))?,
-        ),
-        None if request.version() >= Version::HTTP_11 => {
-            return Err(invalid_host("there is no Host header"));
-        }
-        None => None,
-    };
-    let target = request.uri().authority();
-    Ok(target.map(|authority| authority.as_str()).or(host))
 }
 
 /// Whether a browser asks by this request if a page may send another one.
