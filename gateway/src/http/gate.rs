@@ -11,6 +11,7 @@ use axum::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 use axum::response::IntoResponse as _;
+use dkvs_client::CallerId;
 use tokio::sync::watch;
 
 use super::access::{Caller, no_token, wrong_token};
@@ -71,8 +72,12 @@ impl Gate {
     }
 
     /// The response to a request that is rejected here; none to one that passes. That has its
-    /// [`Caller`] in its extensions, if there are tokens and it has one.
-    pub(super) fn reject<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
+    /// [`Caller`] in its extensions. `address` is where it came from.
+    pub(super) fn reject<B>(
+        &self,
+        request: &mut Request<B>,
+        address: CallerId,
+    ) -> Option<Response<Body>> {
         let is_preflight = match self.check_sender(request) {
             Ok(is_preflight) => is_preflight,
             Err(problem) => return Some(problem.into_response()),
@@ -80,17 +85,17 @@ impl Gate {
         if is_preflight {
             return Some(preflight());
         }
-        let tokens = self.tokens.as_ref()?;
-        // Not in the match itself, which would borrow the tokens until its end.
-        let caller = caller(&tokens.borrow(), request.headers());
-        match caller {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                None
-            }
-            Err(_) if is_open(request.method(), request.uri()) => None,
-            Err(problem) => Some(problem.into_response()),
-        }
+        let caller = match &self.tokens {
+            None => Ok(Caller::anyone(address)),
+            Some(tokens) => caller(&tokens.borrow(), request.headers()),
+        };
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(_) if is_open(request.method(), request.uri()) => Caller::without_token(address),
+            Err(problem) => return Some(problem.into_response()),
+        };
+        request.extensions_mut().insert(caller);
+        None
     }
 
     /// Whether a request is the preflight of an allowed page.

@@ -22,6 +22,7 @@ use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
 
 use super::attestations::PendingAttestation;
+use super::caller::CallerId;
 use super::config::{AdmissionError, Now, Protocol, RequestOptions, Wait};
 use super::counts::Limit;
 use super::operation::{
@@ -114,6 +115,7 @@ impl Core {
         &mut self,
         listing: Listing,
         timeout: Duration,
+        caller: CallerId,
         now: Now,
         on_end: impl FnOnce(ListResult) + Send + 'static,
     ) -> Result<RequestId, AdmissionError> {
@@ -124,7 +126,7 @@ impl Core {
         let servers = self.view.servers();
         let list = List::new(servers, listing, now.at, timeout / LIST_SOFT_DEADLINE_PART);
         let operation = ListOperation::new(Arc::clone(&self.view), list, prefix, on_end);
-        self.begin(operation, of_all_servers(timeout), now)
+        self.begin(operation, of_all_servers(timeout, caller), now)
     }
 
     /// Begins to ask every server for its statistics.
@@ -135,7 +137,8 @@ impl Core {
         on_end: impl FnOnce(Vec<(ServerId, Option<Statistics>)>) + Send + 'static,
     ) -> Result<RequestId, AdmissionError> {
         let operation = StatusOperation::new(self.view.servers(), on_end);
-        self.begin(operation, of_all_servers(timeout), now)
+        let options = of_all_servers(timeout, CallerId::Internal);
+        self.begin(operation, options, now)
     }
 
     /// Begins an operation. It is completed once, unless it is cancelled. Fails, with nothing sent, if
@@ -474,13 +477,14 @@ impl Core {
 }
 
 /// How an operation is carried out that asks all servers.
-fn of_all_servers(timeout: Duration) -> RequestOptions {
+fn of_all_servers(timeout: Duration, caller: CallerId) -> RequestOptions {
     RequestOptions {
         quorum: Quorum::new(1, 1).expect("one of one is a quorum"),
         level: Level::Agreement,
         may_fall_back: false,
         timeout,
         wait: Wait::All,
+        caller,
         trace: None,
     }
 }

@@ -69,6 +69,7 @@ fn options(level: Level) -> RequestOptions {
         may_fall_back: false,
         timeout: Duration::from_secs(1),
         wait: Wait::Quorum,
+        caller: CallerId::Internal,
         trace: None,
     }
 }
