@@ -115,6 +115,7 @@ impl Hash {
 #[derive(Clone)]
 pub struct Token {
     name: String,
+    id: u64,
     hash: Hash,
     scopes: Scopes,
     /// Which keys it is for; all if empty.
@@ -125,6 +126,11 @@ impl Token {
     /// Its name, which may be logged.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A number for its name: the same whenever the file is read.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether it has a scope.
@@ -292,6 +298,7 @@ fn parse_token(fields: &[&[u8]]) -> Result<Token, Reason> {
     }
     Ok(Token {
         name: name.to_owned(),
+        id: Hash::of(name.as_bytes()).0[0],
         hash,
         scopes,
         prefixes,

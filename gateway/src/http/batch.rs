@@ -311,6 +311,7 @@ impl KeyFields {
         let query = Query::of_values(given, declared);
         let mut parameters =
             KeyParameters::parse(&context.app.defaults(), query, required_parameter)?;
+        parameters.options.caller = context.caller.id();
         parameters.options.trace = context.trace;
         Ok((key, parameters))
     }

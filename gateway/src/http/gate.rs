@@ -12,10 +12,12 @@ use axum::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
 use axum::response::IntoResponse as _;
+use dkvs_client::CallerId;
+use dkvs_runtime::hosts::Authority;
 use tokio::sync::watch;
 
 use super::access::{Caller, no_token, wrong_token};
-use super::hosts::{Authority, BrowserPolicy, Scheme};
+use super::hosts::{BrowserPolicy, Scheme};
 use super::operations::{Access, OPERATIONS, matches};
 use super::problem::{Problem, ProblemType, excerpt};
 use super::validity;
@@ -83,8 +85,12 @@ impl Gate {
     }
 
     /// The response to a request that is rejected here; none to one that passes. That has its
-    /// [`Caller`] in its extensions, if there are tokens and it has one.
-    pub(super) fn reject<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
+    /// [`Caller`] in its extensions. `address` is where it came from.
+    pub(super) fn reject<B>(
+        &self,
+        request: &mut Request<B>,
+        address: CallerId,
+    ) -> Option<Response<Body>> {
         let is_preflight = match self.check_sender(request) {
             Ok(is_preflight) => is_preflight,
             Err(problem) => return Some(problem.into_response()),
@@ -92,17 +98,17 @@ impl Gate {
         if is_preflight {
             return Some(preflight());
         }
-        let tokens = self.tokens.as_ref()?;
-        // Not in the match itself, which would borrow the tokens until its end.
-        let caller = caller(&tokens.borrow(), request.headers());
-        match caller {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                None
-            }
-            Err(_) if is_open(request.method(), request.uri()) => None,
-            Err(problem) => Some(problem.into_response()),
-        }
+        let caller = match &self.tokens {
+            None => Ok(Caller::anyone(address)),
+            Some(tokens) => caller(&tokens.borrow(), request.headers()),
+        };
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(_) if is_open(request.method(), request.uri()) => Caller::without_token(address),
+            Err(problem) => return Some(problem.into_response()),
+        };
+        request.extensions_mut().insert(caller);
+        None
     }
 
     /// Whether a request is the preflight of an allowed page.
@@ -221,7 +227,7 @@ fn is_from_foreign_page(
         (Some(site), _) => site != "same-origin" && site != "none",
         (None, Some(origin)) => {
             let origin = origin.to_str().ok();
-            let is_own = |(origin, own): (&str, Authority<'_>)| own.is_origin(scheme, origin);
+            let is_own = |(origin, own): (&str, Authority<'_>)| scheme.is_own_origin(own, origin);
             !origin.zip(authority).is_some_and(is_own)
         }
         (None, None) => false,

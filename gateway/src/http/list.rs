@@ -80,7 +80,7 @@ pub(super) async fn list(
     let is_lines = accept::lines(&headers).ok_or_else(not_acceptable)?;
     let client = &app.client;
     let silent_max = listing.silent_max;
-    let ListResult { list, view } = client.list(listing, timeout).await?;
+    let ListResult { list, view } = client.list(listing, timeout, caller.id()).await?;
     let report = ListReport::new(&view, &list);
     match list.outcome() {
         Some(ListOutcome::Listed) => {}

@@ -4,9 +4,10 @@
 //!
 //! The HTTP library has checked before that the bytes are a message, and where it ends.
 
-use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use dkvs_runtime::hosts::{Authority, authority};
 
-use super::hosts::{Authority, Scheme};
+use super::hosts::Scheme;
 use super::problem::{Problem, ProblemType, excerpt};
 
 const INVALID_HOST: ProblemType = ProblemType {
@@ -60,11 +61,11 @@ pub(super) fn check<B>(
     scheme: Scheme,
 ) -> Result<Option<Authority<'_>>, Problem> {
     check_method(request.method())?;
-    let host = host(request)?;
-    let target = target(request.method(), request.uri(), scheme)?;
+    check_target(request.method(), request.uri(), scheme)?;
+    let authority = authority(request).map_err(invalid_host)?;
     check_transfer_coding(request.headers())?;
     check_expectation(request.headers())?;
-    Ok(target.or(host))
+    Ok(authority)
 }
 
 fn check_method(method: &Method) -> Result<(), Problem> {
@@ -76,43 +77,20 @@ fn check_method(method: &Method) -> Result<(), Problem> {
     Err(Problem::new(&METHOD_NOT_IMPLEMENTED, detail))
 }
 
-/// The host of the Host header. It is checked even where that of the target takes its place (RFC
-/// 9112, section 3.2).
-fn host<B>(request: &Request<B>) -> Result<Option<Authority<'_>>, Problem> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(invalid_host("there is more than one Host header"));
-    }
-    let Some(host) = host else {
-        return match request.version() >= Version::HTTP_11 {
-            true => Err(invalid_host("there is no Host header")),
-            false => Ok(None),
-        };
-    };
-    let host = host.to_str().ok().and_then(Authority::parse);
-    host.map(Some)
-        .ok_or_else(|| invalid_host("the Host header is no host with or without a port"))
-}
-
 fn invalid_host(what: &'static str) -> Problem {
     let detail = format!("{what}; a request has exactly one, with the host that it is sent to");
     Problem::new(&INVALID_HOST, detail)
 }
 
-/// The host of a target that is a URL (RFC 9112, section 3.2).
-fn target<'a>(
-    method: &Method,
-    uri: &'a Uri,
-    scheme: Scheme,
-) -> Result<Option<Authority<'a>>, Problem> {
+/// A target is a path, or a URL, or `*` (RFC 9112, section 3.2).
+fn check_target(method: &Method, uri: &Uri, scheme: Scheme) -> Result<(), Problem> {
     let Some(given) = uri.scheme_str() else {
         return match uri.authority() {
             Some(_) => Err(invalid_target("a host without a path is for CONNECT alone")),
             None if uri.path() == "*" && method != Method::OPTIONS => {
                 Err(invalid_target("* is for OPTIONS alone"))
             }
-            None => Ok(None),
+            None => Ok(()),
         };
     };
     if !given.eq_ignore_ascii_case(scheme.name()) {
@@ -122,11 +100,13 @@ fn target<'a>(
         );
         return Err(Problem::new(&WRONG_SCHEME, detail));
     }
-    let authority = uri.authority();
-    let authority = authority.and_then(|it| Authority::parse(it.as_str()));
-    authority
-        .map(Some)
-        .ok_or_else(|| invalid_target("its host is none, or stands behind the name of a user"))
+    let authority = uri.authority().map(|it| it.as_str());
+    match authority.and_then(Authority::parse) {
+        Some(_) => Ok(()),
+        None => Err(invalid_target(
+            "its host is none, or stands behind the name of a user",
+        )),
+    }
 }
 
 fn invalid_target(what: &'static str) -> Problem {
@@ -212,35 +192,6 @@ mod tests {
             let found = [Scheme::Http, Scheme::Https].map(|scheme| status_of(&request, scheme));
             assert_eq!(found, [http, https], "{method} {}", request.uri());
         }
-    }
-
-    #[test]
-    fn the_host_of_the_target_counts_and_that_of_the_header_is_checked_all_the_same() {
-        let of = |target: &str, hosts: &[&str]| {
-            let mut request = Request::builder().uri(target);
-            for host in hosts {
-                request = request.header(header::HOST, *host);
-            }
-            let request = request.body(()).unwrap();
-            let authority = check(&request, Scheme::Http);
-            authority.map_or("invalid".to_owned(), |it| it.unwrap().host.to_owned())
-        };
-        assert_eq!(of("/", &["kv:80"]), "kv");
-        assert_eq!(of("http://other/", &["kv"]), "other");
-        for hosts in [
-            &[][..],
-            &["kv", "kv"],
-            &[""],
-            &["a b"],
-            &["user@kv"],
-            &["caf\u{e9}"],
-        ] {
-            assert_eq!(of("/", hosts), "invalid", "{hosts:?}");
-            assert_eq!(of("http://kv/", hosts), "invalid", "{hosts:?}");
-        }
-        let old = Request::builder().version(Version::HTTP_10);
-        let old = old.uri("/livez").body(()).unwrap();
-        assert!(matches!(check(&old, Scheme::Http), Ok(None)));
     }
 
     #[test]
