@@ -105,7 +105,7 @@ pub(super) async fn list(
     let cursor = cursor.map(|place| cursor::seal(cursors, &view, &prefix, place));
     let left_out = list.is_left_out();
     let keys = list.keys().iter().map(ListedKey::new);
-    Ok(match is_lines {
+    let mut response = match is_lines {
         true => lines(keys, cursor, left_out),
         false => json(&ListBody {
             keys: keys.collect(),
@@ -114,7 +114,10 @@ pub(super) async fn list(
             report,
             elapsed_us: micros(started.elapsed()),
         }),
-    })
+    };
+    let vary = HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, vary);
+    Ok(response)
 }
 
 fn not_acceptable() -> Problem {
@@ -145,11 +148,11 @@ fn speaks_v1_only(report: ListReport<'_>) -> Problem {
 fn parse(app: &App, uri: &Uri) -> Result<(Listing, Duration), Problem> {
     let defaults: RequestDefaults = app.defaults();
     let mut query = Query::new(uri, LIST_PARAMETERS);
-    let prefix = query.bytes(uri, &PREFIX).unwrap_or_default();
+    let prefix = query.bytes(&PREFIX).unwrap_or_default();
     let limit = query.number(&LIMIT);
     let start = query.text(&CURSOR).map(|cursor| {
         let cursors = &app.gateway.cursors;
-        cursor::open(cursors, &app.client.view(), &prefix, cursor)
+        cursor::open(cursors, &app.client.view(), &prefix, &cursor)
     });
     if start == Some(None) {
         query.refuse(
