@@ -39,11 +39,8 @@ impl Hosts {
         hosts
     }
 
-    /// Whether a request may be sent to this host, whatever the port.
-    pub fn allow(&self, authority: &str) -> bool {
-        let Some(host) = without_port(authority) else {
-            return false;
-        };
+    /// Whether a request may be sent to this host.
+    pub fn allow(&self, host: &str) -> bool {
         let is_name = |name: &String| name.eq_ignore_ascii_case(host);
         match parse_address(host) {
             Some(address) => self.any_address || self.addresses.contains(&address),
@@ -89,38 +86,104 @@ fn parse_address(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// The host of `host` or `host:port`; none if it is neither.
-pub fn without_port(authority: &str) -> Option<&str> {
-    let end = match authority.find(']') {
-        Some(bracket) => bracket + 1,
-        None => authority.find(':').unwrap_or(authority.len()),
-    };
-    let (host, port) = authority.split_at(end);
-    let port = port.strip_prefix(':').or(port.is_empty().then_some(port))?;
-    port.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then_some(host)
-}
-
 /// The host that a request is for: that of its target if it is a URL, else of its one Host header,
-/// which only HTTP/1.0 may leave out (RFC 9112, section 3.2).
+/// which only HTTP/1.0 may leave out, and which has to be valid in any case (RFC 9112, section 3.2).
 ///
 /// # Errors
 ///
-/// If there is no such header, more than one, or one that is no text; what is wrong is returned.
-pub fn authority<B>(request: &Request<B>) -> Result<Option<&str>, &'static str> {
+/// If there is no such header, more than one, or one that is no host; what is wrong is returned.
+pub fn authority<B>(request: &Request<B>) -> Result<Option<Authority<'_>>, &'static str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err("there is more than one Host header");
     }
     let host = match host {
-        Some(host) => Some(host.to_str().map_err(|_| "the Host header is no host")?),
+        Some(host) => {
+            let host = host.to_str().ok().and_then(Authority::parse);
+            Some(host.ok_or("the Host header is no host, with or without a port")?)
+        }
         None if request.version() >= Version::HTTP_11 => return Err("there is no Host header"),
         None => None,
     };
-    let target = request.uri().authority();
-    Ok(target.map(|authority| authority.as_str()).or(host))
+    match request.uri().authority() {
+        Some(target) => match Authority::parse(target.as_str()) {
+            None => Err("the host in the request target is no host"),
+            target => Ok(target),
+        },
+        None => Ok(host),
+    }
+}
+
+/// The host, and the port if there is one, to which a request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// The host, without a port.
+    pub host: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    /// Parses `host` or `host:port` as RFC 3986 has it (sections 3.2.2 and 3.2.3). A host is not
+    /// empty, as both schemes demand. None if it is not that.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let end = match text.strip_prefix('[') {
+            Some(rest) => rest.find(']')? + 2,
+            None => text.find(':').unwrap_or(text.len()),
+        };
+        let (host, port) = text.split_at(end);
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().ok()?)
+            }
+            _ => return None,
+        };
+        is_uri_host(host).then_some(Self { host, port })
+    }
+
+    /// The port, if it has one.
+    pub fn port(self) -> Option<u16> {
+        self.port
+    }
+}
+
+/// Whether a text is a host: a name, an IPv4 address, or another address in brackets.
+fn is_uri_host(host: &str) -> bool {
+    let is_plain = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+            // The delimiters within parts of a URI.
+            || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+    };
+    if let Some(literal) = host.strip_prefix('[') {
+        let Some(literal) = literal.strip_suffix(']') else {
+            return false;
+        };
+        let future = literal.strip_prefix(['v', 'V']);
+        let future = future.and_then(|future| future.split_once('.'));
+        return match future {
+            Some((version, address)) => {
+                let is_address = |byte: u8| is_plain(byte) || byte == b':';
+                !version.is_empty()
+                    && version.bytes().all(|byte| byte.is_ascii_hexdigit())
+                    && !address.is_empty()
+                    && address.bytes().all(is_address)
+            }
+            None => literal.parse::<Ipv6Addr>().is_ok(),
+        };
+    }
+    let mut escaped = 0;
+    let is_allowed = |byte: u8| {
+        match (escaped, byte) {
+            (0, b'%') => escaped = 2,
+            (0, byte) => return is_plain(byte),
+            (_, byte) if byte.is_ascii_hexdigit() => escaped -= 1,
+            _ => return false,
+        }
+        true
+    };
+    !host.is_empty() && host.bytes().all(is_allowed) && escaped == 0
 }
 
 #[cfg(test)]
@@ -130,6 +193,70 @@ mod tests {
     fn hosts(listen: &str, more: &[&str]) -> Hosts {
         let more: Vec<_> = more.iter().map(|host| parse_host(host).unwrap()).collect();
         Hosts::new(listen.parse().unwrap(), &more)
+    }
+
+    fn allow(hosts: &Hosts, authority: &str) -> bool {
+        hosts.allow(Authority::parse(authority).unwrap().host)
+    }
+
+    #[test]
+    fn what_is_no_host_with_or_without_a_port_is_known() {
+        for (text, host, port) in [
+            ("kv", "kv", None),
+            ("kv:", "kv", None),
+            ("KV.example:080", "KV.example", Some(80)),
+            ("kv:65535", "kv", Some(65_535)),
+            ("a%20b", "a%20b", None),
+            ("a,b;c=1", "a,b;c=1", None),
+            ("127.0.0.1:1", "127.0.0.1", Some(1)),
+            ("[::1]", "[::1]", None),
+            ("[::ffff:1.2.3.4]:8", "[::ffff:1.2.3.4]", Some(8)),
+            ("[v1f.a:b]", "[v1f.a:b]", None),
+        ] {
+            let found = Authority::parse(text);
+            assert_eq!(found, Some(Authority { host, port }), "{text}");
+        }
+        for text in [
+            "",
+            ":80",
+            "kv:65536",
+            "kv:99999999999",
+            "kv:80x",
+            "kv:-1",
+            "kv:+1",
+            "kv: 80",
+            "kv:80:80",
+            "a b",
+            "user@kv",
+            "@kv",
+            "kv/",
+            "kv?",
+            "kv#",
+            "http://kv",
+            "a\\b",
+            "a<b",
+            "a\"b",
+            "a|b",
+            "caf\u{e9}",
+            "%",
+            "%2",
+            "%zz",
+            "::1",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "[::1]]",
+            "[kv]",
+            "[]",
+            "[127.0.0.1]",
+            "[::1%25eth0]",
+            "[v.a]",
+            "[v1.]",
+            "[vx.a]",
+            "[v1]",
+        ] {
+            assert_eq!(Authority::parse(text), None, "{text}");
+        }
     }
 
     #[test]
@@ -145,28 +272,22 @@ mod tests {
             "KV.example.org:443",
             "192.0.2.7:80",
         ] {
-            assert!(hosts.allow(host), "{host}");
+            assert!(allow(&hosts, host), "{host}");
         }
         for host in [
-            "",
-            ":80",
             "evil.example",
             "localhost.evil.example",
             "127.0.0.1.evil.example",
-            "127.0.0.6",
+            "127.0.0.6:80",
             "192.0.2.8",
             "[::2]",
-            "[::1",
-            "[::1]x",
-            "[localhost]",
-            "localhost:80x",
-            "localhost:80:80",
-            "user@localhost",
-            "localhost/",
+            "[v1.localhost]",
             "2130706433",
             "xkv.example.org",
+            "localhost%2e",
+            "localhost,localhost",
         ] {
-            assert!(!hosts.allow(host), "{host}");
+            assert!(!allow(&hosts, host), "{host}");
         }
     }
 
@@ -174,10 +295,10 @@ mod tests {
     fn beyond_loopback_every_address_is_allowed_and_no_other_name() {
         let hosts = hosts("0.0.0.0:80", &[]);
         for host in ["10.0.0.9:8080", "[2001:db8::1]", "127.0.0.1", "localhost"] {
-            assert!(hosts.allow(host), "{host}");
+            assert!(allow(&hosts, host), "{host}");
         }
         for host in ["gateway", "10.0.0.9.example", "10.0.0", "010.0.0.1"] {
-            assert!(!hosts.allow(host), "{host}");
+            assert!(!allow(&hosts, host), "{host}");
         }
     }
 
@@ -195,5 +316,35 @@ mod tests {
         ] {
             assert!(parse_host(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_host_of_the_target_counts_and_that_of_the_header_is_checked_all_the_same() {
+        let of = |target: &str, hosts: &[&str]| {
+            let mut request = Request::builder().uri(target);
+            for host in hosts {
+                request = request.header(header::HOST, *host);
+            }
+            let request = request.body(()).unwrap();
+            let authority = authority(&request);
+            authority.map_or("invalid".to_owned(), |it| it.unwrap().host.to_owned())
+        };
+        assert_eq!(of("/", &["kv:80"]), "kv");
+        assert_eq!(of("http://other/", &["kv"]), "other");
+        assert_eq!(of("http://user@other/", &["kv"]), "invalid");
+        for hosts in [
+            &[][..],
+            &["kv", "kv"],
+            &[""],
+            &["a b"],
+            &["user@kv"],
+            &["caf\u{e9}"],
+        ] {
+            assert_eq!(of("/", hosts), "invalid", "{hosts:?}");
+            assert_eq!(of("http://kv/", hosts), "invalid", "{hosts:?}");
+        }
+        let old = Request::builder().version(Version::HTTP_10);
+        let old = old.uri("/livez").body(()).unwrap();
+        assert_eq!(authority(&old), Ok(None));
     }
 }

@@ -2,7 +2,7 @@
 //! of pages that may read the replies.
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use dkvs_runtime::hosts::{Hosts, parse_host, without_port};
+use dkvs_runtime::hosts::{Authority, Hosts, parse_host};
 
 /// What requests may name: the hosts that they are sent to, and the origins that they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +24,50 @@ impl BrowserPolicy {
     }
 }
 
+/// How requests come to the gateway, as URLs name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// By TLS.
+    Https,
+}
+
+impl Scheme {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    /// Whether a page of this origin, as a browser sends it, is the gateway's own, which is reached by
+    /// this scheme at `own`.
+    pub(super) fn is_own_origin(self, own: Authority<'_>, origin: &str) -> bool {
+        let port = |authority: Authority<'_>| authority.port().unwrap_or(self.default_port());
+        let Some((scheme, page)) = origin.split_once("://") else {
+            return false;
+        };
+        scheme.eq_ignore_ascii_case(self.name())
+            && Authority::parse(page).is_some_and(|page| {
+                page.host.eq_ignore_ascii_case(own.host) && port(page) == port(own)
+            })
+    }
+}
+
 /// Parses an origin as browsers send it; none if it is not one.
 pub fn parse_origin(text: &str) -> Option<HeaderValue> {
     let scheme = ["http://", "https://"];
     let authority = scheme.iter().find_map(|scheme| text.strip_prefix(scheme))?;
-    let host = without_port(authority)?;
+    let host = Authority::parse(authority)?.host;
     // Browsers send names in lower case.
     let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
     let ends_well = !authority.ends_with(':');
@@ -39,6 +78,40 @@ pub fn parse_origin(text: &str) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_origin_is_the_gateways_own_by_scheme_host_and_port() {
+        use Scheme::{Http, Https};
+        for (scheme, authority, origin, is_own) in [
+            (Http, "kv:80", "http://kv:80", true),
+            (Http, "kv:80", "http://kv", true),
+            (Http, "kv", "http://kv:80", true),
+            (Http, "KV:8080", "http://kv:8080", true),
+            (Http, "[::1]:8080", "http://[::1]:8080", true),
+            (Http, "kv:80", "https://kv:80", false),
+            (Http, "kv", "https://kv", false),
+            (Http, "kv", "http://kv:443", false),
+            (Http, "kv:8080", "http://kv", false),
+            (Http, "kv", "http://other", false),
+            (Https, "kv", "https://kv", true),
+            (Https, "kv:443", "https://kv", true),
+            (Https, "kv:8443", "https://kv:8443", true),
+            (Https, "kv", "http://kv", false),
+            (Https, "kv:80", "http://kv", false),
+            (Https, "kv", "https://kv:80", false),
+            (Http, "kv", "null", false),
+            (Http, "kv", "", false),
+            (Http, "kv", "kv", false),
+            (Http, "kv", "http://", false),
+            (Http, "kv", "http://kv/", false),
+            (Http, "kv", "http://user@kv", false),
+            (Http, "kv", "ftp://kv", false),
+        ] {
+            let own = Authority::parse(authority).unwrap();
+            let found = scheme.is_own_origin(own, origin);
+            assert_eq!(found, is_own, "{authority} {origin}");
+        }
+    }
 
     #[test]
     fn what_is_no_origin_is_refused() {

@@ -98,7 +98,7 @@ pub(super) async fn list(
     let cursor = list.next().map(to_cursor);
     let left_out = list.is_left_out();
     let keys = list.keys().iter().map(ListedKey::new);
-    Ok(match is_lines {
+    let mut response = match is_lines {
         true => lines(keys, cursor, left_out),
         false => json(&ListBody {
             keys: keys.collect(),
@@ -107,7 +107,10 @@ pub(super) async fn list(
             report,
             elapsed_us: micros(started.elapsed()),
         }),
-    })
+    };
+    let vary = HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, vary);
+    Ok(response)
 }
 
 fn not_acceptable() -> Problem {
@@ -137,9 +140,9 @@ fn speaks_v1_only(report: ListReport<'_>) -> Problem {
 
 fn parse(defaults: &RequestDefaults, uri: &Uri) -> Result<(Listing, Duration), Problem> {
     let mut query = Query::new(uri, LIST_PARAMETERS);
-    let prefix = query.bytes(uri, &PREFIX).unwrap_or_default();
+    let prefix = query.bytes(&PREFIX).unwrap_or_default();
     let limit = query.number(&LIMIT);
-    let start = query.text(&CURSOR).map(from_cursor);
+    let start = query.text(&CURSOR).map(|it| from_cursor(&it));
     if start == Some(None) {
         query.refuse(
             &CURSOR,

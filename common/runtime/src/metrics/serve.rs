@@ -233,7 +233,7 @@ where
 {
     match authority(request) {
         Err(wrong) => return refusal(StatusCode::BAD_REQUEST, format!("{wrong}\n")),
-        Ok(Some(host)) if !site.hosts.allow(host) => {
+        Ok(Some(host)) if !site.hosts.allow(host.host) => {
             let text = "the request is for a host that this server does not go by; if it should, \
                         start it with --allowed-host and that name\n";
             return refusal(StatusCode::MISDIRECTED_REQUEST, text);

@@ -38,6 +38,10 @@ pub(super) const FLAGS: u8 = AUTHENTICATED | FROM_SERVER;
 const CRC_BYTES: usize = 4;
 const HMAC_BYTES: usize = 16;
 
+/// The room that a datagram in the making begins with. Most are shorter, and allocators have pieces of
+/// up to a kibibyte at hand.
+const DATAGRAM_BYTES_USUAL: usize = 1_000;
+
 /// Bytes around the messages of a plain datagram.
 pub const PLAIN_BYTES: usize = 12 + CRC_BYTES;
 
@@ -143,12 +147,12 @@ impl From<WrongLength> for EnvelopeError {
 
 /// Reads the envelope and trusts nothing yet: to find the key with which to [`open`].
 pub fn peek(datagram: &Bytes) -> Result<Envelope, EnvelopeError> {
-    read(&mut Reader::new(datagram.clone()))
+    read(&mut Reader::new(datagram))
 }
 
 /// Verifies a datagram and returns its envelope and the bytes of its messages.
 pub fn open(datagram: &Bytes, proof: Proof<'_>) -> Result<(Envelope, Bytes), EnvelopeError> {
-    let mut reader = Reader::new(datagram.clone());
+    let mut reader = Reader::new(datagram);
     let envelope = read(&mut reader)?;
     let mut messages = reader.rest();
     let trailer_bytes = trailer_bytes(&envelope);
@@ -174,7 +178,7 @@ pub fn open(datagram: &Bytes, proof: Proof<'_>) -> Result<(Envelope, Bytes), Env
     Ok((envelope, messages))
 }
 
-fn read(reader: &mut Reader) -> Result<Envelope, EnvelopeError> {
+fn read(reader: &mut Reader<'_>) -> Result<Envelope, EnvelopeError> {
     if reader.array() != Ok(MAGIC) {
         return Err(EnvelopeError::NotV2);
     }
@@ -231,7 +235,7 @@ impl Builder {
     /// # Panics
     /// If not even an empty datagram is as short as that.
     pub fn new(envelope: Envelope, datagram_bytes_max: usize) -> Self {
-        let mut datagram = Vec::with_capacity(datagram_bytes_max);
+        let mut datagram = Vec::with_capacity(datagram_bytes_max.min(DATAGRAM_BYTES_USUAL));
         let mut flags = 0;
         if envelope.authentication.is_some() {
             flags |= AUTHENTICATED;
