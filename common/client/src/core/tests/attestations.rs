@@ -54,9 +54,9 @@ impl Server {
         };
         let mut replies = Vec::new();
         let access = &mut Access::Open;
-        let deferred = DeferredReplies::new(|| {});
+        let backlog = &mut Backlog::new(|| {});
         self.service
-            .handle_v2(&received, access, &deferred, &mut |reply| {
+            .handle_v2(&received, access, backlog, &mut |reply| {
                 replies.push(Bytes::from(reply));
             });
         replies.iter().map(|reply| self.refuse(reply)).collect()

@@ -70,10 +70,10 @@ impl World {
                     waited: Duration::ZERO,
                 };
                 let mut replies = Vec::new();
-                let deferred = DeferredReplies::new(|| {});
+                let backlog = &mut Backlog::new(|| {});
                 let mut send = |reply| replies.push(reply);
                 let service = &self.services[server.index()];
-                service.handle_v2(&received, &mut Access::Open, &deferred, &mut send);
+                service.handle_v2(&received, &mut Access::Open, backlog, &mut send);
                 for reply in replies {
                     self.core.handle_datagram(server, &reply.into(), self.now);
                 }
