@@ -43,6 +43,10 @@ pub(super) struct Counts {
     pub(super) connections_max: AtomicU64,
     pub(super) connections_accepted: AtomicU64,
     pub(super) connections_refused: AtomicU64,
+    /// Lists refused because the worker carried out too many.
+    pub(super) lists_refused: AtomicU64,
+    /// Lists refused because their caller had too many.
+    pub(super) lists_refused_of_caller: AtomicU64,
 }
 
 /// A number that goes up and down.
@@ -92,6 +96,8 @@ impl Counts {
             connections_max: AtomicU64::new(0),
             connections_accepted: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
+            lists_refused: AtomicU64::new(0),
+            lists_refused_of_caller: AtomicU64::new(0),
         }
     }
 

@@ -90,6 +90,15 @@ impl ClusterKey {
         Self(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
     }
 
+    /// A key for another use, which says nothing about this one. `label` names the use; it is not how
+    /// a datagram begins.
+    pub fn derive(&self, label: &[u8]) -> [u8; 32] {
+        debug_assert!(!label.starts_with(&MAGIC));
+        let mut mac = self.0.clone();
+        mac.update(label);
+        mac.finalize().into_bytes().into()
+    }
+
     fn authenticate(&self, datagram: &[u8], client: SocketAddrV4) -> Hmac<Sha256> {
         let mut mac = self.0.clone();
         mac.update(datagram);

@@ -215,7 +215,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::ListKeys,
         access: Access::Token,
         parameters: LIST_PARAMETERS,
-        statuses: &[200, 400, 401, 403, 406, 421, 501, 503, 504],
+        statuses: &[200, 400, 401, 403, 406, 421, 429, 501, 503, 504],
     },
     Operation {
         method: Method::POST,
