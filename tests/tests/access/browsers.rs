@@ -300,6 +300,13 @@ async fn every_reply_makes_browsers_guess_nothing_and_run_nothing() {
             "nosniff",
             "{reply:?}"
         );
+        for (name, expected) in [
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(reply.header(name), expected, "{reply:?}");
+        }
+        assert!(reply.header("cache-control").contains("no-"), "{reply:?}");
         let policies = reply.headers.get_all("content-security-policy");
         let policies: Vec<_> = policies.iter().collect();
         assert_eq!(policies, ["default-src 'none'"], "{reply:?}");

@@ -41,7 +41,7 @@ use super::app::App;
 use super::body::drain_request;
 use super::conditional::Preconditions;
 use super::counts::{CountedConnection, CountedRequest};
-use super::problem::Problem;
+use super::problem::{Problem, excerpt};
 use super::report::micros;
 use super::router::router;
 use super::trace;
@@ -285,7 +285,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
             tracing::debug!(
                 request_id = text(&request_id),
                 trace_id = trace_id.map(tracing::field::display),
-                %method,
+                method = %excerpt(method.as_str()),
                 route,
                 status,
                 elapsed_us,
