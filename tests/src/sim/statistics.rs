@@ -45,10 +45,12 @@ pub enum Count {
     COperations,
     AsksByV1,
     FallenBack,
+    Pages,
+    ListedKeysChecked,
 }
 
 impl Count {
-    const NAMES: [&'static str; 28] = [
+    const NAMES: [&'static str; 30] = [
         "reads",
         "writes",
         "deletes",
@@ -77,6 +79,8 @@ impl Count {
         "operations of clients that speak DKVS/1",
         "questions of gateways by DKVS/1",
         "requests that fell back to agreement",
+        "pages of lists",
+        "keys that were certain to be in them or not",
     ];
 }
 
