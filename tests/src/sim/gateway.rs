@@ -24,8 +24,8 @@ use super::clock::WallClock;
 use super::invariants::convergence::READ_WITHIN;
 use super::lister::{PageAnswer, PageOrder};
 use super::moment::Moment;
-use super::plan::GatewayPlan;
-use super::request::{Answer, Request, RequestKind, Response};
+use super::plan::{GatewayPlan, PlacesPlan};
+use super::request::{Answer, Refused, Request, RequestKind, Response};
 use crate::random::Random;
 
 /// One gateway.
@@ -52,6 +52,8 @@ pub struct Gateway {
     inbox: VecDeque<Stimulus>,
     /// By operation: what the core calls its request.
     under_way: BTreeMap<usize, RequestId>,
+    /// By operation and attempt: whose requests were begun and have not ended.
+    begun: BTreeMap<(usize, u32), CallerId>,
     /// Requests to send by DKVS/1: from which socket, and to which server.
     by_v1: VecDeque<(SocketAddrV4, usize, Bytes)>,
     /// By socket: the request that was sent.
@@ -75,12 +77,14 @@ impl Setting {
         datagram_bytes_max: usize,
         keys: Option<Keys>,
         protocol: Protocol,
+        places: PlacesPlan,
     ) -> Self {
         let config = CoreConfig {
             protocol,
             datagram_bytes_max,
             timeout_max: READ_WITHIN,
-            requests_max: 1_024,
+            requests_max: places.undecided_max,
+            decided_max: places.decided_max,
         };
         Self { view, config, keys }
     }
@@ -104,7 +108,7 @@ pub enum Stimulus {
         datagram: Option<Bytes>,
     },
     /// The client of this operation is gone.
-    Gone { operation: usize },
+    Gone { operation: usize, is_write: bool },
 }
 
 /// What the core gives back at a request's end.
@@ -144,6 +148,7 @@ impl Gateway {
             resumed: Moment::START,
             inbox: VecDeque::new(),
             under_way: BTreeMap::new(),
+            begun: BTreeMap::new(),
             by_v1: VecDeque::new(),
             asked_by_v1: BTreeMap::new(),
             sockets: 0,
@@ -184,6 +189,7 @@ impl Gateway {
         self.is_paused = false;
         self.inbox.clear();
         self.under_way.clear();
+        self.begun.clear();
         self.ended().clear();
         lock(&self.pages).clear();
         self.refused.clear();
@@ -274,7 +280,7 @@ impl Gateway {
                         true => Wait::All,
                         false => Wait::Quorum,
                     },
-                    caller: CallerId::Internal,
+                    caller: request.caller,
                     trace: None,
                 };
                 let waiter = Waiter {
@@ -282,7 +288,7 @@ impl Gateway {
                     attempt: request.attempt,
                     deadline: moment + request.timeout,
                 };
-                let key = request.key;
+                let (key, caller) = (request.key, request.caller);
                 let list = core.preference_list(&key, request.quorum);
                 let answers = Arc::clone(&self.ended);
                 let end = move |response| push(&answers, waiter.answer(response));
@@ -305,8 +311,24 @@ impl Gateway {
                     }
                 };
                 match begun {
-                    Ok(id) => drop(self.under_way.insert(waiter.operation, id)),
-                    Err(_) => self.refused.push_back(waiter.answer(Response::NotBegun)),
+                    Ok(id) => {
+                        let attempt = (waiter.operation, waiter.attempt);
+                        self.under_way.insert(waiter.operation, id);
+                        self.begun.insert(attempt, caller);
+                    }
+                    Err(error) => {
+                        let own = self.begun.values().filter(|it| **it == caller);
+                        let refused = Refused {
+                            error,
+                            own: own.count(),
+                            all: self.begun.len(),
+                            places: self.setting.config.requests_max,
+                        };
+                        self.refused.push_back(Answer {
+                            refused: Some(refused),
+                            ..waiter.answer(Response::NotBegun)
+                        });
+                    }
                 }
             }
             Stimulus::List(order) => {
@@ -346,9 +368,15 @@ impl Gateway {
                     None => core.handle_exchange_unreachable(token, server, now),
                 }
             }
-            Stimulus::Gone { operation } => {
+            Stimulus::Gone {
+                operation,
+                is_write,
+            } => {
                 if let Some(id) = self.under_way.remove(&operation) {
                     core.cancel(id);
+                    // A write goes on, and answers.
+                    self.begun
+                        .retain(|(begun, _), _| *begun != operation || is_write);
                 }
             }
         }
@@ -439,6 +467,7 @@ impl Gateway {
         }
         let answer = self.ended().pop_front()?;
         self.under_way.remove(&answer.operation);
+        self.begun.remove(&(answer.operation, answer.attempt));
         Some(answer)
     }
 
@@ -466,6 +495,7 @@ impl Waiter {
             attempt,
             deadline,
             response,
+            refused: None,
         }
     }
 }

@@ -82,7 +82,6 @@ impl World {
         let start = std::mem::replace(&mut lister.start, next);
         let asked = lister.asked;
         let checked = lists::check(&self.plan, &self.ledger, &list, &start, asked);
-        self.statistics.count(Count::Pages);
         match checked {
             Ok(keys) => self.statistics.add(Count::ListedKeysChecked, keys),
             Err(violation) => self.report(Err(violation)),

@@ -45,12 +45,14 @@ pub enum Count {
     COperations,
     AsksByV1,
     FallenBack,
-    Pages,
+    RefusedAsFull,
+    RefusedByShare,
+    EndedEarly,
     ListedKeysChecked,
 }
 
 impl Count {
-    const NAMES: [&'static str; 30] = [
+    const NAMES: [&'static str; 32] = [
         "reads",
         "writes",
         "deletes",
@@ -79,8 +81,10 @@ impl Count {
         "operations of clients that speak DKVS/1",
         "questions of gateways by DKVS/1",
         "requests that fell back to agreement",
-        "pages of lists",
-        "keys that were certain to be in them or not",
+        "requests refused since all places were taken",
+        "requests refused since the caller had its share",
+        "requests that did not wait for every replica as asked",
+        "keys of which lists had to show that they are there, or not",
     ];
 }
 
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn every_count_has_its_name_and_worlds_add_up() {
-        assert_eq!(Count::FallenBack as usize + 1, Count::NAMES.len());
+        assert_eq!(Count::EndedEarly as usize + 1, Count::NAMES.len());
         let mut one = Statistics::default();
         one.count(Count::Lost);
         one.count_fault(FaultKind::ClockJump);

@@ -7,6 +7,7 @@
 //! * [`convergence`]: once the world has healed every key can be read, and its replicas agree
 //! * [`registers`]: each key behaves as its level promises
 //! * [`lists`]: a list has the keys that were there before it began
+//! * [`shares`]: whoever is refused has requests in flight, or all places are taken
 //! * [`downgrade`]: no server passes for one that speaks less than it does
 //! * [`v1_records`]: reads leave what came by DKVS/1 as it is
 //!
@@ -21,6 +22,7 @@ pub mod downgrade;
 pub mod lists;
 pub mod provenance;
 pub mod registers;
+pub mod shares;
 pub mod v1_records;
 
 use std::fmt;
