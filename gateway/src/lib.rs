@@ -4,6 +4,7 @@
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
 //! * `open_files`: how much each worker may have open
+//! * `memory`: how much the gateway takes at most
 //! * `ready`: asking another gateway whether it is ready
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
@@ -19,6 +20,7 @@ pub mod config;
 pub mod embedded;
 pub mod http;
 mod log_modules;
+mod memory;
 mod open_files;
 #[cfg(feature = "otel")]
 pub mod otel;

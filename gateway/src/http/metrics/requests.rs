@@ -37,7 +37,9 @@ pub(super) fn push(page: &mut Page, snapshots: &[Snapshot], workers: &[WorkerVie
     let refused = |worker: &WorkerView| worker.counts.connections_refused.load(Ordering::Relaxed);
     let limits = Limit::ALL.map(|limit| (limit.name(), totals.limit_hit(limit)));
     let connections = ("connections", workers.iter().map(refused).sum());
-    let limits = limits.into_iter().chain([connections]);
+    let refused = |worker: &WorkerView| worker.counts.heads_refused.load(Ordering::Relaxed);
+    let heads = ("head_memory", workers.iter().map(refused).sum());
+    let limits = limits.into_iter().chain([connections, heads]);
     let limits = limits.map(|(name, count)| (labels([("limit", name)]), Number::Whole(count)));
     page.push(
         "dkvs_gateway_limits_hit",
