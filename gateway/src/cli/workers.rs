@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::Files;
 use crate::config::{AdminListener, Config};
 use crate::http::gate::Gate;
-use crate::http::hosts::BrowserPolicy;
+use crate::http::hosts::{BrowserPolicy, Scheme};
 use crate::http::serve::{self, ConnectionLimits, LONG_HEADS_BYTES_MAX, Listener, Routes};
 use crate::http::{App, GatewayState, TIMEOUT_MS_MAX};
 use crate::memory::value_bytes_in_flight_max;
@@ -108,7 +108,11 @@ impl WorkerPlan {
         context: &WorkerContext,
     ) -> anyhow::Result<Threads> {
         let policy = Arc::new(config.policy.clone());
-        let app = |limits, policy: &Arc<BrowserPolicy>| {
+        let scheme = match files.tls {
+            None => Scheme::Http,
+            Some(_) => Scheme::Https,
+        };
+        let app = |limits, policy: &Arc<BrowserPolicy>, scheme| {
             let client_config = client_config(config, context, limits);
             let client = Client::new(Arc::clone(&context.shared), client_config);
             let client = client.context("the system has no random bytes")?;
@@ -118,16 +122,22 @@ impl WorkerPlan {
                 context.replication,
                 config.timeout,
                 context.draining.clone(),
-                Gate::new(tokens, Arc::clone(policy)),
+                Gate::new(tokens, Arc::clone(policy), scheme),
                 Arc::clone(&context.gateway),
             )
         };
         let client_limits = self.client_limits(config);
-        let apps = listeners.iter().map(|_| app(client_limits, &policy));
+        let apps = listeners
+            .iter()
+            .map(|_| app(client_limits, &policy, scheme));
         let apps: Vec<App> = apps.collect::<Result<_, _>>()?;
         let admin_policy = config.admin.as_ref().map(|admin| admin.policy.clone());
         let admin_policy = admin_policy.map_or(policy, Arc::new);
-        let watch = app(watch_client_limits(self.servers), &admin_policy)?;
+        let watch = app(
+            watch_client_limits(self.servers),
+            &admin_policy,
+            Scheme::Http,
+        )?;
         App::unite(&apps, &watch);
         let workers = listeners.into_iter().zip(apps).enumerate();
         let spawn = |(number, (listener, app))| {

@@ -12,9 +12,11 @@ use super::checks::Checks;
 use super::counts::Counts;
 use super::feed::Feed;
 use super::gate::Gate;
+use super::list::ListsInFlight;
 use super::liveness::Liveness;
 use super::parameters::RequestDefaults;
 use super::request_id::RequestIds;
+use crate::cursor_keys::CursorKeys;
 use crate::embedded::ServerSwitch;
 
 /// What the workers of one gateway share.
@@ -25,17 +27,20 @@ pub struct GatewayState {
     pub(super) feed: Feed,
     pub(super) checks: Checks,
     pub(super) liveness: Liveness,
+    /// By which cursors of lists are sealed.
+    pub(super) cursors: CursorKeys,
 }
 
 impl GatewayState {
     /// The state of a gateway that starts now.
-    pub fn new(switch: Option<ServerSwitch>) -> Self {
+    pub fn new(switch: Option<ServerSwitch>, cursors: CursorKeys) -> Self {
         Self {
             started: SystemTime::now(),
             switch,
             feed: Feed::default(),
             checks: Checks::default(),
             liveness: Liveness::default(),
+            cursors,
         }
     }
 }
@@ -55,6 +60,7 @@ pub struct WorkerState {
     pub(super) request_ids: RequestIds,
     pub(super) gate: Gate,
     pub(super) counts: Arc<Counts>,
+    pub(super) lists: Arc<ListsInFlight>,
     pub(super) gateway: Arc<GatewayState>,
     /// All workers of the gateway; unset where there is no other.
     workers: OnceLock<Arc<[WorkerView]>>,
@@ -89,6 +95,7 @@ impl App {
             request_ids: RequestIds::new()?,
             gate,
             counts: Arc::new(Counts::new()),
+            lists: Arc::default(),
             gateway,
             workers: OnceLock::new(),
         })))

@@ -6,7 +6,11 @@
 mod attack;
 mod connections;
 mod heads;
+mod lists;
 mod memory;
+mod metrics_listener;
+mod statistics;
+mod uploads;
 mod work_per_byte;
 
 use dkvs_tests::process::Programs;

@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::places::{Occupant, Peer};
+use dkvs_client::CallerId;
+
+use super::places::Occupant;
 use crate::http::counts::Counts;
 
 /// The bytes of a head that are not counted here.
@@ -41,7 +43,7 @@ pub(super) struct LongHeads {
 #[derive(Default)]
 struct Taken {
     bytes: usize,
-    by_peer: HashMap<Peer, usize>,
+    by_peer: HashMap<CallerId, usize>,
     /// The connections that have some of it, by their numbers.
     holders: HashMap<u64, Holder>,
 }
@@ -217,7 +219,7 @@ mod tests {
     fn head(heads: &Arc<LongHeads>, id: u64, peer: &str) -> HeadMemory {
         let clock = Clock::new(Instant::now(), Duration::from_secs(60));
         clock.enter(Phase::Head);
-        let peer = Peer::of(peer.parse().unwrap());
+        let peer = CallerId::of_address(peer.parse().unwrap());
         HeadMemory::new(Arc::clone(heads), Arc::new(Occupant::new(id, peer, clock)))
     }
 

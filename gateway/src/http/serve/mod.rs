@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use dkvs_client::CallerId;
 use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -44,6 +45,7 @@ use tracing::Instrument as _;
 
 use super::app::App;
 use super::body::drain_request;
+use super::conditional::Preconditions;
 use super::counts::{CountedConnection, CountedRequest};
 use super::problem::Problem;
 use super::report::micros;
@@ -58,7 +60,7 @@ pub use heads::LONG_HEADS_BYTES_MAX;
 use heads::{HeadMemory, LongHeads};
 pub use listener::{Listener, bind};
 use overload::respond_overloaded;
-use places::{Peer, Place, Places};
+use places::{Place, Places};
 use stream::TimedStream;
 
 /// How long the end waits for requests in flight.
@@ -131,7 +133,10 @@ pub async fn run(
         };
         match accepted {
             Ok((stream, from)) => {
-                let place = door.places.take(Peer::of(from.ip()), door.clock()).await;
+                let place = door
+                    .places
+                    .take(CallerId::of_address(from.ip()), door.clock())
+                    .await;
                 door.admit(stream, place);
             }
             Err(error) => {
@@ -147,7 +152,9 @@ pub async fn run(
     while let Ok((stream, from)) = listener.accept() {
         let accepted = stream.set_nonblocking(true);
         if let Ok(stream) = accepted.and_then(|()| TcpStream::from_std(stream)) {
-            let place = door.places.try_take(Peer::of(from.ip()), door.clock());
+            let place = door
+                .places
+                .try_take(CallerId::of_address(from.ip()), door.clock());
             door.admit(stream, place);
         }
     }
@@ -246,6 +253,7 @@ impl Server {
         let timed = TimedStream::new(stream, clock.clone(), head);
         let service = Handler {
             server: Arc::clone(&self),
+            address: place.occupant().peer(),
             clock: clock.clone(),
         };
         let mut connection = http1::Builder::new()
@@ -286,6 +294,8 @@ impl Server {
 /// What hyper calls for each request of a connection.
 struct Handler {
     server: Arc<Server>,
+    /// Where the connection comes from.
+    address: CallerId,
     clock: Clock,
 }
 
@@ -308,7 +318,8 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let (headers, id_text) = (request.headers(), text(&request_id));
         let (span, trace_id) = trace::begin(headers, id_text, &method, counted.route());
         let allowed_origin = app.gate.allowed_origin(headers);
-        let response = match app.gate.reject(&mut request) {
+        let preconditions = Preconditions::of(&request, counted.route());
+        let response = match app.gate.reject(&mut request, self.address) {
             None => Either::Left(self.server.router.clone().call(request)),
             Some(rejection) => {
                 drain_request(request);
@@ -319,6 +330,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let clock = self.clock.clone();
         Box::pin(async move {
             let mut response = response.await?;
+            if let Some(preconditions) = preconditions {
+                response = preconditions.apply(response);
+            }
             if let Some(problem) = response.extensions_mut().remove::<Problem>() {
                 if problem.is_overload() {
                     tokio::time::sleep(OVERLOAD_PAUSE).await;

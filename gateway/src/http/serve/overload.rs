@@ -19,6 +19,8 @@ pub(super) async fn respond_overloaded(
     let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
          x-content-type-options: nosniff\r\ncontent-security-policy: default-src 'none'\r\n\
+         cache-control: no-store\r\nreferrer-policy: no-referrer\r\n\
+         cross-origin-resource-policy: same-origin\r\n\
          retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}\n",
         body.len() + 1
     );

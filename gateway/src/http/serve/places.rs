@@ -16,12 +16,12 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use dkvs_client::CallerId;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
@@ -40,25 +40,15 @@ pub(super) const STALLED: Duration = Duration::from_secs(10);
 /// How many connections are chosen at a time, so that not each newcomer looks at all of them.
 const CHOSEN: usize = 32;
 
+/// The part of a worker's time that is spent looking for connections to close while there are none: one
+/// of so many.
+const LOOK_PART: u32 = 20;
+
 /// How many connections are asked to go for one newcomer, if they turn out to be busy.
 const TRIES: usize = 8;
 
 /// How long each of them may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// Who is at the other end: an address of IPv4, or a network of IPv6, in which one host has as many
-/// addresses as it likes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Peer(u128);
-
-impl Peer {
-    pub(super) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self(address.to_ipv6_mapped().to_bits()),
-            IpAddr::V6(address) => Self(address.to_bits() >> 64 << 64),
-        }
-    }
-}
 
 /// What a connection is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +66,7 @@ pub(super) enum Ask {
 /// A connection, as its worker knows it.
 pub(super) struct Occupant {
     id: u64,
-    peer: Peer,
+    peer: CallerId,
     clock: Clock,
     ask: AtomicU8,
     /// That of the connection's task.
@@ -84,7 +74,7 @@ pub(super) struct Occupant {
 }
 
 impl Occupant {
-    pub(super) fn new(id: u64, peer: Peer, clock: Clock) -> Self {
+    pub(super) fn new(id: u64, peer: CallerId, clock: Clock) -> Self {
         Self {
             id,
             peer,
@@ -98,7 +88,7 @@ impl Occupant {
         self.id
     }
 
-    pub(super) fn peer(&self) -> Peer {
+    pub(super) fn peer(&self) -> CallerId {
         self.peer
     }
 
@@ -171,9 +161,11 @@ pub(super) struct Places {
 struct Taken {
     next: u64,
     occupants: HashMap<u64, Arc<Occupant>>,
-    by_peer: HashMap<Peer, usize>,
+    by_peer: HashMap<CallerId, usize>,
     /// Those that go next, the first of them last, as they were when they were chosen.
     chosen: Vec<(u64, Reading)>,
+    /// When others are looked for again, after there was none.
+    next_look: Option<Instant>,
 }
 
 /// A place that is taken, until it is dropped.
@@ -199,7 +191,7 @@ impl Places {
     /// A place for a connection of this peer; none if all are taken by connections with requests under
     /// way. Waits for a connection that it has asked to go, which takes no longer than that looks
     /// whether a request has arrived.
-    pub(super) async fn take(self: &Arc<Self>, peer: Peer, clock: Clock) -> Option<Place> {
+    pub(super) async fn take(self: &Arc<Self>, peer: CallerId, clock: Clock) -> Option<Place> {
         for _ in 0..=TRIES {
             // From now on, so that nothing is missed; and nothing from before.
             let changed = self.changed.notified();
@@ -217,13 +209,13 @@ impl Places {
     }
 
     /// The same, without asking anybody to go.
-    pub(super) fn try_take(self: &Arc<Self>, peer: Peer, clock: Clock) -> Option<Place> {
+    pub(super) fn try_take(self: &Arc<Self>, peer: CallerId, clock: Clock) -> Option<Place> {
         let mut taken = self.taken();
         let is_free = taken.occupants.len() < self.places_max;
         is_free.then(|| self.occupy(&mut taken, peer, clock))
     }
 
-    fn occupy(self: &Arc<Self>, taken: &mut Taken, peer: Peer, clock: Clock) -> Place {
+    fn occupy(self: &Arc<Self>, taken: &mut Taken, peer: CallerId, clock: Clock) -> Place {
         let occupant = Arc::new(Occupant::new(taken.next, peer, clock));
         taken.next += 1;
         taken.occupants.insert(occupant.id, Arc::clone(&occupant));
@@ -251,7 +243,14 @@ impl Taken {
     fn next_to_go(&mut self, places_max: usize) -> Option<Arc<Occupant>> {
         for is_fresh in [false, true] {
             if is_fresh {
-                self.choose(places_max);
+                let begun = Instant::now();
+                if self.next_look.is_some_and(|at| begun < at) {
+                    return None;
+                }
+                self.choose(places_max, begun);
+                // A flood of newcomers must not have the worker look for nothing else.
+                let is_none = self.chosen.is_empty();
+                self.next_look = is_none.then(|| begun + begun.elapsed() * LOOK_PART);
             }
             while let Some((id, reading)) = self.chosen.pop() {
                 let occupant = self.occupants.get(&id);
@@ -265,8 +264,7 @@ impl Taken {
         None
     }
 
-    fn choose(&mut self, places_max: usize) {
-        let now = Instant::now();
+    fn choose(&mut self, places_max: usize, now: Instant) {
         let can_go = self.occupants.values().filter(|it| it.can_be_evicted());
         let mut ranked: Vec<_> = can_go
             .map(|it| {
@@ -359,10 +357,12 @@ mod tests {
     use std::future::Future as _;
     use std::pin::pin;
 
+    use std::net::IpAddr;
+
     use super::*;
 
-    fn peer(number: u8) -> Peer {
-        Peer::of(IpAddr::from([192, 0, 2, number]))
+    fn peer(number: u8) -> CallerId {
+        CallerId::of_address(IpAddr::from([192, 0, 2, number]))
     }
 
     fn clock() -> Clock {
