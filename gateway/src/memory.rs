@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use dkvs_client::Limits;
+
 use crate::embedded::EMBEDDED_SERVER_BYTES_MAX;
 use crate::http::serve::LONG_HEADS_BYTES_MAX;
 
@@ -55,6 +57,16 @@ pub(crate) struct MemoryDemand {
 }
 
 impl MemoryDemand {
+    /// Requests per worker that are decided and wait for the other replicas.
+    fn decided_max(self) -> usize {
+        let limits = Limits {
+            requests_max: self.requests_max,
+            sockets_max: 0,
+            value_bytes_in_flight_max: 0,
+        };
+        limits.decided_max()
+    }
+
     /// What it takes at most, by what for. In bytes.
     fn parts(self) -> Vec<(&'static str, usize)> {
         let workers = self.workers;
@@ -74,7 +86,7 @@ impl MemoryDemand {
             ("long heads of requests", workers * LONG_HEADS_BYTES_MAX),
             (
                 "requests in flight",
-                workers * self.requests_max * REQUEST_BYTES,
+                workers * (self.requests_max + self.decided_max()) * REQUEST_BYTES,
             ),
             ("long values", workers * values),
         ];
@@ -112,8 +124,8 @@ mod tests {
 
     const DEMAND: MemoryDemand = MemoryDemand {
         workers: 2,
-        connections_max: 2_048,
-        requests_max: 512,
+        connections_max: 1_536,
+        requests_max: 256,
         value_bytes_max: 1 << 20,
         is_tls: false,
         servers: 5,
@@ -153,11 +165,11 @@ mod tests {
                 ..DEMAND
             },
             MemoryDemand {
-                connections_max: 2_049,
+                connections_max: 1_537,
                 ..DEMAND
             },
             MemoryDemand {
-                requests_max: 513,
+                requests_max: 257,
                 ..DEMAND
             },
             MemoryDemand {

@@ -4,13 +4,13 @@
 //! bytes it is given.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::waiting::{PATIENCE, patiently};
 
@@ -215,6 +215,14 @@ pub struct Connection<S = TcpStream> {
 impl Connection {
     pub async fn open(addr: SocketAddr) -> Self {
         let stream = patiently(TcpStream::connect(addr)).await;
+        Self::over(stream.expect("a connection"))
+    }
+
+    /// The same, from this address.
+    pub async fn open_from(from: Ipv4Addr, addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("an address");
+        let stream = patiently(socket.connect(addr)).await;
         Self::over(stream.expect("a connection"))
     }
 }

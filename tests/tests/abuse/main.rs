@@ -9,6 +9,7 @@ mod heads;
 mod lists;
 mod memory;
 mod metrics_listener;
+mod silent_server;
 mod statistics;
 mod uploads;
 mod work_per_byte;

@@ -1,6 +1,7 @@
 //! A core without a network.
 
 mod attestations;
+mod places;
 mod views;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -46,6 +47,7 @@ fn core_that_speaks(protocol: Protocol, servers: u16) -> Core {
         datagram_bytes_max: 1_200,
         timeout_max: Duration::from_secs(1),
         requests_max: 10,
+        decided_max: 10,
     };
     let view = Arc::new(ClusterView::first(cluster));
     let memory = MemoryBudget::new(1 << 20);
