@@ -40,6 +40,8 @@ pub struct Gateway {
     ended: Arc<Mutex<VecDeque<Answer>>>,
     /// The pages of lists that have ended.
     pages: Arc<Mutex<VecDeque<PageAnswer>>>,
+    /// How many were begun and have not ended.
+    pages_begun: usize,
     /// Those that were not begun; their answers come first.
     refused: VecDeque<Answer>,
     starts: u16,
@@ -141,6 +143,7 @@ impl Gateway {
             core: None,
             ended: Arc::default(),
             pages: Arc::default(),
+            pages_begun: 0,
             refused: VecDeque::new(),
             starts: 0,
             sending_to: None,
@@ -192,6 +195,7 @@ impl Gateway {
         self.begun.clear();
         self.ended().clear();
         lock(&self.pages).clear();
+        self.pages_begun = 0;
         self.refused.clear();
         self.by_v1.clear();
         self.asked_by_v1.clear();
@@ -321,7 +325,7 @@ impl Gateway {
                         let refused = Refused {
                             error,
                             own: own.count(),
-                            all: self.begun.len(),
+                            all: self.begun.len() + self.pages_begun,
                             places: self.setting.config.requests_max,
                         };
                         self.refused.push_back(Answer {
@@ -343,8 +347,9 @@ impl Gateway {
                     push(&pages, PageAnswer { page, list });
                 };
                 let begun = core.list(listing, timeout, CallerId::Internal, now, end);
-                if begun.is_err() {
-                    push(&self.pages, PageAnswer { page, list: None });
+                match begun {
+                    Ok(_) => self.pages_begun += 1,
+                    Err(_) => push(&self.pages, PageAnswer { page, list: None }),
                 }
             }
             Stimulus::Datagram { server, datagram } => {
@@ -451,10 +456,12 @@ impl Gateway {
 
     /// The next page of a list that has ended.
     pub fn poll_page(&mut self) -> Option<PageAnswer> {
-        match self.is_paused() {
-            true => None,
-            false => lock(&self.pages).pop_front(),
+        if self.is_paused() {
+            return None;
         }
+        let answer = lock(&self.pages).pop_front()?;
+        self.pages_begun -= usize::from(answer.list.is_some());
+        Some(answer)
     }
 
     /// The next request that has ended.
