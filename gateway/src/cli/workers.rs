@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use dkvs_client::{Client, ClientConfig, Limits, Shared};
+use dkvs_client::{Client, ClientConfig, Limits, SHARES, Shared};
 use dkvs_common::wire::v2::keys::Keys;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -15,12 +15,13 @@ use super::files::Files;
 use crate::config::Config;
 use crate::http::gate::Gate;
 use crate::http::serve::{self, Listener};
-use crate::http::{App, GatewayState, TIMEOUT_MS_MAX};
+use crate::http::{App, GatewayState, TIMEOUT_MS_MAX, batch_bytes_held};
 use crate::open_files::{OpenFilesDemand, OpenFilesGrant};
 use crate::tls::{Tls, TlsFiles};
 use crate::tokens::TokenFile;
 
-/// Bytes of long values on their way, per worker.
+/// Bytes of long values, bodies and replies on their way, per worker. It is more where a share of it
+/// would be too little for the longest batch.
 const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 
 /// How many workers there are, and how much each may have open.
@@ -125,7 +126,7 @@ impl WorkerPlan {
                 requests_max: config.max_in_flight,
                 sockets_max: self.granted.v1_sockets_max,
                 value_bytes_in_flight_max: VALUE_BYTES_IN_FLIGHT_MAX
-                    .max(4 * config.value_bytes_max),
+                    .max(SHARES * batch_bytes_held(config.value_bytes_max)),
             },
         }
     }

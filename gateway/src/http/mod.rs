@@ -6,7 +6,7 @@
 //! * `parameters`, `path`, `accept`, `conditional`, `body`, `trace`: what a request asks for
 //! * [`hosts`], [`gate`], [`access`]: which requests pass, and what a token permits
 //! * `counts`, `feed`, `app`: the state of a worker
-//! * `report`, `json`: what a request came to, as JSON
+//! * `report`, `json`, `document`: what a request came to, as JSON, and the memory that this takes
 //! * endpoints: `kv`, `list`, `batch`, `ring`, `servers`, `switch`, `health`, `metrics`, `events` with
 //!   `snapshot`, `console`, `docs`
 //! * `guard`, `router`: each operation with the check of its caller and its handler
@@ -25,6 +25,7 @@ mod conditional;
 mod console;
 mod counts;
 mod docs;
+mod document;
 mod events;
 mod feed;
 pub mod gate;
@@ -53,4 +54,5 @@ mod switch;
 mod trace;
 
 pub use app::{App, GatewayState};
+pub use batch::batch_bytes_held;
 pub use operations::{Access, OPERATIONS, Operation, OperationId, TIMEOUT_MS_MAX};

@@ -4,6 +4,7 @@
 //! They run one at a time, since each takes all that it can get of the machine.
 
 mod attack;
+mod memory;
 mod work_per_byte;
 
 use dkvs_tests::process::Programs;

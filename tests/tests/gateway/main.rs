@@ -9,6 +9,7 @@ mod keys;
 mod malformed;
 mod problems;
 mod quorums;
+mod refusals;
 mod values;
 mod worked_example;
 

@@ -1,13 +1,11 @@
 //! How long a connection may be idle or slow.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 /// How long the head of a request may take, and the handshake of TLS.
@@ -20,7 +18,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(super) struct Clock {
     started: Instant,
-    /// Milliseconds after `started`, above [`PHASE_BITS`] bits for the phase.
+    /// Milliseconds after `started`, above [`FLAG_BITS`] bits for the phase and the flags.
     state: Arc<AtomicU64>,
 }
 
@@ -35,6 +33,17 @@ pub(super) enum Phase {
 }
 
 const PHASE_BITS: u32 = 2;
+
+/// The body of a request was not read to its end.
+const UNREAD: u64 = 1 << PHASE_BITS;
+
+/// The connection ends once it is idle.
+const DRAINING: u64 = UNREAD << 1;
+
+/// The response has no end.
+const ENDLESS: u64 = DRAINING << 1;
+
+const FLAG_BITS: u32 = PHASE_BITS + 3;
 
 /// The time-out of a handler, far beyond its own ones: a safeguard.
 const HANDLING_TIMEOUT: Duration = Duration::from_secs(600);
@@ -58,17 +67,64 @@ impl Clock {
             Phase::Handling => HANDLING_TIMEOUT,
         };
         let ms = (self.started.elapsed() + limit).as_millis() as u64;
-        self.state
-            .store((ms << PHASE_BITS) | phase as u64, Ordering::Relaxed);
+        let flags = self.state.load(Ordering::Relaxed) & (UNREAD | DRAINING | ENDLESS);
+        let state = (ms << FLAG_BITS) | flags | phase as u64;
+        self.state.store(state, Ordering::Relaxed);
     }
 
-    fn is_idle(&self) -> bool {
-        let phase = self.state.load(Ordering::Relaxed) & ((1 << PHASE_BITS) - 1);
-        phase == Phase::Idle as u64
+    fn is_in(&self, phase: Phase) -> bool {
+        let current = self.state.load(Ordering::Relaxed) & ((1 << PHASE_BITS) - 1);
+        current == phase as u64
+    }
+
+    /// Whether a handler works on a request.
+    pub(super) fn is_handling(&self) -> bool {
+        self.is_in(Phase::Handling)
+    }
+
+    /// Something has arrived: between requests, it is the next one.
+    pub(super) fn note_read(&self) {
+        if self.is_in(Phase::Idle) {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// Something has been sent.
+    pub(super) fn note_written(&self) {
+        if self.is_in(Phase::Idle) {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// The body of a request is left where it is, and the connection ends.
+    pub(super) fn note_unread(&self) {
+        self.state.fetch_or(UNREAD, Ordering::Relaxed);
+    }
+
+    /// The response has no end.
+    pub(super) fn note_endless(&self) {
+        self.state.fetch_or(ENDLESS, Ordering::Relaxed);
+    }
+
+    /// Whether the response has no end.
+    pub(super) fn is_endless(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & ENDLESS != 0
+    }
+
+    /// The connection ends once it is idle.
+    pub(super) fn note_draining(&self) {
+        self.state.fetch_or(DRAINING, Ordering::Relaxed);
+    }
+
+    /// Whether the end of the connection waits for the peer. That of an idle one does not, where it is
+    /// this side that wants it: the peer may not notice before its next request.
+    pub(super) fn lingers(&self) -> bool {
+        let flags = self.state.load(Ordering::Relaxed) & (UNREAD | DRAINING);
+        flags != DRAINING || self.is_in(Phase::Head)
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        let ms = self.state.load(Ordering::Relaxed) >> PHASE_BITS;
+        let ms = self.state.load(Ordering::Relaxed) >> FLAG_BITS;
         self.started + Duration::from_millis(ms)
     }
 }
@@ -92,68 +148,5 @@ pub(super) fn poll_alarm(
             return Poll::Ready(());
         }
         alarm.as_mut().reset(clock.deadline().into());
-    }
-}
-
-/// A stream whose progress moves the clock.
-pub(super) struct TimedStream<S> {
-    pub(super) stream: S,
-    pub(super) clock: Clock,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && self.clock.is_idle() {
-            self.clock.enter(Phase::Head);
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note_progress(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.note_progress(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-impl<S> TimedStream<S> {
-    fn note_progress(&self, written: &Poll<io::Result<usize>>) {
-        if matches!(written, Poll::Ready(Ok(_))) && self.clock.is_idle() {
-            self.clock.enter(Phase::Idle);
-        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! * `listener`: where they come from
 //! * `clock`: how long they may be idle or slow
+//! * `stream`: how they end; `request_body`: what is left of a request by then
 //! * `overload`: the response to those past the limit
 //!
 //! This drives hyper directly rather than through `axum::serve`, which sets no time-out on the head
@@ -10,6 +11,8 @@
 mod clock;
 mod listener;
 mod overload;
+mod request_body;
+mod stream;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
@@ -38,17 +41,19 @@ use tower::Service as _;
 use tracing::Instrument as _;
 
 use super::app::App;
-use super::body::drain_request;
 use super::counts::{CountedConnection, CountedRequest};
+use super::document::{CONNECTION_BUFFER_BYTES, Endless};
 use super::problem::Problem;
 use super::report::micros;
 use super::router::router;
 use super::trace;
 use crate::tls::Tls;
-use clock::{Clock, Phase, TimedStream, poll_alarm};
+use clock::{Clock, Phase, poll_alarm};
 pub use clock::{HEAD_TIMEOUT, IDLE_TIMEOUT};
 pub use listener::{Listener, bind};
 use overload::respond_overloaded;
+use request_body::request_body;
+use stream::{Peer, TimedStream};
 
 /// How long the end waits for requests in flight.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +62,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// request line can carry fits.
 const HEADERS_MAX: usize = 64;
 const HEAD_BYTES_MAX: usize = 128 << 10;
+
+/// Replies take memory for what is buffered of them.
+const _: () = assert!(HEAD_BYTES_MAX <= CONNECTION_BUFFER_BYTES);
 
 /// Most connections past the limit that get a response at a time; further ones are just closed.
 const OVERLOAD_RESPONSES_MAX: usize = 64;
@@ -174,13 +182,14 @@ impl Server {
         }
     }
 
-    async fn serve_stream(self, stream: impl AsyncRead + AsyncWrite + Unpin, address: CallerId) {
+    async fn serve_stream(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Peer + Unpin,
+        address: CallerId,
+    ) {
         let clock = Clock::new(self.started);
         let shutdown = self.shutdown.clone();
-        let timed = TimedStream {
-            stream,
-            clock: clock.clone(),
-        };
+        let timed = TimedStream::new(stream, clock.clone());
         let service = Handler {
             server: self,
             address,
@@ -189,6 +198,7 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
+            .half_close(true)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(timed), service);
@@ -214,6 +224,7 @@ impl Server {
                     });
                 }
                 draining = true;
+                clock.note_draining();
                 connection.as_mut().graceful_shutdown();
             }
         })
@@ -236,8 +247,11 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.clock.enter(Phase::Handling);
+        let (head, body) = request.into_parts();
+        let (body, left_body) = request_body(&head.headers, body, &self.clock);
+        let mut request = Request::from_parts(head, body);
         let app = self.server.app.clone();
         let request_id = app
             .request_ids
@@ -250,10 +264,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let allowed_origin = app.gate.allowed_origin(headers);
         let response = match app.gate.reject(&mut request, self.address) {
             None => Either::Left(self.server.router.clone().call(request)),
-            Some(rejection) => {
-                drain_request(request);
-                Either::Right(ready(Ok(rejection)))
-            }
+            Some(rejection) => Either::Right(ready(Ok(rejection))),
         };
         let response = response.instrument(span.clone());
         let clock = self.clock.clone();
@@ -286,8 +297,15 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 elapsed_us,
                 "answered"
             );
-            response.headers_mut().insert(X_REQUEST_ID, request_id);
+            let headers = response.headers_mut();
+            if left_body.is_left() {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            headers.insert(X_REQUEST_ID, request_id);
             app.gate.decorate(response.headers_mut(), allowed_origin);
+            if response.extensions_mut().remove::<Endless>().is_some() {
+                clock.note_endless();
+            }
             clock.enter(Phase::Idle);
             Ok(response)
         })

@@ -3,32 +3,34 @@
 //! All of them begin in one turn of the worker, so their messages to a server share datagrams. They
 //! are as independent of each other as separate requests, and run at once.
 
+mod operations;
+mod results;
+
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Response, StatusCode, request};
+use axum::http::{Response, StatusCode, request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::Content;
 use dkvs_common::trace::Trace;
-use serde::Deserialize;
 use serde_json::Number;
 
 use super::access::Caller;
 use super::app::App;
 use super::body::invalid_body;
-use super::json::json_text;
 use super::key_value::{invalid_key, invalid_value, value_too_large};
 use super::operations::parameter::{CONSISTENCY, N, R, TAG, TIMEOUT_MS, W, WAIT};
 use super::operations::{GET_PARAMETERS, Integer, Parameter, WRITE_PARAMETERS};
 use super::parameters::{self, KeyParameters, Query};
 use super::problem::{Problem, ProblemType};
-use super::report::micros;
 use super::{body, kv, trace};
 use crate::tokens::Scope;
+use operations::{BatchPut, Delete, Encoding, Get, Operation, parse};
+use results::{BatchRead, BatchResult, respond};
 
 const BATCH_TOO_LARGE: ProblemType = ProblemType {
     status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -36,79 +38,19 @@ const BATCH_TOO_LARGE: ProblemType = ProblemType {
     title: "The batch is too large",
 };
 
-/// Most operations in a batch.
-const OPERATIONS_MAX: usize = 128;
+/// The longest body of a batch, in bytes, where the longest value has `value_bytes_max`.
+const fn body_bytes_max(value_bytes_max: usize) -> usize {
+    2 * value_bytes_max + BODY_BYTES_BESIDE
+}
+
+/// What the longest batch holds at a time, in bytes: its text, and what is copied out of it.
+pub const fn batch_bytes_held(value_bytes_max: usize) -> usize {
+    2 * body_bytes_max(value_bytes_max)
+}
 
 /// What the body of a batch may take besides two values of the greatest length, in bytes: keys,
 /// parameters, and many short values.
 const BODY_BYTES_BESIDE: usize = 1 << 20;
-
-// serde names these types and their members in its errors, which callers see.
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BatchBody {
-    operations: Vec<Operation>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
-enum Operation {
-    Get(Get),
-    Put(BatchPut),
-    Delete(Delete),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Get {
-    key: Option<String>,
-    key_base64: Option<String>,
-    n: Option<Number>,
-    r: Option<Number>,
-    consistency: Option<String>,
-    timeout_ms: Option<Number>,
-    wait: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BatchPut {
-    key: Option<String>,
-    key_base64: Option<String>,
-    value: String,
-    #[serde(default)]
-    encoding: Encoding,
-    content_type: Option<String>,
-    n: Option<Number>,
-    w: Option<Number>,
-    consistency: Option<String>,
-    timeout_ms: Option<Number>,
-    wait: Option<String>,
-    tag: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Delete {
-    key: Option<String>,
-    key_base64: Option<String>,
-    n: Option<Number>,
-    w: Option<Number>,
-    consistency: Option<String>,
-    timeout_ms: Option<Number>,
-    wait: Option<String>,
-    tag: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-enum Encoding {
-    #[default]
-    #[serde(rename = "utf-8")]
-    Utf8,
-    Base64,
-}
 
 pub(super) async fn batch(
     State(app): State<App>,
@@ -116,11 +58,7 @@ pub(super) async fn batch(
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     let (head, mut body) = request.into_parts();
-    let batch = run(&app, &caller, &head, &mut body).await;
-    if batch.is_err() {
-        body::drain_body(&head.headers, body);
-    }
-    batch
+    run(&app, &caller, &head, &mut body).await
 }
 
 async fn run(
@@ -131,30 +69,25 @@ async fn run(
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
     parameters::none(&head.uri)?;
+    caller.may_read_or_write()?;
     let client = &app.client;
-    let bytes_max = 2 * client.value_bytes_max() + BODY_BYTES_BESIDE;
+    let memory = client.memory(caller.id());
+    let bytes_max = body_bytes_max(client.value_bytes_max());
     let too_large = || batch_too_large(bytes_max);
-    let (text, _memory) = body::read(client, body, bytes_max, too_large).await?;
-    let batch: BatchBody =
-        serde_json::from_slice(&text).map_err(|error| not_a_batch(&error.to_string()))?;
+    let text = body::read(&memory, body, bytes_max, too_large).await?;
+    // For the strings that are copied out of the text.
+    let parsed = memory.take(text.len())?;
+    let operations = parse(&text).map_err(|error| not_a_batch(&error))?;
     drop(text);
-    let count = batch.operations.len();
-    if !(1..=OPERATIONS_MAX).contains(&count) {
-        return Err(not_a_batch(&format!(
-            "it has {count} operations, and may have 1 to {OPERATIONS_MAX}"
-        )));
-    }
     let context = BatchContext {
         app,
         caller,
         trace: trace::sampled(&head.headers),
     };
-    let results = batch.operations.into_iter();
-    let results = futures_util::future::join_all(results.map(|one| result(context, one))).await;
-    let mut text = b"{\"results\":[".to_vec();
-    text.extend(results.join(&b','));
-    text.extend(format!("],\"elapsed_us\":{}}}\n", micros(started.elapsed())).bytes());
-    Ok(json_text(HeaderMap::new(), text))
+    let results = operations.into_iter().map(|one| result(context, one));
+    let results = futures_util::future::join_all(results).await;
+    drop(parsed);
+    respond(app, caller.id(), results, started)
 }
 
 fn batch_too_large(bytes_max: usize) -> Problem {
@@ -179,28 +112,19 @@ struct BatchContext<'a> {
     trace: Option<Trace>,
 }
 
-/// The result of an operation, as a member of the batch's results.
-async fn result(context: BatchContext<'_>, operation: Operation) -> Vec<u8> {
-    let (name, done) = match operation {
-        Operation::Get(get) => ("read", read(context, get).await),
-        Operation::Put(put) => ("write", write(context, put).await),
-        Operation::Delete(operation) => ("write", delete(context, operation).await),
-    };
-    let (status, name, document) = match done {
-        Ok(document) => (200, name, document),
-        Err(problem) => (
-            problem.status(),
-            "problem",
-            problem.document().to_string().into(),
-        ),
-    };
-    let mut result = format!("{{\"status\":{status},\"{name}\":").into_bytes();
-    result.extend(document.trim_ascii_end());
-    result.push(b'}');
-    result
+/// The result of an operation.
+async fn result(context: BatchContext<'_>, operation: Operation) -> BatchResult {
+    match operation {
+        Operation::Get(get) => match prepare(context, get) {
+            Ok(read) => BatchResult::read(context.app, read).await,
+            Err(problem) => BatchResult::of_problem(problem),
+        },
+        Operation::Put(put) => BatchResult::of_write(write(context, put).await),
+        Operation::Delete(operation) => BatchResult::of_write(delete(context, operation).await),
+    }
 }
 
-async fn read(context: BatchContext<'_>, get: Get) -> Result<Vec<u8>, Problem> {
+fn prepare(context: BatchContext<'_>, get: Get) -> Result<BatchRead, Problem> {
     let fields = KeyFields {
         key: get.key,
         key_base64: get.key_base64,
@@ -212,21 +136,11 @@ async fn read(context: BatchContext<'_>, get: Get) -> Result<Vec<u8>, Problem> {
         tag: None,
     };
     let (key, parameters) = fields.check(context, Scope::Read, GET_PARAMETERS)?;
-    kv::read(context.app, &key, &parameters, |found| Ok(found.json(&key))).await
+    Ok(BatchRead { key, parameters })
 }
 
-async fn write(context: BatchContext<'_>, put: BatchPut) -> Result<Vec<u8>, Problem> {
-    let fields = KeyFields {
-        key: put.key,
-        key_base64: put.key_base64,
-        n: put.n,
-        required: (&W, put.w),
-        consistency: put.consistency,
-        timeout_ms: put.timeout_ms,
-        wait: put.wait,
-        tag: put.tag,
-    };
-    let (key, parameters) = fields.check(context, Scope::Write, WRITE_PARAMETERS)?;
+async fn write(context: BatchContext<'_>, put: BatchPut) -> Result<Bytes, Problem> {
+    let (key, parameters) = change(context, put.change)?;
     let bytes: Bytes = match put.encoding {
         Encoding::Utf8 => put.value.into(),
         Encoding::Base64 => STANDARD
@@ -235,30 +149,36 @@ async fn write(context: BatchContext<'_>, put: BatchPut) -> Result<Vec<u8>, Prob
             .into(),
     };
     let value_bytes_max = context.app.client.value_bytes_max();
-    let value = Value::new(bytes)
-        .ok()
-        .filter(|value| value.len() <= value_bytes_max)
-        .ok_or_else(|| value_too_large(value_bytes_max))?;
+    if bytes.len() > value_bytes_max {
+        return Err(value_too_large(value_bytes_max));
+    }
+    // A write goes on when its batch has gone.
+    let bytes = context.app.client.memory(context.caller.id()).hold(bytes)?;
     let content = Content::Value {
         content_type: kv::content_type_of(put.content_type.unwrap_or_default())?,
-        value,
+        value: Value::new(bytes).map_err(|_| value_too_large(value_bytes_max))?,
     };
     kv::write(context.app, &key, content, &parameters).await
 }
 
-async fn delete(context: BatchContext<'_>, delete: Delete) -> Result<Vec<u8>, Problem> {
-    let fields = KeyFields {
-        key: delete.key,
-        key_base64: delete.key_base64,
-        n: delete.n,
-        required: (&W, delete.w),
-        consistency: delete.consistency,
-        timeout_ms: delete.timeout_ms,
-        wait: delete.wait,
-        tag: delete.tag,
-    };
-    let (key, parameters) = fields.check(context, Scope::Write, WRITE_PARAMETERS)?;
+async fn delete(context: BatchContext<'_>, delete: Delete) -> Result<Bytes, Problem> {
+    let (key, parameters) = change(context, delete)?;
     kv::write(context.app, &key, Content::Tombstone, &parameters).await
+}
+
+/// The key and the parameters of an operation that writes.
+fn change(context: BatchContext<'_>, change: Delete) -> Result<(Key, KeyParameters), Problem> {
+    let fields = KeyFields {
+        key: change.key,
+        key_base64: change.key_base64,
+        n: change.n,
+        required: (&W, change.w),
+        consistency: change.consistency,
+        timeout_ms: change.timeout_ms,
+        wait: change.wait,
+        tag: change.tag,
+    };
+    fields.check(context, Scope::Write, WRITE_PARAMETERS)
 }
 
 /// What every operation on a key has.
