@@ -270,6 +270,18 @@ impl Tokens {
         })
     }
 
+    /// A number of all hashes together, which only those know who have the file: the same whatever
+    /// their order, and another one when any token comes or goes.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hashes: Vec<[u64; 4]> = self.0.iter().map(|token| token.hash.0).collect();
+        hashes.sort_unstable();
+        let mut digest = Sha256::new();
+        for word in hashes.as_flattened() {
+            digest.update(word.to_be_bytes());
+        }
+        digest.finalize().into()
+    }
+
     /// The names, in the file's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|token| token.name())

@@ -70,7 +70,7 @@ pub(super) fn no_memory_for_reply(error: MemoryError) -> Problem {
 impl From<AdmissionError> for Problem {
     fn from(error: AdmissionError) -> Self {
         match error {
-            AdmissionError::Overloaded { .. } => {
+            AdmissionError::Overloaded { .. } | AdmissionError::ShareTaken { .. } => {
                 let detail = format!("{error}; nothing was sent to any server");
                 Self::new(&OVERLOADED, detail)
                     .with_retry_after()

@@ -4,7 +4,12 @@
 //! They run one at a time, since each takes all that it can get of the machine.
 
 mod attack;
+mod lists;
 mod memory;
+mod metrics_listener;
+mod silent_server;
+mod statistics;
+mod uploads;
 mod work_per_byte;
 
 use dkvs_tests::process::Programs;

@@ -42,6 +42,10 @@ pub enum RequestOutcome {
 pub enum Limit {
     /// Requests in flight.
     RequestsInFlight,
+    /// A caller's share of them.
+    RequestsOfCaller,
+    /// Requests that are decided and wait: the caller's oldest was answered before all replicas were.
+    RequestsDecided,
     /// Memory for long values.
     ValueMemory,
     /// One caller's share of it.
@@ -108,8 +112,10 @@ impl RequestOutcome {
 
 impl Limit {
     /// All.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::RequestsInFlight,
+        Self::RequestsOfCaller,
+        Self::RequestsDecided,
         Self::ValueMemory,
         Self::ValueMemoryShare,
         Self::V1Sockets,
@@ -120,6 +126,8 @@ impl Limit {
     pub fn name(self) -> &'static str {
         match self {
             Self::RequestsInFlight => "requests_in_flight",
+            Self::RequestsOfCaller => "requests_of_caller",
+            Self::RequestsDecided => "requests_decided",
             Self::ValueMemory => "value_memory",
             Self::ValueMemoryShare => "value_memory_share",
             Self::V1Sockets => "v1_sockets",

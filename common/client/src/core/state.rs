@@ -19,7 +19,8 @@ use super::budget::MemoryBudget;
 use super::config::{CoreConfig, Endpoint, Now, Protocol};
 use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
 use super::deadlines::Deadlines;
-use super::request::{IdMap, InFlight, RequestId, Token};
+use super::places::Places;
+use super::request::{RequestId, Requests, Token};
 use super::servers::{LinkStatus, Servers};
 use super::v1_only::V1Only;
 use crate::transport::peer::{PeerConfig as LinkConfig, PeerVersion};
@@ -30,8 +31,8 @@ pub struct Core {
     pub(super) config: CoreConfig,
     pub(super) view: Arc<ClusterView>,
     pub(super) keys: Option<Arc<Keys>>,
-    pub(super) requests: IdMap<RequestId, InFlight>,
-    pub(super) next_request: u64,
+    pub(super) requests: Requests,
+    pub(super) places: Places,
     pub(super) deadlines: Deadlines<RequestId>,
     /// Of reads that have ended.
     pub(super) attestations: Attestations,
@@ -66,12 +67,14 @@ impl Core {
         round_trips: RoundTrips,
         random: u64,
     ) -> Self {
+        // Not the number that tags show.
+        let seed = random.rotate_left(32);
         Self {
+            places: Places::new(config.requests_max, config.decided_max, seed),
             config,
             view,
             keys: keys.map(Arc::new),
-            requests: IdMap::default(),
-            next_request: 0,
+            requests: Requests::default(),
             deadlines: Deadlines::default(),
             attestations: Attestations::default(),
             servers: Servers::default(),
@@ -174,9 +177,14 @@ impl Core {
         self.counts.round_trips(server)
     }
 
-    /// Requests in flight.
-    pub fn in_flight(&self) -> usize {
-        self.requests.len()
+    /// Requests in flight that are not decided.
+    pub fn undecided(&self) -> usize {
+        self.places.undecided()
+    }
+
+    /// Requests that are decided and wait for the other replicas.
+    pub fn decided(&self) -> usize {
+        self.places.decided()
     }
 
     /// Something was refused for a limit that is kept elsewhere.

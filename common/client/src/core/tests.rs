@@ -1,6 +1,7 @@
 //! A core without a network.
 
 mod attestations;
+mod places;
 mod views;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -22,7 +23,7 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_storage_node::protocol::{Access, DeferredReplies, Received};
+use dkvs_storage_node::protocol::{Access, Backlog, Received};
 use dkvs_storage_node::service::{Service, ServiceConfig};
 use dkvs_storage_node::store::{MemoryStore, RecordStore as _, Store};
 
@@ -46,6 +47,7 @@ fn core_that_speaks(protocol: Protocol, servers: u16) -> Core {
         datagram_bytes_max: 1_200,
         timeout_max: Duration::from_secs(1),
         requests_max: 10,
+        decided_max: 10,
     };
     let view = Arc::new(ClusterView::first(cluster));
     let memory = MemoryBudget::new(1 << 20);
@@ -198,8 +200,8 @@ fn exchange(core: &mut Core, service: &Service, now: Now) {
                 waited: Duration::ZERO,
             };
             let mut replies = Vec::new();
-            let deferred = DeferredReplies::new(|| {});
-            service.handle_v2(&received, &mut Access::Open, &deferred, &mut |reply| {
+            let backlog = &mut Backlog::new(|| {});
+            service.handle_v2(&received, &mut Access::Open, backlog, &mut |reply| {
                 replies.push(reply);
             });
             for reply in replies {

@@ -27,7 +27,7 @@ use super::operations::parameter::{CONSISTENCY, N, R, TAG, TIMEOUT_MS, W, WAIT};
 use super::operations::{GET_PARAMETERS, Integer, Parameter, WRITE_PARAMETERS};
 use super::parameters::{self, KeyParameters, Query};
 use super::problem::{Problem, ProblemType};
-use super::{body, kv, trace};
+use super::{body, conditional, kv, trace};
 use crate::tokens::Scope;
 use operations::{BatchPut, Delete, Encoding, Get, Operation, parse};
 use results::{BatchRead, BatchResult, respond};
@@ -70,6 +70,7 @@ async fn run(
     let started = Instant::now();
     parameters::none(&head.uri)?;
     caller.may_read_or_write()?;
+    body::check_coding(&head.headers)?;
     let client = &app.client;
     let memory = client.memory(caller.id());
     let bytes_max = body_bytes_max(client.value_bytes_max());
@@ -79,6 +80,7 @@ async fn run(
     let parsed = memory.take(text.len())?;
     let operations = parse(&text).map_err(|error| not_a_batch(&error))?;
     drop(text);
+    conditional::check_post(&head.headers)?;
     let context = BatchContext {
         app,
         caller,

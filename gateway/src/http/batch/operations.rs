@@ -9,8 +9,13 @@ use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Number;
 
+use crate::http::problem::excerpt;
+
 /// Most operations in a batch.
 const OPERATIONS_MAX: usize = 128;
+
+/// Most characters of an error of the JSON that are shown.
+const ERROR_CHARS_MAX: usize = 400;
 
 /// Parses the body of a batch.
 ///
@@ -18,7 +23,7 @@ const OPERATIONS_MAX: usize = 128;
 ///
 /// What is wrong with it.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<Operation>, String> {
-    let body: BatchBody = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let body: BatchBody = serde_json::from_slice(text).map_err(|error| shown(&error))?;
     let Operations { listed, count } = body.operations;
     if !(1..=OPERATIONS_MAX).contains(&count) {
         return Err(format!(
@@ -26,6 +31,16 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<Operation>, String> {
         ));
     }
     Ok(listed)
+}
+
+/// What is wrong with a text, and where. It may have names from that text, as long as the text is.
+fn shown(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let what = text.strip_suffix(&place).unwrap_or(&text);
+    let parts = what.split_inclusive('`').map(excerpt);
+    let parts: String = parts.take(ERROR_CHARS_MAX).collect();
+    parts.chars().take(ERROR_CHARS_MAX).collect::<String>() + &place
 }
 
 /// An operation.

@@ -41,6 +41,7 @@ use tower::Service as _;
 use tracing::Instrument as _;
 
 use super::app::App;
+use super::conditional::Preconditions;
 use super::counts::{CountedConnection, CountedRequest};
 use super::document::{CONNECTION_BUFFER_BYTES, Endless};
 use super::problem::Problem;
@@ -262,6 +263,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let (headers, id_text) = (request.headers(), text(&request_id));
         let (span, trace_id) = trace::begin(headers, id_text, &method, counted.route());
         let allowed_origin = app.gate.allowed_origin(headers);
+        let preconditions = Preconditions::of(&request, counted.route());
         let response = match app.gate.reject(&mut request, self.address) {
             None => Either::Left(self.server.router.clone().call(request)),
             Some(rejection) => Either::Right(ready(Ok(rejection))),
@@ -270,6 +272,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let clock = self.clock.clone();
         Box::pin(async move {
             let mut response = response.await?;
+            if let Some(preconditions) = preconditions {
+                response = preconditions.apply(response);
+            }
             if let Some(problem) = response.extensions_mut().remove::<Problem>() {
                 if problem.is_overload() {
                     tokio::time::sleep(OVERLOAD_PAUSE).await;

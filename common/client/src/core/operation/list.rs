@@ -9,7 +9,7 @@ use dkvs_common::model::ReplicaResponse;
 use dkvs_common::quorum::list::List;
 use dkvs_common::view::ClusterView;
 
-use super::contract::{CommandId, Completion, Operation, Purpose, Step};
+use super::contract::{CommandId, Operation, Purpose, Step};
 use super::outgoing::Outgoing;
 use crate::core::budget::{MemoryAccount, MemoryError, MemoryPermit, UNCOUNTED_BYTES_MAX};
 
@@ -19,13 +19,14 @@ const GET_PAGE: CommandId = CommandId {
 };
 
 /// A listing of keys.
-pub struct ListOperation {
+pub struct ListOperation<F> {
     view: Arc<ClusterView>,
     list: List,
     prefix: Bytes,
     account: MemoryAccount,
     memory: Option<MemoryPermit>,
     refused: Option<MemoryError>,
+    on_end: F,
 }
 
 /// A listing that has ended.
@@ -40,9 +41,15 @@ pub struct ListResult {
     pub memory: Option<MemoryPermit>,
 }
 
-impl ListOperation {
+impl<F> ListOperation<F> {
     /// Of keys that begin with `prefix`, which take of `account`'s memory.
-    pub fn new(view: Arc<ClusterView>, list: List, prefix: Bytes, account: MemoryAccount) -> Self {
+    pub fn new(
+        view: Arc<ClusterView>,
+        list: List,
+        prefix: Bytes,
+        account: MemoryAccount,
+        on_end: F,
+    ) -> Self {
         Self {
             view,
             list,
@@ -50,6 +57,7 @@ impl ListOperation {
             account,
             memory: None,
             refused: None,
+            on_end,
         }
     }
 
@@ -69,7 +77,7 @@ impl ListOperation {
     }
 }
 
-impl Operation for ListOperation {
+impl<F: FnOnce(ListResult) + Send> Operation for ListOperation<F> {
     fn poll_step(&mut self) -> Option<Step> {
         if self.refused.is_some() {
             return None;
@@ -123,17 +131,13 @@ impl Operation for ListOperation {
     fn handle_soft_deadline(&mut self) {
         self.list.handle_soft_deadline();
     }
-}
 
-impl Completion for ListOperation {
-    type Outcome = ListResult;
-
-    fn into_outcome(self, _puts_by_v2: bool) -> ListResult {
-        ListResult {
+    fn complete(self: Box<Self>, _puts_by_v2: bool) {
+        (self.on_end)(ListResult {
             list: self.list,
             view: self.view,
             refused: self.refused,
             memory: self.memory,
-        }
+        });
     }
 }

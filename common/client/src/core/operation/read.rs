@@ -17,14 +17,14 @@ use dkvs_common::quorum::tally::ReplicaState;
 use dkvs_common::record::Digest;
 use dkvs_common::view::ClusterView;
 
-use super::contract::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
+use super::contract::{CommandId, FollowUp, Operation, Purpose, Step};
 use crate::core::budget::{MemoryAccount, MemoryError, MemoryPermit, UNCOUNTED_BYTES_MAX};
 use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::assembly::Assembly;
 use crate::transport::get_key_bytes_max;
 
-/// A read.
-pub struct ReadOperation {
+/// A read, and who waits for it.
+pub struct ReadOperation<F> {
     view: Arc<ClusterView>,
     read: Read,
     deadline: Instant,
@@ -34,6 +34,7 @@ pub struct ReadOperation {
     /// Why a value could not be kept, which ends the read.
     refused: Option<MemoryError>,
     fetches: Fetches,
+    on_end: F,
 }
 
 /// A read that has ended.
@@ -61,7 +62,7 @@ struct Fetches {
     memory: Vec<(Digest, MemoryPermit)>,
 }
 
-impl ReadOperation {
+impl<F> ReadOperation<F> {
     /// A read of which nothing was sent yet. Values take of `memory`.
     pub fn new(
         view: Arc<ClusterView>,
@@ -69,6 +70,7 @@ impl ReadOperation {
         deadline: Instant,
         may_fall_back: bool,
         memory: MemoryAccount,
+        on_end: F,
     ) -> Self {
         Self {
             view,
@@ -78,6 +80,7 @@ impl ReadOperation {
             memory,
             refused: None,
             fetches: Fetches::default(),
+            on_end,
         }
     }
 
@@ -144,7 +147,7 @@ impl Fetches {
     }
 }
 
-impl Operation for ReadOperation {
+impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
     fn poll_step(&mut self) -> Option<Step> {
         if self.refused.is_some() {
             return None;
@@ -322,16 +325,12 @@ impl Operation for ReadOperation {
             RequestOutcome::Cancelled,
         ))
     }
-}
 
-impl Completion for ReadOperation {
-    type Outcome = ReadResult;
-
-    fn into_outcome(self, _puts_by_v2: bool) -> ReadResult {
-        ReadResult {
+    fn complete(self: Box<Self>, _puts_by_v2: bool) {
+        (self.on_end)(ReadResult {
             read: self.read,
             view: self.view,
             refused: self.refused,
-        }
+        });
     }
 }
