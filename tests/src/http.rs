@@ -268,7 +268,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let length = length.to_str().unwrap();
             length.parse().unwrap_or_else(|_| panic!("{length}"))
         });
-        let body = if method == "HEAD" || status.is_informational() || status == 204 {
+        let is_empty = status.is_informational() || status == 204 || status == 304;
+        let body = if method == "HEAD" || is_empty {
             Vec::new()
         } else if let Some(length) = length {
             self.take(length).await

@@ -10,6 +10,8 @@ mod malformed;
 mod problems;
 mod quorums;
 mod refusals;
+mod reply_headers;
+mod rfc;
 mod values;
 mod worked_example;
 

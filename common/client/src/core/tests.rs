@@ -240,6 +240,7 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
     for level in [Level::Agreement, Level::Linearizable] {
         let id = write(&mut core, level, "withdrawn");
         core.withdraw(id);
+        assert_eq!(core.undecided(), 0);
         exchange(&mut core, &service, now);
         assert!(service.store().is_empty());
     }

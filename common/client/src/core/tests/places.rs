@@ -180,8 +180,13 @@ fn reads_that_wait_for_a_silent_server_take_no_places_and_the_oldest_end_truthfu
 #[test]
 fn who_waits_for_a_quorum_that_cannot_come_holds_a_share_and_no_more() {
     let mut world = World::new();
+    let never = World::options(GREEDY, 3, Wait::Quorum);
+    let cancelled = world.read(never).unwrap();
+    assert_eq!(world.held(), (1, 0));
+    world.core.cancel(cancelled);
+    assert_eq!(world.held(), (0, 0));
     for _ in 0..SHARE {
-        world.read(World::options(GREEDY, 3, Wait::Quorum)).unwrap();
+        world.read(never).unwrap();
     }
     let (held, max) = (SHARE, PLACES);
     for _ in 0..5 {
