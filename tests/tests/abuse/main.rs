@@ -4,8 +4,8 @@
 //! They run one at a time, since each takes all that it can get of the machine.
 
 mod attack;
+mod held_memory;
 mod lists;
-mod memory;
 mod metrics_listener;
 mod silent_server;
 mod statistics;
