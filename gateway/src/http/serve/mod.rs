@@ -2,7 +2,8 @@
 //!
 //! * `listener`: where they come from
 //! * `clock`: how long they may be idle or slow
-//! * `stream`: how they end; `request_body`: what is left of a request by then
+//! * `peer`: how they end; `request_body`: what is left of a request by then
+//! * `stream`: how their progress moves the clock
 //! * `overload`: the response to those past the limit
 //!
 //! This drives hyper directly rather than through `axum::serve`, which sets no time-out on the head
@@ -11,6 +12,7 @@
 mod clock;
 mod listener;
 mod overload;
+mod peer;
 mod request_body;
 mod stream;
 
@@ -53,8 +55,9 @@ use clock::{Clock, Phase, poll_alarm};
 pub use clock::{HEAD_TIMEOUT, IDLE_TIMEOUT};
 pub use listener::{Listener, bind};
 use overload::respond_overloaded;
+use peer::{Peer, PeerStream};
 use request_body::request_body;
-use stream::{Peer, TimedStream};
+use stream::TimedStream;
 
 /// How long the end waits for requests in flight.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -190,7 +193,10 @@ impl Server {
     ) {
         let clock = Clock::new(self.started);
         let shutdown = self.shutdown.clone();
-        let timed = TimedStream::new(stream, clock.clone());
+        let timed = TimedStream {
+            stream: PeerStream::new(stream, clock.clone()),
+            clock: clock.clone(),
+        };
         let service = Handler {
             server: self,
             address,
