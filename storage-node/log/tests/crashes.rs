@@ -1,0 +1,334 @@
+//! A crash at every write, every sync and every change of names of short scripts, with any part of what
+//! was not synced kept, and of long ones at random.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use dkvs_log::simulated::{Fault, Kept, SimulatedDisk};
+use dkvs_log::{AppendError, Room};
+use support::{Change, Owner, Random, key, value};
+
+/// One step of a script.
+#[derive(Debug, Clone)]
+enum Step {
+    /// These changes of keys, with one sync.
+    Append(Room, Vec<(u32, Change)>),
+    /// So many steps of compaction, of so many bytes each.
+    Compact(usize, u64),
+    /// The oldest segment is compacted.
+    CompactOldest,
+    Hints,
+    Maintain,
+    /// Others take so many bytes of the disk, but leave this.
+    Squeeze(u64),
+    Relax,
+}
+
+use Change::{Delete, Put, Remove};
+use Step::{Append, Compact, CompactOldest, Hints, Maintain, Relax, Squeeze};
+
+fn puts(changes: &[(u32, usize)]) -> Step {
+    let puts = changes.iter().map(|(key, length)| (*key, Put(*length)));
+    Append(Room::Ordinary, puts.collect())
+}
+
+#[derive(Default)]
+struct Script {
+    /// Each key's changes: number, change, and whether it was confirmed.
+    changes: BTreeMap<u32, Vec<(u64, Change, bool)>>,
+    next: u64,
+    /// Appends that were refused for want of room.
+    refused: usize,
+}
+
+impl Script {
+    fn play(&mut self, owner: &mut Owner, disk: &SimulatedDisk, step: &Step) {
+        let failed = match step {
+            Append(room, changes) => self.append(owner, *room, changes),
+            Compact(steps, budget) => owner.compact(*steps, *budget).map(|_| ()),
+            CompactOldest => {
+                owner.log.compact_oldest();
+                owner.compact(3, 1 << 20).map(|_| ())
+            }
+            Hints => owner.write_hints(),
+            Maintain => owner.log.maintain().map(|_| ()),
+            Squeeze(left) => {
+                disk.set_others((4 << 20) - disk.bytes_taken() - left);
+                Ok(())
+            }
+            Relax => {
+                disk.set_others(0);
+                Ok(())
+            }
+        };
+        match failed {
+            Ok(()) => {}
+            Err(AppendError::Full) => self.refused += 1,
+            Err(AppendError::Failed(error)) => assert!(disk.is_down(), "{step:?}: {error}"),
+            Err(error) => panic!("{step:?}: {error}"),
+        }
+    }
+
+    fn append(
+        &mut self,
+        owner: &mut Owner,
+        room: Room,
+        changes: &[(u32, Change)],
+    ) -> Result<(), AppendError> {
+        let mut numbered = Vec::new();
+        for (key, change) in changes {
+            numbered.push((*key, self.next, *change));
+            self.next += 1;
+        }
+        let appended = owner.append(&numbered, room);
+        if !matches!(appended, Err(AppendError::Full)) {
+            for (key, number, change) in numbered {
+                let changes = self.changes.entry(key).or_default();
+                changes.push((number, change, appended.is_ok()));
+            }
+        }
+        appended
+    }
+
+    /// What was confirmed is there, or something newer that was asked for; it is whole.
+    fn check(&self, owner: &Owner, what: &str) {
+        for (number, changes) in &self.changes {
+            let confirmed = changes.iter().rposition(|(_, _, is_confirmed)| *is_confirmed);
+            let held = owner.keys.0.get(&key(*number));
+            let found = held.map(|held| {
+                let found = changes.iter().position(|it| it.0 == held.number);
+                found.unwrap_or_else(|| panic!("{what}: key {number}: {held:?} was never put"))
+            });
+            let possible = &changes[confirmed.unwrap_or(0)..];
+            match found {
+                Some(found) => {
+                    assert!(
+                        confirmed.is_none_or(|confirmed| found >= confirmed),
+                        "{what}: key {number}: {:?} in place of {:?}",
+                        changes[found],
+                        changes[confirmed.unwrap()],
+                    );
+                    let read = owner.read(&key(*number)).unwrap();
+                    let read = read.unwrap_or_else(|error| panic!("{what}: key {number}: {error}"));
+                    assert!(read == value(changes[found].0, changes[found].1), "{what}");
+                }
+                // It was removed, or never there.
+                None => assert!(
+                    confirmed.is_none() || possible.iter().any(|it| it.1 == Remove),
+                    "{what}: key {number} is lost"
+                ),
+            }
+        }
+        assert!(owner.keys.0.len() <= self.changes.len(), "{what}");
+    }
+}
+
+/// Plays a script with a crash at an operation, or none; how many operations it has if it came to its
+/// end. Tears that no disk makes may be taken for damage, and are never taken for anything worse.
+fn crash_at(script: &[Step], operation: Option<u64>, kept: Kept<'_>) -> Option<u64> {
+    let is_usual = !matches!(&kept, Kept::Pieces(bytes, _) if *bytes < 512);
+    let disk = SimulatedDisk::default();
+    disk.resize(4 << 20);
+    let mut played = Script::default();
+    let mut owner = Owner::create(&disk);
+    let begun = disk.operations();
+    if let Some(operation) = operation {
+        disk.fail_at(begun + operation, Fault::Crash);
+    }
+    for step in script {
+        played.play(&mut owner, &disk, step);
+        if disk.is_down() {
+            break;
+        }
+    }
+    let what = format!("crash at {operation:?}");
+    played.check(&owner, &what);
+    let operations = disk.operations() - begun;
+    let has_crashed = disk.is_down();
+    drop(owner);
+    disk.crash(kept);
+
+    let open = |what: &str| {
+        let (owner, recovery) = Owner::open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        if is_usual {
+            assert_eq!(recovery.lost, [], "{what}: {recovery:?}");
+            assert_eq!(recovery.values_lost, 0, "{what}: {recovery:?}");
+        }
+        assert!(!recovery.is_manifest_lost && (!recovery.is_high_water_lost || !is_usual), "{what}");
+        owner
+    };
+    let mut owner = open(&what);
+    if is_usual {
+        played.check(&owner, &what);
+    }
+    // It goes on, and what it stores then is as durable.
+    disk.set_others(0);
+    for step in [
+        puts(&[(1, 99), (5, 30_000), (2, 3)]),
+        Compact(50, 100_000),
+        Hints,
+        puts(&[(5, 40_000), (2, 30_000)]),
+        Maintain,
+    ] {
+        played.play(&mut owner, &disk, &step);
+    }
+    drop(owner);
+    disk.crash(Kept::Nothing);
+    let what = format!("{what}, and again");
+    let owner = open(&what);
+    if is_usual {
+        played.check(&owner, &what);
+    }
+    (!has_crashed).then_some(operations)
+}
+
+/// A crash at every operation of a script, with nothing, all and some of what was unsynced kept.
+fn crash_everywhere(script: &[Step], variants: u64) -> u64 {
+    let operations = crash_at(script, None, Kept::Nothing).unwrap();
+    let mut points = 0;
+    for operation in 0..operations {
+        crash_at(script, Some(operation), Kept::Nothing);
+        crash_at(script, Some(operation), Kept::All);
+        for variant in 0..variants {
+            let mut random = Random(operation * 1_000 + variant);
+            let piece = random.one_of(&[512, 512, 4_096, 4_096, usize::MAX, 64, 7]);
+            let mut keeps = || random.below(2) == 0;
+            crash_at(script, Some(operation), Kept::Pieces(piece, &mut keeps));
+        }
+        points += 2 + variants;
+    }
+    points
+}
+
+fn appending_script() -> Vec<Step> {
+    vec![
+        puts(&[(1, 10)]),
+        puts(&[(1, 20), (2, 5_000), (3, 1)]),
+        Append(Room::Ordinary, vec![(2, Delete), (4, Put(30_000))]),
+        puts(&[(1, 7), (1, 8)]),
+        // Into the next segment, and a record that needs one of its own.
+        puts(&[(6, 40_000), (7, 20_000), (1, 9)]),
+        puts(&[(8, 200_000), (3, 2)]),
+        Hints,
+        puts(&[(3, 3)]),
+    ]
+}
+
+fn compacting_script() -> Vec<Step> {
+    let mut steps = vec![puts(&[(9, 300), (8, 1)]), Append(Room::Ordinary, vec![(8, Remove)])];
+    for round in 0..9 {
+        steps.push(puts(&[(round % 3, 25_000), (20 + round, 10)]));
+    }
+    steps.extend([
+        Hints,
+        Append(Room::Ordinary, vec![(9, Remove), (0, Delete)]),
+        Compact(100, 20_000),
+        puts(&[(7, 10)]),
+        CompactOldest,
+        CompactOldest,
+        Maintain,
+        puts(&[(7, 11), (1, 60_000)]),
+        Compact(2, 10),
+        puts(&[(7, 12)]),
+    ]);
+    steps
+}
+
+/// Others fill the disk: puts are refused, deletions and shorter values use the reserve, and it comes
+/// back.
+fn full_script() -> Vec<Step> {
+    let mut steps: Vec<Step> = (0..8).map(|round| puts(&[(round, 20_000)])).collect();
+    steps.push(Squeeze(10_000));
+    steps.extend((10..14).map(|round| puts(&[(round, 30_000)])));
+    steps.extend((0..6).map(|round| {
+        let change = if round % 2 == 0 { Delete } else { Put(19_000) };
+        Append(Room::Reserve, vec![(round, change), (30, Put(500))])
+    }));
+    steps.extend([
+        Compact(40, 30_000),
+        puts(&[(14, 30_000)]),
+        Relax,
+        Maintain,
+        puts(&[(14, 30_000), (15, 50_000)]),
+        Compact(10, 100_000),
+    ]);
+    steps
+}
+
+#[test]
+fn a_crash_at_any_write_sync_or_rename_takes_nothing_back_that_was_confirmed() {
+    let points = crash_everywhere(&appending_script(), 12);
+    println!("{points} crashes of a script that appends");
+    assert!(points > 700, "{points}");
+}
+
+#[test]
+fn a_crash_during_compaction_takes_nothing_back_and_brings_nothing_back() {
+    let points = crash_everywhere(&compacting_script(), 10);
+    println!("{points} crashes of a script that compacts");
+    assert!(points > 1_000, "{points}");
+}
+
+#[test]
+fn a_crash_on_a_full_disk_takes_nothing_back() {
+    let points = crash_everywhere(&full_script(), 8);
+    println!("{points} crashes of a script on a full disk");
+    assert!(points > 700, "{points}");
+}
+
+#[test]
+fn the_script_on_a_full_disk_is_refused_and_taken_as_it_should_be() {
+    let disk = SimulatedDisk::default();
+    disk.resize(4 << 20);
+    let mut owner = Owner::create(&disk);
+    let mut played = Script::default();
+    for step in full_script() {
+        let before = played.refused;
+        played.play(&mut owner, &disk, &step);
+        let is_reserve = matches!(step, Append(Room::Reserve, _));
+        assert!(!is_reserve || played.refused == before, "{step:?}");
+    }
+    assert!(played.refused > 0);
+    played.check(&owner, "after all");
+    assert!(owner.keys.0.contains_key(&key(15)), "there is room again");
+}
+
+#[test]
+fn crashes_of_long_scripts_at_random_take_nothing_back() {
+    let mut crashes = 0;
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let script: Vec<Step> = (0..60).map(|_| random_step(&mut random)).collect();
+        let operations = crash_at(&script, None, Kept::All).unwrap();
+        for _ in 0..8 {
+            let operation = random.number() % operations;
+            let mut kept = Random(random.number());
+            let piece = random.one_of(&[512, 4_096]);
+            let mut keeps = || kept.below(2) == 0;
+            crash_at(&script, Some(operation), Kept::Pieces(piece, &mut keeps));
+            crashes += 1;
+        }
+    }
+    println!("{crashes} crashes of long scripts");
+}
+
+fn random_step(random: &mut Random) -> Step {
+    match random.below(20) {
+        0 => Hints,
+        1 => Maintain,
+        2 => CompactOldest,
+        3..6 => Compact(1 + random.below(8), random.one_of(&[1, 10_000, 100_000])),
+        _ => {
+            let room = random.one_of(&[Room::Ordinary, Room::Ordinary, Room::Reserve]);
+            let changes = (0..1 + random.below(6)).map(|_| {
+                let length = random.one_of(&[0, 1, 30, 600, 4_060, 30_000, 70_000]);
+                let change = random.one_of(&[Put(length), Put(length), Put(length), Delete, Remove]);
+                (random.below(14) as u32, change)
+            });
+            Append(room, changes.collect())
+        }
+    }
+}
