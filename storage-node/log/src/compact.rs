@@ -173,19 +173,19 @@ impl Log {
     fn choose(&self) -> Option<Victim> {
         let each = self.segment_bytes().ok()?;
         let is_short = self.is_full || self.spares.bytes() < self.reserve_wanted(each);
-        let is_urgent = self.is_full && self.spares.len() <= 1;
+        let is_urgent = self.spares.len() <= 1;
         let is_too_long = self.is_too_long();
         if !is_short && !is_too_long {
             return None;
         }
-        let room = self.spares.bytes() + self.medium.bytes_available().ok()?;
+        let available = self.medium.bytes_available().ok()?;
         let active = self.active.map(|number| &self.segments[&number]);
-        let room = room + active.map_or(0, |it| u64::from(it.capacity - it.span.end));
+        let left = active.map_or(0, Segment::room);
         let segments = self.segments.values().filter(|it| {
             self.active != Some(it.span.segment)
                 && !it.is_stuck
                 && it.dead_bytes() > 0
-                && it.live_bytes + u64::from(each) / 8 <= room
+                && self.fits_copies(it.live_bytes, left, available)
         });
         let part = |it: &Segment| (it.dead_bytes() << 16) / it.record_bytes().max(1);
         let best = segments.max_by_key(|it| part(it))?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::errors::OpenError;
 use crate::format::{FileHead, FileKind, History, NUMBER_MAX};
-use crate::medium::{Medium, MediumFile};
+use crate::medium::{Medium, MediumFile, is_readable};
 use crate::segment::read_head;
 
 const NAME: &str = "high-water";
@@ -33,7 +33,8 @@ impl HighWater {
     /// the disk may be full.
     pub(crate) fn create(medium: &dyn Medium, history: History, synced: u64) -> io::Result<Self> {
         let old = medium.open(NAME).ok();
-        let old = old.filter(|file| file.size().is_ok_and(|bytes| bytes >= BYTES));
+        let old = old
+            .filter(|file| file.size().is_ok_and(|bytes| bytes >= BYTES) && is_readable(&**file));
         let mut mark = Self {
             history,
             file: match old {
@@ -86,7 +87,8 @@ impl HighWater {
             body_bytes: 0,
             body_checksum: 0,
         };
-        self.file.write_at(PLACES[self.next_place], &head.encode())?;
+        self.file
+            .write_at(PLACES[self.next_place], &head.encode())?;
         self.next_place = 1 - self.next_place;
         self.is_synced = false;
         Ok(())

@@ -12,8 +12,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::format::{
-    FILE_HEAD_BYTES, FileHead, FileKind, History, Location, RECORD_HEAD_BYTES, RECORDS_BEGIN,
-    Seed, VALUE_BYTES_MAX, u32_at,
+    FILE_HEAD_BYTES, FileHead, FileKind, History, Location, RECORD_HEAD_BYTES, RECORDS_BEGIN, Seed,
+    VALUE_BYTES_MAX, u32_at,
 };
 use crate::medium::{Medium, MediumFile};
 use crate::scan::{Item, Scanner};

@@ -30,8 +30,12 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 /// A segment takes at most this part of the data, and of the disk.
 const SEGMENT_PART: u64 = 32;
 
-/// The reserve has so many segments.
+/// The reserve has so many segments,
 const RESERVE_SEGMENTS: u64 = 4;
+
+/// and at least this part of the data: so much of it is dead when deletions have used the reserve, or
+/// more, and compaction copies the rest.
+const RESERVE_PART: u64 = 32;
 
 /// How a log is opened.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +123,7 @@ impl Segment {
         self.record_bytes().saturating_sub(self.live_bytes)
     }
 
-    fn room(&self) -> u32 {
+    pub(crate) fn room(&self) -> u32 {
         self.capacity.saturating_sub(self.span.end)
     }
 }
@@ -230,6 +234,11 @@ impl Log {
     /// [`Self::finish_hint`].
     pub fn hint_job(&mut self) -> Option<HintJob> {
         let active = self.active;
+        // Hints can wait for room.
+        let each = self.segment_bytes().ok()?;
+        if self.is_full || self.spares.bytes() < self.reserve_wanted(each) {
+            return None;
+        }
         let mut segments = self.segments.iter_mut();
         let (_, segment) = segments.find(|(number, segment)| {
             segment.hint == HintState::Missing && Some(**number) != active
@@ -290,7 +299,9 @@ impl Log {
 
     pub(crate) fn check(&self) -> Result<(), AppendError> {
         match self.is_failed {
-            true => Err(AppendError::Failed(io::Error::other("it has failed before"))),
+            true => Err(AppendError::Failed(io::Error::other(
+                "it has failed before",
+            ))),
             false => Ok(()),
         }
     }
@@ -306,13 +317,19 @@ impl Log {
     /// How long the next segment is to be.
     pub(crate) fn segment_bytes(&self) -> io::Result<u32> {
         let capacity = self.segments.values().map(|it| u64::from(it.capacity));
-        let disk = self.medium.bytes_available()?.saturating_add(capacity.sum());
+        let disk = self
+            .medium
+            .bytes_available()?
+            .saturating_add(capacity.sum());
         let disk = disk.saturating_add(self.spares.bytes());
         let of_data = (self.bytes / SEGMENT_PART).max(SEGMENT_BYTES_SMALL);
         let bytes = of_data.min(disk / SEGMENT_PART);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX) / BLOCK_BYTES * BLOCK_BYTES;
         let longest = self.options.segment_bytes;
-        Ok(bytes.clamp(SEGMENT_BYTES_MIN, longest.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)))
+        Ok(bytes.clamp(
+            SEGMENT_BYTES_MIN,
+            longest.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+        ))
     }
 
     /// How long the reserve is to be: enough for some segments, and for the longest record in place of
@@ -323,7 +340,10 @@ impl Log {
             true => u64::from(self.longest) + 2 * segment_bytes,
             false => 0,
         };
-        of_longest.max(RESERVE_SEGMENTS * segment_bytes)
+        let of_data = self.bytes / RESERVE_PART;
+        of_longest
+            .max(RESERVE_SEGMENTS * segment_bytes)
+            .max(of_data)
     }
 
     /// Sees to it that there is room for records. Nothing has changed if there is none.
@@ -332,28 +352,58 @@ impl Log {
         if !entries.iter().all(Entry::fits) {
             return Err(AppendError::TooLong);
         }
+        let is_there = self.make_ready(entries, room);
+        let is_there = self.note(is_there)?;
+        if room == Room::Ordinary {
+            self.is_full = !is_there;
+        }
+        if is_there {
+            return Ok(());
+        }
+        // Nothing is held back that others may need.
+        while let Some(spare) = self.ready.pop_front() {
+            self.spares.put(spare);
+        }
+        Err(AppendError::Full)
+    }
+
+    /// Makes the segments ready that records need. Returns whether there is room for them.
+    fn make_ready(&mut self, entries: &[Entry<'_>], room: Room) -> io::Result<bool> {
         let active = self.active.map(|number| &self.segments[&number]);
         let mut left = active.map_or(0, Segment::room);
         let mut segments = 0;
         for entry in entries {
             let bytes = entry.record_bytes() as u32;
             if bytes > left {
-                let ready = self.ready_segment(segments, RECORDS_BEGIN + bytes, room);
-                let Some(ready) = self.note(ready)? else {
-                    self.is_full |= room == Room::Ordinary;
-                    // Nothing is held back that others may need.
-                    while let Some(spare) = self.ready.pop_front() {
-                        self.spares.put(spare);
-                    }
-                    return Err(AppendError::Full);
+                let ready = self.ready_segment(segments, RECORDS_BEGIN + bytes, room)?;
+                let Some(ready) = ready else {
+                    return Ok(false);
                 };
                 segments += 1;
                 left = ready - RECORDS_BEGIN;
             }
             left -= bytes;
         }
-        self.is_full &= room != Room::Ordinary;
-        Ok(())
+        Ok(room == Room::Compaction || self.spares.len() > 1 || self.can_compact(left)?)
+    }
+
+    /// Whether a segment could still be compacted, or the one that is about to be, with so many bytes
+    /// left in the active one.
+    fn can_compact(&self, left: u32) -> io::Result<bool> {
+        let victim = self.victim.as_ref().map(|it| it.segment);
+        let victim = victim.and_then(|number| self.segments.get(&number));
+        let needed = match victim {
+            Some(segment) => segment.live_bytes,
+            None => self.segment_bytes()?.into(),
+        };
+        Ok(self.fits_copies(needed, left, self.medium.bytes_available()?))
+    }
+
+    /// Whether records of so many bytes in all, each of which has been in one segment, can be copied:
+    /// to what is left of the active segment, or to a single other one.
+    pub(crate) fn fits_copies(&self, bytes: u64, left: u32, available: u64) -> bool {
+        let with_head = bytes + u64::from(RECORDS_BEGIN + BLOCK_BYTES);
+        bytes <= left.into() || with_head <= self.spares.longest().max(available)
     }
 
     /// Sees to it that the next segment, or one after it, has at least so many bytes. Returns how many
@@ -379,9 +429,17 @@ impl Log {
                 None if !self.spares.refill(wanted, each)? => None,
                 None => self.spares.make(best, u64::from(each) / 4)?,
             },
-            Room::Reserve | Room::Compaction => match self.spares.make(best, 0)? {
+            // What is left outside of the reserve, if that is full; else the reserve.
+            Room::Reserve => match self.spares.refill(wanted, each)? {
+                true => match self.spares.make(best, 0)? {
+                    Some(spare) => Some(spare),
+                    None => self.spares.take(bytes, 1)?,
+                },
+                false => self.spares.take(bytes, 1)?,
+            },
+            Room::Compaction => match self.spares.make(best, 0)? {
                 Some(spare) => Some(spare),
-                None => self.spares.take(bytes, usize::from(room == Room::Reserve))?,
+                None => self.spares.take(bytes, 0)?,
             },
         };
         Ok(taken.map(|spare| {
@@ -413,7 +471,10 @@ impl Log {
             let batch_place = (self.next_sequence - 1 - self.synced) as u16;
             let sequence = self.next_sequence;
             let number = self.active.expect("there is one after a rotation");
-            let segment = self.segments.get_mut(&number).expect("it is the active one");
+            let segment = self
+                .segments
+                .get_mut(&number)
+                .expect("it is the active one");
             let offset = segment.span.end;
             let seed = Seed {
                 history,
@@ -505,7 +566,10 @@ impl Log {
         let Some(sealed) = sealed else {
             return self.write_manifest();
         };
-        let segment = self.segments.get_mut(&sealed).expect("it was the active one");
+        let segment = self
+            .segments
+            .get_mut(&sealed)
+            .expect("it was the active one");
         if segment.span.records() == 0 {
             self.segments.remove(&sealed);
             self.write_manifest()?;
@@ -524,20 +588,24 @@ impl Log {
 
     pub(crate) fn write_manifest(&mut self) -> io::Result<()> {
         self.generation += 1;
-        let spans = self.segments.values().map(|it| match self.active == Some(it.span.segment) {
-            true => Span {
-                last: it.span.first - 1,
-                end: it.capacity,
-                ..it.span
-            },
-            false => it.span,
-        });
+        let spans = self
+            .segments
+            .values()
+            .map(|it| match self.active == Some(it.span.segment) {
+                true => Span {
+                    last: it.span.first - 1,
+                    end: it.capacity,
+                    ..it.span
+                },
+                false => it.span,
+            });
         let segments: Vec<Span> = spans.collect();
         let overlaps = |lost: &LostRange| {
             let mut segments = segments.iter();
             segments.any(|it| it.first <= lost.last && lost.first <= it.last)
         };
-        self.lost.retain(|it| !it.is_acknowledged || overlaps(&it.range));
+        self.lost
+            .retain(|it| !it.is_acknowledged || overlaps(&it.range));
         self.manifest.write(&Manifest {
             generation: self.generation,
             next_segment: self.next_segment,
@@ -559,7 +627,9 @@ impl Log {
         let is_made = is_next_soon
             && is_reserve_full
             && self.ready.is_empty()
-            && self.ready_segment(0, RECORDS_BEGIN, Room::Ordinary)?.is_some();
+            && self
+                .ready_segment(0, RECORDS_BEGIN, Room::Ordinary)?
+                .is_some();
         Ok(is_synced || is_filled || is_made)
     }
 }

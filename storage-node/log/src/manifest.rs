@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::errors::{LostRange, OpenError};
 use crate::format::{FILE_HEAD_BYTES, FileHead, FileKind, History, NUMBER_MAX, u32_at, u64_at};
-use crate::medium::{Medium, MediumFile};
+use crate::medium::{Medium, MediumFile, is_readable};
 use crate::segment::{Span, read_file};
 
 pub(crate) const NAMES: [&str; 2] = ["manifest-a", "manifest-b"];
@@ -96,7 +96,8 @@ impl Manifest {
                 end: u32_at(bytes, 21),
             };
             let before = manifest.segments.last();
-            let is_behind = before.is_none_or(|it| it.segment < span.segment && it.last < span.first);
+            let is_behind =
+                before.is_none_or(|it| it.segment < span.segment && it.last < span.first);
             if !is_behind || !manifest.is_last_sealed || span.segment >= manifest.next_segment {
                 return None;
             }
@@ -111,7 +112,12 @@ impl Manifest {
             });
         }
         let numbers = manifest.segments.iter().flat_map(|it| [it.first, it.last]);
-        let numbers = numbers.chain(manifest.lost.iter().flat_map(|it| [it.range.first, it.range.last]));
+        let numbers = numbers.chain(
+            manifest
+                .lost
+                .iter()
+                .flat_map(|it| [it.range.first, it.range.last]),
+        );
         let mut numbers = numbers.chain([generation, next_sequence]);
         (numbers.all(|number| number < NUMBER_MAX) && next_sequence > 0).then_some(manifest)
     }
@@ -174,11 +180,11 @@ pub(crate) struct ManifestFiles {
 }
 
 impl ManifestFiles {
-    /// Opens the files, or makes those that are not there.
+    /// Opens the files, or makes those that are not there or cannot be read.
     pub(crate) fn open(medium: &dyn Medium, history: History) -> io::Result<Self> {
         let open = |name: &str| match medium.open(name) {
-            Ok(file) => Ok(file),
-            Err(_) => medium.create(name, ROOM_BYTES),
+            Ok(file) if is_readable(&*file) => Ok(file),
+            _ => medium.create(name, ROOM_BYTES),
         };
         let files = [open(NAMES[0])?, open(NAMES[1])?];
         let room = files[0].size()?.min(files[1].size()?);
@@ -217,4 +223,3 @@ impl ManifestFiles {
         2 * self.room
     }
 }
-

@@ -59,11 +59,13 @@ pub fn is_full(error: &io::Error) -> bool {
 /// In what pieces a file is read of which a part cannot be.
 const PIECE_BYTES: usize = 4_096;
 
-/// Fills `out` from `offset` on with what can be read; all other bytes are 0.
-pub(crate) fn read_lossy(file: &dyn MediumFile, offset: u64, out: &mut [u8]) {
+/// Fills `out` from `offset` on with what can be read; all other bytes are 0. Returns whether the disk
+/// gave all that the file has.
+pub(crate) fn read_lossy(file: &dyn MediumFile, offset: u64, out: &mut [u8]) -> bool {
     if file.read_at(offset, out).is_ok() {
-        return;
+        return true;
     }
+    let mut is_whole = true;
     let size = file.size().unwrap_or(0);
     let mut at = offset;
     let mut rest = out;
@@ -76,9 +78,28 @@ pub(crate) fn read_lossy(file: &dyn MediumFile, offset: u64, out: &mut [u8]) {
         let readable = bytes.min(in_file);
         if file.read_at(at, &mut piece[..readable]).is_err() {
             piece.fill(0);
+            is_whole = false;
         }
         piece[readable..].fill(0);
         at += bytes as u64;
         rest = more;
     }
+    is_whole
+}
+
+/// Whether the disk can read a whole file.
+pub(crate) fn is_readable(file: &dyn MediumFile) -> bool {
+    let Ok(size) = file.size() else {
+        return false;
+    };
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    while at < size {
+        let bytes = (size - at).min(PIECE_BYTES as u64) as usize;
+        if file.read_at(at, &mut piece[..bytes]).is_err() {
+            return false;
+        }
+        at += bytes as u64;
+    }
+    true
 }

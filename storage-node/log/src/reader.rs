@@ -125,9 +125,10 @@ impl Reader {
 }
 
 fn read(file: &dyn MediumFile, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
-    file.read_at(offset, out).map_err(|error| match error.kind() {
-        // The file is shorter than it was.
-        io::ErrorKind::UnexpectedEof => ReadError::Damaged,
-        _ => ReadError::Io(error),
-    })
+    file.read_at(offset, out)
+        .map_err(|error| match error.kind() {
+            // The file is shorter than it was.
+            io::ErrorKind::UnexpectedEof => ReadError::Damaged,
+            _ => ReadError::Io(error),
+        })
 }

@@ -19,13 +19,14 @@ use crate::manifest::{self, Manifest, ManifestFiles};
 use crate::medium::{Medium, MediumFile, read_lossy};
 use crate::reader::Files;
 use crate::scan::{Item, Scanner};
-use crate::segment::{
-    Span, Visited, hint_name, hint_of, read_head, segment_name, segment_of,
-};
+use crate::segment::{Span, Visited, hint_name, hint_of, read_head, segment_name, segment_of};
 use crate::spares::{BLOCK_BYTES, Spares};
 
 /// How much is cleared at a time.
 const CLEAR_BYTES: u32 = 64 << 10;
+
+/// Without a manifest, whole segments may be gone behind the last one: so many numbers count as lost.
+const UNKNOWN_RECORDS: u64 = 1 << 32;
 
 /// How an opened log was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,7 +44,8 @@ pub struct Recovery {
     pub hinted: usize,
     /// Segments that were read.
     pub scanned: usize,
-    /// Whether no manifest was sound, or only an old one: whatever had been removed counts as lost.
+    /// Whether no manifest was sound, or only an old one: whatever had been removed counts as lost, and
+    /// so does what may have come after what there is.
     pub is_manifest_lost: bool,
     /// Whether there was no high-water mark: what the last segment might have held counts as lost.
     pub is_high_water_lost: bool,
@@ -225,7 +227,8 @@ impl Opening {
         };
         let first = first.filter(|first| (1..NUMBER_MAX).contains(first));
         let bytes = u32::try_from(file.size()?).unwrap_or(u32::MAX);
-        self.files.insert(number, SegmentFile { file, first, bytes });
+        self.files
+            .insert(number, SegmentFile { file, first, bytes });
         Ok(())
     }
 
@@ -298,7 +301,11 @@ impl Opening {
                 end: file.bytes,
             });
         }
-        let next = self.files.keys().next_back().map_or(0, |it| it.saturating_add(1));
+        let next = self
+            .files
+            .keys()
+            .next_back()
+            .map_or(0, |it| it.saturating_add(1));
         manifest.next_segment = manifest.next_segment.max(next).max(1);
         manifest.next_sequence = manifest.next_sequence.max(1);
         let first = manifest.segments.first().map(|it| it.first);
@@ -425,6 +432,8 @@ impl Opening {
             showing.recovery.torn_bytes += clear(&*found.file, offset, found.bytes)?;
             break;
         }
+        // Where the disk refuses to read, nothing more is written.
+        is_damaged |= scanner.has_errors();
         // What was seen may have been written and not synced.
         found.file.sync()?;
         let records_in = |bytes: u32| u64::from(bytes) / RECORD_HEAD_BYTES as u64;
@@ -437,6 +446,9 @@ impl Opening {
         if high_water.is_none() || found.bytes < span.end {
             let capacity = span.end.max(found.bytes);
             last_possible += records_in(capacity.saturating_sub(end));
+        }
+        if self.is_rebuilt {
+            last_possible += UNKNOWN_RECORDS;
         }
         if last_possible > last {
             showing.lose(last + 1, last_possible);

@@ -23,6 +23,8 @@ struct Window {
     limit: u32,
     start: u32,
     bytes: Vec<u8>,
+    /// Whether the disk refused some of it.
+    has_errors: bool,
 }
 
 impl Window {
@@ -35,7 +37,7 @@ impl Window {
             self.bytes.clear();
             self.bytes.resize(load as usize, 0);
             self.start = offset;
-            read_lossy(&*self.file, offset.into(), &mut self.bytes);
+            self.has_errors |= !read_lossy(&*self.file, offset.into(), &mut self.bytes);
         }
         let at = (offset - self.start) as usize;
         self.bytes.get(at..at + bytes as usize)
@@ -90,6 +92,7 @@ impl Scanner {
                 limit,
                 start: offset,
                 bytes: Vec::new(),
+                has_errors: false,
             },
             seed,
             offset,
@@ -102,6 +105,11 @@ impl Scanner {
     pub(crate) fn with_values(mut self) -> Self {
         self.with_values = true;
         self
+    }
+
+    /// Whether the disk could not read some of what was looked at.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.window.has_errors
     }
 
     /// Where the next record is due.

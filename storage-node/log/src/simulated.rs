@@ -233,7 +233,8 @@ impl State {
 
     fn bytes_available(&self) -> u64 {
         let taken = self.bytes_taken() + self.others;
-        self.bytes_max.map_or(1 << 50, |max| max.saturating_sub(taken))
+        self.bytes_max
+            .map_or(1 << 50, |max| max.saturating_sub(taken))
     }
 
     fn check_room(&self, more: u64) -> io::Result<()> {
@@ -338,7 +339,9 @@ impl Medium for SimulatedDisk {
         state.check_room(bytes)?;
         let number = state.files.len();
         let mut file = File::default();
-        file.change(Change::Size(usize::try_from(bytes).map_err(io::Error::other)?));
+        file.change(Change::Size(
+            usize::try_from(bytes).map_err(io::Error::other)?,
+        ));
         state.files.push(file);
         state.change_names(NameChange::Link(name.into(), number));
         drop(state);

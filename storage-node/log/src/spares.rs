@@ -65,6 +65,11 @@ impl Spares {
         bytes.sum()
     }
 
+    /// How long the longest one is.
+    pub(crate) fn longest(&self) -> u64 {
+        self.spares.last().map_or(0, |it| it.bytes.into())
+    }
+
     pub(crate) fn put(&mut self, spare: Spare) {
         let at = self.spares.partition_point(|it| it.bytes < spare.bytes);
         self.spares.insert(at, spare);
@@ -86,11 +91,19 @@ impl Spares {
 
     /// Fills the reserve up to so many bytes, with files of `each`. Returns whether it is full.
     pub(crate) fn refill(&mut self, target: u64, each: u32) -> io::Result<bool> {
-        while self.bytes() < target {
-            match self.make(each, 0)? {
-                Some(spare) => self.put(spare),
-                None => return Ok(false),
-            }
+        let before = self.spares.len();
+        while self.bytes() < target
+            && let Some(spare) = self.make(each, 0)?
+        {
+            // After a crash it is there.
+            spare.file.sync()?;
+            self.put(spare);
+        }
+        if self.spares.len() > before {
+            self.medium.sync_names()?;
+        }
+        if self.bytes() < target {
+            return Ok(false);
         }
         // Small ones, of the time when the log was small, give their room back.
         while let Some(smallest) = self.spares.first()
@@ -117,14 +130,18 @@ impl Spares {
         if at < free {
             return Ok(Some(self.spares.remove(at)));
         }
-        let inside: u64 = self.spares[..free].iter().map(|it| u64::from(it.bytes)).sum();
-        if inside + self.medium.bytes_available()? < bytes.into() {
+        let inside: u64 = self.spares[..free]
+            .iter()
+            .map(|it| u64::from(it.bytes))
+            .sum();
+        let needed = bytes.next_multiple_of(BLOCK_BYTES);
+        if inside + self.medium.bytes_available()? < needed.into() {
             return Ok(None);
         }
         // Several become one.
         for spare in self.spares.drain(..free) {
             self.medium.remove(&spare.name)?;
         }
-        self.make(bytes, 0)
+        self.make(needed, 0)
     }
 }

@@ -96,7 +96,9 @@ impl Script {
     /// What was confirmed is there, or something newer that was asked for; it is whole.
     fn check(&self, owner: &Owner, what: &str) {
         for (number, changes) in &self.changes {
-            let confirmed = changes.iter().rposition(|(_, _, is_confirmed)| *is_confirmed);
+            let confirmed = changes
+                .iter()
+                .rposition(|(_, _, is_confirmed)| *is_confirmed);
             let held = owner.keys.0.get(&key(*number));
             let found = held.map(|held| {
                 let found = changes.iter().position(|it| it.0 == held.number);
@@ -152,12 +154,16 @@ fn crash_at(script: &[Step], operation: Option<u64>, kept: Kept<'_>) -> Option<u
     disk.crash(kept);
 
     let open = |what: &str| {
-        let (owner, recovery) = Owner::open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let (owner, recovery) =
+            Owner::open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
         if is_usual {
             assert_eq!(recovery.lost, [], "{what}: {recovery:?}");
             assert_eq!(recovery.values_lost, 0, "{what}: {recovery:?}");
         }
-        assert!(!recovery.is_manifest_lost && (!recovery.is_high_water_lost || !is_usual), "{what}");
+        assert!(
+            !recovery.is_manifest_lost && (!recovery.is_high_water_lost || !is_usual),
+            "{what}"
+        );
         owner
     };
     let mut owner = open(&what);
@@ -218,7 +224,10 @@ fn appending_script() -> Vec<Step> {
 }
 
 fn compacting_script() -> Vec<Step> {
-    let mut steps = vec![puts(&[(9, 300), (8, 1)]), Append(Room::Ordinary, vec![(8, Remove)])];
+    let mut steps = vec![
+        puts(&[(9, 300), (8, 1)]),
+        Append(Room::Ordinary, vec![(8, Remove)]),
+    ];
     for round in 0..9 {
         steps.push(puts(&[(round % 3, 25_000), (20 + round, 10)]));
     }
@@ -325,7 +334,8 @@ fn random_step(random: &mut Random) -> Step {
             let room = random.one_of(&[Room::Ordinary, Room::Ordinary, Room::Reserve]);
             let changes = (0..1 + random.below(6)).map(|_| {
                 let length = random.one_of(&[0, 1, 30, 600, 4_060, 30_000, 70_000]);
-                let change = random.one_of(&[Put(length), Put(length), Put(length), Delete, Remove]);
+                let change =
+                    random.one_of(&[Put(length), Put(length), Put(length), Delete, Remove]);
                 (random.below(14) as u32, change)
             });
             Append(room, changes.collect())

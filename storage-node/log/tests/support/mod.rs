@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use dkvs_log::simulated::SimulatedDisk;
 use dkvs_log::{
-    AppendError, Entry, History, Index, Liveness, Location, Log, OpenError, Options, Reader,
-    ReadError, Recovery, Room, Visited,
+    AppendError, Entry, History, Index, Liveness, Location, Log, OpenError, Options, ReadError,
+    Reader, Recovery, Room, Visited,
 };
 
 pub(crate) const HISTORY: History = History([7; 16]);
@@ -136,22 +136,41 @@ impl Index for Keys {
 }
 
 pub(crate) struct Owner {
+    options: Options,
     pub(crate) log: Log,
     pub(crate) keys: Keys,
 }
 
 impl Owner {
     pub(crate) fn create(disk: &SimulatedDisk) -> Self {
-        let log = Log::create(Arc::new(disk.clone()), options()).unwrap();
+        Self::create_with(disk, options())
+    }
+
+    pub(crate) fn create_with(disk: &SimulatedDisk, options: Options) -> Self {
+        let log = Log::create(Arc::new(disk.clone()), options).unwrap();
         let keys = Keys::default();
-        Self { log, keys }
+        Self { options, log, keys }
+    }
+
+    /// The process ends and starts again.
+    pub(crate) fn reopen(&mut self, disk: &SimulatedDisk) -> Recovery {
+        let (owner, recovery) = Self::open_with(disk, self.options).unwrap();
+        *self = owner;
+        recovery
     }
 
     pub(crate) fn open(disk: &SimulatedDisk) -> Result<(Self, Recovery), OpenError> {
+        Self::open_with(disk, options())
+    }
+
+    pub(crate) fn open_with(
+        disk: &SimulatedDisk,
+        options: Options,
+    ) -> Result<(Self, Recovery), OpenError> {
         let mut keys = Keys::default();
         let medium = Arc::new(disk.clone());
-        let (log, recovery) = Log::open(medium, options(), &mut |it| keys.note(&it))?;
-        Ok((Self { log, keys }, recovery))
+        let (log, recovery) = Log::open(medium, options, &mut |it| keys.note(&it))?;
+        Ok((Self { options, log, keys }, recovery))
     }
 
     /// Appends changes, each with its number, under one sync.
