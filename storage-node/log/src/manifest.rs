@@ -13,7 +13,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::errors::{LostRange, OpenError};
-use crate::format::{FILE_HEAD_BYTES, FileHead, FileKind, History, NUMBER_MAX, u32_at, u64_at};
+use crate::format::{
+    FILE_HEAD_BYTES, FileHead, FileKind, History, NUMBER_MAX, RECORDS_BEGIN, u32_at, u64_at,
+};
 use crate::medium::{Medium, MediumFile, is_readable};
 use crate::segment::{Span, read_file};
 
@@ -98,7 +100,10 @@ impl Manifest {
             let before = manifest.segments.last();
             let is_behind =
                 before.is_none_or(|it| it.segment < span.segment && it.last < span.first);
-            if !is_behind || !manifest.is_last_sealed || span.segment >= manifest.next_segment {
+            let is_span =
+                span.first > 0 && span.first - 1 <= span.last && span.end >= RECORDS_BEGIN;
+            let is_next = manifest.is_last_sealed && span.segment < manifest.next_segment;
+            if !is_span || !is_behind || !is_next {
                 return None;
             }
             manifest.is_last_sealed = bytes[4] != 0;

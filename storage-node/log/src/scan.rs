@@ -136,7 +136,7 @@ impl Scanner {
                 offset,
                 end,
                 is_last: found.is_none(),
-                is_torn: self.is_torn(offset, offset + RECORD_HEAD_BYTES as u32),
+                is_torn: self.is_torn(offset, offset.saturating_add(RECORD_HEAD_BYTES as u32)),
             });
         };
         let end = offset + head.record_bytes();
