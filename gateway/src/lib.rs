@@ -3,6 +3,7 @@
 //! * [`http`]: operations, parameters, JSON, problem documents, connections
 //! * [`embedded`]: the cluster that runs inside the gateway when no servers file is given
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
+//! * [`cursor_keys`]: the secrets by which cursors of lists are sealed
 //! * `open_files`: how much each worker may have open
 //! * `ready`: asking another gateway whether it is ready
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
@@ -16,6 +17,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod cursor_keys;
 pub mod embedded;
 pub mod http;
 mod log_modules;

@@ -115,6 +115,7 @@ impl Hash {
 #[derive(Clone)]
 pub struct Token {
     name: String,
+    id: u64,
     hash: Hash,
     scopes: Scopes,
     /// Which keys it is for; all if empty.
@@ -125,6 +126,11 @@ impl Token {
     /// Its name, which may be logged.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A number for its name: the same whenever the file is read.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether it has a scope.
@@ -264,6 +270,18 @@ impl Tokens {
         })
     }
 
+    /// A number of all hashes together, which only those know who have the file: the same whatever
+    /// their order, and another one when any token comes or goes.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hashes: Vec<[u64; 4]> = self.0.iter().map(|token| token.hash.0).collect();
+        hashes.sort_unstable();
+        let mut digest = Sha256::new();
+        for word in hashes.as_flattened() {
+            digest.update(word.to_be_bytes());
+        }
+        digest.finalize().into()
+    }
+
     /// The names, in the file's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|token| token.name())
@@ -292,6 +310,7 @@ fn parse_token(fields: &[&[u8]]) -> Result<Token, Reason> {
     }
     Ok(Token {
         name: name.to_owned(),
+        id: Hash::of(name.as_bytes()).0[0],
         hash,
         scopes,
         prefixes,

@@ -37,7 +37,7 @@ pub mod udp;
 pub const LOG_MODULES: &[&str] = &[
     "dkvs_storage_node::cli::disk",
     "dkvs_storage_node::cli::run",
-    "dkvs_storage_node::handlers::list",
+    "dkvs_storage_node::handlers::list::page",
     "dkvs_storage_node::handlers::outcome",
     "dkvs_storage_node::handlers::stage",
     "dkvs_storage_node::protocol::dump",

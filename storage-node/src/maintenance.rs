@@ -11,26 +11,26 @@
 //! something arrived, [`Maintenance::handle_timeout`] when the time of
 //! [`Maintenance::poll_timeout`] has come, and sends what [`Maintenance::poll_transmit`] returns,
 //! after every call of either. It does no I/O and reads no clock. So far it sends deferred replies,
-//! and drops idle uploads.
+//! lets lists take turns, and drops idle uploads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::protocol::{Deferred, DeferredReplies, DeferredReply, Protocol, Replies, Transmit};
+use crate::protocol::{Backlog, Deferred, DeferredReply, Protocol, Replies, Transmit};
 use crate::service::Service;
 
 /// The background work of one worker.
 pub struct Maintenance {
     service: Arc<Service>,
-    deferred: Arc<DeferredReplies>,
+    backlog: Backlog,
     transmits: VecDeque<Transmit>,
 }
 
 /// Something that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// The disk has completed changes: the replies to them wait in [`Maintenance::deferred`].
+    /// The disk has completed changes: the replies to them wait in [`Maintenance::backlog`].
     Completions,
 }
 
@@ -40,14 +40,14 @@ impl Maintenance {
     pub fn new(service: Arc<Service>, wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             service,
-            deferred: DeferredReplies::new(wake),
+            backlog: Backlog::new(wake),
             transmits: VecDeque::new(),
         }
     }
 
-    /// Where the replies wait that the worker's requests get later.
-    pub fn deferred(&self) -> &Arc<DeferredReplies> {
-        &self.deferred
+    /// What the worker's requests are answered from later.
+    pub fn backlog(&mut self) -> &mut Backlog {
+        &mut self.backlog
     }
 
     /// Takes note of something that arrived.
@@ -57,15 +57,25 @@ impl Maintenance {
         }
     }
 
-    /// Does what is due at this time.
+    /// Does what is due at this time: of the lists that wait, a bounded part of one.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.service.replica.expire_uploads(now);
+        let replica = &self.service.replica;
+        replica.expire_uploads(now);
+        self.backlog.lists.take_turn(replica, now);
+        self.send_deferred();
     }
 
     /// When [`Self::handle_timeout`] is to be called next, if ever. Datagrams that were handled may
-    /// have changed it.
+    /// have changed it. While lists wait it is a time that has passed: they have the next turn, after
+    /// everything that has arrived by then.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.service.replica.next_upload_expiry()
+        let list = self.backlog.lists.next_turn();
+        list.or_else(|| self.service.replica.next_upload_expiry())
+    }
+
+    /// Whether there is work that only waits for its turn.
+    pub fn has_turn(&self) -> bool {
+        !self.backlog.lists.is_empty()
     }
 
     /// The next datagram to send, if there is one.
@@ -75,7 +85,7 @@ impl Maintenance {
 
     /// Puts the replies that are known into datagrams, those to one client together.
     fn send_deferred(&mut self) {
-        let mut waiting = self.deferred.take();
+        let mut waiting = self.backlog.replies.take();
         if waiting.is_empty() {
             return;
         }
@@ -170,11 +180,11 @@ mod tests {
         maintenance.handle(Arrival::Completions);
         assert_eq!(maintenance.poll_transmit(), None);
         for (port, id) in [(2, 1), (1, 2), (2, 3), (1, 4)] {
-            maintenance.deferred().push(peer(port), reply(id));
+            maintenance.backlog.replies.push(peer(port), reply(id));
         }
         let stored = Deferred::V1(Bytes::from_static(b"\0"));
-        maintenance.deferred().push(peer(2), stored);
-        maintenance.deferred().push(peer(2), reply(5));
+        maintenance.backlog.replies.push(peer(2), stored);
+        maintenance.backlog.replies.push(peer(2), reply(5));
         assert_eq!(maintenance.poll_transmit(), None, "nobody has said so");
         assert_eq!(woken.load(Ordering::Relaxed), 1);
         maintenance.handle(Arrival::Completions);
@@ -189,7 +199,7 @@ mod tests {
         let expected = [(1, vec![2, 4]), (2, vec![1, 3]), (2, vec![]), (2, vec![5])];
         assert_eq!(sent, expected);
         assert_eq!(woken.load(Ordering::Relaxed), 1);
-        maintenance.deferred().push(peer(1), reply(6));
+        maintenance.backlog.replies.push(peer(1), reply(6));
         assert_eq!(woken.load(Ordering::Relaxed), 2, "none was there");
     }
 
@@ -224,8 +234,8 @@ mod tests {
             waited: Duration::ZERO,
         };
         let service = Arc::clone(&maintenance.service);
-        let deferred = maintenance.deferred();
-        service.handle_v2(&received, &mut Access::Open, deferred, &mut drop);
+        let backlog = maintenance.backlog();
+        service.handle_v2(&received, &mut Access::Open, backlog, &mut drop);
         let expired = |now| {
             let numbers = service.statistics(now);
             let is_it = |(name, _): &&(u8, u64)| *name == Statistic::UploadsExpired as u8;

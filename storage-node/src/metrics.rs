@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use dkvs_runtime::log;
 use dkvs_runtime::metrics::page::{Form, Number, Page, Samples};
-use dkvs_runtime::metrics::statistics;
+use dkvs_runtime::metrics::{serve, statistics};
 
 use crate::service::Service;
 
@@ -18,13 +18,21 @@ pub fn render(service: &Service, server: SocketAddr, form: Form) -> String {
     let mut page = Page::default();
     let server = server.to_string();
     statistics::push(&mut page, &[(server.clone(), &numbers)]);
-    page.push(
-        "dkvs_server_log_lines_dropped",
-        log::LINES_DROPPED_HELP,
-        Samples::Counter(vec![(
-            vec![("server", server)],
-            Number::Whole(log::lines_dropped()),
-        )]),
-    );
+    for (name, help, count) in [
+        (
+            "dkvs_server_log_lines_dropped",
+            log::LINES_DROPPED_HELP,
+            log::lines_dropped(),
+        ),
+        (
+            "dkvs_server_metrics_connections_displaced",
+            serve::CONNECTIONS_DISPLACED_HELP,
+            serve::connections_displaced(),
+        ),
+    ] {
+        let labels = vec![("server", server.clone())];
+        let samples = Samples::Counter(vec![(labels, Number::Whole(count))]);
+        page.push(name, help, samples);
+    }
     page.render(form)
 }

@@ -1,11 +1,14 @@
 //! Sockets in, datagrams out. Several workers may share one address (SO_REUSEPORT); the system
 //! spreads peers over them, and a peer keeps its worker.
 //!
-//! A worker takes what has arrived, answers all of it, and sends the replies together.
+//! A worker takes what has arrived, answers all of it, and sends the replies together. Lists wait
+//! until it has, and then have a slice of one done before it looks at its socket again.
 
 mod receive;
 mod send;
 mod system;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -213,7 +216,8 @@ impl Port {
     async fn serve(&mut self) {
         loop {
             let due = self.maintenance.poll_timeout();
-            // The socket first: while datagrams arrive, the other two are not even polled. What they
+            let has_turn = self.maintenance.has_turn();
+            // The socket first: while datagrams arrive, the others are not even polled. What they
             // wait for is handled after every turn.
             let taken = tokio::select! {
                 biased;
@@ -222,6 +226,8 @@ impl Port {
                     Err(error) => Err(error),
                 },
                 () = self.completed.notified() => Ok(()),
+                // Looks at the socket once more. A timer would round the time up.
+                () = tokio::task::yield_now(), if has_turn => Ok(()),
                 () = sleep_until(due) => Ok(()),
             };
             self.maintenance.handle(Arrival::Completions);
@@ -283,13 +289,13 @@ impl Port {
                         protocol: Protocol::V2,
                     });
                 };
-                let deferred = self.maintenance.deferred();
-                self.service.handle_v2(&received, access, deferred, send);
+                let backlog = self.maintenance.backlog();
+                self.service.handle_v2(&received, access, backlog, send);
             }
             v2::DatagramKind::DamagedV2 => self.service.counters.damaged.add(1),
             v2::DatagramKind::V1 if received.datagram.is_empty() => self.answer_dump(peer),
             v2::DatagramKind::V1 => {
-                let (service, deferred) = (&self.service, self.maintenance.deferred());
+                let (service, deferred) = (&self.service, self.maintenance.backlog().replies());
                 let response = service.handle_v1(received.datagram, peer, unix_ms(), deferred);
                 if let V1Response::Datagram(datagram) = response {
                     self.outbox.push(Transmit {
@@ -302,8 +308,8 @@ impl Port {
         }
     }
 
-    fn answer_dump(&self, peer: SocketAddr) {
-        let (service, deferred) = (&self.service, self.maintenance.deferred());
+    fn answer_dump(&mut self, peer: SocketAddr) {
+        let (service, deferred) = (&self.service, self.maintenance.backlog().replies());
         let response = service.handle_v1(Bytes::new(), peer, unix_ms(), deferred);
         if let V1Response::Dump(dump) = response {
             let (sender, shutdown) = (Arc::clone(&self.sender), self.shutdown.clone());

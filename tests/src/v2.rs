@@ -27,7 +27,12 @@ pub struct Client {
 
 impl Client {
     pub fn new(server: SocketAddr) -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::from_host(Ipv4Addr::LOCALHOST, server)
+    }
+
+    /// One at an address of this machine.
+    pub fn from_host(host: Ipv4Addr, server: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((host, 0)).unwrap();
         socket.connect(server).unwrap();
         socket.set_read_timeout(Some(WAIT)).unwrap();
         Self { socket, next_id: 0 }

@@ -27,7 +27,7 @@ pub enum Statistic {
     UploadsBegun = 10,
     /// Uploads whose whole value a put took.
     UploadsCompleted = 11,
-    /// Uploads dropped because no new block came.
+    /// Uploads dropped because their blocks came too slowly, or not at all.
     UploadsExpired = 12,
     /// Blocks refused for want of memory or of places for uploads.
     UploadsRefusedBusy = 13,
@@ -77,6 +77,12 @@ pub enum Statistic {
     LastCommitAgeMs = 35,
     /// Records that wait for the disk.
     Waiting = 36,
+    /// Uploads dropped to make room for those of others who held less.
+    UploadsDisplaced = 37,
+    /// Records looked at for lists.
+    ListRecordsExamined = 38,
+    /// Lists refused because too many waited for their turn.
+    ListsRefusedBusy = 39,
 }
 
 /// No statistic has this byte, or none that was known when this was written.
@@ -89,7 +95,7 @@ pub struct UnknownStatistic {
 
 impl Statistic {
     /// Every statistic.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::Keys,
         Self::Bytes,
         Self::Gets,
@@ -126,6 +132,9 @@ impl Statistic {
         Self::CommittedBytes,
         Self::LastCommitAgeMs,
         Self::Waiting,
+        Self::UploadsDisplaced,
+        Self::ListRecordsExamined,
+        Self::ListsRefusedBusy,
     ];
 }
 
@@ -147,7 +156,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let known = Statistic::try_from(byte).map(|statistic| statistic as u8);
             let expected = match byte {
-                1..=36 => Ok(byte),
+                1..=39 => Ok(byte),
                 _ => Err(UnknownStatistic { byte }),
             };
             assert_eq!(known, expected);

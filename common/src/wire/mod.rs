@@ -3,10 +3,13 @@
 //! A decoder here is total: any bytes give a message or a typed error, never a panic, and never
 //! an allocation larger than the datagram itself.
 
+mod batch;
 pub mod v1;
 pub mod v2;
 
 use bytes::Bytes;
+
+pub use batch::BatchSize;
 
 /// The datagrams that the system joined when they arrived: all of `stride` bytes, but for a
 /// shorter one at the end. An empty one comes by itself.

@@ -32,10 +32,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::environment;
 use crate::config::{Command, Config, Flags, NewToken, Servers};
+use crate::cursor_keys::CursorKeys;
 use crate::embedded::EmbeddedCluster;
 use crate::http::GatewayState;
 use crate::ready;
-use crate::tokens;
+use crate::tokens::{self, TokenFile};
 use files::Files;
 use greeting::greeting;
 use workers::{WorkerContext, WorkerPlan};
@@ -135,12 +136,15 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     // Cancelled when the notice begins, or without a notice together with `shutdown`.
     let draining = shutdown.child_token();
+    let keys = embedded.as_ref().map(EmbeddedCluster::keys).or(keys);
+    let tokens = files.tokens.as_ref().map(TokenFile::subscribe);
     let context = WorkerContext {
         shared: Arc::clone(&shared),
-        keys: embedded.as_ref().map(EmbeddedCluster::keys).or(keys),
+        keys: keys.clone(),
         replication,
         gateway: Arc::new(GatewayState::new(
             embedded.as_ref().map(EmbeddedCluster::switch),
+            CursorKeys::new(keys, tokens),
         )),
         draining: draining.clone(),
         shutdown: shutdown.clone(),

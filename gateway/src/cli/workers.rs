@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::Files;
 use crate::config::Config;
 use crate::http::gate::Gate;
+use crate::http::hosts::Scheme;
 use crate::http::serve::{self, Listener};
 use crate::http::{App, GatewayState, TIMEOUT_MS_MAX};
 use crate::open_files::{OpenFilesDemand, OpenFilesGrant};
@@ -82,6 +83,10 @@ impl WorkerPlan {
     ) -> anyhow::Result<Vec<WorkerThread>> {
         let client_config = self.client_config(config, context);
         let policy = Arc::new(config.policy.clone());
+        let scheme = match files.tls {
+            None => Scheme::Http,
+            Some(_) => Scheme::Https,
+        };
         let app = |_: &Listener| {
             let client = Client::new(Arc::clone(&context.shared), client_config.clone());
             let client = client.context("the system has no random bytes")?;
@@ -91,7 +96,7 @@ impl WorkerPlan {
                 context.replication,
                 config.timeout,
                 context.draining.clone(),
-                Gate::new(tokens, Arc::clone(&policy)),
+                Gate::new(tokens, Arc::clone(&policy), scheme),
                 Arc::clone(&context.gateway),
             )
         };

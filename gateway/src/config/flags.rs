@@ -8,6 +8,7 @@ use axum::http::HeaderValue;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use dkvs_runtime::about::About;
+use dkvs_runtime::hosts::{Host, parse_host};
 use dkvs_runtime::log::LogFormat;
 use dkvs_runtime::log::filter::LogFilter;
 
@@ -19,7 +20,6 @@ use super::values::{
 };
 use crate::embedded::DeclarationChoice;
 use crate::http::TIMEOUT_MS_MAX;
-use crate::http::hosts::Host;
 use crate::tokens::{self, Scopes};
 
 /// The dkvs gateway: a distributed key-value store over plain HTTP.
@@ -146,7 +146,7 @@ pub struct Flags {
         long,
         env = "DKVS_ALLOWED_HOST",
         value_name = "NAME",
-        value_parser = values::parse_host,
+        value_parser = parse_host,
         value_delimiter = ','
     )]
     allowed_host: Vec<Host>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use dkvs_client::Protocol;
 use dkvs_common::wire::v2::{DATAGRAM_BYTES_DEFAULT, DATAGRAM_BYTES_MAX, VALUE_BYTES_DEFAULT};
+use dkvs_runtime::hosts::Hosts;
 use dkvs_runtime::log::LogFormat;
 use dkvs_runtime::log::filter::LogFilter;
 
@@ -15,7 +16,7 @@ use super::choices::OnOff;
 use super::flags::Flags;
 use super::settings::Settings;
 use crate::embedded::{Declaration, DurabilityChoice, EmbeddedOptions};
-use crate::http::hosts::{BrowserPolicy, Hosts};
+use crate::http::hosts::BrowserPolicy;
 use crate::tls;
 
 /// Where the servers are.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
+use dkvs_runtime::hosts::Host;
 use dkvs_runtime::log::LogFormat;
 use dkvs_runtime::log::filter::LogFilter;
 use serde::Deserialize;
@@ -17,7 +18,6 @@ use super::values::{
 };
 use crate::embedded::DeclarationChoice;
 use crate::http::TIMEOUT_MS_MAX;
-use crate::http::hosts::Host;
 
 /// The settings of one source. A TOML file may have exactly those that serde reads here.
 #[derive(Debug, Default, Deserialize)]

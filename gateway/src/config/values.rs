@@ -10,11 +10,12 @@ use axum::http::HeaderValue;
 use dkvs_client::transport::peer::DATAGRAM_BYTES_MIN;
 use dkvs_common::kv::VALUE_BYTES_MAX;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
+use dkvs_runtime::hosts::{Host, parse_host};
 use dkvs_runtime::log::filter::LogFilter;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::embedded::STORAGE_LOG_MODULES;
-use crate::http::hosts::{self, Host};
+use crate::http::hosts;
 use crate::log_modules::LOG_MODULES;
 
 /// The longest time between the request to end and the end, in milliseconds.
@@ -135,11 +136,6 @@ pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, &'static str> {
 pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(from)?;
     parse_listen(&text).map(Some).map_err(D::Error::custom)
-}
-
-/// A host that requests may be for, on the command line or in the environment.
-pub(super) fn parse_host(text: &str) -> Result<Host, &'static str> {
-    hosts::parse_host(text).ok_or("it is no host name or address; leave out scheme, port and path")
 }
 
 /// A list of them in the file.

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderValue, StatusCode, header};
+use dkvs_client::CallerId;
 use dkvs_common::kv::Key;
 use percent_encoding::percent_decode_str;
 
@@ -26,19 +27,50 @@ const FORBIDDEN: ProblemType = ProblemType {
     title: "The access token is not good for this",
 };
 
-/// The sender of a request, as far as it decides what they may do.
+/// The sender of a request: what they may do, and to whom it is counted.
 #[derive(Clone)]
-pub struct Caller(Option<Arc<Token>>);
+pub struct Caller {
+    id: CallerId,
+    permission: Permission,
+}
+
+#[derive(Clone)]
+enum Permission {
+    /// The gateway has no tokens: everything.
+    Anyone,
+    Token(Arc<Token>),
+    /// What needs no token.
+    Open,
+}
 
 impl Caller {
-    /// Any caller of a gateway without tokens.
-    pub(super) fn anyone() -> Self {
-        Self(None)
+    /// Any caller of a gateway without tokens, from this address.
+    pub(super) fn anyone(address: CallerId) -> Self {
+        let (id, permission) = (address, Permission::Anyone);
+        Self { id, permission }
     }
 
     /// The caller with this token.
     pub(super) fn with(token: &Arc<Token>) -> Self {
-        Self(Some(Arc::clone(token)))
+        let id = CallerId::Token(token.id());
+        let permission = Permission::Token(Arc::clone(token));
+        Self { id, permission }
+    }
+
+    /// A caller without a token, from this address, where others have one.
+    pub(super) fn without_token(address: CallerId) -> Self {
+        let (id, permission) = (address, Permission::Open);
+        Self { id, permission }
+    }
+
+    /// To whom what the caller takes is counted.
+    pub(super) fn id(&self) -> CallerId {
+        self.id
+    }
+
+    /// The id of a request's caller.
+    pub(super) fn id_of(extensions: &Extensions) -> CallerId {
+        extensions.get().map_or(CallerId::Internal, Self::id)
     }
 
     /// Checks that the caller's token has a scope and covers the key, if one is involved.
@@ -63,9 +95,11 @@ impl Caller {
 
     /// The caller's token, if there are tokens. Fails unless it has this scope.
     fn token_with(&self, scope: Scope) -> Result<Option<&Token>, Problem> {
-        match &self.0 {
-            Some(token) if !token.has(scope) => Err(forbidden_scope(token, scope)),
-            token => Ok(token.as_deref()),
+        match &self.permission {
+            Permission::Anyone => Ok(None),
+            Permission::Token(token) if token.has(scope) => Ok(Some(token)),
+            Permission::Token(token) => Err(forbidden_scope(token, scope)),
+            Permission::Open => Err(no_token()),
         }
     }
 
@@ -73,7 +107,11 @@ impl Caller {
     /// which is empty where there is none.
     pub(super) fn may_use(&self, access: Access, key: &str) -> Result<(), Problem> {
         match access {
-            Access::Open | Access::Token => Ok(()),
+            Access::Open => Ok(()),
+            Access::Token => match self.permission {
+                Permission::Open => Err(no_token()),
+                Permission::Anyone | Permission::Token(_) => Ok(()),
+            },
             Access::Cluster(scope) => self.may(scope, None),
             Access::Key(scope) => match self.token_with(scope)? {
                 // A broken escape stays as it is here; the handler refuses it.
@@ -142,13 +180,40 @@ mod tests {
 
     #[test]
     fn without_tokens_anyone_may_do_anything() {
-        let anyone = Caller::anyone();
+        let anyone = Caller::anyone(CallerId::AddressV4(1));
         for scope in Scope::ALL {
             assert!(anyone.may(scope, None).is_ok());
             assert!(anyone.may(scope, Some(&key(b"k"))).is_ok());
             assert!(anyone.may_use(Access::Key(scope), "k").is_ok());
         }
         assert!(anyone.may_list(b"").is_ok());
+    }
+
+    #[test]
+    fn without_its_token_a_caller_may_only_do_what_is_open() {
+        let caller = Caller::without_token(CallerId::AddressV4(1));
+        for scope in Scope::ALL {
+            assert!(caller.may(scope, None).is_err());
+            assert!(caller.may_use(Access::Key(scope), "k").is_err());
+            assert!(caller.may_use(Access::Cluster(scope), "").is_err());
+        }
+        assert!(caller.may_list(b"").is_err());
+        assert!(caller.may_use(Access::Token, "").is_err());
+        assert!(caller.may_use(Access::Open, "").is_ok());
+    }
+
+    #[test]
+    fn what_a_caller_takes_is_counted_to_the_token_or_else_to_the_address() {
+        let [one, again, other] = ["a", "a", "b"].map(|name| {
+            let minted = mint(name, Scopes::parse("read").unwrap(), &[]).unwrap();
+            let tokens = Tokens::parse("tokens", minted.line.as_bytes()).unwrap();
+            Caller::with(tokens.find(minted.token.as_bytes()).unwrap()).id()
+        });
+        assert_eq!(one, again, "one name, with another token");
+        assert_ne!(one, other);
+        let address = CallerId::AddressV4(1);
+        assert_eq!(Caller::anyone(address).id(), address);
+        assert_eq!(Caller::without_token(address).id(), address);
     }
 
     #[test]

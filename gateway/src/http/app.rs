@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::counts::Counts;
 use super::feed::Feed;
 use super::gate::Gate;
+use super::list::ListsInFlight;
 use super::parameters::RequestDefaults;
 use super::request_id::RequestIds;
+use crate::cursor_keys::CursorKeys;
 use crate::embedded::ServerSwitch;
 
 /// What the workers of one gateway share.
@@ -20,15 +22,18 @@ pub struct GatewayState {
     /// Stops and starts embedded servers; none if all servers are elsewhere.
     pub(super) switch: Option<ServerSwitch>,
     pub(super) feed: Feed,
+    /// By which cursors of lists are sealed.
+    pub(super) cursors: CursorKeys,
 }
 
 impl GatewayState {
     /// The state of a gateway that starts now.
-    pub fn new(switch: Option<ServerSwitch>) -> Self {
+    pub fn new(switch: Option<ServerSwitch>, cursors: CursorKeys) -> Self {
         Self {
             started: SystemTime::now(),
             switch,
             feed: Feed::default(),
+            cursors,
         }
     }
 }
@@ -48,6 +53,7 @@ pub struct WorkerState {
     pub(super) request_ids: RequestIds,
     pub(super) gate: Gate,
     pub(super) counts: Arc<Counts>,
+    pub(super) lists: Arc<ListsInFlight>,
     pub(super) gateway: Arc<GatewayState>,
     /// All workers of the gateway; unset where there is no other.
     workers: OnceLock<Arc<[WorkerView]>>,
@@ -82,6 +88,7 @@ impl App {
             request_ids: RequestIds::new()?,
             gate,
             counts: Arc::new(Counts::new()),
+            lists: Arc::default(),
             gateway,
             workers: OnceLock::new(),
         })))

@@ -25,9 +25,9 @@ use super::key_value::{invalid_key, invalid_value, value_too_large};
 use super::operations::parameter::{CONSISTENCY, N, R, TAG, TIMEOUT_MS, W, WAIT};
 use super::operations::{GET_PARAMETERS, Integer, Parameter, WRITE_PARAMETERS};
 use super::parameters::{self, KeyParameters, Query};
-use super::problem::{Problem, ProblemType};
+use super::problem::{Problem, ProblemType, excerpt};
 use super::report::micros;
-use super::{body, kv, trace};
+use super::{body, conditional, kv, trace};
 use crate::tokens::Scope;
 
 const BATCH_TOO_LARGE: ProblemType = ProblemType {
@@ -42,6 +42,9 @@ const OPERATIONS_MAX: usize = 128;
 /// What the body of a batch may take besides two values of the greatest length, in bytes: keys,
 /// parameters, and many short values.
 const BODY_BYTES_BESIDE: usize = 1 << 20;
+
+/// Most characters of an error of the JSON that are shown.
+const ERROR_CHARS_MAX: usize = 400;
 
 // serde names these types and their members in its errors, which callers see.
 
@@ -131,12 +134,13 @@ async fn run(
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
     parameters::none(&head.uri)?;
+    body::check_coding(&head.headers)?;
     let client = &app.client;
     let bytes_max = 2 * client.value_bytes_max() + BODY_BYTES_BESIDE;
     let too_large = || batch_too_large(bytes_max);
     let (text, _memory) = body::read(client, body, bytes_max, too_large).await?;
     let batch: BatchBody =
-        serde_json::from_slice(&text).map_err(|error| not_a_batch(&error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| not_a_batch(&shown(&error)))?;
     drop(text);
     let count = batch.operations.len();
     if !(1..=OPERATIONS_MAX).contains(&count) {
@@ -144,6 +148,7 @@ async fn run(
             "it has {count} operations, and may have 1 to {OPERATIONS_MAX}"
         )));
     }
+    conditional::check_post(&head.headers)?;
     let context = BatchContext {
         app,
         caller,
@@ -163,6 +168,16 @@ fn batch_too_large(bytes_max: usize) -> Problem {
          parts, and long values by PUT"
     );
     Problem::new(&BATCH_TOO_LARGE, detail)
+}
+
+/// What is wrong with a text, and where. It may have names from that text, as long as the text is.
+fn shown(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let what = text.strip_suffix(&place).unwrap_or(&text);
+    let parts = what.split_inclusive('`').map(excerpt);
+    let parts: String = parts.take(ERROR_CHARS_MAX).collect();
+    parts.chars().take(ERROR_CHARS_MAX).collect::<String>() + &place
 }
 
 fn not_a_batch(why: &str) -> Problem {
@@ -296,6 +311,7 @@ impl KeyFields {
         let query = Query::of_values(given, declared);
         let mut parameters =
             KeyParameters::parse(&context.app.defaults(), query, required_parameter)?;
+        parameters.options.caller = context.caller.id();
         parameters.options.trace = context.trace;
         Ok((key, parameters))
     }

@@ -23,6 +23,18 @@ const INVALID_BODY: ProblemType = ProblemType {
     title: "The body could not be read",
 };
 
+const CONTENT_CODING: ProblemType = ProblemType {
+    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    name: "content-coding",
+    title: "The body is compressed or coded otherwise",
+};
+
+const PARTIAL_PUT: ProblemType = ProblemType {
+    status: StatusCode::BAD_REQUEST,
+    name: "partial-put",
+    title: "A part of a value cannot be written",
+};
+
 /// How long the body of a request may make no progress.
 const BODY_PROGRESS: Duration = Duration::from_secs(10);
 
@@ -77,6 +89,30 @@ pub(super) async fn read(
         bytes.extend_from_slice(&frame);
     }
     Ok((bytes.freeze(), memory))
+}
+
+/// Refuses a body that is coded, such as by gzip: the coding would not be kept with it, and a reader
+/// would take it for what it is not (RFC 9110, section 8.4).
+pub(super) fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let lines = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    if codings.all(|coding| is_none(coding.trim_ascii())) {
+        return Ok(());
+    }
+    let detail = "the gateway takes a body as it is, without a Content-Encoding; to store what is \
+                  compressed already, leave the header out and say so in Content-Type";
+    let accepted = HeaderValue::from_static("identity");
+    Err(Problem::new(&CONTENT_CODING, detail).with_header(header::ACCEPT_ENCODING, accepted))
+}
+
+/// Refuses a part of a value, which would take the place of the whole (RFC 9110, section 14.5).
+pub(super) fn check_whole(headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(header::CONTENT_RANGE) {
+        return Ok(());
+    }
+    let detail = "the body is part of a value by its Content-Range, and a PUT replaces the whole";
+    Err(Problem::new(&PARTIAL_PUT, detail))
 }
 
 fn too_slow() -> Problem {

@@ -4,15 +4,15 @@
 use std::sync::LazyLock;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Response, StatusCode, Uri, header};
+use axum::http::{Response, Uri, header};
 use axum::response::IntoResponse;
 use dkvs_common::hex::Digits;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
 use super::no_such_path::no_such_path;
+use super::parameters;
 use super::problem::Problem;
-use super::{conditional, parameters};
 
 /// The folder of the files, built into the program.
 static FOLDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/src/console");
@@ -62,18 +62,18 @@ impl File {
     }
 }
 
-pub(super) async fn page(uri: Uri, headers: HeaderMap) -> Result<Response<Body>, Problem> {
-    file_named(PAGE, &uri, &headers)
+pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
+    file_named(PAGE, &uri)
 }
 
-pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Result<Response<Body>, Problem> {
+pub(super) async fn file(uri: Uri) -> Result<Response<Body>, Problem> {
     // The page itself is at one path only.
     let name = uri.path().strip_prefix("/console/");
     let name = name.filter(|name| *name != PAGE).unwrap_or_default();
-    file_named(name, &uri, &headers)
+    file_named(name, &uri)
 }
 
-fn file_named(name: &str, uri: &Uri, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+fn file_named(name: &str, uri: &Uri) -> Result<Response<Body>, Problem> {
     parameters::none(uri)?;
     let mut files = FILES.iter();
     let file = files.find(|file| file.name == name);
@@ -83,9 +83,6 @@ fn file_named(name: &str, uri: &Uri, headers: &HeaderMap) -> Result<Response<Bod
         (header::CACHE_CONTROL, CACHING),
         (header::CONTENT_SECURITY_POLICY, POLICY),
     ];
-    if conditional::is_named(headers, &file.etag) {
-        return Ok((StatusCode::NOT_MODIFIED, of_any).into_response());
-    }
     let content_type = [(header::CONTENT_TYPE, file.content_type)];
     Ok((of_any, content_type, file.bytes).into_response())
 }

@@ -19,9 +19,9 @@ const METHODS: [&str; 10] = [
 ];
 
 /// The status codes that have a series of their own; any other is the last.
-const STATUSES: [u16; 32] = [
+const STATUSES: [u16; 33] = [
     200, 404, 304, 206, 201, 204, 301, 302, 303, 307, 308, 400, 401, 403, 405, 406, 408, 409, 411,
-    412, 413, 414, 415, 416, 421, 429, 431, 500, 501, 503, 504, 507,
+    412, 413, 414, 415, 416, 417, 421, 429, 431, 500, 501, 503, 504, 507,
 ];
 const STATUS_PLACES: usize = STATUSES.len() + 1;
 
@@ -43,6 +43,10 @@ pub(super) struct Counts {
     pub(super) connections_max: AtomicU64,
     pub(super) connections_accepted: AtomicU64,
     pub(super) connections_refused: AtomicU64,
+    /// Lists refused because the worker carried out too many.
+    pub(super) lists_refused: AtomicU64,
+    /// Lists refused because their caller had too many.
+    pub(super) lists_refused_of_caller: AtomicU64,
 }
 
 /// A number that goes up and down.
@@ -92,6 +96,8 @@ impl Counts {
             connections_max: AtomicU64::new(0),
             connections_accepted: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
+            lists_refused: AtomicU64::new(0),
+            lists_refused_of_caller: AtomicU64::new(0),
         }
     }
 

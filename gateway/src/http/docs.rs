@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Response, Uri, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
@@ -44,6 +44,9 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
 
+/// Another version of the gateway has another contract.
+const CACHING: &str = "no-cache";
+
 /// How long a browser may keep the viewer.
 const FILE_CACHING: &str = "public, max-age=3600";
 
@@ -55,16 +58,21 @@ fn viewer(name: &str) -> Bytes {
         .into()
 }
 
+fn of_contract(content_type: &'static str) -> [(HeaderName, &'static str); 2] {
+    [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, CACHING),
+    ]
+}
+
 pub(super) async fn openapi_yaml(uri: Uri) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
-    let content_type = [(header::CONTENT_TYPE, "application/yaml")];
-    Ok((content_type, OPENAPI_YAML).into_response())
+    Ok((of_contract("application/yaml"), OPENAPI_YAML).into_response())
 }
 
 pub(super) async fn openapi_json(uri: Uri) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
-    let content_type = [(header::CONTENT_TYPE, "application/json")];
-    Ok((content_type, OPENAPI_JSON.clone()).into_response())
+    Ok((of_contract("application/json"), OPENAPI_JSON.clone()).into_response())
 }
 
 pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
@@ -72,6 +80,7 @@ pub(super) async fn page(uri: Uri) -> Result<Response<Body>, Problem> {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        (header::CACHE_CONTROL, CACHING),
     ];
     Ok((headers, PAGE).into_response())
 }

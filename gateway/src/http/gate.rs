@@ -7,23 +7,21 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::http::header::Entry;
 use axum::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
 use axum::response::IntoResponse as _;
+use dkvs_client::CallerId;
+use dkvs_runtime::hosts::Authority;
 use tokio::sync::watch;
 
 use super::access::{Caller, no_token, wrong_token};
-use super::hosts::BrowserPolicy;
+use super::hosts::{BrowserPolicy, Scheme};
 use super::operations::{Access, OPERATIONS, matches};
 use super::problem::{Problem, ProblemType, excerpt};
+use super::validity;
 use crate::tokens::Tokens;
-
-const INVALID_HOST: ProblemType = ProblemType {
-    status: StatusCode::BAD_REQUEST,
-    name: "invalid-host",
-    title: "The Host header is not valid",
-};
 
 const HOST_NOT_ALLOWED: ProblemType = ProblemType {
     status: StatusCode::MISDIRECTED_REQUEST,
@@ -40,6 +38,12 @@ const CROSS_SITE: ProblemType = ProblemType {
 /// The longest token that is hashed and looked up, in bytes.
 const TOKEN_BYTES_MAX: usize = 512;
 
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+
+/// For how long a browser that came by TLS comes by nothing else: a year.
+const STRICT_TRANSPORT: &str = "max-age=31536000";
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// For how many seconds a browser may cache the response to a preflight.
@@ -50,12 +54,22 @@ const PREFLIGHT_SECONDS: &str = "600";
 pub struct Gate {
     tokens: Option<watch::Receiver<Tokens>>,
     policy: Arc<BrowserPolicy>,
+    scheme: Scheme,
 }
 
 impl Gate {
-    /// Demands one of these tokens; without any, every caller passes.
-    pub fn new(tokens: Option<watch::Receiver<Tokens>>, policy: Arc<BrowserPolicy>) -> Self {
-        Self { tokens, policy }
+    /// Demands one of these tokens, of requests that come by this scheme; without any, every caller
+    /// passes.
+    pub fn new(
+        tokens: Option<watch::Receiver<Tokens>>,
+        policy: Arc<BrowserPolicy>,
+        scheme: Scheme,
+    ) -> Self {
+        Self {
+            tokens,
+            policy,
+            scheme,
+        }
     }
 
     /// Whether callers need a token.
@@ -71,8 +85,12 @@ impl Gate {
     }
 
     /// The response to a request that is rejected here; none to one that passes. That has its
-    /// [`Caller`] in its extensions, if there are tokens and it has one.
-    pub(super) fn reject<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
+    /// [`Caller`] in its extensions. `address` is where it came from.
+    pub(super) fn reject<B>(
+        &self,
+        request: &mut Request<B>,
+        address: CallerId,
+    ) -> Option<Response<Body>> {
         let is_preflight = match self.check_sender(request) {
             Ok(is_preflight) => is_preflight,
             Err(problem) => return Some(problem.into_response()),
@@ -80,36 +98,37 @@ impl Gate {
         if is_preflight {
             return Some(preflight());
         }
-        let tokens = self.tokens.as_ref()?;
-        // Not in the match itself, which would borrow the tokens until its end.
-        let caller = caller(&tokens.borrow(), request.headers());
-        match caller {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                None
-            }
-            Err(_) if is_open(request.method(), request.uri()) => None,
-            Err(problem) => Some(problem.into_response()),
-        }
+        let caller = match &self.tokens {
+            None => Ok(Caller::anyone(address)),
+            Some(tokens) => caller(&tokens.borrow(), request.headers()),
+        };
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(_) if is_open(request.method(), request.uri()) => Caller::without_token(address),
+            Err(problem) => return Some(problem.into_response()),
+        };
+        request.extensions_mut().insert(caller);
+        None
     }
 
     /// Whether a request is the preflight of an allowed page.
     ///
     /// # Errors
     ///
-    /// If the request is meant for another host, or comes from a page that may not send it.
+    /// If the request is not valid, is meant for another host, or comes from a page that may not
+    /// send it.
     fn check_sender<B>(&self, request: &Request<B>) -> Result<bool, Problem> {
         let (method, headers) = (request.method(), request.headers());
-        let authority = authority(request)?;
+        let authority = validity::check(request, self.scheme)?;
         if let Some(authority) = authority
-            && !self.policy.hosts.allow(authority)
+            && !self.policy.hosts.allow(authority.host)
         {
-            return Err(host_not_allowed(authority));
+            return Err(host_not_allowed(authority.host));
         }
         if self.policy.allowed_origin(headers).is_some() {
             return Ok(is_preflight(method, headers));
         }
-        if is_from_foreign_page(method, headers, authority) {
+        if is_from_foreign_page(method, headers, authority, self.scheme) {
             return Err(cross_site());
         }
         Ok(false)
@@ -120,7 +139,7 @@ impl Gate {
         self.policy.allowed_origin(headers).cloned()
     }
 
-    /// Adds the headers for browsers that a response does not have itself.
+    /// Adds what caches and browsers may do with a response, where it does not say so itself.
     pub(super) fn decorate(&self, headers: &mut HeaderMap, allowed_origin: Option<HeaderValue>) {
         let mut add = |name: HeaderName, value: &'static str| {
             headers
@@ -129,39 +148,44 @@ impl Gate {
         };
         add(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
         add(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
-        if self.policy.origins.is_empty() {
-            return;
+        // What has no word of its own on this is the state of a moment.
+        add(header::CACHE_CONTROL, "no-store");
+        add(header::REFERRER_POLICY, "no-referrer");
+        let readers = match allowed_origin {
+            None => "same-origin",
+            Some(_) => "cross-origin",
+        };
+        add(CROSS_ORIGIN_RESOURCE_POLICY, readers);
+        if self.scheme == Scheme::Https {
+            add(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
         }
         if allowed_origin.is_some() {
             add(header::ACCESS_CONTROL_EXPOSE_HEADERS, "*");
         }
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        self.vary(headers);
         if let Some(origin) = allowed_origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         }
     }
-}
 
-/// The host that a request is for: that of its target if it is a URL, else of its one Host header,
-/// which only HTTP/1.0 may leave out (RFC 9112, section 3.2).
-fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(invalid_host("there is more than one Host header"));
-    }
-    let host = match host {
-        Some(host) => Some(
-            host.to_str()
-                .map_err(|_| invalid_host("the Host header is no host"))?,
-        ),
-        None if request.version() >= Version::HTTP_11 => {
-            return Err(invalid_host("there is no Host header"));
+    /// Adds what every response depends on to what this one does, which is `accept` or nothing.
+    fn vary(&self, headers: &mut HeaderMap) {
+        let has_origins = !self.policy.origins.is_empty();
+        let (alone, with_accept) = match (self.has_tokens(), has_origins) {
+            (false, false) => return,
+            (true, false) => ("authorization", "accept, authorization"),
+            (false, true) => ("origin", "accept, origin"),
+            (true, true) => ("authorization, origin", "accept, authorization, origin"),
+        };
+        match headers.entry(header::VARY) {
+            Entry::Vacant(entry) => {
+                entry.insert(HeaderValue::from_static(alone));
+            }
+            Entry::Occupied(mut entry) => {
+                entry.insert(HeaderValue::from_static(with_accept));
+            }
         }
-        None => None,
-    };
-    let target = request.uri().authority();
-    Ok(target.map(|authority| authority.as_str()).or(host))
+    }
 }
 
 /// Whether a browser asks by this request if a page may send another one.
@@ -190,7 +214,12 @@ fn preflight() -> Response<Body> {
 /// Whether a browser sends this for a page of another origin, and it may change something. Browsers
 /// that are old, or find the gateway's address insecure, send the origin alone. Clients other than
 /// browsers send neither header.
-fn is_from_foreign_page(method: &Method, headers: &HeaderMap, authority: Option<&str>) -> bool {
+fn is_from_foreign_page(
+    method: &Method,
+    headers: &HeaderMap,
+    authority: Option<Authority<'_>>,
+    scheme: Scheme,
+) -> bool {
     if method.is_safe() {
         return false;
     }
@@ -198,17 +227,11 @@ fn is_from_foreign_page(method: &Method, headers: &HeaderMap, authority: Option<
         (Some(site), _) => site != "same-origin" && site != "none",
         (None, Some(origin)) => {
             let origin = origin.to_str().ok();
-            let host = origin.and_then(|origin| origin.split_once("://"));
-            let (host, authority) = (host.map(|(_, host)| host), authority.unwrap_or_default());
-            !host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+            let is_own = |(origin, own): (&str, Authority<'_>)| scheme.is_own_origin(own, origin);
+            !origin.zip(authority).is_some_and(is_own)
         }
         (None, None) => false,
     }
-}
-
-fn invalid_host(what: &'static str) -> Problem {
-    let detail = format!("{what}; a request has exactly one, with the host that it is sent to");
-    Problem::new(&INVALID_HOST, detail)
 }
 
 fn host_not_allowed(host: &str) -> Problem {
@@ -292,8 +315,11 @@ mod tests {
             ("POST", Some("cross-site"), Some("http://kv:80"), true),
             ("DELETE", Some("anything"), None, true),
             ("POST", None, Some("http://kv:80"), false),
-            ("POST", None, Some("https://KV:80"), false),
-            ("POST", None, Some("http://kv"), true),
+            ("POST", None, Some("http://KV:80"), false),
+            ("POST", None, Some("https://KV:80"), true),
+            ("POST", None, Some("https://kv"), true),
+            ("POST", None, Some("http://kv"), false),
+            ("POST", None, Some("http://kv:8080"), true),
             ("POST", None, Some("http://other"), true),
             ("POST", None, Some("null"), true),
             ("GET", Some("cross-site"), Some("http://other"), false),
@@ -307,7 +333,8 @@ mod tests {
                 }
             }
             let method = method.parse().unwrap();
-            let found = is_from_foreign_page(&method, &headers, Some("kv:80"));
+            let own = Authority::parse("kv:80");
+            let found = is_from_foreign_page(&method, &headers, own, Scheme::Http);
             assert_eq!(found, is_foreign, "{method} {site:?} {origin:?}");
         }
     }

@@ -18,17 +18,13 @@ use super::body::drain_request;
 use super::operations::Access;
 use super::problem::Problem;
 
-/// For handlers that check the caller themselves. The gate lets requests without a token through to
-/// open operations only, so elsewhere they have no caller.
+/// For handlers that check the caller themselves. The gate names the caller of each request.
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut request::Parts, app: &App) -> Result<Self, Problem> {
-        match parts.extensions.get::<Self>() {
-            Some(caller) => Ok(caller.clone()),
-            None if app.gate.has_tokens() => Err(no_token()),
-            None => Ok(Self::anyone()),
-        }
+    async fn from_request_parts(parts: &mut request::Parts, _: &App) -> Result<Self, Problem> {
+        let caller = parts.extensions.get().cloned();
+        caller.ok_or_else(no_token)
     }
 }
 

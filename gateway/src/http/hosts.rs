@@ -1,12 +1,8 @@
-//! The hosts that requests may name, and the origins of pages that may read the replies.
-//!
-//! DNS rebinding: a page can make its own name resolve to the gateway's address, and the browser
-//! then takes both for one origin. The Host header still has the page's name, so the gateway refuses
-//! every name but its own. An address as the Host cannot be rebound.
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+//! What requests may name: the hosts that they are sent to, as of any program here, and the origins
+//! of pages that may read the replies.
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use dkvs_runtime::hosts::{Authority, Hosts, parse_host};
 
 /// What requests may name: the hosts that they are sent to, and the origins that they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,102 +24,54 @@ impl BrowserPolicy {
     }
 }
 
-/// The hosts that requests may be sent to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hosts {
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
-    /// Whether every address is allowed, since the system may have several.
-    any_address: bool,
+/// How requests come to the gateway, as URLs name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// By TLS.
+    Https,
 }
 
-impl Hosts {
-    /// The hosts of a gateway that listens on an address: that address, the names of loopback, and
-    /// `more`; beyond loopback every address.
-    pub fn new(listen: SocketAddr, more: &[Host]) -> Self {
-        let mut hosts = Self {
-            names: vec!["localhost".to_owned()],
-            addresses: vec![
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(Ipv6Addr::LOCALHOST),
-                listen.ip(),
-            ],
-            any_address: !listen.ip().is_loopback(),
-        };
-        for host in more {
-            match host {
-                Host::Name(name) => hosts.names.push(name.clone()),
-                Host::Address(address) => hosts.addresses.push(*address),
-            }
+impl Scheme {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
         }
-        hosts
     }
 
-    /// Whether a request may be sent to this host, whatever the port.
-    pub(super) fn allow(&self, authority: &str) -> bool {
-        let Some(host) = without_port(authority) else {
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    /// Whether a page of this origin, as a browser sends it, is the gateway's own, which is reached by
+    /// this scheme at `own`.
+    pub(super) fn is_own_origin(self, own: Authority<'_>, origin: &str) -> bool {
+        let port = |authority: Authority<'_>| authority.port().unwrap_or(self.default_port());
+        let Some((scheme, page)) = origin.split_once("://") else {
             return false;
         };
-        let is_name = |name: &String| name.eq_ignore_ascii_case(host);
-        match parse_address(host) {
-            Some(address) => self.any_address || self.addresses.contains(&address),
-            None => self.names.iter().any(is_name),
-        }
+        scheme.eq_ignore_ascii_case(self.name())
+            && Authority::parse(page).is_some_and(|page| {
+                page.host.eq_ignore_ascii_case(own.host) && port(page) == port(own)
+            })
     }
-}
-
-/// A host that the operator allows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Host {
-    /// By name.
-    Name(String),
-    /// By address.
-    Address(IpAddr),
-}
-
-/// Parses a host as it stands in a URL, without a port; none if it is not one.
-pub fn parse_host(text: &str) -> Option<Host> {
-    if let Some(address) = parse_address(text) {
-        return Some(Host::Address(address));
-    }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let is_name = !text.is_empty() && text.bytes().all(plain);
-    is_name.then(|| Host::Name(text.to_owned()))
-}
-
-fn parse_address(host: &str) -> Option<IpAddr> {
-    match host.strip_prefix('[') {
-        Some(rest) => Some(IpAddr::V6(rest.strip_suffix(']')?.parse().ok()?)),
-        // Addresses begin with a digit, so one byte rules out most names.
-        None if host.starts_with(|first: char| first.is_ascii_digit()) => {
-            Some(IpAddr::V4(host.parse().ok()?))
-        }
-        None => None,
-    }
-}
-
-/// The host of `host` or `host:port`; none if it is neither.
-fn without_port(authority: &str) -> Option<&str> {
-    let end = match authority.find(']') {
-        Some(bracket) => bracket + 1,
-        None => authority.find(':').unwrap_or(authority.len()),
-    };
-    let (host, port) = authority.split_at(end);
-    let port = port.strip_prefix(':').or(port.is_empty().then_some(port))?;
-    port.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then_some(host)
 }
 
 /// Parses an origin as browsers send it; none if it is not one.
 pub fn parse_origin(text: &str) -> Option<HeaderValue> {
     let scheme = ["http://", "https://"];
     let authority = scheme.iter().find_map(|scheme| text.strip_prefix(scheme))?;
-    let host = without_port(authority)?;
+    let host = Authority::parse(authority)?.host;
     // Browsers send names in lower case.
     let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
     let ends_well = !authority.ends_with(':');
-    parse_host(host).filter(|_| is_lower && ends_well)?;
+    parse_host(host).ok().filter(|_| is_lower && ends_well)?;
     HeaderValue::from_str(text).ok()
 }
 
@@ -131,74 +79,42 @@ pub fn parse_origin(text: &str) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    fn hosts(listen: &str, more: &[&str]) -> Hosts {
-        let more: Vec<_> = more.iter().map(|host| parse_host(host).unwrap()).collect();
-        Hosts::new(listen.parse().unwrap(), &more)
-    }
-
     #[test]
-    fn on_loopback_its_names_and_those_that_were_added_are_allowed() {
-        let hosts = hosts("127.0.0.5:80", &["kv.example.org", "192.0.2.7"]);
-        for host in [
-            "localhost",
-            "LocalHost:8080",
-            "127.0.0.1:1",
-            "127.0.0.5",
-            "[::1]:8080",
-            "[0:0::1]",
-            "KV.example.org:443",
-            "192.0.2.7:80",
+    fn an_origin_is_the_gateways_own_by_scheme_host_and_port() {
+        use Scheme::{Http, Https};
+        for (scheme, authority, origin, is_own) in [
+            (Http, "kv:80", "http://kv:80", true),
+            (Http, "kv:80", "http://kv", true),
+            (Http, "kv", "http://kv:80", true),
+            (Http, "KV:8080", "http://kv:8080", true),
+            (Http, "[::1]:8080", "http://[::1]:8080", true),
+            (Http, "kv:80", "https://kv:80", false),
+            (Http, "kv", "https://kv", false),
+            (Http, "kv", "http://kv:443", false),
+            (Http, "kv:8080", "http://kv", false),
+            (Http, "kv", "http://other", false),
+            (Https, "kv", "https://kv", true),
+            (Https, "kv:443", "https://kv", true),
+            (Https, "kv:8443", "https://kv:8443", true),
+            (Https, "kv", "http://kv", false),
+            (Https, "kv:80", "http://kv", false),
+            (Https, "kv", "https://kv:80", false),
+            (Http, "kv", "null", false),
+            (Http, "kv", "", false),
+            (Http, "kv", "kv", false),
+            (Http, "kv", "http://", false),
+            (Http, "kv", "http://kv/", false),
+            (Http, "kv", "http://user@kv", false),
+            (Http, "kv", "ftp://kv", false),
         ] {
-            assert!(hosts.allow(host), "{host}");
-        }
-        for host in [
-            "",
-            ":80",
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "127.0.0.6",
-            "192.0.2.8",
-            "[::2]",
-            "[::1",
-            "[::1]x",
-            "[localhost]",
-            "localhost:80x",
-            "localhost:80:80",
-            "user@localhost",
-            "localhost/",
-            "2130706433",
-            "xkv.example.org",
-        ] {
-            assert!(!hosts.allow(host), "{host}");
+            let own = Authority::parse(authority).unwrap();
+            let found = scheme.is_own_origin(own, origin);
+            assert_eq!(found, is_own, "{authority} {origin}");
         }
     }
 
     #[test]
-    fn beyond_loopback_every_address_is_allowed_and_no_other_name() {
-        let hosts = hosts("0.0.0.0:80", &[]);
-        for host in ["10.0.0.9:8080", "[2001:db8::1]", "127.0.0.1", "localhost"] {
-            assert!(hosts.allow(host), "{host}");
-        }
-        for host in ["gateway", "10.0.0.9.example", "10.0.0", "010.0.0.1"] {
-            assert!(!hosts.allow(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_host_or_no_origin_is_refused() {
-        for text in [
-            "",
-            "a b",
-            "kv:80",
-            "http://kv",
-            "kv/",
-            "[::1]:80",
-            "*",
-            "*.a",
-        ] {
-            assert_eq!(parse_host(text), None, "{text}");
-        }
+    fn what_is_no_origin_is_refused() {
         for text in [
             "http://a",
             "https://a.example:8443",

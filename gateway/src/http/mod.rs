@@ -3,8 +3,8 @@
 //! * `problem`: a failure as a problem document; `key_value`, `client_error`, `quorum_problem` and
 //!   `no_such_path`: problems that several endpoints share. All others are beside their endpoint
 //! * [`operations`]: every operation with its path, access, parameters and statuses
-//! * `parameters`, `path`, `accept`, `conditional`, `body`, `trace`: what a request asks for
-//! * [`hosts`], [`gate`], [`access`]: which requests pass, and what a token permits
+//! * `parameters`, `path`, `accept`, `conditional`, `ranges`, `body`, `trace`: what a request asks for
+//! * [`hosts`], `validity`, [`gate`], [`access`]: which requests pass, and what a token permits
 //! * `counts`, `feed`, `app`: the state of a worker
 //! * `report`, `json`: what a request came to, as JSON
 //! * endpoints: `kv`, `list`, `batch`, `ring`, `servers`, `switch`, `health`, `metrics`, `events` with
@@ -42,6 +42,7 @@ mod parameters;
 mod path;
 mod problem;
 mod quorum_problem;
+mod ranges;
 mod report;
 mod request_id;
 mod ring;
@@ -51,6 +52,7 @@ mod servers;
 mod snapshot;
 mod switch;
 mod trace;
+mod validity;
 
 pub use app::{App, GatewayState};
 pub use operations::{Access, OPERATIONS, Operation, OperationId, TIMEOUT_MS_MAX};

@@ -142,9 +142,19 @@ impl IntoResponse for Problem {
     }
 }
 
-/// At most 100 characters of what a caller sent, for the detail of a problem.
+/// Most characters of what a caller sent that a problem shows in one place.
+const EXCERPT_CHARS_MAX: usize = 64;
+
+/// The beginning of what a caller sent, for the detail of a problem. Control characters, which JSON
+/// would write with six bytes each, are replaced.
 pub(super) fn excerpt(text: &str) -> String {
-    text.chars().take(100).collect()
+    let shown = |char: char| if char.is_control() { '\u{fffd}' } else { char };
+    let mut chars = text.chars();
+    let mut excerpt: String = chars.by_ref().take(EXCERPT_CHARS_MAX).map(shown).collect();
+    if chars.next().is_some() {
+        excerpt.push('\u{2026}');
+    }
+    excerpt
 }
 
 #[cfg(test)]
@@ -165,6 +175,19 @@ mod tests {
         let (document, _) = problem.into_document(Some("urn:dkvs:request:7".into()));
         let expected = expected.replace(r#","n":1"#, r#","instance":"urn:dkvs:request:7","n":1"#);
         assert_eq!(document.to_string(), expected);
+    }
+
+    #[test]
+    fn an_excerpt_is_short_whatever_it_is_of() {
+        assert_eq!(excerpt("a key"), "a key");
+        let whole = "k".repeat(EXCERPT_CHARS_MAX);
+        assert_eq!(excerpt(&whole), whole);
+        for text in ["k", "\0", "\u{1f600}", "\"", "\\", "\u{7f}"] {
+            let excerpt = excerpt(&text.repeat(100_000));
+            assert_eq!(excerpt.chars().count(), EXCERPT_CHARS_MAX + 1);
+            let json = Json::from(excerpt).to_string();
+            assert!(json.len() <= 4 * EXCERPT_CHARS_MAX + 5, "{}", json.len());
+        }
     }
 
     #[test]

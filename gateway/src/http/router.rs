@@ -1,15 +1,16 @@
 //! The router of a worker: each operation of the table with its handler.
 
 use axum::Router;
+use axum::body::Body;
 use axum::handler::Handler;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::app::App;
 use super::guard::GuardLayer;
 use super::no_such_path::no_such_path;
 use super::operations::{OPERATIONS, OperationId};
-use super::problem::{Problem, ProblemType};
+use super::problem::{Problem, ProblemType, excerpt};
 use super::{batch, console, docs, events, health, kv, list, metrics, ring, servers, switch};
 
 const METHOD_NOT_ALLOWED: ProblemType = ProblemType {
@@ -17,6 +18,9 @@ const METHOD_NOT_ALLOWED: ProblemType = ProblemType {
     name: "method-not-allowed",
     title: "The path does not take this method",
 };
+
+/// The methods that some path takes.
+const METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 
 /// The router of one worker.
 pub(super) fn router(app: App) -> Router {
@@ -44,7 +48,12 @@ pub(super) fn router(app: App) -> Router {
     }
     router
         .method_not_allowed_fallback(|method: Method| async move { method_not_allowed(&method) })
-        .fallback(|uri: Uri| async move { no_such_path(uri.path()) })
+        .fallback(|method: Method, uri: Uri| async move {
+            match (method, uri.path()) {
+                (Method::OPTIONS, "*") => Ok(options()),
+                (_, path) => Err(no_such_path(path)),
+            }
+        })
         .with_state(app)
 }
 
@@ -95,7 +104,18 @@ fn handler(operation: OperationId, route: Route) -> MethodRouter<App> {
     }
 }
 
+/// The response to OPTIONS of the gateway as a whole, which is good for a ping (RFC 9110, section
+/// 9.3.7).
+fn options() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let allow = HeaderValue::from_static(METHODS);
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
+}
+
 fn method_not_allowed(method: &Method) -> Problem {
+    let method = excerpt(method.as_str());
     let detail = format!("this path does not take {method}; the Allow header lists what it takes");
     Problem::new(&METHOD_NOT_ALLOWED, detail)
 }

@@ -2,15 +2,15 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Response, StatusCode, Uri};
+use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use dkvs_common::cluster::ServerId;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::app::App;
 use super::json::json;
-use super::parameters;
 use super::problem::{Problem, ProblemType, excerpt};
+use super::{conditional, parameters};
 use crate::embedded::ServerSwitch;
 
 const NO_SUCH_SERVER: ProblemType = ProblemType {
@@ -31,8 +31,13 @@ const SERVER_NOT_STARTED: ProblemType = ProblemType {
     title: "The server could not be started",
 };
 
-pub(super) async fn stop(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn stop(
+    State(app): State<App>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
     let (server, switch) = server(&app, &uri, "/stop")?;
+    conditional::check_post(&headers)?;
     // It waits for a disk, and goes on even if the caller leaves.
     let stopped = tokio::task::spawn_blocking(move || switch.stop(server)).await;
     if let Err(error) = stopped {
@@ -41,8 +46,13 @@ pub(super) async fn stop(State(app): State<App>, uri: Uri) -> Result<Response<Bo
     Ok(switched(&app, server, false))
 }
 
-pub(super) async fn start(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn start(
+    State(app): State<App>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
     let (server, switch) = server(&app, &uri, "/start")?;
+    conditional::check_post(&headers)?;
     let started = tokio::task::spawn_blocking(move || switch.start(server)).await;
     let started = started.unwrap_or_else(|error| Err(error.into()));
     started.map_err(|error| not_started(&error))?;

@@ -11,6 +11,7 @@ use dkvs_common::kv::VALUE_BYTES_MAX;
 use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_runtime::about::About;
+use dkvs_runtime::hosts::{Host, parse_host};
 use dkvs_runtime::log::LogFormat;
 use dkvs_runtime::log::filter::LogFilter;
 
@@ -96,6 +97,12 @@ pub(super) struct Arguments {
     /// Serve metrics at http://ADDR/metrics, for Prometheus
     #[arg(long, value_name = "ADDR", value_parser = parse_metrics)]
     pub(super) metrics: Option<SocketAddr>,
+
+    /// A name or address beside localhost and ADDR by which requests for metrics may call the
+    /// server. Several times, or with commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_host,
+          requires = "metrics")]
+    pub(super) allowed_host: Vec<Host>,
 
     /// What to log, as in `info` or `debug`
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = parse_filter)]

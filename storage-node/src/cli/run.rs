@@ -6,6 +6,7 @@ use std::thread;
 
 use anyhow::{Context, bail};
 use dkvs_common::model::Durability;
+use dkvs_runtime::hosts::Hosts;
 use dkvs_runtime::key_file::{self, KeyFile};
 use dkvs_runtime::metrics::serve;
 use dkvs_runtime::open_files;
@@ -85,9 +86,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     if let Some(listener) = metrics {
         let at = listener.local_addr()?;
+        let hosts = Hosts::new(at, &arguments.allowed_host);
         let service = Arc::clone(&service);
-        serve::start(listener, move |form| metrics::render(&service, addr, form))
-            .context("cannot start a thread for the metrics")?;
+        let page = move |form| metrics::render(&service, addr, form);
+        serve::start(listener, hosts, page).context("cannot start a thread for the metrics")?;
         tracing::info!("metrics are at http://{at}/metrics");
     }
     let disk = disk.map(Disk::start).transpose()?;

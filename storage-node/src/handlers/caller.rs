@@ -1,22 +1,40 @@
 //! What comes with a command beside itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dkvs_common::model::ReplicaResponse;
 
-use crate::peer::Peer;
+use crate::peer::{Account, Peer};
 
 /// Who sent a command, and when.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     /// The sender.
     pub(crate) peer: Peer,
+    /// The key by which it proved itself; 0 where nobody has to.
+    pub(crate) key_id: u8,
+    /// The number that it gave the command.
+    pub(crate) request: u64,
     /// The ring of the sender.
     pub(crate) epoch: u32,
     /// When the command arrived.
     pub(crate) now: Instant,
+    /// For how long it waits for the response from then on.
+    pub(crate) wait: Duration,
     /// How long the response may be.
     pub(crate) room: ResponseRoom,
+}
+
+impl Caller {
+    /// Whom its work is charged to.
+    pub(crate) fn account(&self) -> Account {
+        Account::of(self.peer, self.key_id)
+    }
+
+    /// Until when it waits for the response.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.now + self.wait
+    }
 }
 
 /// How much of a response fits into one datagram to a caller.

@@ -3,17 +3,19 @@
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 
 use super::caller::{Caller, Responder};
+use super::list::{ListQueue, PageQuery};
 use super::replica::Replica;
 use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
 
 impl Replica {
-    /// Carries out a command. Returns the response, or none if it waits for the disk: what
-    /// `responder` makes gets it then.
+    /// Carries out a command. Returns the response, or none if it waits for the disk, or in `lists`
+    /// for its turn: what `responder` makes gets it then.
     pub(crate) fn handle(
         &self,
         command: ReplicaCommand,
         caller: Caller,
+        lists: &mut ListQueue,
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         let Caller {
@@ -51,7 +53,8 @@ impl Replica {
                     block_bytes,
                 };
                 let block = Block { offset, bytes };
-                self.stage(UploadId { peer, number }, shape, &block, now)
+                let id = UploadId { peer, number };
+                self.stage((id, caller.account()), shape, &block, now)
             }
             ReplicaCommand::PutStaged {
                 key,
@@ -67,7 +70,8 @@ impl Replica {
                     value_bytes,
                     checksum,
                 };
-                return self.put_staged(&key, record, UploadId { peer, number }, responder);
+                let id = UploadId { peer, number };
+                return self.put_staged(&key, record, id, now, responder);
             }
             ReplicaCommand::List {
                 from,
@@ -76,12 +80,15 @@ impl Replica {
                 limit,
                 accepts_left_out,
             } => {
-                let start = (from, after.as_ref());
-                let mut page = self.list(start, &prefix, limit.into(), room);
-                if let ReplicaResponse::Page { is_left_out, .. } = &mut page {
-                    *is_left_out &= accepts_left_out;
-                }
-                page
+                let query = PageQuery {
+                    from,
+                    after,
+                    prefix,
+                    keys_max: limit.into(),
+                    room,
+                    accepts_left_out,
+                };
+                return lists.push(query, caller, self, responder);
             }
             ReplicaCommand::Attest { boot_id, key, tag } => {
                 return self.attest(boot_id, &key, tag, responder);

@@ -2,8 +2,8 @@
 //! in, a [`ReplicaResponse`](dkvs_common::model::ReplicaResponse) out.
 //!
 //! Handlers know the store and the model. They know no datagram, no wire format, no socket and no
-//! clock: the time comes with the command. A change that waits for the disk is answered later,
-//! through the [`Responder`] of its command.
+//! clock: the time comes with the command. A change that waits for the disk, and a list that waits
+//! for its turn, are answered later, through the [`Responder`] of their command.
 //!
 //! * `dispatch`: which handler a command goes to
 //! * `get`, `tag`, `put`, `stage`, `list`, `attest`, `report`: the handlers, by command
@@ -26,5 +26,9 @@ mod untagged;
 mod uploads;
 
 pub(crate) use caller::{Caller, Responder, ResponseRoom};
+pub(crate) use list::ListQueue;
 pub(crate) use replica::Replica;
 pub(crate) use uploads::BITMAP_BYTES_MAX;
+
+#[cfg(test)]
+pub(crate) use list::RECORDS_PER_SLICE_MAX;

@@ -13,6 +13,7 @@ use super::caller::Responder;
 use super::outcome::put_response;
 use super::replica::Replica;
 use super::uploads::{Block, BlockError, Progress, Shape, TakeError, UploadId};
+use crate::peer::Account;
 use crate::store::{PackedRecord, PutOutcome, RecordStore as _, resolve};
 
 /// A record whose value was sent in blocks.
@@ -27,12 +28,12 @@ impl Replica {
     /// Keeps a block of a value.
     pub(super) fn stage(
         &self,
-        id: UploadId,
+        (id, account): (UploadId, Account),
         shape: Shape,
         block: &Block,
         now: Instant,
     ) -> ReplicaResponse {
-        let staged = self.uploads().stage(id, shape, block, now);
+        let staged = self.uploads().stage(id, account, shape, block, now);
         match staged {
             Ok(Progress { base, bitmap }) => ReplicaResponse::Staged {
                 base,
@@ -56,6 +57,7 @@ impl Replica {
         key: &Key,
         record: StagedRecord,
         id: UploadId,
+        now: Instant,
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         if record.value_bytes as usize > self.config.value_bytes_max {
@@ -76,7 +78,7 @@ impl Replica {
             // The upload stays for another try.
             return Some(put_response(&self.counters, Err(refused)));
         }
-        let taken = self.uploads().take(id, record.value_bytes);
+        let taken = self.uploads().take(id, record.value_bytes, now);
         let value = match taken {
             Ok(value) => value,
             Err(TakeError::Incomplete) => return Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
@@ -147,6 +149,11 @@ mod tests {
         UploadId { peer, number }
     }
 
+    fn by(number: u64) -> (UploadId, Account) {
+        let id = id(number);
+        (id, Account::of(id.peer, 0))
+    }
+
     /// The record of this time whose value is ten of `byte`.
     fn record(time: u64, byte: u8) -> Record {
         let content = Content::Value {
@@ -157,14 +164,15 @@ mod tests {
     }
 
     fn put_staged(replica: &Replica, number: u64, staged: StagedRecord) -> ReplicaResponse {
-        let response = replica.put_staged(&key(), staged, id(number), || Box::new(drop));
+        let responder = || -> Responder { Box::new(drop) };
+        let response = replica.put_staged(&key(), staged, id(number), Instant::now(), responder);
         response.unwrap()
     }
 
     fn stage(replica: &Replica, number: u64, offset: u32, byte: u8) -> ReplicaResponse {
         let length = usize::min(4, 10 - offset as usize);
         let bytes = vec![byte; length].into();
-        replica.stage(id(number), SHAPE, &Block { offset, bytes }, Instant::now())
+        replica.stage(by(number), SHAPE, &Block { offset, bytes }, Instant::now())
     }
 
     fn stage_all(replica: &Replica, number: u64, byte: u8) {
@@ -280,7 +288,7 @@ mod tests {
         };
         let bytes = vec![b'v'; 4].into();
         let block = Block { offset: 0, bytes };
-        let response = replica.stage(id(2), other_length, &block, Instant::now());
+        let response = replica.stage(by(2), other_length, &block, Instant::now());
         assert!(matches!(response, ReplicaResponse::Staged { base: 1, .. }));
         assert_eq!(
             put(&replica, 2, &record(5, b'v')),
@@ -305,14 +313,19 @@ mod tests {
             stage(&replica, 1, 0, b'v'),
             ReplicaResponse::Staged { .. }
         ));
+        // Three with the bits that say what has arrived of each.
+        for number in 2..=3 {
+            let staged = stage(&replica, number, 0, b'v');
+            assert!(matches!(staged, ReplicaResponse::Staged { .. }));
+        }
         assert_eq!(
-            stage(&replica, 2, 0, b'v'),
+            stage(&replica, 4, 0, b'v'),
             ReplicaResponse::Refused(Refusal::Busy)
         );
         stage_all(&replica, 1, b'v');
         assert_eq!(put(&replica, 1, &record(5, b'v')), ReplicaResponse::Done);
         assert!(matches!(
-            stage(&replica, 2, 0, b'v'),
+            stage(&replica, 4, 0, b'v'),
             ReplicaResponse::Staged { .. }
         ));
     }
@@ -333,7 +346,7 @@ mod tests {
         };
         let bytes = vec![b'v'; 4].into();
         let block = Block { offset: 0, bytes };
-        let response = replica.stage(id(1), longer, &block, Instant::now());
+        let response = replica.stage(by(1), longer, &block, Instant::now());
         assert_eq!(
             response,
             ReplicaResponse::Refused(Refusal::TooLarge { value_bytes_max })
@@ -352,6 +365,6 @@ mod tests {
         let begun = (2..).take_while(|number| {
             stage(&replica, *number, 0, b'v') != ReplicaResponse::Refused(Refusal::Busy)
         });
-        assert_eq!(begun.count(), UPLOADS_MAX / 2);
+        assert_eq!(begun.count(), UPLOADS_MAX);
     }
 }

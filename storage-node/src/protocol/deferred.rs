@@ -1,4 +1,5 @@
-//! Replies that wait for the disk: the outcome of a put is known once the disk has it.
+//! What a worker has taken and not answered yet: replies that wait for the disk, since the outcome
+//! of a put is known once the disk has it, and lists that wait for their turn.
 
 use std::mem;
 use std::net::SocketAddr;
@@ -8,7 +9,28 @@ use bytes::Bytes;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId};
 
 use super::replies::ReplyAuth;
-use crate::handlers::Responder;
+use crate::handlers::{ListQueue, Responder};
+
+/// What one worker answers later.
+pub struct Backlog {
+    pub(crate) replies: Arc<DeferredReplies>,
+    pub(crate) lists: ListQueue,
+}
+
+impl Backlog {
+    /// Holds nothing yet, and calls `wake` when a reply can be sent and none could before.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            replies: DeferredReplies::new(wake),
+            lists: ListQueue::default(),
+        }
+    }
+
+    /// Where the replies wait that are known by now.
+    pub fn replies(&self) -> &Arc<DeferredReplies> {
+        &self.replies
+    }
+}
 
 /// Where the replies of one worker wait to be sent, once they are known.
 pub struct DeferredReplies {

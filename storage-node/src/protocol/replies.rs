@@ -88,6 +88,14 @@ pub(crate) struct Authenticity {
 }
 
 impl ReplyAuth {
+    /// The key that proved what is replied to; 0 where none has to.
+    pub(super) fn key_id(&self) -> u8 {
+        match self {
+            Self::Checksum => 0,
+            Self::Key(authenticity) => authenticity.authentication.key_id,
+        }
+    }
+
     /// A datagram of replies in the making.
     pub(super) fn builder(&self, epoch: u32, datagram_bytes_max: usize) -> Builder {
         let authentication = match self {

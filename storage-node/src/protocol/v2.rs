@@ -1,7 +1,6 @@
 //! DKVS/2: a datagram of requests in, datagrams of replies out.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use dkvs_common::wire::v2::request::Request;
 
 use super::access::{Access, SenderStatus};
 use super::datagram::Received;
-use super::deferred::{DeferredReplies, ReplyTo};
+use super::deferred::{Backlog, ReplyTo};
 use super::replies::Replies;
 use crate::handlers::{BITMAP_BYTES_MAX, Caller, ResponseRoom};
 use crate::service::Service;
@@ -25,33 +24,19 @@ use crate::store::RecordStore as _;
 const _: () = assert!(BITMAP_BYTES_MAX == reply::BITMAP_BYTES_MAX);
 
 /// What the requests of a datagram have in common.
-#[derive(Clone, Copy)]
 struct Origin<'a> {
     /// The ring of the sender.
     epoch: u32,
     peer: SocketAddr,
     sender: SenderStatus,
+    /// The key that proved the datagram; 0 where none has to.
+    key_id: u8,
     /// When the datagram was taken from the socket.
     now: Instant,
     /// How long it had been there.
     waited: Duration,
-    /// Where replies wait that the disk defers.
-    deferred: &'a Arc<DeferredReplies>,
-}
-
-impl<'a> Origin<'a> {
-    fn reply_to<'b>(self, id: RequestId, operation: u8, replies: &'b Replies<'_>) -> ReplyTo<'b>
-    where
-        'a: 'b,
-    {
-        ReplyTo {
-            deferred: self.deferred,
-            peer: self.peer,
-            auth: replies.auth(),
-            id,
-            operation,
-        }
-    }
+    /// What is answered later.
+    backlog: &'a mut Backlog,
 }
 
 /// Adds a reply to those that leave together; returns its status.
@@ -77,13 +62,13 @@ fn room(replies: &Replies<'_>) -> ResponseRoom {
 
 impl Service {
     /// Answers a DKVS/2 datagram, its requests together, by calls of `send` with a datagram each;
-    /// what has to wait for the disk is answered by `deferred`. One that is not authentic, was
-    /// taken before, or does not come from a client, gets no answer.
+    /// what has to wait, for the disk or for its turn, is answered from `backlog`. One that is not
+    /// authentic, was taken before, or does not come from a client, gets no answer.
     pub fn handle_v2(
         &self,
         received: &Received,
         access: &mut Access,
-        deferred: &Arc<DeferredReplies>,
+        backlog: &mut Backlog,
         send: &mut dyn FnMut(Vec<u8>),
     ) {
         #[cfg(feature = "mutants")]
@@ -91,28 +76,33 @@ impl Service {
         let Some(opened) = access.open(&received.datagram, received.peer, &self.counters) else {
             return;
         };
-        let origin = Origin {
+        let mut origin = Origin {
             epoch: opened.epoch,
             peer: received.peer,
             sender: opened.sender,
+            key_id: opened.auth.key_id(),
             now: received.at,
             waited: received.waited,
-            deferred,
+            backlog,
         };
         self.counters.datagrams.add(1);
         let our_epoch = self.config().epoch.unwrap_or(0);
         let datagram_bytes_max = self.config().datagram_bytes_max;
         let mut replies = Replies::new(opened.auth, our_epoch, datagram_bytes_max, send);
         match opened.sender {
-            SenderStatus::InSession { .. } => self.serve_all(opened.messages, origin, &mut replies),
-            SenderStatus::Unknown { .. } => self.greet(opened.messages, origin, &mut replies),
+            SenderStatus::InSession { .. } => {
+                self.serve_all(opened.messages, &mut origin, &mut replies);
+            }
+            SenderStatus::Unknown { .. } => {
+                self.greet(opened.messages, &mut origin, &mut replies);
+            }
         }
         replies.finish();
     }
 
     /// Answers the greeting that the datagram of an unknown sender begins with, and nothing else: a
     /// single answer, in the same envelope, is as long as the greeting.
-    fn greet(&self, mut messages: Bytes, origin: Origin<'_>, replies: &mut Replies<'_>) {
+    fn greet(&self, mut messages: Bytes, origin: &mut Origin<'_>, replies: &mut Replies<'_>) {
         match next_request(&mut messages) {
             Ok(Some(Ok(message))) if matches!(message.request, Request::Greet { .. }) => {
                 let _ = self.serve_in_time(message, origin, replies);
@@ -124,7 +114,7 @@ impl Service {
         }
     }
 
-    fn serve_all(&self, mut messages: Bytes, origin: Origin<'_>, replies: &mut Replies<'_>) {
+    fn serve_all(&self, mut messages: Bytes, origin: &mut Origin<'_>, replies: &mut Replies<'_>) {
         let mut traced: Option<(RequestId, Trace)> = None;
         loop {
             match next_request(&mut messages) {
@@ -163,7 +153,7 @@ impl Service {
         &self,
         trace: Trace,
         message: RequestMessage,
-        origin: Origin<'_>,
+        origin: &mut Origin<'_>,
         replies: &mut Replies<'_>,
     ) {
         let (operation, peer) = (message.request.name(), origin.peer);
@@ -182,7 +172,7 @@ impl Service {
     fn serve_in_time(
         &self,
         message: RequestMessage,
-        origin: Origin<'_>,
+        origin: &mut Origin<'_>,
         replies: &mut Replies<'_>,
     ) -> Option<u8> {
         if origin.waited >= Duration::from_millis(message.wait_ms.into()) {
@@ -195,7 +185,7 @@ impl Service {
     fn serve(
         &self,
         message: RequestMessage,
-        origin: Origin<'_>,
+        origin: &mut Origin<'_>,
         replies: &mut Replies<'_>,
     ) -> Option<u8> {
         let (id, operation) = (message.id, message.request.operation());
@@ -211,13 +201,26 @@ impl Service {
         };
         let caller = Caller {
             peer: origin.peer.into(),
+            key_id: origin.key_id,
+            request: id.0,
             epoch: origin.epoch,
             now: origin.now,
+            wait: Duration::from_millis(message.wait_ms.into()).saturating_sub(origin.waited),
             room: room(replies),
         };
-        let reply_to = origin.reply_to(id, operation, replies);
+        let Backlog {
+            replies: deferred,
+            lists,
+        } = &mut *origin.backlog;
+        let reply_to = ReplyTo {
+            deferred,
+            peer: origin.peer,
+            auth: replies.auth(),
+            id,
+            operation,
+        };
         let responder = || reply_to.responder();
-        let response = self.replica.handle(command, caller, responder)?;
+        let response = self.replica.handle(command, caller, lists, responder)?;
         Some(push(replies, id, operation, response.into()))
     }
 

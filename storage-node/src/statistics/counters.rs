@@ -31,6 +31,10 @@ pub struct Counters {
     pub messages: Counter,
     /// Keys left out of lists because no datagram holds them, each time.
     pub list_keys_left_out: Counter,
+    /// Records looked at for lists.
+    pub list_records_examined: Counter,
+    /// Lists refused because too many waited for their turn.
+    pub lists_refused_busy: Counter,
     /// Datagrams or messages that were no request.
     pub malformed: Counter,
     /// Datagrams and records that did not match their checksum.

@@ -14,8 +14,10 @@ pub(crate) struct UploadReport {
     pub(crate) begun: u64,
     /// Uploads whose whole value a put took.
     pub(crate) completed: u64,
-    /// Uploads dropped because no new block came.
+    /// Uploads dropped because their blocks came too slowly, or not at all.
     pub(crate) expired: u64,
+    /// Uploads dropped to make room for those of others who held less.
+    pub(crate) displaced: u64,
     /// Blocks refused for want of memory or of places.
     pub(crate) refused_busy: u64,
     /// The memory that the uploads under way have reserved, in bytes.
@@ -45,11 +47,20 @@ pub(crate) fn report(
         (Statistic::UploadsBegun, uploads.begun),
         (Statistic::UploadsCompleted, uploads.completed),
         (Statistic::UploadsExpired, uploads.expired),
+        (Statistic::UploadsDisplaced, uploads.displaced),
         (Statistic::UploadsRefusedBusy, uploads.refused_busy),
         (Statistic::UploadBytesReserved, uploads.bytes_reserved),
         (
             Statistic::ListKeysLeftOut,
             counters.list_keys_left_out.count(),
+        ),
+        (
+            Statistic::ListRecordsExamined,
+            counters.list_records_examined.count(),
+        ),
+        (
+            Statistic::ListsRefusedBusy,
+            counters.lists_refused_busy.count(),
         ),
         (Statistic::Unauthenticated, counters.unauthenticated.count()),
         (

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use dkvs_common::wire::{split_joined, v1};
+use dkvs_common::wire::{BatchSize, split_joined, v1};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -23,6 +23,9 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where datagrams arrive.
 pub(super) struct Inbox {
     buffers: Vec<u8>,
+    /// What the system says of each datagram.
+    metas: [RecvMeta; BATCH_SIZE],
+    batch: BatchSize,
     /// For several at a time, with their times of arrival.
     offload: Option<Arc<UdpSocketState>>,
 }
@@ -32,6 +35,8 @@ impl Inbox {
         let buffers = if offload.is_some() { BATCH_SIZE } else { 1 };
         Self {
             buffers: vec![0; buffers * BUFFER_BYTES],
+            metas: [RecvMeta::default(); BATCH_SIZE],
+            batch: BatchSize::new(BATCH_SIZE),
             offload,
         }
     }
@@ -63,13 +68,18 @@ impl Inbox {
         state: &UdpSocketState,
         arrived: &mut Vec<Received>,
     ) -> io::Result<()> {
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let metas = &mut self.metas[..self.batch.get()];
         let count = socket.try_io(Interest::READABLE, || {
-            let mut buffers = self.buffers.chunks_exact_mut(BUFFER_BYTES);
             let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
-                std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
-            state.recv(socket.into(), &mut slices, &mut metas)
+                std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            let slices = &mut slices[..metas.len()];
+            let buffers = self.buffers.chunks_exact_mut(BUFFER_BYTES);
+            for (slice, buffer) in slices.iter_mut().zip(buffers) {
+                *slice = IoSliceMut::new(buffer);
+            }
+            state.recv(socket.into(), slices, metas)
         })?;
+        self.batch.received(count);
         let (at, clock) = (Instant::now(), SystemTime::now());
         let filled = self.buffers.chunks_exact(BUFFER_BYTES).zip(metas);
         for (buffer, meta) in filled.take(count) {

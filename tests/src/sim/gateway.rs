@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkvs_client::core::{
-    Core, CoreConfig, Endpoint, MemoryBudget, Now, Protocol, ReadRequest, RequestId,
+    CallerId, Core, CoreConfig, Endpoint, MemoryBudget, Now, Protocol, ReadRequest, RequestId,
     RequestOptions, RoundTrips, Token, Wait, WriteRequest,
 };
 use dkvs_client::transport::v1::{self, Expects};
@@ -267,6 +267,7 @@ impl Gateway {
                         true => Wait::All,
                         false => Wait::Quorum,
                     },
+                    caller: CallerId::Internal,
                     trace: None,
                 };
                 let waiter = Waiter {

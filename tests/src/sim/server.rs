@@ -547,14 +547,14 @@ impl Process {
                 waited: now.since(inbound.arrived),
             };
             let send = &mut |reply: Vec<u8>| replies.push(reply.into());
-            let deferred = self.maintenance.deferred();
+            let backlog = self.maintenance.backlog();
             self.service
-                .handle_v2(&received, &mut self.access, deferred, send);
+                .handle_v2(&received, &mut self.access, backlog, send);
         } else if let V1Response::Datagram(reply) = self.service.handle_v1(
             inbound.datagram.clone(),
             SocketAddr::V4(inbound.peer),
             clock.unix_ms(now),
-            self.maintenance.deferred(),
+            self.maintenance.backlog().replies(),
         ) {
             replies.push(reply);
         }

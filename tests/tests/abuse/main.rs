@@ -4,6 +4,10 @@
 //! They run one at a time, since each takes all that it can get of the machine.
 
 mod attack;
+mod lists;
+mod metrics_listener;
+mod statistics;
+mod uploads;
 mod work_per_byte;
 
 use dkvs_tests::process::Programs;

@@ -1,11 +1,13 @@
 //! What gateways and servers count, as Prometheus scrapes it, and what they log of requests.
 //!
 //! * here: pages of metrics, read strictly
+//! * [`listener`]: what a storage server's port for metrics does with unknown clients
 //! * [`documents`]: docs/metrics.md and the dashboard against what is really there
 //! * [`logs`]: lines of JSON, and the trace of a request in them
 //! * `spans`: what a collector gets, with the feature `otel`
 
 mod documents;
+mod listener;
 mod logs;
 #[cfg(feature = "otel")]
 mod spans;
@@ -335,26 +337,6 @@ async fn a_server_reports_the_same_as_the_gateway_reports_of_it() {
     let heard = |page: &Page| page.sum("dkvs_server_messages_received_total", &[]);
     scrape(&client, &gateway).await;
     assert!(heard(&scrape_at(&client, addr).await) > heard(&by_server));
-}
-
-#[tokio::test]
-async fn a_server_serves_metrics_and_nothing_else_by_http() {
-    let (_node, addr) = measured_node(&[]);
-    let client = client();
-    let url = |path: &str| format!("http://{addr}{path}");
-    let head = http::send(client.head(url("/metrics"))).await;
-    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
-    for path in ["/", "/kv/k", "/metrics/"] {
-        assert_eq!(get(&client, url(path)).await.status, 404, "{path}");
-    }
-    let post = http::send(client.post(url("/metrics"))).await;
-    assert_eq!(
-        (post.status.as_u16(), post.header("allow")),
-        (405, "GET,HEAD")
-    );
-    // Who says nothing keeps nobody waiting.
-    let _silent = Connection::open(addr).await;
-    scrape_at(&client, addr).await;
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ pub async fn files_and_events(witness: &mut Witness) {
             let request = at.request(id, target);
             let request = request.header("if-none-match", reply.header("etag"));
             at.send(id, request, "304").await;
+            let request = at.request(id, target).header("if-match", "\"other\"");
+            at.send(id, request, "412 precondition-failed").await;
         }
     }
     let target = "/console/nothing.js";
@@ -46,6 +48,8 @@ pub async fn servers_that_are_stopped(witness: &mut Witness) {
     for (id, verb) in BOTH {
         let target = format!("/servers/{server}/{verb}");
         at.ask(id, &target, "200").await;
+        let request = at.request(id, &target).header("if-match", "*");
+        at.send(id, request, "412 precondition-failed").await;
         at.ask(id, &format!("{target}?n=1"), "400 invalid-parameter")
             .await;
         let target = format!("/servers/127.0.0.1:1/{verb}");

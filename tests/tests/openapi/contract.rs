@@ -9,13 +9,18 @@ use serde_json::{Map, Value as Json, json};
 /// The file.
 pub const TEXT: &str = include_str!("../../../openapi.yaml");
 
-/// Headers that need no mention: HTTP itself, or what is said to browsers, has them on any reply.
-const PLAIN_HEADERS: [&str; 6] = [
+/// Headers that need no mention: HTTP itself, or what is said to caches and browsers, has them on any
+/// reply.
+const PLAIN_HEADERS: [&str; 10] = [
+    "cache-control",
     "content-length",
     "content-security-policy",
     "content-type",
+    "cross-origin-resource-policy",
     "date",
+    "referrer-policy",
     "transfer-encoding",
+    "vary",
     "x-content-type-options",
 ];
 
@@ -144,7 +149,7 @@ impl Contract {
         let status = reply.status.as_u16();
         // Any other status is to be declared by itself.
         let code = match status {
-            405 => "4XX".to_owned(),
+            405 | 417 => "4XX".to_owned(),
             _ => status.to_string(),
         };
         let response = operation.responses.get(&code);

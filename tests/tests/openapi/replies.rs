@@ -201,6 +201,13 @@ async fn values_in_json(witness: &mut Witness) {
     assert_members(&get, json!({ "value": "//4=", "encoding": "base64" }));
 
     at.read("/kv/absent", "404 key-not-found").await;
+    for (id, expected) in [
+        ("getValue", "412 precondition-failed"),
+        ("headValue", "412"),
+    ] {
+        let request = at.request(id, "/kv/%ff").header("if-match", "\"other\"");
+        at.send(id, request, expected).await;
+    }
     for (id, expected) in [("getValue", "406 not-acceptable"), ("headValue", "406")] {
         let request = at.request(id, "/kv/%ff").header("accept", "text/html");
         at.send(id, request, expected).await;
@@ -302,6 +309,33 @@ async fn values_that_are_refused(witness: &mut Witness) {
     let head = "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     let reply = exchange(gateway.addr, format!("{head}no length\r\n")).await;
     at.judge("putValue", reply, "400 invalid-body");
+    let compressed = head.replace("chunked", "gzip, chunked");
+    let reply = exchange(gateway.addr, compressed + "0\r\n\r\n").await;
+    at.judge("putValue", reply, "501 transfer-coding");
+    for (name, value, expected) in [
+        ("if-none-match", "*", "501 not-supported"),
+        ("content-range", "bytes 0-0/2", "400 partial-put"),
+        ("content-encoding", "gzip", "415 content-coding"),
+        ("expect", "a reply", "417 expectation-failed"),
+    ] {
+        let request = at.request("putValue", "/kv/k").header(name, value);
+        at.send("putValue", request.body("v"), expected).await;
+    }
+    let batch = at.request("runBatch", "/batch").body("{}");
+    let coded = batch.header("content-encoding", "gzip");
+    at.send("runBatch", coded, "415 content-coding").await;
+    let batch = json!({ "operations": [{ "op": "get", "key": "k" }] });
+    let batch = at.request("runBatch", "/batch").body(batch.to_string());
+    let conditional = batch.header("if-match", "*");
+    at.send("runBatch", conditional, "412 precondition-failed")
+        .await;
+    let method = Method::from_bytes(b"PROPFIND").unwrap();
+    let unknown = at.witness.client.request(method, gateway.url("/kv/k"));
+    at.send("deleteValue", unknown, "501 method-not-implemented")
+        .await;
+    let whole = "GET * HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let reply = exchange(gateway.addr, whole).await;
+    at.judge("getServers", reply, "400 invalid-target");
 }
 
 async fn callers_that_are_refused(witness: &mut Witness) {

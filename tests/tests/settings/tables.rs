@@ -404,6 +404,15 @@ pub const SERVER_FLAGS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "--allowed-host",
+        &[
+            ("", "leave out scheme, port and path"),
+            ("http://kv", "leave out scheme, port and path"),
+            ("kv:9100", "leave out scheme, port and path"),
+            ("kv/metrics", "leave out scheme, port and path"),
+        ],
+    ),
+    (
         "--log",
         &[
             ("", "is no level"),

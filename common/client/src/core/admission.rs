@@ -180,17 +180,17 @@ impl Core {
     /// that turns on servers which were not met yet waits for them.
     pub(super) fn admit(&mut self, id: RequestId, now: Now) -> bool {
         loop {
-            let Some(request) = self.requests.get(&id) else {
+            let Some(request) = self.requests.get(id) else {
                 return false;
             };
             // A client of DKVS/1 has looked at everything before, but for who is there.
-            let Some(candidate) = request.operation().candidate() else {
+            let Some(candidate) = request.operation.candidate() else {
                 return true;
             };
             if self.config.protocol == Protocol::V1 {
                 return true;
             }
-            let requires_tags = request.operation().requires_tags();
+            let requires_tags = request.operation.requires_tags();
             let capability = |replica: &Replica<WriteResponse>| {
                 let server = replica.server;
                 let mut capability = self.capability(server, requires_tags, candidate.met);
@@ -241,8 +241,8 @@ impl Core {
     }
 
     fn handle_admission(&mut self, id: RequestId, admission: Admission, now: Now) {
-        if let Some(request) = self.requests.get_mut(&id) {
-            request.operation_mut().handle_admission(admission, now.at);
+        if let Some(request) = self.requests.get_mut(id) {
+            request.operation.handle_admission(admission, now.at);
         }
     }
 

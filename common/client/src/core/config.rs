@@ -8,6 +8,8 @@ use dkvs_common::quorum::params::Quorum;
 use dkvs_common::trace::Trace;
 use thiserror::Error;
 
+use super::caller::CallerId;
+
 /// Which protocol to speak to the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
@@ -43,6 +45,8 @@ pub struct RequestOptions {
     pub timeout: Duration,
     /// When it is answered.
     pub wait: Wait,
+    /// On whose behalf.
+    pub caller: CallerId,
     /// The trace that servers log it under.
     pub trace: Option<Trace>,
 }

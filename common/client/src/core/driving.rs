@@ -22,11 +22,12 @@ use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
 
 use super::attestations::PendingAttestation;
+use super::caller::CallerId;
 use super::config::{AdmissionError, Now, Protocol, RequestOptions, Wait};
 use super::counts::Limit;
 use super::operation::{
-    CommandId, Completion, FollowUp, ListOperation, ListResult, Outgoing, Purpose, ReadOperation,
-    ReadResult, Statistics, StatusOperation, Step, WithCaller, WriteOperation, WriteResult,
+    CommandId, FollowUp, ListOperation, ListResult, Operation, Outgoing, Purpose, ReadOperation,
+    ReadResult, Statistics, StatusOperation, Step, WriteOperation, WriteResult,
 };
 use super::request::{InFlight, RequestId, Sent, Token};
 use super::state::Core;
@@ -77,8 +78,8 @@ impl Core {
         let deadline = now.at + options.timeout;
         let read = Read::new(key, list, options.quorum, level, now.at, deadline);
         let view = Arc::clone(&self.view);
-        let operation = ReadOperation::new(view, read, deadline, options.may_fall_back);
-        self.begin(operation, options, now, on_end)
+        let operation = ReadOperation::new(view, read, deadline, options.may_fall_back, on_end);
+        self.begin(operation, options, now)
     }
 
     /// Begins to write a key; otherwise as [`Self::read`].
@@ -105,8 +106,8 @@ impl Core {
             None => Write::new(key, content, list, quorum, level, at, deadline),
         };
         let view = Arc::clone(&self.view);
-        let operation = WriteOperation::new(view, write, deadline, options.may_fall_back);
-        self.begin(operation, options, now, on_end)
+        let operation = WriteOperation::new(view, write, deadline, options.may_fall_back, on_end);
+        self.begin(operation, options, now)
     }
 
     /// Begins to list keys, for up to `timeout`. Fails, with nothing sent, if it cannot begin.
@@ -114,6 +115,7 @@ impl Core {
         &mut self,
         listing: Listing,
         timeout: Duration,
+        caller: CallerId,
         now: Now,
         on_end: impl FnOnce(ListResult) + Send + 'static,
     ) -> Result<RequestId, AdmissionError> {
@@ -123,8 +125,8 @@ impl Core {
         let prefix = listing.prefix.clone();
         let servers = self.view.servers();
         let list = List::new(servers, listing, now.at, timeout / LIST_SOFT_DEADLINE_PART);
-        let operation = ListOperation::new(Arc::clone(&self.view), list, prefix);
-        self.begin(operation, of_all_servers(timeout), now, on_end)
+        let operation = ListOperation::new(Arc::clone(&self.view), list, prefix, on_end);
+        self.begin(operation, of_all_servers(timeout, caller), now)
     }
 
     /// Begins to ask every server for its statistics.
@@ -134,30 +136,28 @@ impl Core {
         now: Now,
         on_end: impl FnOnce(Vec<(ServerId, Option<Statistics>)>) + Send + 'static,
     ) -> Result<RequestId, AdmissionError> {
-        let operation = StatusOperation::new(self.view.servers());
-        self.begin(operation, of_all_servers(timeout), now, on_end)
+        let operation = StatusOperation::new(self.view.servers(), on_end);
+        let options = of_all_servers(timeout, CallerId::Internal);
+        self.begin(operation, options, now)
     }
 
-    /// Begins an operation; `on_end` is called once, with its outcome, unless it is cancelled.
-    /// Fails, with nothing sent, if too much is under way.
-    fn begin<O: Completion + 'static>(
+    /// Begins an operation. It is completed once, unless it is cancelled. Fails, with nothing sent, if
+    /// too much is under way.
+    fn begin(
         &mut self,
-        operation: O,
+        operation: impl Operation + 'static,
         options: RequestOptions,
         now: Now,
-        on_end: impl FnOnce(O::Outcome) + Send + 'static,
     ) -> Result<RequestId, AdmissionError> {
         if self.requests.len() >= self.config.requests_max {
             self.counts.limit_hit(Limit::RequestsInFlight);
             let what = "too many requests are in flight";
             return Err(AdmissionError::Overloaded { what });
         }
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
         let deadline = now.at + options.timeout;
         let soft_deadline = operation.soft_deadline();
         let request = InFlight {
-            awaited: Box::new(WithCaller { operation, on_end }),
+            operation: Box::new(operation),
             started: now.at,
             deadline,
             wait: options.wait,
@@ -165,32 +165,31 @@ impl Core {
             attempt: 0,
             sent: Vec::new(),
         };
+        let id = self.requests.insert(request);
         for at in std::iter::once(deadline).chain(soft_deadline) {
             let requests = &self.requests;
-            let is_in_flight = |other| requests.contains_key(&other);
+            let is_in_flight = |other| requests.contains(other);
             self.deadlines.insert(now.at, at, id, is_in_flight);
         }
-        self.requests.insert(id, request);
         self.drive(id, now);
         Ok(id)
     }
 
     /// The caller does not wait for a request any more. A read ends; a write continues.
     pub fn cancel(&mut self, id: RequestId) {
-        let request = self.requests.get(&id);
-        if request.is_none_or(|request| request.operation().outlives_caller()) {
+        let request = self.requests.get(id);
+        if request.is_none_or(|request| request.operation.outlives_caller()) {
             return;
         }
-        if let Some(mut request) = self.requests.remove(&id) {
-            self.counts
-                .ended(request.operation().counted_as_cancelled());
+        if let Some(mut request) = self.requests.remove(id) {
+            self.counts.ended(request.operation.counted_as_cancelled());
             self.detach(id, &mut request);
         }
     }
 
     /// Takes back a request of which nothing was sent yet. Its caller gets no outcome.
     pub fn withdraw(&mut self, id: RequestId) {
-        if let Some(request) = self.requests.remove(&id) {
+        if let Some(request) = self.requests.remove(id) {
             self.abandon(request.sent);
         }
     }
@@ -198,16 +197,16 @@ impl Core {
     /// Carries out the steps of an operation until it waits for something or has ended.
     pub(super) fn drive(&mut self, id: RequestId, now: Now) {
         loop {
-            let Some(request) = self.requests.get_mut(&id) else {
+            let Some(request) = self.requests.get_mut(id) else {
                 return;
             };
-            if request.operation().candidate().is_some() && !self.admit(id, now) {
+            if request.operation.candidate().is_some() && !self.admit(id, now) {
                 return self.end_if_due(id);
             }
-            let Some(request) = self.requests.get_mut(&id) else {
+            let Some(request) = self.requests.get_mut(id) else {
                 return;
             };
-            let operation = request.operation_mut();
+            let operation = &mut request.operation;
             let Some(step) = operation.poll_step() else {
                 if request.is_due() {
                     self.end(id);
@@ -251,15 +250,15 @@ impl Core {
     }
 
     fn end_if_due(&mut self, id: RequestId) {
-        if self.requests.get(&id).is_some_and(InFlight::is_due) {
+        if self.requests.get(id).is_some_and(InFlight::is_due) {
             self.end(id);
         }
     }
 
     fn end(&mut self, id: RequestId) {
-        if let Some(mut request) = self.requests.remove(&id) {
+        if let Some(mut request) = self.requests.remove(id) {
             self.detach(id, &mut request);
-            self.counts.ended(request.operation().counted());
+            self.counts.ended(request.operation.counted());
             request.complete();
         }
     }
@@ -268,7 +267,7 @@ impl Core {
     fn detach(&mut self, id: RequestId, request: &mut InFlight) {
         let abandoned = request.take_abandoned();
         self.abandon(abandoned);
-        for FollowUp { server, key, tag } in request.operation().follow_ups() {
+        for FollowUp { server, key, tag } in request.operation.follow_ups() {
             let pending = PendingAttestation {
                 key,
                 tag,
@@ -281,14 +280,14 @@ impl Core {
 
     /// A deadline, or a soft one, has passed.
     pub(super) fn handle_due(&mut self, id: RequestId, now: Now) {
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get_mut(id) else {
             return;
         };
         if now.at < request.deadline {
-            request.operation_mut().handle_soft_deadline();
+            request.operation.handle_soft_deadline();
             self.drive(id, now);
         } else {
-            request.operation_mut().handle_deadline(now.at);
+            request.operation.handle_deadline(now.at);
             self.end(id);
         }
     }
@@ -296,12 +295,12 @@ impl Core {
     /// The request that a response, or the failure of a command, is for; none if that changes nothing
     /// any more. A request whose deadline has passed ends by this.
     fn in_time(&mut self, token: Token, now: Now) -> Option<&mut InFlight> {
-        let deadline = self.requests.get(&token.request)?.deadline;
+        let deadline = self.requests.get(token.request)?.deadline;
         if now.at >= deadline {
             self.handle_due(token.request, now);
             return None;
         }
-        let request = self.requests.get_mut(&token.request)?;
+        let request = self.requests.get_mut(token.request)?;
         (request.attempt == token.attempt).then_some(request)
     }
 
@@ -316,8 +315,8 @@ impl Core {
         let id = token.command;
         match id.purpose {
             Purpose::Put => {
-                let request = self.requests.get(&token.request);
-                let bytes = request.and_then(|request| request.operation().put_bytes());
+                let request = self.requests.get(token.request);
+                let bytes = request.and_then(|request| request.operation.put_bytes());
                 self.note_room(from, bytes, &response, now);
             }
             Purpose::WriteBack if response == ReplicaResponse::Done => {
@@ -325,11 +324,11 @@ impl Core {
             }
             _ => {}
         }
-        if !self.requests.contains_key(&token.request) {
+        if !self.requests.contains(token.request) {
             return self.handle_late_response(token, from, response, now);
         }
         if let Some(request) = self.in_time(token, now) {
-            let operation = request.operation_mut();
+            let operation = &mut request.operation;
             operation.handle_response(from, id, response, now.at);
             self.fall_back_or_drive(token.request, now);
         }
@@ -337,8 +336,8 @@ impl Core {
 
     /// A command has ended: starts a new attempt if the operation asks for that, then drives it.
     fn fall_back_or_drive(&mut self, id: RequestId, now: Now) {
-        if let Some(request) = self.requests.get_mut(&id)
-            && request.operation().wants_to_fall_back()
+        if let Some(request) = self.requests.get_mut(id)
+            && request.operation.wants_to_fall_back()
             && let Some(abandoned) = request.fall_back(now.at)
         {
             self.abandon(abandoned);
@@ -348,14 +347,14 @@ impl Core {
 
     /// Nothing listens where a command was sent, or was to be sent.
     pub(super) fn handle_lost(&mut self, token: Token, to: ServerId, was_sent: bool, now: Now) {
-        if !self.requests.contains_key(&token.request) {
+        if !self.requests.contains(token.request) {
             if token.command.purpose == Purpose::WriteBack {
                 self.attestations.remove(token.request, to);
             }
             return;
         }
         if let Some(request) = self.in_time(token, now) {
-            let operation = request.operation_mut();
+            let operation = &mut request.operation;
             operation.handle_unreachable(to, token.command, was_sent, now.at);
             self.fall_back_or_drive(token.request, now);
         }
@@ -371,8 +370,8 @@ impl Core {
     ) {
         if let Some(request) = self.in_time(token, now) {
             match end {
-                Ok(value) => request.operation_mut().handle_fetched(from, value),
-                Err(assembly) => request.operation_mut().handle_fetch_failed(from, assembly),
+                Ok(value) => request.operation.handle_fetched(from, value),
+                Err(assembly) => request.operation.handle_fetch_failed(from, assembly),
             }
             self.fall_back_or_drive(token.request, now);
         }
@@ -426,13 +425,13 @@ impl Core {
             round,
             purpose: Purpose::Attest,
         };
-        let started = self.requests.get(&id).map(|request| request.started);
+        let started = self.requests.get(id).map(|request| request.started);
         if let Some(boot_id) = started.and_then(|started| self.boot_id_before(server, started)) {
             let attest = ReplicaCommand::Attest { boot_id, key, tag };
             let outgoing = Outgoing::Command(attest);
             self.send(id, server, command, &outgoing, now);
-        } else if let Some(request) = self.requests.get_mut(&id) {
-            let operation = request.operation_mut();
+        } else if let Some(request) = self.requests.get_mut(id) {
+            let operation = &mut request.operation;
             operation.handle_unreachable(server, command, false, now.at);
         }
     }
@@ -448,7 +447,7 @@ impl Core {
     }
 
     fn fetch(&mut self, id: RequestId, from: ServerId, key: Key, assembly: Assembly, now: Now) {
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get_mut(id) else {
             return;
         };
         let command = CommandId {
@@ -466,7 +465,7 @@ impl Core {
                 id: command,
                 handle,
             }),
-            Err(_) => request.operation_mut().handle_fetch_failed(from, None),
+            Err(_) => request.operation.handle_fetch_failed(from, None),
         }
     }
 
@@ -478,13 +477,14 @@ impl Core {
 }
 
 /// How an operation is carried out that asks all servers.
-fn of_all_servers(timeout: Duration) -> RequestOptions {
+fn of_all_servers(timeout: Duration, caller: CallerId) -> RequestOptions {
     RequestOptions {
         quorum: Quorum::new(1, 1).expect("one of one is a quorum"),
         level: Level::Agreement,
         may_fall_back: false,
         timeout,
         wait: Wait::All,
+        caller,
         trace: None,
     }
 }

@@ -12,6 +12,7 @@
 //! * `admission`: whether a write can succeed, before it is begun
 //! * `routing`: by which protocol a command goes, and what follows where a server speaks DKVS/1 only
 //! * `driving`: a request from its begin to its end, and its follow-ups; `request`: one in flight
+//! * `caller`: on whose behalf a request is made
 //! * `state`: all that a core holds; `events`: what reaches it, and what it wants sent
 //! * `servers`: the links; `deadlines`: when requests end at the latest; `counts`: what is counted
 //!
@@ -23,6 +24,7 @@
 mod admission;
 mod attestations;
 mod budget;
+mod caller;
 mod config;
 mod counts;
 mod deadlines;
@@ -38,6 +40,7 @@ mod tests;
 mod v1_only;
 
 pub use budget::{MemoryBudget, MemoryPermit};
+pub use caller::CallerId;
 pub use config::{
     AdmissionError, CoreConfig, Endpoint, Limits, Now, Protocol, RequestOptions, Wait,
 };

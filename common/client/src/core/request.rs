@@ -1,4 +1,4 @@
-//! A request in flight: its operation, and the commands that are under way for it.
+//! The requests in flight: of each its operation, and the commands that are under way for it.
 
 use std::time::Instant;
 
@@ -7,12 +7,23 @@ use dkvs_common::trace::Trace;
 use foldhash::fast::FixedState;
 
 use super::config::Wait;
-use super::operation::{Awaited, CommandId, Operation, Purpose};
+use super::operation::{CommandId, Operation, Purpose};
 use crate::transport::link::RequestHandle;
 
-/// A request's number, never used twice by a core.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RequestId(pub(crate) u64);
+/// Names a request; never used twice by a core. A later request has the greater one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId {
+    number: u64,
+    /// Its place among [`Requests`].
+    place: u32,
+}
+
+#[cfg(test)]
+impl RequestId {
+    pub(super) fn numbered(number: u64) -> Self {
+        Self { number, place: 0 }
+    }
+}
 
 /// A map by numbers that this core has given itself: no peer chooses the keys, so a fast hash without
 /// a seed is good enough.
@@ -39,7 +50,7 @@ pub(super) struct Sent {
 
 /// A request in flight.
 pub(super) struct InFlight {
-    pub(super) awaited: Box<dyn Awaited>,
+    pub(super) operation: Box<dyn Operation>,
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) wait: Wait,
@@ -49,15 +60,56 @@ pub(super) struct InFlight {
     pub(super) sent: Vec<Sent>,
 }
 
+/// All requests in flight, each found by its place: a response looks its request up several times.
+#[derive(Default)]
+pub(super) struct Requests {
+    places: Vec<Option<(RequestId, InFlight)>>,
+    free: Vec<u32>,
+    begun: u64,
+}
+
+impl Requests {
+    /// Enters a request, and names it.
+    pub(super) fn insert(&mut self, request: InFlight) -> RequestId {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            // There are far fewer than 2^32 at a time.
+            (self.places.len() - 1) as u32
+        });
+        let number = self.begun;
+        self.begun += 1;
+        let id = RequestId { number, place };
+        self.places[place as usize] = Some((id, request));
+        id
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    pub(super) fn contains(&self, id: RequestId) -> bool {
+        self.get(id).is_some()
+    }
+
+    pub(super) fn get(&self, id: RequestId) -> Option<&InFlight> {
+        let (held, request) = self.places.get(id.place as usize)?.as_ref()?;
+        (*held == id).then_some(request)
+    }
+
+    pub(super) fn get_mut(&mut self, id: RequestId) -> Option<&mut InFlight> {
+        let (held, request) = self.places.get_mut(id.place as usize)?.as_mut()?;
+        (*held == id).then_some(request)
+    }
+
+    pub(super) fn remove(&mut self, id: RequestId) -> Option<InFlight> {
+        let place = self.places.get_mut(id.place as usize)?;
+        let (_, request) = place.take_if(|(held, _)| *held == id)?;
+        self.free.push(id.place);
+        Some(request)
+    }
+}
+
 impl InFlight {
-    pub(super) fn operation(&self) -> &dyn Operation {
-        self.awaited.operation()
-    }
-
-    pub(super) fn operation_mut(&mut self) -> &mut dyn Operation {
-        self.awaited.operation_mut()
-    }
-
     /// Names a command of this request, which is called `request`.
     pub(super) fn token(&self, request: RequestId, command: CommandId) -> Token {
         Token {
@@ -69,7 +121,7 @@ impl InFlight {
 
     /// Whether its caller gets an answer now.
     pub(super) fn is_due(&self) -> bool {
-        let operation = self.operation();
+        let operation = &self.operation;
         match self.wait {
             Wait::Quorum => operation.is_decided(),
             Wait::All => operation.is_decided() && operation.is_complete(),
@@ -79,7 +131,7 @@ impl InFlight {
     /// Begins anew at the agreement level, if the operation may; returns what is not waited for any
     /// more.
     pub(super) fn fall_back(&mut self, now: Instant) -> Option<Vec<Sent>> {
-        if !self.operation_mut().fall_back(now) {
+        if !self.operation.fall_back(now) {
             return None;
         }
         self.attempt += 1;
@@ -88,7 +140,7 @@ impl InFlight {
 
     /// Removes and returns the commands whose responses change nothing once it has ended.
     pub(super) fn take_abandoned(&mut self) -> Vec<Sent> {
-        let operation = self.awaited.operation();
+        let operation = &self.operation;
         let is_abandoned = |sent: &mut Sent| operation.is_abandoned_at_end(sent.to, sent.id);
         self.sent.extract_if(.., is_abandoned).collect()
     }
@@ -107,6 +159,6 @@ impl InFlight {
     /// Hands the outcome to the caller.
     pub(super) fn complete(self) {
         let puts_by_v2 = self.sent.iter().any(|sent| sent.id.purpose == Purpose::Put);
-        self.awaited.complete(puts_by_v2);
+        self.operation.complete(puts_by_v2);
     }
 }

@@ -72,7 +72,7 @@ impl Core {
         outgoing: &Outgoing,
         now: Now,
     ) {
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get_mut(id) else {
             return;
         };
         let is_v1 = match self.config.protocol {
@@ -80,15 +80,15 @@ impl Core {
             Protocol::V2 => false,
             Protocol::Auto => self.servers.speaks(to) == PeerVersion::V1,
         };
-        let failed = match (is_v1, request.operation().requires_tags()) {
+        let failed = match (is_v1, request.operation.requires_tags()) {
             (true, true) => Some(ReplicaResponse::Refused(Refusal::NotV2)),
             (true, false) => self.send_by_v1(id, to, command, outgoing, now),
             (false, _) => return self.send_by_v2(id, to, command, outgoing, now),
         };
         if let Some(response) = failed
-            && let Some(request) = self.requests.get_mut(&id)
+            && let Some(request) = self.requests.get_mut(id)
         {
-            let operation = request.operation_mut();
+            let operation = &mut request.operation;
             operation.handle_response(to, command, response, now.at);
         }
     }
@@ -102,7 +102,7 @@ impl Core {
         outgoing: &Outgoing,
         now: Now,
     ) -> Option<ReplicaResponse> {
-        let request = self.requests.get(&id)?;
+        let request = self.requests.get(id)?;
         let token = request.token(id, command);
         let deadline = request.deadline;
         let message = outgoing.command(0);
@@ -132,7 +132,7 @@ impl Core {
         outgoing: &Outgoing,
         now: Now,
     ) {
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get_mut(id) else {
             return;
         };
         let token = request.token(id, command);
@@ -156,12 +156,12 @@ impl Core {
                 return request.sent.push(Sent { to, id, handle });
             }
             Err(RequestError::Unreachable) => {
-                let operation = request.operation_mut();
+                let operation = &mut request.operation;
                 return operation.handle_unreachable(to, command, false, now.at);
             }
             Err(RequestError::TooLong { .. }) => {
                 let max = self.servers.message_bytes_max(to).unwrap_or(0);
-                key_too_long(request.operation().key_bytes_max(command, max))
+                key_too_long(request.operation.key_bytes_max(command, max))
             }
             Err(RequestError::TooMany) => {
                 self.counts.limit_hit(Limit::RequestsToServer);
@@ -169,7 +169,7 @@ impl Core {
             }
         };
         let response = ReplicaResponse::Refused(refusal);
-        let operation = request.operation_mut();
+        let operation = &mut request.operation;
         operation.handle_response(to, command, response, now.at);
     }
 
@@ -233,21 +233,21 @@ impl Core {
 
     /// A command turned out to be longer than the server takes.
     fn handle_too_long(&mut self, token: Token, to: ServerId, now: Now) {
-        let Some(request) = self.requests.get(&token.request) else {
+        let Some(request) = self.requests.get(token.request) else {
             self.attestations.remove(token.request, to);
             return;
         };
         let max = self.servers.message_bytes_max(to).unwrap_or(0);
-        let refusal = key_too_long(request.operation().key_bytes_max(token.command, max));
+        let refusal = key_too_long(request.operation.key_bytes_max(token.command, max));
         self.handle_response(token, to, ReplicaResponse::Refused(refusal), now);
     }
 
     /// A server refuses what was sent to it more than once, or may have been.
     fn handle_repeated_refusal(&mut self, token: Token) {
-        if let Some(request) = self.requests.get_mut(&token.request)
+        if let Some(request) = self.requests.get_mut(token.request)
             && request.attempt == token.attempt
         {
-            let operation = request.operation_mut();
+            let operation = &mut request.operation;
             operation.handle_repeated_refusal(token.command);
         }
     }
@@ -259,7 +259,7 @@ impl Core {
             attempt,
             command,
         } = token;
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get_mut(id) else {
             self.attestations.remove(id, server);
             return;
         };
@@ -269,16 +269,16 @@ impl Core {
         let is_v2_only = matches!(command.purpose, Purpose::Fetch | Purpose::Page);
         let is_v1_spoken = self.config.protocol != Protocol::V2 && !is_v2_only;
         if is_v1_spoken
-            && request.operation().requires_tags()
+            && request.operation.requires_tags()
             && let Some(abandoned) = request.fall_back(now.at)
         {
             self.abandon(abandoned);
             return self.drive(id, now);
         }
-        let requires_tags = request.operation().requires_tags()
-            && !(is_v1_spoken && request.operation_mut().fall_back_midway());
+        let requires_tags = request.operation.requires_tags()
+            && !(is_v1_spoken && request.operation.fall_back_midway());
         let is_put = command.purpose == Purpose::Put;
-        if is_put && !requires_tags && request.operation().wants_another_round() {
+        if is_put && !requires_tags && request.operation.wants_another_round() {
             // It is asked in that, and not in this one.
             request.forget(server);
             return self.drive(id, now);
@@ -287,7 +287,7 @@ impl Core {
             let response = ReplicaResponse::Refused(Refusal::NotV2);
             return self.handle_response(token, server, response, now);
         }
-        let Some(again) = request.operation().command(command) else {
+        let Some(again) = request.operation.command(command) else {
             return;
         };
         request.forget(server);

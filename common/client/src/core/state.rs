@@ -19,7 +19,7 @@ use super::budget::MemoryBudget;
 use super::config::{CoreConfig, Endpoint, Now, Protocol};
 use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
 use super::deadlines::Deadlines;
-use super::request::{IdMap, InFlight, RequestId, Token};
+use super::request::{RequestId, Requests, Token};
 use super::servers::{LinkStatus, Servers};
 use super::v1_only::V1Only;
 use crate::transport::peer::{PeerConfig as LinkConfig, PeerVersion};
@@ -30,8 +30,7 @@ pub struct Core {
     pub(super) config: CoreConfig,
     pub(super) view: Arc<ClusterView>,
     pub(super) keys: Option<Arc<Keys>>,
-    pub(super) requests: IdMap<RequestId, InFlight>,
-    pub(super) next_request: u64,
+    pub(super) requests: Requests,
     pub(super) deadlines: Deadlines<RequestId>,
     /// Of reads that have ended.
     pub(super) attestations: Attestations,
@@ -70,8 +69,7 @@ impl Core {
             config,
             view,
             keys: keys.map(Arc::new),
-            requests: IdMap::default(),
-            next_request: 0,
+            requests: Requests::default(),
             deadlines: Deadlines::default(),
             attestations: Attestations::default(),
             servers: Servers::default(),

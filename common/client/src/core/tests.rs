@@ -22,7 +22,7 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_storage_node::protocol::{Access, DeferredReplies, Received};
+use dkvs_storage_node::protocol::{Access, Backlog, Received};
 use dkvs_storage_node::service::{Service, ServiceConfig};
 use dkvs_storage_node::store::{MemoryStore, RecordStore as _, Store};
 
@@ -69,6 +69,7 @@ fn options(level: Level) -> RequestOptions {
         may_fall_back: false,
         timeout: Duration::from_secs(1),
         wait: Wait::Quorum,
+        caller: CallerId::Internal,
         trace: None,
     }
 }
@@ -197,8 +198,8 @@ fn exchange(core: &mut Core, service: &Service, now: Now) {
                 waited: Duration::ZERO,
             };
             let mut replies = Vec::new();
-            let deferred = DeferredReplies::new(|| {});
-            service.handle_v2(&received, &mut Access::Open, &deferred, &mut |reply| {
+            let backlog = &mut Backlog::new(|| {});
+            service.handle_v2(&received, &mut Access::Open, backlog, &mut |reply| {
                 replies.push(reply);
             });
             for reply in replies {

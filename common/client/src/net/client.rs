@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::status::{ServerSnapshot, ServerStatus, Snapshot, Traffic};
 use super::worker::{State, Worker, now};
 use crate::core::{
-    AdmissionError, Limit, Limits, ListResult, MemoryPermit, Now, Protocol, ReadRequest,
+    AdmissionError, CallerId, Limit, Limits, ListResult, MemoryPermit, Now, Protocol, ReadRequest,
     ReadResult, RequestId, RequestOptions, WriteRequest, WriteResult,
 };
 
@@ -128,10 +128,13 @@ impl Client {
         &self,
         listing: Listing,
         timeout: Duration,
+        caller: CallerId,
     ) -> Result<ListResult, AdmissionError> {
         let pending = self.begin(|state, now, ended| {
             self.worker.open_cluster(state, now);
-            state.core.list(listing, timeout, now, send_to(ended))
+            state
+                .core
+                .list(listing, timeout, caller, now, send_to(ended))
         });
         Ok(pending?.ended().await)
     }

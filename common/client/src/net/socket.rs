@@ -4,7 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4};
 
 use bytes::Bytes;
-use dkvs_common::wire::split_joined;
+use dkvs_common::wire::{BatchSize, split_joined};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -33,6 +33,7 @@ pub(super) struct ServerSocket {
 pub(super) struct ReceiveBuffer {
     buffers: Vec<Vec<u8>>,
     metas: Vec<RecvMeta>,
+    batch: BatchSize,
 }
 
 impl ReceiveBuffer {
@@ -42,6 +43,7 @@ impl ReceiveBuffer {
         Self {
             buffers: vec![vec![0; RECEIVE_BYTES_MAX]; count],
             metas: vec![RecvMeta::default(); count],
+            batch: BatchSize::new(count),
         }
     }
 }
@@ -127,7 +129,12 @@ impl ServerSocket {
         buffer: &mut ReceiveBuffer,
         mut take: impl FnMut(Bytes),
     ) -> io::Result<()> {
-        let ReceiveBuffer { buffers, metas } = buffer;
+        let ReceiveBuffer {
+            buffers,
+            metas,
+            batch,
+        } = buffer;
+        let metas = &mut metas[..batch.get()];
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(&mut []));
         for (slice, buffer) in slices.iter_mut().zip(buffers.iter_mut()) {
@@ -137,6 +144,7 @@ impl ServerSocket {
         let received = self
             .state
             .recv(UdpSockRef::from(&self.socket), slices, metas)?;
+        batch.received(received);
         for (meta, buffer) in metas[..received].iter().zip(buffers.iter()) {
             let joined = Bytes::copy_from_slice(&buffer[..meta.len]);
             split_joined(&joined, meta.stride).for_each(&mut take);

@@ -114,21 +114,24 @@ impl Sockets {
         None
     }
 
-    /// Passes the datagrams that have arrived from a server to the core. Fails if none has.
+    /// Passes the datagrams that have arrived from a server to the core, with what the clocks show by
+    /// then. Fails if none has.
     pub(super) fn receive(
         &mut self,
         core: &mut Core,
         server: ServerId,
         socket: &ServerSocket,
-        now: Now,
+        clocks: impl Fn() -> Now,
     ) -> io::Result<()> {
+        let mut read = None;
         let received = socket.receive_now(&mut self.buffer, |datagram| {
+            let now = *read.get_or_insert_with(&clocks);
             core.handle_datagram(server, &datagram, now);
         });
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             Err(error) => {
-                handle_error(core, server, &error, now);
+                handle_error(core, server, &error, clocks());
                 Ok(())
             }
             Ok(()) => Ok(()),

@@ -13,7 +13,8 @@ use dkvs_common::record::{Content, ContentType};
 
 use super::*;
 use crate::core::{
-    AdmissionError, Core, Endpoint, Limits, Now, Protocol, ReadRequest, RequestOptions, Wait,
+    AdmissionError, CallerId, Core, Endpoint, Limits, Now, Protocol, ReadRequest, RequestOptions,
+    Wait,
 };
 use crate::transport::peer::PeerVersion;
 
@@ -42,6 +43,7 @@ fn options(level: Level) -> RequestOptions {
         may_fall_back: false,
         timeout: Duration::from_secs(60),
         wait: Wait::Quorum,
+        caller: CallerId::Internal,
         trace: None,
     }
 }

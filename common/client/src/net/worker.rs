@@ -197,7 +197,7 @@ impl Worker {
     fn receive(&self, server: ServerId, socket: &ServerSocket) -> io::Result<()> {
         let mut state = self.state();
         let State { core, sockets } = &mut *state;
-        sockets.receive(core, server, socket, now())?;
+        sockets.receive(core, server, socket, now)?;
         self.after(state);
         Ok(())
     }

@@ -151,11 +151,13 @@ const MEANINGS: &[Meaning] = &[
     ),
     counter(
         "dkvs_server_uploads",
-        "Uploads of long values: begun, completed, or expired because no block came any more",
+        "Uploads of long values: begun, completed, expired because blocks came too slowly or not at \
+         all, or displaced by those of others who held less",
         &[
             (Statistic::UploadsBegun, Some(("event", "begun"))),
             (Statistic::UploadsCompleted, Some(("event", "completed"))),
             (Statistic::UploadsExpired, Some(("event", "expired"))),
+            (Statistic::UploadsDisplaced, Some(("event", "displaced"))),
         ],
     ),
     counter(
@@ -172,6 +174,16 @@ const MEANINGS: &[Meaning] = &[
         "dkvs_server_list_keys_left_out",
         "Keys left out of lists because no datagram holds them",
         &[(Statistic::ListKeysLeftOut, None)],
+    ),
+    counter(
+        "dkvs_server_list_records_examined",
+        "Records looked at for lists",
+        &[(Statistic::ListRecordsExamined, None)],
+    ),
+    counter(
+        "dkvs_server_lists_refused",
+        "Lists refused because too many waited for their turn",
+        &[(Statistic::ListsRefusedBusy, None)],
     ),
     gauge(
         "dkvs_server_read_only",

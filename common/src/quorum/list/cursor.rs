@@ -8,6 +8,13 @@ use crate::cluster::ServerId;
 use crate::model::{EntryKind, PageEntry, Refusal};
 use crate::tag::Tag;
 
+/// Most pages that a listing requests from one server.
+const PAGES_MAX: usize = 64;
+
+/// Most of them that may end because the server has looked at all the records that it looks at for
+/// one page: it walks through keys that are not listed.
+const WALKS_MAX: usize = 4;
+
 /// One server's part of a listing.
 #[derive(Debug)]
 pub(super) struct Cursor {
@@ -19,6 +26,10 @@ pub(super) struct Cursor {
     next: ListPosition,
     has_more: bool,
     is_requested: bool,
+    /// How many more pages may be requested.
+    pages_left: usize,
+    /// How many more of them may end because the server has looked at enough records.
+    walks_left: usize,
 }
 
 impl Cursor {
@@ -31,6 +42,8 @@ impl Cursor {
             next: start,
             has_more: true,
             is_requested: false,
+            pages_left: PAGES_MAX,
+            walks_left: WALKS_MAX,
         }
     }
 
@@ -82,12 +95,18 @@ impl Cursor {
 
     /// Whether the next page should be requested now.
     pub(super) fn wants_page(&self) -> bool {
-        self.is_awaited() && !self.is_requested
+        self.is_awaited() && !self.is_requested && !self.is_spent()
+    }
+
+    /// Whether the next page would be one more than the server may be asked for.
+    pub(super) fn is_spent(&self) -> bool {
+        !self.is_requested && (self.pages_left == 0 || self.walks_left == 0)
     }
 
     /// The next page has been requested.
     pub(super) fn note_request(&mut self) {
         self.is_requested = true;
+        self.pages_left -= 1;
     }
 
     /// A page has arrived. Fails if its keys do not go on from the page before, or if there are none
@@ -105,6 +124,10 @@ impl Cursor {
             false => ListServerState::Answered,
         });
         let has_progress = !entries.is_empty();
+        let last = entries.last().map(|entry| entry.kind);
+        if more && last == Some(EntryKind::PassedOver) {
+            self.walks_left = self.walks_left.saturating_sub(1);
+        }
         for entry in entries {
             let place = ListPosition::after(entry.key.clone());
             if place <= self.next {

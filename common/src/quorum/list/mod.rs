@@ -14,6 +14,10 @@
 //!
 //! A server is asked for its next page when the merge has used up the one before. After a soft
 //! deadline, the merge no longer waits for servers that are silent.
+//!
+//! The work that a listing causes at a server is bounded: when the server that the merge waits for
+//! has been asked for as many pages as it may be, the listing ends with what is merged by then, be it
+//! nothing, and the next one begins there.
 
 mod cursor;
 mod listing;
@@ -240,6 +244,10 @@ impl List {
                 cursor.is_awaited() && first.is_none_or(|first| cursor.next() < first)
             };
             if self.cursors.iter().any(is_behind) {
+                if self.is_spent() {
+                    self.next = Some(self.merged_to());
+                    self.outcome = Some(ListOutcome::Listed);
+                }
                 return;
             }
             let Some(first) = first else {
@@ -257,6 +265,13 @@ impl List {
         let has_rest = self.cursors.iter().any(Cursor::has_rest);
         self.next = has_rest.then(|| self.merged.clone());
         self.outcome = Some(ListOutcome::Listed);
+    }
+
+    /// Whether the merge waits for a page that may not be requested.
+    fn is_spent(&self) -> bool {
+        let awaited = self.cursors.iter().filter(|cursor| cursor.is_awaited());
+        let furthest_behind = awaited.min_by_key(|cursor| cursor.next());
+        furthest_behind.is_some_and(Cursor::is_spent)
     }
 
     /// The place up to which the pages of every server have arrived, and are merged.

@@ -283,3 +283,61 @@ fn a_server_whose_pages_do_not_go_on_is_refused() {
     list.handle_response(ServerId(2), page(false, false, Vec::new()));
     assert_eq!(list.outcome(), Some(ListOutcome::Unreachable));
 }
+
+/// Lists page by page to the end: the keys, how many listings that took, and the most pages that one
+/// of them requested from one server.
+fn bounded(
+    servers: &[Server],
+    prefix: &'static str,
+    keys_max: usize,
+    page_max: (usize, usize),
+) -> (usize, usize, usize) {
+    let (keys_per_page_max, looked_at_max) = page_max;
+    let (mut start, mut keys, mut listings, mut pages_max) = (ListPosition::START, 0, 0, 0);
+    loop {
+        let mut list = list(servers.len(), listing(start.clone(), prefix, keys_max));
+        let mut pages = vec![0; servers.len()];
+        while let Some((server, mut request)) = list.poll_transmit() {
+            pages[server.index()] += 1;
+            request.keys_max = request.keys_max.min(keys_per_page_max);
+            let held = &servers[server.index()];
+            let (more, entries) = held.page(&request, prefix.as_bytes(), looked_at_max);
+            list.handle_response(server, page(more, false, entries));
+        }
+        assert_eq!(list.outcome(), Some(ListOutcome::Listed));
+        keys += list.keys().len();
+        listings += 1;
+        pages_max = pages.into_iter().fold(pages_max, usize::max);
+        match list.next() {
+            Some(next) => {
+                assert!(*next > start, "a listing gets on");
+                start = next.clone();
+            }
+            None => return (keys, listings, pages_max),
+        }
+    }
+}
+
+#[test]
+fn a_listing_asks_a_server_for_so_many_pages_and_the_next_one_goes_on() {
+    let mut servers = vec![Server::default(); 3];
+    for number in 0..400 {
+        for server in &mut servers {
+            server.put(&format!("a/{number}"), 1, EntryKind::Value);
+        }
+    }
+    // Ten records a page, none of them listed: forty at a time, of which the next begins with the last.
+    assert_eq!(bounded(&servers, "b/", 10, (10, 10)), (0, 11, 4));
+    // One key a page: sixty-four at a time.
+    assert_eq!(bounded(&servers, "a/", 1_000, (1, 1_000)), (400, 7, 64));
+    // What is asked for ends it before.
+    assert_eq!(bounded(&servers, "a/", 50, (50, 1_000)).0, 400);
+    // One server has walked as far as it may, where the others have nothing.
+    servers[0] = Server::default();
+    for number in 0..3_000 {
+        servers[0].put(&format!("c/{number}"), 1, EntryKind::Value);
+    }
+    let (keys, listings, pages_max) = bounded(&servers, "a/", 1_000, (100, 100));
+    assert_eq!((keys, pages_max), (400, 4));
+    assert!((7..=9).contains(&listings), "{listings}");
+}

@@ -1,6 +1,6 @@
 //! Numbers and byte strings, read from the front of a datagram and written to the end of one.
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 
 use super::error::{MessageError, WrongLength};
 use crate::kv::Key;
@@ -8,27 +8,30 @@ use crate::record::ContentType;
 use crate::tag::Tag;
 
 /// Takes fields off the front; what it returns shares the datagram's memory.
-pub(super) struct Reader(Bytes);
+pub(super) struct Reader<'a> {
+    bytes: &'a Bytes,
+    /// How many bytes were taken.
+    taken: usize,
+}
 
-impl Reader {
-    pub(super) fn new(bytes: Bytes) -> Self {
-        Self(bytes)
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a Bytes) -> Self {
+        Self { bytes, taken: 0 }
     }
 
     pub(super) fn bytes(&mut self, length: usize) -> Result<Bytes, WrongLength> {
-        if length > self.0.len() {
+        if length > self.bytes.len() - self.taken {
             return Err(WrongLength);
         }
-        Ok(self.0.split_to(length))
+        let start = self.taken;
+        self.taken += length;
+        Ok(self.bytes.slice(start..self.taken))
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], WrongLength> {
-        let mut array = [0; N];
-        if self.0.len() < N {
-            return Err(WrongLength);
-        }
-        self.0.copy_to_slice(&mut array);
-        Ok(array)
+        let array = self.bytes[self.taken..].first_chunk().ok_or(WrongLength)?;
+        self.taken += N;
+        Ok(*array)
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, WrongLength> {
@@ -49,12 +52,13 @@ impl Reader {
 
     /// Everything that is left.
     pub(super) fn rest(&mut self) -> Bytes {
-        self.0.split_off(0)
+        let start = std::mem::replace(&mut self.taken, self.bytes.len());
+        self.bytes.slice(start..)
     }
 
     /// There must be nothing left.
     pub(super) fn end(&self) -> Result<(), WrongLength> {
-        if self.0.is_empty() {
+        if self.taken == self.bytes.len() {
             Ok(())
         } else {
             Err(WrongLength)
@@ -93,7 +97,7 @@ impl AppendFields for Vec<u8> {
     }
 }
 
-pub(super) fn read_key(body: &mut Reader) -> Result<Key, MessageError> {
+pub(super) fn read_key(body: &mut Reader<'_>) -> Result<Key, MessageError> {
     let length = body.u16()?;
     Key::new(body.bytes(length.into())?).map_err(|_| MessageError::Field)
 }
@@ -104,7 +108,7 @@ pub(super) fn write_key(body: &mut Vec<u8>, key: &Key) {
     body.put(key.as_bytes());
 }
 
-pub(super) fn read_tag(body: &mut Reader) -> Result<Tag, WrongLength> {
+pub(super) fn read_tag(body: &mut Reader<'_>) -> Result<Tag, WrongLength> {
     Ok(Tag {
         time: body.u64()?,
         op: body.u64()?,
@@ -116,7 +120,7 @@ pub(super) fn write_tag(body: &mut Vec<u8>, tag: Tag) {
     body.put_u64(tag.op);
 }
 
-pub(super) fn read_content_type(body: &mut Reader) -> Result<ContentType, MessageError> {
+pub(super) fn read_content_type(body: &mut Reader<'_>) -> Result<ContentType, MessageError> {
     let length = body.u8()?;
     ContentType::new(body.bytes(length.into())?).map_err(|_| MessageError::Field)
 }
@@ -127,7 +131,7 @@ pub(super) fn write_content_type(body: &mut Vec<u8>, content_type: &ContentType)
     body.put(content_type.as_bytes());
 }
 
-pub(super) fn read_flag(body: &mut Reader) -> Result<bool, MessageError> {
+pub(super) fn read_flag(body: &mut Reader<'_>) -> Result<bool, MessageError> {
     match body.u8()? {
         0 => Ok(false),
         1 => Ok(true),

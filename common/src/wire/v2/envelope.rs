@@ -38,6 +38,10 @@ pub(super) const FLAGS: u8 = AUTHENTICATED | FROM_SERVER;
 const CRC_BYTES: usize = 4;
 const HMAC_BYTES: usize = 16;
 
+/// The room that a datagram in the making begins with. Most are shorter, and allocators have pieces of
+/// up to a kibibyte at hand.
+const DATAGRAM_BYTES_USUAL: usize = 1_000;
+
 /// Bytes around the messages of a plain datagram.
 pub const PLAIN_BYTES: usize = 12 + CRC_BYTES;
 
@@ -84,6 +88,15 @@ impl ClusterKey {
     /// Prepares 32 bytes of key.
     pub fn new(key: &[u8; 32]) -> Self {
         Self(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
+    }
+
+    /// A key for another use, which says nothing about this one. `label` names the use; it is not how
+    /// a datagram begins.
+    pub fn derive(&self, label: &[u8]) -> [u8; 32] {
+        debug_assert!(!label.starts_with(&MAGIC));
+        let mut mac = self.0.clone();
+        mac.update(label);
+        mac.finalize().into_bytes().into()
     }
 
     fn authenticate(&self, datagram: &[u8], client: SocketAddrV4) -> Hmac<Sha256> {
@@ -143,12 +156,12 @@ impl From<WrongLength> for EnvelopeError {
 
 /// Reads the envelope and trusts nothing yet: to find the key with which to [`open`].
 pub fn peek(datagram: &Bytes) -> Result<Envelope, EnvelopeError> {
-    read(&mut Reader::new(datagram.clone()))
+    read(&mut Reader::new(datagram))
 }
 
 /// Verifies a datagram and returns its envelope and the bytes of its messages.
 pub fn open(datagram: &Bytes, proof: Proof<'_>) -> Result<(Envelope, Bytes), EnvelopeError> {
-    let mut reader = Reader::new(datagram.clone());
+    let mut reader = Reader::new(datagram);
     let envelope = read(&mut reader)?;
     let mut messages = reader.rest();
     let trailer_bytes = trailer_bytes(&envelope);
@@ -174,7 +187,7 @@ pub fn open(datagram: &Bytes, proof: Proof<'_>) -> Result<(Envelope, Bytes), Env
     Ok((envelope, messages))
 }
 
-fn read(reader: &mut Reader) -> Result<Envelope, EnvelopeError> {
+fn read(reader: &mut Reader<'_>) -> Result<Envelope, EnvelopeError> {
     if reader.array() != Ok(MAGIC) {
         return Err(EnvelopeError::NotV2);
     }
@@ -231,7 +244,7 @@ impl Builder {
     /// # Panics
     /// If not even an empty datagram is as short as that.
     pub fn new(envelope: Envelope, datagram_bytes_max: usize) -> Self {
-        let mut datagram = Vec::with_capacity(datagram_bytes_max);
+        let mut datagram = Vec::with_capacity(datagram_bytes_max.min(DATAGRAM_BYTES_USUAL));
         let mut flags = 0;
         if envelope.authentication.is_some() {
             flags |= AUTHENTICATED;

@@ -43,23 +43,37 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const TRACE: u8 = 13;
 }
 
-/// Cuts the next message off the messages of a datagram: its head, and a reader at its body.
-pub(super) fn split(
-    messages: &mut Bytes,
-) -> Result<Option<(u8, u8, RequestId, Reader)>, WrongLength> {
+/// What every message begins with.
+pub(super) struct Head {
+    pub(super) operation: u8,
+    pub(super) status: u8,
+    pub(super) id: RequestId,
+}
+
+/// Cuts the next message off the messages of a datagram; none at their end. It is not shorter than a
+/// head.
+pub(super) fn split(messages: &mut Bytes) -> Result<Option<Bytes>, WrongLength> {
     if messages.is_empty() {
         return Ok(None);
     }
-    let mut head = Reader::new(messages.clone());
-    let length = usize::from(head.u16()?);
+    let length = messages.first_chunk().ok_or(WrongLength)?;
+    let length = usize::from(u16::from_be_bytes(*length));
     if length < REPLY_HEAD_BYTES || length > messages.len() {
         return Err(WrongLength);
     }
-    let mut message = Reader::new(messages.split_to(length));
+    Ok(Some(messages.split_to(length)))
+}
+
+/// Reads the head of a message, and leaves the reader at its body.
+pub(super) fn read(message: &mut Reader<'_>) -> Result<Head, WrongLength> {
     message.u16()?;
     let (operation, status) = (message.u8()?, message.u8()?);
     let id = RequestId(message.u64()?);
-    Ok(Some((operation, status, id, message)))
+    Ok(Head {
+        operation,
+        status,
+        id,
+    })
 }
 
 /// Writes a message with the length that it turns out to have.

@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 
-use super::coding::AppendFields as _;
+use super::coding::{AppendFields as _, Reader};
 use super::error::WrongLength;
-use super::head::{split, write};
+use super::head::{Head, read, split, write};
 use super::reply::Reply;
 use super::request::Request;
 
@@ -52,9 +52,15 @@ pub struct BadRequest {
 pub fn next_request(
     messages: &mut Bytes,
 ) -> Result<Option<Result<RequestMessage, BadRequest>>, WrongLength> {
-    let Some((operation, status, id, mut body)) = split(messages)? else {
+    let Some(message) = split(messages)? else {
         return Ok(None);
     };
+    let mut body = Reader::new(&message);
+    let Head {
+        operation,
+        status,
+        id,
+    } = read(&mut body)?;
     let mut request = || -> Result<RequestMessage, MessageError> {
         if status != 0 {
             return Err(MessageError::Field);
@@ -77,9 +83,15 @@ pub fn next_request(
 
 /// Takes the next reply off the messages of a datagram; none at their end.
 pub fn next_reply(messages: &mut Bytes) -> Result<Option<ReplyMessage>, MessageError> {
-    let Some((operation, status, id, mut body)) = split(messages)? else {
+    let Some(message) = split(messages)? else {
         return Ok(None);
     };
+    let mut body = Reader::new(&message);
+    let Head {
+        operation,
+        status,
+        id,
+    } = read(&mut body)?;
     let reply = Reply::decode(operation, status, &mut body)?;
     body.end()?;
     Ok(Some(ReplyMessage {

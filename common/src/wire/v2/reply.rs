@@ -100,7 +100,7 @@ impl Reply {
     pub(super) fn decode(
         operation: u8,
         status: u8,
-        body: &mut Reader,
+        body: &mut Reader<'_>,
     ) -> Result<Self, MessageError> {
         if let (operation::GREET, status::OK) = (operation, status) {
             return Greeting::decode(body).map(Self::Greeting);
@@ -139,7 +139,7 @@ fn refusal_status(refusal: Refusal) -> u8 {
 fn decode_response(
     operation: u8,
     status: u8,
-    body: &mut Reader,
+    body: &mut Reader<'_>,
 ) -> Result<ReplicaResponse, MessageError> {
     Ok(match status {
         status::OK => decode_ok(operation, body)?,
@@ -163,7 +163,7 @@ fn decode_response(
     })
 }
 
-fn decode_ok(operation: u8, body: &mut Reader) -> Result<ReplicaResponse, MessageError> {
+fn decode_ok(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
     Ok(match operation {
         operation::PING | operation::PUT | operation::PUT_STAGED | operation::ATTEST => {
             ReplicaResponse::Done
@@ -196,7 +196,7 @@ fn decode_ok(operation: u8, body: &mut Reader) -> Result<ReplicaResponse, Messag
     })
 }
 
-fn decode_staged(body: &mut Reader) -> Result<ReplicaResponse, MessageError> {
+fn decode_staged(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
     let base = body.u32()?;
     let bitmap = body.rest();
     if bitmap.len() > BITMAP_BYTES_MAX || bitmap.last() == Some(&0) {
@@ -205,7 +205,7 @@ fn decode_staged(body: &mut Reader) -> Result<ReplicaResponse, MessageError> {
     Ok(ReplicaResponse::Staged { base, bitmap })
 }
 
-fn decode_page(body: &mut Reader) -> Result<ReplicaResponse, MessageError> {
+fn decode_page(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
     let flags = body.u8()?;
     if flags & !(MORE | INCOMPLETE | LEFT_OUT) != 0 {
         return Err(MessageError::Field);
@@ -231,7 +231,7 @@ fn decode_page(body: &mut Reader) -> Result<ReplicaResponse, MessageError> {
     })
 }
 
-fn decode_stats(body: &mut Reader) -> Result<ReplicaResponse, MessageError> {
+fn decode_stats(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
     let mut stats = Vec::new();
     while body.end().is_err() {
         stats.push((body.u8()?, body.u64()?));
@@ -303,7 +303,7 @@ fn encode_response(response: &ReplicaResponse, body: &mut Vec<u8>) {
 }
 
 impl Greeting {
-    fn decode(body: &mut Reader) -> Result<Self, MessageError> {
+    fn decode(body: &mut Reader<'_>) -> Result<Self, MessageError> {
         Ok(Self {
             boot_id: body.u64()?,
             session: body.u64()?,

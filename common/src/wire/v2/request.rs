@@ -112,7 +112,7 @@ impl Request {
         message_bytes.saturating_sub(REQUEST_HEAD_BYTES + 20 + 2 + 1 + after)
     }
 
-    pub(super) fn decode(operation: u8, body: &mut Reader) -> Result<Self, MessageError> {
+    pub(super) fn decode(operation: u8, body: &mut Reader<'_>) -> Result<Self, MessageError> {
         Ok(match operation {
             operation::GREET => Self::decode_greet(body)?,
             operation::TRACE => Self::Trace {
@@ -126,7 +126,7 @@ impl Request {
         })
     }
 
-    fn decode_greet(body: &mut Reader) -> Result<Self, MessageError> {
+    fn decode_greet(body: &mut Reader<'_>) -> Result<Self, MessageError> {
         let datagram_bytes_max = body.u16()?;
         let padding: [u8; GREETING_BODY_BYTES - 4] = body.array()?;
         match padding.iter().all(|byte| *byte == 0) {
@@ -152,7 +152,7 @@ impl Request {
     }
 }
 
-fn decode_command(operation: u8, body: &mut Reader) -> Result<ReplicaCommand, MessageError> {
+fn decode_command(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaCommand, MessageError> {
     Ok(match operation {
         operation::PING => ReplicaCommand::Ping,
         operation::GET => ReplicaCommand::Get {
@@ -290,7 +290,7 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
     }
 }
 
-fn read_record(body: &mut Reader) -> Result<Record, MessageError> {
+fn read_record(body: &mut Reader<'_>) -> Result<Record, MessageError> {
     let tag = read_tag(body)?;
     let checksum = body.u32()?;
     let content = match body.u8()? {

@@ -7,11 +7,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, heade
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::tag::Tag;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::http::accept::Form;
-use crate::http::conditional::{self, Part};
+use crate::http::conditional::{self, precondition_failed};
 use crate::http::json::text;
 use crate::http::problem::{Problem, ProblemType};
+use crate::http::ranges::Part;
 use crate::http::report::{KeyText, ReadReport, ValueText};
 
 const RANGE_NOT_SATISFIABLE: ProblemType = ProblemType {
@@ -19,6 +21,12 @@ const RANGE_NOT_SATISFIABLE: ProblemType = ProblemType {
     name: "range-not-satisfiable",
     title: "The value has no such bytes",
 };
+
+/// Nothing in a value is run or loaded, and it shares nothing with the gateway's own pages.
+const RAW_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
+
+/// The usual number of headers that a value has when it leaves.
+const HEADERS_USUAL: usize = 16;
 
 /// A value that was read, and the report on the read.
 pub(in crate::http) struct Found<'a> {
@@ -51,11 +59,22 @@ impl Found<'_> {
     }
 
     /// The response to a caller who has this version already.
-    pub(super) fn not_modified(&self) -> Response<Body> {
+    pub(super) fn not_modified(&self, form: Form) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        diagnose(response.headers_mut(), &self.report);
+        let headers = response.headers_mut();
+        if form == Form::Raw {
+            // A cache puts these in place of those that it has.
+            headers.insert(header::CONTENT_SECURITY_POLICY, RAW_POLICY);
+        }
+        diagnose(headers, &self.report);
         response
+    }
+
+    /// The problem of a caller whose preconditions do not hold for this version, with its tag.
+    pub(super) fn precondition_failed(&self) -> Problem {
+        let tag = self.tag().map(|tag| tag.to_string());
+        precondition_failed().with(json!({ "tag": tag }))
     }
 
     /// The JSON document, with the report in it.
@@ -93,17 +112,10 @@ impl Found<'_> {
             Part::None => return Err(no_such_range(size)),
         };
         let headers = response.headers_mut();
-        let fixed = [
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (
-                header::CONTENT_SECURITY_POLICY,
-                "default-src 'none'; sandbox",
-            ),
-            (header::ACCEPT_RANGES, "bytes"),
-        ];
-        for (name, value) in fixed {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
+        headers.reserve(HEADERS_USUAL);
+        headers.insert(header::CONTENT_SECURITY_POLICY, RAW_POLICY);
+        let ranges = HeaderValue::from_static("bytes");
+        headers.insert(header::ACCEPT_RANGES, ranges);
         let stored = HeaderValue::from_bytes(self.content_type)
             .ok()
             .filter(|stored| !stored.is_empty());
@@ -114,11 +126,22 @@ impl Found<'_> {
     }
 }
 
-/// Names the version and its form for caches. Without other headers, a cache asks each time.
-pub(super) fn name_version(headers: &mut HeaderMap, tag: Option<Tag>, form: Form) {
+/// Names the version and its form for caches, which may keep it and ask each time whether it is still
+/// the one: it may be another one at any moment. Where callers have tokens, only their own caches may.
+pub(super) fn name_version(
+    headers: &mut HeaderMap,
+    tag: Option<Tag>,
+    form: Form,
+    has_tokens: bool,
+) {
     if let Some(tag) = tag {
         headers.insert(header::ETAG, conditional::entity_tag(tag, form));
     }
+    let caching = match has_tokens {
+        true => "private, no-cache",
+        false => "no-cache",
+    };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
 }
 

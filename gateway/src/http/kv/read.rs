@@ -19,12 +19,13 @@ use super::{read_problem, refusal};
 use crate::http::accept::{self, Form};
 use crate::http::app::App;
 use crate::http::client_error::no_tags;
-use crate::http::conditional::{self, Part};
+use crate::http::conditional::{self, Verdict};
 use crate::http::json::json_text;
 use crate::http::operations::GET_PARAMETERS;
 use crate::http::operations::parameter::R;
 use crate::http::parameters::KeyParameters;
 use crate::http::problem::Problem;
+use crate::http::ranges::{self, Part};
 use crate::http::report::{ReadReport, micros};
 
 /// GET and HEAD. The connection drops the body of a HEAD.
@@ -40,18 +41,25 @@ pub(in crate::http) fn get(
     };
     Either::Right(async move {
         let mut headers = wanted.headers;
+        let has_tokens = app.gate.has_tokens();
         let show = |found: Found<'_>| {
-            let (tag, size) = (found.tag(), found.size());
-            let mut response = match wanted.form {
-                _ if tag.is_some_and(|tag| conditional::is_held(&headers, tag)) => {
-                    found.not_modified()
-                }
-                Form::Json => json_text(mem::take(&mut headers), found.json(&wanted.key)),
-                // A HEAD has no parts.
-                Form::Raw if wanted.is_head => found.raw(Part::Whole)?,
-                Form::Raw => found.raw(conditional::part(&headers, tag, size))?,
+            let form = match wanted.is_raw {
+                true => Some(Form::Raw),
+                false => accept::form(&headers, found.content_type),
             };
-            name_version(response.headers_mut(), tag, wanted.form);
+            let form = form.ok_or_else(not_acceptable)?;
+            let (tag, size) = (found.tag(), found.size());
+            let mut response = match conditional::judge_version(&headers, tag, form) {
+                Verdict::Failed => return Err(found.precondition_failed()),
+                Verdict::NotModified => found.not_modified(form),
+                Verdict::Proceed => match form {
+                    Form::Json => json_text(mem::take(&mut headers), found.json(&wanted.key)),
+                    // A HEAD has no parts.
+                    Form::Raw if wanted.is_head => found.raw(Part::Whole)?,
+                    Form::Raw => found.raw(ranges::part(&headers, tag, size))?,
+                },
+            };
+            name_version(response.headers_mut(), tag, form, has_tokens);
             Ok(response)
         };
         read(&app, &wanted.key, &wanted.parameters, show).await
@@ -62,7 +70,8 @@ pub(in crate::http) fn get(
 struct GetRequest {
     key: Key,
     parameters: KeyParameters,
-    form: Form,
+    /// Whether the bytes are wanted, whatever `Accept` says.
+    is_raw: bool,
     is_head: bool,
     headers: HeaderMap,
 }
@@ -70,15 +79,10 @@ struct GetRequest {
 impl GetRequest {
     fn parse(app: &App, head: request::Parts) -> Result<Self, Problem> {
         let (key, parameters) = key_and_parameters(&app.defaults(), &head, GET_PARAMETERS, &R)?;
-        let form = if parameters.raw {
-            Form::Raw
-        } else {
-            accept::form(&head.headers).ok_or_else(not_acceptable)?
-        };
         Ok(Self {
             key,
+            is_raw: parameters.raw,
             parameters,
-            form,
             is_head: head.method == Method::HEAD,
             headers: head.headers,
         })
@@ -87,7 +91,8 @@ impl GetRequest {
 
 fn not_acceptable() -> Problem {
     accept::not_acceptable(
-        "a value is given as application/json or as application/octet-stream, and Accept refuses both",
+        "a value is given as application/json, as application/octet-stream or as the type that it \
+         was stored with, and Accept refuses all of them",
     )
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::record::ContentType;
 
+use crate::http::access::Caller;
 use crate::http::key_value::invalid_value;
 use crate::http::operations::{Integer, Parameter};
 use crate::http::parameters::{KeyParameters, Query, RequestDefaults};
@@ -23,6 +24,7 @@ pub(super) fn key_and_parameters(
     let key = path::key(&head.uri, PREFIX)?;
     let query = Query::new(&head.uri, declared);
     let mut parameters = KeyParameters::parse(defaults, query, required)?;
+    parameters.options.caller = Caller::id_of(&head.extensions);
     parameters.options.trace = trace::sampled(&head.headers);
     Ok((key, parameters))
 }

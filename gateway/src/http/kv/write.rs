@@ -18,15 +18,15 @@ use serde::Serialize;
 use super::request::{content_type_of, key_and_parameters};
 use super::{refusal, write_problem};
 use crate::http::app::App;
-use crate::http::body;
 use crate::http::client_error::no_tags;
 use crate::http::json::{json_text, text};
-use crate::http::key_value::value_too_large;
+use crate::http::key_value::{invalid_value, value_too_large};
 use crate::http::operations::WRITE_PARAMETERS;
 use crate::http::operations::parameter::W;
 use crate::http::parameters::KeyParameters;
 use crate::http::problem::Problem;
 use crate::http::report::{KeyText, WriteReport, micros};
+use crate::http::{body, conditional};
 
 /// Not an `async fn`, like the other handlers here: that would keep the request as well as what it
 /// parses from it, and a larger future costs more to allocate.
@@ -63,8 +63,14 @@ struct PutRequest {
 impl PutRequest {
     fn parse(app: &App, head: &request::Parts) -> Result<Self, Problem> {
         let (key, parameters) = key_and_parameters(&app.defaults(), head, WRITE_PARAMETERS, &W)?;
-        let content_type = head.headers.get(header::CONTENT_TYPE);
-        let content_type = content_type.map_or(&[][..], HeaderValue::as_bytes);
+        conditional::check_write(&head.headers)?;
+        body::check_whole(&head.headers)?;
+        body::check_coding(&head.headers)?;
+        let mut given = head.headers.get_all(header::CONTENT_TYPE).iter();
+        let content_type = given.next().map_or(&[][..], HeaderValue::as_bytes);
+        if given.next().is_some() {
+            return Err(invalid_value("there is more than one Content-Type"));
+        }
         Ok(Self {
             key,
             parameters,
@@ -90,7 +96,12 @@ pub(in crate::http) fn delete(
     request: Request<Body>,
 ) -> impl Future<Output = Result<Response<Body>, Problem>> + Send {
     let (head, _) = request.into_parts();
-    let (key, parameters) = match key_and_parameters(&app.defaults(), &head, WRITE_PARAMETERS, &W) {
+    let wanted = key_and_parameters(&app.defaults(), &head, WRITE_PARAMETERS, &W);
+    let checked = wanted.and_then(|wanted| {
+        conditional::check_write(&head.headers)?;
+        Ok(wanted)
+    });
+    let (key, parameters) = match checked {
         Ok(wanted) => wanted,
         Err(problem) => return Either::Left(ready(Err(problem))),
     };

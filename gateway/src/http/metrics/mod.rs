@@ -46,8 +46,11 @@ pub(super) async fn metrics(
 
     let accept = headers.get_all(header::ACCEPT).iter();
     let form = Form::accepted(accept.filter_map(|accept| accept.to_str().ok()));
-    let content_type = [(header::CONTENT_TYPE, form.content_type())];
-    Ok((content_type, page.render(form)).into_response())
+    let of_form = [
+        (header::CONTENT_TYPE, form.content_type()),
+        (header::VARY, "accept"),
+    ];
+    Ok((of_form, page.render(form)).into_response())
 }
 
 fn push_process(page: &mut Page, started: SystemTime, workers: usize) {

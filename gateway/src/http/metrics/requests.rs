@@ -1,6 +1,6 @@
 //! Reads and writes of the cluster, and the limits on them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dkvs_client::Snapshot;
 use dkvs_client::core::{Limit, RequestKind, Totals};
@@ -9,6 +9,7 @@ use dkvs_runtime::metrics::page::{Number, Page, Samples};
 
 use super::families::{gauge, labels};
 use crate::http::app::WorkerView;
+use crate::http::counts::Counts;
 
 pub(super) fn push(page: &mut Page, snapshots: &[Snapshot], workers: &[WorkerView]) {
     let mut totals = Totals::default();
@@ -34,10 +35,19 @@ pub(super) fn push(page: &mut Page, snapshots: &[Snapshot], workers: &[WorkerVie
         "Reads and writes that have ended",
         Samples::Counter(ended),
     );
-    let refused = |worker: &WorkerView| worker.counts.connections_refused.load(Ordering::Relaxed);
+    let sum = |of: fn(&Counts) -> &AtomicU64| {
+        let counts = workers.iter().map(|it| of(&it.counts));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    };
     let limits = Limit::ALL.map(|limit| (limit.name(), totals.limit_hit(limit)));
-    let connections = ("connections", workers.iter().map(refused).sum());
-    let limits = limits.into_iter().chain([connections]);
+    let limits = limits.into_iter().chain([
+        ("connections", sum(|counts| &counts.connections_refused)),
+        ("lists", sum(|counts| &counts.lists_refused)),
+        (
+            "lists_of_caller",
+            sum(|counts| &counts.lists_refused_of_caller),
+        ),
+    ]);
     let limits = limits.map(|(name, count)| (labels([("limit", name)]), Number::Whole(count)));
     page.push(
         "dkvs_gateway_limits_hit",

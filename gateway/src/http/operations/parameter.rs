@@ -299,6 +299,12 @@ pub(super) const IF_NONE_MATCH: Parameter = Parameter::header(
     "Entity tags of versions that the caller has",
 );
 
+pub(super) const IF_MATCH: Parameter =
+    Parameter::header("If-Match", "Entity tags of versions that the caller wants");
+
+pub(super) const IF_UNMODIFIED_SINCE: Parameter =
+    Parameter::header("If-Unmodified-Since", "A date");
+
 pub(super) const RANGE: Parameter =
     Parameter::header("Range", "Which of the value's bytes are wanted");
 

@@ -5,8 +5,8 @@ use std::fmt;
 use axum::http::Method;
 
 use super::parameter::{
-    CONSISTENCY, CONSOLE_FILE, CURSOR, IF_NONE_MATCH, IF_RANGE, KEY, LIMIT, N, PREFIX, Parameter,
-    R, RANGE, RAW, SERVER, TAG, TIMEOUT_MS, W, WAIT,
+    CONSISTENCY, CONSOLE_FILE, CURSOR, IF_MATCH, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, KEY,
+    LIMIT, N, PREFIX, Parameter, R, RANGE, RAW, SERVER, TAG, TIMEOUT_MS, W, WAIT,
 };
 use crate::tokens::Scope;
 
@@ -137,6 +137,8 @@ pub(in crate::http) const GET_PARAMETERS: &[Parameter] = &[
     WAIT.untyped(),
     RAW.untyped(),
     IF_NONE_MATCH,
+    IF_MATCH,
+    IF_UNMODIFIED_SINCE,
     RANGE,
     IF_RANGE,
 ];
@@ -150,6 +152,8 @@ const HEAD_PARAMETERS: &[Parameter] = &[
     WAIT.untyped(),
     RAW.untyped(),
     IF_NONE_MATCH,
+    IF_MATCH,
+    IF_UNMODIFIED_SINCE,
 ];
 
 pub(in crate::http) const LIST_PARAMETERS: &[Parameter] = &[
@@ -162,9 +166,11 @@ pub(in crate::http) const LIST_PARAMETERS: &[Parameter] = &[
 pub(in crate::http) const PREFERENCE_LIST_PARAMETERS: &[Parameter] = &[KEY, N.untyped()];
 
 const GET_STATUSES: &[u16] = &[
-    200, 206, 304, 400, 401, 403, 404, 406, 409, 414, 416, 421, 503, 504,
+    200, 206, 304, 400, 401, 403, 404, 406, 409, 412, 414, 416, 421, 503, 504,
 ];
-const HEAD_STATUSES: &[u16] = &[200, 304, 400, 401, 403, 404, 406, 409, 414, 421, 503, 504];
+const HEAD_STATUSES: &[u16] = &[
+    200, 304, 400, 401, 403, 404, 406, 409, 412, 414, 421, 503, 504,
+];
 
 /// Every operation. HEAD goes with every GET; it is an operation of its own where a caller would
 /// want it for its own sake.
@@ -175,7 +181,9 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::PutValue,
         access: Access::Key(Scope::Write),
         parameters: WRITE_PARAMETERS,
-        statuses: &[200, 400, 401, 403, 408, 409, 413, 414, 421, 503, 504, 507],
+        statuses: &[
+            200, 400, 401, 403, 408, 409, 413, 414, 415, 421, 501, 503, 504, 507,
+        ],
     },
     Operation {
         method: Method::DELETE,
@@ -207,7 +215,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::ListKeys,
         access: Access::Token,
         parameters: LIST_PARAMETERS,
-        statuses: &[200, 400, 401, 403, 406, 421, 501, 503, 504],
+        statuses: &[200, 400, 401, 403, 406, 421, 429, 501, 503, 504],
     },
     Operation {
         method: Method::POST,
@@ -215,7 +223,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::RunBatch,
         access: Access::Token,
         parameters: NO_PARAMETERS,
-        statuses: &[200, 400, 401, 403, 408, 413, 421, 503],
+        statuses: &[200, 400, 401, 403, 408, 412, 413, 415, 421, 503],
     },
     Operation {
         method: Method::GET,
@@ -247,7 +255,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::StopServer,
         access: Access::Cluster(Scope::Admin),
         parameters: &[SERVER],
-        statuses: &[200, 400, 401, 403, 404, 409, 421],
+        statuses: &[200, 400, 401, 403, 404, 409, 412, 421],
     },
     Operation {
         method: Method::POST,
@@ -255,7 +263,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::StartServer,
         access: Access::Cluster(Scope::Admin),
         parameters: &[SERVER],
-        statuses: &[200, 400, 401, 403, 404, 409, 421, 503],
+        statuses: &[200, 400, 401, 403, 404, 409, 412, 421, 503],
     },
     Operation {
         method: Method::GET,
@@ -350,15 +358,15 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/",
         id: OperationId::GetConsole,
         access: Access::Open,
-        parameters: &[IF_NONE_MATCH],
-        statuses: &[200, 304, 400, 421],
+        parameters: &[IF_NONE_MATCH, IF_MATCH],
+        statuses: &[200, 304, 400, 412, 421],
     },
     Operation {
         method: Method::GET,
         path: "/console/{file}",
         id: OperationId::GetConsoleFile,
         access: Access::Open,
-        parameters: &[CONSOLE_FILE, IF_NONE_MATCH],
-        statuses: &[200, 304, 400, 404, 421],
+        parameters: &[CONSOLE_FILE, IF_NONE_MATCH, IF_MATCH],
+        statuses: &[200, 304, 400, 404, 412, 421],
     },
 ];

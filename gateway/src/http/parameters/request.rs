@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::Uri;
-use dkvs_client::RequestOptions;
+use dkvs_client::{CallerId, RequestOptions};
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::{Quorum, QuorumError};
 use dkvs_common::tag::{CLOCK_MS_MAX, Tag};
@@ -38,6 +38,7 @@ impl KeyParameters {
                 may_fall_back,
                 timeout: timeout(&mut query, defaults),
                 wait: query.choice(&WAIT).unwrap_or_default(),
+                caller: CallerId::Internal,
                 trace: None,
             },
             tag: tag(&mut query),

@@ -14,6 +14,7 @@ mod overload;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use dkvs_client::CallerId;
 use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -37,6 +39,7 @@ use tracing::Instrument as _;
 
 use super::app::App;
 use super::body::drain_request;
+use super::conditional::Preconditions;
 use super::counts::{CountedConnection, CountedRequest};
 use super::problem::Problem;
 use super::report::micros;
@@ -88,10 +91,12 @@ pub async fn run(
     counts.connections_max.store(limit, Ordering::Relaxed);
     let connections = TaskTracker::new();
     let responses = TaskTracker::new();
-    let place = |stream| {
+    let place = |stream, peer: SocketAddr| {
         if connections.len() < connections_max {
             let counted = CountedConnection::new(&counts);
-            let serving = server.clone().serve(stream);
+            let serving = server
+                .clone()
+                .serve(stream, CallerId::of_address(peer.ip()));
             connections.spawn(async move {
                 serving.await;
                 drop(counted);
@@ -112,7 +117,7 @@ pub async fn run(
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => place(stream),
+            Ok((stream, peer)) => place(stream, peer),
             Err(error) => {
                 // Often the limit on open files. The connection waits in the backlog meanwhile.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -123,10 +128,10 @@ pub async fn run(
     // Connections from before the end are served: closing would cut off those in the backlog. This
     // asks the system itself, since the runtime knows only those from before it last slept.
     let listener = listener.into_std()?;
-    while let Ok((stream, _)) = listener.accept() {
+    while let Ok((stream, peer)) = listener.accept() {
         let accepted = stream.set_nonblocking(true);
         if let Ok(stream) = accepted.and_then(|()| TcpStream::from_std(stream)) {
-            place(stream);
+            place(stream, peer);
         }
     }
     drop(listener);
@@ -151,26 +156,26 @@ struct Server {
 }
 
 impl Server {
-    /// Serves one connection to its end.
-    async fn serve(self, stream: TcpStream) {
+    /// Serves one connection, which is from `address`, to its end.
+    async fn serve(self, stream: TcpStream, address: CallerId) {
         // Small responses go out at once. A socket that refuses this works all the same.
         let _ = stream.set_nodelay(true);
         match self.tls.as_ref().map(Tls::acceptor) {
-            None => self.serve_stream(stream).await,
+            None => self.serve_stream(stream, address).await,
             // Apart, so that connections without TLS take no memory for it.
-            Some(acceptor) => Box::pin(self.serve_tls(stream, acceptor)).await,
+            Some(acceptor) => Box::pin(self.serve_tls(stream, address, acceptor)).await,
         }
     }
 
-    async fn serve_tls(self, stream: TcpStream, acceptor: TlsAcceptor) {
+    async fn serve_tls(self, stream: TcpStream, address: CallerId, acceptor: TlsAcceptor) {
         match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_stream(stream).await,
+            Ok(Ok(stream)) => self.serve_stream(stream, address).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long and is given up"),
         }
     }
 
-    async fn serve_stream(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    async fn serve_stream(self, stream: impl AsyncRead + AsyncWrite + Unpin, address: CallerId) {
         let clock = Clock::new(self.started);
         let shutdown = self.shutdown.clone();
         let timed = TimedStream {
@@ -179,6 +184,7 @@ impl Server {
         };
         let service = Handler {
             server: self,
+            address,
             clock: clock.clone(),
         };
         let connection = http1::Builder::new()
@@ -219,6 +225,8 @@ impl Server {
 /// What hyper calls for each request of a connection.
 struct Handler {
     server: Server,
+    /// Where the connection comes from.
+    address: CallerId,
     clock: Clock,
 }
 
@@ -241,7 +249,8 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let (headers, id_text) = (request.headers(), text(&request_id));
         let (span, trace_id) = trace::begin(headers, id_text, &method, counted.route());
         let allowed_origin = app.gate.allowed_origin(headers);
-        let response = match app.gate.reject(&mut request) {
+        let preconditions = Preconditions::of(&request, counted.route());
+        let response = match app.gate.reject(&mut request, self.address) {
             None => Either::Left(self.server.router.clone().call(request)),
             Some(rejection) => {
                 drain_request(request);
@@ -252,6 +261,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let clock = self.clock.clone();
         Box::pin(async move {
             let mut response = response.await?;
+            if let Some(preconditions) = preconditions {
+                response = preconditions.apply(response);
+            }
             if let Some(problem) = response.extensions_mut().remove::<Problem>() {
                 if problem.is_overload() {
                     tokio::time::sleep(OVERLOAD_PAUSE).await;

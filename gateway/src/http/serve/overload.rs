@@ -17,6 +17,8 @@ pub(super) async fn respond_overloaded(mut stream: TcpStream) -> io::Result<()> 
     let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
          x-content-type-options: nosniff\r\ncontent-security-policy: default-src 'none'\r\n\
+         cache-control: no-store\r\nreferrer-policy: no-referrer\r\n\
+         cross-origin-resource-policy: same-origin\r\n\
          retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
         BODY.len()
     );

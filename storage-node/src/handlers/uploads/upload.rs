@@ -1,10 +1,17 @@
 //! One value that arrives in blocks.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 #[cfg(doc)]
 use dkvs_common::model::ReplicaResponse;
+
+/// An upload without a new block for so long is dropped; and no upload is slow before.
+pub(in crate::handlers) const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// An upload is dropped when it has got fewer bytes than so many for every second after the first
+/// [`UPLOAD_IDLE_MAX`]. The slowest one of 1 MiB takes 18 s; a request waits for no longer than 30.
+pub(in crate::handlers) const UPLOAD_BYTES_PER_SECOND_MIN: usize = 128 << 10;
 
 /// The longest bitmap of a [`Progress`], in bytes.
 pub(crate) const BITMAP_BYTES_MAX: usize = 32;
@@ -45,6 +52,8 @@ pub(super) struct Upload {
     /// The first block that has not.
     base: usize,
     pub(super) missing: usize,
+    begun: Instant,
+    received_bytes: usize,
     pub(super) last_block: Instant,
 }
 
@@ -79,8 +88,17 @@ impl Upload {
             arrived: vec![0; blocks.div_ceil(8)],
             base: 0,
             missing: blocks,
+            begun: now,
+            received_bytes: 0,
             last_block: now,
         }
+    }
+
+    /// When it is over unless another block comes: it is idle then, or has been too slow.
+    pub(super) fn expiry(&self) -> Instant {
+        let earned_ms = self.received_bytes * 1_000 / UPLOAD_BYTES_PER_SECOND_MIN;
+        let slow = self.begun + UPLOAD_IDLE_MAX + Duration::from_millis(earned_ms as u64);
+        slow.min(self.last_block + UPLOAD_IDLE_MAX)
     }
 
     fn has(&self, number: usize) -> bool {
@@ -97,6 +115,7 @@ impl Upload {
         self.value[start..start + block.bytes.len()].copy_from_slice(&block.bytes);
         self.arrived[number / 8] |= 1 << (number % 8);
         self.missing -= 1;
+        self.received_bytes += block.bytes.len();
         while self.has(self.base) {
             self.base += 1;
         }

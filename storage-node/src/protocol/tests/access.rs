@@ -19,7 +19,7 @@ use dkvs_common::wire::v2::request::Request;
 use dkvs_common::wire::v2::session::{REPLAY_WINDOW, SessionSecret};
 
 use crate::config::ServiceConfig;
-use crate::protocol::{Access, DeferredReplies, Issuer, Received};
+use crate::protocol::{Access, Backlog, Issuer, Received};
 use crate::service::Service;
 use crate::store::{MemoryStore, RecordStore as _, Store};
 
@@ -70,9 +70,9 @@ impl Server {
         };
         let mut replies = Vec::new();
         let send = &mut |reply: Vec<u8>| replies.push(reply.into());
-        let deferred = DeferredReplies::new(|| {});
+        let backlog = &mut Backlog::new(|| {});
         self.service
-            .handle_v2(&received, &mut self.access, &deferred, send);
+            .handle_v2(&received, &mut self.access, backlog, send);
         replies
     }
 

@@ -1,5 +1,6 @@
 //! DKVS/2 datagrams without authentication, and what they are answered.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,16 +16,22 @@ use dkvs_common::wire::v2::message::{RequestId, RequestMessage, next_reply};
 use dkvs_common::wire::v2::reply::{PAGE_ENTRY_BYTES, PAGE_HEAD_BYTES, Reply};
 
 use crate::config::ServiceConfig;
-use crate::protocol::{Access, DeferredReplies, Received};
+use crate::maintenance::Maintenance;
+use crate::protocol::{Access, Backlog, Received};
 use crate::service::Service;
 use crate::store::{MemoryStore, PackedRecord, RecordStore as _, Store};
 
-fn service(bytes_max: usize) -> Service {
+fn service(bytes_max: usize) -> Arc<Service> {
     let config = ServiceConfig {
         boot_id: 77,
         ..ServiceConfig::new(1)
     };
-    Service::new(Store::Memory(MemoryStore::new(bytes_max)), config)
+    service_of(bytes_max, config)
+}
+
+fn service_of(bytes_max: usize, config: ServiceConfig) -> Arc<Service> {
+    let store = Store::Memory(MemoryStore::new(bytes_max));
+    Arc::new(Service::new(store, config))
 }
 
 fn key() -> Key {
@@ -50,7 +57,7 @@ fn received(datagram: Vec<u8>, waited: Duration) -> Received {
 
 /// Sends requests in one datagram; the replies, and in how many datagrams they came.
 fn ask(
-    service: &Service,
+    service: &Arc<Service>,
     epoch: u32,
     requests: Vec<ReplicaCommand>,
 ) -> (Vec<ReplicaResponse>, usize) {
@@ -70,14 +77,15 @@ fn ask(
     }
     let mut datagrams = Vec::new();
     let received = received(builder.finish(), Duration::ZERO);
-    service.handle_v2(
-        &received,
-        &mut Access::Open,
-        &DeferredReplies::new(|| {}),
-        &mut |reply| {
-            datagrams.push(Bytes::from(reply));
-        },
-    );
+    let mut maintenance = Maintenance::new(Arc::clone(service), || {});
+    let backlog = maintenance.backlog();
+    service.handle_v2(&received, &mut Access::Open, backlog, &mut |reply| {
+        datagrams.push(Bytes::from(reply));
+    });
+    while maintenance.has_turn() {
+        maintenance.handle_timeout(received.at);
+    }
+    datagrams.extend(std::iter::from_fn(|| maintenance.poll_transmit()).map(|it| it.datagram));
     let mut replies = Vec::new();
     for datagram in &datagrams {
         assert!(datagram.len() <= 1_200);
@@ -94,7 +102,7 @@ fn ask(
     (replies, datagrams.len())
 }
 
-fn one(service: &Service, request: ReplicaCommand) -> ReplicaResponse {
+fn one(service: &Arc<Service>, request: ReplicaCommand) -> ReplicaResponse {
     ask(service, 0, vec![request]).0.remove(0)
 }
 
@@ -267,14 +275,12 @@ fn what_cannot_be_stored_is_refused_with_its_reason() {
         ),
         ReplicaResponse::Refused(Refusal::Corrupt)
     );
-    let service = Service::new(
-        Store::Memory(MemoryStore::new(usize::MAX)),
-        ServiceConfig {
-            value_bytes_max: 10,
-            epoch: Some(7),
-            ..ServiceConfig::new(1)
-        },
-    );
+    let config = ServiceConfig {
+        value_bytes_max: 10,
+        epoch: Some(7),
+        ..ServiceConfig::new(1)
+    };
+    let service = service_of(usize::MAX, config);
     let (replies, _) = ask(&service, 7, vec![put(1, "12345678901")]);
     assert_eq!(
         replies,
@@ -326,7 +332,7 @@ fn a_server_of_another_ring_attests_nothing() {
         epoch: Some(7),
         ..ServiceConfig::new(77)
     };
-    let service = Service::new(Store::Memory(MemoryStore::new(usize::MAX)), config);
+    let service = service_of(usize::MAX, config);
     let (boot_id, key, tag) = (77, key(), Tag::ZERO);
     let (replies, _) = ask(
         &service,
@@ -476,7 +482,7 @@ fn servers_and_damaged_datagrams_get_no_answer() {
         service.handle_v2(
             &received,
             &mut Access::Open,
-            &DeferredReplies::new(|| {}),
+            &mut Backlog::new(|| {}),
             &mut |_| panic!("an answer"),
         );
     };
@@ -514,7 +520,7 @@ fn a_request_that_nobody_waits_for_is_dropped_and_counted() {
         service.handle_v2(
             &received,
             &mut Access::Open,
-            &DeferredReplies::new(|| {}),
+            &mut Backlog::new(|| {}),
             &mut |reply| {
                 let (_, mut messages) = envelope::open(&reply.into(), Proof::Checksum).unwrap();
                 while let Some(message) = next_reply(&mut messages).unwrap() {

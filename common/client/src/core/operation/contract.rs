@@ -1,7 +1,5 @@
-//! What an operation is to the core: steps out, responses in, an outcome of its own type.
-//!
-//! [`Operation`] and [`Completion`] are what a kind of request implements. [`Awaited`] is one with its
-//! caller, whatever the type of its outcome.
+//! What an operation is to the core: steps out, responses in, and at the end an outcome, of a type of
+//! its own, for the caller that it was given.
 
 use std::time::Instant;
 
@@ -208,46 +206,7 @@ pub trait Operation: Send {
     fn counted_as_cancelled(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         None
     }
-}
 
-/// An operation whose outcome has a type of its own.
-pub trait Completion: Operation {
-    /// What the caller gets.
-    type Outcome;
-
-    /// Its outcome. `puts_by_v2`: a put was sent by DKVS/2.
-    fn into_outcome(self, puts_by_v2: bool) -> Self::Outcome;
-}
-
-/// An operation with the caller that waits for its outcome.
-pub(in crate::core) trait Awaited: Send {
-    fn operation(&self) -> &dyn Operation;
-    fn operation_mut(&mut self) -> &mut dyn Operation;
-    /// Hands the outcome to the caller.
+    /// It has ended: hands its outcome to its caller. `puts_by_v2`: a put was sent by DKVS/2.
     fn complete(self: Box<Self>, puts_by_v2: bool);
-}
-
-/// The one implementation of [`Awaited`].
-pub(in crate::core) struct WithCaller<O, F> {
-    pub(in crate::core) operation: O,
-    pub(in crate::core) on_end: F,
-}
-
-impl<O, F> Awaited for WithCaller<O, F>
-where
-    O: Completion,
-    F: FnOnce(O::Outcome) + Send,
-{
-    fn operation(&self) -> &dyn Operation {
-        &self.operation
-    }
-
-    fn operation_mut(&mut self) -> &mut dyn Operation {
-        &mut self.operation
-    }
-
-    fn complete(self: Box<Self>, puts_by_v2: bool) {
-        let Self { operation, on_end } = *self;
-        on_end(operation.into_outcome(puts_by_v2));
-    }
 }

@@ -9,7 +9,7 @@ use dkvs_common::model::ReplicaResponse;
 use dkvs_common::quorum::list::List;
 use dkvs_common::view::ClusterView;
 
-use super::contract::{CommandId, Completion, Operation, Purpose, Step};
+use super::contract::{CommandId, Operation, Purpose, Step};
 use super::outgoing::Outgoing;
 
 const GET_PAGE: CommandId = CommandId {
@@ -18,10 +18,11 @@ const GET_PAGE: CommandId = CommandId {
 };
 
 /// A listing of keys.
-pub struct ListOperation {
+pub struct ListOperation<F> {
     view: Arc<ClusterView>,
     list: List,
     prefix: Bytes,
+    on_end: F,
 }
 
 /// A listing that has ended.
@@ -32,14 +33,19 @@ pub struct ListResult {
     pub view: Arc<ClusterView>,
 }
 
-impl ListOperation {
+impl<F> ListOperation<F> {
     /// Of keys that begin with `prefix`.
-    pub fn new(view: Arc<ClusterView>, list: List, prefix: Bytes) -> Self {
-        Self { view, list, prefix }
+    pub fn new(view: Arc<ClusterView>, list: List, prefix: Bytes, on_end: F) -> Self {
+        Self {
+            view,
+            list,
+            prefix,
+            on_end,
+        }
     }
 }
 
-impl Operation for ListOperation {
+impl<F: FnOnce(ListResult) + Send> Operation for ListOperation<F> {
     fn poll_step(&mut self) -> Option<Step> {
         let (to, page) = self.list.poll_transmit()?;
         Some(Step::Send {
@@ -87,15 +93,11 @@ impl Operation for ListOperation {
     fn handle_soft_deadline(&mut self) {
         self.list.handle_soft_deadline();
     }
-}
 
-impl Completion for ListOperation {
-    type Outcome = ListResult;
-
-    fn into_outcome(self, _puts_by_v2: bool) -> ListResult {
-        ListResult {
+    fn complete(self: Box<Self>, _puts_by_v2: bool) {
+        (self.on_end)(ListResult {
             list: self.list,
             view: self.view,
-        }
+        });
     }
 }

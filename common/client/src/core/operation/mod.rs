@@ -11,8 +11,8 @@
 //! ```
 //!
 //! An operation decides what is sent next and what its end came to; the core decides by which protocol
-//! it goes, and carries it. To add one: a type in a file of its own that implements [`Operation`] and
-//! [`Completion`], a line here, and a method of [`Core`](super::Core) that begins it.
+//! it goes, and carries it. To add one: a type in a file of its own that implements [`Operation`], a
+//! line here, and a method of [`Core`](super::Core) that begins it.
 
 mod candidate;
 mod contract;
@@ -24,8 +24,7 @@ mod write;
 
 pub(super) use candidate::pair_bytes;
 pub use candidate::{Admission, Candidate, Met};
-pub(super) use contract::{Awaited, WithCaller};
-pub use contract::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
+pub use contract::{CommandId, FollowUp, Operation, Purpose, Step};
 pub use list::{ListOperation, ListResult};
 pub use outgoing::Outgoing;
 pub use read::{ReadOperation, ReadResult};

@@ -16,20 +16,21 @@ use dkvs_common::quorum::tally::ReplicaState;
 use dkvs_common::record::Digest;
 use dkvs_common::view::ClusterView;
 
-use super::contract::{CommandId, Completion, FollowUp, Operation, Purpose, Step};
+use super::contract::{CommandId, FollowUp, Operation, Purpose, Step};
 use crate::core::budget::MemoryPermit;
 use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::assembly::Assembly;
 use crate::transport::get_key_bytes_max;
 
-/// A read.
-pub struct ReadOperation {
+/// A read, and who waits for it.
+pub struct ReadOperation<F> {
     view: Arc<ClusterView>,
     read: Read,
     deadline: Instant,
     /// Whether it may go on at the agreement level where a server turns out to have no tags.
     may_fall_back: bool,
     fetches: Fetches,
+    on_end: F,
 }
 
 /// A read that has ended.
@@ -54,15 +55,22 @@ struct Fetches {
     memory: Option<MemoryPermit>,
 }
 
-impl ReadOperation {
+impl<F> ReadOperation<F> {
     /// A read of which nothing was sent yet.
-    pub fn new(view: Arc<ClusterView>, read: Read, deadline: Instant, may_fall_back: bool) -> Self {
+    pub fn new(
+        view: Arc<ClusterView>,
+        read: Read,
+        deadline: Instant,
+        may_fall_back: bool,
+        on_end: F,
+    ) -> Self {
         Self {
             view,
             read,
             deadline,
             may_fall_back,
             fetches: Fetches::default(),
+            on_end,
         }
     }
 }
@@ -87,7 +95,7 @@ impl Fetches {
     }
 }
 
-impl Operation for ReadOperation {
+impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
     fn poll_step(&mut self) -> Option<Step> {
         if let Some(Attestation { server, round, tag }) = self.read.poll_attestation() {
             let key = self.read.key().clone();
@@ -261,15 +269,11 @@ impl Operation for ReadOperation {
             RequestOutcome::Cancelled,
         ))
     }
-}
 
-impl Completion for ReadOperation {
-    type Outcome = ReadResult;
-
-    fn into_outcome(self, _puts_by_v2: bool) -> ReadResult {
-        ReadResult {
+    fn complete(self: Box<Self>, _puts_by_v2: bool) {
+        (self.on_end)(ReadResult {
             read: self.read,
             view: self.view,
-        }
+        });
     }
 }

@@ -5,11 +5,14 @@ use std::time::Instant;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 
-use super::contract::{CommandId, Completion, Operation, Purpose, Step};
+use super::contract::{CommandId, Operation, Purpose, Step};
 use super::outgoing::Outgoing;
 
 /// A server's numbers, by the byte of their statistic; none by DKVS/1.
 pub type Statistics = Vec<(u8, u64)>;
+
+/// Each server's statistics; none if it did not answer.
+pub(super) type StatusResult = Vec<(ServerId, Option<Statistics>)>;
 
 const GET_STATISTICS: CommandId = CommandId {
     round: 0,
@@ -17,11 +20,11 @@ const GET_STATISTICS: CommandId = CommandId {
 };
 
 /// Asks each server once for its statistics.
-#[derive(Debug)]
-pub struct StatusOperation {
+pub struct StatusOperation<F> {
     servers: Vec<(ServerId, Answer)>,
     sent: usize,
     pending: usize,
+    on_end: F,
 }
 
 /// What came of asking one server.
@@ -32,15 +35,16 @@ enum Answer {
     Silent,
 }
 
-impl StatusOperation {
+impl<F> StatusOperation<F> {
     /// A request of which nothing was sent yet.
-    pub fn new(servers: impl IntoIterator<Item = ServerId>) -> Self {
+    pub fn new(servers: impl IntoIterator<Item = ServerId>, on_end: F) -> Self {
         let pending = |server| (server, Answer::Pending);
         let servers: Vec<_> = servers.into_iter().map(pending).collect();
         Self {
             sent: 0,
             pending: servers.len(),
             servers,
+            on_end,
         }
     }
 
@@ -53,7 +57,7 @@ impl StatusOperation {
     }
 }
 
-impl Operation for StatusOperation {
+impl<F: FnOnce(StatusResult) + Send> Operation for StatusOperation<F> {
     fn poll_step(&mut self) -> Option<Step> {
         let (to, _) = self.servers.get(self.sent)?;
         self.sent += 1;
@@ -105,17 +109,12 @@ impl Operation for StatusOperation {
     fn is_abandoned_at_end(&self, _server: ServerId, _id: CommandId) -> bool {
         false
     }
-}
 
-impl Completion for StatusOperation {
-    /// Each server's statistics; none if it did not answer.
-    type Outcome = Vec<(ServerId, Option<Statistics>)>;
-
-    fn into_outcome(self, _puts_by_v2: bool) -> Self::Outcome {
+    fn complete(self: Box<Self>, _puts_by_v2: bool) {
         let answer = |(server, answer)| match answer {
             Answer::Answered(statistics) => (server, Some(statistics)),
             Answer::Pending | Answer::Silent => (server, None),
         };
-        self.servers.into_iter().map(answer).collect()
+        (self.on_end)(self.servers.into_iter().map(answer).collect());
     }
 }

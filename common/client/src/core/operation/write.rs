@@ -11,12 +11,12 @@ use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 
 use super::candidate::{Admission, Candidate, Met, pair_bytes};
-use super::contract::{CommandId, Completion, Operation, Purpose, Step};
+use super::contract::{CommandId, Operation, Purpose, Step};
 use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::put_key_bytes_max;
 
 /// A write; a deletion is one whose content is a tombstone.
-pub struct WriteOperation {
+pub struct WriteOperation<F> {
     view: Arc<ClusterView>,
     write: Write,
     deadline: Instant,
@@ -24,6 +24,7 @@ pub struct WriteOperation {
     may_fall_back: bool,
     /// The servers that are met before it is known whether it can succeed.
     met: Vec<(ServerId, Met)>,
+    on_end: F,
 }
 
 /// A write that has ended, and the tag under which; none if no server was sent it by DKVS/2.
@@ -36,13 +37,14 @@ pub struct WriteResult {
     pub view: Arc<ClusterView>,
 }
 
-impl WriteOperation {
+impl<F> WriteOperation<F> {
     /// A write of which nothing was sent yet.
     pub fn new(
         view: Arc<ClusterView>,
         write: Write,
         deadline: Instant,
         may_fall_back: bool,
+        on_end: F,
     ) -> Self {
         Self {
             view,
@@ -50,11 +52,12 @@ impl WriteOperation {
             deadline,
             may_fall_back,
             met: Vec::new(),
+            on_end,
         }
     }
 }
 
-impl Operation for WriteOperation {
+impl<F: FnOnce(WriteResult) + Send> Operation for WriteOperation<F> {
     fn poll_step(&mut self) -> Option<Step> {
         if let Some(above) = self.write.requires_tag_above() {
             return Some(Step::MintTag { above });
@@ -196,28 +199,24 @@ impl Operation for WriteOperation {
         };
         Some((self.write.level(), RequestKind::Write, outcome))
     }
+
+    fn complete(self: Box<Self>, puts_by_v2: bool) {
+        let is_known = puts_by_v2 || self.write.has_sent_nothing();
+        let record = self.write.record().filter(|_| is_known);
+        (self.on_end)(WriteResult {
+            tag: record.map(|record| record.tag),
+            write: self.write,
+            view: self.view,
+        });
+    }
 }
 
-impl WriteOperation {
+impl<F> WriteOperation<F> {
     /// A server that had to be met has answered, or is away.
     fn handle_met(&mut self, server: ServerId, met: Met) {
         let mut pinged = self.met.iter_mut();
         if let Some((_, held)) = pinged.find(|(pinged, _)| *pinged == server) {
             *held = met;
-        }
-    }
-}
-
-impl Completion for WriteOperation {
-    type Outcome = WriteResult;
-
-    fn into_outcome(self, puts_by_v2: bool) -> WriteResult {
-        let is_known = puts_by_v2 || self.write.has_sent_nothing();
-        let record = self.write.record().filter(|_| is_known);
-        WriteResult {
-            tag: record.map(|record| record.tag),
-            write: self.write,
-            view: self.view,
         }
     }
 }

@@ -54,9 +54,9 @@ impl Server {
         };
         let mut replies = Vec::new();
         let access = &mut Access::Open;
-        let deferred = DeferredReplies::new(|| {});
+        let backlog = &mut Backlog::new(|| {});
         self.service
-            .handle_v2(&received, access, &deferred, &mut |reply| {
+            .handle_v2(&received, access, backlog, &mut |reply| {
                 replies.push(Bytes::from(reply));
             });
         replies.iter().map(|reply| self.refuse(reply)).collect()
@@ -431,10 +431,18 @@ fn pending_attestations_are_bounded() {
             started: at,
             deadline: at,
         };
-        attestations.insert(RequestId(number), ServerId(0), pending);
+        attestations.insert(RequestId::numbered(number), ServerId(0), pending);
     }
     assert_eq!(attestations.len(), ATTESTATIONS_MAX);
-    assert!(attestations.remove(RequestId(0), ServerId(1)).is_none());
-    assert!(attestations.remove(RequestId(0), ServerId(0)).is_some());
+    assert!(
+        attestations
+            .remove(RequestId::numbered(0), ServerId(1))
+            .is_none()
+    );
+    assert!(
+        attestations
+            .remove(RequestId::numbered(0), ServerId(0))
+            .is_some()
+    );
     assert_eq!(attestations.len(), ATTESTATIONS_MAX - 1);
 }

@@ -1,4 +1,10 @@
 //! GET /kv: the keys of the cluster, page by page.
+//!
+//! * `cursor`: where the next page begins, sealed
+//! * `limits`: how many lists there are at a time
+
+mod cursor;
+mod limits;
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +12,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header};
 use axum::response::IntoResponse;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use dkvs_client::ListResult;
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::{List, ListOutcome, ListPosition, ListServerState, Listing};
-use dkvs_common::ring::Position;
 use dkvs_common::view::ClusterView;
 use serde::Serialize;
 
@@ -28,6 +30,8 @@ use super::parameters::{Query, RequestDefaults, timeout};
 use super::problem::Problem;
 use super::quorum_problem;
 use super::report::{KeyText, micros, reason_of};
+
+pub(super) use limits::ListsInFlight;
 
 /// Where the rest of an NDJSON listing begins.
 const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
@@ -75,12 +79,13 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
-    let (listing, timeout) = parse(&app.defaults(), &uri)?;
+    let (listing, timeout) = parse(&app, &uri)?;
     caller.may_list(&listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(not_acceptable)?;
+    let _permit = app.lists.begin(caller.id(), &app.counts)?;
     let client = &app.client;
-    let silent_max = listing.silent_max;
-    let ListResult { list, view } = client.list(listing, timeout).await?;
+    let (prefix, silent_max) = (listing.prefix.clone(), listing.silent_max);
+    let ListResult { list, view } = client.list(listing, timeout, caller.id()).await?;
     let report = ListReport::new(&view, &list);
     match list.outcome() {
         Some(ListOutcome::Listed) => {}
@@ -95,10 +100,12 @@ pub(super) async fn list(
         }
         Some(ListOutcome::TimedOut) | None => return Err(timed_out(report)),
     }
-    let cursor = list.next().map(to_cursor);
+    let cursors = &app.gateway.cursors;
+    let cursor = list.next();
+    let cursor = cursor.map(|place| cursor::seal(cursors, &view, &prefix, place));
     let left_out = list.is_left_out();
     let keys = list.keys().iter().map(ListedKey::new);
-    Ok(match is_lines {
+    let mut response = match is_lines {
         true => lines(keys, cursor, left_out),
         false => json(&ListBody {
             keys: keys.collect(),
@@ -107,7 +114,10 @@ pub(super) async fn list(
             report,
             elapsed_us: micros(started.elapsed()),
         }),
-    })
+    };
+    let vary = HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, vary);
+    Ok(response)
 }
 
 fn not_acceptable() -> Problem {
@@ -135,18 +145,23 @@ fn speaks_v1_only(report: ListReport<'_>) -> Problem {
     .with(report)
 }
 
-fn parse(defaults: &RequestDefaults, uri: &Uri) -> Result<(Listing, Duration), Problem> {
+fn parse(app: &App, uri: &Uri) -> Result<(Listing, Duration), Problem> {
+    let defaults: RequestDefaults = app.defaults();
     let mut query = Query::new(uri, LIST_PARAMETERS);
-    let prefix = query.bytes(uri, &PREFIX).unwrap_or_default();
+    let prefix = query.bytes(&PREFIX).unwrap_or_default();
     let limit = query.number(&LIMIT);
-    let start = query.text(&CURSOR).map(from_cursor);
+    let start = query.text(&CURSOR).map(|cursor| {
+        let cursors = &app.gateway.cursors;
+        cursor::open(cursors, &app.client.view(), &prefix, &cursor)
+    });
     if start == Some(None) {
         query.refuse(
             &CURSOR,
-            "it is the `cursor` of an earlier page, as that gave it",
+            "it is none that a list with this very `prefix` gave, or the keys by which gateways seal \
+             cursors have changed since; begin the list anew, without a cursor",
         );
     }
-    let timeout = timeout(&mut query, defaults);
+    let timeout = timeout(&mut query, &defaults);
     query.finish()?;
     let replication = usize::from(defaults.replication);
     let listing = Listing {
@@ -156,29 +171,6 @@ fn parse(defaults: &RequestDefaults, uri: &Uri) -> Result<(Listing, Duration), P
         silent_max: replication - (replication / 2 + 1),
     };
     Ok((listing, timeout))
-}
-
-const CURSOR_VERSION: u8 = 1;
-
-/// A place as a caller keeps it: a byte of version, 20 of position, and the key if there is one.
-fn to_cursor(place: &ListPosition) -> String {
-    let key = place.after.as_ref().map_or(&[][..], Key::as_bytes);
-    let bytes = [&[CURSOR_VERSION], &place.from.0[..], key].concat();
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn from_cursor(cursor: &str) -> Option<ListPosition> {
-    let bytes = Bytes::from(URL_SAFE_NO_PAD.decode(cursor).ok()?);
-    let (&CURSOR_VERSION, rest) = bytes.split_first()? else {
-        return None;
-    };
-    let (from, key) = rest.split_first_chunk::<20>()?;
-    let from = Position(*from);
-    if key.is_empty() {
-        return Some(ListPosition { from, after: None });
-    }
-    let key = Key::new(bytes.slice_ref(key)).ok()?;
-    (Position::of_key(&key) == from).then(|| ListPosition::after(key))
 }
 
 /// One key a line, as JSON.
@@ -236,47 +228,6 @@ impl<'a> ListReport<'a> {
         };
         Self {
             servers: list.standings().map(server).collect(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_comes_back_as_the_place_that_it_names() {
-        let key = Key::new(&b"a\xff"[..]).unwrap();
-        let without_key = ListPosition {
-            from: Position([7; 20]),
-            after: None,
-        };
-        for place in [ListPosition::START, ListPosition::after(key), without_key] {
-            assert_eq!(from_cursor(&to_cursor(&place)), Some(place));
-        }
-    }
-
-    #[test]
-    fn what_is_no_cursor_is_refused() {
-        let place = ListPosition::after(Key::new("a").unwrap());
-        let elsewhere = ListPosition {
-            from: Position([7; 20]),
-            ..place.clone()
-        };
-        let good = to_cursor(&place);
-        let short = URL_SAFE_NO_PAD.encode([CURSOR_VERSION; 20]);
-        let other_version = URL_SAFE_NO_PAD.encode([2; 21]);
-        let padded = format!("{good}==");
-        for cursor in [
-            "",
-            "a",
-            "!",
-            &short,
-            &other_version,
-            &padded,
-            &to_cursor(&elsewhere),
-        ] {
-            assert_eq!(from_cursor(cursor), None, "{cursor}");
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Pages of keys in ring order: the response to `List`.
+//!
+//! A page is made in slices, so that a list never keeps anybody waiting for longer than one slice
+//! takes.
 
 use std::ops::ControlFlow;
 
@@ -8,79 +11,155 @@ use dkvs_common::model::{EntryKind, PageEntry, Refusal, ReplicaResponse};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
-use super::caller::ResponseRoom;
-use super::replica::Replica;
+use crate::handlers::caller::ResponseRoom;
+use crate::handlers::replica::Replica;
 use crate::store::{PackedRecord, RecordStore as _};
 
 /// Most records that one page looks at.
 const RECORDS_PER_PAGE_MAX: usize = 4_096;
 
-impl Replica {
-    /// A page of at most `keys_max` keys that begin with `prefix`, from the first that stands at
-    /// `start` or later; their entries come to no more bytes than there is room for.
-    ///
-    /// A page that has looked at enough records ends with the last of them that fits, whether it
-    /// has the prefix or not, for the next page to begin there. A key that is too long for a page
-    /// of its own is left out, since nobody could ask for what follows it, and the page says so.
-    /// After too many of those without a single key that fits, the page has no end, and the
-    /// response is `internal`.
-    pub(super) fn list(
-        &self,
-        (from, after): (Position, Option<&Key>),
-        prefix: &[u8],
-        keys_max: usize,
-        room: ResponseRoom,
-    ) -> ReplicaResponse {
+/// What a page is to hold.
+#[derive(Debug, Clone)]
+pub(in crate::handlers) struct PageQuery {
+    /// It begins with the first key that stands here or later...
+    pub(in crate::handlers) from: Position,
+    /// ...but for this one and those before it at the very same position.
+    pub(in crate::handlers) after: Option<Key>,
+    /// Only keys that begin with these bytes are listed.
+    pub(in crate::handlers) prefix: Bytes,
+    /// Most keys in it.
+    pub(in crate::handlers) keys_max: usize,
+    /// Its entries come to no more bytes than there is room for.
+    pub(in crate::handlers) room: ResponseRoom,
+    /// Whether the page may say that keys were left out.
+    pub(in crate::handlers) accepts_left_out: bool,
+}
+
+/// A page in the making.
+///
+/// A page that has looked at enough records ends with the last of them that fits, whether it has
+/// the prefix or not, for the next page to begin there. A key that is too long for a page of its
+/// own is left out, since nobody could ask for what follows it, and the page says so. After too
+/// many of those without a single key that fits, the page has no end, and the response is
+/// `internal`.
+pub(super) struct PageScan {
+    query: PageQuery,
+    page: PageBuilder,
+    looked_at: usize,
+    left_out: u64,
+}
+
+/// How a slice of a page ended.
+enum SliceEnd {
+    /// There are no more records.
+    Exhausted,
+    /// The page is full, or has looked at enough, and there are more.
+    Full,
+    /// The slice has looked at its share; the last record of it had this key.
+    Paused(Option<Key>),
+}
+
+impl PageScan {
+    pub(super) fn new(query: PageQuery) -> Self {
+        Self {
+            page: PageBuilder {
+                entries: Vec::new(),
+                room: query.room.page_bytes,
+                passed_over: Vec::new(),
+                passed_over_tag: Tag::ZERO,
+            },
+            query,
+            looked_at: 0,
+            left_out: 0,
+        }
+    }
+
+    /// Looks at a record. Breaks, without taking it, if the page ends before it.
+    fn visit(&mut self, held: &PackedRecord) -> ControlFlow<()> {
         let ResponseRoom {
             page_bytes,
             page_entry_bytes,
             ..
-        } = room;
-        let entry_bytes = |held: &PackedRecord| page_entry_bytes + held.key().len();
-        let mut page = PageBuilder {
-            entries: Vec::new(),
-            room: page_bytes,
-            passed_over: Vec::new(),
-            passed_over_tag: Tag::ZERO,
-        };
-        let (mut more, mut looked_at, mut left_out) = (false, 0, 0);
-        self.store.scan(from, after, |held| {
-            let has_prefix = held.key().starts_with(prefix);
-            let is_too_long = has_prefix && entry_bytes(held) > page_bytes;
-            let is_listed = has_prefix && !is_too_long;
-            let is_past_the_end = page.entries.len() == keys_max || entry_bytes(held) > page.room;
-            if looked_at == RECORDS_PER_PAGE_MAX || (is_listed && is_past_the_end) {
-                more = true;
+        } = self.query.room;
+        let entry_bytes = page_entry_bytes + held.key().len();
+        let has_prefix = held.key().starts_with(&self.query.prefix);
+        let is_too_long = has_prefix && entry_bytes > page_bytes;
+        let is_listed = has_prefix && !is_too_long;
+        let page = &mut self.page;
+        let is_past_the_end = page.entries.len() == self.query.keys_max || entry_bytes > page.room;
+        if self.looked_at == RECORDS_PER_PAGE_MAX || (is_listed && is_past_the_end) {
+            return ControlFlow::Break(());
+        }
+        self.looked_at += 1;
+        self.left_out += u64::from(is_too_long);
+        match is_listed {
+            true => page.add(held, entry_bytes),
+            false => page.pass_over(held, entry_bytes),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Replica {
+    /// Looks at up to `records_max` more records for a page, which is at least one. Returns the
+    /// response once the page has ended.
+    pub(super) fn scan_slice(
+        &self,
+        scan: &mut PageScan,
+        records_max: usize,
+    ) -> Option<ReplicaResponse> {
+        let (from, after) = (scan.query.from, scan.query.after.clone());
+        let slice_end = scan.looked_at + records_max;
+        let before = scan.looked_at;
+        let mut end = SliceEnd::Exhausted;
+        self.store.scan(from, after.as_ref(), |held| {
+            if scan.visit(held).is_break() {
+                end = SliceEnd::Full;
                 return ControlFlow::Break(());
             }
-            looked_at += 1;
-            left_out += u64::from(is_too_long);
-            match is_listed {
-                true => page.add(held, entry_bytes(held)),
-                false => page.pass_over(held, entry_bytes(held)),
+            if scan.looked_at == slice_end {
+                // What a store holds is keys; no bytes are none.
+                end = SliceEnd::Paused(Key::new(held.key().to_vec()).ok());
+                return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         });
+        let looked_at = scan.looked_at - before;
+        self.counters.list_records_examined.add(looked_at as u64);
+        let more = match end {
+            SliceEnd::Paused(last) => {
+                scan.query.from = last.as_ref().map_or(from, Position::of_key);
+                scan.query.after = last.or(after);
+                return None;
+            }
+            SliceEnd::Full => true,
+            SliceEnd::Exhausted => false,
+        };
+        Some(self.page_response(scan, more))
+    }
+
+    fn page_response(&self, scan: &mut PageScan, more: bool) -> ReplicaResponse {
+        let (looked_at, left_out, page) = (scan.looked_at, scan.left_out, &mut scan.page);
         self.counters.list_keys_left_out.add(left_out);
         let has_given_up = more && looked_at == RECORDS_PER_PAGE_MAX;
         if has_given_up {
             page.end_there();
         }
-        let entries = page.entries;
+        let entries = std::mem::take(&mut page.entries);
         if has_given_up && entries.is_empty() {
-            tracing::warn!(%from, "a list met {looked_at} keys in a row that no datagram holds");
+            tracing::warn!("a list met {looked_at} keys in a row that no datagram holds");
             return ReplicaResponse::Refused(Refusal::Internal);
         }
         ReplicaResponse::Page {
             more,
             is_incomplete: !self.store.is_complete(),
-            is_left_out: left_out > 0,
+            is_left_out: left_out > 0 && scan.query.accepts_left_out,
             entries,
         }
     }
 }
 
-/// A page under way.
+/// The entries of a page.
 struct PageBuilder {
     entries: Vec<PageEntry>,
     /// What is left of the page, in bytes.
@@ -157,6 +236,36 @@ mod tests {
             value_bytes: 0,
             page_bytes,
             page_entry_bytes: PAGE_ENTRY_BYTES,
+        }
+    }
+
+    impl Replica {
+        /// A whole page, made in slices of no even length.
+        fn list(
+            &self,
+            (from, after): (Position, Option<&Key>),
+            prefix: &[u8],
+            keys_max: usize,
+            room: ResponseRoom,
+        ) -> ReplicaResponse {
+            let mut scan = PageScan::new(PageQuery {
+                from,
+                after: after.cloned(),
+                prefix: Bytes::copy_from_slice(prefix),
+                keys_max,
+                room,
+                accepts_left_out: true,
+            });
+            let mut slices = [1, 2, 5, 300, 1_000].into_iter().cycle();
+            loop {
+                let (before, slice) = (scan.looked_at, slices.next().unwrap());
+                let response = self.scan_slice(&mut scan, slice);
+                assert!(scan.looked_at - before <= slice);
+                if let Some(response) = response {
+                    return response;
+                }
+                assert_eq!(scan.looked_at - before, slice);
+            }
         }
     }
 

@@ -1,0 +1,112 @@
+//! Lists that look at many keys and find none.
+
+use dkvs_common::model::Statistic;
+use dkvs_tests::http::{client, get, send};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::PROGRAMS;
+use crate::attack::{alone, beside_callers};
+use crate::statistics::statistic;
+
+/// Keys in the store, none of which begins with the prefix that is listed.
+const KEYS: usize = 20_000;
+
+/// Lists at a time, and how many pages each of them asks for.
+const LISTS: usize = 64;
+const PAGES: usize = 6;
+
+/// What a server looks at for a page that a gateway asks for, at the most: for four of its own.
+const RECORDS_PER_REQUEST_MAX: u64 = 4 * 4_096;
+
+#[tokio::test]
+async fn lists_of_a_prefix_without_keys_take_turns_and_are_limited() {
+    let _alone = alone().await;
+    let mut cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    fill(&cluster.gateway.url("/batch")).await;
+    let url = cluster.gateway.url("/kv?prefix=none/&timeout_ms=30000");
+    let gateway = &mut cluster.gateway;
+    let walks = beside_callers(gateway, 96 << 20, async || {
+        let walks = (0..LISTS).map(|_| walk(url.clone()));
+        walks.collect::<JoinSet<Walk>>().join_all().await
+    })
+    .await;
+    let pages = walks.iter().map(|walk| walk.pages).sum::<u64>();
+    let refused = walks.iter().map(|walk| walk.refused).sum::<u64>();
+    // All of them are one caller, who may have four at a time.
+    assert!(pages > 0 && refused > 0, "{pages} {refused}");
+    // What the lists cost was bounded, page by page.
+    for node in &cluster.nodes {
+        let examined = statistic(node.addr, Statistic::ListRecordsExamined);
+        assert!(
+            examined <= pages * RECORDS_PER_REQUEST_MAX,
+            "{examined} {pages}"
+        );
+        assert_eq!(statistic(node.addr, Statistic::ListsRefusedBusy), 0);
+    }
+    let metrics = get(&client(), cluster.gateway.url("/metrics")).await;
+    let line = format!("dkvs_gateway_limits_hit_total{{limit=\"lists_of_caller\"}} {refused}\n");
+    let page = String::from_utf8_lossy(&metrics.body);
+    assert!(page.contains(&line), "{line}{page}");
+    // A list that goes on when it is refused comes to its end.
+    let (mut cursor, mut empty_pages) = (String::new(), 0);
+    loop {
+        let page = get(&client(), format!("{url}{cursor}")).await;
+        assert_eq!(
+            (page.status, &page.json["keys"]),
+            (200, &json!([])),
+            "{page:?}"
+        );
+        match page.json["cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+        empty_pages += 1;
+    }
+    assert!(empty_pages >= 1, "a page does not look at all keys");
+}
+
+/// Puts the keys, all under another prefix.
+async fn fill(url: &str) {
+    let client = client();
+    for first in (0..KEYS).step_by(128) {
+        let numbers = first..KEYS.min(first + 128);
+        let puts =
+            numbers.map(|number| json!({ "op": "put", "key": format!("k/{number}"), "value": "" }));
+        let body = json!({ "operations": puts.collect::<Vec<_>>() });
+        let done = send(client.post(url).json(&body)).await;
+        assert_eq!(done.status, 200, "{done:?}");
+    }
+}
+
+/// What a list came to.
+struct Walk {
+    pages: u64,
+    refused: u64,
+}
+
+/// Lists page by page, and insists at once where it is refused.
+async fn walk(url: String) -> Walk {
+    let (client, mut cursor) = (client(), String::new());
+    let mut walk = Walk {
+        pages: 0,
+        refused: 0,
+    };
+    for _ in 0..PAGES {
+        let page = get(&client, format!("{url}{cursor}")).await;
+        match page.status {
+            200 => {
+                walk.pages += 1;
+                let next = page.json["cursor"].as_str();
+                cursor = next.map_or_else(String::new, |next| format!("&cursor={next}"));
+            }
+            429 => {
+                assert_eq!(page.problem(), "too-many-lists");
+                assert_eq!(page.header("retry-after"), "1");
+                walk.refused += 1;
+            }
+            _ => panic!("{page:?}"),
+        }
+    }
+    walk
+}
