@@ -165,8 +165,9 @@ impl Log {
 
     fn is_too_long(&self) -> bool {
         let (bytes, live) = BYTES_OF_LIVE;
-        let slack = self.segment_bytes().map_or(0, u64::from);
-        self.bytes > self.live_bytes * bytes / live + slack
+        let most = self.live_bytes * bytes / live;
+        // Most often it is not, and the disk need not be asked.
+        self.bytes > most && self.bytes > most + self.segment_bytes().map_or(0, u64::from)
     }
 
     /// The segment with the most dead bytes for its length, if it is worth it.

@@ -29,14 +29,16 @@
 //! * An error of a write or a sync is final: from then on the log is only read.
 //!
 //! ```text
-//!   recover   opens   --> log   appends --> spares, manifest, high_water --> format --> medium
-//!   compact   moves  -----'        reader   reads        scan, hint   show what a segment holds
+//!   recover  opens -----.                 .-> spares, manifest, high_water --.
+//!   compact  moves --> append --> room --> log                                --> format, medium
+//!                                         '-> reader; scan, hint, victim ----'
 //! ```
 //!
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod append;
 mod compact;
 #[cfg(unix)]
 mod directory;
@@ -49,11 +51,13 @@ mod manifest;
 mod medium;
 mod reader;
 mod recover;
+mod room;
 mod scan;
 mod segment;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 mod spares;
+mod upkeep;
 mod victim;
 
 pub use compact::{Index, Liveness};
@@ -62,8 +66,9 @@ pub use directory::{Directory, DirectoryError};
 pub use errors::{AppendError, LostRange, OpenError, ReadError};
 pub use format::{Entry, FORMAT, History, KEY_BYTES_MAX, Location, VALUE_BYTES_MAX};
 pub use hint::{HintDone, HintJob};
-pub use log::{Appended, Log, Options, Room, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Space};
+pub use log::{Appended, Log, Options, Room};
 pub use medium::{Medium, MediumFile, is_full};
 pub use reader::{Reader, Record};
 pub use recover::{Recovery, Visit};
+pub use room::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Space};
 pub use segment::Visited;

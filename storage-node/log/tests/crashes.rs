@@ -128,10 +128,18 @@ impl Script {
     }
 }
 
+/// What becomes of the machine.
+enum End<'a> {
+    /// It goes down.
+    Crash(Kept<'a>),
+    /// It goes on, and the process does not. Soon after the next start it goes down.
+    Kill,
+}
+
 /// Plays a script with a crash at an operation, or none; how many operations it has if it came to its
 /// end. Tears that no disk makes may be taken for damage, and are never taken for anything worse.
-fn crash_at(script: &[Step], operation: Option<u64>, kept: Kept<'_>) -> Option<u64> {
-    let is_usual = !matches!(&kept, Kept::Pieces(bytes, _) if *bytes < 512);
+fn crash_at(script: &[Step], operation: Option<u64>, end: End<'_>) -> Option<u64> {
+    let is_usual = !matches!(&end, End::Crash(Kept::Pieces(bytes, _)) if *bytes < 512);
     let disk = SimulatedDisk::default();
     disk.resize(4 << 20);
     let mut played = Script::default();
@@ -151,7 +159,11 @@ fn crash_at(script: &[Step], operation: Option<u64>, kept: Kept<'_>) -> Option<u
     let operations = disk.operations() - begun;
     let has_crashed = disk.is_down();
     drop(owner);
-    disk.crash(kept);
+    let is_killed = matches!(end, End::Kill);
+    match end {
+        End::Crash(kept) => disk.crash(kept),
+        End::Kill => disk.restart(),
+    }
 
     let open = |what: &str| {
         let (owner, recovery) =
@@ -168,6 +180,22 @@ fn crash_at(script: &[Step], operation: Option<u64>, kept: Kept<'_>) -> Option<u
     };
     let mut owner = open(&what);
     if is_usual {
+        played.check(&owner, &what);
+    }
+    if is_killed {
+        // What was shown once is there from then on.
+        let shown = owner.keys.0.clone();
+        drop(owner);
+        disk.crash(Kept::Nothing);
+        owner = open(&format!("{what}, a process'"));
+        let is_there = |(key, held): (&Vec<u8>, &support::Held)| {
+            owner
+                .keys
+                .0
+                .get(key)
+                .is_some_and(|it| it.number == held.number)
+        };
+        assert!(shown.iter().all(is_there), "{what}: {shown:?}");
         played.check(&owner, &what);
     }
     // It goes on, and what it stores then is as durable.
@@ -193,18 +221,20 @@ fn crash_at(script: &[Step], operation: Option<u64>, kept: Kept<'_>) -> Option<u
 
 /// A crash at every operation of a script, with nothing, all and some of what was unsynced kept.
 fn crash_everywhere(script: &[Step], variants: u64) -> u64 {
-    let operations = crash_at(script, None, Kept::Nothing).unwrap();
+    let operations = crash_at(script, None, End::Crash(Kept::Nothing)).unwrap();
     let mut points = 0;
     for operation in 0..operations {
-        crash_at(script, Some(operation), Kept::Nothing);
-        crash_at(script, Some(operation), Kept::All);
+        crash_at(script, Some(operation), End::Crash(Kept::Nothing));
+        crash_at(script, Some(operation), End::Crash(Kept::All));
+        crash_at(script, Some(operation), End::Kill);
         for variant in 0..variants {
             let mut random = Random(operation * 1_000 + variant);
             let piece = random.one_of(&[512, 512, 4_096, 4_096, usize::MAX, 64, 7]);
             let mut keeps = || random.below(2) == 0;
-            crash_at(script, Some(operation), Kept::Pieces(piece, &mut keeps));
+            let kept = Kept::Pieces(piece, &mut keeps);
+            crash_at(script, Some(operation), End::Crash(kept));
         }
-        points += 2 + variants;
+        points += 3 + variants;
     }
     points
 }
@@ -311,13 +341,14 @@ fn crashes_of_long_scripts_at_random_take_nothing_back() {
     for seed in 0..60 {
         let mut random = Random(seed);
         let script: Vec<Step> = (0..60).map(|_| random_step(&mut random)).collect();
-        let operations = crash_at(&script, None, Kept::All).unwrap();
+        let operations = crash_at(&script, None, End::Crash(Kept::All)).unwrap();
         for _ in 0..8 {
             let operation = random.number() % operations;
             let mut kept = Random(random.number());
             let piece = random.one_of(&[512, 4_096]);
             let mut keeps = || kept.below(2) == 0;
-            crash_at(&script, Some(operation), Kept::Pieces(piece, &mut keeps));
+            let kept = Kept::Pieces(piece, &mut keeps);
+            crash_at(&script, Some(operation), End::Crash(kept));
             crashes += 1;
         }
     }

@@ -109,6 +109,7 @@ fn readers_see_whole_records_while_the_log_is_compacted() {
                 scope.spawn(|| {
                     let (mut whole, mut gone) = (0, 0);
                     loop {
+                        let is_last = is_done.load(Ordering::Relaxed);
                         for held in &places {
                             match reader.read(held.location) {
                                 Ok(record) => {
@@ -128,7 +129,7 @@ fn readers_see_whole_records_while_the_log_is_compacted() {
                         if gone == 0 && whole == places.len() {
                             have_read.wait();
                         }
-                        if is_done.load(Ordering::Relaxed) {
+                        if is_last {
                             break;
                         }
                     }

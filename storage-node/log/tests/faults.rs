@@ -1,0 +1,92 @@
+//! Disks that fail, and the last batch, of which nothing later tells.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use dkvs_log::simulated::{Fault, Kept, SimulatedDisk};
+use dkvs_log::{AppendError, Room};
+use support::{Change, Owner, key, value};
+
+/// The last batch has no successor that proves it, and the mark may be old after a power loss. What does
+/// not look torn is damage all the same.
+#[test]
+fn damage_of_the_last_batch_is_told_from_a_torn_one_even_without_the_mark() {
+    let mut told = 0;
+    for bit in 0..8 * 232 {
+        let disk = SimulatedDisk::default();
+        let mut owner = Owner::create(&disk);
+        owner
+            .append(&[(1, 1, Change::Put(1_000))], Room::Ordinary)
+            .unwrap();
+        let mark = disk.contents("high-water").unwrap();
+        owner
+            .append(&[(2, 2, Change::Put(180))], Room::Ordinary)
+            .unwrap();
+        let location = owner.keys.0[&key(2)].location;
+        drop(owner);
+        disk.crash(Kept::All);
+        disk.put("high-water", mark);
+        let at = location.offset as usize + bit / 8;
+        if bit / 8 >= location.bytes as usize {
+            continue;
+        }
+        let mut segment = disk.contents("0000000001.log").unwrap();
+        segment[at] ^= 1 << (bit % 8);
+        disk.put("0000000001.log", segment);
+        let (owner, recovery) = Owner::open(&disk).unwrap();
+        assert_eq!(recovery.torn_bytes, 0, "bit {bit}");
+        match owner.read(&key(2)) {
+            Some(read) => assert!(read.is_err(), "bit {bit}"),
+            None => assert!(
+                recovery.lost.iter().any(|it| it.first <= 2),
+                "bit {bit}: {recovery:?}"
+            ),
+        }
+        assert_eq!(
+            owner.read(&key(1)).unwrap().unwrap(),
+            value(1, Change::Put(1_000))
+        );
+        told += 1;
+    }
+    assert!(told > 1_700, "{told}");
+}
+
+#[test]
+fn an_error_of_the_disk_is_final_and_reads_go_on() {
+    let script = |owner: &mut Owner| -> Result<(), AppendError> {
+        for number in 0..14 {
+            owner.append(
+                &[(number, number.into(), Change::Put(15_000))],
+                Room::Ordinary,
+            )?;
+            owner.compact(2, 100_000)?;
+            owner.log.maintain()?;
+        }
+        Ok(())
+    };
+    let disk = SimulatedDisk::default();
+    let mut owner = Owner::create(&disk);
+    let begun = disk.operations();
+    script(&mut owner).unwrap();
+    for operation in begun..disk.operations() {
+        let disk = SimulatedDisk::default();
+        let mut owner = Owner::create(&disk);
+        disk.fail_at(operation, Fault::Error);
+        let error = script(&mut owner).unwrap_err();
+        assert!(
+            matches!(error, AppendError::Failed(_)),
+            "{operation}: {error}"
+        );
+        assert!(owner.log.is_failed());
+        let operations = disk.operations();
+        let refused = owner.append(&[(1, 1, Change::Delete)], Room::Reserve);
+        assert!(matches!(refused, Err(AppendError::Failed(_))));
+        assert!(owner.log.maintain().is_err() && owner.compact(1, 1).is_err());
+        assert_eq!(disk.operations(), operations, "nothing is tried again");
+        for (key, held) in &owner.keys.0 {
+            let read = owner.read(key).unwrap().unwrap();
+            assert!(read == value(held.number, Change::Put(15_000)));
+        }
+    }
+}
