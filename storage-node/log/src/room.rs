@@ -23,6 +23,9 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 /// A segment takes at most this part of the data, and of the disk.
 const SEGMENT_PART: u64 = 32;
 
+/// A segment has room for so many of the longest records, if the disk allows it.
+const SEGMENT_RECORDS_MIN: u64 = 4;
+
 /// The reserve has so many segments,
 const RESERVE_SEGMENTS: u64 = 4;
 
@@ -64,7 +67,9 @@ impl Log {
             .saturating_add(capacity.sum());
         let disk = disk.saturating_add(self.spares.bytes());
         let of_data = (self.bytes / SEGMENT_PART).max(SEGMENT_BYTES_SMALL);
-        let bytes = of_data.min(disk / SEGMENT_PART);
+        let of_longest = u64::from(RECORDS_BEGIN) + SEGMENT_RECORDS_MIN * u64::from(self.longest);
+        let bytes = of_data.max(of_longest).next_multiple_of(BLOCK_BYTES.into());
+        let bytes = bytes.min(disk / SEGMENT_PART);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX) / BLOCK_BYTES * BLOCK_BYTES;
         let longest = self.options.segment_bytes;
         Ok(bytes.clamp(

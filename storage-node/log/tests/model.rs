@@ -59,6 +59,15 @@ fn it_holds_what_a_map_holds() {
 }
 
 #[test]
+fn the_log_may_go_to_another_thread_and_its_readers_to_several() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync + Clone>() {}
+    is_send::<dkvs_log::Log>();
+    is_send::<dkvs_log::HintJob>();
+    is_shared::<dkvs_log::Reader>();
+}
+
+#[test]
 fn removals_are_forgotten_once_nothing_older_is_left() {
     let disk = SimulatedDisk::default();
     let mut owner = Owner::create(&disk);
