@@ -58,6 +58,8 @@ pub enum Mutant {
     V1AnswerBelieved,
     /// A server answers a damaged datagram of DKVS/2 by DKVS/1.
     DamagedTakenForV1,
+    /// A request that leaves its place to a later one reports replicas as silent that had time left.
+    PendingAsTimedOut,
 }
 
 impl Mutant {
@@ -87,6 +89,7 @@ impl Mutant {
         Self::SupersededByV1AsStored,
         Self::V1AnswerBelieved,
         Self::DamagedTakenForV1,
+        Self::PendingAsTimedOut,
     ];
 
     /// Its name on a command line.
@@ -116,6 +119,7 @@ impl Mutant {
             Self::SupersededByV1AsStored => "superseded-by-v1-as-stored",
             Self::V1AnswerBelieved => "v1-answer-believed",
             Self::DamagedTakenForV1 => "damaged-taken-for-v1",
+            Self::PendingAsTimedOut => "pending-as-timed-out",
         }
     }
 }

@@ -4,13 +4,13 @@
 //! bytes it is given.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::waiting::{PATIENCE, patiently};
 
@@ -206,6 +206,14 @@ impl Connection {
         let stream = patiently(TcpStream::connect(addr)).await;
         Self::over(stream.expect("a connection"))
     }
+
+    /// The same, from this address.
+    pub async fn open_from(from: Ipv4Addr, addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("an address");
+        let stream = patiently(socket.connect(addr)).await;
+        Self::over(stream.expect("a connection"))
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -247,7 +255,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let length = length.to_str().unwrap();
             length.parse().unwrap_or_else(|_| panic!("{length}"))
         });
-        let body = if method == "HEAD" || status.is_informational() || status == 204 {
+        let is_empty = status.is_informational() || status == 204 || status == 304;
+        let body = if method == "HEAD" || is_empty {
             Vec::new()
         } else if let Some(length) = length {
             self.take(length).await

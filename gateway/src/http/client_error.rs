@@ -54,7 +54,7 @@ pub(super) fn no_tags(server: Option<String>) -> Problem {
 impl From<AdmissionError> for Problem {
     fn from(error: AdmissionError) -> Self {
         match error {
-            AdmissionError::Overloaded { .. } => {
+            AdmissionError::Overloaded { .. } | AdmissionError::ShareTaken { .. } => {
                 let detail = format!("{error}; nothing was sent to any server");
                 Self::new(&OVERLOADED, detail)
                     .with_retry_after()

@@ -50,9 +50,9 @@ const CHUNKED_TWICE: ProblemType = ProblemType {
     ..TRANSFER_CODING
 };
 
-/// The longest method that a path takes. A longer one is none that the gateway knows, whatever the
-/// path.
-const METHOD_BYTES_MAX: usize = "OPTIONS".len();
+/// The length of the longest method that is served, OPTIONS, in bytes. A longer one is none that the
+/// gateway knows, whatever the path.
+const METHOD_BYTES_MAX: usize = 7;
 
 /// Checks a request that came by this scheme, and returns the host that it is for: that of its target
 /// if it is a URL, else of its one Host header, which only HTTP/1.0 may leave out.

@@ -1,5 +1,6 @@
 //! What comes after the chaos: checks what is left, and the answers of the whole run.
 
+use dkvs_client::core::CallerId;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::ring::Position;
@@ -35,14 +36,22 @@ impl World {
                 self.invariants.v1_records.begin(&self.servers);
                 (0, all, false)
             }
-            Phase::Reading { gateway, is_last } => {
-                let mut again = std::mem::take(&mut self.refused);
-                if again.is_empty() {
-                    again = self.check_replicas(is_last);
-                }
-                match again.is_empty() {
-                    true => (gateway + 1, all, false),
-                    false => (gateway, again, true),
+            Phase::Reading {
+                gateway,
+                keys,
+                is_last,
+            } => {
+                let unread = std::mem::take(&mut self.unread);
+                if unread.is_empty() {
+                    let again = self.check_replicas(is_last);
+                    match again.is_empty() {
+                        true => (gateway + 1, all, false),
+                        false => (gateway, again, true),
+                    }
+                } else {
+                    // Where these are fewer than before, it may have been for want of places.
+                    let is_last = unread.len() >= keys;
+                    (gateway, unread, is_last)
                 }
             }
         };
@@ -50,7 +59,11 @@ impl World {
             self.conclude();
             return false;
         }
-        self.phase = Phase::Reading { gateway, is_last };
+        self.phase = Phase::Reading {
+            gateway,
+            keys: keys.len(),
+            is_last,
+        };
         self.now = self.now + convergence::REST;
         self.read_all(gateway, keys);
         true
@@ -81,9 +94,11 @@ impl World {
             let entry = ledger.entry_mut(operation);
             entry.deadline = self.now + convergence::READ_WITHIN;
             entry.may_fall_back = true;
+            entry.waits_for_all = true;
             let request = Request {
                 operation,
                 attempt: 1,
+                caller: CallerId::Internal,
                 key: plan.key,
                 kind: RequestKind::Read,
                 quorum: plan.read,

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use dkvs_client::core::CallerId;
 use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
 
@@ -32,6 +33,8 @@ pub struct Client {
     /// For that, so that a world without DKVS/1 is what it would be if there were none.
     random_of_v1: Random,
     gateway: Option<usize>,
+    /// On whose behalf it asks.
+    caller: CallerId,
 }
 
 /// What a client does.
@@ -56,7 +59,13 @@ const ATTEMPTS_MAX: u32 = 6;
 
 impl Client {
     /// A client that has not asked anything yet.
-    pub fn new(seed: u64, number: usize, plan: WorkloadPlan, falls_back: Chance) -> Self {
+    pub fn new(
+        seed: u64,
+        number: usize,
+        plan: WorkloadPlan,
+        falls_back: Chance,
+        callers: usize,
+    ) -> Self {
         Self {
             falls_back,
             random_of_v1: Random::of(seed, &format!("client {number} and DKVS/1")),
@@ -66,6 +75,7 @@ impl Client {
             plan,
             random: Random::of(seed, &format!("client {number}")),
             gateway: None,
+            caller: CallerId::Token((number % callers) as u64),
         }
     }
 
@@ -143,11 +153,13 @@ impl Client {
         entry.deadline = now + timeout;
         entry.requester = Some(self.number);
         entry.may_fall_back = may_fall_back;
+        entry.waits_for_all = waits_for_all;
         let key = &keys[entry.operation.key as usize];
         let kind = kind(entry.operation.action, entry.value_bytes, entry.tag);
         Request {
             operation,
             attempt: entry.attempts,
+            caller: self.caller,
             key: key.key.clone(),
             quorum: match kind {
                 RequestKind::Read => key.read,

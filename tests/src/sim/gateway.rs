@@ -23,8 +23,8 @@ use dkvs_common::wire::v2::keys::Keys;
 use super::clock::WallClock;
 use super::invariants::convergence::READ_WITHIN;
 use super::moment::Moment;
-use super::plan::GatewayPlan;
-use super::request::{Answer, Request, RequestKind, Response};
+use super::plan::{GatewayPlan, PlacesPlan};
+use super::request::{Answer, Refused, Request, RequestKind, Response};
 use crate::random::Random;
 
 /// One gateway.
@@ -49,6 +49,8 @@ pub struct Gateway {
     inbox: VecDeque<Stimulus>,
     /// By operation: what the core calls its request.
     under_way: BTreeMap<usize, RequestId>,
+    /// By operation and attempt: whose requests were begun and have not ended.
+    begun: BTreeMap<(usize, u32), CallerId>,
     /// Requests to send by DKVS/1: from which socket, and to which server.
     by_v1: VecDeque<(SocketAddrV4, usize, Bytes)>,
     /// By socket: the request that was sent.
@@ -72,12 +74,14 @@ impl Setting {
         datagram_bytes_max: usize,
         keys: Option<Keys>,
         protocol: Protocol,
+        places: PlacesPlan,
     ) -> Self {
         let config = CoreConfig {
             protocol,
             datagram_bytes_max,
             timeout_max: READ_WITHIN,
-            requests_max: 1_024,
+            requests_max: places.undecided_max,
+            decided_max: places.decided_max,
         };
         Self { view, config, keys }
     }
@@ -99,7 +103,7 @@ pub enum Stimulus {
         datagram: Option<Bytes>,
     },
     /// The client of this operation is gone.
-    Gone { operation: usize },
+    Gone { operation: usize, is_write: bool },
 }
 
 /// What the core gives back at a request's end.
@@ -138,6 +142,7 @@ impl Gateway {
             resumed: Moment::START,
             inbox: VecDeque::new(),
             under_way: BTreeMap::new(),
+            begun: BTreeMap::new(),
             by_v1: VecDeque::new(),
             asked_by_v1: BTreeMap::new(),
             sockets: 0,
@@ -178,6 +183,7 @@ impl Gateway {
         self.is_paused = false;
         self.inbox.clear();
         self.under_way.clear();
+        self.begun.clear();
         self.ended().clear();
         self.refused.clear();
         self.by_v1.clear();
@@ -267,7 +273,7 @@ impl Gateway {
                         true => Wait::All,
                         false => Wait::Quorum,
                     },
-                    caller: CallerId::Internal,
+                    caller: request.caller,
                     trace: None,
                 };
                 let waiter = Waiter {
@@ -275,7 +281,7 @@ impl Gateway {
                     attempt: request.attempt,
                     deadline: moment + request.timeout,
                 };
-                let key = request.key;
+                let (key, caller) = (request.key, request.caller);
                 let list = core.preference_list(&key, request.quorum);
                 let answers = Arc::clone(&self.ended);
                 let end = move |response| push(&answers, waiter.answer(response));
@@ -298,8 +304,24 @@ impl Gateway {
                     }
                 };
                 match begun {
-                    Ok(id) => drop(self.under_way.insert(waiter.operation, id)),
-                    Err(_) => self.refused.push_back(waiter.answer(Response::NotBegun)),
+                    Ok(id) => {
+                        let attempt = (waiter.operation, waiter.attempt);
+                        self.under_way.insert(waiter.operation, id);
+                        self.begun.insert(attempt, caller);
+                    }
+                    Err(error) => {
+                        let own = self.begun.values().filter(|it| **it == caller);
+                        let refused = Refused {
+                            error,
+                            own: own.count(),
+                            all: self.begun.len(),
+                            places: self.setting.config.requests_max,
+                        };
+                        self.refused.push_back(Answer {
+                            refused: Some(refused),
+                            ..waiter.answer(Response::NotBegun)
+                        });
+                    }
                 }
             }
             Stimulus::Datagram { server, datagram } => {
@@ -323,9 +345,15 @@ impl Gateway {
                     None => core.handle_exchange_unreachable(token, server, now),
                 }
             }
-            Stimulus::Gone { operation } => {
+            Stimulus::Gone {
+                operation,
+                is_write,
+            } => {
                 if let Some(id) = self.under_way.remove(&operation) {
                     core.cancel(id);
+                    // A write goes on, and answers.
+                    self.begun
+                        .retain(|(begun, _), _| *begun != operation || is_write);
                 }
             }
         }
@@ -408,6 +436,7 @@ impl Gateway {
         }
         let answer = self.ended().pop_front()?;
         self.under_way.remove(&answer.operation);
+        self.begun.remove(&(answer.operation, answer.attempt));
         Some(answer)
     }
 
@@ -435,6 +464,7 @@ impl Waiter {
             attempt,
             deadline,
             response,
+            refused: None,
         }
     }
 }

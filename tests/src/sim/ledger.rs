@@ -38,6 +38,8 @@ pub struct Entry {
     pub c_quorum: Option<Quorum>,
     /// Whether it may have a lower level than its own, where servers or records of DKVS/1 are met.
     pub may_fall_back: bool,
+    /// Whether the attempt under way waits for every replica.
+    pub waits_for_all: bool,
     /// The answers of the replicas, as the reply gives them.
     pub replicas: Vec<Replica>,
     /// Whether no answer comes any more.
@@ -73,6 +75,7 @@ impl Ledger {
             requester: None,
             c_quorum: None,
             may_fall_back: false,
+            waits_for_all: false,
             replicas: Vec::new(),
             is_abandoned: false,
         });

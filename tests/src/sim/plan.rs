@@ -40,6 +40,18 @@ pub struct Plan {
     pub down_max: usize,
     /// What speaks DKVS/1, if anything does.
     pub v1: Option<V1Plan>,
+    pub places: PlacesPlan,
+}
+
+/// How many requests a gateway takes on, and on whose behalf the clients ask.
+#[derive(Debug, Clone, Copy)]
+pub struct PlacesPlan {
+    /// Most that are not decided.
+    pub undecided_max: usize,
+    /// Most that are decided and wait for the other replicas.
+    pub decided_max: usize,
+    /// How many callers there are: clients share them.
+    pub callers: usize,
 }
 
 /// How bad it is altogether.
@@ -294,6 +306,7 @@ impl Plan {
                 _ => 1 + random.below(usize::from(replication / 2)),
             },
             v1: None,
+            places: draw_places(&mut Random::of(seed, "places")),
         }
     }
 }
@@ -305,6 +318,20 @@ fn draw_server(knows_ring: bool, random: &mut Random) -> ServerPlan {
         knows_ring,
         service: Span::us(2, slowest),
         buffer_datagrams: random.one_of(&[8, 64, 256]),
+    }
+}
+
+fn draw_places(random: &mut Random) -> PlacesPlan {
+    let callers = 1 + random.below(4);
+    let is_scarce = Chance::percent(40).happens(random);
+    let (undecided_max, decided_max) = match is_scarce {
+        true => (2 + random.below(5), 1 + random.below(4)),
+        false => (1_024, 2_048),
+    };
+    PlacesPlan {
+        undecided_max,
+        decided_max,
+        callers,
     }
 }
 

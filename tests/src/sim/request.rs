@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dkvs_client::core::{AdmissionError, CallerId};
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::params::Quorum;
@@ -18,6 +19,8 @@ pub struct Request {
     /// The operation's number, and the number of the attempt, from 1.
     pub operation: usize,
     pub attempt: u32,
+    /// On whose behalf.
+    pub caller: CallerId,
     pub key: Key,
     pub kind: RequestKind,
     pub quorum: Quorum,
@@ -45,6 +48,20 @@ pub struct Answer {
     /// When it was to come at the latest; the time that the request lay waiting does not count.
     pub deadline: Moment,
     pub response: Response,
+    /// Why it was not begun, if the gateway did not begin it.
+    pub refused: Option<Refused>,
+}
+
+/// Why a gateway did not begin a request, and what it had begun and not ended by then.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    pub error: AdmissionError,
+    /// Requests of the same caller.
+    pub own: usize,
+    /// Requests of all callers.
+    pub all: usize,
+    /// How many may be undecided.
+    pub places: usize,
 }
 
 /// What the client receives.

@@ -45,10 +45,13 @@ pub enum Count {
     COperations,
     AsksByV1,
     FallenBack,
+    RefusedAsFull,
+    RefusedByShare,
+    EndedEarly,
 }
 
 impl Count {
-    const NAMES: [&'static str; 28] = [
+    const NAMES: [&'static str; 31] = [
         "reads",
         "writes",
         "deletes",
@@ -77,6 +80,9 @@ impl Count {
         "operations of clients that speak DKVS/1",
         "questions of gateways by DKVS/1",
         "requests that fell back to agreement",
+        "requests refused since all places were taken",
+        "requests refused since the caller had its share",
+        "requests that did not wait for every replica as asked",
     ];
 }
 
@@ -156,7 +162,7 @@ mod tests {
 
     #[test]
     fn every_count_has_its_name_and_worlds_add_up() {
-        assert_eq!(Count::FallenBack as usize + 1, Count::NAMES.len());
+        assert_eq!(Count::EndedEarly as usize + 1, Count::NAMES.len());
         let mut one = Statistics::default();
         one.count(Count::Lost);
         one.count_fault(FaultKind::ClockJump);

@@ -1,5 +1,6 @@
 //! How clients send operations, and what they do with an answer and without one.
 
+use dkvs_client::core::AdmissionError;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::read::{Read, ReplicaStanding};
 use dkvs_common::quorum::tally::ReplicaState;
@@ -8,10 +9,10 @@ use dkvs_common::ring::{Position, RingPoint};
 
 use super::client::State;
 use super::gateway::Stimulus;
-use super::invariants::{convergence, deadlines, provenance, registers};
+use super::invariants::{convergence, deadlines, provenance, registers, shares};
 use super::ledger::Entry;
 use super::log::Line;
-use super::request::{Answer, Request, Response};
+use super::request::{Answer, Refused, Request, Response};
 use super::statistics::Count;
 use super::v1_plan::Dialect;
 use super::world::{Event, Phase, World};
@@ -76,7 +77,14 @@ impl World {
             return;
         };
         if waits_for == operation && self.ledger.entry(operation).attempts == attempt {
-            self.stimulate_gateway(gateway, Stimulus::Gone { operation });
+            let is_write = self.ledger.entry(operation).operation.action != Action::Read;
+            self.stimulate_gateway(
+                gateway,
+                Stimulus::Gone {
+                    operation,
+                    is_write,
+                },
+            );
             self.abandon(client, operation, "it goes away");
         }
     }
@@ -109,6 +117,7 @@ impl World {
                 attempt,
                 deadline: self.now,
                 response: Response::NotBegun,
+                refused: None,
             };
             self.handle_answer(gateway, answer);
         }
@@ -118,6 +127,21 @@ impl World {
     pub(super) fn handle_answer(&mut self, gateway: usize, answer: Answer) {
         let resumed = self.gateways[gateway].resumed;
         let mut checked = deadlines::check(&answer, resumed, self.now);
+        let is_open = shares::check(&answer, self.now).unwrap_or_else(|violation| {
+            checked = checked.clone().and(Err(violation));
+            false
+        });
+        match &answer.refused {
+            Some(Refused {
+                error: AdmissionError::ShareTaken { .. },
+                ..
+            }) => self.statistics.count(Count::RefusedByShare),
+            Some(Refused {
+                error: AdmissionError::Overloaded { .. },
+                ..
+            }) => self.statistics.count(Count::RefusedAsFull),
+            _ => {}
+        }
         let Answer {
             operation,
             attempt,
@@ -151,9 +175,13 @@ impl World {
             }
             Response::NotBegun => entry.reply_of_none(),
         };
+        if is_open && entry.waits_for_all {
+            self.statistics.count(Count::EndedEarly);
+        }
         if let Phase::Reading { is_last, .. } = self.phase {
-            if matches!(response, Response::NotBegun) && !is_last {
-                self.refused.push(key);
+            let is_partial = is_open || matches!(response, Response::NotBegun);
+            if is_partial && !is_last {
+                self.unread.push(key);
             } else {
                 let is_by_v1 = self.is_touched_by_v1(key);
                 let plan = &self.plan.keys[key];

@@ -62,8 +62,8 @@ pub(super) struct World {
     /// Whether allowance is made for that.
     pub(super) promises_less: bool,
     pub(super) phase: Phase,
-    /// The keys that a gateway would not read the first time.
-    pub(super) refused: Vec<usize>,
+    /// The keys that a gateway would not read the first time, or not from all replicas.
+    pub(super) unread: Vec<usize>,
     pub(super) invariants: Invariants,
     pub(super) violation: Option<Violation>,
     pub(super) log: Log,
@@ -89,8 +89,12 @@ pub(super) enum Phase {
     Healed,
     /// A client that speaks DKVS/1 writes this key once more.
     FinalWrite { key: usize },
-    /// What is left is read at this gateway; once more, if it is to be the last time.
-    Reading { gateway: usize, is_last: bool },
+    /// What is left is read at this gateway, so many keys; once more, if it is to be the last time.
+    Reading {
+        gateway: usize,
+        keys: usize,
+        is_last: bool,
+    },
 }
 
 /// What can happen.
@@ -177,7 +181,13 @@ impl World {
             _ => Protocol::V2,
         };
         let bytes_max = plan.datagram_bytes_max;
-        let setting = Setting::new(Arc::clone(&view), bytes_max, keys.clone(), protocol);
+        let setting = Setting::new(
+            Arc::clone(&view),
+            bytes_max,
+            keys.clone(),
+            protocol,
+            plan.places,
+        );
         let server = |(number, server): (usize, &super::plan::ServerPlan)| {
             let random = Random::of(seed, &format!("server {number}"));
             let random = [random, Random::of(seed, &format!("disk {number}"))];
@@ -194,7 +204,8 @@ impl World {
         };
         let (gateways, servers) = (plan.gateways.len(), plan.servers.len());
         let falls_back = plan.v1.as_ref().map_or(Chance::NEVER, |v1| v1.falls_back);
-        let client = |number| Client::new(seed, number, plan.workload, falls_back);
+        let callers = plan.places.callers;
+        let client = |number| Client::new(seed, number, plan.workload, falls_back, callers);
         let c_clients = plan.v1.as_ref().map_or(0, |v1| v1.clients);
         let c_client = |number| CClient::new(seed, number, gateways);
         let mut world = Self {
@@ -214,7 +225,7 @@ impl World {
             forgets: plan.is_forgetful || options.sabotage == Some(Sabotage::Forgetting),
             promises_less: plan.is_forgetful,
             phase: Phase::Chaos,
-            refused: Vec::new(),
+            unread: Vec::new(),
             invariants: Invariants::default(),
             violation: None,
             log: Log::new(options.keeps_log),

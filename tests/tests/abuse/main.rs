@@ -6,6 +6,7 @@
 mod attack;
 mod lists;
 mod metrics_listener;
+mod silent_server;
 mod statistics;
 mod uploads;
 mod work_per_byte;

@@ -12,6 +12,7 @@ use dkvs_tests::patiently;
 use dkvs_tests::process::ServersFile;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -198,6 +199,63 @@ async fn requests_are_served_by_tls_and_by_nothing_else() {
     plain.send(request("GET", "/livez", None)).await;
     let answer = plain.rest().await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_a_closure_alert_and_may_end_without_the_clients() {
+    let authority = Authority::new();
+    let server = authority.server();
+    let gateway = PROGRAMS.gateway(&[&["--embedded", "1"], &server.arguments()[..]].concat());
+    let client = authority.client_without_certificate();
+    let last = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let mut stream = client.stream(gateway.addr).await.unwrap();
+    stream.write_all(last).await.unwrap();
+    let mut reply = Vec::new();
+    // Without the alert, the end of the stream would be an error.
+    patiently(stream.read_to_end(&mut reply)).await.unwrap();
+    assert!(reply.starts_with(b"HTTP/1.1 200"));
+
+    let mut stream = client.stream(gateway.addr).await.unwrap();
+    stream.write_all(last).await.unwrap();
+    // The connection itself, without an alert.
+    stream.get_mut().0.shutdown().await.unwrap();
+    let mut reply = Vec::new();
+    let _ = patiently(stream.read_to_end(&mut reply)).await;
+    assert!(client.is_let_in(gateway.addr).await);
+}
+
+#[tokio::test]
+async fn by_tls_browsers_are_told_to_come_by_nothing_else_and_an_origin_has_that_scheme() {
+    let authority = Authority::new();
+    let server = authority.server();
+    let gateway = PROGRAMS.gateway(&[&["--embedded", "1"], &server.arguments()[..]].concat());
+    let client = authority.client_without_certificate();
+    let mut connection = client.open(gateway.addr).await.unwrap();
+    for (target, status) in [
+        ("/livez", 200),
+        ("/nothing", 404),
+        ("https://localhost/livez", 200),
+        ("http://localhost/livez", 421),
+    ] {
+        connection.send(request("GET", target, None)).await;
+        let reply = connection.reply().await;
+        assert_eq!(reply.status, status, "{target}");
+        let transport = reply.header("strict-transport-security");
+        assert_eq!(transport, "max-age=31536000", "{target}");
+    }
+    for (origin, status) in [
+        ("https://localhost", 200),
+        ("https://localhost:443", 200),
+        ("http://localhost", 403),
+        ("http://localhost:443", 403),
+        ("https://localhost:80", 403),
+    ] {
+        let head = format!(
+            "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\ncontent-length: 1\r\n\r\nv"
+        );
+        connection.send(head).await;
+        assert_eq!(connection.reply().await.status, status, "{origin}");
+    }
 }
 
 #[tokio::test]

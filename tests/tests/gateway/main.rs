@@ -9,6 +9,8 @@ mod keys;
 mod malformed;
 mod problems;
 mod quorums;
+mod reply_headers;
+mod rfc;
 mod values;
 mod worked_example;
 

@@ -67,6 +67,17 @@ pub enum AdmissionError {
         /// Which limit was reached.
         what: &'static str,
     },
+    /// The caller has as many requests in flight as it may while places have to be left for others.
+    #[error(
+        "the gateway is overloaded: {held} of the {max} requests that it has in flight at most are \
+         this caller's, which is its share; what is left is for others"
+    )]
+    ShareTaken {
+        /// How many are the caller's.
+        held: usize,
+        /// How many there are in all.
+        max: usize,
+    },
     /// DKVS/1 cannot carry the key or the value.
     #[error(transparent)]
     Unrepresentable(#[from] Unrepresentable),
@@ -87,12 +98,22 @@ pub enum AdmissionError {
 /// How much a client takes on.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Requests in flight.
+    /// Requests in flight that are not decided.
     pub requests_max: usize,
     /// DKVS/1 sockets towards the servers, in use, pooled or still owed a reply.
     pub sockets_max: usize,
     /// Bytes of long values on their way in either direction.
     pub value_bytes_in_flight_max: usize,
+}
+
+/// How many requests that are decided may wait for each that may be undecided.
+pub(super) const DECIDED_PER_PLACE: usize = 2;
+
+impl Limits {
+    /// Requests that are decided and wait for the other replicas.
+    pub fn decided_max(&self) -> usize {
+        self.requests_max.saturating_mul(DECIDED_PER_PLACE)
+    }
 }
 
 /// How a core talks to the servers, and how much it takes on.
@@ -104,8 +125,10 @@ pub struct CoreConfig {
     pub datagram_bytes_max: usize,
     /// The longest that any client of the cluster lets a request take.
     pub timeout_max: Duration,
-    /// Most requests in flight.
+    /// Most requests in flight that are not decided.
     pub requests_max: usize,
+    /// Most that are decided and wait for the other replicas.
+    pub decided_max: usize,
 }
 
 /// What the clocks show.

@@ -40,6 +40,10 @@ pub enum RequestOutcome {
 pub enum Limit {
     /// Requests in flight.
     RequestsInFlight,
+    /// A caller's share of them.
+    RequestsOfCaller,
+    /// Requests that are decided and wait: the caller's oldest was answered before all replicas were.
+    RequestsDecided,
     /// Memory for long values.
     ValueMemory,
     /// Sockets for DKVS/1.
@@ -104,8 +108,10 @@ impl RequestOutcome {
 
 impl Limit {
     /// All.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::RequestsInFlight,
+        Self::RequestsOfCaller,
+        Self::RequestsDecided,
         Self::ValueMemory,
         Self::V1Sockets,
         Self::RequestsToServer,
@@ -115,6 +121,8 @@ impl Limit {
     pub fn name(self) -> &'static str {
         match self {
             Self::RequestsInFlight => "requests_in_flight",
+            Self::RequestsOfCaller => "requests_of_caller",
+            Self::RequestsDecided => "requests_decided",
             Self::ValueMemory => "value_memory",
             Self::V1Sockets => "v1_sockets",
             Self::RequestsToServer => "requests_to_server",

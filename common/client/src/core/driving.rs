@@ -29,7 +29,8 @@ use super::operation::{
     CommandId, FollowUp, ListOperation, ListResult, Operation, Outgoing, Purpose, ReadOperation,
     ReadResult, Statistics, StatusOperation, Step, WriteOperation, WriteResult,
 };
-use super::request::{InFlight, RequestId, Sent, Token};
+use super::places::NoPlace;
+use super::request::{InFlight, Progress, RequestId, Sent, Token};
 use super::state::Core;
 use crate::transport::assembly::Assembly;
 use crate::transport::link::RequestHandle;
@@ -149,11 +150,7 @@ impl Core {
         options: RequestOptions,
         now: Now,
     ) -> Result<RequestId, AdmissionError> {
-        if self.requests.len() >= self.config.requests_max {
-            self.counts.limit_hit(Limit::RequestsInFlight);
-            let what = "too many requests are in flight";
-            return Err(AdmissionError::Overloaded { what });
-        }
+        self.take_place(options.caller)?;
         let deadline = now.at + options.timeout;
         let soft_deadline = operation.soft_deadline();
         let request = InFlight {
@@ -161,6 +158,8 @@ impl Core {
             started: now.at,
             deadline,
             wait: options.wait,
+            caller: options.caller,
+            is_settled: false,
             trace: options.trace,
             attempt: 0,
             sent: Vec::new(),
@@ -175,21 +174,57 @@ impl Core {
         Ok(id)
     }
 
-    /// The caller does not wait for a request any more. A read ends; a write continues.
+    /// Takes a place among the requests in flight, or says why there is none.
+    fn take_place(&mut self, caller: CallerId) -> Result<(), AdmissionError> {
+        let (limit, error) = match self.places.take(caller) {
+            Ok(()) => return Ok(()),
+            Err(NoPlace::Full) => {
+                let what = "too many requests are in flight";
+                (Limit::RequestsInFlight, AdmissionError::Overloaded { what })
+            }
+            Err(NoPlace::ShareTaken(held)) => {
+                let max = self.config.requests_max;
+                (
+                    Limit::RequestsOfCaller,
+                    AdmissionError::ShareTaken { held, max },
+                )
+            }
+        };
+        self.counts.limit_hit(limit);
+        Err(error)
+    }
+
+    /// The caller does not wait for a request any more. A read ends; a write continues until it is
+    /// decided.
     pub fn cancel(&mut self, id: RequestId) {
-        let request = self.requests.get(id);
-        if request.is_none_or(|request| request.operation.outlives_caller()) {
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
+        if !request.operation.outlives_caller() {
+            if let Some(mut request) = self.take_out(id) {
+                let counted = request.operation.counted_as_cancelled();
+                self.counts.ended(counted);
+                self.detach(id, &mut request);
+            }
             return;
         }
-        if let Some(mut request) = self.requests.remove(id) {
-            self.counts.ended(request.operation.counted_as_cancelled());
-            self.detach(id, &mut request);
+        // Nobody wants to hear of the other replicas any more. They are sent the record all the same.
+        request.wait = Wait::Quorum;
+        if request.progress() == Progress::Due {
+            self.end(id);
         }
+    }
+
+    /// Removes a request, which gives back its place.
+    fn take_out(&mut self, id: RequestId) -> Option<InFlight> {
+        let request = self.requests.remove(id)?;
+        self.places.give_back(request.caller, id);
+        Some(request)
     }
 
     /// Takes back a request of which nothing was sent yet. Its caller gets no outcome.
     pub fn withdraw(&mut self, id: RequestId) {
-        if let Some(request) = self.requests.remove(id) {
+        if let Some(request) = self.take_out(id) {
             self.abandon(request.sent);
         }
     }
@@ -201,17 +236,14 @@ impl Core {
                 return;
             };
             if request.operation.candidate().is_some() && !self.admit(id, now) {
-                return self.end_if_due(id);
+                return self.conclude(id);
             }
             let Some(request) = self.requests.get_mut(id) else {
                 return;
             };
             let operation = &mut request.operation;
             let Some(step) = operation.poll_step() else {
-                if request.is_due() {
-                    self.end(id);
-                }
-                return;
+                return self.conclude(id);
             };
             match step {
                 Step::Send {
@@ -249,14 +281,33 @@ impl Core {
         }
     }
 
-    fn end_if_due(&mut self, id: RequestId) {
-        if self.requests.get(id).is_some_and(InFlight::is_due) {
-            self.end(id);
+    /// Ends a request that is due. One that is decided and waits leaves its place to others; where its
+    /// caller has too many of those, the oldest of them ends with what it has.
+    fn conclude(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
+        match request.progress() {
+            Progress::Undecided => {}
+            Progress::Due => self.end(id),
+            Progress::Decided if request.is_settled => {}
+            Progress::Decided => {
+                request.is_settled = true;
+                if let Some(oldest) = self.places.decide(request.caller, id) {
+                    self.counts.limit_hit(Limit::RequestsDecided);
+                    if mutants::is_on(Mutant::PendingAsTimedOut)
+                        && let Some(request) = self.requests.get_mut(oldest)
+                    {
+                        request.operation.handle_deadline(request.deadline);
+                    }
+                    self.end(oldest);
+                }
+            }
         }
     }
 
     fn end(&mut self, id: RequestId) {
-        if let Some(mut request) = self.requests.remove(id) {
+        if let Some(mut request) = self.take_out(id) {
             self.detach(id, &mut request);
             self.counts.ended(request.operation.counted());
             request.complete();

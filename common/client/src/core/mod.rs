@@ -12,7 +12,7 @@
 //! * `admission`: whether a write can succeed, before it is begun
 //! * `routing`: by which protocol a command goes, and what follows where a server speaks DKVS/1 only
 //! * `driving`: a request from its begin to its end, and its follow-ups; `request`: one in flight
-//! * `caller`: on whose behalf a request is made
+//! * `caller`: on whose behalf a request is made; `places`: how many requests of whom are in flight
 //! * `state`: all that a core holds; `events`: what reaches it, and what it wants sent
 //! * `servers`: the links; `deadlines`: when requests end at the latest; `counts`: what is counted
 //!
@@ -31,6 +31,7 @@ mod deadlines;
 mod driving;
 mod events;
 pub mod operation;
+mod places;
 mod request;
 mod routing;
 mod servers;

@@ -6,6 +6,7 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::trace::Trace;
 use foldhash::fast::FixedState;
 
+use super::caller::CallerId;
 use super::config::Wait;
 use super::operation::{CommandId, Operation, Purpose};
 use crate::transport::link::RequestHandle;
@@ -54,10 +55,24 @@ pub(super) struct InFlight {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) wait: Wait,
+    /// Who holds its place.
+    pub(super) caller: CallerId,
+    /// Whether it has moved to a place among the decided ones.
+    pub(super) is_settled: bool,
     pub(super) trace: Option<Trace>,
     pub(super) attempt: u8,
     /// What was sent by DKVS/2, except what is not waited for any more.
     pub(super) sent: Vec<Sent>,
+}
+
+/// How far a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Undecided,
+    /// It waits for the other replicas.
+    Decided,
+    /// Its caller gets an answer now.
+    Due,
 }
 
 /// All requests in flight, each found by its place: a response looks its request up several times.
@@ -81,10 +96,6 @@ impl Requests {
         let id = RequestId { number, place };
         self.places[place as usize] = Some((id, request));
         id
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
     }
 
     pub(super) fn contains(&self, id: RequestId) -> bool {
@@ -119,12 +130,12 @@ impl InFlight {
         }
     }
 
-    /// Whether its caller gets an answer now.
-    pub(super) fn is_due(&self) -> bool {
-        let operation = &self.operation;
+    /// How far it is.
+    pub(super) fn progress(&self) -> Progress {
         match self.wait {
-            Wait::Quorum => operation.is_decided(),
-            Wait::All => operation.is_decided() && operation.is_complete(),
+            _ if !self.operation.is_decided() => Progress::Undecided,
+            Wait::All if !self.operation.is_complete() => Progress::Decided,
+            Wait::Quorum | Wait::All => Progress::Due,
         }
     }
 

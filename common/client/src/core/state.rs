@@ -19,6 +19,7 @@ use super::budget::MemoryBudget;
 use super::config::{CoreConfig, Endpoint, Now, Protocol};
 use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
 use super::deadlines::Deadlines;
+use super::places::Places;
 use super::request::{RequestId, Requests, Token};
 use super::servers::{LinkStatus, Servers};
 use super::v1_only::V1Only;
@@ -31,6 +32,7 @@ pub struct Core {
     pub(super) view: Arc<ClusterView>,
     pub(super) keys: Option<Arc<Keys>>,
     pub(super) requests: Requests,
+    pub(super) places: Places,
     pub(super) deadlines: Deadlines<RequestId>,
     /// Of reads that have ended.
     pub(super) attestations: Attestations,
@@ -65,7 +67,10 @@ impl Core {
         round_trips: RoundTrips,
         random: u64,
     ) -> Self {
+        // Not the number that tags show.
+        let seed = random.rotate_left(32);
         Self {
+            places: Places::new(config.requests_max, config.decided_max, seed),
             config,
             view,
             keys: keys.map(Arc::new),
@@ -170,9 +175,14 @@ impl Core {
         self.counts.round_trips(server)
     }
 
-    /// Requests in flight.
-    pub fn in_flight(&self) -> usize {
-        self.requests.len()
+    /// Requests in flight that are not decided.
+    pub fn undecided(&self) -> usize {
+        self.places.undecided()
+    }
+
+    /// Requests that are decided and wait for the other replicas.
+    pub fn decided(&self) -> usize {
+        self.places.decided()
     }
 
     /// Something was refused for a limit that is kept elsewhere.

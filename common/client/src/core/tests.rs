@@ -1,6 +1,7 @@
 //! A core without a network.
 
 mod attestations;
+mod places;
 mod views;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -46,6 +47,7 @@ fn core_that_speaks(protocol: Protocol, servers: u16) -> Core {
         datagram_bytes_max: 1_200,
         timeout_max: Duration::from_secs(1),
         requests_max: 10,
+        decided_max: 10,
     };
     let view = Arc::new(ClusterView::first(cluster));
     let memory = MemoryBudget::new(1 << 20);
@@ -238,6 +240,7 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
     for level in [Level::Agreement, Level::Linearizable] {
         let id = write(&mut core, level, "withdrawn");
         core.withdraw(id);
+        assert_eq!(core.undecided(), 0);
         exchange(&mut core, &service, now);
         assert!(service.store().is_empty());
     }

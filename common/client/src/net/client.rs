@@ -178,7 +178,8 @@ impl Client {
         Snapshot {
             totals: core.totals(),
             servers: servers.collect(),
-            requests_in_flight: core.in_flight(),
+            requests_undecided: core.undecided(),
+            requests_decided: core.decided(),
             value_bytes_in_flight,
             v1_sockets_open,
             limits: self.limits,

@@ -34,6 +34,7 @@ impl ClientConfig {
             datagram_bytes_max: self.datagram_bytes_max,
             timeout_max: self.timeout_max,
             requests_max: self.limits.requests_max,
+            decided_max: self.limits.decided_max(),
         }
     }
 }

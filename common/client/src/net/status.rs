@@ -101,8 +101,10 @@ pub struct Snapshot {
     pub totals: Totals,
     /// The servers of the view that is in use, in its order.
     pub servers: Vec<ServerSnapshot>,
-    /// Operations in flight.
-    pub requests_in_flight: usize,
+    /// Requests in flight that are not decided.
+    pub requests_undecided: usize,
+    /// Those that are decided and wait for the other replicas.
+    pub requests_decided: usize,
     /// The memory that long values on their way have taken, in bytes.
     pub value_bytes_in_flight: usize,
     /// Sockets for DKVS/1.

@@ -57,13 +57,23 @@ pub(super) fn push(page: &mut Page, snapshots: &[Snapshot], workers: &[WorkerVie
     let sum = |of: fn(&Snapshot) -> usize| gauge(snapshots.iter().map(of).sum::<usize>());
     page.push(
         "dkvs_gateway_quorum_requests_in_flight",
-        "Reads, writes and questions how servers do that have not ended",
-        sum(|it| it.requests_in_flight),
+        "Reads, writes and questions how servers do that are not decided",
+        sum(|it| it.requests_undecided),
     );
     page.push(
         "dkvs_gateway_quorum_requests_max",
         "Most of them that may be in flight",
         sum(|it| it.limits.requests_max),
+    );
+    page.push(
+        "dkvs_gateway_quorum_requests_decided",
+        "Those that are decided and wait for the other replicas",
+        sum(|it| it.requests_decided),
+    );
+    page.push(
+        "dkvs_gateway_quorum_requests_decided_max",
+        "Most of them that may wait",
+        sum(|it| it.limits.decided_max()),
     );
     page.push(
         "dkvs_gateway_value_memory_bytes",

@@ -6,6 +6,7 @@
 //! * [`provenance`]: a read shows what an operation wrote, whole
 //! * [`convergence`]: once the world has healed every key can be read, and its replicas agree
 //! * [`registers`]: each key behaves as its level promises
+//! * [`shares`]: whoever is refused has requests in flight, or all places are taken
 //! * [`downgrade`]: no server passes for one that speaks less than it does
 //! * [`v1_records`]: reads leave what came by DKVS/1 as it is
 //!
@@ -18,6 +19,7 @@ pub mod deadlines;
 pub mod downgrade;
 pub mod provenance;
 pub mod registers;
+pub mod shares;
 pub mod v1_records;
 
 use std::fmt;
