@@ -1,13 +1,13 @@
 //! Prints the figures of the log on this machine's disk, beside a loop that only writes and syncs:
-//! `cargo run --release -p dkvs-log --example figures -- DIRECTORY`. It takes about a minute and some
-//! gigabytes, and removes what it made.
+//! `cargo run --release -p dkvs-log --example figures -- DIRECTORY [THOUSANDS]`, with so many thousand
+//! records at the starts. It takes about a minute and two gigabytes, and removes what it made.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "an example ends by panicking")]
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dkvs_log::{
-    Directory, Entry, History, Index, Liveness, Location, Log, Options, Recovery, Room, Visited,
+    Directory, Entry, History, Index, Liveness, Location, Log, Medium, Options, Recovery, Room,
+    Visited,
 };
 
-const ROUND: Duration = Duration::from_millis(700);
+const ROUND: Duration = Duration::from_secs(5);
+const PLAIN_BYTES: u64 = 256 << 20;
 const HEAD: [u8; 24] = [3; 24];
 
 #[derive(Default)]
@@ -112,19 +114,39 @@ impl Owner {
     }
 }
 
-/// Rounds a second, and what they passed to the system and to the device, each in bytes a round.
-fn measure(mut round: impl FnMut(u64)) -> (f64, f64, f64) {
-    let (written, device) = written_bytes();
-    let (begun, mut rounds) = (Instant::now(), 0);
+/// What is measured in turns with others: a name, and what is done each time.
+type Contender<'a> = (&'a str, Box<dyn FnMut(u64) + 'a>);
+
+/// Does one of each after the other, for what the disk has to do for others changes by the second, and
+/// prints the median time of each, and what it passed to the system and to the device.
+fn in_turns(what: &str, mut contenders: Vec<Contender<'_>>) {
+    let mut times = vec![Vec::new(); contenders.len()];
+    let mut bytes = vec![(0, 0); contenders.len()];
+    let begun = Instant::now();
+    let mut round = 0;
     while begun.elapsed() < ROUND {
-        round(rounds);
-        rounds += 1;
+        for (number, (_, contender)) in contenders.iter_mut().enumerate() {
+            let (written, device) = written_bytes();
+            let begun = Instant::now();
+            contender(round);
+            times[number].push(begun.elapsed());
+            let (written_now, device_now) = written_bytes();
+            bytes[number].0 += written_now - written;
+            bytes[number].1 += device_now - device;
+        }
+        round += 1;
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    let (written_now, device_now) = written_bytes();
-    let each = |bytes: u64| bytes as f64 / rounds as f64;
-    let rate = rounds as f64 / seconds;
-    (rate, each(written_now - written), each(device_now - device))
+    println!("{what}, {round} times in turns");
+    for (number, (name, _)) in contenders.iter().enumerate() {
+        times[number].sort_unstable();
+        let at = |part: f64| times[number][(round as f64 * part) as usize];
+        let (median, p99) = (at(0.5), at(0.99));
+        let rate = 1.0 / median.as_secs_f64();
+        let (written, device) = (bytes[number].0 / round, bytes[number].1 / round);
+        println!(
+            "  {name:34} {median:8.0?} (p99 {p99:8.1?}) {rate:7.0}/s {written:8} B written {device:8} B on the device"
+        );
+    }
 }
 
 /// What this process passed to write, and what of it went to the device.
@@ -137,89 +159,68 @@ fn written_bytes() -> (u64, u64) {
     (of("wchar:"), of("write_bytes:"))
 }
 
-fn print(what: &str, (rate, written, device): (f64, f64, f64)) {
-    println!("{what:44} {rate:9.0}/s {written:9.0} B written {device:9.0} B on the device");
-}
-
-/// A loop that only writes and syncs: into a file that grows, or one of zeros, that were set aside or
+/// Writes and syncs, and no more: into a file that grows, or one of zeros, that were set aside or
 /// written.
-fn plain(path: &Path, bytes: usize, how: &str) -> (f64, f64, f64) {
-    let file = match how {
-        "set aside" | "and a mark" => {
-            use dkvs_log::Medium;
-            let directory = Directory::open(path, true).unwrap();
-            directory.create("plain", 256 << 20).unwrap();
-            OpenOptions::new()
-                .write(true)
-                .open(path.join("plain"))
-                .unwrap()
-        }
-        _ => {
-            fs::create_dir_all(path).unwrap();
-            File::create(path.join("plain")).unwrap()
-        }
+fn plain<'a>(path: &Path, bytes: usize, name: &'a str) -> Contender<'a> {
+    let path = path.join(name.replace(' ', "-"));
+    _ = fs::remove_dir_all(&path);
+    let directory = Directory::open(&path, true).unwrap();
+    let room = if name.ends_with("set aside") {
+        PLAIN_BYTES
+    } else {
+        0
     };
-    if how == "zeros" {
-        for piece in 0..256 {
-            file.write_all_at(&[0; 1 << 20], piece << 20).unwrap();
+    let file = directory.create("plain", room).unwrap();
+    if name.ends_with("zeros") {
+        for piece in 0..PLAIN_BYTES >> 20 {
+            file.write_at(piece << 20, &[0; 1 << 20]).unwrap();
         }
     }
-    file.sync_all().unwrap();
+    file.sync().unwrap();
     let record = vec![7; bytes];
-    let mark = File::create(path.join("mark")).unwrap();
-    let measured = measure(|round| {
-        if how == "and a mark" {
-            mark.write_all_at(&[1; 80], round % 2 * 4_096).unwrap();
-        }
-        file.write_all_at(&record, round * bytes as u64).unwrap();
-        file.sync_data().unwrap();
-    });
-    fs::remove_dir_all(path).unwrap();
-    measured
+    let write = move |round| {
+        file.write_at(round * bytes as u64 % PLAIN_BYTES, &record)
+            .unwrap();
+        file.sync().unwrap();
+    };
+    (name, Box::new(write))
 }
 
 fn main() {
     let path = std::env::args().nth(1).expect("a directory");
     let path = PathBuf::from(path).join("dkvs-log-figures");
-    for turn in 1..=5 {
-        println!("turn {turn}");
-        for how in ["growing", "set aside", "and a mark", "zeros"] {
-            print(
-                &format!("write and sync 136 B, {how}"),
-                plain(&path, 136, how),
-            );
-        }
-        let mut owner = Owner::create(&path);
-        owner.put(0..1, &[1; 64]);
-        let lone = measure(|round| owner.put(round..round + 1, &[1; 64]));
-        print("log: 64 B one by one", lone);
-        let mut owner = Owner::create(&path);
-        owner.put(0..1, &[1; 64]);
-        let batch = measure(|round| owner.put(round * 256..round * 256 + 256, &[1; 1_024]));
-        print("log: 1 KiB in batches of 256 (batches)", batch);
-        println!(
-            "{:44} {:9.0}/s",
-            "log: 1 KiB in batches of 256 (puts)",
-            batch.0 * 256.0
-        );
-        let mut owner = Owner::create(&path);
-        let long = measure(|round| owner.put(round..round + 1, &[1; 16 << 10]));
-        print("log: 16 KiB one by one", long);
-        drop(owner);
-        print(
-            "write and sync 16 KiB, set aside",
-            plain(&path, 16 << 10, "set aside"),
-        );
+    for (what, batch, value_bytes) in [
+        ("64 B one by one", 1_u64, 64),
+        ("1 KiB in batches of 256", 256, 1_024),
+        ("16 KiB one by one", 1, 16 << 10),
+    ] {
+        let mut owner = Owner::create(&path.join("log"));
+        let value = vec![1; value_bytes];
+        owner.put(0..1, &value);
+        let bytes = batch as usize * (value_bytes + 72);
+        let contenders = vec![
+            plain(&path, bytes, "write and sync, growing"),
+            plain(&path, bytes, "write and sync, set aside"),
+            plain(&path, bytes, "write and sync, over zeros"),
+            (
+                "the log",
+                Box::new(|round: u64| owner.put(round * batch..(round + 1) * batch, &value))
+                    as Box<_>,
+            ),
+        ];
+        in_turns(what, contenders);
     }
-    start(&path);
+    let thousands = std::env::args().nth(2).and_then(|it| it.parse().ok());
+    let path = path.join("log");
+    start(&path, thousands.unwrap_or(1_000));
     overwrite(&path);
     reads(&path);
-    fs::remove_dir_all(&path).unwrap();
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
 
-fn start(path: &Path) {
+fn start(path: &Path, thousands: u64) {
     let mut owner = Owner::create(path);
-    for batch in 0..1_000 {
+    for batch in 0..thousands {
         owner.put(batch * 1_000..batch * 1_000 + 1_000, &[1; 100]);
     }
     owner.idle();
