@@ -210,12 +210,41 @@ fn main() {
         ];
         in_turns(what, contenders);
     }
+    unsynced(&path.join("log"));
     let thousands = std::env::args().nth(2).and_then(|it| it.parse().ok());
     let path = path.join("log");
     start(&path, thousands.unwrap_or(1_000));
     overwrite(&path);
     reads(&path);
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+/// What an append takes of the processor: without syncs, and without the owner's map.
+fn unsynced(path: &Path) {
+    _ = fs::remove_dir_all(path);
+    let directory = Arc::new(Directory::open(path, false).unwrap());
+    let mut log = Log::create(directory, options()).unwrap();
+    let keys: Vec<_> = (0..256).map(key).collect();
+    let value = [1; 1_024];
+    let entry = |key| Entry {
+        key,
+        head: &HEAD,
+        value: &value,
+    };
+    let entries: Vec<_> = keys.iter().map(|key| entry(key)).collect();
+    let mut appended = Vec::new();
+    for (what, entries) in [("lone puts", &entries[..1]), ("batches of 256", &entries)] {
+        let (begun, mut rounds) = (Instant::now(), 0);
+        while begun.elapsed() < Duration::from_secs(1) {
+            appended.clear();
+            log.append(entries, Room::Ordinary, &mut appended).unwrap();
+            rounds += 1;
+        }
+        println!(
+            "unsynced, {what} of 1 KiB: {:.1?} each",
+            begun.elapsed() / rounds
+        );
+    }
 }
 
 fn start(path: &Path, thousands: u64) {

@@ -132,3 +132,61 @@ fn zeros_in_a_batch_are_a_loss_if_a_later_one_is_there_and_a_torn_write_if_not()
         }
     }
 }
+
+/// Records that end where others did leave no trace in the segment.
+#[test]
+fn what_is_missing_at_the_end_is_told_by_the_mark_and_counts_as_lost_without_it() {
+    let original = SimulatedDisk::default();
+    let mut owner = Owner::create(&original);
+    for k in 1..=9 {
+        let put = (k, u64::from(k), Change::Put(600));
+        owner.append(&[put], Room::Ordinary).unwrap();
+    }
+    let end = owner.keys.0[&key(6)].location.offset as usize;
+    drop(owner);
+    original.crash(Kept::All);
+    let segment = original.contents("0000000001.log").unwrap();
+    let mut zeros = segment.clone();
+    zeros[end..].fill(0);
+    let cut = segment[..end].to_vec();
+    for (way, segment, has_mark) in [
+        ("zeros", &zeros, true),
+        ("zeros", &zeros, false),
+        ("cut", &cut, true),
+        ("cut", &cut, false),
+    ] {
+        let disk = original.duplicate();
+        disk.put("0000000001.log", segment.clone());
+        if !has_mark {
+            disk.take("high-water");
+        }
+        let (mut owner, recovery) = Owner::open(&disk).unwrap();
+        let what = format!("{way}, {has_mark}: {recovery:?}");
+        assert_eq!(owner.keys.0.len(), 5, "{what}");
+        let [lost] = recovery.lost[..] else {
+            panic!("{what}");
+        };
+        assert_eq!(lost.first, 6, "{what}");
+        assert!(lost.last >= 9, "{what}");
+        assert_eq!(lost.last == 9, has_mark && way == "zeros", "{what}");
+        assert_eq!(owner.log.next_sequence(), lost.last + 1, "{what}");
+        owner
+            .append(&[(20, 20, Change::Put(1))], Room::Ordinary)
+            .unwrap();
+        let again = owner.reopen(&disk);
+        assert_eq!(again.lost, recovery.lost, "{what}");
+        assert!(!again.is_high_water_lost, "it is there again");
+        assert!(owner.read(&key(20)).unwrap().is_ok());
+    }
+    // A segment that is shorter than it was, though by nothing but zeros, may have had more.
+    let disk = original.duplicate();
+    let mark = disk.contents("high-water").unwrap();
+    disk.put("0000000001.log", segment[..60_000].to_vec());
+    disk.put("high-water", mark);
+    let (_, recovery) = Owner::open(&disk).unwrap();
+    assert_eq!(
+        recovery.lost.first().map(|it| it.first),
+        Some(10),
+        "{recovery:?}"
+    );
+}
