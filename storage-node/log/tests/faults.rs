@@ -190,3 +190,23 @@ fn what_is_missing_at_the_end_is_told_by_the_mark_and_counts_as_lost_without_it(
         "{recovery:?}"
     );
 }
+
+/// Without syncs, a disk may forget the name of a segment and keep what was written under it.
+#[test]
+fn a_spare_file_that_has_had_records_is_not_used_again() {
+    let disk = SimulatedDisk::default();
+    let mut owner = Owner::create(&disk);
+    for k in 1..=2 {
+        let put = (k, u64::from(k), Change::Put(600));
+        owner.append(&[put], Room::Ordinary).unwrap();
+    }
+    drop(owner);
+    assert!(disk.names().contains(&"spare-0".into()));
+    let segment = disk.contents("0000000001.log").unwrap();
+    disk.put("spare-0", segment);
+    let (mut owner, _) = Owner::open(&disk).unwrap();
+    assert!(!disk.names().contains(&"spare-0".into()));
+    owner.log.maintain().unwrap();
+    let space = owner.log.space();
+    assert!(space.reserve >= space.reserve_wanted, "{space:?}");
+}

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use dkvs_log::simulated::SimulatedDisk;
-use dkvs_log::{AppendError, Entry, KEY_BYTES_MAX, ReadError, Room, VALUE_BYTES_MAX};
-use support::{Change, Owner, Random, key, value};
+use dkvs_log::{AppendError, Entry, KEY_BYTES_MAX, Options, ReadError, Room, VALUE_BYTES_MAX};
+use support::{Change, Owner, Random, key, options, value};
 
 #[test]
 fn it_holds_what_a_map_holds() {
@@ -185,6 +185,52 @@ fn a_lone_put_is_one_sync_and_few_bytes_and_so_is_a_batch() {
     let syncs = disk.syncs();
     owner.append(&batch, Room::Ordinary).unwrap();
     assert_eq!(disk.syncs() - syncs, 1);
+}
+
+#[test]
+fn of_very_many_records_some_are_synced_in_between() {
+    let disk = SimulatedDisk::default();
+    let large = Options {
+        segment_bytes: 64 << 20,
+        ..options()
+    };
+    let mut owner = Owner::create_with(&disk, large);
+    // Segments have room for four of the longest.
+    owner
+        .append(&[(0, 0, Change::Put(3 << 19))], Room::Ordinary)
+        .unwrap();
+    owner
+        .append(&[(0, 1, Change::Put(3 << 19))], Room::Ordinary)
+        .unwrap();
+    let batch = |from: u32| -> Vec<_> {
+        let keys = from..from + 33_000;
+        keys.map(|k| (k, u64::from(k), Change::Put(0))).collect()
+    };
+    let segments = owner.log.space().segments;
+    let syncs = disk.syncs();
+    owner
+        .append(&[batch(10), batch(40_000)].concat(), Room::Ordinary)
+        .unwrap();
+    assert_eq!(owner.log.space().segments, segments);
+    assert_eq!(disk.syncs() - syncs, 2);
+    let recovery = owner.reopen(&disk);
+    assert_eq!((recovery.lost.len(), owner.keys.0.len()), (0, 66_001));
+}
+
+#[test]
+fn a_sealed_segment_takes_what_its_records_do() {
+    let disk = SimulatedDisk::default();
+    let mut owner = Owner::create(&disk);
+    for k in 0..3 {
+        owner
+            .append(&[(k, 1, Change::Put(40_000))], Room::Ordinary)
+            .unwrap();
+    }
+    for segment in ["0000000001.log", "0000000002.log"] {
+        let length = disk.contents(segment).unwrap().len();
+        assert!((40_000..41_000).contains(&length), "{length}");
+    }
+    assert_eq!(disk.contents("0000000003.log").unwrap().len(), 64 << 10);
 }
 
 #[test]
