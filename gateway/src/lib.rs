@@ -5,6 +5,7 @@
 //! * [`tokens`], [`tls`]: who may do what, and how connections are kept private
 //! * [`cursor_keys`]: the secrets by which cursors of lists are sealed
 //! * `open_files`: how much each worker may have open
+//! * `memory`: how much the gateway takes at most
 //! * `ready`: asking another gateway whether it is ready
 //! * [`config`], [`cli`]: the `dkvs-gateway` program
 //!
@@ -21,6 +22,7 @@ pub mod cursor_keys;
 pub mod embedded;
 pub mod http;
 mod log_modules;
+mod memory;
 mod open_files;
 #[cfg(feature = "otel")]
 pub mod otel;

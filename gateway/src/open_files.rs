@@ -6,6 +6,17 @@ use dkvs_runtime::open_files::{PER_EMBEDDED_SERVER, PER_WORKER, RESERVED};
 /// Most sockets towards servers of DKVS/1 per worker, where the system allows as many.
 const V1_SOCKETS_MAX: usize = 4_096;
 
+/// Most connections to the listener for health and metrics.
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
+
+/// Sockets for DKVS/1 of the client that checks the servers, beside two for each server.
+const WATCH_V1_SOCKETS: usize = 64;
+
+/// Most sockets for DKVS/1 of the client that checks the servers.
+pub(crate) fn watch_v1_sockets_max(servers: usize) -> usize {
+    WATCH_V1_SOCKETS + 2 * servers
+}
+
 /// The fewest for connections and those sockets, per worker, that a gateway starts with.
 const PER_WORKER_MIN: usize = 64;
 
@@ -31,7 +42,13 @@ pub(crate) struct OpenFilesGrant {
 impl OpenFilesDemand {
     /// The files that are open whatever callers do: above all a DKVS/2 socket per worker and server.
     fn fixed(self) -> usize {
-        RESERVED + self.workers * (PER_WORKER + self.servers) + self.embedded * PER_EMBEDDED_SERVER
+        RESERVED
+            + PER_WORKER
+            + ADMIN_CONNECTIONS_MAX
+            + self.servers
+            + watch_v1_sockets_max(self.servers)
+            + self.workers * (PER_WORKER + self.servers)
+            + self.embedded * PER_EMBEDDED_SERVER
     }
 
     /// The limit on open files that grants all of it.
@@ -140,9 +157,10 @@ mod tests {
     #[test]
     fn the_documents_say_what_a_gateway_wants() {
         let formula = format!(
-            "gateway:  {RESERVED} + workers × ({PER_WORKER} + servers + the greater of {} and \
-             max-connections + {V1_SOCKETS_MAX})\n          and {PER_EMBEDDED_SERVER} more for each \
-             embedded server\n",
+            "gateway:  {} + 3 × servers\n          and for each worker {PER_WORKER} + servers + the \
+             greater of {} and max-connections + {V1_SOCKETS_MAX}\n          and \
+             {PER_EMBEDDED_SERVER} more for each embedded server\n",
+            demand(0, 0, 0, 0).fixed(),
             2 * V1_SOCKETS_MAX
         );
         assert!(DOCUMENTS.contains(&formula), "{formula}");

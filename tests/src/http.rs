@@ -187,6 +187,17 @@ pub fn request(method: &str, target: impl AsRef<[u8]>, body: Option<&[u8]>) -> V
     bytes
 }
 
+/// A connection with a request under way: the gateway waits for the value of a PUT, of one byte.
+pub async fn busy_connection(addr: SocketAddr) -> Connection {
+    let mut connection = Connection::open(addr).await;
+    let head = "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n";
+    connection
+        .send(format!("{head}content-length: 1\r\n\r\n"))
+        .await;
+    assert_eq!(connection.reply().await.status, 100);
+    connection
+}
+
 /// Sends one request of so many bytes on a connection of its own.
 pub async fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Reply {
     let mut connection = Connection::open(addr).await;

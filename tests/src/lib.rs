@@ -14,6 +14,7 @@ pub mod http;
 pub mod keys;
 pub mod kills;
 pub mod load;
+pub mod memory_limit;
 pub mod process;
 pub mod proxy;
 pub mod random;

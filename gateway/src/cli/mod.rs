@@ -35,11 +35,13 @@ use crate::config::{Command, Config, Flags, NewToken, Servers};
 use crate::cursor_keys::CursorKeys;
 use crate::embedded::EmbeddedCluster;
 use crate::http::GatewayState;
+use crate::http::serve::Listener;
+use crate::memory::MemoryDemand;
 use crate::ready;
 use crate::tokens::{self, TokenFile};
 use files::Files;
 use greeting::greeting;
-use workers::{WorkerContext, WorkerPlan};
+use workers::{WorkerContext, WorkerPlan, worker_count};
 
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
@@ -68,24 +70,38 @@ fn carry_out(flags: Flags) -> anyhow::Result<()> {
 fn check(config: &Config) -> anyhow::Result<()> {
     // For warnings about them.
     log::start(&config.log, config.log_format).context(log::NO_THREAD)?;
+    let mut demand = MemoryDemand {
+        workers: worker_count(config),
+        connections_max: config.max_connections,
+        requests_max: config.max_in_flight,
+        value_bytes_max: config.value_bytes_max,
+        is_tls: config.tls.is_some(),
+        servers: 0,
+        embedded: 0,
+    };
     let servers = match &config.servers {
         Servers::File(path) => {
             let cluster = read_cluster(path)?;
             let servers = cluster.servers().len();
+            demand.servers = servers;
             let replication = replication(config.replication, servers)?;
             format!("{servers} servers, each key on {replication} of them")
         }
         Servers::Embedded(embedded) => {
             let servers = EmbeddedCluster::check(embedded)?;
+            (demand.servers, demand.embedded) = (servers, servers);
             let replication = replication(config.replication, servers)?;
             format!("{servers} servers inside the gateway, each key on {replication} of them")
         }
     };
     let files = Files::open(config)?;
     let has = |is_there: bool| if is_there { "with" } else { "without" };
+    let admin = config.admin.as_ref().map_or_else(String::new, |admin| {
+        format!("\n  health and metrics on {}", admin.listen)
+    });
     let text = format!(
-        "the settings are good, and nothing was started\n  HTTP on {}, {} TLS, {} tokens\n  \
-         {servers}, {} keys\n",
+        "the settings are good, and nothing was started\n  HTTP on {}, {} TLS, {} tokens{admin}\n  \
+         {servers}, {} keys\n  {demand}\n",
         config.listen,
         has(files.tls.is_some()),
         has(files.tokens.is_some()),
@@ -131,6 +147,8 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let plan = WorkerPlan::new(config, cluster.servers().len(), is_embedded, files_max)?;
     let listeners = plan.bind(config.listen)?;
     let listen = listeners[0].local_addr()?;
+    let admin = WorkerPlan::bind_admin(config)?;
+    let admin_listen = admin.as_ref().map(Listener::local_addr).transpose()?;
     warn_of_readable_tokens(config, listen);
     let shared = Arc::new(Shared::new(cluster));
     let shutdown = CancellationToken::new();
@@ -148,6 +166,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         )),
         draining: draining.clone(),
         shutdown: shutdown.clone(),
+        ended: CancellationToken::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -159,7 +178,10 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let reloads = reloads.context("cannot take over SIGHUP")?;
     let backups = runtime.block_on(async { Backups::new() });
     let backups = backups.context("cannot take over SIGUSR1")?;
-    let threads = plan.spawn(listeners, config, &files, &context)?;
+    let threads = plan.spawn(listeners, admin, config, &files, &context)?;
+    if let Some(listen) = admin_listen {
+        tracing::info!("health and metrics are at http://{listen}");
+    }
     greet(greeting(config, listen, &shared.view(), replication))?;
     let notice = Notice {
         draining,
@@ -172,7 +194,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         }
     };
     wait_for_signal(runtime, signals, others, &notice, &shutdown);
-    workers::join(threads)?;
+    threads.join()?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -15,8 +15,8 @@ use dkvs_runtime::log::filter::LogFilter;
 use super::choices::{DurabilityName, OnOff, ProtocolName};
 use super::settings::Settings;
 use super::values::{
-    self, COUNT_MAX, DATAGRAM_MAX, DATAGRAM_MIN, SHUTDOWN_NOTICE_MS_MAX, VALUE_MAX, WORKERS_MAX,
-    parse_listen, parse_log, parse_whole,
+    self, COUNT_MAX, DATAGRAM_MAX, DATAGRAM_MIN, IDLE_TIMEOUT_SECONDS_MAX, SHUTDOWN_NOTICE_MS_MAX,
+    VALUE_MAX, WORKERS_MAX, parse_listen, parse_log, parse_whole,
 };
 use crate::embedded::DeclarationChoice;
 use crate::http::TIMEOUT_MS_MAX;
@@ -63,6 +63,11 @@ pub struct Flags {
     #[arg(long, env = "DKVS_LISTEN", value_name = "ADDR", value_parser = parse_listen)]
     listen: Option<SocketAddr>,
 
+    /// Where to take HTTP for health and metrics alone, by connections and a thread of their own; plain
+    /// HTTP, whatever the other speaks
+    #[arg(long, env = "DKVS_ADMIN_LISTEN", value_name = "ADDR", value_parser = parse_listen)]
+    admin_listen: Option<SocketAddr>,
+
     /// How many servers keep each key [default: 3, or the number of servers if fewer]
     #[arg(long, env = "DKVS_REPLICATION", value_name = "N",
           value_parser = parse_whole::<1, 255, NonZeroU8>)]
@@ -84,10 +89,16 @@ pub struct Flags {
           value_parser = parse_whole::<1, COUNT_MAX, NonZeroUsize>)]
     max_in_flight: Option<NonZeroUsize>,
 
-    /// Most HTTP connections per worker; past it, 503 [default: 4096]
+    /// Most HTTP connections per worker; past it, one that is idle makes room, or 503 [default: 4096]
     #[arg(long, env = "DKVS_MAX_CONNECTIONS", value_name = "N",
           value_parser = parse_whole::<1, COUNT_MAX, NonZeroUsize>)]
     max_connections: Option<NonZeroUsize>,
+
+    /// How long an HTTP connection may be idle between requests, in seconds, at most 3600; longer than
+    /// a load balancer in front keeps its own [default: 60]
+    #[arg(long, env = "DKVS_IDLE_TIMEOUT", value_name = "SECONDS",
+          value_parser = parse_whole::<1, IDLE_TIMEOUT_SECONDS_MAX, u64>)]
+    idle_timeout: Option<u64>,
 
     /// How long to go on serving when told to end, in milliseconds, at most 600000, while /readyz
     /// says 503, so that load balancers turn away first; another signal cuts it short [default: 0]
@@ -213,11 +224,13 @@ impl Flags {
             durability: self.durability,
             declare: self.declare,
             listen: self.listen,
+            admin_listen: self.admin_listen,
             replication: self.replication,
             timeout: self.timeout,
             workers: self.workers,
             max_in_flight: self.max_in_flight,
             max_connections: self.max_connections,
+            idle_timeout: self.idle_timeout,
             shutdown_notice: self.shutdown_notice,
             protocol: self.protocol,
             key_file: self.key_file,

@@ -24,4 +24,4 @@ mod values;
 
 pub use flags::Flags;
 pub(crate) use flags::{Command, NewToken};
-pub use resolve::{Config, Servers};
+pub use resolve::{AdminListener, Config, Servers};

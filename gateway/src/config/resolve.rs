@@ -28,6 +28,15 @@ pub enum Servers {
     Embedded(EmbeddedOptions),
 }
 
+/// A listener for health and metrics alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminListener {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Which hosts its requests may name.
+    pub policy: BrowserPolicy,
+}
+
 /// Every setting with the value that it has in the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -35,6 +44,8 @@ pub struct Config {
     pub servers: Servers,
     /// Where HTTP is taken.
     pub listen: SocketAddr,
+    /// Where health and metrics have a listener of their own.
+    pub admin: Option<AdminListener>,
     /// Copies of each key; none where the cluster's size decides.
     pub replication: Option<NonZeroU8>,
     /// How long a request waits unless it says otherwise.
@@ -45,6 +56,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// HTTP connections per worker.
     pub max_connections: usize,
+    /// How long a connection may be idle.
+    pub idle_timeout: Duration,
     /// How long it goes on serving, no longer ready, after the signal to end.
     pub shutdown_notice: Duration,
     /// The protocol towards the servers.
@@ -98,8 +111,24 @@ impl Config {
              every key; give --tokens FILE, or --tls-client-ca FILE, so that callers have to say \
              who they are, or listen on 127.0.0.1, or say --insecure if the network is yours alone"
         );
+        let allowed_hosts = settings.allowed_host.unwrap_or_default();
+        let admin = settings.admin_listen.map(|listen| AdminListener {
+            listen,
+            policy: BrowserPolicy {
+                hosts: Hosts::new(listen, &allowed_hosts),
+                origins: Vec::new(),
+            },
+        });
+        if let Some(AdminListener { listen, .. }) = &admin {
+            ensure!(
+                listen.ip().is_loopback() || settings.tokens.is_some() || insecure,
+                "{listen}, which is for health and metrics, can be reached from other machines, and \
+                 anyone there could read the metrics; give --tokens FILE, or listen on 127.0.0.1, or \
+                 say --insecure if the network is yours alone"
+            );
+        }
         let policy = BrowserPolicy {
-            hosts: Hosts::new(listen, &settings.allowed_host.unwrap_or_default()),
+            hosts: Hosts::new(listen, &allowed_hosts),
             origins: settings.cors_origin.unwrap_or_default(),
         };
         let protocol = settings.protocol.map(Protocol::from);
@@ -121,11 +150,13 @@ impl Config {
         Ok(Self {
             servers,
             listen,
+            admin,
             replication: settings.replication,
             timeout: Duration::from_millis(settings.timeout.unwrap_or(1_000)),
             workers: settings.workers,
             max_in_flight: or_default(settings.max_in_flight, 1_024),
             max_connections: or_default(settings.max_connections, 4_096),
+            idle_timeout: Duration::from_secs(settings.idle_timeout.unwrap_or(60)),
             shutdown_notice: Duration::from_millis(settings.shutdown_notice.unwrap_or(0)),
             protocol,
             key_file: settings.key_file,

@@ -14,7 +14,8 @@ use serde::Deserialize;
 
 use super::choices::{DurabilityName, OnOff, ProtocolName};
 use super::values::{
-    self, COUNT_MAX, DATAGRAM_MAX, DATAGRAM_MIN, SHUTDOWN_NOTICE_MS_MAX, VALUE_MAX, WORKERS_MAX,
+    self, COUNT_MAX, DATAGRAM_MAX, DATAGRAM_MIN, IDLE_TIMEOUT_SECONDS_MAX, SHUTDOWN_NOTICE_MS_MAX,
+    VALUE_MAX, WORKERS_MAX,
 };
 use crate::embedded::DeclarationChoice;
 use crate::http::TIMEOUT_MS_MAX;
@@ -36,6 +37,8 @@ pub(super) struct Settings {
     pub(super) declare: Option<DeclarationChoice>,
     #[serde(default, deserialize_with = "values::listen")]
     pub(super) listen: Option<SocketAddr>,
+    #[serde(default, deserialize_with = "values::listen")]
+    pub(super) admin_listen: Option<SocketAddr>,
     #[serde(default, deserialize_with = "values::whole::<1, 255, _, _>")]
     pub(super) replication: Option<NonZeroU8>,
     #[serde(default, deserialize_with = "values::whole::<1, TIMEOUT_MS_MAX, _, _>")]
@@ -46,6 +49,11 @@ pub(super) struct Settings {
     pub(super) max_in_flight: Option<NonZeroUsize>,
     #[serde(default, deserialize_with = "values::whole::<1, COUNT_MAX, _, _>")]
     pub(super) max_connections: Option<NonZeroUsize>,
+    #[serde(
+        default,
+        deserialize_with = "values::whole::<1, IDLE_TIMEOUT_SECONDS_MAX, _, _>"
+    )]
+    pub(super) idle_timeout: Option<u64>,
     #[serde(
         default,
         deserialize_with = "values::whole::<0, SHUTDOWN_NOTICE_MS_MAX, _, _>"
@@ -105,11 +113,13 @@ impl Settings {
             durability: self.durability.or(other.durability),
             declare: self.declare.or(other.declare),
             listen: self.listen.or(other.listen),
+            admin_listen: self.admin_listen.or(other.admin_listen),
             replication: self.replication.or(other.replication),
             timeout: self.timeout.or(other.timeout),
             workers: self.workers.or(other.workers),
             max_in_flight: self.max_in_flight.or(other.max_in_flight),
             max_connections: self.max_connections.or(other.max_connections),
+            idle_timeout: self.idle_timeout.or(other.idle_timeout),
             shutdown_notice: self.shutdown_notice.or(other.shutdown_notice),
             protocol: self.protocol.or(other.protocol),
             key_file: self.key_file.or(other.key_file),

@@ -21,6 +21,9 @@ use crate::log_modules::LOG_MODULES;
 /// The longest time between the request to end and the end, in milliseconds.
 pub(super) const SHUTDOWN_NOTICE_MS_MAX: u64 = 600_000;
 
+/// The longest time that a connection may be idle, in seconds.
+pub(super) const IDLE_TIMEOUT_SECONDS_MAX: u64 = 3_600;
+
 /// The limits of a datagram to a server, in bytes.
 pub(super) const DATAGRAM_MIN: u64 = DATAGRAM_BYTES_MIN as u64;
 pub(super) const DATAGRAM_MAX: u64 = DATAGRAM_BYTES_MAX as u64;

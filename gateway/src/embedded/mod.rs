@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use dkvs_storage_node::LOG_MODULES as STORAGE_LOG_MODULES;
+pub(crate) use node::EMBEDDED_SERVER_BYTES_MAX;
 use node::{Authentication, Node, PreparedServer, StorageLocation};
 pub use options::{Declaration, DeclarationChoice, DurabilityChoice, EmbeddedOptions};
 use sockets::{bind_any, cluster_of};

@@ -23,6 +23,10 @@ use tokio_util::sync::CancellationToken;
 /// Most memory for the records of each server, in bytes.
 pub(super) const STORE_BYTES_MAX: usize = 256 << 20;
 
+/// Most memory that each takes in all: its records, uploads under way, what waits for the disk, sessions,
+/// and what a dump notes.
+pub(crate) const EMBEDDED_SERVER_BYTES_MAX: usize = STORE_BYTES_MAX + (160 << 20);
+
 /// Whose requests a server answers.
 #[derive(Clone)]
 pub(super) struct Authentication {

@@ -1,5 +1,6 @@
 //! What handlers share: the state of a worker, and that of the gateway.
 
+use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -7,10 +8,12 @@ use std::time::{Duration, SystemTime};
 use dkvs_client::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::checks::Checks;
 use super::counts::Counts;
 use super::feed::Feed;
 use super::gate::Gate;
 use super::list::ListsInFlight;
+use super::liveness::Liveness;
 use super::parameters::RequestDefaults;
 use super::request_id::RequestIds;
 use crate::cursor_keys::CursorKeys;
@@ -22,6 +25,8 @@ pub struct GatewayState {
     /// Stops and starts embedded servers; none if all servers are elsewhere.
     pub(super) switch: Option<ServerSwitch>,
     pub(super) feed: Feed,
+    pub(super) checks: Checks,
+    pub(super) liveness: Liveness,
     /// By which cursors of lists are sealed.
     pub(super) cursors: CursorKeys,
 }
@@ -33,6 +38,8 @@ impl GatewayState {
             started: SystemTime::now(),
             switch,
             feed: Feed::default(),
+            checks: Checks::default(),
+            liveness: Liveness::default(),
             cursors,
         }
     }
@@ -94,10 +101,11 @@ impl App {
         })))
     }
 
-    /// Makes workers one gateway: from now on each reports the counts of all.
-    pub fn unite(workers: &[Self]) {
+    /// Makes workers one gateway: from now on each reports the counts of all, and so does what watches
+    /// them, which is no worker.
+    pub fn unite(workers: &[Self], watch: &Self) {
         let all: Arc<[WorkerView]> = workers.iter().map(|it| it.view()).collect();
-        for worker in workers {
+        for worker in workers.iter().chain([watch]) {
             // A worker that is part of a gateway already stays part of that one.
             let _ = worker.workers.set(Arc::clone(&all));
         }
@@ -109,6 +117,17 @@ impl App {
             Some(workers) => Arc::clone(workers),
             None => Arc::new([self.view()]),
         }
+    }
+
+    /// Watches the gateway: checks the servers for all who ask, and looks whether the workers move.
+    pub async fn watch(&self) -> Infallible {
+        let workers = self.workers();
+        let hearts: Vec<_> = workers.iter().map(|it| &it.counts.heart).collect();
+        tokio::join!(
+            self.gateway.checks.run(&self.client),
+            self.gateway.liveness.watch(&hearts),
+        )
+        .0
     }
 
     fn view(&self) -> WorkerView {

@@ -11,6 +11,7 @@ use axum::http::Method;
 
 use dkvs_common::histogram::Histogram;
 
+use super::liveness::Heart;
 use super::operations::{OPERATIONS, matches};
 
 /// The methods that have a series of their own; any other is the last.
@@ -43,6 +44,13 @@ pub(super) struct Counts {
     pub(super) connections_max: AtomicU64,
     pub(super) connections_accepted: AtomicU64,
     pub(super) connections_refused: AtomicU64,
+    /// Closed to make room for others.
+    pub(super) connections_evicted: AtomicU64,
+    /// Memory that long heads have taken, and the most that they may.
+    pub(super) long_head_bytes: AtomicU64,
+    pub(super) long_head_bytes_max: AtomicU64,
+    pub(super) heads_refused: AtomicU64,
+    pub(super) heart: Heart,
     /// Lists refused because the worker carried out too many.
     pub(super) lists_refused: AtomicU64,
     /// Lists refused because their caller had too many.
@@ -96,6 +104,11 @@ impl Counts {
             connections_max: AtomicU64::new(0),
             connections_accepted: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
+            connections_evicted: AtomicU64::new(0),
+            long_head_bytes: AtomicU64::new(0),
+            long_head_bytes_max: AtomicU64::new(0),
+            heads_refused: AtomicU64::new(0),
+            heart: Heart::default(),
             lists_refused: AtomicU64::new(0),
             lists_refused_of_caller: AtomicU64::new(0),
         }

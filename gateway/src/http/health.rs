@@ -1,6 +1,7 @@
 //! The gateway's own health: whether it is alive, and whether it is ready.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -11,7 +12,7 @@ use super::app::App;
 use super::json::json;
 use super::parameters;
 use super::problem::{Problem, ProblemType};
-use super::servers::{PROBE_TIMEOUT, advice_on};
+use super::servers::advice_on;
 
 const NOT_READY: ProblemType = ProblemType {
     status: StatusCode::SERVICE_UNAVAILABLE,
@@ -28,8 +29,23 @@ struct ReadyBody {
     advice: Vec<String>,
 }
 
-pub(super) async fn live(uri: Uri) -> Result<Response<Body>, Problem> {
+const STALLED: ProblemType = ProblemType {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    name: "stalled",
+    title: "A part of the gateway does not move",
+};
+
+/// How old a check of the servers may be, counted from its beginning.
+const CHECK_AGE_MAX: Duration = Duration::from_millis(500);
+
+pub(super) async fn live(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
+    let stalled = app.gateway.liveness.stalled();
+    if stalled > 0 {
+        let workers = app.workers().len();
+        let detail = format!("{stalled} of {workers} workers have not moved for ten seconds");
+        return Err(Problem::new(&STALLED, detail).with_retry_after());
+    }
     Ok(json(&serde_json::json!({ "status": "alive" })))
 }
 
@@ -41,7 +57,11 @@ pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<B
         ));
     }
     let client = &app.client;
-    let statuses = client.status(PROBE_TIMEOUT).await?;
+    let now = Instant::now();
+    let since = now.checked_sub(CHECK_AGE_MAX).unwrap_or(now);
+    let check = app.gateway.checks.begun_since(since).await;
+    let check = check.ok_or_else(|| not_ready("the servers could not be checked in time"))?;
+    let statuses = &check.statuses;
     // Open to anyone, so it names no server: /servers does, to those who may know.
     let mut advice = BTreeMap::<_, usize>::new();
     for text in statuses.iter().filter_map(|it| advice_on(client, it)) {

@@ -5,7 +5,7 @@
 //! * [`operations`]: every operation with its path, access, parameters and statuses
 //! * `parameters`, `path`, `accept`, `conditional`, `ranges`, `body`, `trace`: what a request asks for
 //! * [`hosts`], `validity`, [`gate`], [`access`]: which requests pass, and what a token permits
-//! * `counts`, `feed`, `app`: the state of a worker
+//! * `counts`, `feed`, `checks`, `liveness`, `app`: the state of a worker, and of the gateway
 //! * `report`, `json`: what a request came to, as JSON
 //! * endpoints: `kv`, `list`, `batch`, `ring`, `servers`, `switch`, `health`, `metrics`, `events` with
 //!   `snapshot`, `console`, `docs`
@@ -20,6 +20,7 @@ mod app;
 mod archive;
 mod batch;
 mod body;
+mod checks;
 mod client_error;
 mod conditional;
 mod console;
@@ -35,6 +36,7 @@ mod json;
 mod key_value;
 mod kv;
 mod list;
+mod liveness;
 mod metrics;
 mod no_such_path;
 pub mod operations;

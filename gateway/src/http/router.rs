@@ -22,10 +22,34 @@ const METHOD_NOT_ALLOWED: ProblemType = ProblemType {
 /// The methods that some path takes.
 const METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 
+/// Which operations a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routes {
+    /// Every one.
+    All,
+    /// Those by which the gateway is watched.
+    Health,
+}
+
+impl Routes {
+    fn have(self, operation: OperationId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Health => matches!(
+                operation,
+                OperationId::GetLiveness
+                    | OperationId::GetHealth
+                    | OperationId::GetReadiness
+                    | OperationId::GetMetrics
+            ),
+        }
+    }
+}
+
 /// The router of one worker.
-pub(super) fn router(app: App) -> Router {
+pub(super) fn router(app: App, routes: Routes) -> Router {
     let mut router = Router::new();
-    for operation in OPERATIONS {
+    for operation in OPERATIONS.iter().filter(|it| routes.have(it.id)) {
         let guard = GuardLayer {
             access: operation.access,
             key_prefix: operation.path.strip_suffix("{key}").unwrap_or_default(),

@@ -1,7 +1,5 @@
 //! The status of every server: what it reports of itself, and what this gateway knows of it.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
@@ -10,13 +8,11 @@ use dkvs_common::model::{Durability, Statistic};
 use serde::Serialize;
 
 use super::app::App;
+use super::checks::PROBE_TIMEOUT;
 use super::json::json;
 use super::parameters;
 use super::problem::Problem;
 use super::report::micros;
-
-/// How long a server may take to answer a probe.
-pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Serialize)]
 struct ServersBody {

@@ -8,6 +8,9 @@ use dkvs_common::hex;
 use dkvs_common::trace::{SpanId, Trace, TraceId};
 use tracing::{Level, Span, debug_span, field};
 
+#[cfg(feature = "otel")]
+use super::problem::excerpt;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The span of a request, for its log lines and its export, and its trace. There is neither if requests
@@ -49,9 +52,9 @@ fn new_span(request_id: &str, method: &Method, route: &str) -> Span {
         target: TARGET,
         parent: None,
         "request",
-        otel.name = format!("{method} {route}"),
+        otel.name = format!("{} {route}", excerpt(method.as_str())),
         otel.kind = "server",
-        http.request.method = %method,
+        http.request.method = %excerpt(method.as_str()),
         http.route = route,
         http.response.status_code = field::Empty,
         request_id,

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkvs_client::core::{
-    CallerId, Core, CoreConfig, Endpoint, MemoryBudget, Now, Protocol, ReadRequest, RequestId,
-    RequestOptions, RoundTrips, Token, Wait, WriteRequest,
+    CallerId, Core, CoreConfig, Endpoint, ListResult, MemoryBudget, Now, Protocol, ReadRequest,
+    RequestId, RequestOptions, RoundTrips, Token, Wait, WriteRequest,
 };
 use dkvs_client::transport::v1::{self, Expects};
 use dkvs_common::cluster::ServerId;
@@ -22,6 +22,7 @@ use dkvs_common::wire::v2::keys::Keys;
 
 use super::clock::WallClock;
 use super::invariants::convergence::READ_WITHIN;
+use super::lister::{PageAnswer, PageOrder};
 use super::moment::Moment;
 use super::plan::{GatewayPlan, PlacesPlan};
 use super::request::{Answer, Refused, Request, RequestKind, Response};
@@ -37,6 +38,10 @@ pub struct Gateway {
     core: Option<Core>,
     /// The requests that have ended, the first first.
     ended: Arc<Mutex<VecDeque<Answer>>>,
+    /// The pages of lists that have ended.
+    pages: Arc<Mutex<VecDeque<PageAnswer>>>,
+    /// How many were begun and have not ended.
+    pages_begun: usize,
     /// Those that were not begun; their answers come first.
     refused: VecDeque<Answer>,
     starts: u16,
@@ -92,6 +97,8 @@ impl Setting {
 pub enum Stimulus {
     /// A client sends a request.
     Request(Request),
+    /// Somebody asks for a page of a list.
+    List(PageOrder),
     /// A datagram arrives from a server, or seems to.
     Datagram { server: usize, datagram: Bytes },
     /// The system reports that nobody listens at a server's port.
@@ -135,6 +142,8 @@ impl Gateway {
             random: Random::of(seed, &format!("gateway {number}")),
             core: None,
             ended: Arc::default(),
+            pages: Arc::default(),
+            pages_begun: 0,
             refused: VecDeque::new(),
             starts: 0,
             sending_to: None,
@@ -185,6 +194,8 @@ impl Gateway {
         self.under_way.clear();
         self.begun.clear();
         self.ended().clear();
+        lock(&self.pages).clear();
+        self.pages_begun = 0;
         self.refused.clear();
         self.by_v1.clear();
         self.asked_by_v1.clear();
@@ -314,7 +325,7 @@ impl Gateway {
                         let refused = Refused {
                             error,
                             own: own.count(),
-                            all: self.begun.len(),
+                            all: self.begun.len() + self.pages_begun,
                             places: self.setting.config.requests_max,
                         };
                         self.refused.push_back(Answer {
@@ -322,6 +333,23 @@ impl Gateway {
                             ..waiter.answer(Response::NotBegun)
                         });
                     }
+                }
+            }
+            Stimulus::List(order) => {
+                let PageOrder {
+                    page,
+                    listing,
+                    timeout,
+                } = order;
+                let pages = Arc::clone(&self.pages);
+                let end = move |result: ListResult| {
+                    let list = Some(result.list);
+                    push(&pages, PageAnswer { page, list });
+                };
+                let begun = core.list(listing, timeout, CallerId::Internal, now, end);
+                match begun {
+                    Ok(_) => self.pages_begun += 1,
+                    Err(_) => push(&self.pages, PageAnswer { page, list: None }),
                 }
             }
             Stimulus::Datagram { server, datagram } => {
@@ -426,6 +454,16 @@ impl Gateway {
         }
     }
 
+    /// The next page of a list that has ended.
+    pub fn poll_page(&mut self) -> Option<PageAnswer> {
+        if self.is_paused() {
+            return None;
+        }
+        let answer = lock(&self.pages).pop_front()?;
+        self.pages_begun -= usize::from(answer.list.is_some());
+        Some(answer)
+    }
+
     /// The next request that has ended.
     pub fn poll_answer(&mut self) -> Option<Answer> {
         if let Some(answer) = self.refused.pop_front() {
@@ -474,10 +512,10 @@ fn number_of(server: ServerId) -> usize {
     usize::from(server.0)
 }
 
-fn push(answers: &Mutex<VecDeque<Answer>>, answer: Answer) {
+fn push<T>(answers: &Mutex<VecDeque<T>>, answer: T) {
     lock(answers).push_back(answer);
 }
 
-fn lock(answers: &Mutex<VecDeque<Answer>>) -> MutexGuard<'_, VecDeque<Answer>> {
+fn lock<T>(answers: &Mutex<VecDeque<T>>) -> MutexGuard<'_, VecDeque<T>> {
     answers.lock().unwrap_or_else(PoisonError::into_inner)
 }

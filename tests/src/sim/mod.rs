@@ -32,6 +32,8 @@ mod faults;
 pub mod gateway;
 pub mod invariants;
 pub mod ledger;
+pub mod lister;
+mod lists;
 pub mod log;
 pub mod moment;
 pub mod network;

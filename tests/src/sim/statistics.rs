@@ -48,10 +48,11 @@ pub enum Count {
     RefusedAsFull,
     RefusedByShare,
     EndedEarly,
+    ListedKeysChecked,
 }
 
 impl Count {
-    const NAMES: [&'static str; 31] = [
+    const NAMES: [&'static str; 32] = [
         "reads",
         "writes",
         "deletes",
@@ -83,6 +84,7 @@ impl Count {
         "requests refused since all places were taken",
         "requests refused since the caller had its share",
         "requests that did not wait for every replica as asked",
+        "keys of which lists had to show that they are there, or not",
     ];
 }
 

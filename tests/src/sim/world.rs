@@ -28,6 +28,7 @@ use super::invariants::confirmations::Confirmations;
 use super::invariants::contents::Contents;
 use super::invariants::v1_records::V1Records;
 use super::ledger::Ledger;
+use super::lister::Lister;
 use super::log::{Line, Log};
 use super::moment::Moment;
 use super::network::Network;
@@ -54,6 +55,7 @@ pub(super) struct World {
     turns: Vec<bool>,
     pub(super) clients: Vec<Client>,
     pub(super) c_clients: Vec<CClient>,
+    pub(super) lister: Option<Lister>,
     pub(super) names: u32,
     pub(super) ledger: Ledger,
     pub(super) faults: Faults,
@@ -144,6 +146,9 @@ pub(super) enum Event {
         client: usize,
         operation: usize,
     },
+    ListerTurn {
+        page: usize,
+    },
     FaultBegins {
         plan: usize,
     },
@@ -219,6 +224,7 @@ impl World {
             turns: vec![false; gateways],
             clients: (0..plan.workload.clients).map(client).collect(),
             c_clients: (0..c_clients).map(c_client).collect(),
+            lister: Lister::of(seed),
             names: plan.workload.clients as u32,
             ledger: Ledger::default(),
             faults: Faults::new(seed, plan.faults.clone()),
@@ -248,6 +254,7 @@ impl World {
         for client in 0..self.c_clients.len() {
             self.let_c_client_think(client);
         }
+        self.take_lister_turn(0);
         for plan in 0..self.faults.kinds() {
             self.expect_fault(plan);
         }
@@ -356,6 +363,7 @@ impl World {
                 operation,
                 attempt,
             } => self.take_client_leave(client, operation, attempt),
+            Event::ListerTurn { page } => self.take_lister_turn(page),
             Event::CClientTurn { client } => self.take_c_client_turn(client),
             Event::CClientEnds { client, operation } => {
                 self.time_out_c_client(client, operation);
@@ -379,17 +387,13 @@ impl World {
 
     /// Takes the answers of a gateway, sends its datagrams, and sets when it is woken.
     pub(super) fn settle(&mut self, gateway: usize) {
-        while let Some(answer) = self.gateways[gateway].poll_answer() {
-            self.handle_answer(gateway, answer);
-        }
+        self.take_answers(gateway);
         if self.gateways[gateway].wants_to_send() && !self.turns[gateway] {
             let turn = self.gateways[gateway].turn();
             if turn.is_zero() {
                 self.transmit(gateway);
                 // What was sent may have turned out to be too long, and a request to end by that.
-                while let Some(answer) = self.gateways[gateway].poll_answer() {
-                    self.handle_answer(gateway, answer);
-                }
+                self.take_answers(gateway);
             } else {
                 self.turns[gateway] = true;
                 let at = self.now + turn;
@@ -403,6 +407,15 @@ impl World {
         {
             self.wakes[gateway] = Some(due);
             self.queue.enter(due, Event::GatewayWakes { gateway });
+        }
+    }
+
+    fn take_answers(&mut self, gateway: usize) {
+        while let Some(answer) = self.gateways[gateway].poll_answer() {
+            self.handle_answer(gateway, answer);
+        }
+        while let Some(page) = self.gateways[gateway].poll_page() {
+            self.handle_page(page);
         }
     }
 

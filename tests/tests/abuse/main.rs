@@ -4,7 +4,10 @@
 //! They run one at a time, since each takes all that it can get of the machine.
 
 mod attack;
+mod connections;
+mod heads;
 mod lists;
+mod memory;
 mod metrics_listener;
 mod silent_server;
 mod statistics;

@@ -1,6 +1,6 @@
 //! What a browser may be made to do by pages of others.
 
-use dkvs_tests::http::{Reply, client, exchange, get, put, request, send};
+use dkvs_tests::http::{Connection, Reply, client, exchange, get, put, request, send};
 use dkvs_tests::process::Gateway;
 use reqwest::Method;
 
@@ -290,7 +290,16 @@ async fn every_reply_makes_browsers_guess_nothing_and_run_nothing() {
     replies.push(get(&client, gateway.url("/kv/k")).await);
     let foreign = client.get(gateway.url("/")).header("host", "evil.example");
     replies.push(send(foreign).await);
-    // The client keeps its connection, the only one that there may be.
+    let raw = ask("GET", "/kv/k?raw=true").await;
+    // The only connection that there may be waits for a value; with a token it is let wait.
+    let mut busy = Connection::open(gateway.addr).await;
+    busy.send(format!(
+        "PUT /kv/k HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+         expect: 100-continue\r\ncontent-length: 1\r\n\r\n",
+        known.token
+    ))
+    .await;
+    assert_eq!(busy.reply().await.status, 100);
     let refused = exchange(gateway.addr, request("GET", "/livez", None)).await;
     assert_eq!(shown(&refused), (503, "overloaded"));
     replies.push(refused);
@@ -300,11 +309,17 @@ async fn every_reply_makes_browsers_guess_nothing_and_run_nothing() {
             "nosniff",
             "{reply:?}"
         );
+        for (name, expected) in [
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(reply.header(name), expected, "{reply:?}");
+        }
+        assert!(reply.header("cache-control").contains("no-"), "{reply:?}");
         let policies = reply.headers.get_all("content-security-policy");
         let policies: Vec<_> = policies.iter().collect();
         assert_eq!(policies, ["default-src 'none'"], "{reply:?}");
     }
-    let raw = ask("GET", "/kv/k?raw=true").await;
     let policies = raw.headers.get_all("content-security-policy");
     let policies: Vec<_> = policies.iter().collect();
     assert_eq!(policies, ["default-src 'none'; sandbox"]);

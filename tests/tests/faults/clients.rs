@@ -1,6 +1,6 @@
 //! Clients that go away in the middle, and more of them than there is room for.
 
-use dkvs_tests::http::{Connection, Reply, client, get, put, request};
+use dkvs_tests::http::{Connection, Reply, busy_connection, client, get, put, request};
 use dkvs_tests::process::{Cluster, Programs};
 use dkvs_tests::{patiently, programs, until};
 use tokio::select;
@@ -106,12 +106,10 @@ async fn a_write_goes_on_after_its_client_has_gone() {
 #[tokio::test]
 async fn past_the_limit_a_connection_is_refused_with_the_reason_and_closed() {
     let cluster = PROGRAMS.cluster(3, &["--workers", "1", "--max-connections", "2"]);
+    // Connections without a request under way would make room.
     let mut taken = Vec::new();
     for _ in 0..2 {
-        let mut connection = Connection::open(cluster.gateway.addr).await;
-        connection.send(request("GET", "/livez", None)).await;
-        assert_eq!(connection.reply().await.status, 200);
-        taken.push(connection);
+        taken.push(busy_connection(cluster.gateway.addr).await);
     }
     for _ in 0..10 {
         let mut third = Connection::open(cluster.gateway.addr).await;
@@ -128,16 +126,18 @@ async fn past_the_limit_a_connection_is_refused_with_the_reason_and_closed() {
     }
     // Those that were there first are served on.
     for connection in &mut taken {
+        connection.send("v").await;
+        assert_eq!(connection.reply().await.status, 200);
         connection.send(request("PUT", "/kv/k", Some(b"v"))).await;
         assert_eq!(connection.reply().await.status, 200);
     }
-    drop(taken.pop());
-    until("there is room for another", async || {
-        let mut another = Connection::open(cluster.gateway.addr).await;
-        another.send(request("GET", "/kv/k", None)).await;
-        another.reply().await.status == 200
-    })
-    .await;
+    // And then make room, the one that was served first.
+    let mut another = Connection::open(cluster.gateway.addr).await;
+    another.send(request("GET", "/kv/k", None)).await;
+    assert_eq!(another.reply().await.status, 200);
+    assert_eq!(taken[0].rest().await, b"");
+    taken[1].send(request("GET", "/kv/k", None)).await;
+    assert_eq!(taken[1].reply().await.status, 200);
 }
 
 /// The gateway gives each ten seconds, which is what this test takes.

@@ -253,13 +253,18 @@ async fn limits_that_are_hit_and_repairs_are_counted() {
         "--max-connections",
         "1",
     ]);
-    let mut kept = Connection::open(gateway.addr).await;
-    kept.send(request("GET", "/livez", None)).await;
-    assert_eq!(kept.reply().await.status, 200);
+    let mut idle = Connection::open(gateway.addr).await;
+    idle.send(request("GET", "/livez", None)).await;
+    assert_eq!(idle.reply().await.status, 200);
+    let mut kept = http::busy_connection(gateway.addr).await;
+    assert_eq!(idle.rest().await, b"", "it has made room");
     let refused = exchange(gateway.addr, request("GET", "/livez", None)).await;
     assert_eq!(refused.status, 503);
+    kept.send("v").await;
+    assert_eq!(kept.reply().await.status, 200);
     kept.send(request("GET", "/metrics", None)).await;
     let full = page(&kept.reply().await);
+    assert_eq!(full.sum("dkvs_gateway_connections_evicted_total", &[]), 1.0);
     let hit = [("limit", "connections")];
     assert_eq!(full.sum("dkvs_gateway_limits_hit_total", &hit), 1.0);
     assert_eq!(full.sum("dkvs_gateway_connections_open", &[]), 1.0);
@@ -283,7 +288,7 @@ async fn limits_that_are_hit_and_repairs_are_counted() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_busy_leaves_the_servers_out_and_answers() {
+async fn a_gateway_that_is_busy_answers_and_shows_its_servers() {
     let cluster = PROGRAMS.cluster(3, &["--workers", "1", "--max-in-flight", "1"]);
     let client = client();
     put(&client, cluster.gateway.url("/kv/k?wait=all"), "v").await;
@@ -300,14 +305,19 @@ async fn a_gateway_that_is_busy_leaves_the_servers_out_and_answers() {
     });
     until("the one place is taken", async || {
         let page = scrape(&client, &cluster.gateway).await;
-        let is_without = |name: &str| page.families[name].samples.is_empty();
-        let hit = [("limit", "requests_in_flight")];
-        is_without("dkvs_gateway_server_reachable")
-            && is_without("dkvs_server_keys")
-            && page.sum("dkvs_gateway_limits_hit_total", &hit) > 0.0
+        // They are checked, and silent.
+        let reachable = &page.families["dkvs_gateway_server_reachable"].samples;
+        assert_eq!(reachable.len(), 3);
+        assert_eq!(page.sum("dkvs_gateway_server_reachable", &[]), 0.0);
+        page.sum("dkvs_gateway_quorum_requests_in_flight", &[]) == 1.0
     })
     .await;
     cluster.nodes.iter().for_each(|it| it.process.go_on());
+    until("the servers are back", async || {
+        let page = scrape(&client, &cluster.gateway).await;
+        page.sum("dkvs_gateway_server_reachable", &[]) == 3.0
+    })
+    .await;
     assert_eq!(busy.await.expect("an answer").status, 200);
 }
 

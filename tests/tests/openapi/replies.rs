@@ -3,10 +3,10 @@
 use dkvs_gateway::http::OPERATIONS;
 use dkvs_gateway::tokens::{Scopes, mint};
 use dkvs_tests::faulty::{FaultyServer, Manner};
-use dkvs_tests::http::{self, Connection, Reply, exchange, target_of};
+use dkvs_tests::http::{self, Reply, exchange, target_of};
 use dkvs_tests::keys::set_mode;
 use dkvs_tests::process::{Gateway, ServersFile};
-use dkvs_tests::{patiently, programs, v1};
+use dkvs_tests::{patiently, programs, until, v1};
 use reqwest::{Body, Client, Method, RequestBuilder};
 use serde_json::{Value as Json, json};
 use tokio::net::UdpSocket;
@@ -28,6 +28,14 @@ const NOT_SHOWN: &[&str] = &[
     "runBatch 503",
     "runBatch 503 Retry-After",
     "runBatch 503 X-Request-Id",
+    // It takes a worker that does not move.
+    "getLiveness 503",
+    "getLiveness 503 Retry-After",
+    "getLiveness 503 X-Request-Id",
+    "getHealth 503",
+    "getHealth 503 Retry-After",
+    "getHealth 503 X-Request-Id",
+    "Problem.type is \"urn:dkvs:problem:stalled\"",
 ];
 
 #[tokio::test]
@@ -47,6 +55,7 @@ async fn replies_keep_to_the_file_and_show_all_that_it_declares() {
     servers_that_are_all_silent(&mut witness).await;
     servers_that_are_full(&mut witness).await;
     a_gateway_that_is_busy(&mut witness).await;
+    a_caller_who_lists_too_much(&mut witness).await;
     levels::replicas_that_fell_behind(&mut witness).await;
     levels::replicas_that_fell_behind_a_deletion(&mut witness).await;
     levels::a_write_that_one_replica_stored(&mut witness).await;
@@ -489,8 +498,25 @@ async fn a_gateway_that_is_busy(witness: &mut Witness) {
     at.delete("/kv/k", "503 overloaded").await;
     at.read("/kv/k", "503 overloaded").await;
     at.ask("getServers", "/servers", "503 overloaded").await;
-    at.ask("getReadiness", "/readyz", "503 overloaded").await;
     first.abort();
+}
+
+async fn a_caller_who_lists_too_much(witness: &mut Witness) {
+    let silent = FaultyServer::start(Manner::Silent);
+    let servers = ServersFile::new(&[silent.addr]);
+    let gateway = programs!().gateway_over(&servers, &["--workers", "1"]);
+    let mut at = witness.at(&gateway);
+    let list = |timeout_ms| format!("/kv?timeout_ms={timeout_ms}");
+    let lists = (0..4).map(|_| at.request("listKeys", &list(30_000)).send());
+    let lists: Vec<_> = lists.map(tokio::spawn).collect();
+    let client = http::client();
+    until("four lists are in flight", async || {
+        let list = http::get(&client, gateway.url(&list(1))).await;
+        list.status == 429
+    })
+    .await;
+    at.ask("listKeys", &list(1), "429 too-many-lists").await;
+    lists.iter().for_each(|list| list.abort());
 }
 
 #[tokio::test]
@@ -504,10 +530,7 @@ async fn a_connection_too_many_is_refused_by_a_problem_as_well() {
         "1",
     ];
     let gateway = programs!().gateway(&limits);
-    let mut connection = Connection::open(gateway.addr).await;
-    connection.send(http::request("GET", "/livez", None)).await;
-    assert_eq!(connection.reply().await.status, 200);
-
+    let _busy = http::busy_connection(gateway.addr).await;
     let reply = exchange(gateway.addr, "").await;
     assert_eq!(
         (reply.status.as_u16(), reply.problem()),

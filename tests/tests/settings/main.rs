@@ -1,6 +1,7 @@
 //! Every setting of both programs, with values that are wrong, empty, extreme, or next to right
 //! ones: each is refused with what is wrong, where it stands, and what would be right.
 
+mod memory;
 mod reference;
 mod tables;
 
@@ -248,7 +249,7 @@ fn no_more_files_are_open_than_is_documented() {
         let open = count(gateway.process.id());
         assert!(open > 4 * workers, "{open} with {workers} workers");
         assert!(
-            open <= 64 + workers * (8 + 4) + 4 * 8,
+            open <= 168 + 3 * 4 + workers * (8 + 4) + 4 * 8,
             "{open} with {workers} workers"
         );
         gateway.process.end_with(Signal::TERM);

@@ -28,6 +28,7 @@ const fn setting(
 const TO_255: &str = "it is a whole number from 1 to 255";
 const TO_1024: &str = "it is a whole number from 1 to 1024";
 const TO_MILLION: &str = "it is a whole number from 1 to 1048576";
+const TO_3600: &str = "it is a whole number from 1 to 3600";
 const TO_30000: &str = "it is a whole number from 1 to 30000";
 const DATAGRAM: &str = "it is a whole number from 512 to 65507";
 const NO_VALUE: &str = "a value is required";
@@ -98,6 +99,20 @@ pub const SETTINGS: &[Setting] = &[
         &["127.0.0.1:0", "[::1]:65535"],
     ),
     setting(
+        "admin_listen",
+        &[
+            ("8081", "as in 127.0.0.1:8080"),
+            ("localhost:8081", "as in 127.0.0.1:8080"),
+            ("127.0.0.1", "as in 127.0.0.1:8080"),
+            ("", "as in 127.0.0.1:8080"),
+        ],
+        &[
+            ("'localhost:8081'", "as in 127.0.0.1:8080"),
+            ("8081", "expected a string"),
+        ],
+        &["127.0.0.1:0", "[::1]:65535"],
+    ),
+    setting(
         "replication",
         &[
             ("0", TO_255),
@@ -162,6 +177,21 @@ pub const SETTINGS: &[Setting] = &[
         ],
         &[("0", TO_MILLION), ("1048577", TO_MILLION)],
         &["1", "1048576"],
+    ),
+    setting(
+        "idle_timeout",
+        &[
+            ("0", TO_3600),
+            ("3601", TO_3600),
+            ("1m", TO_3600),
+            ("", TO_3600),
+        ],
+        &[
+            ("0", TO_3600),
+            ("3601", TO_3600),
+            ("1.5", "expected a whole number from 1 to 3600"),
+        ],
+        &["1", "3600"],
     ),
     setting(
         "shutdown_notice",

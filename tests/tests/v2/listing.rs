@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dkvs_tests::http::{client, get, send};
+use dkvs_tests::keys::key_file;
 use dkvs_tests::process::ServersFile;
 use dkvs_tests::v1;
 use reqwest::Client;
@@ -116,5 +117,54 @@ async fn a_list_says_that_keys_are_too_long_for_it_and_longer_datagrams_list_the
         let by_name = format!("/kv/{does_not}?consistency=agreement");
         let found = get(&client, gateway.url(&by_name)).await;
         assert_eq!(found.json["value"], "v", "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn gateways_with_a_key_in_common_go_on_from_each_others_lists_and_no_others_do() {
+    let keys = key_file(&[1]);
+    let with_keys = ["--key-file", keys.path()];
+    let nodes: Vec<_> = (0..3).map(|_| PROGRAMS.node(&with_keys)).collect();
+    let addrs: Vec<_> = nodes.iter().map(|node| node.addr).collect();
+    let servers = ServersFile::new(&addrs);
+    let gateways = [(); 2].map(|()| PROGRAMS.gateway_over(&servers, &with_keys));
+    let client = client();
+    let put = |name: &str| json!({ "op": "put", "key": name, "value": "v" });
+    let names = ["a/1", "a/2", "a/3", "b/1", "b/2"];
+    batch(&client, gateways[0].url("/batch"), names.map(put).to_vec()).await;
+
+    // One page at each gateway in turn.
+    let (mut listed, mut cursors) = (Vec::new(), vec![String::new()]);
+    for gateway in gateways.iter().cycle() {
+        let cursor = cursors.last().unwrap();
+        let page = gateway.url(&format!("/kv?prefix=a/&limit=1{cursor}"));
+        let page = get(&client, page).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        listed.extend(page.json["keys"].as_array().unwrap().clone());
+        match page.json["cursor"].as_str() {
+            Some(next) => cursors.push(format!("&cursor={next}")),
+            None => break,
+        }
+    }
+    listed.sort_unstable_by_key(|key| key.to_string());
+    assert_eq!(listed, ["a/1", "a/2", "a/3"]);
+
+    // Nobody else's: of another prefix, of another cluster, nor one that was made up.
+    let embedded = PROGRAMS.gateway(&["--embedded", "3"]);
+    let cursor = &cursors[1];
+    for (gateway, query) in [
+        (&gateways[1], format!("prefix=b/{cursor}")),
+        (&gateways[1], cursor[1..].to_owned()),
+        (&gateways[1], format!("prefix=a/{cursor}A")),
+        (&gateways[1], "prefix=a/&cursor=AV".to_owned()),
+        (&embedded, format!("prefix=a/{cursor}")),
+    ] {
+        let refused = get(&client, gateway.url(&format!("/kv?{query}"))).await;
+        assert_eq!(refused.status, 400, "{query}: {refused:?}");
+        assert_eq!(refused.problem(), "invalid-parameter");
+        let parameters = refused.json["invalid_parameters"].as_array().unwrap();
+        assert_eq!(parameters[0]["name"], "cursor", "{refused:?}");
+        let reason = parameters[0]["reason"].as_str().unwrap();
+        assert!(reason.contains("begin the list anew"), "{reason}");
     }
 }

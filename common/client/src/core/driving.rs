@@ -387,13 +387,27 @@ impl Core {
 
     /// A command has ended: starts a new attempt if the operation asks for that, then drives it.
     fn fall_back_or_drive(&mut self, id: RequestId, now: Now) {
-        if let Some(request) = self.requests.get_mut(id)
-            && request.operation.wants_to_fall_back()
-            && let Some(abandoned) = request.fall_back(now.at)
-        {
-            self.abandon(abandoned);
+        let request = self.requests.get(id);
+        if request.is_some_and(|request| request.operation.wants_to_fall_back()) {
+            self.fall_back(id, now);
         }
         self.drive(id, now);
+    }
+
+    /// Starts a new attempt at the agreement level, if the operation may. One that had an outcome, and
+    /// waited for the other replicas, has none any more.
+    pub(super) fn fall_back(&mut self, id: RequestId, now: Now) -> bool {
+        let Some(request) = self.requests.get_mut(id) else {
+            return false;
+        };
+        let Some(abandoned) = request.fall_back(now.at) else {
+            return false;
+        };
+        if std::mem::take(&mut request.is_settled) {
+            self.places.reopen(request.caller, id);
+        }
+        self.abandon(abandoned);
+        true
     }
 
     /// Nothing listens where a command was sent, or was to be sent.

@@ -152,6 +152,18 @@ impl Places {
         }
     }
 
+    /// A request that was decided is not any more: what it met later has it begin anew. It is under way,
+    /// so it gets its place back, be all taken or not.
+    pub(super) fn reopen(&mut self, caller: CallerId, id: RequestId) {
+        if let Some(held) = self.callers.get_mut(&caller)
+            && held.decided.remove(&id)
+        {
+            self.decided.taken -= 1;
+            held.undecided += 1;
+            self.undecided.taken += 1;
+        }
+    }
+
     /// A request has ended.
     pub(super) fn give_back(&mut self, caller: CallerId, id: RequestId) {
         let Some(held) = self.callers.get_mut(&caller) else {
@@ -305,6 +317,29 @@ mod tests {
         }
         assert!(places.callers.is_empty(), "nobody holds anything");
         assert_eq!((places.undecided(), places.decided()), (0, 0));
+    }
+
+    #[test]
+    fn what_has_to_begin_anew_gets_its_place_back_though_all_are_taken() {
+        let mut places = places(2);
+        places.take(caller(0)).unwrap();
+        assert_eq!(places.decide(caller(0), id(0)), None);
+        places.take(caller(1)).unwrap();
+        places.take(caller(2)).unwrap();
+        places.reopen(caller(0), id(0));
+        assert_eq!((places.undecided(), places.decided()), (3, 0));
+        assert_eq!(places.take(caller(3)), Err(NoPlace::Full));
+        for (number, decided) in [(0, 1), (1, 2)] {
+            assert_eq!(places.decide(caller(number), id(number.into())), None);
+            assert_eq!(
+                (places.undecided(), places.decided()),
+                (3 - decided, decided)
+            );
+        }
+        for number in 0..3 {
+            places.give_back(caller(number), id(number.into()));
+        }
+        assert!(places.callers.is_empty());
     }
 
     #[test]

@@ -268,13 +268,12 @@ impl Core {
         }
         let is_v2_only = matches!(command.purpose, Purpose::Fetch | Purpose::Page);
         let is_v1_spoken = self.config.protocol != Protocol::V2 && !is_v2_only;
-        if is_v1_spoken
-            && request.operation.requires_tags()
-            && let Some(abandoned) = request.fall_back(now.at)
-        {
-            self.abandon(abandoned);
+        if is_v1_spoken && request.operation.requires_tags() && self.fall_back(id, now) {
             return self.drive(id, now);
         }
+        let Some(request) = self.requests.get_mut(id) else {
+            return;
+        };
         let requires_tags = request.operation.requires_tags()
             && !(is_v1_spoken && request.operation.fall_back_midway());
         let is_put = command.purpose == Purpose::Put;

@@ -80,4 +80,23 @@ pub(super) fn push(page: &mut Page, workers: &[WorkerView]) {
             counts.connections_accepted.load(Ordering::Relaxed)
         })),
     );
+    page.push(
+        "dkvs_gateway_connections_evicted",
+        "HTTP connections without a request under way that were closed to make room for others",
+        counter(sum(|counts| {
+            counts.connections_evicted.load(Ordering::Relaxed)
+        })),
+    );
+    page.push(
+        "dkvs_gateway_head_memory_bytes",
+        "Memory that long heads of requests have taken",
+        gauge(sum(|counts| counts.long_head_bytes.load(Ordering::Relaxed))),
+    );
+    page.push(
+        "dkvs_gateway_head_memory_max_bytes",
+        "Most memory that they may take",
+        gauge(sum(|counts| {
+            counts.long_head_bytes_max.load(Ordering::Relaxed)
+        })),
+    );
 }

@@ -7,7 +7,7 @@ mod http;
 mod links;
 mod requests;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -19,10 +19,9 @@ use dkvs_runtime::log;
 use dkvs_runtime::metrics::page::{Form, Labels, Number, Page, Samples};
 use dkvs_runtime::metrics::statistics;
 
-use super::app::App;
+use super::app::{App, GatewayState};
 use super::parameters;
 use super::problem::Problem;
-use super::servers::PROBE_TIMEOUT;
 use families::{counter, gauge, labels};
 
 pub(super) async fn metrics(
@@ -31,18 +30,17 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
-    // An overloaded gateway shows no statuses; its own counts show the overload.
-    let statuses = app.client.status(PROBE_TIMEOUT).await;
-    let statuses = statuses.unwrap_or_default();
+    let check = app.gateway.checks.begun_since(Instant::now()).await;
+    let statuses: &[ServerStatus] = check.as_ref().map_or(&[], |check| &check.statuses);
     let workers = app.workers();
     let snapshots: Vec<Snapshot> = workers.iter().map(|it| it.client.snapshot()).collect();
     let view = app.client.view();
     let mut page = Page::default();
-    push_process(&mut page, app.gateway.started, workers.len());
+    push_process(&mut page, &app.gateway, workers.len());
     http::push(&mut page, &workers);
     requests::push(&mut page, &snapshots, &workers);
     links::push(&mut page, &view, &snapshots);
-    push_servers(&mut page, &view, &statuses);
+    push_servers(&mut page, &view, statuses);
 
     let accept = headers.get_all(header::ACCEPT).iter();
     let form = Form::accepted(accept.filter_map(|accept| accept.to_str().ok()));
@@ -53,14 +51,14 @@ pub(super) async fn metrics(
     Ok((of_form, page.render(form)).into_response())
 }
 
-fn push_process(page: &mut Page, started: SystemTime, workers: usize) {
+fn push_process(page: &mut Page, gateway: &GatewayState, workers: usize) {
     let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
     page.push(
         "dkvs_gateway_build_info",
         "1, with the gateway's version as a label",
         Samples::Gauge(vec![(version, Number::Whole(1))]),
     );
-    let started = started.duration_since(UNIX_EPOCH);
+    let started = gateway.started.duration_since(UNIX_EPOCH);
     let started = started.map_or(0.0, |since| since.as_secs_f64());
     page.push(
         "dkvs_gateway_start_time_seconds",
@@ -68,6 +66,11 @@ fn push_process(page: &mut Page, started: SystemTime, workers: usize) {
         Samples::Gauge(vec![(Labels::new(), Number::Real(started))]),
     );
     page.push("dkvs_gateway_workers", "Threads that serve", gauge(workers));
+    page.push(
+        "dkvs_gateway_workers_stalled",
+        "Threads that serve and have not moved for ten seconds",
+        gauge(gateway.liveness.stalled()),
+    );
     page.push(
         "dkvs_gateway_log_lines_dropped",
         log::LINES_DROPPED_HELP,

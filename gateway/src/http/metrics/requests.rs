@@ -42,6 +42,7 @@ pub(super) fn push(page: &mut Page, snapshots: &[Snapshot], workers: &[WorkerVie
     let limits = Limit::ALL.map(|limit| (limit.name(), totals.limit_hit(limit)));
     let limits = limits.into_iter().chain([
         ("connections", sum(|counts| &counts.connections_refused)),
+        ("head_memory", sum(|counts| &counts.heads_refused)),
         ("lists", sum(|counts| &counts.lists_refused)),
         (
             "lists_of_caller",

@@ -279,7 +279,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::GetLiveness,
         access: Access::Open,
         parameters: NO_PARAMETERS,
-        statuses: &[200, 400, 421],
+        statuses: &[200, 400, 421, 503],
     },
     Operation {
         method: Method::GET,
@@ -287,7 +287,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::GetHealth,
         access: Access::Open,
         parameters: NO_PARAMETERS,
-        statuses: &[200, 400, 421],
+        statuses: &[200, 400, 421, 503],
     },
     Operation {
         method: Method::GET,

@@ -1,30 +1,28 @@
 //! How long a connection may be idle or slow.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 /// How long the head of a request may take, and the handshake of TLS.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may be idle between requests, or make no progress taking a response.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// When a connection has to have made progress: shared by its stream, its handler and its alarm.
+/// When a connection has to have made progress: shared by its stream, its handler, its alarm and its
+/// place.
 #[derive(Clone)]
 pub(super) struct Clock {
     started: Instant,
-    /// Milliseconds after `started`, above [`PHASE_BITS`] bits for the phase.
+    /// How long it may be idle between requests, or make no progress taking a response.
+    idle_timeout: Duration,
+    /// Milliseconds after `started`, above [`SERVED`] and [`PHASE_BITS`] bits for the phase.
     state: Arc<AtomicU64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Between requests, or while a response is being taken.
     Idle = 0,
@@ -35,15 +33,31 @@ pub(super) enum Phase {
 }
 
 const PHASE_BITS: u32 = 2;
+const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
+
+/// Set once a whole head of a request has arrived.
+const SERVED: u64 = 1 << PHASE_BITS;
+const TIME_SHIFT: u32 = PHASE_BITS + 1;
 
 /// The time-out of a handler, far beyond its own ones: a safeguard.
 const HANDLING_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// What a clock shows at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) phase: Phase,
+    /// Whether the connection ever sent the whole head of a request.
+    pub(super) has_served: bool,
+    /// When the phase began, or the connection last took a part of its response.
+    pub(super) since: Instant,
+}
+
 impl Clock {
     /// The clock of a connection that is idle; `started` is before it.
-    pub(super) fn new(started: Instant) -> Self {
+    pub(super) fn new(started: Instant, idle_timeout: Duration) -> Self {
         let clock = Self {
             started,
+            idle_timeout,
             state: Arc::default(),
         };
         clock.enter(Phase::Idle);
@@ -52,24 +66,52 @@ impl Clock {
 
     /// Begins a phase, and the time that it has.
     pub(super) fn enter(&self, phase: Phase) {
-        let limit = match phase {
-            Phase::Idle => IDLE_TIMEOUT,
-            Phase::Head => HEAD_TIMEOUT,
-            Phase::Handling => HANDLING_TIMEOUT,
+        let ms = (self.started.elapsed() + self.limit(phase)).as_millis() as u64;
+        let served = match phase {
+            Phase::Handling => SERVED,
+            // Only the connection's own task writes here.
+            Phase::Idle | Phase::Head => self.state.load(Ordering::Relaxed) & SERVED,
         };
-        let ms = (self.started.elapsed() + limit).as_millis() as u64;
-        self.state
-            .store((ms << PHASE_BITS) | phase as u64, Ordering::Relaxed);
+        self.state.store(
+            (ms << TIME_SHIFT) | served | phase as u64,
+            Ordering::Relaxed,
+        );
     }
 
-    fn is_idle(&self) -> bool {
-        let phase = self.state.load(Ordering::Relaxed) & ((1 << PHASE_BITS) - 1);
-        phase == Phase::Idle as u64
+    fn limit(&self, phase: Phase) -> Duration {
+        match phase {
+            Phase::Idle => self.idle_timeout,
+            Phase::Head => HEAD_TIMEOUT,
+            Phase::Handling => HANDLING_TIMEOUT,
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        phase_of(self.state.load(Ordering::Relaxed))
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        let ms = self.state.load(Ordering::Relaxed) >> PHASE_BITS;
+        let ms = self.state.load(Ordering::Relaxed) >> TIME_SHIFT;
         self.started + Duration::from_millis(ms)
+    }
+
+    pub(super) fn read(&self) -> Reading {
+        let state = self.state.load(Ordering::Relaxed);
+        let phase = phase_of(state);
+        let deadline = self.started + Duration::from_millis(state >> TIME_SHIFT);
+        Reading {
+            phase,
+            has_served: state & SERVED != 0,
+            since: deadline.checked_sub(self.limit(phase)).unwrap_or(deadline),
+        }
+    }
+}
+
+fn phase_of(state: u64) -> Phase {
+    match state & PHASE_MASK {
+        0 => Phase::Idle,
+        1 => Phase::Head,
+        _ => Phase::Handling,
     }
 }
 
@@ -95,65 +137,31 @@ pub(super) fn poll_alarm(
     }
 }
 
-/// A stream whose progress moves the clock.
-pub(super) struct TimedStream<S> {
-    pub(super) stream: S,
-    pub(super) clock: Clock,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && self.clock.is_idle() {
-            self.clock.enter(Phase::Head);
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note_progress(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.note_progress(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-impl<S> TimedStream<S> {
-    fn note_progress(&self, written: &Poll<io::Result<usize>>) {
-        if matches!(written, Poll::Ready(Ok(_))) && self.clock.is_idle() {
-            self.clock.enter(Phase::Idle);
+    #[test]
+    fn a_clock_shows_its_phase_since_when_and_whether_a_request_has_come() {
+        let started = Instant::now();
+        for idle_timeout in [Duration::from_secs(1), Duration::from_secs(3_600)] {
+            let clock = Clock::new(started, idle_timeout);
+            for (phase, has_served) in [
+                (Phase::Idle, false),
+                (Phase::Head, false),
+                (Phase::Handling, true),
+                (Phase::Idle, true),
+                (Phase::Head, true),
+            ] {
+                clock.enter(phase);
+                let reading = clock.read();
+                assert_eq!((reading.phase, reading.has_served), (phase, has_served));
+                assert!(reading.since >= started && reading.since <= Instant::now());
+                assert_eq!(clock.phase(), phase);
+                // Both are whole milliseconds.
+                let limit = clock.deadline() - reading.since;
+                assert_eq!(limit, clock.limit(phase));
+            }
         }
     }
 }

@@ -8,6 +8,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections waiting to be accepted, per worker.
 const BACKLOG: i32 = 1_024;
 
+/// What the system takes of a response before it has sent what it has, in bytes: a caller who takes
+/// nothing holds no more of it than that.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 64 << 10;
+
 /// A listening socket, not yet part of a runtime.
 pub struct Listener(pub(super) std::net::TcpListener);
 
@@ -53,5 +58,8 @@ fn open(addr: SocketAddr) -> io::Result<Socket> {
     // A restart then need not wait for connections of the process before it.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    // Connections have it from their listener. Where it does not exist, the system decides.
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     Ok(socket)
 }

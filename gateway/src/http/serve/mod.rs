@@ -2,23 +2,29 @@
 //!
 //! * `listener`: where they come from
 //! * `clock`: how long they may be idle or slow
+//! * `places`: how many there are, and which make room for others
+//! * `heads`: the memory that long heads of requests take
+//! * `stream`: what arrives, timed and counted
+//! * `connection`: one of them, until its end
 //! * `overload`: the response to those past the limit
 //!
 //! This drives hyper directly rather than through `axum::serve`, which sets no time-out on the head
 //! of a request and none on an idle connection.
 
 mod clock;
+mod connection;
+mod heads;
 mod listener;
 mod overload;
+mod places;
+mod stream;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, ready};
 use std::io;
-use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -41,15 +47,21 @@ use super::app::App;
 use super::body::drain_request;
 use super::conditional::Preconditions;
 use super::counts::{CountedConnection, CountedRequest};
-use super::problem::Problem;
+use super::problem::{Problem, excerpt};
 use super::report::micros;
+pub use super::router::Routes;
 use super::router::router;
 use super::trace;
 use crate::tls::Tls;
-use clock::{Clock, Phase, TimedStream, poll_alarm};
-pub use clock::{HEAD_TIMEOUT, IDLE_TIMEOUT};
+pub use clock::HEAD_TIMEOUT;
+use clock::{Clock, Phase};
+use connection::{End, drive};
+pub use heads::LONG_HEADS_BYTES_MAX;
+use heads::{HeadMemory, LongHeads};
 pub use listener::{Listener, bind};
 use overload::respond_overloaded;
+use places::{Place, Places};
+use stream::TimedStream;
 
 /// How long the end waits for requests in flight.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,47 +81,50 @@ const OVERLOAD_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// otherwise take the time of those that are served.
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(20);
 
+/// How much of connections a worker takes, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// How long a connection may be idle between requests, or make no progress taking a response.
+    pub idle_timeout: Duration,
+    /// Memory for what is long of the heads of requests, in bytes.
+    pub long_heads_bytes_max: usize,
+    /// Whether a connection serves more than one request.
+    pub keep_alive: bool,
+}
+
 /// Serves one worker's connections until `shutdown`, then drains them. With `tls` it speaks only
 /// that.
 pub async fn run(
     listener: Listener,
     app: App,
-    connections_max: usize,
+    routes: Routes,
+    limits: ConnectionLimits,
     tls: Option<Tls>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener.0)?;
-    let server = Server {
-        router: router(app.clone()),
-        app,
+    let counts = Arc::clone(&app.counts);
+    let connections_max = u64::try_from(limits.connections_max).unwrap_or(u64::MAX);
+    counts
+        .connections_max
+        .store(connections_max, Ordering::Relaxed);
+    let heads = LongHeads::new(limits.long_heads_bytes_max, Arc::clone(&counts));
+    tokio::spawn(async move { counts.heart.beat().await });
+    let door = Door {
+        server: Arc::new(Server {
+            router: router(app.clone(), routes),
+            app,
+            heads: Arc::new(heads),
+            keep_alive: limits.keep_alive,
+            tls,
+        }),
         started: Instant::now(),
-        tls,
-        shutdown: shutdown.clone(),
-    };
-    let counts = Arc::clone(&server.app.counts);
-    let limit = u64::try_from(connections_max).unwrap_or(u64::MAX);
-    counts.connections_max.store(limit, Ordering::Relaxed);
-    let connections = TaskTracker::new();
-    let responses = TaskTracker::new();
-    let place = |stream, peer: SocketAddr| {
-        if connections.len() < connections_max {
-            let counted = CountedConnection::new(&counts);
-            let serving = server
-                .clone()
-                .serve(stream, CallerId::of_address(peer.ip()));
-            connections.spawn(async move {
-                serving.await;
-                drop(counted);
-            });
-            return;
-        }
-        counts.connections_refused.fetch_add(1, Ordering::Relaxed);
-        if server.tls.is_none() && responses.len() < OVERLOAD_RESPONSES_MAX {
-            responses.spawn(tokio::time::timeout(
-                OVERLOAD_RESPONSE_TIMEOUT,
-                respond_overloaded(stream),
-            ));
-        }
+        idle_timeout: limits.idle_timeout,
+        places: Arc::new(Places::new(limits.connections_max)),
+        connections: TaskTracker::new(),
+        refusals: TaskTracker::new(),
     };
     loop {
         let accepted = tokio::select! {
@@ -117,7 +132,13 @@ pub async fn run(
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => place(stream, peer),
+            Ok((stream, from)) => {
+                let place = door
+                    .places
+                    .take(CallerId::of_address(from.ip()), door.clock())
+                    .await;
+                door.admit(stream, place);
+            }
             Err(error) => {
                 // Often the limit on open files. The connection waits in the backlog meanwhile.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -128,103 +149,151 @@ pub async fn run(
     // Connections from before the end are served: closing would cut off those in the backlog. This
     // asks the system itself, since the runtime knows only those from before it last slept.
     let listener = listener.into_std()?;
-    while let Ok((stream, peer)) = listener.accept() {
+    while let Ok((stream, from)) = listener.accept() {
         let accepted = stream.set_nonblocking(true);
         if let Ok(stream) = accepted.and_then(|()| TcpStream::from_std(stream)) {
-            place(stream, peer);
+            let place = door
+                .places
+                .try_take(CallerId::of_address(from.ip()), door.clock());
+            door.admit(stream, place);
         }
     }
     drop(listener);
-    connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait())
+    door.places.drain();
+    door.connections.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, door.connections.wait())
         .await
         .is_err()
     {
-        let left = connections.len();
+        let left = door.connections.len();
         tracing::warn!("{left} connections were still busy after {DRAIN_TIMEOUT:?} and are closed");
     }
     Ok(())
 }
 
-#[derive(Clone)]
+/// What becomes of connections that are accepted.
+struct Door {
+    server: Arc<Server>,
+    started: Instant,
+    idle_timeout: Duration,
+    places: Arc<Places>,
+    connections: TaskTracker,
+    /// Those that are told that there is no place for them.
+    refusals: TaskTracker,
+}
+
+impl Door {
+    fn clock(&self) -> Clock {
+        Clock::new(self.started, self.idle_timeout)
+    }
+
+    /// Serves a connection that has a place, and refuses one that has none.
+    fn admit(&self, stream: TcpStream, place: Option<Place>) {
+        let counts = &self.server.app.counts;
+        if let Some(place) = place {
+            let counted = CountedConnection::new(counts);
+            let server = Arc::clone(&self.server);
+            self.connections.spawn(async move {
+                server.serve(stream, &place).await;
+                // The place is free once the stream is closed.
+                drop((place, counted));
+            });
+            return;
+        }
+        counts.connections_refused.fetch_add(1, Ordering::Relaxed);
+        if self.server.tls.is_none() && self.refusals.len() < OVERLOAD_RESPONSES_MAX {
+            self.refusals.spawn(tokio::time::timeout(
+                OVERLOAD_RESPONSE_TIMEOUT,
+                respond_overloaded(stream, overload::CONNECTIONS),
+            ));
+        }
+    }
+}
+
 struct Server {
     router: Router,
     app: App,
-    started: Instant,
+    heads: Arc<LongHeads>,
+    keep_alive: bool,
     tls: Option<Tls>,
-    shutdown: CancellationToken,
 }
 
 impl Server {
-    /// Serves one connection, which is from `address`, to its end.
-    async fn serve(self, stream: TcpStream, address: CallerId) {
+    /// Serves one connection to its end.
+    async fn serve(self: Arc<Self>, stream: TcpStream, place: &Place) {
         // Small responses go out at once. A socket that refuses this works all the same.
         let _ = stream.set_nodelay(true);
         match self.tls.as_ref().map(Tls::acceptor) {
-            None => self.serve_stream(stream, address).await,
+            None => self.serve_stream(stream, place).await,
             // Apart, so that connections without TLS take no memory for it.
-            Some(acceptor) => Box::pin(self.serve_tls(stream, address, acceptor)).await,
+            Some(acceptor) => Box::pin(self.serve_tls(stream, place, acceptor)).await,
         }
     }
 
-    async fn serve_tls(self, stream: TcpStream, address: CallerId, acceptor: TlsAcceptor) {
-        match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_stream(stream, address).await,
+    async fn serve_tls(self: Arc<Self>, stream: TcpStream, place: &Place, acceptor: TlsAcceptor) {
+        let handshake = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream));
+        let accepted = tokio::select! {
+            accepted = handshake => accepted,
+            () = place.until_evicted() => return self.note_end(End::Evicted),
+        };
+        match accepted {
+            Ok(Ok(stream)) => self.serve_stream(stream, place).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long and is given up"),
         }
     }
 
-    async fn serve_stream(self, stream: impl AsyncRead + AsyncWrite + Unpin, address: CallerId) {
-        let clock = Clock::new(self.started);
-        let shutdown = self.shutdown.clone();
-        let timed = TimedStream {
-            stream,
-            clock: clock.clone(),
-        };
+    async fn serve_stream(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        place: &Place,
+    ) {
+        let clock = place.occupant().clock();
+        let head = HeadMemory::new(Arc::clone(&self.heads), Arc::clone(place.occupant()));
+        let timed = TimedStream::new(stream, clock.clone(), head);
         let service = Handler {
-            server: self,
-            address,
+            server: Arc::clone(&self),
+            address: place.occupant().peer(),
             clock: clock.clone(),
         };
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
+            .keep_alive(self.keep_alive)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(timed), service);
+        self.note_end(drive(Pin::new(&mut connection), place).await);
+        let Some(stream) = connection.into_parts().io.into_inner().refused() else {
+            return;
+        };
+        tokio::select! {
+            // It has a place for as long.
+            _ = tokio::time::timeout(
+                HEAD_TIMEOUT,
+                respond_overloaded(stream, overload::LONG_HEADS),
+            ) => {}
+            () = place.until_evicted() => {}
+        }
+    }
 
-        let mut connection = pin!(connection);
-        let mut alarm = pin!(tokio::time::sleep_until(clock.deadline().into()));
-        let mut cancelled = pin!(shutdown.cancelled());
-        let mut draining = false;
-        // Polls the connection before it ends it, so that a request which has arrived by then is
-        // still served.
-        poll_fn(|context| {
-            loop {
-                if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended with an error");
-                    }
-                    return Poll::Ready(());
-                }
-                if draining || cancelled.as_mut().poll(context).is_pending() {
-                    let alarm = poll_alarm(&clock, alarm.as_mut(), context);
-                    return alarm.map(|()| {
-                        tracing::debug!("a connection was idle or slow for too long and is closed");
-                    });
-                }
-                draining = true;
-                connection.as_mut().graceful_shutdown();
+    fn note_end(&self, end: End) {
+        match end {
+            End::Closed => {}
+            End::TooSlow => {
+                tracing::debug!("a connection was idle or slow for too long and is closed");
             }
-        })
-        .await;
+            End::Evicted => {
+                let evicted = &self.app.counts.connections_evicted;
+                evicted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 }
 
 /// What hyper calls for each request of a connection.
 struct Handler {
-    server: Server,
+    server: Arc<Server>,
     /// Where the connection comes from.
     address: CallerId,
     clock: Clock,
@@ -285,7 +354,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
             tracing::debug!(
                 request_id = text(&request_id),
                 trace_id = trace_id.map(tracing::field::display),
-                %method,
+                method = %excerpt(method.as_str()),
                 route,
                 status,
                 elapsed_us,

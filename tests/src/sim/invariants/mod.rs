@@ -6,17 +6,20 @@
 //! * [`provenance`]: a read shows what an operation wrote, whole
 //! * [`convergence`]: once the world has healed every key can be read, and its replicas agree
 //! * [`registers`]: each key behaves as its level promises
+//! * [`lists`]: a list has the keys that were there before it began
 //! * [`shares`]: whoever is refused has requests in flight, or all places are taken
 //! * [`downgrade`]: no server passes for one that speaks less than it does
 //! * [`v1_records`]: reads leave what came by DKVS/1 as it is
 //!
-//! A server that forgets what it had confirmed breaks convergence and registers, and is not held to them.
+//! A server that forgets what it had confirmed breaks convergence, registers and lists, and is not held
+//! to them.
 
 pub mod confirmations;
 pub mod contents;
 pub mod convergence;
 pub mod deadlines;
 pub mod downgrade;
+pub mod lists;
 pub mod provenance;
 pub mod registers;
 pub mod shares;

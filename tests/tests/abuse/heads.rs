@@ -1,0 +1,77 @@
+//! Heads of requests that are long, and never end.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use dkvs_tests::http::{Connection, exchange, request};
+use dkvs_tests::process::own_loopback;
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+
+use crate::PROGRAMS;
+use crate::attack::{alone, beside_callers};
+
+/// Heads from each of the addresses, and how long each is.
+const HEADS: usize = 200;
+const HEAD_BYTES: usize = 126_000;
+
+#[tokio::test]
+async fn unfinished_heads_take_what_there_is_for_them_and_no_more() {
+    let _alone = alone().await;
+    let mut cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    let addr = cluster.gateway.addr;
+    // What comes in would be 126 MB.
+    beside_callers(&mut cluster.gateway, 64 << 20, async || {
+        let mut attackers = JoinSet::new();
+        for _ in 0..5 {
+            let from = own_loopback();
+            for _ in 0..HEADS {
+                attackers.spawn(head(from, addr));
+            }
+        }
+        let opened = attackers.join_all().await;
+        // A long head of someone who behaves has room.
+        let key = "k".repeat(30_000);
+        let reply = exchange(addr, request("GET", format!("/kv/{key}"), None)).await;
+        assert_ne!(reply.status, 503, "{reply:?}");
+        drop(opened);
+    })
+    .await;
+}
+
+/// A connection that sends the most of a head, if it is let, and stays open.
+async fn head(from: Ipv4Addr, addr: SocketAddr) -> Connection {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind((from, 0).into())
+        .expect("an address of loopback");
+    let stream = socket.connect(addr).await.expect("a connection");
+    let mut connection = Connection::over(stream);
+    connection
+        .send("GET /kv/k HTTP/1.1\r\nhost: localhost\r\n")
+        .await;
+    for _ in 0..HEAD_BYTES / 6_000 {
+        let field = format!("x: {}\r\n", "x".repeat(6_000));
+        if !connection.try_send(field).await {
+            break;
+        }
+    }
+    connection
+}
+
+#[tokio::test]
+async fn who_sends_too_much_of_heads_gets_the_reason() {
+    let _alone = alone().await;
+    let cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    let addr = cluster.gateway.addr;
+    // All from one address, which has a share of the memory.
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        held.push(head(Ipv4Addr::LOCALHOST, addr).await);
+    }
+    for mut connection in held.split_off(50) {
+        let reply = connection.reply().await;
+        assert_eq!(reply.problem(), "overloaded");
+        let detail = reply.json["detail"].as_str().expect("a detail");
+        assert!(detail.contains("long heads"), "{detail}");
+    }
+}
