@@ -15,14 +15,14 @@ use crate::hint::Hint;
 use crate::log::{HintState, Log, Room, Segment};
 use crate::reader::Record;
 use crate::scan::Scanner;
-use crate::segment::{Visited, hint_name, segment_name};
+use crate::segment::{Span, Visited, hint_name, segment_name};
 use crate::victim::{Names, Victim};
 
 /// The log is compacted when its records take more than so many parts of what the live ones do: eight
 /// fifths. With the reserve and a segment on either end, that stays below two.
 const BYTES_OF_LIVE: (u64, u64) = (8, 5);
 
-/// Where room is short, a segment is worth compacting if one part in so many of it is dead.
+/// A segment is worth compacting if one part in so many of it is dead, unless the reserve is used up.
 const DEAD_PART_MIN: u64 = 16;
 
 /// To look at a dead record costs as much as to copy so many bytes.
@@ -121,7 +121,9 @@ impl Log {
 
     /// How many bytes should be compacted beside an append of so many, to keep up.
     pub fn compaction_due(&self, appended_bytes: u64) -> u64 {
-        let is_due = self.victim.is_some() || !self.emptied.is_empty() || self.is_too_long();
+        let has_begun = self.victim.is_some() || !self.emptied.is_empty();
+        let has_gaps = self.lost.iter().any(|it| it.is_acknowledged);
+        let is_due = has_begun || has_gaps || self.is_too_long();
         match is_due {
             true => (4 * appended_bytes).max(64 << 10),
             false => 0,
@@ -170,28 +172,38 @@ impl Log {
         self.bytes > most && self.bytes > most + self.segment_bytes().map_or(0, u64::from)
     }
 
-    /// The segment with the most dead bytes for its length, if it is worth it.
+    /// Whether records of a segment were lost and their owner has made up for it. What is lost there
+    /// later could be taken for the same.
+    fn has_known_gap(&self, span: Span) -> bool {
+        let mut known = self.lost.iter().filter(|it| it.is_acknowledged);
+        known.any(|it| it.range.first <= span.last && span.first <= it.range.last)
+    }
+
+    /// The segment that is to be emptied next: one with a gap, or the one with the most dead bytes for
+    /// its length, if it is worth it.
     fn choose(&self) -> Option<Victim> {
         let each = self.segment_bytes().ok()?;
         let is_short = self.is_full || self.spares.bytes() < self.reserve_wanted(each);
         let is_urgent = self.spares.len() <= 1;
-        let is_too_long = self.is_too_long();
-        if !is_short && !is_too_long {
-            return None;
-        }
         let available = self.medium.bytes_available().ok()?;
         let active = self.active.map(|number| &self.segments[&number]);
         let left = active.map_or(0, Segment::room);
         let segments = self.segments.values().filter(|it| {
             self.active != Some(it.span.segment)
                 && !it.is_stuck
-                && it.dead_bytes() > 0
                 && self.fits_copies(it.live_bytes, left, available)
         });
+        if let Some(segment) = segments.clone().find(|it| self.has_known_gap(it.span)) {
+            return Some(self.begin(segment.span.segment));
+        }
+        if !is_short && !self.is_too_long() {
+            return None;
+        }
         let part = |it: &Segment| (it.dead_bytes() << 16) / it.record_bytes().max(1);
         let best = segments.max_by_key(|it| part(it))?;
-        let is_worth_it = is_too_long || is_urgent || part(best) >= (1 << 16) / DEAD_PART_MIN;
-        is_worth_it.then(|| self.begin(best.span.segment))
+        let is_worth_it = part(best) >= (1 << 16) / DEAD_PART_MIN;
+        let is_needed = is_urgent && best.dead_bytes() > 0;
+        (is_worth_it || is_needed).then(|| self.begin(best.span.segment))
     }
 
     fn begin(&self, number: u32) -> Victim {

@@ -5,7 +5,7 @@
 mod support;
 
 use dkvs_log::simulated::{Fault, Kept, SimulatedDisk};
-use dkvs_log::{AppendError, Room};
+use dkvs_log::{AppendError, LostRange, Room};
 use support::{Change, Owner, key, value};
 
 /// The last batch has no successor that proves it, and the mark may be old after a power loss. What does
@@ -209,4 +209,69 @@ fn a_spare_file_that_has_had_records_is_not_used_again() {
     owner.log.maintain().unwrap();
     let space = owner.log.space();
     assert!(space.reserve >= space.reserve_wanted, "{space:?}");
+}
+
+#[test]
+fn a_segment_with_a_gap_is_emptied_once_that_is_acknowledged_so_that_new_losses_are_not_taken_for_old()
+ {
+    let disk = SimulatedDisk::default();
+    let mut owner = Owner::create(&disk);
+    for k in 0..20 {
+        let put = (k, u64::from(k), Change::Put(9_000));
+        owner.append(&[put], Room::Ordinary).unwrap();
+    }
+    let offset = owner.keys.0[&key(2)].location.offset as usize;
+    drop(owner);
+    let mut segment = disk.contents("0000000001.log").unwrap();
+    segment[offset + 9] ^= 1;
+    disk.put("0000000001.log", segment);
+    let (mut owner, recovery) = Owner::open(&disk).unwrap();
+    assert_eq!(recovery.lost, [LostRange { first: 3, last: 3 }]);
+    assert_eq!(owner.log.compaction_due(1), 0);
+    owner.log.acknowledge_lost().unwrap();
+    assert!(owner.log.compaction_due(1) > 0);
+    assert!(owner.compact(10, 1 << 20).unwrap() < 10);
+    assert_eq!(owner.log.compaction_due(1), 0);
+    assert!(!disk.names().contains(&"0000000001.log".into()));
+    assert_eq!(owner.reopen(&disk).lost, []);
+    for k in (0..20).filter(|k| *k != 2) {
+        let read = owner.read(&key(k)).unwrap().unwrap();
+        assert!(read == value(k.into(), Change::Put(9_000)));
+    }
+}
+
+/// A segment that cannot go would make the log too long for ever.
+#[test]
+fn a_segment_that_cannot_go_does_not_make_compaction_copy_the_others_for_little() {
+    let disk = SimulatedDisk::default();
+    let mut owner = Owner::create(&disk);
+    for number in 0..60 {
+        let put = (number as u32 % 20, number, Change::Put(9_000));
+        owner.append(&[put], Room::Ordinary).unwrap();
+        if number == 40 {
+            owner.write_hints().unwrap();
+        }
+    }
+    // All but the first record of each segment dies, and that cannot be read.
+    let live: Vec<_> = owner.keys.0.values().map(|held| held.location).collect();
+    for location in live {
+        let name = format!("{:010}.log", location.segment);
+        let mut segment = disk.contents(&name).unwrap();
+        segment[location.offset as usize + 9] ^= 1;
+        disk.put(&name, segment);
+    }
+    let (mut owner, _) = Owner::open(&disk).unwrap();
+    owner.compact(100, 1 << 20).unwrap();
+    for k in 100..300 {
+        let put = (k, 1_000, Change::Put(3_000));
+        owner.append(&[put], Room::Ordinary).unwrap();
+    }
+    let before = owner.log.space().compacted;
+    for number in 2_000..2_030 {
+        let put = (100 + number as u32 % 200, number, Change::Put(3_000));
+        owner.append(&[put], Room::Ordinary).unwrap();
+        owner.compact(3, 1 << 20).unwrap();
+    }
+    let copied = owner.log.space().compacted - before;
+    assert!(copied < 30 * 3_000 * 16, "{copied}");
 }
