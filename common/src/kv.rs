@@ -48,6 +48,11 @@ impl Key {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The bytes themselves, shared rather than copied.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
 }
 
 impl fmt::Debug for Key {

@@ -5,12 +5,13 @@
 
 use std::fmt;
 
-use dkvs_client::Limits;
+use dkvs_client::{Limits, SHARES};
 
 use crate::embedded::EMBEDDED_SERVER_BYTES_MAX;
+use crate::http::batch_bytes_held;
 use crate::http::serve::LONG_HEADS_BYTES_MAX;
 
-/// Bytes of long values on their way, per worker, unless values are very long.
+/// Bytes of values, bodies, lists and replies on their way, per worker, unless values are very long.
 const VALUE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 
 /// The program itself, its tables, the log's queue, and what watches the workers.
@@ -22,22 +23,23 @@ const WORKER_BYTES: usize = 4 << 20;
 /// A worker's link to a server: what is on its way there, and what has arrived.
 const LINK_BYTES: usize = 1 << 20;
 
-/// A connection without a request under way, with the largest buffer that it keeps, and what the system
-/// has for it.
-const CONNECTION_BYTES: usize = 48 << 10;
+/// A connection without a request under way, with the largest buffer that it keeps, a reply that is not
+/// counted and not taken, and what the system has for it.
+const CONNECTION_BYTES: usize = 64 << 10;
 
 /// What TLS takes of a connection besides.
 const TLS_BYTES: usize = 80 << 10;
 
-/// A request in flight, with a value that is not long.
+/// A request in flight, with what it holds without its being counted.
 const REQUEST_BYTES: usize = 96 << 10;
 
 /// What the allocator keeps in gaps: one of so many bytes.
 const GAPS: usize = 8;
 
-/// How many bytes of long values may be on their way, per worker.
+/// How many bytes of values, bodies, lists and replies may be on their way, per worker. It is more where
+/// a caller's share of it would be too little for the longest batch.
 pub(crate) fn value_bytes_in_flight_max(value_bytes_max: usize) -> usize {
-    VALUE_BYTES_IN_FLIGHT_MAX.max(4 * value_bytes_max)
+    VALUE_BYTES_IN_FLIGHT_MAX.max(SHARES * batch_bytes_held(value_bytes_max))
 }
 
 /// What decides how much memory a gateway takes.
@@ -88,7 +90,7 @@ impl MemoryDemand {
                 "requests in flight",
                 workers * (self.requests_max + self.decided_max()) * REQUEST_BYTES,
             ),
-            ("long values", workers * values),
+            ("values on their way", workers * values),
         ];
         if self.embedded > 0 {
             let servers = self.embedded * EMBEDDED_SERVER_BYTES_MAX;
@@ -124,7 +126,7 @@ mod tests {
 
     const DEMAND: MemoryDemand = MemoryDemand {
         workers: 2,
-        connections_max: 1_536,
+        connections_max: 1_280,
         requests_max: 256,
         value_bytes_max: 1 << 20,
         is_tls: false,
@@ -142,7 +144,11 @@ mod tests {
             ("TLS", TLS_BYTES, 10),
             ("long heads", LONG_HEADS_BYTES_MAX, 20),
             ("a request in flight", REQUEST_BYTES, 10),
-            ("long values", VALUE_BYTES_IN_FLIGHT_MAX, 20),
+            (
+                "values, bodies, lists and replies",
+                VALUE_BYTES_IN_FLIGHT_MAX,
+                20,
+            ),
             ("an embedded server", EMBEDDED_SERVER_BYTES_MAX, 20),
         ] {
             let unit_name = if unit == 20 { "MiB" } else { "KiB" };
@@ -165,7 +171,7 @@ mod tests {
                 ..DEMAND
             },
             MemoryDemand {
-                connections_max: 1_537,
+                connections_max: 1_281,
                 ..DEMAND
             },
             MemoryDemand {
@@ -202,7 +208,10 @@ mod tests {
             text.starts_with(&format!("memory at most {sum} MiB:\n")),
             "{text}"
         );
-        assert!(text.contains("\n       512 MiB  long values\n"), "{text}");
+        assert!(
+            text.contains("\n       512 MiB  values on their way\n"),
+            "{text}"
+        );
         assert_eq!(text.lines().count(), 1 + DEMAND.parts().len());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
@@ -218,12 +219,24 @@ impl Connection {
         Self::over(stream.expect("a connection"))
     }
 
-    /// The same, from this address.
-    pub async fn open_from(from: Ipv4Addr, addr: SocketAddr) -> Self {
+    /// A connection from one of the loopback's addresses, where the system has more than one.
+    pub async fn open_from(source: Ipv4Addr, addr: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((from, 0).into()).expect("an address");
+        if cfg!(target_os = "linux") {
+            socket
+                .bind((source, 0).into())
+                .expect("an address of the loopback");
+        }
         let stream = patiently(socket.connect(addr)).await;
         Self::over(stream.expect("a connection"))
+    }
+
+    /// Ends as if the caller had crashed: by a reset.
+    pub fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket
+            .set_linger(Some(Duration::ZERO))
+            .expect("a socket takes it");
     }
 }
 
@@ -276,6 +289,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.rest().await
         };
         Reply::new(status, headers, body)
+    }
+
+    /// What comes next, without what came before; none once the other side closes.
+    pub async fn piece(&mut self) -> Option<Vec<u8>> {
+        self.receive()
+            .await
+            .then(|| std::mem::take(&mut self.arrived))
     }
 
     /// What still comes, until the other side closes.

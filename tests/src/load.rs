@@ -1,5 +1,6 @@
 //! Clients that put and get while something else happens, of whose requests none may fail.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -19,6 +20,11 @@ pub struct Load {
 impl Load {
     /// Begins: a client for each URL of a key.
     pub fn on(urls: impl Iterator<Item = String>) -> Self {
+        Self::with_values(urls, 0)
+    }
+
+    /// The same, with values of so many bytes at least.
+    pub fn with_values(urls: impl Iterator<Item = String>, bytes_min: usize) -> Self {
         let urls: Vec<String> = urls.collect();
         let ended = Arc::new(AtomicBool::new(false));
         let answered: Arc<[AtomicUsize]> = urls.iter().map(|_| AtomicUsize::new(0)).collect();
@@ -30,11 +36,12 @@ impl Load {
                 let mut round = 0;
                 while !ended.load(Ordering::Relaxed) {
                     round += 1;
-                    let value = format!("value {round} of {number}");
+                    let mut value = format!("value {round} of {number} ");
+                    value.extend(iter::repeat_n('v', bytes_min.saturating_sub(value.len())));
                     let put = put(&client, url.clone(), value.clone()).await;
                     assert_eq!(put.status, 200, "{put:?}");
                     let get = get(&client, url.clone()).await;
-                    assert_eq!(get.json["value"], value, "{get:?}");
+                    assert!(get.json["value"] == value, "{}", get.status);
                     answered[number].fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -17,8 +17,8 @@ pub mod net;
 pub mod transport;
 
 pub use crate::core::{
-    AdmissionError, CallerId, Limits, ListResult, MemoryPermit, Protocol, ReadResult,
-    RequestOptions, Wait, WriteResult,
+    AdmissionError, CallerId, Limits, ListResult, MemoryAccount, MemoryError, MemoryPermit,
+    Protocol, ReadResult, RequestOptions, SHARES, UNCOUNTED_BYTES_MAX, Wait, WriteResult,
 };
 pub use net::{
     Client, ClientConfig, SOCKET_BUFFER_BYTES, ServerDescription, ServerSnapshot, ServerStatus,

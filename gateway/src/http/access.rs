@@ -93,6 +93,17 @@ impl Caller {
         }
     }
 
+    /// Checks that there is any key that the caller may read or write.
+    pub(super) fn may_read_or_write(&self) -> Result<(), Problem> {
+        match &self.permission {
+            Permission::Token(token) if !token.has(Scope::Read) && !token.has(Scope::Write) => {
+                Err(forbidden_batch(token))
+            }
+            Permission::Anyone | Permission::Token(_) => Ok(()),
+            Permission::Open => Err(no_token()),
+        }
+    }
+
     /// The caller's token, if there are tokens. Fails unless it has this scope.
     fn token_with(&self, scope: Scope) -> Result<Option<&Token>, Problem> {
         match &self.permission {
@@ -145,6 +156,13 @@ fn forbidden_scope(token: &Token, scope: Scope) -> Problem {
     let (token, scope) = (token.name(), scope.name());
     let detail =
         format!("the access token {token:?} does not have the scope {scope}, which this needs");
+    Problem::new(&FORBIDDEN, detail)
+}
+
+fn forbidden_batch(token: &Token) -> Problem {
+    let token = token.name();
+    let detail =
+        format!("the access token {token:?} has neither the scope read nor the scope write");
     Problem::new(&FORBIDDEN, detail)
 }
 

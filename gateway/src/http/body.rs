@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 
-use super::client_error::overloaded;
 use super::problem::{Problem, ProblemType};
-use dkvs_client::{Client, MemoryPermit};
+use dkvs_client::{MemoryAccount, MemoryError, MemoryPermit, UNCOUNTED_BYTES_MAX};
+use tokio::time::Instant;
 
 const REQUEST_TIMEOUT: ProblemType = ProblemType {
     status: StatusCode::REQUEST_TIMEOUT,
@@ -38,57 +38,136 @@ const PARTIAL_PUT: ProblemType = ProblemType {
 /// How long the body of a request may make no progress.
 const BODY_PROGRESS: Duration = Duration::from_secs(10);
 
-/// For how long, and for how many bytes, a body is read on after it was refused.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-const DRAIN_BYTES_MAX: usize = 16 << 20;
+/// The least mean rate at which a body arrives, in bytes a second, once it has had
+/// [`BODY_GRACE`].
+const BODY_BYTES_PER_SECOND_MIN: u64 = 2 << 10;
+const BODY_GRACE: Duration = Duration::from_secs(10);
 
-/// Reads the whole body, and takes memory for a long one; the permit stands for that memory.
+/// The first buffer of a body that does not arrive at once, in bytes. Later ones are twice as long each.
+const FIRST_BUFFER_BYTES: usize = 4 << 10;
+
+/// Reads the whole body. Long bytes hold the memory that was taken for them: as much as had arrived, and
+/// as much again, however much was announced.
 ///
 /// # Errors
 ///
 /// As soon as the body is known to be longer than `bytes_max`, if there is no memory for it, and if
-/// it stalls or breaks off.
+/// it stalls, is too slow, or breaks off.
 pub(super) async fn read(
-    client: &Client,
+    memory: &MemoryAccount,
     body: &mut Body,
     bytes_max: usize,
     too_large: impl Fn() -> Problem,
-) -> Result<(Bytes, Option<MemoryPermit>), Problem> {
+) -> Result<Bytes, Problem> {
     let announced = http_body::Body::size_hint(body).lower();
     if announced > bytes_max as u64 {
         return Err(too_large());
     }
-    let mut memory: Option<MemoryPermit> = None;
-    let mut bytes = BytesMut::new();
+    let announced = announced as usize;
+    let mut pace: Option<Pace> = None;
+    let mut buffer = Buffer::default();
     loop {
-        let frame = tokio::time::timeout(BODY_PROGRESS, body.frame()).await;
+        let pace = pace.get_or_insert_with(Pace::begin);
+        let frame = tokio::time::timeout_at(pace.deadline(), body.frame()).await;
         let Some(frame) = frame.map_err(|_| too_slow())? else {
             break;
         };
         let frame: Bytes = frame.map_err(|_| broken())?.into_data().unwrap_or_default();
-        if bytes.len() + frame.len() > bytes_max {
+        let arrived = buffer.bytes.len() + frame.len();
+        if arrived > bytes_max {
             return Err(too_large());
         }
-        if bytes.is_empty() && frame.len() as u64 == announced {
+        if buffer.bytes.is_empty() && frame.len() == announced {
             // The whole body in one frame: no copy.
-            let memory = take_memory(client, frame.len(), 0, memory);
-            let memory = memory.map_err(|NoMemory| no_memory())?;
-            return Ok((frame, memory));
+            return Ok(memory.hold(frame)?);
         }
-        if bytes.capacity() < bytes.len() + frame.len() {
-            let wanted = (announced as usize)
-                .max(2 * bytes.capacity())
-                .max(frame.len())
-                .min(bytes_max);
-            memory = match take_memory(client, wanted, bytes.capacity(), memory) {
-                Ok(memory) => memory,
-                Err(NoMemory) => return Err(no_memory()),
-            };
-            bytes.reserve(wanted - bytes.len());
-        }
-        bytes.extend_from_slice(&frame);
+        pace.note(arrived);
+        buffer.make_room(arrived, announced, bytes_max, memory)?;
+        buffer.bytes.extend_from_slice(&frame);
     }
-    Ok((bytes.freeze(), memory))
+    Ok(buffer.finish())
+}
+
+/// What has arrived of a body.
+#[derive(Default)]
+struct Buffer {
+    bytes: BytesMut,
+    permit: Option<MemoryPermit>,
+}
+
+impl Buffer {
+    /// Makes room for `bytes` in all. Where that takes another buffer, it is twice as long as the one
+    /// before, but no longer than the body can become.
+    fn make_room(
+        &mut self,
+        bytes: usize,
+        announced: usize,
+        bytes_max: usize,
+        memory: &MemoryAccount,
+    ) -> Result<(), MemoryError> {
+        let before = self.bytes.capacity();
+        if bytes <= before {
+            return Ok(());
+        }
+        let longest = if announced >= bytes {
+            announced
+        } else {
+            bytes_max
+        };
+        let wanted = (2 * before).max(FIRST_BUFFER_BYTES).min(longest).max(bytes);
+        if wanted > UNCOUNTED_BYTES_MAX {
+            // Both buffers are there while one is copied to the other.
+            let both = before + wanted;
+            match &mut self.permit {
+                Some(permit) => permit.grow_to(both)?,
+                None => self.permit = Some(memory.take(both)?),
+            }
+        }
+        self.bytes.reserve(wanted - self.bytes.len());
+        if let Some(permit) = &mut self.permit {
+            permit.shrink_to(self.bytes.capacity());
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Bytes {
+        let bytes = self.bytes.freeze();
+        match self.permit {
+            Some(permit) => permit.hold(bytes),
+            None => bytes,
+        }
+    }
+}
+
+/// How fast a body arrives.
+struct Pace {
+    begun: Instant,
+    progress: Instant,
+    arrived: usize,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self {
+            begun: now,
+            progress: now,
+            arrived: 0,
+        }
+    }
+
+    /// So many bytes have arrived by now.
+    fn note(&mut self, arrived: usize) {
+        self.progress = Instant::now();
+        self.arrived = arrived;
+    }
+
+    /// When more has to have arrived.
+    fn deadline(&self) -> Instant {
+        let ms = self.arrived as u64 * 1_000 / BODY_BYTES_PER_SECOND_MIN;
+        let in_mean = self.begun + BODY_GRACE + Duration::from_millis(ms);
+        in_mean.min(self.progress + BODY_PROGRESS)
+    }
 }
 
 /// Refuses a body that is coded, such as by gzip: the coding would not be kept with it, and a reader
@@ -117,8 +196,10 @@ pub(super) fn check_whole(headers: &HeaderMap) -> Result<(), Problem> {
 
 fn too_slow() -> Problem {
     let seconds = BODY_PROGRESS.as_secs();
-    let detail =
-        format!("no more of the request's body arrived for {seconds} seconds; nothing was stored");
+    let detail = format!(
+        "no more of the request's body arrived for {seconds} seconds, or less than \
+         {BODY_BYTES_PER_SECOND_MIN} bytes a second on the average; nothing was stored"
+    );
     let close = HeaderValue::from_static("close");
     Problem::new(&REQUEST_TIMEOUT, detail).with_header(header::CONNECTION, close)
 }
@@ -133,67 +214,4 @@ fn broken() -> Problem {
 /// The body was read, and is not what the operation takes.
 pub(super) fn invalid_body(detail: String) -> Problem {
     Problem::new(&INVALID_BODY, detail)
-}
-
-fn no_memory() -> Problem {
-    overloaded("too many long values are on their way")
-}
-
-/// Values that are longer than this, in bytes, count against the memory for long ones.
-const LONG: usize = 32 << 10;
-
-struct NoMemory;
-
-/// Makes the permit one for `wanted` bytes, `held` of which it stands for already.
-fn take_memory(
-    client: &Client,
-    wanted: usize,
-    held: usize,
-    memory: Option<MemoryPermit>,
-) -> Result<Option<MemoryPermit>, NoMemory> {
-    if wanted <= LONG {
-        return Ok(memory);
-    }
-    let more = if memory.is_some() {
-        wanted - held
-    } else {
-        wanted
-    };
-    let more = client.take_memory(more).ok_or(NoMemory)?;
-    Ok(Some(match memory {
-        Some(mut memory) => {
-            memory.merge(more);
-            memory
-        }
-        None => more,
-    }))
-}
-
-/// Reads on in a body that was refused, for a while, so that the caller can read the response:
-/// closing a connection with unread bytes would discard the response. A caller who waits for
-/// `100 Continue` gets none.
-pub(super) fn drain_body(headers: &HeaderMap, mut body: Body) {
-    if http_body::Body::is_end_stream(&body) || headers.contains_key(header::EXPECT) {
-        return;
-    }
-    let reading = async move {
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.into_data().map_or(0, |data| data.len());
-            if read > DRAIN_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // After the time-out the connection closes.
-    drop(tokio::spawn(tokio::time::timeout(DRAIN_TIMEOUT, reading)));
-}
-
-/// Drains the body of a whole request.
-pub(super) fn drain_request<B>(request: Request<B>)
-where
-    B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
-{
-    let (head, body) = request.into_parts();
-    drain_body(&head.headers, Body::new(body));
 }

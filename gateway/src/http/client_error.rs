@@ -1,7 +1,7 @@
 //! Problems of requests that the client refused before it sent anything.
 
 use axum::http::StatusCode;
-use dkvs_client::AdmissionError;
+use dkvs_client::{AdmissionError, MemoryError};
 use dkvs_common::model::Unrepresentable;
 
 use super::key_value::{invalid_key, invalid_value, key_too_long, value_too_large};
@@ -49,6 +49,22 @@ pub(super) fn no_tags(server: Option<String>) -> Problem {
              consistency=agreement needs none"
         ),
     }])
+}
+
+impl From<MemoryError> for Problem {
+    fn from(error: MemoryError) -> Self {
+        overloaded(error.reason())
+    }
+}
+
+/// There is no memory for what was read.
+pub(super) fn no_memory_for_reply(error: MemoryError) -> Problem {
+    let reason = error.reason();
+    let detail = format!("the gateway is overloaded: {reason}; it has no memory for this reply");
+    Problem::new(&OVERLOADED, detail)
+        .with_retry_after()
+        .marked_as_overload()
+        .marked_as_lack_of_memory()
 }
 
 impl From<AdmissionError> for Problem {

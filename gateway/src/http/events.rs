@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::app::App;
 use super::client_error::overloaded;
+use super::document::Endless;
 use super::feed::{LastSnapshot, Subscription};
 use super::parameters;
 use super::problem::Problem;
@@ -42,7 +43,9 @@ pub(super) async fn events(State(app): State<App>, uri: Uri) -> Result<Response<
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((headers, Body::from_stream(events)).into_response())
+    let mut response = (headers, Body::from_stream(events)).into_response();
+    response.extensions_mut().insert(Endless);
+    Ok(response)
 }
 
 fn listen(app: &App) -> Result<Listener, Problem> {

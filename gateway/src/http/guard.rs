@@ -14,7 +14,6 @@ use tower::{Layer, Service};
 
 use super::access::{Caller, no_token};
 use super::app::App;
-use super::body::drain_request;
 use super::operations::Access;
 use super::problem::Problem;
 
@@ -82,10 +81,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self.check(&request) {
             Ok(()) => Either::Left(self.handler.call(request)),
-            Err(problem) => {
-                drain_request(request);
-                Either::Right(ready(Ok(problem.into_response())))
-            }
+            Err(problem) => Either::Right(ready(Ok(problem.into_response()))),
         }
     }
 }

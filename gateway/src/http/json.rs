@@ -2,7 +2,13 @@
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, header};
+use dkvs_client::{CallerId, Client};
+use dkvs_common::kv::Key;
 use serde::Serialize;
+
+use super::client_error::no_memory_for_reply;
+use super::document::Json;
+use super::problem::Problem;
 
 /// The usual length of the report on a small value, in bytes.
 const JSON_BYTES_USUAL: usize = 1_024;
@@ -15,15 +21,43 @@ pub(super) fn json(document: &impl Serialize) -> Response<Body> {
     json_text(HeaderMap::with_capacity(HEADERS_USUAL), text(document))
 }
 
+/// The most bytes of a report on `n` replicas and a key.
+pub(super) fn report_bytes_max(key: &Key, n: u8) -> usize {
+    const HEAD: usize = 1_024;
+    const REPLICA: usize = 400;
+    // A byte of a key becomes six at most.
+    HEAD + 6 * key.as_bytes().len() + REPLICA * usize::from(n)
+}
+
 /// A response with a JSON document that is text already. `map` becomes its headers, without what it
 /// has: the request's own map is large enough, and saves an allocation.
-pub(super) fn json_text(mut map: HeaderMap, text: Vec<u8>) -> Response<Body> {
+pub(super) fn json_text(mut map: HeaderMap, text: impl Into<Body>) -> Response<Body> {
     map.clear();
     let json = HeaderValue::from_static("application/json");
     map.insert(header::CONTENT_TYPE, json);
-    let mut response = Response::new(Body::from(text));
+    let mut response = Response::new(text.into());
     *response.headers_mut() = map;
     response
+}
+
+/// The same, of a document that may be long: it takes memory from its caller's share.
+///
+/// # Errors
+///
+/// If there is none.
+pub(super) fn json_of(
+    (client, caller): (&Client, CallerId),
+    mut map: HeaderMap,
+    json: Json,
+) -> Result<Response<Body>, Problem> {
+    let body = json.into_body(client, caller);
+    let body = body.map_err(no_memory_for_reply)?;
+    map.clear();
+    let json = HeaderValue::from_static("application/json");
+    map.insert(header::CONTENT_TYPE, json);
+    let mut response = Response::new(body);
+    *response.headers_mut() = map;
+    Ok(response)
 }
 
 /// A JSON document and a line end.

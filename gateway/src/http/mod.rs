@@ -6,7 +6,7 @@
 //! * `parameters`, `path`, `accept`, `conditional`, `ranges`, `body`, `trace`: what a request asks for
 //! * [`hosts`], `validity`, [`gate`], [`access`]: which requests pass, and what a token permits
 //! * `counts`, `feed`, `checks`, `liveness`, `app`: the state of a worker, and of the gateway
-//! * `report`, `json`: what a request came to, as JSON
+//! * `report`, `json`, `document`: what a request came to, as JSON, and the memory that this takes
 //! * endpoints: `kv`, `list`, `batch`, `ring`, `servers`, `switch`, `health`, `metrics`, `events` with
 //!   `snapshot`, `console`, `docs`
 //! * `guard`, `router`: each operation with the check of its caller and its handler
@@ -26,6 +26,7 @@ mod conditional;
 mod console;
 mod counts;
 mod docs;
+mod document;
 mod events;
 mod feed;
 pub mod gate;
@@ -57,4 +58,5 @@ mod trace;
 mod validity;
 
 pub use app::{App, GatewayState};
+pub use batch::batch_bytes_held;
 pub use operations::{Access, OPERATIONS, Operation, OperationId, TIMEOUT_MS_MAX};

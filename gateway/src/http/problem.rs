@@ -30,6 +30,7 @@ struct Inner {
     members: Map<String, Json>,
     headers: Vec<(HeaderName, HeaderValue)>,
     is_overload: bool,
+    lacks_memory: bool,
 }
 
 impl Problem {
@@ -41,6 +42,7 @@ impl Problem {
             members: Map::new(),
             headers: Vec::new(),
             is_overload: false,
+            lacks_memory: false,
         }))
     }
 
@@ -67,6 +69,17 @@ impl Problem {
     pub(super) fn marked_as_overload(mut self) -> Self {
         self.0.is_overload = true;
         self
+    }
+
+    /// Marks the problem as one that will pass when replies have been read.
+    pub(super) fn marked_as_lack_of_memory(mut self) -> Self {
+        self.0.lacks_memory = true;
+        self
+    }
+
+    /// Whether there was no memory for a reply.
+    pub(super) fn lacks_memory(&self) -> bool {
+        self.0.lacks_memory
     }
 
     /// Whether the gateway is overloaded.
@@ -96,6 +109,7 @@ impl Problem {
             members,
             headers,
             is_overload: _,
+            lacks_memory: _,
         } = *self.0;
         let mut document = Map::new();
         document.insert("type".into(), format!("urn:dkvs:problem:{name}").into());

@@ -40,22 +40,21 @@ impl<'a> KeyText<'a> {
 pub(super) struct ValueText<'a> {
     value: std::borrow::Cow<'a, str>,
     encoding: &'static str,
-    size: usize,
 }
 
 impl<'a> ValueText<'a> {
+    pub(super) const UTF_8: &'static str = "utf-8";
+    pub(super) const BASE64: &'static str = "base64";
+
     pub(super) fn new(value: &'a Value) -> Self {
-        let size = value.len();
         match std::str::from_utf8(value.as_bytes()) {
             Ok(text) => Self {
                 value: text.into(),
-                encoding: "utf-8",
-                size,
+                encoding: Self::UTF_8,
             },
             Err(_) => Self {
                 value: STANDARD.encode(value.as_bytes()).into(),
-                encoding: "base64",
-                size,
+                encoding: Self::BASE64,
             },
         }
     }

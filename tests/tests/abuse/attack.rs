@@ -17,8 +17,18 @@ pub async fn beside_callers<R>(
     bytes_max: u64,
     attack: impl AsyncFnOnce() -> R,
 ) -> R {
+    beside_callers_with_values(gateway, 0, bytes_max, attack).await
+}
+
+/// The same, where their values have so many bytes at least.
+pub async fn beside_callers_with_values<R>(
+    gateway: &mut Gateway,
+    value_bytes_min: usize,
+    bytes_max: u64,
+    attack: impl AsyncFnOnce() -> R,
+) -> R {
     let urls = ["/kv/behaves/1", "/kv/behaves/2"].map(|path| gateway.url(path));
-    let mut load = Load::on(urls.into_iter());
+    let mut load = Load::with_values(urls.into_iter(), value_bytes_min);
     load.progress().await;
     let done = attack().await;
     // Also with what the attack leaves behind.

@@ -6,6 +6,7 @@
 mod attack;
 mod connections;
 mod heads;
+mod held_memory;
 mod lists;
 mod memory;
 mod metrics_listener;

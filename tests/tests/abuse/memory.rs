@@ -45,10 +45,11 @@ async fn a_gateway_lives_within_the_sum_that_it_names() {
     let addr = gateway.addr;
     beside_callers(&mut gateway, bytes, async || {
         let mut attackers = JoinSet::new();
-        for _ in 0..VALUES {
-            attackers.spawn(value(addr));
-        }
+        // None of them has more than its share.
         let from = [(); 5].map(|()| own_loopback());
+        for number in 0..VALUES {
+            attackers.spawn(value(from[number % from.len()], addr));
+        }
         for number in 0..CONNECTIONS {
             attackers.spawn(head(from[number % from.len()], addr, number % 2 * 126_000));
         }
@@ -74,8 +75,8 @@ fn named_sum(command: &Command) -> u64 {
 }
 
 /// A connection that sends a value but for its last byte.
-async fn value(addr: SocketAddr) -> Option<Connection> {
-    let mut connection = Connection::open(addr).await;
+async fn value(from: Ipv4Addr, addr: SocketAddr) -> Option<Connection> {
+    let mut connection = connect(from, addr).await?;
     let head = "PUT /kv/long HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\n";
     connection.send(head).await;
     connection.send(vec![b'v'; (1 << 20) - 1]).await;
@@ -84,9 +85,7 @@ async fn value(addr: SocketAddr) -> Option<Connection> {
 
 /// A connection that sends so many bytes of a head, if it is let.
 async fn head(from: Ipv4Addr, addr: SocketAddr, bytes: usize) -> Option<Connection> {
-    let socket = TcpSocket::new_v4().ok()?;
-    socket.bind((from, 0).into()).ok()?;
-    let mut connection = Connection::over(socket.connect(addr).await.ok()?);
+    let mut connection = connect(from, addr).await?;
     if bytes > 0 {
         connection
             .send("GET /kv/k HTTP/1.1\r\nhost: localhost\r\n")
@@ -95,4 +94,10 @@ async fn head(from: Ipv4Addr, addr: SocketAddr, bytes: usize) -> Option<Connecti
         connection.send(field).await;
     }
     Some(connection)
+}
+
+async fn connect(from: Ipv4Addr, addr: SocketAddr) -> Option<Connection> {
+    let socket = TcpSocket::new_v4().ok()?;
+    socket.bind((from, 0).into()).ok()?;
+    Some(Connection::over(socket.connect(addr).await.ok()?))
 }

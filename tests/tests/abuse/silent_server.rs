@@ -145,7 +145,7 @@ async fn writes_whose_callers_have_gone_leave_others_their_places() {
                 // Begun, and then abandoned.
                 let connections = open_all(addr, &write).await;
                 tokio::task::yield_now().await;
-                drop(connections);
+                connections.into_iter().for_each(Connection::reset);
             }
         })
         .await;

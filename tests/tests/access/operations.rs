@@ -48,7 +48,8 @@ impl Asker {
             Access::Token if operation.id == OperationId::ListKeys => {
                 (!has(Scope::Read) || self.has_prefixes).then_some(403)
             }
-            Access::Token => None,
+            // A batch, of operations that read or write.
+            Access::Token => (!has(Scope::Read) && !has(Scope::Write)).then_some(403),
             Access::Key(scope) => (!has(scope) || !self.covers).then_some(403),
             Access::Cluster(scope) => (!has(scope)).then_some(403),
         }

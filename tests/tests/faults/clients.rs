@@ -36,7 +36,8 @@ async fn a_client_that_goes_away_gives_up_its_place() {
     // Were each place held until the time-out of half a minute, this would take two.
     patiently(async {
         for _ in 0..4 {
-            drop(in_flight(&cluster, request("GET", "/kv/k", None)).await);
+            let taken = in_flight(&cluster, request("GET", "/kv/k", None)).await;
+            taken.reset();
             until("there is room", async || {
                 let url = cluster.gateway.url("/kv/k?timeout_ms=1");
                 get(&client, url).await.problem() == "timeout"

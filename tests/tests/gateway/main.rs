@@ -9,6 +9,7 @@ mod keys;
 mod malformed;
 mod problems;
 mod quorums;
+mod refusals;
 mod reply_headers;
 mod rfc;
 mod values;

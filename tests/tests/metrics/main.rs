@@ -233,7 +233,7 @@ async fn servers_that_are_silent_show() {
         page.sum("dkvs_gateway_http_requests_in_flight", &[]) == 2.0
     })
     .await;
-    drop(impatient);
+    impatient.reset();
     until("the request is abandoned", async || {
         let page = scrape(&client, &cluster.gateway).await;
         page.sum("dkvs_gateway_http_requests_abandoned_total", &[]) == 1.0

@@ -10,6 +10,8 @@ use dkvs_common::server_map::ServerMap;
 
 use dkvs_common::histogram::Histogram;
 
+use super::budget::MemoryRefusals;
+
 /// Whether something was read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {
@@ -46,6 +48,8 @@ pub enum Limit {
     RequestsDecided,
     /// Memory for long values.
     ValueMemory,
+    /// One caller's share of it.
+    ValueMemoryShare,
     /// Sockets for DKVS/1.
     V1Sockets,
     /// Requests and transfers open towards one server, or the socket towards it.
@@ -108,11 +112,12 @@ impl RequestOutcome {
 
 impl Limit {
     /// All.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RequestsInFlight,
         Self::RequestsOfCaller,
         Self::RequestsDecided,
         Self::ValueMemory,
+        Self::ValueMemoryShare,
         Self::V1Sockets,
         Self::RequestsToServer,
     ];
@@ -124,6 +129,7 @@ impl Limit {
             Self::RequestsOfCaller => "requests_of_caller",
             Self::RequestsDecided => "requests_decided",
             Self::ValueMemory => "value_memory",
+            Self::ValueMemoryShare => "value_memory_share",
             Self::V1Sockets => "v1_sockets",
             Self::RequestsToServer => "requests_to_server",
         }
@@ -146,6 +152,12 @@ impl Totals {
     /// How often something was refused for a limit.
     pub fn limit_hit(&self, limit: Limit) -> u64 {
         self.limits[limit as usize]
+    }
+
+    /// Adds what was refused for want of memory, which the budget counts.
+    pub(super) fn add_memory(&mut self, refusals: MemoryRefusals) {
+        self.limits[Limit::ValueMemory as usize] += refusals.exhausted;
+        self.limits[Limit::ValueMemoryShare as usize] += refusals.share;
     }
 
     /// Takes in the counts of another core.

@@ -79,7 +79,9 @@ impl Core {
         let deadline = now.at + options.timeout;
         let read = Read::new(key, list, options.quorum, level, now.at, deadline);
         let view = Arc::clone(&self.view);
-        let operation = ReadOperation::new(view, read, deadline, options.may_fall_back, on_end);
+        let memory = self.memory.account(options.caller);
+        let may_fall_back = options.may_fall_back;
+        let operation = ReadOperation::new(view, read, deadline, may_fall_back, memory, on_end);
         self.begin(operation, options, now)
     }
 
@@ -126,7 +128,8 @@ impl Core {
         let prefix = listing.prefix.clone();
         let servers = self.view.servers();
         let list = List::new(servers, listing, now.at, timeout / LIST_SOFT_DEADLINE_PART);
-        let operation = ListOperation::new(Arc::clone(&self.view), list, prefix, on_end);
+        let memory = self.memory.account(caller);
+        let operation = ListOperation::new(Arc::clone(&self.view), list, prefix, memory, on_end);
         self.begin(operation, of_all_servers(timeout, caller), now)
     }
 
@@ -251,13 +254,6 @@ impl Core {
                     id: command,
                     outgoing,
                 } => self.send(id, to, command, &outgoing, now),
-                Step::Reserve { bytes } => {
-                    let memory = self.memory.take(bytes);
-                    if memory.is_none() {
-                        self.counts.limit_hit(Limit::ValueMemory);
-                    }
-                    operation.handle_reserved(memory);
-                }
                 Step::Fetch {
                     from,
                     key,

@@ -12,7 +12,8 @@
 //! * `admission`: whether a write can succeed, before it is begun
 //! * `routing`: by which protocol a command goes, and what follows where a server speaks DKVS/1 only
 //! * `driving`: a request from its begin to its end, and its follow-ups; `request`: one in flight
-//! * `caller`: on whose behalf a request is made; `places`: how many requests of whom are in flight
+//! * `caller`: on whose behalf a request is made; `places`: how many requests of whom are in flight;
+//!   `budget`: the memory that each caller may take
 //! * `state`: all that a core holds; `events`: what reaches it, and what it wants sent
 //! * `servers`: the links; `deadlines`: when requests end at the latest; `counts`: what is counted
 //!
@@ -40,7 +41,10 @@ mod state;
 mod tests;
 mod v1_only;
 
-pub use budget::{MemoryBudget, MemoryPermit};
+pub use budget::{
+    MemoryAccount, MemoryBudget, MemoryError, MemoryPermit, MemoryRefusals, SHARES,
+    UNCOUNTED_BYTES_MAX,
+};
 pub use caller::CallerId;
 pub use config::{
     AdmissionError, CoreConfig, Endpoint, Limits, Now, Protocol, RequestOptions, Wait,

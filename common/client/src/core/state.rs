@@ -162,7 +162,9 @@ impl Core {
 
     /// How reads and writes ended, and which limits were hit.
     pub fn totals(&self) -> Totals {
-        self.counts.totals
+        let mut totals = self.counts.totals;
+        totals.add_memory(self.memory.refusals());
+        totals
     }
 
     /// What was counted about `server`.

@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::status::{ServerSnapshot, ServerStatus, Snapshot, Traffic};
 use super::worker::{State, Worker, now};
 use crate::core::{
-    AdmissionError, CallerId, Limit, Limits, ListResult, MemoryPermit, Now, Protocol, ReadRequest,
+    AdmissionError, CallerId, Limits, ListResult, MemoryAccount, Now, Protocol, ReadRequest,
     ReadResult, RequestId, RequestOptions, WriteRequest, WriteResult,
 };
 
@@ -70,13 +70,9 @@ impl Client {
         }
     }
 
-    /// Takes `value_bytes` of the memory for long values, for as long as the permit is held.
-    pub fn take_memory(&self, value_bytes: usize) -> Option<MemoryPermit> {
-        let taken = self.worker.memory().take(value_bytes);
-        if taken.is_none() {
-            self.worker.state().core.note_limit(Limit::ValueMemory);
-        }
-        taken
+    /// The memory for long values, as `caller` takes of it.
+    pub fn memory(&self, caller: CallerId) -> MemoryAccount {
+        self.worker.memory().account(caller)
     }
 
     /// Reads `key` from the `options.quorum.n()` replicas of its preference list. Returns once

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::listing::ListPosition;
 use super::outcome::ListServerState;
 use crate::cluster::ServerId;
+use crate::kv::Key;
 use crate::model::{EntryKind, PageEntry, Refusal};
 use crate::tag::Tag;
 
@@ -22,6 +23,8 @@ pub(super) struct Cursor {
     standing: Option<ListServerState>,
     /// Received and not merged yet, in ring order.
     entries: VecDeque<(ListPosition, PageEntry)>,
+    /// What they take, in bytes.
+    entries_bytes: usize,
     /// Where its next page begins.
     next: ListPosition,
     has_more: bool,
@@ -39,6 +42,7 @@ impl Cursor {
             server,
             standing: None,
             entries: VecDeque::new(),
+            entries_bytes: 0,
             next: start,
             has_more: true,
             is_requested: false,
@@ -134,6 +138,7 @@ impl Cursor {
                 return Err(Refusal::Internal);
             }
             if entry.kind != EntryKind::PassedOver {
+                self.entries_bytes += held_bytes(&entry.key);
                 self.entries.push_back((place.clone(), entry));
             }
             self.next = place;
@@ -149,6 +154,12 @@ impl Cursor {
     pub(super) fn fail(&mut self, standing: ListServerState) {
         self.standing = Some(standing);
         self.entries.clear();
+        self.entries_bytes = 0;
+    }
+
+    /// What the entries that are not merged take, in bytes.
+    pub(super) fn entries_bytes(&self) -> usize {
+        self.entries_bytes
     }
 
     /// Waits no longer for the page that has been requested.
@@ -164,8 +175,16 @@ impl Cursor {
     /// Takes off the entry at `place`, if it is the first.
     fn take(&mut self, place: &ListPosition) -> Option<PageEntry> {
         let first = self.entries.pop_front_if(|(at, _)| at == place);
-        first.map(|(_, entry)| entry)
+        let (_, entry) = first?;
+        self.entries_bytes -= held_bytes(&entry.key);
+        Some(entry)
     }
+}
+
+/// What a key takes in memory, in bytes: its own, and what there is beside them.
+pub(super) fn held_bytes(key: &Key) -> usize {
+    const BESIDE: usize = 128;
+    key.as_bytes().len() + BESIDE
 }
 
 /// Takes a key off all cursors; returns the newest entry of it.

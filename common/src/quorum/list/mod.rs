@@ -25,6 +25,8 @@ mod outcome;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::cluster::ServerId;
 use crate::kv::Key;
 use crate::model::{EntryKind, PageEntry, Refusal, ReplicaResponse};
@@ -39,6 +41,8 @@ pub struct List {
     cursors: Vec<Cursor>,
     listing: Listing,
     keys: Vec<Key>,
+    /// What they take, in bytes.
+    keys_bytes: usize,
     /// The last key that was merged, whether it is returned or not.
     merged: ListPosition,
     /// Whether servers left keys out of their pages.
@@ -62,6 +66,7 @@ impl List {
         Self {
             cursors: servers.map(cursor).collect(),
             keys: Vec::new(),
+            keys_bytes: 0,
             merged: listing.start.clone(),
             is_left_out: false,
             outcome: None,
@@ -180,6 +185,12 @@ impl List {
         &self.keys
     }
 
+    /// What the keys and the pages that are not merged take, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        let pages = self.cursors.iter().map(Cursor::entries_bytes);
+        self.keys_bytes + pages.sum::<usize>()
+    }
+
     /// Whether keys are missing, around those that are returned, that are too long for a page.
     pub fn is_left_out(&self) -> bool {
         self.is_left_out
@@ -258,7 +269,11 @@ impl List {
                 && kind == EntryKind::Value
                 && key.as_bytes().starts_with(&self.listing.prefix)
             {
-                self.keys.push(key);
+                self.keys_bytes += cursor::held_bytes(&key);
+                // Detached from the page, which would stay in memory with it.
+                let key = Bytes::copy_from_slice(key.as_bytes());
+                self.keys
+                    .push(Key::new(key).expect("it is as long as before"));
             }
             self.merged = first;
         }

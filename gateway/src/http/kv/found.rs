@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::tag::Tag;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use crate::http::accept::Form;
 use crate::http::conditional::{self, precondition_failed};
+use crate::http::document::{Document, Json, is_long};
 use crate::http::json::text;
 use crate::http::problem::{Problem, ProblemType};
 use crate::http::ranges::Part;
@@ -42,10 +44,25 @@ struct GetBody<'a> {
     key: KeyText<'a>,
     #[serde(flatten)]
     value: ValueText<'a>,
+    #[serde(flatten)]
+    rest: GetRest<'a>,
+}
+
+/// What follows the value.
+#[derive(Serialize)]
+struct GetRest<'a> {
+    size: usize,
     content_type: Option<Cow<'a, str>>,
     #[serde(flatten)]
     report: ReadReport<'a>,
     elapsed_us: u64,
+}
+
+/// A JSON object without its end.
+fn members(object: &impl Serialize) -> Vec<u8> {
+    let mut text = text(object);
+    text.truncate(text.trim_ascii_end().len() - 1);
+    text
 }
 
 impl Found<'_> {
@@ -77,16 +94,32 @@ impl Found<'_> {
         precondition_failed().with(json!({ "tag": tag }))
     }
 
-    /// The JSON document, with the report in it.
-    pub(in crate::http) fn json(self, key: &Key) -> Vec<u8> {
+    /// The JSON document, with the report in it. A value of more than `short_max` bytes is not copied
+    /// into it.
+    pub(in crate::http) fn json(self, key: &Key, short_max: usize) -> Json {
         let content_type = self.content_type;
-        text(&GetBody {
-            key: KeyText::new(key),
-            value: ValueText::new(self.value),
+        let rest = GetRest {
+            size: self.value.len(),
             content_type: (!content_type.is_empty()).then(|| String::from_utf8_lossy(content_type)),
             report: self.report,
             elapsed_us: self.elapsed_us,
-        })
+        };
+        let key = KeyText::new(key);
+        if self.value.len() <= short_max {
+            let value = ValueText::new(self.value);
+            return Json::Text(text(&GetBody { key, value, rest }));
+        }
+        let mut document = Document::default();
+        document.text(members(&key));
+        document.text(&br#","value":""#[..]);
+        let encoding = match document.string(self.value.clone().into_bytes()) {
+            true => ValueText::UTF_8,
+            false => ValueText::BASE64,
+        };
+        document.text(format!(r#"","encoding":"{encoding}","#));
+        document.text(members(&rest).split_off(1));
+        document.text(&b"}\n"[..]);
+        Json::Parts(document)
     }
 
     /// The value's bytes, or some of them. The value may be someone else's HTML, so the headers
@@ -96,7 +129,11 @@ impl Found<'_> {
     ///
     /// If it has none of the bytes that are asked for.
     pub(super) fn raw(self, part: Part) -> Result<Response<Body>, Problem> {
-        let bytes = self.value.clone().into_bytes();
+        let bytes = match is_long(self.value.len()) {
+            true => self.value.clone().into_bytes(),
+            // Not to keep the datagrams that it arrived with.
+            false => Bytes::copy_from_slice(self.value.as_bytes()),
+        };
         let size = bytes.len();
         let mut response = match part {
             Part::Whole => Response::new(Body::from(bytes)),

@@ -14,6 +14,7 @@ mod request;
 mod write;
 mod write_problem;
 
+pub(super) use found::Found;
 pub(super) use read::{get, read};
 pub(super) use request::content_type_of;
 pub(super) use write::{delete, put, write};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Request, Response, request};
-use dkvs_client::{ReadResult, RequestOptions};
+use dkvs_client::{ReadResult, RequestOptions, UNCOUNTED_BYTES_MAX};
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::read::{Read, ReadOutcome, ReplicaStanding};
@@ -18,9 +18,9 @@ use super::request::key_and_parameters;
 use super::{read_problem, refusal};
 use crate::http::accept::{self, Form};
 use crate::http::app::App;
-use crate::http::client_error::no_tags;
+use crate::http::client_error::{no_memory_for_reply, no_tags};
 use crate::http::conditional::{self, Verdict};
-use crate::http::json::json_text;
+use crate::http::json::json_of;
 use crate::http::operations::GET_PARAMETERS;
 use crate::http::operations::parameter::R;
 use crate::http::parameters::KeyParameters;
@@ -41,6 +41,7 @@ pub(in crate::http) fn get(
     };
     Either::Right(async move {
         let mut headers = wanted.headers;
+        let caller = wanted.parameters.options.caller;
         let has_tokens = app.gate.has_tokens();
         let show = |found: Found<'_>| {
             let form = match wanted.is_raw {
@@ -53,7 +54,10 @@ pub(in crate::http) fn get(
                 Verdict::Failed => return Err(found.precondition_failed()),
                 Verdict::NotModified => found.not_modified(form),
                 Verdict::Proceed => match form {
-                    Form::Json => json_text(mem::take(&mut headers), found.json(&wanted.key)),
+                    Form::Json => {
+                        let json = found.json(&wanted.key, UNCOUNTED_BYTES_MAX);
+                        json_of((&app.client, caller), mem::take(&mut headers), json)?
+                    }
                     // A HEAD has no parts.
                     Form::Raw if wanted.is_head => found.raw(Part::Whole)?,
                     Form::Raw => found.raw(ranges::part(&headers, tag, size))?,
@@ -121,7 +125,11 @@ fn conclude<R>(
     started: Instant,
     show: impl FnOnce(Found<'_>) -> Result<R, Problem>,
 ) -> Result<R, Problem> {
-    let ReadResult { read, view } = result;
+    let ReadResult {
+        read,
+        view,
+        refused,
+    } = result;
     // A read that ended early for this reason has no outcome of its own.
     let outcome = match read.has_met_v1() {
         true => Some(&ReadOutcome::CameByV1),
@@ -144,6 +152,7 @@ fn conclude<R>(
         Some(ReadOutcome::CameByV1) => Err(read_problem::came_by_v1(report)),
         Some(ReadOutcome::Disagree) => Err(read_problem::replicas_disagree(report)),
         Some(ReadOutcome::Unreachable) => Err(unreachable(key, options, read, report)),
+        None if let Some(error) = refused => Err(no_memory_for_reply(*error)),
         Some(ReadOutcome::TimedOut) | None => Err(read_problem::timed_out(report)),
     }
 }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Request, Response, header, request};
 use bytes::Bytes;
-use dkvs_client::{RequestOptions, WriteResult};
+use dkvs_client::{RequestOptions, UNCOUNTED_BYTES_MAX, WriteResult};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::write::WriteOutcome;
@@ -19,7 +19,7 @@ use super::request::{content_type_of, key_and_parameters};
 use super::{refusal, write_problem};
 use crate::http::app::App;
 use crate::http::client_error::no_tags;
-use crate::http::json::{json_text, text};
+use crate::http::json::{json_text, report_bytes_max, text};
 use crate::http::key_value::{invalid_value, value_too_large};
 use crate::http::operations::WRITE_PARAMETERS;
 use crate::http::operations::parameter::W;
@@ -39,17 +39,11 @@ pub(in crate::http) fn put(
     let headers = head.headers;
     let wanted = match wanted {
         Ok(wanted) => wanted,
-        Err(problem) => {
-            body::drain_body(&headers, body);
-            return Either::Left(ready(Err(problem)));
-        }
+        Err(problem) => return Either::Left(ready(Err(problem))),
     };
     Either::Right(async move {
-        let written = put_value(&app, &wanted, &mut body).await;
-        if written.is_err() {
-            body::drain_body(&headers, body);
-        }
-        Ok(json_text(headers, written?))
+        let written = put_value(&app, &wanted, &mut body).await?;
+        Ok(json_text(headers, written))
     })
 }
 
@@ -79,11 +73,11 @@ impl PutRequest {
     }
 }
 
-async fn put_value(app: &App, wanted: &PutRequest, body: &mut Body) -> Result<Vec<u8>, Problem> {
-    let client = &app.client;
-    let value_bytes_max = client.value_bytes_max();
+async fn put_value(app: &App, wanted: &PutRequest, body: &mut Body) -> Result<Bytes, Problem> {
+    let value_bytes_max = app.client.value_bytes_max();
     let too_large = || value_too_large(value_bytes_max);
-    let (value, _memory) = body::read(client, body, value_bytes_max, too_large).await?;
+    let memory = app.client.memory(wanted.parameters.options.caller);
+    let value = body::read(&memory, body, value_bytes_max, too_large).await?;
     let content = Content::Value {
         content_type: wanted.content_type.clone(),
         value: Value::new(value).map_err(|_| too_large())?,
@@ -111,21 +105,32 @@ pub(in crate::http) fn delete(
     })
 }
 
-/// Writes, and returns the report on the write as JSON.
+/// Writes, and returns the report on the write as JSON. A long report holds the memory that it takes.
+/// Without that, nothing is sent.
 pub(in crate::http) fn write(
     app: &App,
     key: &Key,
     content: Content,
     parameters: &KeyParameters,
-) -> impl Future<Output = Result<Vec<u8>, Problem>> {
+) -> impl Future<Output = Result<Bytes, Problem>> {
     let started = Instant::now();
     let KeyParameters { options, tag, .. } = parameters;
     let client = &app.client;
-    let written = client.write(key, content.clone(), *tag, *options);
+    let bytes = report_bytes_max(key, options.quorum.n());
+    let permit = (bytes > UNCOUNTED_BYTES_MAX).then(|| client.memory(options.caller).take(bytes));
+    let begun = permit.transpose().map(|permit| {
+        let written = client.write(key, content.clone(), *tag, *options);
+        (permit, written)
+    });
     async move {
+        let (permit, written) = begun?;
         let written = written.await?;
         let elapsed_us = micros(started.elapsed());
-        conclude(key, &content, options, &written, elapsed_us)
+        let report: Bytes = conclude(key, &content, options, &written, elapsed_us)?.into();
+        Ok(match permit {
+            Some(permit) => permit.hold(report),
+            None => report,
+        })
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header};
-use axum::response::IntoResponse;
-use dkvs_client::ListResult;
+use bytes::Bytes;
+use dkvs_client::{CallerId, Client, ListResult};
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::list::{List, ListOutcome, ListPosition, ListServerState, Listing};
@@ -22,14 +22,15 @@ use serde::Serialize;
 use super::accept;
 use super::access::Caller;
 use super::app::App;
-use super::client_error::not_supported;
-use super::json::json;
+use super::client_error::{no_memory_for_reply, not_supported};
+use super::document::{Document, Json};
+use super::json::{json_of, text};
 use super::operations::LIST_PARAMETERS;
 use super::operations::parameter::{CURSOR, LIMIT, PREFIX};
 use super::parameters::{Query, RequestDefaults, timeout};
 use super::problem::Problem;
 use super::quorum_problem;
-use super::report::{KeyText, micros, reason_of};
+use super::report::{micros, reason_of};
 
 pub(super) use limits::ListsInFlight;
 
@@ -39,23 +40,15 @@ const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
 /// Present if keys are missing from an NDJSON listing.
 const DKVS_LEFT_OUT: HeaderName = HeaderName::from_static("dkvs-left-out");
 
+/// What follows the keys.
 #[derive(Serialize)]
-struct ListBody<'a> {
-    keys: Vec<ListedKey<'a>>,
+struct ListRest<'a> {
     cursor: Option<String>,
     /// Whether keys are missing that are too long for the datagrams of a server.
     left_out: bool,
     #[serde(flatten)]
     report: ListReport<'a>,
     elapsed_us: u64,
-}
-
-/// A key: as text, or in base64 where it is no UTF-8.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ListedKey<'a> {
-    Text(&'a str),
-    Bytes(KeyText<'a>),
 }
 
 /// How each server answered.
@@ -85,7 +78,15 @@ pub(super) async fn list(
     let _permit = app.lists.begin(caller.id(), &app.counts)?;
     let client = &app.client;
     let (prefix, silent_max) = (listing.prefix.clone(), listing.silent_max);
-    let ListResult { list, view } = client.list(listing, timeout, caller.id()).await?;
+    let ListResult {
+        list,
+        view,
+        refused,
+        memory,
+    } = client.list(listing, timeout, caller.id()).await?;
+    if let Some(error) = refused {
+        return Err(no_memory_for_reply(error));
+    }
     let report = ListReport::new(&view, &list);
     match list.outcome() {
         Some(ListOutcome::Listed) => {}
@@ -104,20 +105,56 @@ pub(super) async fn list(
     let cursor = list.next();
     let cursor = cursor.map(|place| cursor::seal(cursors, &view, &prefix, place));
     let left_out = list.is_left_out();
-    let keys = list.keys().iter().map(ListedKey::new);
-    let mut response = match is_lines {
-        true => lines(keys, cursor, left_out),
-        false => json(&ListBody {
-            keys: keys.collect(),
-            cursor,
-            left_out,
-            report,
-            elapsed_us: micros(started.elapsed()),
-        }),
-    };
+    let mut document = Document::default();
+    if let Some(memory) = memory {
+        document.hold(memory);
+    }
+    let caller = (client, caller.id());
+    if is_lines {
+        push_keys(&mut document, list.keys(), "\n", "\n");
+        return Ok(vary_by_form(lines(caller, document, cursor, left_out)?));
+    }
+    document.text(&br#"{"keys":["#[..]);
+    push_keys(&mut document, list.keys(), ",", "");
+    let rest = text(&ListRest {
+        cursor,
+        left_out,
+        report,
+        elapsed_us: micros(started.elapsed()),
+    });
+    document.text(&b"],"[..]);
+    document.text(Bytes::from(rest).slice(1..));
+    let response = json_of(caller, HeaderMap::new(), Json::Parts(document))?;
+    Ok(vary_by_form(response))
+}
+
+/// Says that `Accept` decides the form.
+fn vary_by_form(mut response: Response<Body>) -> Response<Body> {
     let vary = HeaderValue::from_static("accept");
     response.headers_mut().insert(header::VARY, vary);
-    Ok(response)
+    response
+}
+
+/// Adds keys as JSON: as text, or in base64 where they are no UTF-8.
+fn push_keys(document: &mut Document, keys: &[Key], between: &'static str, end: &'static str) {
+    for (number, key) in keys.iter().enumerate() {
+        if number > 0 {
+            document.text(between);
+        }
+        let bytes = key.clone().into_bytes();
+        if std::str::from_utf8(&bytes).is_ok() {
+            document.text("\"");
+            document.string(bytes);
+            document.text("\"");
+        } else {
+            document.text(r#"{"key_base64":""#);
+            document.string(bytes);
+            document.text("\"}");
+        }
+    }
+    if !keys.is_empty() {
+        document.text(end);
+    }
 }
 
 fn not_acceptable() -> Problem {
@@ -174,18 +211,18 @@ fn parse(app: &App, uri: &Uri) -> Result<(Listing, Duration), Problem> {
 }
 
 /// One key a line, as JSON.
-fn lines<'a>(
-    keys: impl Iterator<Item = ListedKey<'a>>,
+fn lines(
+    (client, caller): (&Client, CallerId),
+    keys: Document,
     cursor: Option<String>,
     left_out: bool,
-) -> Response<Body> {
-    let mut text = Vec::new();
-    for key in keys {
-        serde_json::to_writer(&mut text, &key).expect("keys are strings");
-        text.push(b'\n');
-    }
+) -> Result<Response<Body>, Problem> {
+    let body = Json::Parts(keys).into_body(client, caller);
+    let mut response = Response::new(body.map_err(no_memory_for_reply)?);
     let content_type = HeaderValue::from_static("application/x-ndjson");
-    let mut response = ([(header::CONTENT_TYPE, content_type)], text).into_response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     if let Some(Ok(cursor)) = cursor.map(HeaderValue::try_from) {
         response.headers_mut().insert(DKVS_CURSOR, cursor);
     }
@@ -193,16 +230,7 @@ fn lines<'a>(
         let left_out = HeaderValue::from_static("true");
         response.headers_mut().insert(DKVS_LEFT_OUT, left_out);
     }
-    response
-}
-
-impl<'a> ListedKey<'a> {
-    fn new(key: &'a Key) -> Self {
-        match std::str::from_utf8(key.as_bytes()) {
-            Ok(text) => Self::Text(text),
-            Err(_) => Self::Bytes(KeyText::new(key)),
-        }
-    }
+    Ok(response)
 }
 
 impl<'a> ListReport<'a> {

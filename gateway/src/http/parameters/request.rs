@@ -14,7 +14,7 @@ use crate::http::operations::{Integer, PREFERENCE_LIST_PARAMETERS, Parameter};
 use crate::http::problem::Problem;
 
 /// The parameters of a read or a write of a key.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct KeyParameters {
     pub(in crate::http) options: RequestOptions,
     /// The tag of a write that is sent again.

@@ -18,7 +18,7 @@ pub(super) struct Clock {
     started: Instant,
     /// How long it may be idle between requests, or make no progress taking a response.
     idle_timeout: Duration,
-    /// Milliseconds after `started`, above [`SERVED`] and [`PHASE_BITS`] bits for the phase.
+    /// Milliseconds after `started`, above [`TIME_SHIFT`] bits for the phase and the flags.
     state: Arc<AtomicU64>,
 }
 
@@ -37,7 +37,21 @@ const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
 
 /// Set once a whole head of a request has arrived.
 const SERVED: u64 = 1 << PHASE_BITS;
-const TIME_SHIFT: u32 = PHASE_BITS + 1;
+
+/// The body of a request was not read to its end.
+const UNREAD: u64 = SERVED << 1;
+
+/// The connection ends once it is idle.
+const DRAINING: u64 = UNREAD << 1;
+
+/// The response has no end.
+const ENDLESS: u64 = DRAINING << 1;
+
+/// All has been sent, and the end waits for the peer.
+const LINGERING: u64 = ENDLESS << 1;
+
+const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING;
+const TIME_SHIFT: u32 = PHASE_BITS + FLAGS.count_ones();
 
 /// The time-out of a handler, far beyond its own ones: a safeguard.
 const HANDLING_TIMEOUT: Duration = Duration::from_secs(600);
@@ -67,15 +81,13 @@ impl Clock {
     /// Begins a phase, and the time that it has.
     pub(super) fn enter(&self, phase: Phase) {
         let ms = (self.started.elapsed() + self.limit(phase)).as_millis() as u64;
-        let served = match phase {
-            Phase::Handling => SERVED,
-            // Only the connection's own task writes here.
-            Phase::Idle | Phase::Head => self.state.load(Ordering::Relaxed) & SERVED,
-        };
-        self.state.store(
-            (ms << TIME_SHIFT) | served | phase as u64,
-            Ordering::Relaxed,
-        );
+        // Only tasks of the connection's own worker write here.
+        let mut flags = self.state.load(Ordering::Relaxed) & FLAGS;
+        if phase == Phase::Handling {
+            flags |= SERVED;
+        }
+        let state = (ms << TIME_SHIFT) | flags | phase as u64;
+        self.state.store(state, Ordering::Relaxed);
     }
 
     fn limit(&self, phase: Phase) -> Duration {
@@ -88,6 +100,50 @@ impl Clock {
 
     pub(super) fn phase(&self) -> Phase {
         phase_of(self.state.load(Ordering::Relaxed))
+    }
+
+    fn raise(&self, flag: u64) {
+        self.state.fetch_or(flag, Ordering::Relaxed);
+    }
+
+    fn has(&self, flag: u64) -> bool {
+        self.state.load(Ordering::Relaxed) & flag != 0
+    }
+
+    /// The body of a request is left where it is, and the connection ends.
+    pub(super) fn note_unread(&self) {
+        self.raise(UNREAD);
+    }
+
+    /// The response has no end.
+    pub(super) fn note_endless(&self) {
+        self.raise(ENDLESS);
+    }
+
+    /// Whether the response has no end.
+    pub(super) fn is_endless(&self) -> bool {
+        self.has(ENDLESS)
+    }
+
+    /// The connection ends once it is idle.
+    pub(super) fn note_draining(&self) {
+        self.raise(DRAINING);
+    }
+
+    /// Whether the end of the connection waits for the peer. That of an idle one does not, where it is
+    /// this side that wants it: the peer may not notice before its next request.
+    pub(super) fn lingers(&self) -> bool {
+        self.has(UNREAD) || !self.has(DRAINING) || self.phase() == Phase::Head
+    }
+
+    /// All has been sent, and the end waits for the peer.
+    pub(super) fn note_lingering(&self) {
+        self.raise(LINGERING);
+    }
+
+    /// Whether all has been sent, and the end waits for the peer.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.has(LINGERING)
     }
 
     pub(super) fn deadline(&self) -> Instant {

@@ -40,6 +40,7 @@ where
             let ask = occupant.poll_ask(context);
             if ask == Ask::Drain && !is_draining {
                 is_draining = true;
+                clock.note_draining();
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
@@ -61,11 +62,13 @@ where
             }
             if !is_draining {
                 is_draining = true;
+                clock.note_draining();
                 connection.as_mut().graceful_shutdown();
             }
             // Closes it in good order, unless a response or a head is under way.
             let is_closed = poll(connection.as_mut(), context).is_ready();
-            let is_response = reading.phase == Phase::Idle && reading.has_served;
+            let is_response =
+                reading.phase == Phase::Idle && reading.has_served && !clock.is_lingering();
             if !is_closed && !is_slow && is_response && reading.since.elapsed() < STALLED {
                 place.decline();
                 continue;

@@ -5,6 +5,7 @@
 //! * `places`: how many there are, and which make room for others
 //! * `heads`: the memory that long heads of requests take
 //! * `stream`: what arrives, timed and counted
+//! * `peer`: how they end; `request_body`: what is left of a request by then
 //! * `connection`: one of them, until its end
 //! * `overload`: the response to those past the limit
 //!
@@ -16,7 +17,9 @@ mod connection;
 mod heads;
 mod listener;
 mod overload;
+mod peer;
 mod places;
+mod request_body;
 mod stream;
 
 use std::convert::Infallible;
@@ -44,9 +47,9 @@ use tower::Service as _;
 use tracing::Instrument as _;
 
 use super::app::App;
-use super::body::drain_request;
 use super::conditional::Preconditions;
 use super::counts::{CountedConnection, CountedRequest};
+use super::document::{CONNECTION_BUFFER_BYTES, Endless};
 use super::problem::{Problem, excerpt};
 use super::report::micros;
 pub use super::router::Routes;
@@ -60,7 +63,9 @@ pub use heads::LONG_HEADS_BYTES_MAX;
 use heads::{HeadMemory, LongHeads};
 pub use listener::{Listener, bind};
 use overload::respond_overloaded;
+use peer::{Peer, PeerStream};
 use places::{Place, Places};
+use request_body::request_body;
 use stream::TimedStream;
 
 /// How long the end waits for requests in flight.
@@ -70,6 +75,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// request line can carry fits.
 const HEADERS_MAX: usize = 64;
 const HEAD_BYTES_MAX: usize = 128 << 10;
+
+/// Replies take memory for what is buffered of them.
+const _: () = assert!(HEAD_BYTES_MAX <= CONNECTION_BUFFER_BYTES);
 
 /// Most connections past the limit that get a response at a time; further ones are just closed.
 const OVERLOAD_RESPONSES_MAX: usize = 64;
@@ -245,11 +253,12 @@ impl Server {
 
     async fn serve_stream(
         self: Arc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        stream: impl AsyncRead + AsyncWrite + Peer + Unpin + 'static,
         place: &Place,
     ) {
         let clock = place.occupant().clock();
         let head = HeadMemory::new(Arc::clone(&self.heads), Arc::clone(place.occupant()));
+        let stream = PeerStream::new(stream, clock.clone());
         let timed = TimedStream::new(stream, clock.clone(), head);
         let service = Handler {
             server: Arc::clone(&self),
@@ -259,6 +268,7 @@ impl Server {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
+            .half_close(true)
             .keep_alive(self.keep_alive)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
@@ -306,8 +316,11 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.clock.enter(Phase::Handling);
+        let (head, body) = request.into_parts();
+        let (body, left_body) = request_body(&head.headers, body, &self.clock);
+        let mut request = Request::from_parts(head, body);
         let app = self.server.app.clone();
         let request_id = app
             .request_ids
@@ -321,10 +334,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let preconditions = Preconditions::of(&request, counted.route());
         let response = match app.gate.reject(&mut request, self.address) {
             None => Either::Left(self.server.router.clone().call(request)),
-            Some(rejection) => {
-                drain_request(request);
-                Either::Right(ready(Ok(rejection)))
-            }
+            Some(rejection) => Either::Right(ready(Ok(rejection))),
         };
         let response = response.instrument(span.clone());
         let clock = self.clock.clone();
@@ -360,8 +370,15 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 elapsed_us,
                 "answered"
             );
-            response.headers_mut().insert(X_REQUEST_ID, request_id);
-            app.gate.decorate(response.headers_mut(), allowed_origin);
+            let headers = response.headers_mut();
+            if left_body.is_left() {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            headers.insert(X_REQUEST_ID, request_id);
+            app.gate.decorate(headers, allowed_origin);
+            if response.extensions_mut().remove::<Endless>().is_some() {
+                clock.note_endless();
+            }
             clock.enter(Phase::Idle);
             Ok(response)
         })

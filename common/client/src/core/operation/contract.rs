@@ -11,7 +11,6 @@ use dkvs_common::tag::Tag;
 
 use super::candidate::{Admission, Candidate};
 use super::outgoing::Outgoing;
-use crate::core::budget::MemoryPermit;
 use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::assembly::Assembly;
 
@@ -28,11 +27,6 @@ pub enum Step {
         id: CommandId,
         /// The command.
         outgoing: Outgoing,
-    },
-    /// Reserve memory for a long value; [`Operation::handle_reserved`] is called with it.
-    Reserve {
-        /// How much, in bytes.
-        bytes: usize,
     },
     /// Fetch a long value.
     Fetch {
@@ -161,9 +155,6 @@ pub trait Operation: Send {
 
     /// A tag was minted, or there is none that is great enough.
     fn handle_minted(&mut self, _tag: Option<Tag>) {}
-
-    /// Memory was reserved, or there is none.
-    fn handle_reserved(&mut self, _memory: Option<MemoryPermit>) {}
 
     /// A long value has arrived.
     fn handle_fetched(&mut self, _from: ServerId, _value: Value) {}

@@ -11,6 +11,7 @@ use dkvs_common::view::ClusterView;
 
 use super::contract::{CommandId, Operation, Purpose, Step};
 use super::outgoing::Outgoing;
+use crate::core::budget::{MemoryAccount, MemoryError, MemoryPermit, UNCOUNTED_BYTES_MAX};
 
 const GET_PAGE: CommandId = CommandId {
     round: 0,
@@ -22,6 +23,9 @@ pub struct ListOperation<F> {
     view: Arc<ClusterView>,
     list: List,
     prefix: Bytes,
+    account: MemoryAccount,
+    memory: Option<MemoryPermit>,
+    refused: Option<MemoryError>,
     on_end: F,
 }
 
@@ -31,22 +35,53 @@ pub struct ListResult {
     pub list: List,
     /// The cluster as it was when the listing began.
     pub view: Arc<ClusterView>,
+    /// Why there was no memory for more keys.
+    pub refused: Option<MemoryError>,
+    /// The memory that the keys take, if they are many or long.
+    pub memory: Option<MemoryPermit>,
 }
 
 impl<F> ListOperation<F> {
-    /// Of keys that begin with `prefix`.
-    pub fn new(view: Arc<ClusterView>, list: List, prefix: Bytes, on_end: F) -> Self {
+    /// Of keys that begin with `prefix`, which take of `account`'s memory.
+    pub fn new(
+        view: Arc<ClusterView>,
+        list: List,
+        prefix: Bytes,
+        account: MemoryAccount,
+        on_end: F,
+    ) -> Self {
         Self {
             view,
             list,
             prefix,
+            account,
+            memory: None,
+            refused: None,
             on_end,
+        }
+    }
+
+    /// Takes memory for what the listing holds by now.
+    fn reserve(&mut self) -> Result<(), MemoryError> {
+        let held = self.list.held_bytes();
+        if held <= UNCOUNTED_BYTES_MAX {
+            return Ok(());
+        }
+        match &mut self.memory {
+            Some(memory) => memory.grow_to(held),
+            None => {
+                self.memory = Some(self.account.take(held)?);
+                Ok(())
+            }
         }
     }
 }
 
 impl<F: FnOnce(ListResult) + Send> Operation for ListOperation<F> {
     fn poll_step(&mut self) -> Option<Step> {
+        if self.refused.is_some() {
+            return None;
+        }
         let (to, page) = self.list.poll_transmit()?;
         Some(Step::Send {
             to,
@@ -63,6 +98,9 @@ impl<F: FnOnce(ListResult) + Send> Operation for ListOperation<F> {
         _now: Instant,
     ) {
         self.list.handle_response(from, response);
+        if let Err(error) = self.reserve() {
+            self.refused = Some(error);
+        }
     }
 
     fn handle_unreachable(&mut self, to: ServerId, _id: CommandId, _was_sent: bool, _now: Instant) {
@@ -70,7 +108,7 @@ impl<F: FnOnce(ListResult) + Send> Operation for ListOperation<F> {
     }
 
     fn is_decided(&self) -> bool {
-        self.list.outcome().is_some()
+        self.refused.is_some() || self.list.outcome().is_some()
     }
 
     fn handle_deadline(&mut self, _now: Instant) {
@@ -98,6 +136,8 @@ impl<F: FnOnce(ListResult) + Send> Operation for ListOperation<F> {
         (self.on_end)(ListResult {
             list: self.list,
             view: self.view,
+            refused: self.refused,
+            memory: self.memory,
         });
     }
 }

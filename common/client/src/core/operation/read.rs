@@ -1,15 +1,16 @@
 //! Reading a key: what [`Read`] decides, with the long values that it wants fetched.
 //!
-//! The machine decides by digests; this fetches the values that it names, within the memory that the
-//! core grants. Invariant: at most one fetch from a server at a time.
+//! The machine decides by digests; this fetches the values that it names, within the memory that its
+//! caller may take; a value holds that memory until the last handle to it is gone. Invariant: at most one fetch from a server at a time.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Value;
-use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::read::{Attestation, Read, ReadOutcome};
 use dkvs_common::quorum::tally::ReplicaState;
@@ -17,7 +18,7 @@ use dkvs_common::record::Digest;
 use dkvs_common::view::ClusterView;
 
 use super::contract::{CommandId, FollowUp, Operation, Purpose, Step};
-use crate::core::budget::MemoryPermit;
+use crate::core::budget::{MemoryAccount, MemoryError, MemoryPermit, UNCOUNTED_BYTES_MAX};
 use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::assembly::Assembly;
 use crate::transport::get_key_bytes_max;
@@ -29,6 +30,9 @@ pub struct ReadOperation<F> {
     deadline: Instant,
     /// Whether it may go on at the agreement level where a server turns out to have no tags.
     may_fall_back: bool,
+    memory: MemoryAccount,
+    /// Why a value could not be kept, which ends the read.
+    refused: Option<MemoryError>,
     fetches: Fetches,
     on_end: F,
 }
@@ -39,29 +43,33 @@ pub struct ReadResult {
     pub read: Read,
     /// The cluster as it was when the read began.
     pub view: Arc<ClusterView>,
+    /// Why there was no memory for a value.
+    pub refused: Option<MemoryError>,
 }
 
 /// The long values of a read, on their way.
 #[derive(Default)]
 struct Fetches {
-    /// What to fetch once memory for it is reserved.
-    wanted: Option<(ServerId, Digest)>,
     /// What is being fetched, and from which server.
     under_way: Vec<(ServerId, Digest)>,
     /// The first block of a value, from the replica that answered first.
     beginning: Option<(Digest, Bytes)>,
+    /// The last long block that a replica answered with. Others that answer the same share it.
+    answered: Option<(Digest, Bytes)>,
     /// What has arrived from a server that did not finish it.
     assembly: Option<Assembly>,
-    memory: Option<MemoryPermit>,
+    /// The memory for each value that is being fetched.
+    memory: Vec<(Digest, MemoryPermit)>,
 }
 
 impl<F> ReadOperation<F> {
-    /// A read of which nothing was sent yet.
+    /// A read of which nothing was sent yet. Values take of `memory`.
     pub fn new(
         view: Arc<ClusterView>,
         read: Read,
         deadline: Instant,
         may_fall_back: bool,
+        memory: MemoryAccount,
         on_end: F,
     ) -> Self {
         Self {
@@ -69,9 +77,43 @@ impl<F> ReadOperation<F> {
             read,
             deadline,
             may_fall_back,
+            memory,
+            refused: None,
             fetches: Fetches::default(),
             on_end,
         }
+    }
+
+    /// The block with which a replica answered, with the memory that it takes; none of it if there is
+    /// no memory, as if the replica had left it to be fetched.
+    fn held(&mut self, digest: &Digest, block: Bytes) -> Bytes {
+        let known = self.fetches.answered.as_ref();
+        if let Some((_, known)) = known.filter(|(of, known)| of == digest && *known == block) {
+            return known.clone();
+        }
+        let is_counted = block.len() > UNCOUNTED_BYTES_MAX;
+        match self.memory.hold(block) {
+            Ok(block) => {
+                if is_counted {
+                    self.fetches.answered = Some((digest.clone(), block.clone()));
+                }
+                block
+            }
+            Err(error) => {
+                self.refused = Some(error);
+                Bytes::new()
+            }
+        }
+    }
+
+    /// Takes memory for a value, unless there is some from an earlier fetch of the same.
+    fn reserve(&mut self, digest: &Digest) -> Result<(), MemoryError> {
+        let memory = &mut self.fetches.memory;
+        if !memory.iter().any(|(reserved, _)| reserved == digest) {
+            let permit = self.memory.take(digest.value_bytes as usize)?;
+            memory.push((digest.clone(), permit));
+        }
+        Ok(())
     }
 }
 
@@ -87,6 +129,16 @@ impl Fetches {
         })
     }
 
+    /// A value that was fetched, with the memory that was taken for it.
+    fn held(&mut self, digest: &Digest, value: Value) -> Value {
+        let mut memory = self.memory.iter();
+        let Some(place) = memory.position(|(reserved, _)| reserved == digest) else {
+            return value;
+        };
+        let (_, permit) = self.memory.swap_remove(place);
+        Value::new(permit.hold(value.into_bytes())).expect("it is as long as before")
+    }
+
     /// The value that is being fetched from a server, which ends by that.
     fn take(&mut self, from: ServerId) -> Option<Digest> {
         let mut under_way = self.under_way.iter();
@@ -97,6 +149,9 @@ impl Fetches {
 
 impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
     fn poll_step(&mut self) -> Option<Step> {
+        if self.refused.is_some() {
+            return None;
+        }
         if let Some(Attestation { server, round, tag }) = self.read.poll_attestation() {
             let key = self.read.key().clone();
             return Some(Step::Attest {
@@ -109,18 +164,11 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
         if let Some(transmit) = self.read.poll_transmit() {
             return Some(transmit.into());
         }
-        let (from, digest) = match self.fetches.wanted.take() {
-            Some(wanted) => wanted,
-            None => {
-                let (from, digest) = self.read.poll_fetch()?;
-                if self.fetches.memory.is_none() {
-                    let bytes = digest.value_bytes as usize;
-                    self.fetches.wanted = Some((from, digest));
-                    return Some(Step::Reserve { bytes });
-                }
-                (from, digest)
-            }
-        };
+        let (from, digest) = self.read.poll_fetch()?;
+        if let Err(error) = self.reserve(&digest) {
+            self.refused = Some(error);
+            return None;
+        }
         self.fetches.under_way.push((from, digest.clone()));
         Some(Step::Fetch {
             from,
@@ -139,7 +187,22 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
         if id.purpose == Purpose::Fetch {
             return self.handle_fetch_failed(from, None);
         }
-        let response = response.checked(self.read.key());
+        let mut response = response.checked(self.read.key());
+        match &mut response {
+            ReplicaResponse::Record { digest, block } => {
+                *block = self.held(digest, mem::take(block));
+            }
+            ReplicaResponse::Untagged { value } => {
+                match self.memory.hold(value.clone().into_bytes()) {
+                    Ok(bytes) => *value = Value::new(bytes).unwrap_or_default(),
+                    Err(error) => {
+                        self.refused = Some(error);
+                        response = ReplicaResponse::Refused(Refusal::Busy);
+                    }
+                }
+            }
+            _ => {}
+        }
         if let ReplicaResponse::Record { digest, block } = &response
             && digest.is_beginning(block)
         {
@@ -157,11 +220,11 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
     }
 
     fn is_decided(&self) -> bool {
-        self.read.outcome().is_some()
+        self.refused.is_some() || self.read.outcome().is_some()
     }
 
     fn is_complete(&self) -> bool {
-        self.read.is_complete()
+        self.refused.is_some() || self.read.is_complete()
     }
 
     fn handle_deadline(&mut self, now: Instant) {
@@ -199,16 +262,9 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
         }
     }
 
-    fn handle_reserved(&mut self, memory: Option<MemoryPermit>) {
-        if memory.is_some() {
-            self.fetches.memory = memory;
-        } else if let Some((from, digest)) = self.fetches.wanted.take() {
-            self.read.handle_fetch_failed(&digest, from);
-        }
-    }
-
     fn handle_fetched(&mut self, from: ServerId, value: Value) {
         if let Some(digest) = self.fetches.take(from) {
+            let value = self.fetches.held(&digest, value);
             self.read.handle_fetched(&digest, value);
         }
     }
@@ -234,7 +290,6 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
         };
         self.read = read;
         self.may_fall_back = false;
-        self.fetches.wanted = None;
         self.fetches.under_way.clear();
         true
     }
@@ -251,6 +306,7 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
 
     fn counted(&self) -> Option<(Level, RequestKind, RequestOutcome)> {
         let outcome = match self.read.outcome() {
+            None if self.refused.is_some() => RequestOutcome::Refused,
             _ if self.read.has_met_v1() => RequestOutcome::Refused,
             Some(ReadOutcome::Found(..)) => RequestOutcome::Found,
             Some(ReadOutcome::Absent) => RequestOutcome::Absent,
@@ -274,6 +330,7 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
         (self.on_end)(ReadResult {
             read: self.read,
             view: self.view,
+            refused: self.refused,
         });
     }
 }

@@ -1,0 +1,129 @@
+//! The body of a request, which is read to its end even if its handler drops it.
+//!
+//! A caller may send the whole body before it reads the response. The connection could not be used
+//! further, or would be reset and the response lost, if the body stayed where it is. So no handler has
+//! to take care of a body that it refuses.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::runtime::Handle;
+
+use super::clock::Clock;
+
+/// For how long, and for how many bytes, a body is read on after it was dropped.
+pub(super) const DRAIN_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const DRAIN_BODY_BYTES_MAX: usize = 16 << 20;
+
+/// A body that its handler reads, or does not.
+struct RequestBody {
+    /// None once it is at its end.
+    incoming: Option<Incoming>,
+    clock: Clock,
+    /// Whether it is left where it is when it is dropped, and the connection ends with the response;
+    /// then it is noted here.
+    is_left: Option<Arc<AtomicBool>>,
+}
+
+/// Whether the connection ends with the response because the body was not read.
+pub(super) struct LeftBody(Option<Arc<AtomicBool>>);
+
+impl LeftBody {
+    pub(super) fn is_left(&self) -> bool {
+        let is_left = self.0.as_ref();
+        is_left.is_some_and(|is_left| is_left.load(Ordering::Relaxed))
+    }
+}
+
+/// The body for a handler. One whose caller waits for `100 Continue`, and one that is too long to be
+/// read on, is left if the handler drops it: the caller need not send it.
+pub(super) fn request_body(
+    headers: &HeaderMap,
+    incoming: Incoming,
+    clock: &Clock,
+) -> (Body, LeftBody) {
+    if incoming.is_end_stream() {
+        return (Body::empty(), LeftBody(None));
+    }
+    let is_too_long = incoming.size_hint().lower() > DRAIN_BODY_BYTES_MAX as u64;
+    let is_left = (is_too_long || headers.contains_key(header::EXPECT)).then(Arc::default);
+    let body = RequestBody {
+        incoming: Some(incoming),
+        clock: clock.clone(),
+        is_left: is_left.clone(),
+    };
+    (Body::new(body), LeftBody(is_left))
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let frame = Pin::new(incoming).poll_frame(context);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.incoming = None;
+        }
+        // Once it was asked for, it comes.
+        self.is_left = None;
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let incoming = self.incoming.as_ref();
+        incoming.map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let incoming = self.incoming.take();
+        let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
+            return;
+        };
+        let clock = self.clock.clone();
+        if let Some(is_left) = &self.is_left {
+            is_left.store(true, Ordering::Relaxed);
+            clock.note_unread();
+        } else if let Ok(runtime) = Handle::try_current() {
+            drop(runtime.spawn(drain(incoming, clock)));
+        }
+    }
+}
+
+/// Reads a body to its end, or gives it up, which ends the connection.
+async fn drain(mut body: Incoming, clock: Clock) {
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.into_data().map_or(0, |data| data.len());
+            if read > DRAIN_BODY_BYTES_MAX {
+                return false;
+            }
+        }
+        true
+    };
+    let is_read = tokio::time::timeout(DRAIN_BODY_TIMEOUT, reading).await;
+    if !is_read.unwrap_or(false) {
+        clock.note_unread();
+    }
+}
