@@ -12,7 +12,8 @@ use crate::spares::BLOCK_BYTES;
 
 impl Log {
     /// Appends records under the next numbers, in their order, and syncs once. Their places are added
-    /// to `appended`. Copies that compaction made before are synced with them.
+    /// to `appended`. Copies that compaction made before are synced with them, also if there are no
+    /// records. A crash before it returns leaves any of them, each whole or not at all.
     pub fn append(
         &mut self,
         entries: &[Entry<'_>],

@@ -98,6 +98,9 @@ impl Log {
         if !entries.iter().all(Entry::fits) {
             return Err(AppendError::TooLong);
         }
+        if entries.is_empty() {
+            return Ok(());
+        }
         let is_there = self.make_ready(entries, room);
         let is_there = self.note(is_there)?;
         if room == Room::Ordinary {

@@ -218,6 +218,27 @@ fn of_very_many_records_some_are_synced_in_between() {
 }
 
 #[test]
+fn no_records_are_appended_at_any_time_and_what_was_copied_is_synced() {
+    let disk = SimulatedDisk::default();
+    disk.resize(4 << 20);
+    let mut owner = Owner::create(&disk);
+    owner.append(&[], Room::Ordinary).unwrap();
+    for number in 0..20 {
+        let put = (number as u32 % 10, number, Change::Put(9_000));
+        owner.append(&[put], Room::Ordinary).unwrap();
+    }
+    owner.log.compact_oldest();
+    owner.compact(1, 30_000).unwrap();
+    disk.set_others(4 << 20);
+    let syncs = disk.syncs();
+    owner.append(&[], Room::Ordinary).unwrap();
+    assert!(disk.syncs() <= syncs + 1);
+    let syncs = disk.syncs();
+    owner.append(&[], Room::Reserve).unwrap();
+    assert_eq!(disk.syncs(), syncs);
+}
+
+#[test]
 fn a_sealed_segment_takes_what_its_records_do() {
     let disk = SimulatedDisk::default();
     let mut owner = Owner::create(&disk);
