@@ -411,6 +411,87 @@ fn one_crash_after_the_other_takes_nothing_back_and_brings_nothing_back() {
     println!("{crashes} crashes, one after the other");
 }
 
+/// A flipped bit on top of a crash: what was confirmed is there, or known to be damaged, or in a lost
+/// range.
+#[test]
+fn a_flipped_bit_after_a_crash_is_told_from_what_the_crash_took() {
+    let mut lost = 0;
+    for seed in 0..400 {
+        let mut random = Random(77_000 + seed);
+        let disk = SimulatedDisk::default();
+        disk.resize(4 << 20);
+        let mut owner = Owner::create(&disk);
+        let mut played = Script::default();
+        disk.fail_at(disk.operations() + 40 + random.number() % 150, Fault::Crash);
+        while !disk.is_down() {
+            let step = random_step(&mut random);
+            played.play(&mut owner, &disk, &step);
+        }
+        let before = owner.keys.0.clone();
+        drop(owner);
+        match random.below(3) {
+            0 => disk.restart(),
+            _ => disk.crash(Kept::Pieces(512, &mut || random.below(2) == 0)),
+        }
+        let names: Vec<_> = disk
+            .names()
+            .into_iter()
+            .filter(|it| !it.starts_with("spare"))
+            .collect();
+        let name = &names[random.below(names.len())];
+        let mut bytes = disk.contents(name).unwrap();
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |end| end + 1);
+        if end == 0 {
+            continue;
+        }
+        // Bits of the end more often, where the last batch is.
+        let at = match random.below(2) {
+            0 => random.below(end),
+            _ => end - 1 - random.below(end.min(700)),
+        };
+        bytes[at] ^= 1 << random.below(8);
+        disk.put(name, bytes);
+        let what = format!("seed {seed}: byte {at} of {end} of {name}");
+        let (owner, recovery) =
+            Owner::open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        for (number, changes) in &played.changes {
+            let confirmed = changes.iter().rposition(|it| it.2);
+            let Some(held) = owner.keys.0.get(&key(*number)) else {
+                let is_lost = |it: &support::Held| {
+                    let in_range = |lost: &dkvs_log::LostRange| {
+                        (lost.first..=lost.last).contains(&it.sequence)
+                    };
+                    recovery.lost.iter().any(in_range)
+                };
+                let confirmed = &changes[confirmed.unwrap_or(0)..];
+                let is_removed = confirmed.iter().any(|it| it.1 == Remove) || !confirmed[0].2;
+                let known = before.get(&key(*number));
+                assert!(
+                    is_removed || known.is_some_and(is_lost),
+                    "{what}: key {number}: {recovery:?}"
+                );
+                lost += 1;
+                continue;
+            };
+            let found = changes.iter().position(|it| it.0 == held.number).unwrap();
+            match owner.read(&key(*number)).unwrap() {
+                Ok(read) => assert!(read == value(changes[found].0, changes[found].1), "{what}"),
+                Err(_) => lost += 1,
+            }
+            // Of an older one, the log tells that it may have been followed by what is lost.
+            let is_doubtful = recovery.lost.iter().any(|it| it.last > held.sequence);
+            assert!(
+                confirmed.is_none_or(|it| found >= it) || is_doubtful,
+                "{what}: key {number}"
+            );
+        }
+    }
+    println!("400 bits flipped after crashes: {lost} records lost or gone");
+}
+
 #[test]
 fn every_subset_of_the_sectors_of_a_batch_leaves_whole_records_in_their_order() {
     let begin = || {
