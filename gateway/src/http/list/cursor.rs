@@ -14,8 +14,9 @@
 //! cluster: [`CursorKeys`] are made of what gateways have in common.
 //!
 //! The encryption is ChaCha20-Poly1305 (RFC 8439), with version, key id and prefix as associated data.
-//! The nonce is an HMAC of prefix and place under a key of its own: two cursors have the same nonce only
-//! if they are the same, so it takes no random source, and no count of how many were sealed.
+//! The nonce is the first 96 bits of an HMAC of prefix and place under a key of its own: two cursors have
+//! the same nonce if they are the same, and else as rarely as random ones do. So it takes no random
+//! source, and no count of how many were sealed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -50,7 +50,10 @@ const ENDLESS: u64 = DRAINING << 1;
 /// All has been sent, and the end waits for the peer.
 const LINGERING: u64 = ENDLESS << 1;
 
-const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING;
+/// What arrives belongs to the body of a request, even after the response.
+const BODY: u64 = LINGERING << 1;
+
+const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING | BODY;
 const TIME_SHIFT: u32 = PHASE_BITS + FLAGS.count_ones();
 
 /// The time-out of a handler, far beyond its own ones: a safeguard.
@@ -108,6 +111,21 @@ impl Clock {
 
     fn has(&self, flag: u64) -> bool {
         self.state.load(Ordering::Relaxed) & flag != 0
+    }
+
+    /// The body of a request arrives from now on.
+    pub(super) fn note_body(&self) {
+        self.raise(BODY);
+    }
+
+    /// The body of the request has arrived.
+    pub(super) fn note_body_end(&self) {
+        self.state.fetch_and(!BODY, Ordering::Relaxed);
+    }
+
+    /// Whether what arrives may be, or follow, the head of the next request.
+    pub(super) fn is_between_bodies(&self) -> bool {
+        self.phase() != Phase::Handling && !self.has(BODY)
     }
 
     /// The body of a request is left where it is, and the connection ends.

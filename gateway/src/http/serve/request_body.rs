@@ -54,6 +54,7 @@ pub(super) fn request_body(
     if incoming.is_end_stream() {
         return (Body::empty(), LeftBody(None));
     }
+    clock.note_body();
     let is_too_long = incoming.size_hint().lower() > DRAIN_BODY_BYTES_MAX as u64;
     let is_left = (is_too_long || headers.contains_key(header::EXPECT)).then(Arc::default);
     let body = RequestBody {
@@ -78,6 +79,7 @@ impl http_body::Body for RequestBody {
         let frame = Pin::new(incoming).poll_frame(context);
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
             self.incoming = None;
+            self.clock.note_body_end();
         }
         // Once it was asked for, it comes.
         self.is_left = None;
@@ -96,10 +98,12 @@ impl http_body::Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let incoming = self.incoming.take();
-        let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
+        let Some(incoming) = self.incoming.take() else {
             return;
         };
+        if incoming.is_end_stream() {
+            return self.clock.note_body_end();
+        }
         let clock = self.clock.clone();
         if let Some(is_left) = &self.is_left {
             is_left.store(true, Ordering::Relaxed);
@@ -123,7 +127,8 @@ async fn drain(mut body: Incoming, clock: Clock) {
         true
     };
     let is_read = tokio::time::timeout(DRAIN_BODY_TIMEOUT, reading).await;
-    if !is_read.unwrap_or(false) {
-        clock.note_unread();
+    match is_read {
+        Ok(true) => clock.note_body_end(),
+        Ok(false) | Err(_) => clock.note_unread(),
     }
 }

@@ -40,24 +40,21 @@ impl<S> TimedStream<S> {
 
     /// How many bytes may be read now.
     fn room(&mut self) -> Result<usize, NoRoom> {
-        match self.clock.phase() {
-            Phase::Handling => Ok(READ_BYTES_MAX),
-            phase => {
-                if phase == Phase::Idle {
-                    self.head.begin();
-                }
-                self.head.room()
-            }
+        if !self.clock.is_between_bodies() {
+            return Ok(READ_BYTES_MAX);
         }
+        if self.clock.phase() == Phase::Idle {
+            self.head.begin();
+        }
+        self.head.room()
     }
 
     fn note_arrived(&mut self, bytes: usize) {
-        let phase = self.clock.phase();
-        if bytes == 0 || phase == Phase::Handling {
+        if bytes == 0 || !self.clock.is_between_bodies() {
             return;
         }
         self.head.record(bytes);
-        if phase == Phase::Idle {
+        if self.clock.phase() == Phase::Idle {
             self.clock.enter(Phase::Head);
         }
     }
