@@ -15,14 +15,14 @@
 //!   a record    | checksum, lengths, number, checksums of key and head, of the value | key | head | value |
 //! ```
 //!
-//! Every file begins with its kind, the format and whose history it is, under a checksum; `format`
-//! has the bytes. Records have numbers without gaps: a gap within a segment is a loss, one between
+//! Every file but spares and the lock begins with its kind, the format and whose history it is, under a
+//! checksum; `format` has the bytes. Records have numbers without gaps: a gap within a segment is a loss, one between
 //! segments was made by compaction, which is what the manifest tells.
 //!
 //! * What was appended and synced is there after a crash, and what was not is there whole or not at all.
-//! * A damaged record costs that record. A damaged head costs what lies up to the next sound one, and a
-//!   damaged hint, manifest or mark costs nothing but time. What is lost is reported as ranges of numbers,
-//!   at each start until the owner acknowledges it, and never passes for what was not there.
+//! * A damaged record costs that record. A damaged hint, one copy of the manifest, or one place of the
+//!   mark costs nothing but time. What is lost is reported as ranges of numbers, at each start until
+//!   the owner acknowledges it. The odds that a loss goes unseen are in decision 027.
 //! * An append waits for one sync, and for no compaction. [`Log::compact_step`], [`Log::maintain`] and
 //!   [`Log::hint_job`] are called by the owner when it sees fit; the log has no thread and no clock.
 //! * On a full disk, records that make room are still taken ([`Room::Reserve`]).
@@ -33,7 +33,6 @@
 //!   compact  moves --> append --> room --> log                                --> format, medium
 //!                                         '-> reader; scan, hint, victim ----'
 //! ```
-//!
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
