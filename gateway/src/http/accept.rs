@@ -10,7 +10,7 @@ const NOT_ACCEPTABLE: ProblemType = ProblemType {
     title: "No acceptable form",
 };
 
-/// Most parameters of a media range that are compared with those of a value's type.
+/// Most parameters of a media range, and of a value's type, that are compared.
 const PARAMETERS_MAX: usize = 8;
 
 /// `Accept` refuses every form that there is.
@@ -100,9 +100,8 @@ impl Rank {
 struct MediaType<'a> {
     kind: &'a str,
     subtype: &'a str,
-    /// With the semicolon before each; none of a form that the gateway makes, for which they do not
-    /// matter.
-    parameters: Option<&'a str>,
+    /// Their names and values; none of a form that the gateway makes, for which they do not matter.
+    parameters: Option<[(&'a str, &'a str); PARAMETERS_MAX]>,
 }
 
 impl<'a> MediaType<'a> {
@@ -120,23 +119,26 @@ impl<'a> MediaType<'a> {
         let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
         let (kind, subtype) = essence.trim().split_once('/')?;
         let is_token = |text: &str| !text.is_empty() && !text.contains(['*', '/', ' ', ',']);
+        // Read once, and no more than a range may name: they are compared with each range.
+        let mut first = [("", ""); PARAMETERS_MAX];
+        for (place, parameter) in first.iter_mut().zip(named(parameters)) {
+            *place = parameter;
+        }
         (is_token(kind) && is_token(subtype)).then_some(Self {
             kind,
             subtype,
-            parameters: Some(parameters),
+            parameters: Some(first),
         })
     }
 
     fn has(&self, (name, value): (&str, &str)) -> bool {
-        let Some(parameters) = self.parameters else {
+        let Some(parameters) = &self.parameters else {
             return true;
         };
-        Unquoted(parameters, b';').any(|one| {
-            one.split_once('=').is_some_and(|(known, has)| {
-                known.trim().eq_ignore_ascii_case(name)
-                    && unquote(has.trim()).eq_ignore_ascii_case(value)
-            })
-        })
+        parameters
+            .iter()
+            .filter(|(known, _)| !known.is_empty())
+            .any(|(known, has)| known.eq_ignore_ascii_case(name) && has.eq_ignore_ascii_case(value))
     }
 }
 

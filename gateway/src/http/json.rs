@@ -40,6 +40,20 @@ pub(super) fn json_text(mut map: HeaderMap, text: impl Into<Body>) -> Response<B
     response
 }
 
+/// The response with a JSON document about the cluster, which is as long as that is large: it takes memory
+/// from its caller's share.
+///
+/// # Errors
+///
+/// If there is none.
+pub(super) fn counted_json(
+    client_and_caller: (&Client, CallerId),
+    document: &impl Serialize,
+) -> Result<Response<Body>, Problem> {
+    let map = HeaderMap::with_capacity(HEADERS_USUAL);
+    json_of(client_and_caller, map, Json::Text(text(document)))
+}
+
 /// The same, of a document that may be long: it takes memory from its caller's share.
 ///
 /// # Errors

@@ -7,8 +7,9 @@ use dkvs_common::cluster::{Server, ServerId};
 use dkvs_common::ring::{Position, RingPoint};
 use serde::Serialize;
 
+use super::access::Caller;
 use super::app::App;
-use super::json::json;
+use super::json::counted_json;
 use super::problem::Problem;
 use super::report::KeyText;
 use super::{parameters, path};
@@ -34,7 +35,11 @@ struct Point {
     server: String,
 }
 
-pub(super) async fn ring(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn ring(
+    State(app): State<App>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
     let view = app.client.view();
     let shares = view.ring().shares();
@@ -47,12 +52,13 @@ pub(super) async fn ring(State(app): State<App>, uri: Uri) -> Result<Response<Bo
         position: point.position.to_string(),
         server: view.name(point.server).to_owned(),
     };
-    Ok(json(&RingBody {
+    let body = RingBody {
         epoch: view.ring().epoch(),
         replication: app.replication,
         servers: view.cluster().iter().map(ring_server).collect(),
         points: view.ring().points().iter().map(point).collect(),
-    }))
+    };
+    counted_json((&app.client, caller.id()), &body)
 }
 
 #[derive(Serialize)]
@@ -71,6 +77,7 @@ struct PreferredServer {
 
 pub(super) async fn preference_list(
     State(app): State<App>,
+    caller: Caller,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let key = path::key(&uri, "/ring/")?;
@@ -82,9 +89,10 @@ pub(super) async fn preference_list(
         server: view.name(point.server).to_owned(),
         ring_point: point.position.to_string(),
     };
-    Ok(json(&PreferenceListBody {
+    let body = PreferenceListBody {
         key: KeyText::new(&key),
         position: position.to_string(),
         replicas: replicas.iter().map(preferred).collect(),
-    }))
+    };
+    counted_json((&app.client, caller.id()), &body)
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::access::Caller;
 use super::app::App;
 use super::checks::PROBE_TIMEOUT;
-use super::json::json;
+use super::json::counted_json;
 use super::parameters;
 use super::problem::Problem;
 use super::report::micros;
@@ -95,7 +95,7 @@ pub(super) async fn servers(
 ) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
     let servers = probe_servers(&app, caller.id()).await?;
-    Ok(json(&ServersBody { servers }))
+    counted_json((&app.client, caller.id()), &ServersBody { servers })
 }
 
 /// Probes every server, and waits for all of them. The statuses are in the order of the cluster.

@@ -4,6 +4,7 @@
 //! They run one at a time, since each takes all that it can get of the machine.
 
 mod attack;
+mod busy;
 mod connections;
 mod heads;
 mod held_memory;

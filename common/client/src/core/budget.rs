@@ -14,6 +14,12 @@ pub const UNCOUNTED_BYTES_MAX: usize = 16 << 10;
 /// No caller has more than one part in this many of a budget.
 pub const SHARES: usize = 4;
 
+/// One part in this many of a budget is kept for callers who hold little.
+const RESERVE_PART: usize = 4;
+
+/// Who holds no more than one part in this many holds little.
+const LITTLE_PART: usize = 32;
+
 /// Bytes that are taken before they are used, and given back when the permit is dropped. Clones are
 /// handles to the same budget. Counted in whole kibibytes.
 #[derive(Debug, Clone)]
@@ -125,7 +131,14 @@ impl MemoryBudget {
             state.refusals.share += 1;
             return Err(MemoryError::Share);
         }
-        if kibibytes > self.0.total_kibibytes - state.taken_kibibytes {
+        let total = self.0.total_kibibytes;
+        let is_little = held + kibibytes <= total / LITTLE_PART;
+        let reserve = match caller {
+            CallerId::Internal => 0,
+            _ if is_little => 0,
+            _ => total / RESERVE_PART,
+        };
+        if kibibytes > 0 && kibibytes + reserve > total - state.taken_kibibytes {
             state.refusals.exhausted += 1;
             return Err(MemoryError::Exhausted);
         }
@@ -251,13 +264,27 @@ mod tests {
             (&[(ONE, 10)], ONE, 1, Some(MemoryError::Share)),
             (&[(ONE, 10)], ONE, 0, None),
             (&[(ONE, 10)], OTHER, 10 << 10, None),
+            // A quarter is left for those who hold little.
+            (&[(CallerId::Internal, 28)], ONE, 2 << 10, None),
             (
-                &[(CallerId::Internal, 35)],
+                &[(CallerId::Internal, 28)],
                 ONE,
-                6 << 10,
+                3 << 10,
                 Some(MemoryError::Exhausted),
             ),
-            (&[(CallerId::Internal, 35)], ONE, 5 << 10, None),
+            (&[(CallerId::Internal, 39)], ONE, 1 << 10, None),
+            (
+                &[(CallerId::Internal, 38), (ONE, 1)],
+                ONE,
+                1 << 10,
+                Some(MemoryError::Exhausted),
+            ),
+            (
+                &[(CallerId::Internal, 39)],
+                CallerId::Internal,
+                1 << 10,
+                None,
+            ),
             (
                 &[(CallerId::Internal, 40)],
                 ONE,
@@ -328,7 +355,11 @@ mod tests {
                 let expected = |held: &[_], caller, more: usize| {
                     if of(held, caller) + more > TOTAL / SHARES {
                         Some(MemoryError::Share)
-                    } else if sum(held) + more > TOTAL {
+                    } else if more == 0 {
+                        None
+                    } else if of(held, caller) + more <= TOTAL / LITTLE_PART {
+                        (sum(held) + more > TOTAL).then_some(MemoryError::Exhausted)
+                    } else if sum(held) + more > TOTAL - TOTAL / RESERVE_PART {
                         Some(MemoryError::Exhausted)
                     } else {
                         None

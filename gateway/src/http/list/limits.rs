@@ -20,6 +20,9 @@ const LISTS_MAX: usize = 16;
 /// Most of them that are one caller's.
 const LISTS_PER_CALLER_MAX: usize = 4;
 
+/// How many of them are kept for callers who have none.
+const LISTS_RESERVED: usize = 4;
+
 const TOO_MANY_LISTS: ProblemType = ProblemType {
     status: StatusCode::TOO_MANY_REQUESTS,
     name: "too-many-lists",
@@ -58,7 +61,11 @@ impl ListsInFlight {
                 .fetch_add(1, Ordering::Relaxed);
             return Err(too_many());
         }
-        if callers.values().sum::<usize>() >= LISTS_MAX {
+        let reserved = match callers.contains_key(&caller) {
+            true => LISTS_RESERVED,
+            false => 0,
+        };
+        if callers.values().sum::<usize>() >= LISTS_MAX - reserved {
             counts.lists_refused.fetch_add(1, Ordering::Relaxed);
             return Err(overloaded("too many lists are in flight"));
         }
@@ -107,20 +114,25 @@ mod tests {
         let caller = CallerId::Token;
         let status = |begun: Result<ListPermit, Problem>| begun.map_err(|it| it.status()).err();
         let mut permits = Vec::new();
-        for number in 0..4 {
+        for number in 0..3 {
             for _ in 0..LISTS_PER_CALLER_MAX {
                 permits.push(lists.begin(caller(number), &counts).unwrap());
             }
             assert_eq!(status(lists.begin(caller(number), &counts)), Some(429));
         }
+        // What is left is for the first lists of others.
+        for number in 3..3 + LISTS_RESERVED as u64 {
+            permits.push(lists.begin(caller(number), &counts).unwrap());
+            assert_eq!(status(lists.begin(caller(number), &counts)), Some(503));
+        }
         assert_eq!(permits.len(), LISTS_MAX);
         assert_eq!(status(lists.begin(caller(9), &counts)), Some(503));
         let refused = (&counts.lists_refused_of_caller, &counts.lists_refused);
         let refused = [refused.0, refused.1].map(|count| count.load(Ordering::Relaxed));
-        assert_eq!(refused, [4, 1]);
+        assert_eq!(refused, [3, 5]);
         permits.pop();
         permits.push(lists.begin(caller(9), &counts).unwrap());
-        assert_eq!(status(lists.begin(caller(3), &counts)), Some(503));
+        assert_eq!(status(lists.begin(caller(9), &counts)), Some(503));
         permits.clear();
         assert!(
             lists.callers().is_empty(),

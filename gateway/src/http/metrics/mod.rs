@@ -19,13 +19,16 @@ use dkvs_runtime::log;
 use dkvs_runtime::metrics::page::{Form, Labels, Number, Page, Samples};
 use dkvs_runtime::metrics::statistics;
 
+use super::access::Caller;
 use super::app::{App, GatewayState};
+use super::client_error::no_memory_for_reply;
 use super::parameters;
 use super::problem::Problem;
 use families::{counter, gauge, labels};
 
 pub(super) async fn metrics(
     State(app): State<App>,
+    caller: Caller,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
@@ -48,7 +51,13 @@ pub(super) async fn metrics(
         (header::CONTENT_TYPE, form.content_type()),
         (header::VARY, "accept"),
     ];
-    Ok((of_form, page.render(form)).into_response())
+    // As long as the cluster is large.
+    let text = app
+        .client
+        .memory(caller.id())
+        .hold(page.render(form).into());
+    let text = text.map_err(no_memory_for_reply)?;
+    Ok((of_form, text).into_response())
 }
 
 fn push_process(page: &mut Page, gateway: &GatewayState, workers: usize) {

@@ -53,7 +53,10 @@ const LINGERING: u64 = ENDLESS << 1;
 /// What arrives belongs to the body of a request, even after the response.
 const BODY: u64 = LINGERING << 1;
 
-const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING | BODY;
+/// The peer takes no more of a response for now.
+const BLOCKED: u64 = BODY << 1;
+
+const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING | BODY | BLOCKED;
 const TIME_SHIFT: u32 = PHASE_BITS + FLAGS.count_ones();
 
 /// The time-out of a handler, far beyond its own ones: a safeguard.
@@ -109,8 +112,26 @@ impl Clock {
         self.state.fetch_or(flag, Ordering::Relaxed);
     }
 
+    fn lower(&self, flag: u64) {
+        self.state.fetch_and(!flag, Ordering::Relaxed);
+    }
+
     fn has(&self, flag: u64) -> bool {
         self.state.load(Ordering::Relaxed) & flag != 0
+    }
+
+    /// Whether the peer takes no more of a response for now.
+    pub(super) fn note_blocked(&self, is_blocked: bool) {
+        match is_blocked {
+            true => self.raise(BLOCKED),
+            false if self.is_blocked() => self.lower(BLOCKED),
+            false => {}
+        }
+    }
+
+    /// Whether the peer takes no more of a response for now.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.has(BLOCKED)
     }
 
     /// The body of a request arrives from now on.
@@ -120,7 +141,7 @@ impl Clock {
 
     /// The body of the request has arrived.
     pub(super) fn note_body_end(&self) {
-        self.state.fetch_and(!BODY, Ordering::Relaxed);
+        self.lower(BODY);
     }
 
     /// Whether what arrives may be, or follow, the head of the next request.

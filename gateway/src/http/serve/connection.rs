@@ -45,7 +45,8 @@ where
                 continue;
             }
             let is_slow = poll_alarm(clock, alarm.as_mut(), context).is_ready();
-            if !is_slow && ask != Ask::Evict {
+            let is_to_go = matches!(ask, Ask::Evict | Ask::Expel);
+            if !is_slow && !is_to_go {
                 has_looked = false;
                 return Poll::Pending;
             }
@@ -56,7 +57,8 @@ where
             }
             has_looked = false;
             let reading = clock.read();
-            if reading.phase == Phase::Handling && !is_slow {
+            let may_stay = !is_slow && ask != Ask::Expel;
+            if reading.phase == Phase::Handling && may_stay {
                 place.stay();
                 continue;
             }
@@ -69,7 +71,7 @@ where
             let is_closed = poll(connection.as_mut(), context).is_ready();
             let is_response =
                 reading.phase == Phase::Idle && reading.has_served && !clock.is_lingering();
-            if !is_closed && !is_slow && is_response && reading.since.elapsed() < STALLED {
+            if !is_closed && may_stay && is_response && reading.since.elapsed() < STALLED {
                 place.decline();
                 continue;
             }

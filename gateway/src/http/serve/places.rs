@@ -4,6 +4,10 @@
 //!   accept --> a place is free? --yes--> served
 //!                   | no
 //!                   v
+//!              one of a peer that has more than half of all places is closed for another peer's,
+//!              if need be with a request under way
+//!                   | there is none
+//!                   v
 //!              a connection without a request under way is closed, and its place taken
 //!                   | there is none
 //!                   v
@@ -29,6 +33,10 @@ use super::clock::{Clock, Phase, Reading};
 
 /// A peer that has no more than one of so many places counts as any other.
 const SHARE: usize = 16;
+
+/// A peer that has more than one of so many places loses connections to other peers even while requests
+/// are under way.
+const HOARD_PART: usize = 2;
 
 /// The silence of a connection that never sent a request counts so many times: callers keep
 /// connections on which they were served for the next request.
@@ -61,6 +69,8 @@ pub(super) enum Ask {
     Evict = 2,
     /// It had a response under way when it was asked to make room. It ends with that.
     Declined = 3,
+    /// To make room, whatever is under way.
+    Expel = 4,
 }
 
 /// A connection, as its worker knows it.
@@ -111,7 +121,8 @@ impl Occupant {
             0 => Ask::Stay,
             1 => Ask::Drain,
             2 => Ask::Evict,
-            _ => Ask::Declined,
+            3 => Ask::Declined,
+            _ => Ask::Expel,
         }
     }
 
@@ -126,14 +137,14 @@ impl Occupant {
         let is_silent = reading.phase != Phase::Handling;
         match self.ask() {
             Ask::Stay | Ask::Drain => is_silent,
-            Ask::Evict => false,
+            Ask::Evict | Ask::Expel => false,
             Ask::Declined => is_silent && reading.since.elapsed() >= STALLED,
         }
     }
 
     /// Whether it was asked to make room, and has not answered.
     pub(super) fn is_going(&self) -> bool {
-        self.ask() == Ask::Evict
+        matches!(self.ask(), Ask::Evict | Ask::Expel)
     }
 
     /// Asks it to make room.
@@ -164,8 +175,8 @@ struct Taken {
     by_peer: HashMap<CallerId, usize>,
     /// Those that go next, the first of them last, as they were when they were chosen.
     chosen: Vec<(u64, Reading)>,
-    /// When others are looked for again, after there was none.
-    next_look: Option<Instant>,
+    /// When others are looked for again, after there was none; and for peers that have more than half.
+    next_look: [Option<Instant>; 2],
 }
 
 /// A place that is taken, until it is dropped.
@@ -189,7 +200,7 @@ impl Places {
     }
 
     /// A place for a connection of this peer; none if all are taken by connections with requests under
-    /// way. Waits for a connection that it has asked to go, which takes no longer than that looks
+    /// way, and no other peer has more than half of them. Waits for a connection that it has asked to go, which takes no longer than that looks
     /// whether a request has arrived.
     pub(super) async fn take(self: &Arc<Self>, peer: CallerId, clock: Clock) -> Option<Place> {
         for _ in 0..=TRIES {
@@ -200,7 +211,8 @@ impl Places {
                 if taken.occupants.len() < self.places_max {
                     return Some(self.occupy(&mut taken, peer, clock));
                 }
-                taken.next_to_go(self.places_max)?.evict();
+                let (occupant, ask) = taken.next_to_go(self.places_max, peer)?;
+                occupant.set(ask);
             }
             // It answers at once, unless the worker is very busy.
             let _ = tokio::time::timeout(ANSWER_TIMEOUT, changed).await;
@@ -239,42 +251,71 @@ impl Places {
 }
 
 impl Taken {
-    /// The connection that makes room.
-    fn next_to_go(&mut self, places_max: usize) -> Option<Arc<Occupant>> {
+    /// The connection that makes room for one of this peer, and how.
+    fn next_to_go(
+        &mut self,
+        places_max: usize,
+        newcomer: CallerId,
+    ) -> Option<(Arc<Occupant>, Ask)> {
+        let kind = usize::from(self.hoards(newcomer, places_max));
         for is_fresh in [false, true] {
             if is_fresh {
                 let begun = Instant::now();
-                if self.next_look.is_some_and(|at| begun < at) {
+                if self.next_look[kind].is_some_and(|at| begun < at) {
                     return None;
                 }
-                self.choose(places_max, begun);
+                self.choose(places_max, newcomer, begun);
                 // A flood of newcomers must not have the worker look for nothing else.
                 let is_none = self.chosen.is_empty();
-                self.next_look = is_none.then(|| begun + begun.elapsed() * LOOK_PART);
+                self.next_look[kind] = is_none.then(|| begun + begun.elapsed() * LOOK_PART);
             }
             while let Some((id, reading)) = self.chosen.pop() {
                 let occupant = self.occupants.get(&id);
-                let unchanged =
-                    occupant.filter(|it| it.reading() == reading && it.can_be_evicted());
-                if let Some(occupant) = unchanged {
-                    return Some(Arc::clone(occupant));
+                if let Some(occupant) = occupant.filter(|it| it.reading() == reading)
+                    && let Some(ask) = self.ask_of(occupant, places_max, newcomer)
+                {
+                    return Some((Arc::clone(occupant), ask));
                 }
             }
         }
         None
     }
 
-    fn choose(&mut self, places_max: usize, now: Instant) {
-        let can_go = self.occupants.values().filter(|it| it.can_be_evicted());
+    fn of_peer(&self, peer: CallerId) -> usize {
+        self.by_peer.get(&peer).copied().unwrap_or(0)
+    }
+
+    fn hoards(&self, peer: CallerId, places_max: usize) -> bool {
+        self.of_peer(peer) > places_max / HOARD_PART
+    }
+
+    /// How a connection may be asked to make room for one of this peer, if at all.
+    fn ask_of(&self, occupant: &Occupant, places_max: usize, newcomer: CallerId) -> Option<Ask> {
+        if self.hoards(newcomer, places_max) && occupant.peer != newcomer {
+            return None;
+        }
+        if occupant.peer == newcomer || !self.hoards(occupant.peer, places_max) {
+            return occupant.can_be_evicted().then_some(Ask::Evict);
+        }
+        // A request that is just arriving is no reason to stay, but where one was answered already.
+        let reading = occupant.reading();
+        let is_idle = reading.phase == Phase::Idle && reading.has_served;
+        let goes_in_order = is_idle && occupant.can_be_evicted() && !occupant.clock.is_blocked();
+        match goes_in_order {
+            true => Some(Ask::Evict),
+            false => (!occupant.is_going()).then_some(Ask::Expel),
+        }
+    }
+
+    fn choose(&mut self, places_max: usize, newcomer: CallerId, now: Instant) {
+        let all = self.occupants.values();
+        let can_go = all.filter(|it| self.ask_of(it, places_max, newcomer).is_some());
         let mut ranked: Vec<_> = can_go
             .map(|it| {
-                let of_peer = self.by_peer.get(&it.peer).copied().unwrap_or(0);
                 let reading = it.reading();
-                (
-                    Reverse(rank(of_peer, places_max, reading, now)),
-                    it.id,
-                    reading,
-                )
+                let rank = rank(self.of_peer(it.peer), places_max, reading, now);
+                let hoards = self.hoards(it.peer, places_max);
+                (Reverse((hoards, it.can_be_evicted(), rank)), it.id, reading)
             })
             .collect();
         if ranked.len() > CHOSEN {
@@ -310,7 +351,7 @@ impl Place {
     /// Waits until it is asked to make room.
     pub(super) async fn until_evicted(&self) {
         poll_fn(|context| match self.occupant.poll_ask(context) {
-            Ask::Evict => Poll::Ready(()),
+            Ask::Evict | Ask::Expel => Poll::Ready(()),
             Ask::Stay | Ask::Drain | Ask::Declined => Poll::Pending,
         })
         .await;
@@ -422,6 +463,50 @@ mod tests {
         }
         let taken = places.taken();
         assert_eq!((taken.occupants.len(), taken.by_peer.len()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_more_than_half_loses_busy_connections_to_others_alone() {
+        let places = Arc::new(Places::new(4));
+        let mut busy = Vec::new();
+        for number in [1, 1, 1, 2] {
+            let place = places.take(peer(number), clock()).await.unwrap();
+            place.occupant.clock.enter(Phase::Handling);
+            busy.push(place);
+        }
+        assert!(places.take(peer(1), clock()).await.is_none(), "its own");
+        let ask = |newcomer| {
+            let next = places.taken().next_to_go(4, peer(newcomer));
+            next.map(|(occupant, ask)| (occupant.peer, ask))
+        };
+        // The search rests after it has found nobody.
+        places.taken().next_look = [None; 2];
+        assert_eq!(ask(3), Some((peer(1), Ask::Expel)));
+        // A reply that is not taken does not hold a place of a peer that has most of them.
+        busy[0].occupant.clock.enter(Phase::Idle);
+        busy[0].occupant.clock.note_blocked(true);
+        places.taken().chosen.clear();
+        assert_eq!(ask(3), Some((peer(1), Ask::Expel)));
+        // One that is idle goes in good order, and first.
+        busy[0].occupant.clock.note_blocked(false);
+        places.taken().chosen.clear();
+        assert_eq!(ask(3), Some((peer(1), Ask::Evict)));
+        // Others that are idle stay, and it does not get their places either.
+        busy[0].occupant.clock.enter(Phase::Handling);
+        busy[3].occupant.clock.enter(Phase::Idle);
+        places.taken().chosen.clear();
+        assert_eq!(ask(1), None);
+        places.taken().next_look = [None; 2];
+        assert_eq!(ask(3), Some((peer(1), Ask::Expel)));
+        assert_eq!(ask(2), Some((peer(1), Ask::Expel)));
+        busy[3].occupant.clock.enter(Phase::Handling);
+        drop(busy.remove(1));
+        let third = places.take(peer(3), clock()).await.unwrap();
+        third.occupant.clock.enter(Phase::Handling);
+        assert!(
+            places.take(peer(4), clock()).await.is_none(),
+            "half is no more than half"
+        );
     }
 
     #[tokio::test]

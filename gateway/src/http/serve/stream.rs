@@ -61,6 +61,7 @@ impl<S> TimedStream<S> {
 
     /// A part of a response was taken, which also gives time to the next head, if that has begun.
     fn note_progress(&self, written: &Poll<io::Result<usize>>) {
+        self.clock.note_blocked(written.is_pending());
         let phase = self.clock.phase();
         if matches!(written, Poll::Ready(Ok(_))) && phase != Phase::Handling {
             self.clock.enter(phase);

@@ -1,0 +1,72 @@
+//! Connections whose requests never end, all of one address.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use dkvs_tests::http::{Connection, exchange, request};
+use dkvs_tests::process::own_loopback;
+use dkvs_tests::until;
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+
+use crate::PROGRAMS;
+use crate::attack::{alone, beside_callers};
+
+/// Connections that the gateway takes; the attackers are twice as many.
+const CONNECTIONS: usize = 64;
+
+const MEMORY_BYTES: u64 = 128 << 20;
+
+/// The head of a request whose body never comes.
+const UNFINISHED: &str = "PUT /kv/never HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n";
+
+#[tokio::test]
+async fn an_address_whose_requests_never_end_keeps_no_other_out() {
+    let _alone = alone().await;
+    let most = CONNECTIONS.to_string();
+    let mut cluster = PROGRAMS.cluster(3, &["--workers", "1", "--max-connections", &most]);
+    let addr = cluster.gateway.addr;
+    beside_callers(&mut cluster.gateway, MEMORY_BYTES, async || {
+        let from = own_loopback();
+        let mut attackers = JoinSet::new();
+        for _ in 0..2 * CONNECTIONS {
+            attackers.spawn(insist(from, addr));
+        }
+        until("the attackers have lost connections", async || {
+            evicted(addr).await >= 20
+        })
+        .await;
+        for _ in 0..50 {
+            for target in ["/livez", "/metrics", "/readyz"] {
+                let reply = exchange(addr, request("GET", target, None)).await;
+                assert_eq!(reply.status, 200, "{target}: {reply:?}");
+            }
+        }
+        attackers.shutdown().await;
+    })
+    .await;
+}
+
+/// Opens another connection as soon as one ends.
+async fn insist(from: Ipv4Addr, addr: SocketAddr) {
+    loop {
+        if let Some(mut connection) = connect(from, addr).await {
+            connection.send(UNFINISHED).await;
+            connection.rest().await;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn connect(from: Ipv4Addr, addr: SocketAddr) -> Option<Connection> {
+    let socket = TcpSocket::new_v4().ok()?;
+    socket.bind((from, 0).into()).ok()?;
+    Some(Connection::over(socket.connect(addr).await.ok()?))
+}
+
+async fn evicted(addr: SocketAddr) -> u64 {
+    let page = exchange(addr, request("GET", "/metrics", None)).await;
+    let page = String::from_utf8(page.body).expect("text");
+    let sample = "dkvs_gateway_connections_evicted_total ";
+    let count = page.lines().find_map(|line| line.strip_prefix(sample));
+    count.expect("the sample").parse().expect("a number")
+}
