@@ -1,7 +1,7 @@
 //! Requests and replies that hold much memory for long. The attackers come from one address and the
 //! callers who behave from another, so that each has a share of its own.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use dkvs_tests::http::{Connection, client, put, request};
 use dkvs_tests::process::{Cluster, Gateway};
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
 use crate::attack::{alone, beside_callers_with_values};
+use crate::statistics::metric;
 
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 9, 9, 9);
 
@@ -35,15 +36,6 @@ fn cluster() -> Cluster {
 async fn attack(gateway: &mut Gateway, attack: impl AsyncFnOnce()) {
     let bytes_max = SHARE_BYTES + BASE_BYTES;
     beside_callers_with_values(gateway, CALLERS_BYTES, bytes_max, attack).await;
-}
-
-async fn metric(addr: SocketAddr, sample: &str) -> u64 {
-    let mut connection = Connection::open(addr).await;
-    connection.send(request("GET", "/metrics", None)).await;
-    let page = String::from_utf8(connection.reply().await.body).unwrap();
-    let line = page.lines().find_map(|line| line.strip_prefix(sample));
-    let line = line.unwrap_or_else(|| panic!("{sample} in {page}"));
-    line.trim().parse().unwrap()
 }
 
 const SHARE_REFUSALS: &str = "dkvs_gateway_limits_hit_total{limit=\"value_memory_share\"}";
@@ -195,7 +187,12 @@ async fn bodies_that_never_end_hold_their_callers_share_alone() {
             metric(addr, SHARE_REFUSALS).await > 20
         })
         .await;
+        assert!(metric(addr, "dkvs_gateway_value_memory_bytes").await > SHARE_BYTES / 2);
         drop(unfinished);
+    })
+    .await;
+    until("what they held is given back", async || {
+        metric(addr, "dkvs_gateway_value_memory_bytes").await == 0
     })
     .await;
 }

@@ -1,13 +1,14 @@
 //! Lists that look at many keys and find none.
 
 use dkvs_common::model::Statistic;
-use dkvs_tests::http::{client, get, send};
+use dkvs_tests::http::{Connection, client, exchange, get, request, send};
+use dkvs_tests::until;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
 use crate::attack::{alone, beside_callers};
-use crate::statistics::statistic;
+use crate::statistics::{metric, statistic};
 
 /// Keys in the store, none of which begins with the prefix that is listed.
 const KEYS: usize = 20_000;
@@ -61,6 +62,37 @@ async fn lists_of_a_prefix_without_keys_take_turns_and_are_limited() {
         empty_pages += 1;
     }
     assert!(empty_pages >= 1, "a page does not look at all keys");
+}
+
+#[tokio::test]
+async fn a_caller_has_four_lists_at_a_time() {
+    let _alone = alone().await;
+    let cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    let addr = cluster.gateway.addr;
+    for node in &cluster.nodes {
+        node.process.stop();
+    }
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut connection = Connection::open(addr).await;
+        let list = request("GET", "/kv?timeout_ms=30000", None);
+        connection.send(list).await;
+        held.push(connection);
+    }
+    until("all four have begun", async || {
+        metric(addr, "dkvs_gateway_quorum_requests_in_flight").await == 4
+    })
+    .await;
+    let another = exchange(addr, request("GET", "/kv", None)).await;
+    assert_eq!(another.problem(), "too-many-lists", "{another:?}");
+    assert_eq!(another.status, 429);
+    for node in &cluster.nodes {
+        node.process.go_on();
+    }
+    for mut connection in held {
+        let reply = connection.reply().await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
 }
 
 /// Puts the keys, all under another prefix.

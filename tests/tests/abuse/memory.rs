@@ -2,19 +2,41 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
+use std::time::Duration;
 
 use dkvs_tests::http::{Connection, exchange, request};
 use dkvs_tests::memory_limit::MemoryLimit;
 use dkvs_tests::process::{Gateway, own_loopback};
+use dkvs_tests::{patiently, until};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
 use crate::attack::{alone, beside_callers};
+use crate::statistics::metrics;
 
-/// Connections that the gateway takes, and values of a megabyte that are on their way to it.
+/// Connections that the gateway takes; and more values of a megabyte, and more heads, than it has memory
+/// for.
 const CONNECTIONS: usize = 400;
 const VALUES: usize = 280;
+const HEADS: usize = 130;
+
+/// Bytes of a value that are sent singly, so that it makes progress.
+const REST: usize = 120;
+
+/// What is taken, and the most that may be.
+const PLACES: [&str; 2] = [
+    "dkvs_gateway_connections_open",
+    "dkvs_gateway_connections_max",
+];
+const VALUE_MEMORY: [&str; 2] = [
+    "dkvs_gateway_value_memory_bytes",
+    "dkvs_gateway_value_memory_max_bytes",
+];
+const HEAD_MEMORY: [&str; 2] = [
+    "dkvs_gateway_head_memory_bytes",
+    "dkvs_gateway_head_memory_max_bytes",
+];
 
 #[tokio::test]
 async fn a_gateway_lives_within_the_sum_that_it_names() {
@@ -38,27 +60,47 @@ async fn a_gateway_lives_within_the_sum_that_it_names() {
     command.args(["--max-connections", &CONNECTIONS.to_string()]);
     let bytes = named_sum(&command) << 20;
     let limit = MemoryLimit::new(bytes);
-    if let Some(limit) = &limit {
-        command = limit.around(&command);
+    match &limit {
+        Some(limit) => command = limit.around(&command),
+        None => eprintln!("the system lets no limit be set: the peak alone is measured"),
     }
     let mut gateway = Gateway::of(command);
     let addr = gateway.addr;
     beside_callers(&mut gateway, bytes, async || {
-        let mut attackers = JoinSet::new();
         // None of them has more than its share.
         let from = [(); 5].map(|()| own_loopback());
+        let mut attackers = JoinSet::new();
+        for number in 0..CONNECTIONS {
+            attackers.spawn(silence(from[number % from.len()], addr));
+        }
+        until("connections take the places", async || {
+            let [open, max] = metrics(addr, PLACES).await;
+            10 * open >= 9 * max
+        })
+        .await;
         for number in 0..VALUES {
             attackers.spawn(value(from[number % from.len()], addr));
         }
-        for number in 0..CONNECTIONS {
-            attackers.spawn(head(from[number % from.len()], addr, number % 2 * 126_000));
+        until("values take the memory for them", async || {
+            let [taken, max] = metrics(addr, VALUE_MEMORY).await;
+            10 * taken >= 9 * max
+        })
+        .await;
+        for number in 0..HEADS {
+            attackers.spawn(head(from[number % from.len()], addr));
         }
-        let held = attackers.join_all().await;
+        until("all is taken at once", async || {
+            let [open, max] = metrics(addr, PLACES).await;
+            let [values, values_max] = metrics(addr, VALUE_MEMORY).await;
+            let [heads, heads_max] = metrics(addr, HEAD_MEMORY).await;
+            10 * open >= 9 * max && 10 * values >= 9 * values_max && 2 * heads >= heads_max
+        })
+        .await;
         for target in ["/livez", "/readyz", "/metrics"] {
             let reply = exchange(addr, request("GET", target, None)).await;
             assert_eq!(reply.status, 200, "{target}: {reply:?}");
         }
-        drop(held);
+        drop(attackers);
     })
     .await;
 }
@@ -74,30 +116,40 @@ fn named_sum(command: &Command) -> u64 {
     sum.parse().expect("a number")
 }
 
-/// A connection that sends a value but for its last byte.
-async fn value(from: Ipv4Addr, addr: SocketAddr) -> Option<Connection> {
-    let mut connection = connect(from, addr).await?;
+/// A connection that says nothing.
+async fn silence(from: Ipv4Addr, addr: SocketAddr) {
+    let mut connection = connect(from, addr).await;
+    connection.rest().await;
+}
+
+/// A connection that sends a value but for its end, of which it sends a byte now and then.
+async fn value(from: Ipv4Addr, addr: SocketAddr) {
+    let mut connection = connect(from, addr).await;
     let head = "PUT /kv/long HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\n";
     connection.send(head).await;
-    connection.send(vec![b'v'; (1 << 20) - 1]).await;
-    Some(connection)
-}
-
-/// A connection that sends so many bytes of a head, if it is let.
-async fn head(from: Ipv4Addr, addr: SocketAddr, bytes: usize) -> Option<Connection> {
-    let mut connection = connect(from, addr).await?;
-    if bytes > 0 {
-        connection
-            .send("GET /kv/k HTTP/1.1\r\nhost: localhost\r\n")
-            .await;
-        let field = format!("x: {}\r\n", "x".repeat(bytes));
-        connection.send(field).await;
+    connection.send(vec![b'v'; (1 << 20) - REST]).await;
+    for _ in 1..REST {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        connection.send("v").await;
     }
-    Some(connection)
 }
 
-async fn connect(from: Ipv4Addr, addr: SocketAddr) -> Option<Connection> {
-    let socket = TcpSocket::new_v4().ok()?;
-    socket.bind((from, 0).into()).ok()?;
-    Some(Connection::over(socket.connect(addr).await.ok()?))
+/// A connection that sends so much of a head as it is let.
+async fn head(from: Ipv4Addr, addr: SocketAddr) {
+    let mut connection = connect(from, addr).await;
+    connection
+        .send("GET /kv/k HTTP/1.1\r\nhost: localhost\r\n")
+        .await;
+    let field = format!("x: {}\r\n", "x".repeat(126_000));
+    connection.send(field).await;
+    connection.rest().await;
+}
+
+async fn connect(from: Ipv4Addr, addr: SocketAddr) -> Connection {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind((from, 0).into())
+        .expect("an address of loopback");
+    let stream = patiently(socket.connect(addr)).await;
+    Connection::over(stream.expect("a connection"))
 }

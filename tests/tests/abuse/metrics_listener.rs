@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use dkvs_tests::http::{Connection, client, get, request};
 use dkvs_tests::process::ServersFile;
+use dkvs_tests::until;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
 use crate::attack::{alone, beside_callers};
+use crate::statistics::metric;
 
 const CONNECTIONS: usize = 64;
 
@@ -22,10 +24,18 @@ async fn connections_that_are_held_keep_no_scraper_away() {
     let (_, url) = line.split_once("http://").expect("a URL");
     let addr = url.strip_suffix("/metrics").expect("its path");
     let addr: SocketAddr = addr.parse().expect("its address");
+    let displaced = format!(
+        "dkvs_server_metrics_connections_displaced_total{{server=\"{}\"}}",
+        node.addr
+    );
     let servers = ServersFile::new(&[node.addr]);
     let mut gateway = PROGRAMS.gateway_over(&servers, &[]);
     beside_callers(&mut gateway, 64 << 20, async || {
         let _held: JoinSet<()> = (0..CONNECTIONS).map(|way| hold(addr, way)).collect();
+        until("all places are taken, and taken away", async || {
+            metric(addr, &displaced).await > 0
+        })
+        .await;
         let client = client();
         for _ in 0..SCRAPES {
             let reply = get(&client, format!("http://{addr}/metrics")).await;

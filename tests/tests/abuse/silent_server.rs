@@ -2,13 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use dkvs_tests::http::{Connection, Reply, client, get, request};
+use dkvs_tests::http::{Connection, Reply, request};
 use dkvs_tests::process::Cluster;
 use dkvs_tests::until;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
 use crate::attack::{alone, beside_callers};
+use crate::statistics::{metric, metrics};
 
 /// Where the attack comes from; those who behave come from 127.0.0.1. Not every system has it.
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -18,6 +19,10 @@ const CONNECTIONS: usize = 256;
 /// Requests that the gateway takes on at a time, and the share of one caller.
 const PLACES: usize = 32;
 const SHARE: usize = 24;
+
+/// The requests in flight, and those that are decided and wait.
+const UNDECIDED: &str = "dkvs_gateway_quorum_requests_in_flight";
+const DECIDED: &str = "dkvs_gateway_quorum_requests_decided";
 
 /// A gateway with few places, and three servers of which one is silent.
 fn cluster() -> Cluster {
@@ -54,22 +59,12 @@ async fn replies(connections: Vec<Connection>, count: usize) -> (Vec<Reply>, Joi
     (replies, waiting)
 }
 
-/// What the gateway's page of metrics says.
-async fn metric(url: &str, name: &str) -> f64 {
-    let page = get(&client(), url.to_owned()).await;
-    let page = String::from_utf8(page.body).unwrap();
-    let mut lines = page.lines();
-    let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn reads_that_wait_for_all_leave_their_places_and_end_with_what_they_have() {
     let _alone = alone().await;
     let mut cluster = cluster();
     let addr = cluster.gateway.addr;
-    let metrics = cluster.gateway.url("/metrics");
     let read = request("GET", "/kv/k?wait=all&timeout_ms=30000", None);
     beside_callers(&mut cluster.gateway, 96 << 20, async || {
         let mut insisting = JoinSet::new();
@@ -93,15 +88,15 @@ async fn reads_that_wait_for_all_leave_their_places_and_end_with_what_they_have(
             assert_eq!(reply.problem(), "key-not-found");
             assert_eq!(reply.count("pending"), 1, "{reply:?}");
         }
-        let decided = metric(&metrics, "dkvs_gateway_quorum_requests_decided").await;
-        assert!(decided <= waiting as f64, "{decided}");
+        let decided = metric(addr, DECIDED).await;
+        assert!(decided <= waiting as u64, "{decided}");
         let ended = "dkvs_gateway_limits_hit_total{limit=\"requests_decided\"}";
-        assert!(metric(&metrics, ended).await > 0.0);
+        assert!(metric(addr, ended).await > 0);
         drop(insisting);
     })
     .await;
     until("nobody waits any more", async || {
-        metric(&metrics, "dkvs_gateway_quorum_requests_decided").await == 0.0
+        metric(addr, DECIDED).await == 0
     })
     .await;
 }
@@ -112,15 +107,14 @@ async fn reads_that_need_the_silent_server_take_the_share_of_their_caller() {
     let _alone = alone().await;
     let mut cluster = cluster();
     let addr = cluster.gateway.addr;
-    let metrics = cluster.gateway.url("/metrics");
     let read = request("GET", "/kv/k?r=3&timeout_ms=30000", None);
     beside_callers(&mut cluster.gateway, 96 << 20, async || {
         let connections = open_all(addr, &read).await;
         let (refused, still_waiting) = replies(connections, CONNECTIONS - SHARE).await;
         refused.iter().for_each(assert_is_share);
         let refusals = "dkvs_gateway_limits_hit_total{limit=\"requests_of_caller\"}";
-        let refusals = metric(&metrics, refusals).await;
-        assert!(refusals >= (CONNECTIONS - SHARE) as f64, "{refusals}");
+        let refusals = metric(addr, refusals).await;
+        assert!(refusals >= (CONNECTIONS - SHARE) as u64, "{refusals}");
         drop(still_waiting);
     })
     .await;
@@ -138,26 +132,32 @@ async fn writes_whose_callers_have_gone_leave_others_their_places() {
     ] {
         let mut cluster = cluster();
         let addr = cluster.gateway.addr;
-        let metrics = cluster.gateway.url("/metrics");
         let write = request("PUT", target, Some(b"v"));
         beside_callers(&mut cluster.gateway, 96 << 20, async || {
             for _ in 0..2 {
-                // Begun, and then abandoned.
+                // Begun, and then abandoned: some as soon as they have arrived.
                 let connections = open_all(addr, &write).await;
-                tokio::task::yield_now().await;
+                until("writes take half of a share", async || {
+                    let [undecided, decided] = metrics(addr, [UNDECIDED, DECIDED]).await;
+                    match target.contains("wait=all") {
+                        true => decided >= SHARE as u64 / 2,
+                        false => undecided >= SHARE as u64 / 2,
+                    }
+                })
+                .await;
                 connections.into_iter().for_each(Connection::reset);
             }
         })
         .await;
-        let in_flight = metric(&metrics, "dkvs_gateway_quorum_requests_in_flight").await;
+        let in_flight = metric(addr, UNDECIDED).await;
         assert!(
-            in_flight <= SHARE as f64,
+            in_flight <= SHARE as u64,
             "{in_flight} are held by one caller"
         );
         if target.contains("wait=all") {
             until("what is decided and abandoned has ended", async || {
-                let decided = metric(&metrics, "dkvs_gateway_quorum_requests_decided").await;
-                decided == 0.0
+                let decided = metric(addr, DECIDED).await;
+                decided == 0
             })
             .await;
         }

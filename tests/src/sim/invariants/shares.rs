@@ -39,10 +39,18 @@ fn silent<A>(replicas: &[Replica<A>]) -> [bool; 2] {
     ]
 }
 
+/// Whether so many are all that a caller gets. All that are in flight may be undecided, or fewer.
+fn is_share(held: usize, refused: &Refused) -> bool {
+    let has_first = held >= (refused.places / 64).max(1);
+    let free_min = refused.places.saturating_sub(refused.all);
+    let beyond_reserve_min = free_min.saturating_sub(refused.places.div_ceil(8));
+    has_first && held >= 6 * beyond_reserve_min
+}
+
 fn check_refused(refused: &Refused) -> Result<(), Violation> {
     let is_right = match refused.error {
         AdmissionError::ShareTaken { held, max } => {
-            (1..=refused.own).contains(&held) && max == refused.places
+            held <= refused.own && max == refused.places && is_share(held, refused)
         }
         AdmissionError::Overloaded { .. } => refused.all >= refused.places,
         _ => true,

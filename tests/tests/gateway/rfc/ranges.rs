@@ -99,6 +99,7 @@ async fn a_range_is_for_a_get_of_the_bytes_alone() {
     for path in ["/livez", "/openapi.yaml", "/"] {
         let whole = ask(&gateway, &format!("GET {path}"), range, "").await;
         assert_eq!(whole.status, 200, "{path}");
+        assert_eq!(whole.header("content-range"), "", "{path}");
     }
 }
 
