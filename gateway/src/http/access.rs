@@ -68,9 +68,9 @@ impl Caller {
         self.id
     }
 
-    /// The id of a request's caller.
-    pub(super) fn id_of(extensions: &Extensions) -> CallerId {
-        extensions.get().map_or(CallerId::Internal, Self::id)
+    /// The caller of a request, whom the gate has named.
+    pub(super) fn of(extensions: &Extensions) -> Result<&Self, Problem> {
+        extensions.get().ok_or_else(no_token)
     }
 
     /// Checks that the caller's token has a scope and covers the key, if one is involved.

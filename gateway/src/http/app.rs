@@ -5,10 +5,10 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use dkvs_client::Client;
+use dkvs_client::{CallerId, Client};
 use tokio_util::sync::CancellationToken;
 
-use super::checks::Checks;
+use super::checks::{Checks, PROBE_TIMEOUT};
 use super::counts::Counts;
 use super::feed::Feed;
 use super::gate::Gate;
@@ -124,7 +124,9 @@ impl App {
         let workers = self.workers();
         let hearts: Vec<_> = workers.iter().map(|it| &it.counts.heart).collect();
         tokio::join!(
-            self.gateway.checks.run(&self.client),
+            self.gateway
+                .checks
+                .run(|| self.client.status(PROBE_TIMEOUT, CallerId::Internal)),
             self.gateway.liveness.watch(&hearts),
         )
         .0

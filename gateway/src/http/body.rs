@@ -64,10 +64,9 @@ pub(super) async fn read(
         return Err(too_large());
     }
     let announced = announced as usize;
-    let mut pace: Option<Pace> = None;
+    let mut pace = Pace::begin();
     let mut buffer = Buffer::default();
     loop {
-        let pace = pace.get_or_insert_with(Pace::begin);
         let frame = tokio::time::timeout_at(pace.deadline(), body.frame()).await;
         let Some(frame) = frame.map_err(|_| too_slow())? else {
             break;

@@ -13,7 +13,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dkvs_client::{Client, ServerStatus};
+use dkvs_client::{AdmissionError, ServerStatus};
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 /// How long a server may take to answer a probe.
@@ -47,13 +48,18 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Checks the servers whenever somebody wants to know.
-    pub(super) async fn run(&self, client: &Client) -> Infallible {
+    /// Checks the servers by `ask` whenever somebody wants to know.
+    pub(super) async fn run<F>(&self, ask: impl Fn() -> F) -> Infallible
+    where
+        F: Future<Output = Result<Vec<ServerStatus>, AdmissionError>>,
+    {
         loop {
             self.wanted.notified().await;
             let begun = Instant::now();
-            match client.status(PROBE_TIMEOUT).await {
+            match ask().await {
                 Ok(statuses) => {
+                    // Whoever wanted one meanwhile has this one, or wants another when it is there.
+                    let _ = self.wanted.notified().now_or_never();
                     let begun = Some(begun);
                     self.last.send_replace(Arc::new(Check { begun, statuses }));
                 }
@@ -78,5 +84,47 @@ impl Checks {
             }
         };
         tokio::time::timeout(CHECK_TIMEOUT, waiting).await.ok()?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn however_many_want_a_check_they_share_one() {
+        let (checks, asked) = (Checks::default(), AtomicUsize::new(0));
+        let ask = async || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            // Others come while it is under way.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            Ok(Vec::new())
+        };
+        let running = checks.run(ask);
+        let wanting = async {
+            for round in 1..=3 {
+                let since = Instant::now();
+                let late = async |turns: usize| {
+                    for _ in 0..turns {
+                        tokio::task::yield_now().await;
+                    }
+                    checks.begun_since(since).await
+                };
+                let found = futures_util::future::join_all((0..8).map(late)).await;
+                assert!(found.iter().all(Option::is_some));
+                // Time for one that nobody wants.
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!(asked.load(Ordering::Relaxed), round);
+            }
+        };
+        tokio::select! {
+            _ = running => {}
+            () = wanting => {}
+        }
     }
 }

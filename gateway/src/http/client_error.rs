@@ -18,7 +18,7 @@ const OVERLOADED: ProblemType = ProblemType {
 const NOT_SUPPORTED: ProblemType = ProblemType {
     status: StatusCode::NOT_IMPLEMENTED,
     name: "not-supported",
-    title: "The servers cannot do this",
+    title: "This is not supported",
 };
 
 /// The gateway has reached one of its limits.
@@ -26,7 +26,7 @@ pub(super) fn overloaded(what: &'static str) -> Problem {
     AdmissionError::Overloaded { what }.into()
 }
 
-/// The servers cannot do this by the protocol that they speak.
+/// The gateway cannot do this, or the servers cannot by the protocol that they speak.
 pub(super) fn not_supported(detail: &'static str) -> Problem {
     Problem::new(&NOT_SUPPORTED, detail)
 }

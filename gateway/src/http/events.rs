@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{Response, Uri, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use dkvs_client::CallerId;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -102,7 +103,7 @@ async fn publish(app: App, sender: watch::Sender<LastSnapshot>) {
     loop {
         ticks.tick().await;
         // A gateway that is too busy to probe shows the last statuses.
-        if let Ok(answered) = probe_servers(&app).await {
+        if let Ok(answered) = probe_servers(&app, CallerId::Internal).await {
             servers = answered;
         }
         let snapshot = Snapshot::new(&app, &workers, &servers);

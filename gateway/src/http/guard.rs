@@ -22,8 +22,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut request::Parts, _: &App) -> Result<Self, Problem> {
-        let caller = parts.extensions.get().cloned();
-        caller.ok_or_else(no_token)
+        Self::of(&parts.extensions).cloned()
     }
 }
 

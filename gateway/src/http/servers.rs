@@ -3,10 +3,11 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
-use dkvs_client::{AdmissionError, Client, ServerStatus, ServerVersion};
+use dkvs_client::{AdmissionError, CallerId, Client, ServerStatus, ServerVersion};
 use dkvs_common::model::{Durability, Statistic};
 use serde::Serialize;
 
+use super::access::Caller;
 use super::app::App;
 use super::checks::PROBE_TIMEOUT;
 use super::json::json;
@@ -87,16 +88,23 @@ struct TrafficBody {
     dropped: u64,
 }
 
-pub(super) async fn servers(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn servers(
+    State(app): State<App>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
-    let servers = probe_servers(&app).await?;
+    let servers = probe_servers(&app, caller.id()).await?;
     Ok(json(&ServersBody { servers }))
 }
 
 /// Probes every server, and waits for all of them. The statuses are in the order of the cluster.
-pub(super) async fn probe_servers(app: &App) -> Result<Vec<ServerBody>, AdmissionError> {
+pub(super) async fn probe_servers(
+    app: &App,
+    caller: CallerId,
+) -> Result<Vec<ServerBody>, AdmissionError> {
     let (client, switch) = (&app.client, app.gateway.switch.as_ref());
-    let statuses = client.status(PROBE_TIMEOUT).await?;
+    let statuses = client.status(PROBE_TIMEOUT, caller).await?;
     let (shared, view) = (client.shared(), client.view());
     let bodies = statuses.into_iter().map(|status| ServerBody {
         last_round_trip_us: shared.last_round_trip(status.server).map(micros),

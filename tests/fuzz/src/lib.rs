@@ -1,8 +1,10 @@
 //! What must hold of the decoders for any bytes at all: they end, they do not panic, and what
-//! they take they write again as it was.
+//! they take they write again as it was. And of a log for any files at all.
 //!
 //! Each check panics when something does not hold; `targets/` hands them to the fuzzer, and the
 //! test below replays the corpus that is kept.
+
+pub mod log;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -102,5 +104,44 @@ mod tests {
     #[test]
     fn the_kept_corpus_of_v2_holds() {
         replay("v2", super::v2);
+    }
+
+    #[test]
+    fn the_kept_corpus_of_the_log_holds() {
+        replay("log", super::log::log);
+    }
+
+    /// As the fuzzer does it, for as long as a test may take: with numbers that look random.
+    #[test]
+    fn a_log_of_patches_at_random_is_opened_or_refused() {
+        let mut state = 1_u64;
+        let mut number = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as u32
+        };
+        for _ in 0..1_500 {
+            let mut data = Vec::new();
+            for _ in 0..1 + number() % 4 {
+                let at = match number() % 4 {
+                    0 => number() % 80,
+                    1 => 512 + number() % 64,
+                    2 => 512 + 2_037 * (number() % 30),
+                    _ => number(),
+                };
+                let length = 1 + number() % 40;
+                data.extend([number() as u8, number() as u8]);
+                data.extend(at.to_le_bytes());
+                data.extend((length as u16).to_le_bytes());
+                // Small numbers, and now and then any.
+                let is_small = number() % 2 == 0;
+                data.extend((0..length).map(|_| match is_small {
+                    true => (number() % 3) as u8,
+                    false => number() as u8,
+                }));
+            }
+            super::log::log(&data);
+        }
     }
 }

@@ -149,6 +149,14 @@ const ABSENCES: &[Absence] = &[
         advice: "the store keeps records; what a message means, its handler decides",
     },
     Absence {
+        package: "dkvs_log",
+        rooms: &["storage-node/log/src"],
+        but: &["storage-node/log/src/directory.rs"],
+        never: &[NO_IO],
+        sees_re_exports: true,
+        advice: "the log reaches its files through `medium`, has no thread and no clock, and draws nothing at random; its owner does",
+    },
+    Absence {
         package: "dkvs_gateway",
         rooms: &["gateway/src/http"],
         but: &[],

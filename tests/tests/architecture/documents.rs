@@ -72,6 +72,7 @@ impl Sources {
             "common/client/src",
             "common/runtime/src",
             "storage-node/src",
+            "storage-node/log/src",
             "gateway/src",
             "tests/src",
             "tests/tests",

@@ -26,6 +26,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dkvs_client", "common/client/src/lib.rs"),
     ("dkvs_runtime", "common/runtime/src/lib.rs"),
     ("dkvs_storage_node", "storage-node/src/lib.rs"),
+    ("dkvs_log", "storage-node/log/src/lib.rs"),
     ("dkvs_gateway", "gateway/src/lib.rs"),
     ("dkvs_tests", "tests/src/lib.rs"),
 ];

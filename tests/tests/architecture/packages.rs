@@ -70,6 +70,25 @@ const PACKAGES: &[Package] = &[
         does_without: &["axum", "rustls"],
     },
     Package {
+        manifest: "storage-node/log/Cargo.toml",
+        knows: &[],
+        does_without: &[
+            "chrono",
+            "fastrand",
+            "getrandom",
+            "mio",
+            "nix",
+            "rand",
+            "redb",
+            "serde",
+            "socket2",
+            "time",
+            "tokio",
+            "tokio-util",
+            "tracing",
+        ],
+    },
+    Package {
         manifest: "gateway/Cargo.toml",
         knows: &[
             "dkvs-client",
@@ -92,7 +111,7 @@ const PACKAGES: &[Package] = &[
     },
     Package {
         manifest: "tests/fuzz/Cargo.toml",
-        knows: &["dkvs-common"],
+        knows: &["dkvs-common", "dkvs-log"],
         does_without: OUTSIDE,
     },
 ];

@@ -137,11 +137,12 @@ impl Core {
     pub fn status(
         &mut self,
         timeout: Duration,
+        caller: CallerId,
         now: Now,
         on_end: impl FnOnce(Vec<(ServerId, Option<Statistics>)>) + Send + 'static,
     ) -> Result<RequestId, AdmissionError> {
         let operation = StatusOperation::new(self.view.servers(), on_end);
-        let options = of_all_servers(timeout, CallerId::Internal);
+        let options = of_all_servers(timeout, caller);
         self.begin(operation, options, now)
     }
 

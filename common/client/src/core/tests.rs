@@ -223,7 +223,8 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
         unix_ms: 1_000,
     };
     open_all(&mut core, now);
-    core.status(Duration::from_secs(1), now, |_| {}).unwrap();
+    core.status(Duration::from_secs(1), CallerId::Internal, now, |_| {})
+        .unwrap();
     exchange(&mut core, &service, now);
     let write = |core: &mut Core, level, name: &'static str| {
         let key = Key::new(name).unwrap();

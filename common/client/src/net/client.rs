@@ -137,10 +137,14 @@ impl Client {
 
     /// Asks every server whether it answers and how it does, for up to `timeout`. One entry per
     /// server, in the cluster's order.
-    pub async fn status(&self, timeout: Duration) -> Result<Vec<ServerStatus>, AdmissionError> {
+    pub async fn status(
+        &self,
+        timeout: Duration,
+        caller: CallerId,
+    ) -> Result<Vec<ServerStatus>, AdmissionError> {
         let pending = self.begin(|state, now, ended| {
             self.worker.open_cluster(state, now);
-            state.core.status(timeout, now, send_to(ended))
+            state.core.status(timeout, caller, now, send_to(ended))
         });
         let answers = pending?.ended().await;
         let core = &self.worker.state().core;

@@ -24,7 +24,7 @@ pub(super) fn key_and_parameters(
     let key = path::key(&head.uri, PREFIX)?;
     let query = Query::new(&head.uri, declared);
     let mut parameters = KeyParameters::parse(defaults, query, required)?;
-    parameters.options.caller = Caller::id_of(&head.extensions);
+    parameters.options.caller = Caller::of(&head.extensions)?.id();
     parameters.options.trace = trace::sampled(&head.headers);
     Ok((key, parameters))
 }

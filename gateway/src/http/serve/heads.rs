@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkvs_client::CallerId;
 
+use super::clock::Phase;
 use super::places::Occupant;
 use crate::http::counts::Counts;
 
@@ -79,17 +80,22 @@ impl LongHeads {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a step for a connection. When most of the memory is taken, the connection goes that has
+    /// Takes a step for a connection. When its peer has its share, the one of the peer's connections goes
+    /// that has been idle for longest. When most of the memory is taken, the connection goes that has
     /// been silent for longest among those of the peer that has most.
     fn take(&self, occupant: &Arc<Occupant>) -> Result<(), NoRoom> {
         let mut taken = self.taken();
+        let of_peer = taken.by_peer.get(&occupant.peer()).copied().unwrap_or(0);
+        let share = self.bytes_max / PEERS_AT_LEAST;
+        if of_peer + STEP > share {
+            return Err(match taken.evict_idle(occupant, of_peer + STEP - share) {
+                true => NoRoom::Yet,
+                false => NoRoom::ForThis,
+            });
+        }
         let reserve = self.bytes_max / RESERVE;
         if taken.bytes + STEP > self.bytes_max - reserve {
             taken.evict(occupant, self.bytes_max - reserve);
-        }
-        let of_peer = taken.by_peer.get(&occupant.peer()).copied().unwrap_or(0);
-        if of_peer + STEP > self.bytes_max / PEERS_AT_LEAST {
-            return Err(NoRoom::ForThis);
         }
         if taken.bytes + STEP > self.bytes_max {
             return Err(NoRoom::Yet);
@@ -126,6 +132,23 @@ impl LongHeads {
 }
 
 impl Taken {
+    /// Asks an idle connection of the same peer to go, unless those that are going give back `bytes`
+    /// already. Returns whether memory will come back.
+    fn evict_idle(&self, newcomer: &Occupant, bytes: usize) -> bool {
+        let others = self.holders.values().filter(|it| {
+            it.occupant.peer() == newcomer.peer() && it.occupant.id() != newcomer.id()
+        });
+        let going = others.clone().filter(|it| it.occupant.is_going());
+        if going.map(|it| it.bytes).sum::<usize>() >= bytes {
+            return true;
+        }
+        let idle = others
+            .map(|it| &it.occupant)
+            .filter(|it| it.can_be_evicted() && it.reading().phase == Phase::Idle);
+        let longest = idle.min_by_key(|it| (it.reading().since, it.id()));
+        longest.inspect(|it| it.evict()).is_some()
+    }
+
     /// Asks a connection to go, if no more than `bytes_max` is to be left with the step for `newcomer`,
     /// and too few are going already.
     fn evict(&self, newcomer: &Occupant, bytes_max: usize) {
@@ -212,7 +235,7 @@ impl Drop for HeadMemory {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::clock::{Clock, Phase};
+    use super::super::clock::Clock;
     use super::*;
 
     /// A connection in the middle of its head.
@@ -284,6 +307,30 @@ mod tests {
         let network =
             ["2001:db8::1", "2001:db8::2"].map(|peer| Arc::clone(&head(&heads, 21, peer).occupant));
         assert_eq!(network[0].peer(), network[1].peer());
+    }
+
+    #[test]
+    fn a_peer_at_its_share_loses_connections_that_are_idle_before_it_is_refused() {
+        let (heads, counts) = heads();
+        let mut all: Vec<_> = (0..4).map(|id| head(&heads, id, "192.0.2.1")).collect();
+        for one in &mut all {
+            grow(one, HEAD_BYTES_FREE + STEP).unwrap();
+        }
+        all[2].occupant.clock().enter(Phase::Idle);
+        let mut new = head(&heads, 10, "192.0.2.1");
+        assert_eq!(grow(&mut new, HEAD_BYTES_FREE + 1), Err(NoRoom::Yet));
+        let going = |all: &[HeadMemory]| -> Vec<u64> {
+            let going = all.iter().filter(|it| it.occupant.is_going());
+            going.map(|it| it.occupant.id()).collect()
+        };
+        assert_eq!(going(&all), [2]);
+        // It waits for that one, and does not ask another.
+        all[3].occupant.clock().enter(Phase::Idle);
+        assert_eq!(new.room(), Err(NoRoom::Yet));
+        assert_eq!(going(&all), [2]);
+        drop(all.remove(2));
+        assert!(new.room().is_ok());
+        assert_eq!(steps(&counts), 4);
     }
 
     #[test]

@@ -274,7 +274,9 @@ impl Server {
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(timed), service);
         self.note_end(drive(Pin::new(&mut connection), place).await);
-        let Some(stream) = connection.into_parts().io.into_inner().refused() else {
+        let refused = connection.into_parts().io.into_inner().refused();
+        // After a response, hyper may not have written all of it: it would have this one in its midst.
+        let Some(stream) = refused.filter(|_| !place.occupant().reading().has_served) else {
             return;
         };
         tokio::select! {

@@ -167,7 +167,9 @@ impl World {
             self.core.handle_timeout(self.now);
             let ended = Arc::clone(&self.ended);
             let on_end = move |_| ended.lock().unwrap().push_back(Ended::Status);
-            self.core.status(SECOND, self.now, on_end).unwrap();
+            self.core
+                .status(SECOND, CallerId::Internal, self.now, on_end)
+                .unwrap();
             self.run();
             self.poll_ended().unwrap();
         }

@@ -50,7 +50,10 @@ impl World {
         for number in 0..3 {
             world.core.open(ServerId(number), endpoint, 7, world.now);
         }
-        world.core.status(SECOND, world.now, |_| {}).unwrap();
+        world
+            .core
+            .status(SECOND, MODEST, world.now, |_| {})
+            .unwrap();
         world.run();
         world.is_silent = true;
         world

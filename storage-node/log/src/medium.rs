@@ -1,0 +1,105 @@
+//! Where the log's files lie: a directory, or what a test puts in its place.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Files by name, in one directory.
+///
+/// A crash may take back any change of names until [`Self::sync_names`] has returned.
+pub trait Medium: fmt::Debug + Send + Sync {
+    /// The names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes a file of so many zeros, for which the disk has set room aside, in place of any that has
+    /// the name. If the disk has no room, an error of a kind of which [`is_full`] knows, and no
+    /// file.
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn MediumFile>>;
+
+    /// Opens a file that is there.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn MediumFile>>;
+
+    /// Gives a file another name, in place of any that has it. Who has the file open keeps it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a name. Who has the file open can still read it.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Returns once a power loss takes back no earlier change of names.
+    fn sync_names(&self) -> io::Result<()>;
+
+    /// How many more bytes the disk has room for.
+    fn bytes_available(&self) -> io::Result<u64>;
+}
+
+/// The bytes of a file. Any number of threads may read while one writes elsewhere in it.
+pub trait MediumFile: fmt::Debug + Send + Sync {
+    /// How many there are.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Fills `out` from `offset` on; an error if there are fewer bytes.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Writes from `offset` on. A crash may take any part of it back until a sync.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts or grows to so many bytes; new ones are 0. A crash may take it back until a sync.
+    fn set_size(&self, bytes: u64) -> io::Result<()>;
+
+    /// Returns once a power loss takes back nothing of what was done before.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// Whether an error says that the disk has no room.
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+/// In what pieces a file is read of which a part cannot be.
+const PIECE_BYTES: usize = 4_096;
+
+/// Fills `out` from `offset` on with what can be read; all other bytes are 0. Returns whether the disk
+/// gave all that the file has.
+pub(crate) fn read_lossy(file: &dyn MediumFile, offset: u64, out: &mut [u8]) -> bool {
+    if file.read_at(offset, out).is_ok() {
+        return true;
+    }
+    let mut is_whole = true;
+    let size = file.size().unwrap_or(0);
+    let mut at = offset;
+    let mut rest = out;
+    while !rest.is_empty() {
+        // Pieces end where the disk's own do, and where the file does.
+        let to_boundary = PIECE_BYTES - (at % PIECE_BYTES as u64) as usize;
+        let in_file = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
+        let bytes = to_boundary.min(rest.len());
+        let (piece, more) = rest.split_at_mut(bytes);
+        let readable = bytes.min(in_file);
+        if file.read_at(at, &mut piece[..readable]).is_err() {
+            piece.fill(0);
+            is_whole = false;
+        }
+        piece[readable..].fill(0);
+        at += bytes as u64;
+        rest = more;
+    }
+    is_whole
+}
+
+/// Whether the disk can read a whole file.
+pub(crate) fn is_readable(file: &dyn MediumFile) -> bool {
+    let Ok(size) = file.size() else {
+        return false;
+    };
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    while at < size {
+        let bytes = (size - at).min(PIECE_BYTES as u64) as usize;
+        if file.read_at(at, &mut piece[..bytes]).is_err() {
+            return false;
+        }
+        at += bytes as u64;
+    }
+    true
+}

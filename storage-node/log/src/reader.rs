@@ -1,0 +1,134 @@
+//! Reads records, from any number of threads at once.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::errors::ReadError;
+use crate::format::{Location, RECORD_HEAD_BYTES, RecordHead, Seed};
+use crate::medium::MediumFile;
+
+/// The open files of the segments, as the log and its readers share them.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// What the checksums of this history begin with.
+    history: u32,
+    files: RwLock<HashMap<u32, Arc<dyn MediumFile>>>,
+}
+
+impl Files {
+    pub(crate) fn new(history: u32) -> Arc<Self> {
+        let files = RwLock::default();
+        Arc::new(Self { history, files })
+    }
+
+    pub(crate) fn insert(&self, segment: u32, file: Arc<dyn MediumFile>) {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        files.insert(segment, file);
+    }
+
+    pub(crate) fn remove(&self, segment: u32) {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        files.remove(&segment);
+    }
+
+    fn file(&self, segment: u32) -> Result<Arc<dyn MediumFile>, ReadError> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(&segment).cloned().ok_or(ReadError::Gone)
+    }
+}
+
+/// Reads records where they lie. Copies of it read the same log, while that goes on.
+#[derive(Debug, Clone)]
+pub struct Reader(pub(crate) Arc<Files>);
+
+/// A record as it was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its number.
+    pub sequence: u64,
+    bytes: Vec<u8>,
+    key_end: usize,
+    head_end: usize,
+}
+
+impl Record {
+    /// Its key.
+    pub fn key(&self) -> &[u8] {
+        &self.bytes[RECORD_HEAD_BYTES..self.key_end]
+    }
+
+    /// Its head.
+    pub fn head(&self) -> &[u8] {
+        &self.bytes[self.key_end..self.head_end]
+    }
+
+    /// Its value.
+    pub fn value(&self) -> &[u8] {
+        &self.bytes[self.head_end..]
+    }
+
+    /// All bytes of it, and how many of them come before the value.
+    pub fn into_bytes(self) -> (Vec<u8>, usize) {
+        (self.bytes, self.head_end)
+    }
+}
+
+impl Reader {
+    /// Reads a record and verifies it.
+    pub fn read(&self, location: Location) -> Result<Record, ReadError> {
+        let Location {
+            segment,
+            offset,
+            bytes,
+        } = location;
+        let file = self.0.file(segment)?;
+        let mut record = vec![0; bytes as usize];
+        read(&*file, offset.into(), &mut record)?;
+        let history = self.0.history;
+        let seed = Seed { history, segment };
+        let head = RecordHead::decode(&record, (seed, offset));
+        let head = head.filter(|head| head.record_bytes() == bytes);
+        let head = head.ok_or(ReadError::Damaged)?;
+        let key_end = RECORD_HEAD_BYTES + usize::from(head.key_bytes);
+        let head_end = RECORD_HEAD_BYTES + head.names_bytes() as usize;
+        let is_sound = head.names(&record[RECORD_HEAD_BYTES..], seed).is_some()
+            && head.is_value(&record[head_end..], seed);
+        match is_sound {
+            true => Ok(Record {
+                sequence: head.sequence,
+                bytes: record,
+                key_end,
+                head_end,
+            }),
+            false => Err(ReadError::Damaged),
+        }
+    }
+
+    /// Reads a part of a value, which has `value_bytes` in all, from its byte `from` on. It is not
+    /// verified: who has the whole value has to.
+    pub fn read_part(
+        &self,
+        location: Location,
+        value_bytes: u32,
+        from: u32,
+        out: &mut [u8],
+    ) -> Result<(), ReadError> {
+        let file = self.0.file(location.segment)?;
+        let end = u64::from(from) + out.len() as u64;
+        if value_bytes > location.bytes || end > value_bytes.into() {
+            return Err(ReadError::Damaged);
+        }
+        let begin = u64::from(location.offset) + u64::from(location.bytes - value_bytes);
+        read(&*file, begin + u64::from(from), out)
+    }
+}
+
+fn read(file: &dyn MediumFile, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
+    file.read_at(offset, out)
+        .map_err(|error| match error.kind() {
+            // The file is shorter than it was.
+            io::ErrorKind::UnexpectedEof => ReadError::Damaged,
+            _ => ReadError::Io(error),
+        })
+}
