@@ -94,8 +94,9 @@ pub struct Flags {
           value_parser = parse_whole::<1, COUNT_MAX, NonZeroUsize>)]
     max_connections: Option<NonZeroUsize>,
 
-    /// How long an HTTP connection may be idle between requests, in seconds, at most 3600; longer than
-    /// a load balancer in front keeps its own [default: 60]
+    /// How long an HTTP connection may be idle between requests, and a reply make no progress, in
+    /// seconds, at most 3600; longer than a load balancer in front keeps its own, and than the
+    /// timeout_ms of batches [default: 60]
     #[arg(long, env = "DKVS_IDLE_TIMEOUT", value_name = "SECONDS",
           value_parser = parse_whole::<1, IDLE_TIMEOUT_SECONDS_MAX, u64>)]
     idle_timeout: Option<u64>,

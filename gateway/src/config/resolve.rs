@@ -56,7 +56,7 @@ pub struct Config {
     pub max_in_flight: usize,
     /// HTTP connections per worker.
     pub max_connections: usize,
-    /// How long a connection may be idle.
+    /// How long a connection may be idle, or its reply make no progress.
     pub idle_timeout: Duration,
     /// How long it goes on serving, no longer ready, after the signal to end.
     pub shutdown_notice: Duration,

@@ -21,7 +21,7 @@ use crate::log_modules::LOG_MODULES;
 /// The longest time between the request to end and the end, in milliseconds.
 pub(super) const SHUTDOWN_NOTICE_MS_MAX: u64 = 600_000;
 
-/// The longest time that a connection may be idle, in seconds.
+/// The longest time that a connection may be idle, or its reply make no progress, in seconds.
 pub(super) const IDLE_TIMEOUT_SECONDS_MAX: u64 = 3_600;
 
 /// The limits of a datagram to a server, in bytes.

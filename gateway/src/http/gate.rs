@@ -148,7 +148,7 @@ impl Gate {
         };
         add(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
         add(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
-        // What has no word of its own on this is the state of a moment.
+        // Without a directive of its own a response is not stored: it is the state of a moment.
         add(header::CACHE_CONTROL, "no-store");
         add(header::REFERRER_POLICY, "no-referrer");
         let readers = match allowed_origin {

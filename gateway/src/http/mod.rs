@@ -3,12 +3,13 @@
 //! * `problem`: a failure as a problem document; `key_value`, `client_error`, `quorum_problem` and
 //!   `no_such_path`: problems that several endpoints share. All others are beside their endpoint
 //! * [`operations`]: every operation with its path, access, parameters and statuses
-//! * `parameters`, `path`, `accept`, `conditional`, `ranges`, `body`, `trace`: what a request asks for
+//! * `request_id`, `trace`: by what a request is known
+//! * `parameters`, `path`, `accept`, `conditional`, `ranges`, `body`: what a request asks for
 //! * [`hosts`], `validity`, [`gate`], [`access`]: which requests pass, and what a token permits
 //! * `counts`, `feed`, `checks`, `liveness`, `app`: the state of a worker, and of the gateway
 //! * `report`, `json`, `document`: what a request came to, as JSON, and the memory that this takes
 //! * endpoints: `kv`, `list`, `batch`, `ring`, `servers`, `switch`, `health`, `metrics`, `events` with
-//!   `snapshot`, `console`, `docs`
+//!   `snapshot`, `console`, `docs` with `archive`
 //! * `guard`, `router`: each operation with the check of its caller and its handler
 //! * [`serve`]: connections, with time-outs and limits
 //!

@@ -18,7 +18,7 @@ pub enum CallerId {
 }
 
 impl CallerId {
-    /// Whoever sends from this address. One of IPv4 is the same in the clothes of IPv6.
+    /// Whoever sends from this address. An IPv4-mapped address counts as the IPv4 one.
     pub fn of_address(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::AddressV4(address.to_bits()),

@@ -70,7 +70,7 @@ pub(super) struct BatchPut {
     pub(super) change: Delete,
 }
 
-/// What a PUT has as well.
+/// The members of a delete, which a put has beside its own.
 #[derive(Debug)]
 pub(super) struct Delete {
     pub(super) key: Option<String>,

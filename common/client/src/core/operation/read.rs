@@ -1,7 +1,8 @@
 //! Reading a key: what [`Read`] decides, with the long values that it wants fetched.
 //!
 //! The machine decides by digests; this fetches the values that it names, within the memory that its
-//! caller may take; a value holds that memory until the last handle to it is gone. Invariant: at most one fetch from a server at a time.
+//! caller may take; a value holds that memory until the last handle to it is gone. Invariant: at most
+//! one fetch from a server at a time.
 
 use std::mem;
 use std::sync::Arc;
