@@ -1,7 +1,7 @@
 //! How many lists a worker carries out at a time.
 //!
 //! A list asks every server, and each for several pages, so it costs far more than a read. Their
-//! number is limited, and of it the number of each caller's.
+//! number is limited, and of it the number of each caller's; the last are for callers who have none.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
