@@ -81,9 +81,10 @@ async fn a_gateway_lives_within_the_sum_that_it_names() {
         for number in 0..VALUES {
             attackers.spawn(value(from[number % from.len()], addr));
         }
+        // A quarter is left for callers who hold little.
         until("values take the memory for them", async || {
             let [taken, max] = metrics(addr, VALUE_MEMORY).await;
-            10 * taken >= 9 * max
+            10 * taken >= 7 * max
         })
         .await;
         for number in 0..HEADS {
@@ -93,7 +94,7 @@ async fn a_gateway_lives_within_the_sum_that_it_names() {
             let [open, max] = metrics(addr, PLACES).await;
             let [values, values_max] = metrics(addr, VALUE_MEMORY).await;
             let [heads, heads_max] = metrics(addr, HEAD_MEMORY).await;
-            10 * open >= 9 * max && 10 * values >= 9 * values_max && 2 * heads >= heads_max
+            10 * open >= 9 * max && 10 * values >= 7 * values_max && 2 * heads >= heads_max
         })
         .await;
         for target in ["/livez", "/readyz", "/metrics"] {
