@@ -17,7 +17,7 @@ REASONS = {
     "w": r"\bn\b|the number of servers",
     "r": r"\bn\b|the number of servers",
     "consistency": r"it cannot be linearizable",
-    "cursor": r"as that gave it",
+    "cursor": r"with this very `prefix` gave",
     "tag": r"the tag that a reply gave",
 }
 

@@ -188,7 +188,7 @@ fn put(
 fn get(dkvs: &Configuration, key: &str, wait: Option<&str>) -> Result<Value, Failure> {
     // What is None has a default: n, r, consistency, timeout_ms; raw, and the conditions.
     let read = get_value(
-        dkvs, key, None, None, None, None, wait, None, None, None, None,
+        dkvs, key, None, None, None, None, wait, None, None, None, None, None, None,
     );
     Ok(read?)
 }
