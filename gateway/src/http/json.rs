@@ -40,8 +40,21 @@ pub(super) fn json_text(mut map: HeaderMap, text: impl Into<Body>) -> Response<B
     response
 }
 
-/// The response with a JSON document about the cluster, which is as long as that is large: it takes memory
-/// from its caller's share.
+/// The same, of a document that may be long: it takes memory from its caller's share.
+///
+/// # Errors
+///
+/// If there is none.
+pub(super) fn json_of(
+    (client, caller): (&Client, CallerId),
+    map: HeaderMap,
+    json: Json,
+) -> Result<Response<Body>, Problem> {
+    let body = json.into_body(client, caller);
+    Ok(json_text(map, body.map_err(no_memory_for_reply)?))
+}
+
+/// The same, of a document about the cluster, which is as long as that is large.
 ///
 /// # Errors
 ///
@@ -52,26 +65,6 @@ pub(super) fn counted_json(
 ) -> Result<Response<Body>, Problem> {
     let map = HeaderMap::with_capacity(HEADERS_USUAL);
     json_of(client_and_caller, map, Json::Text(text(document)))
-}
-
-/// The same, of a document that may be long: it takes memory from its caller's share.
-///
-/// # Errors
-///
-/// If there is none.
-pub(super) fn json_of(
-    (client, caller): (&Client, CallerId),
-    mut map: HeaderMap,
-    json: Json,
-) -> Result<Response<Body>, Problem> {
-    let body = json.into_body(client, caller);
-    let body = body.map_err(no_memory_for_reply)?;
-    map.clear();
-    let json = HeaderValue::from_static("application/json");
-    map.insert(header::CONTENT_TYPE, json);
-    let mut response = Response::new(body);
-    *response.headers_mut() = map;
-    Ok(response)
 }
 
 /// A JSON document and a line end.

@@ -5,14 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use dkvs_tests::http::{Connection, exchange, request};
 use dkvs_tests::process::own_loopback;
 use dkvs_tests::until;
-use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
 use crate::attack::{alone, beside_callers};
+use crate::statistics::metric;
 
 /// Connections that the gateway takes; the attackers are twice as many.
 const CONNECTIONS: usize = 64;
+
+const EVICTED: &str = "dkvs_gateway_connections_evicted_total";
 
 const MEMORY_BYTES: u64 = 128 << 20;
 
@@ -32,7 +34,7 @@ async fn an_address_whose_requests_never_end_keeps_no_other_out() {
             attackers.spawn(insist(from, addr));
         }
         until("the attackers have lost connections", async || {
-            evicted(addr).await >= 20
+            metric(addr, EVICTED).await >= 20
         })
         .await;
         for _ in 0..50 {
@@ -49,24 +51,9 @@ async fn an_address_whose_requests_never_end_keeps_no_other_out() {
 /// Opens another connection as soon as one ends.
 async fn insist(from: Ipv4Addr, addr: SocketAddr) {
     loop {
-        if let Some(mut connection) = connect(from, addr).await {
-            connection.send(UNFINISHED).await;
-            connection.rest().await;
-        }
+        let mut connection = Connection::open_from(from, addr).await;
+        connection.send(UNFINISHED).await;
+        connection.rest().await;
         tokio::task::yield_now().await;
     }
-}
-
-async fn connect(from: Ipv4Addr, addr: SocketAddr) -> Option<Connection> {
-    let socket = TcpSocket::new_v4().ok()?;
-    socket.bind((from, 0).into()).ok()?;
-    Some(Connection::over(socket.connect(addr).await.ok()?))
-}
-
-async fn evicted(addr: SocketAddr) -> u64 {
-    let page = exchange(addr, request("GET", "/metrics", None)).await;
-    let page = String::from_utf8(page.body).expect("text");
-    let sample = "dkvs_gateway_connections_evicted_total ";
-    let count = page.lines().find_map(|line| line.strip_prefix(sample));
-    count.expect("the sample").parse().expect("a number")
 }

@@ -1,28 +1,19 @@
 //! Connections that are opened and say nothing, or too little.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use dkvs_tests::http::{Connection, exchange, request};
 use dkvs_tests::process::{Gateway, ServersFile, own_loopback};
-use dkvs_tests::{patiently, until};
-use tokio::net::{TcpSocket, UdpSocket};
+use dkvs_tests::until;
+use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
 use crate::attack::{alone, beside_callers};
+use crate::statistics::metrics;
 
 /// The places of the gateway, which has one worker.
 const PLACES: usize = 64;
-
-/// A connection from an address of this machine's own.
-async fn open_from(from: Ipv4Addr, addr: SocketAddr) -> Connection {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind((from, 0).into())
-        .expect("an address of loopback");
-    let stream = patiently(socket.connect(addr)).await;
-    Connection::over(stream.expect("a connection"))
-}
 
 fn gateway_of(cluster: &dkvs_tests::process::Cluster, more: &[&str]) -> Gateway {
     let places = PLACES.to_string();
@@ -46,7 +37,7 @@ async fn silent_connections_keep_nobody_out() {
                 0 => addresses[0],
                 _ => addresses[number % addresses.len()],
             };
-            let mut connection = open_from(from, addr).await;
+            let mut connection = Connection::open_from(from, addr).await;
             match number % 3 {
                 0 => {}
                 1 => connection.send("GET /kv/k HTTP/1.1\r\nhost: local").await,
@@ -68,17 +59,13 @@ async fn silent_connections_keep_nobody_out() {
                 }
             }
         }
-        let page = exchange(addr, request("GET", "/metrics", None)).await;
-        let page = String::from_utf8(page.body).expect("text");
-        let evicted = page
-            .lines()
-            .find_map(|line| line.strip_prefix("dkvs_gateway_connections_evicted_total "));
-        let evicted: usize = evicted.expect("the metric").parse().expect("a number");
-        assert!(evicted > 3 * PLACES, "{evicted}");
-        assert!(
-            page.contains("dkvs_gateway_limits_hit_total{limit=\"connections\"} 0"),
-            "{page}"
-        );
+        let samples = [
+            "dkvs_gateway_connections_evicted_total",
+            "dkvs_gateway_limits_hit_total{limit=\"connections\"}",
+        ];
+        let [evicted, refused] = metrics(addr, samples).await;
+        assert!(evicted > 3 * PLACES as u64, "{evicted}");
+        assert_eq!(refused, 0);
     })
     .await;
 }

@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use dkvs_tests::http::{Connection, exchange, request};
 use dkvs_tests::process::own_loopback;
 use dkvs_tests::until;
-use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
@@ -54,12 +53,7 @@ async fn unfinished_heads_take_what_there_is_for_them_and_no_more() {
 
 /// A connection that sends the most of a head, if it is let, and stays open.
 async fn head(from: Ipv4Addr, addr: SocketAddr) -> Connection {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind((from, 0).into())
-        .expect("an address of loopback");
-    let stream = socket.connect(addr).await.expect("a connection");
-    let mut connection = Connection::over(stream);
+    let mut connection = Connection::open_from(from, addr).await;
     connection
         .send("GET /kv/k HTTP/1.1\r\nhost: localhost\r\n")
         .await;

@@ -7,8 +7,7 @@ use std::time::Duration;
 use dkvs_tests::http::{Connection, exchange, request};
 use dkvs_tests::memory_limit::MemoryLimit;
 use dkvs_tests::process::{Gateway, own_loopback};
-use dkvs_tests::{patiently, until};
-use tokio::net::TcpSocket;
+use dkvs_tests::until;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
@@ -119,13 +118,13 @@ fn named_sum(command: &Command) -> u64 {
 
 /// A connection that says nothing.
 async fn silence(from: Ipv4Addr, addr: SocketAddr) {
-    let mut connection = connect(from, addr).await;
+    let mut connection = Connection::open_from(from, addr).await;
     connection.rest().await;
 }
 
 /// A connection that sends a value but for its end, of which it sends a byte now and then.
 async fn value(from: Ipv4Addr, addr: SocketAddr) {
-    let mut connection = connect(from, addr).await;
+    let mut connection = Connection::open_from(from, addr).await;
     let head = "PUT /kv/long HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\n";
     connection.send(head).await;
     connection.send(vec![b'v'; (1 << 20) - REST]).await;
@@ -137,20 +136,11 @@ async fn value(from: Ipv4Addr, addr: SocketAddr) {
 
 /// A connection that sends so much of a head as it is let.
 async fn head(from: Ipv4Addr, addr: SocketAddr) {
-    let mut connection = connect(from, addr).await;
+    let mut connection = Connection::open_from(from, addr).await;
     connection
         .send("GET /kv/k HTTP/1.1\r\nhost: localhost\r\n")
         .await;
     let field = format!("x: {}\r\n", "x".repeat(126_000));
     connection.send(field).await;
     connection.rest().await;
-}
-
-async fn connect(from: Ipv4Addr, addr: SocketAddr) -> Connection {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind((from, 0).into())
-        .expect("an address of loopback");
-    let stream = patiently(socket.connect(addr)).await;
-    Connection::over(stream.expect("a connection"))
 }
