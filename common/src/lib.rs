@@ -3,6 +3,7 @@
 //! * [`kv`]: keys and values, length-checked once, at construction
 //! * [`cluster`]: the servers file and what it describes
 //! * [`ring`]: key to preference list; [`view`]: a cluster and its ring at a time
+//! * [`host`]: which addresses are those of one host
 //! * [`model`]: what servers are asked and answer, as plain types
 //! * [`wire`]: the datagrams, byte for byte
 //! * [`quorum`]: one state machine per request
@@ -16,6 +17,7 @@
 pub mod cluster;
 pub mod hex;
 pub mod histogram;
+pub mod host;
 pub mod kv;
 pub mod lines;
 pub mod model;

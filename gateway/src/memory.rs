@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use dkvs_client::{Limits, SHARES};
+use dkvs_client::{DECIDED_PER_PLACE, SHARES};
 
 use crate::embedded::EMBEDDED_SERVER_BYTES_MAX;
 use crate::http::batch_bytes_held;
@@ -59,16 +59,6 @@ pub(crate) struct MemoryDemand {
 }
 
 impl MemoryDemand {
-    /// Requests per worker that are decided and wait for the other replicas.
-    fn decided_max(self) -> usize {
-        let limits = Limits {
-            requests_max: self.requests_max,
-            sockets_max: 0,
-            value_bytes_in_flight_max: 0,
-        };
-        limits.decided_max()
-    }
-
     /// What it takes at most, by what for. In bytes.
     fn parts(self) -> Vec<(&'static str, usize)> {
         let workers = self.workers;
@@ -88,7 +78,7 @@ impl MemoryDemand {
             ("long heads of requests", workers * LONG_HEADS_BYTES_MAX),
             (
                 "requests in flight",
-                workers * (self.requests_max + self.decided_max()) * REQUEST_BYTES,
+                workers * self.requests_max * (1 + DECIDED_PER_PLACE) * REQUEST_BYTES,
             ),
             ("values on their way", workers * values),
         ];

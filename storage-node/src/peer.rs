@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+
+use dkvs_common::host::host_of;
 
 /// The sender of a command. It distinguishes uploads, and is shown in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +25,7 @@ impl fmt::Display for Peer {
 }
 
 /// Whom work and memory are charged to: the key that proved a command, and the host that it came
-/// from. All ports of a host are one account, and so are all addresses of an IPv6 network of 64
-/// bits, of which one host may have as many as it likes.
+/// from. All ports of a host are one account, and so are all [addresses that it may have](host_of).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Account {
     /// 0 where commands are not proved.
@@ -35,10 +36,7 @@ pub(crate) struct Account {
 impl Account {
     /// That of a peer that proved itself by a key.
     pub(crate) fn of(peer: Peer, key_id: u8) -> Self {
-        let host = match peer.0.ip().to_canonical() {
-            IpAddr::V4(host) => host.into(),
-            IpAddr::V6(host) => Ipv6Addr::from_bits(host.to_bits() >> 64 << 64).into(),
-        };
+        let host = host_of(peer.0.ip());
         Self { key_id, host }
     }
 }

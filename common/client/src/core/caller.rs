@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use dkvs_common::host::host_of;
+
 /// Who makes a request: what it takes of the client is counted as theirs, so that no one of them can
 /// take all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,9 +20,9 @@ pub enum CallerId {
 }
 
 impl CallerId {
-    /// Whoever sends from this address. An IPv4-mapped address counts as the IPv4 one.
+    /// Whoever sends from this address, by its [host](host_of).
     pub fn of_address(address: IpAddr) -> Self {
-        match address.to_canonical() {
+        match host_of(address) {
             IpAddr::V4(address) => Self::AddressV4(address.to_bits()),
             IpAddr::V6(address) => Self::NetworkV6((address.to_bits() >> 64) as u64),
         }

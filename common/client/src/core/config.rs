@@ -107,7 +107,7 @@ pub struct Limits {
 }
 
 /// How many requests that are decided may wait for each that may be undecided.
-pub(super) const DECIDED_PER_PLACE: usize = 2;
+pub const DECIDED_PER_PLACE: usize = 2;
 
 impl Limits {
     /// Requests that are decided and wait for the other replicas.

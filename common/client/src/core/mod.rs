@@ -47,7 +47,8 @@ pub use budget::{
 };
 pub use caller::CallerId;
 pub use config::{
-    AdmissionError, CoreConfig, Endpoint, Limits, Now, Protocol, RequestOptions, Wait,
+    AdmissionError, CoreConfig, DECIDED_PER_PLACE, Endpoint, Limits, Now, Protocol, RequestOptions,
+    Wait,
 };
 pub use counts::{Limit, RequestKind, RequestOutcome, RoundTrips, ServerCounts, Totals};
 pub use driving::{ReadRequest, WriteRequest};

@@ -52,19 +52,14 @@ impl ListsInFlight {
     ) -> Result<ListPermit, Problem> {
         let mut callers = self.callers();
         // No more callers than lists.
-        if callers
-            .get(&caller)
-            .is_some_and(|lists| *lists >= LISTS_PER_CALLER_MAX)
-        {
+        let held = callers.get(&caller).copied().unwrap_or(0);
+        if held >= LISTS_PER_CALLER_MAX {
             counts
                 .lists_refused_of_caller
                 .fetch_add(1, Ordering::Relaxed);
             return Err(too_many());
         }
-        let reserved = match callers.contains_key(&caller) {
-            true => LISTS_RESERVED,
-            false => 0,
-        };
+        let reserved = if held > 0 { LISTS_RESERVED } else { 0 };
         if callers.values().sum::<usize>() >= LISTS_MAX - reserved {
             counts.lists_refused.fetch_add(1, Ordering::Relaxed);
             return Err(overloaded("too many lists are in flight"));
