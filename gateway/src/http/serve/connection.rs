@@ -45,8 +45,7 @@ where
                 continue;
             }
             let is_slow = poll_alarm(clock, alarm.as_mut(), context).is_ready();
-            let is_to_go = matches!(ask, Ask::Evict | Ask::Expel);
-            if !is_slow && !is_to_go {
+            if !is_slow && !ask.is_to_go() {
                 has_looked = false;
                 return Poll::Pending;
             }

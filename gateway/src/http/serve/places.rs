@@ -73,6 +73,13 @@ pub(super) enum Ask {
     Expel = 4,
 }
 
+impl Ask {
+    /// Whether it is to make room.
+    pub(super) fn is_to_go(self) -> bool {
+        matches!(self, Self::Evict | Self::Expel)
+    }
+}
+
 /// A connection, as its worker knows it.
 pub(super) struct Occupant {
     id: u64,
@@ -144,7 +151,7 @@ impl Occupant {
 
     /// Whether it was asked to make room, and has not answered.
     pub(super) fn is_going(&self) -> bool {
-        matches!(self.ask(), Ask::Evict | Ask::Expel)
+        self.ask().is_to_go()
     }
 
     /// Asks it to make room.
@@ -350,9 +357,9 @@ impl Place {
 
     /// Waits until it is asked to make room.
     pub(super) async fn until_evicted(&self) {
-        poll_fn(|context| match self.occupant.poll_ask(context) {
-            Ask::Evict | Ask::Expel => Poll::Ready(()),
-            Ask::Stay | Ask::Drain | Ask::Declined => Poll::Pending,
+        poll_fn(|context| match self.occupant.poll_ask(context).is_to_go() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         })
         .await;
     }
