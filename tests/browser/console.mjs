@@ -280,12 +280,23 @@ const tests = {
     const field = page.locator("#token");
     await field.waitFor();
     await page.locator("#connection[data-state=unauthorized]").waitFor();
+    // One refusal of the wrong token arrives when the right one has been given.
+    let release;
+    const released = new Promise((resolve) => (release = resolve));
+    await page.route("**/kv?*", async (route) => {
+      if (route.request().headers().authorization === "Bearer dkvs_wrong") await released;
+      await route.continue();
+    });
     await field.fill("dkvs_wrong");
     await page.keyboard.press("Enter");
     await page.getByText("does not know the token").waitFor();
     await field.fill(token);
     await page.keyboard.press("Enter");
     await live(page);
+    const late = page.waitForResponse((response) => response.url().includes("/kv?") && response.status() === 401);
+    release();
+    await (await late).finished();
+    await page.evaluate(() => fetch("/healthz"));
     await page.locator("#legend button").first().waitFor();
     assert.equal(await field.isVisible(), false);
     await page.fill("#key", "guarded");

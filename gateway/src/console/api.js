@@ -17,17 +17,21 @@ export function setToken(value) {
   }
 }
 
-/** Calls `listener` with the problem whenever a request was refused for want of a token. */
+/**
+ * Calls `listener` with the problem whenever a request was refused for want of a token. A refusal of
+ * another token than the one that is kept now is old news: it came after another was given.
+ */
 export const onUnauthorized = (listener) => listeners.add(listener);
 
 /** `fetch` with the token. */
 export async function send(path, options = {}) {
   const headers = new Headers(options.headers);
-  if (token()) headers.set("Authorization", `Bearer ${token()}`);
+  const sent = token();
+  if (sent) headers.set("Authorization", `Bearer ${sent}`);
   const response = await fetch(path, { cache: "no-store", credentials: "omit", ...options, headers });
   if (response.status === 401) {
     const problem = await response.clone().json().catch(() => ({}));
-    for (const listener of listeners) listener(problem);
+    if (token() === sent) for (const listener of listeners) listener(problem);
   }
   return response;
 }
