@@ -48,6 +48,10 @@ pub enum Mutant {
     UnsyncedServed,
     /// A server that lost records reports them as absent.
     LossUnnoticed,
+    /// A read that waits for the disk is answered with what an earlier one of the key was to be shown.
+    ColdReadShared,
+    /// A copy of a quarantined record, which has a greater number, does not say that it is quarantined.
+    QuarantineNotCopied,
     /// A record that came by DKVS/1 has a tag like any other.
     V1Unmarked,
     /// A read that met a record by DKVS/1 still takes the greatest tag for the newest.
@@ -84,6 +88,8 @@ impl Mutant {
         Self::AcknowledgedBeforeSynced,
         Self::UnsyncedServed,
         Self::LossUnnoticed,
+        Self::ColdReadShared,
+        Self::QuarantineNotCopied,
         Self::V1Unmarked,
         Self::V1WrittenBack,
         Self::SupersededByV1AsStored,
@@ -114,6 +120,8 @@ impl Mutant {
             Self::AcknowledgedBeforeSynced => "acknowledged-before-synced",
             Self::UnsyncedServed => "unsynced-served",
             Self::LossUnnoticed => "loss-unnoticed",
+            Self::ColdReadShared => "cold-read-shared",
+            Self::QuarantineNotCopied => "quarantine-not-copied",
             Self::V1Unmarked => "v1-unmarked",
             Self::V1WrittenBack => "v1-written-back",
             Self::SupersededByV1AsStored => "superseded-by-v1-as-stored",

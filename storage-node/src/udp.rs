@@ -350,6 +350,7 @@ async fn send_dump(sender: &Sender, mut dump: Dump, peer: SocketAddr) {
                 tokio::time::sleep(DUMP_PAUSE).await;
             }
             DumpStep::Pause => tokio::task::yield_now().await,
+            DumpStep::Wait => tokio::time::sleep(DUMP_PAUSE).await,
             DumpStep::End => return,
         }
     }

@@ -5,7 +5,6 @@
 //! here ends with the value that holds it.
 
 pub mod chaos;
-pub mod disk;
 pub mod exposition;
 pub mod faulty;
 pub mod flood;

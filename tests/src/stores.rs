@@ -1,41 +1,50 @@
 //! Stores for tests, of either kind, with what writes to the disk of one that has a disk.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::{Exhausted, Tag};
-use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, OpenOptions};
+use dkvs_log::simulated::SimulatedDisk;
+use dkvs_log::{History, Recovery};
+use dkvs_storage_node::store::disk::{
+    Committer, Declaration, DiskStore, INDEX_HEAD_BYTES, OpenError, OpenOptions,
+};
 use dkvs_storage_node::store::{
-    Completion, Lookup, MemoryStore, PutOutcome, PutResult, RecordStore as _, RemoveResult, Store,
+    Completion, ENTRY_OVERHEAD_BYTES, Lookup, MemoryStore, Part, PutOutcome, PutResult,
+    ReadRequest, RecordStore as _, RecordView, RemoveResult, Store,
 };
 
-use crate::disk::Disk;
+/// Whose the logs of tests are.
+pub const HISTORY: History = History(*b"history of tests");
 
 /// A store, and what stores for it.
 pub struct Kept {
     pub store: Store,
     pub committer: Option<Committer>,
+    /// How the log was found.
+    pub recovery: Recovery,
 }
 
 /// Options of a durable store, for tests that are not about them.
 pub fn options(declaration: Option<Declaration>) -> OpenOptions {
     OpenOptions {
-        bytes_max: usize::MAX,
-        durability: Durability::Fsync,
         declaration,
-        is_uncertain: false,
-        machine_run: 1,
+        cache_bytes_max: 1 << 20,
+        segment_bytes: 64 << 10,
+        ..OpenOptions::new(usize::MAX, Durability::Fsync, 1)
     }
 }
 
 /// Opens the store on a disk.
-pub fn open(disk: &Disk, options: OpenOptions) -> Result<Kept, OpenError> {
-    let (store, committer) = DiskStore::open(disk.media(), options)?;
+pub fn open(disk: &SimulatedDisk, options: OpenOptions) -> Result<Kept, OpenError> {
+    let opened = DiskStore::open(Arc::new(disk.clone()), HISTORY, options)?;
     Ok(Kept {
-        store: Store::Disk(store),
-        committer: Some(committer),
+        store: Store::Disk(opened.store),
+        committer: Some(opened.committer),
+        recovery: opened.recovery,
     })
 }
 
@@ -44,12 +53,13 @@ pub fn of_each_kind(bytes_max: usize) -> [(&'static str, Kept); 2] {
     let memory = Kept {
         store: Store::Memory(MemoryStore::new(bytes_max)),
         committer: None,
+        recovery: Recovery::default(),
     };
     let options = OpenOptions {
         bytes_max,
         ..options(Some(Declaration::New))
     };
-    let disk = open(&Disk::default(), options).expect("an empty disk takes a new store");
+    let disk = open(&SimulatedDisk::default(), options).expect("an empty disk takes a new store");
     [("memory", memory), ("disk", disk)]
 }
 
@@ -121,6 +131,7 @@ impl Kept {
         };
         while let Some(batch) = committer.begin() {
             committer.finish(batch);
+            committer.compact();
         }
     }
 
@@ -132,11 +143,42 @@ impl Kept {
 
     /// The time and the value of a key, as a read sees them; a tombstone has none.
     pub fn read(&self, name: &str) -> Lookup<(u64, Option<String>)> {
-        self.store.get(&key(name), |held| {
+        self.read_part(name, Part::Whole)
+    }
+
+    /// The same of a part of the value.
+    pub fn read_part(&self, name: &str, part: Part) -> Lookup<(u64, Option<String>)> {
+        let (sender, receiver) = mpsc::channel();
+        let view = |held: &RecordView<'_>| {
             let value = || String::from_utf8_lossy(held.value()).into_owned();
-            let value = (!held.is_tombstone()).then(value);
-            (held.tag().time, value)
-        })
+            let value = (!held.head().is_tombstone).then(value);
+            (held.head().tag.time, value)
+        };
+        let deadline = None;
+        let request = ReadRequest { part, deadline };
+        let at_once = self.store.get(&key(name), request, view, || later(sender));
+        self.read_all();
+        let read = at_once.unwrap_or_else(|| receiver.try_recv().expect("it is read by now"));
+        read.expect("few reads wait")
+    }
+
+    /// Has all reads done that wait for the disk.
+    pub fn read_all(&self) {
+        let Store::Disk(store) = &self.store else {
+            return;
+        };
+        while let Some(read) = store.take_read() {
+            read.run(store, Instant::now());
+        }
+    }
+
+    /// What the pair of a key and a value takes of the limit on memory.
+    pub fn entry_bytes(&self, name: &str, value: &str) -> usize {
+        let entry = match self.store {
+            Store::Memory(_) => 24 + value.len(),
+            Store::Disk(_) => INDEX_HEAD_BYTES,
+        };
+        ENTRY_OVERHEAD_BYTES + name.len() + entry
     }
 
     /// The store, as one on a disk.

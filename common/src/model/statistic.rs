@@ -61,9 +61,9 @@ pub enum Statistic {
     IsDiskFull = 27,
     /// 1 if the server is incomplete: it may lack records that it once confirmed. Else 0.
     IsIncomplete = 28,
-    /// What the rows of the log take, in bytes.
+    /// What the records of the log take, in bytes.
     LogBytes = 29,
-    /// What its file takes of the disk, in bytes.
+    /// What its files take of the disk, in bytes.
     DiskBytes = 30,
     /// What the disk has left, in bytes.
     DiskAvailableBytes = 31,
@@ -83,6 +83,32 @@ pub enum Statistic {
     ListRecordsExamined = 38,
     /// Lists refused because too many waited for their turn.
     ListsRefusedBusy = 39,
+    /// What the records of the log take that are the newest of their keys, in bytes.
+    LiveBytes = 40,
+    /// What the other records of the log take, in bytes.
+    DeadBytes = 41,
+    /// What is set aside on the disk for deletions and compaction, in bytes.
+    ReservedBytes = 42,
+    /// What compaction copied, in bytes.
+    CompactedBytes = 43,
+    /// What values that lie on the disk take in memory, in bytes.
+    CacheBytes = 44,
+    /// Reads of values that were in memory.
+    CacheHits = 45,
+    /// Reads of values that were not, and so of the disk.
+    ColdReads = 46,
+    /// Reads refused because too many waited for the disk.
+    ColdReadsRefused = 47,
+    /// Reads whose deadline passed while they waited for the disk.
+    ColdReadsExpired = 48,
+    /// Reads that wait for the disk.
+    ReadsWaiting = 49,
+    /// Ranges of records that were found lost when the server was started.
+    LostRanges = 50,
+    /// Keys whose records are quarantined.
+    QuarantinedKeys = 51,
+    /// Records that were found damaged on the disk.
+    DamagedRecords = 52,
 }
 
 /// No statistic has this byte, or none that was known when this was written.
@@ -95,7 +121,7 @@ pub struct UnknownStatistic {
 
 impl Statistic {
     /// Every statistic.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 52] = [
         Self::Keys,
         Self::Bytes,
         Self::Gets,
@@ -135,6 +161,19 @@ impl Statistic {
         Self::UploadsDisplaced,
         Self::ListRecordsExamined,
         Self::ListsRefusedBusy,
+        Self::LiveBytes,
+        Self::DeadBytes,
+        Self::ReservedBytes,
+        Self::CompactedBytes,
+        Self::CacheBytes,
+        Self::CacheHits,
+        Self::ColdReads,
+        Self::ColdReadsRefused,
+        Self::ColdReadsExpired,
+        Self::ReadsWaiting,
+        Self::LostRanges,
+        Self::QuarantinedKeys,
+        Self::DamagedRecords,
     ];
 }
 
@@ -156,7 +195,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let known = Statistic::try_from(byte).map(|statistic| statistic as u8);
             let expected = match byte {
-                1..=39 => Ok(byte),
+                1..=52 => Ok(byte),
                 _ => Err(UnknownStatistic { byte }),
             };
             assert_eq!(known, expected);

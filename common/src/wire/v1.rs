@@ -238,14 +238,17 @@ impl PutReply {
 
 const ARROW: &[u8] = b" --> ";
 
-/// Whether a dump contains a pair: one that a get would return, and whose line fits a datagram.
-pub fn is_in_dumps(key: &[u8], value: &[u8]) -> bool {
-    let is_carried = |text: &[u8]| text.len() <= KEY_OR_VALUE_BYTES_MAX && !text.contains(&NUL);
-    line_bytes(key, value) <= DATAGRAM_BYTES_MAX && is_carried(key) && is_carried(value)
+/// Whether a dump contains a pair of a key and a value that is so long and has a byte 0 or not: one
+/// that a get would return, and whose line fits a datagram.
+pub fn is_in_dumps(key: &[u8], value_bytes: usize, has_nul: bool) -> bool {
+    let is_carried = |bytes: usize, has_nul: bool| bytes <= KEY_OR_VALUE_BYTES_MAX && !has_nul;
+    line_bytes(key.len(), value_bytes) <= DATAGRAM_BYTES_MAX
+        && is_carried(key.len(), key.contains(&NUL))
+        && is_carried(value_bytes, has_nul)
 }
 
-fn line_bytes(key: &[u8], value: &[u8]) -> usize {
-    key.len() + ARROW.len() + value.len() + 1
+fn line_bytes(key_bytes: usize, value_bytes: usize) -> usize {
+    key_bytes + ARROW.len() + value_bytes + 1
 }
 
 /// A datagram of a dump in the making: whole lines.
@@ -269,7 +272,7 @@ impl DumpBuilder {
     /// Adds the line of a pair, unless it does not fit any more. If [`is_in_dumps`], it fits a
     /// further one.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> bool {
-        let fits = self.0.len() + line_bytes(key, value) <= DATAGRAM_BYTES_MAX;
+        let fits = self.0.len() + line_bytes(key.len(), value.len()) <= DATAGRAM_BYTES_MAX;
         if fits {
             for part in [key, ARROW, value, b"\n"] {
                 self.0.extend_from_slice(part);
@@ -394,9 +397,13 @@ mod tests {
         assert!(PutReply::decode(b"ok").is_err());
     }
 
+    fn is_told(key: &[u8], value: &[u8]) -> bool {
+        is_in_dumps(key, value.len(), value.contains(&NUL))
+    }
+
     /// The datagrams of a dump of those of the pairs that are in dumps.
     fn dump(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<Bytes> {
-        let listed = pairs.iter().filter(|(key, value)| is_in_dumps(key, value));
+        let listed = pairs.iter().filter(|(key, value)| is_told(key, value));
         let mut datagrams = Vec::new();
         let mut builder = DumpBuilder::first(listed.clone().count());
         for (key, value) in listed {
@@ -439,7 +446,7 @@ mod tests {
             (vec![0, b'k'], vec![b'v'], false),
         ] {
             let lengths = (key.len(), value.len());
-            assert_eq!(is_in_dumps(&key, &value), is_told, "{lengths:?}");
+            assert_eq!(self::is_told(&key, &value), is_told, "{lengths:?}");
             let lines = dump(&[(key, value)]).concat();
             let lines = lines.split(|&byte| byte == b'\n').count() - 2;
             assert_eq!(lines, usize::from(is_told), "{lengths:?}");
@@ -488,7 +495,7 @@ mod tests {
                 .iter()
                 .map(|&(k, v)| (vec![b'k'; k], vec![b'v'; v]))
                 .collect();
-            let kept = pairs.iter().filter(|(key, value)| is_in_dumps(key, value)).count();
+            let kept = pairs.iter().filter(|(key, value)| is_told(key, value)).count();
             let mut text = Vec::new();
             for datagram in dump(&pairs) {
                 prop_assert!(datagram.len() <= DATAGRAM_BYTES_MAX);

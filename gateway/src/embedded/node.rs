@@ -23,9 +23,12 @@ use tokio_util::sync::CancellationToken;
 /// Most memory for the records of each server, in bytes.
 pub(super) const STORE_BYTES_MAX: usize = 256 << 20;
 
-/// Most memory that each takes in all: its records, uploads under way, what waits for the disk, sessions,
-/// and what a dump notes.
-pub(crate) const EMBEDDED_SERVER_BYTES_MAX: usize = STORE_BYTES_MAX + (160 << 20);
+/// Most memory for the values of each that lie on the disk, in bytes.
+const CACHE_BYTES_MAX: usize = 64 << 20;
+
+/// Most memory that each takes in all: its records, or its keys and some values, uploads under way, what
+/// waits for the disk, sessions, and what a dump notes.
+pub(crate) const EMBEDDED_SERVER_BYTES_MAX: usize = STORE_BYTES_MAX + CACHE_BYTES_MAX + (160 << 20);
 
 /// Whose requests a server answers.
 #[derive(Clone)]
@@ -70,16 +73,14 @@ impl StorageLocation {
             return Ok(OpenStore { store, disk: None });
         };
         let options = OpenOptions {
-            bytes_max: STORE_BYTES_MAX,
-            durability: *durability,
             declaration,
-            is_uncertain: false,
-            machine_run: directory::machine_run(),
+            cache_bytes_max: CACHE_BYTES_MAX,
+            ..OpenOptions::new(STORE_BYTES_MAX, *durability, directory::machine_run())
         };
-        let (directory, store, committer) = DataDirectory::open(path, owner.clone(), options)?;
-        let disk = CommitThread::start(committer, thread.clone(), directory)?;
+        let (directory, opened) = DataDirectory::open(path, owner.clone(), options)?;
+        let disk = CommitThread::start(opened.committer, thread.clone(), directory)?;
         Ok(OpenStore {
-            store: Store::Disk(store),
+            store: Store::Disk(opened.store),
             disk: Some(disk),
         })
     }

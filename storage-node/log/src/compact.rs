@@ -46,9 +46,25 @@ pub trait Index {
     /// own, which is about to go as a whole.
     fn liveness(&mut self, record: &Visited<'_>, is_oldest: bool) -> Liveness;
 
+    /// The head of the copy that is about to be made of a live record, if it is to be another one: what
+    /// the number said of the record, the copy has to say itself. It is to be as long.
+    fn head_of_copy(&mut self, _record: &Visited<'_>) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// A live record cannot be read, and stays where it is.
+    fn unreadable(&mut self, _record: &Visited<'_>) {}
+
     /// A live record was copied. It is read from its new place from now on; the old one may be gone at
     /// once.
     fn moved(&mut self, key: &[u8], from: Location, to: Location, sequence: u64);
+}
+
+/// A live record that is being copied, with another head if it is to have one.
+struct Moving {
+    from: Location,
+    record: Record,
+    head: Option<Vec<u8>>,
 }
 
 impl Log {
@@ -76,7 +92,8 @@ impl Log {
         };
         let is_oldest = self.segments.keys().next() == Some(&segment.span.segment);
         let reader = self.reader();
-        let (mut live, mut cost, mut is_end) = (Vec::new(), 0, false);
+        let (mut live, mut expired) = (Vec::new(), Vec::new());
+        let (mut cost, mut is_end) = (0, false);
         while cost < budget_bytes {
             let Some(named) = victim.names.next() else {
                 is_end = true;
@@ -90,21 +107,29 @@ impl Log {
                 Liveness::Live => {}
                 Liveness::Dead => continue,
                 Liveness::Expired => {
-                    self.release(visited.location);
+                    expired.push(visited.location);
                     continue;
                 }
             }
             match reader.read(visited.location) {
                 Ok(record) => {
                     cost += u64::from(visited.location.bytes);
-                    live.push((visited.location, record));
+                    let head = index.head_of_copy(&visited);
+                    live.push(Moving {
+                        from: visited.location,
+                        record,
+                        head,
+                    });
                 }
                 // It stays.
-                Err(ReadError::Damaged | ReadError::Io(_) | ReadError::Gone) => {}
+                Err(ReadError::Damaged | ReadError::Io(_) | ReadError::Gone) => {
+                    index.unreadable(&visited);
+                }
             }
         }
         match self.copy(&live, index) {
-            Ok(()) => {}
+            // Not before: what is looked at again is not to be released twice.
+            Ok(()) => expired.into_iter().for_each(|at| self.release(at)),
             Err(AppendError::Full) => return Ok(false),
             Err(error) => return Err(error),
         }
@@ -134,22 +159,19 @@ impl Log {
     /// dead can go only from the oldest.
     pub fn compact_oldest(&mut self) {
         let oldest = self.segments.keys().next().copied();
-        if let Some(oldest) = oldest.filter(|it| self.active != Some(*it)) {
+        let may_go = |it: &u32| self.active != Some(*it) && !self.segments[it].is_stuck;
+        if let Some(oldest) = oldest.filter(may_go) {
             self.victim = Some(self.begin(oldest));
         }
     }
 
-    fn copy(
-        &mut self,
-        live: &[(Location, Record)],
-        index: &mut dyn Index,
-    ) -> Result<(), AppendError> {
+    fn copy(&mut self, live: &[Moving], index: &mut dyn Index) -> Result<(), AppendError> {
         if live.is_empty() {
             return Ok(());
         }
-        let records = live.iter().map(|(_, record)| Entry {
+        let records = live.iter().map(|Moving { record, head, .. }| Entry {
             key: record.key(),
-            head: record.head(),
+            head: head.as_deref().unwrap_or(record.head()),
             value: record.value(),
         });
         let entries: Vec<Entry<'_>> = records.collect();
@@ -157,7 +179,7 @@ impl Log {
         let mut copies = Vec::with_capacity(live.len());
         let written = self.write(&entries, &mut copies);
         self.note(written)?;
-        for ((from, record), copy) in live.iter().zip(copies) {
+        for (Moving { from, record, .. }, copy) in live.iter().zip(copies) {
             index.moved(record.key(), *from, copy.location, copy.sequence);
             self.compacted += u64::from(from.bytes);
             self.release(*from);

@@ -68,11 +68,6 @@ impl Directory {
         })
     }
 
-    /// If syncs did nothing so far, they sync from now on.
-    pub fn sync_from_now_on(&self) {
-        self.syncs.store(true, Ordering::Relaxed);
-    }
-
     fn file(&self, file: File) -> Arc<dyn MediumFile> {
         let syncs = Arc::clone(&self.syncs);
         Arc::new(DirectoryFile { file, syncs })
@@ -127,6 +122,19 @@ impl Medium for Directory {
             true => File::open(&self.path)?.sync_all(),
             false => Ok(()),
         }
+    }
+
+    fn sync_from_now_on(&self) -> io::Result<()> {
+        if self.syncs.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        for name in self.list()? {
+            let path = self.path.join(name);
+            if path.is_file() {
+                File::open(path)?.sync_all()?;
+            }
+        }
+        self.sync_names()
     }
 
     fn bytes_available(&self) -> io::Result<u64> {

@@ -135,6 +135,14 @@ impl FileHead {
         out
     }
 
+    /// Whose the file is that begins with these bytes, if they are a sound head.
+    pub(crate) fn history(bytes: &[u8]) -> Option<History> {
+        let bytes = bytes.get(..FILE_HEAD_BYTES)?;
+        let is_sound = &bytes[..8] == MAGIC && u32_at(bytes, 76) == crc32c::crc32c(&bytes[..76]);
+        let history = is_sound.then(|| bytes[16..32].try_into().ok())?;
+        history.map(History)
+    }
+
     pub(crate) fn decode(bytes: &[u8], kind: FileKind, ours: History) -> Result<Self, HeadError> {
         let bytes = bytes.get(..FILE_HEAD_BYTES).ok_or(HeadError::Damaged)?;
         if &bytes[..8] != MAGIC || u32_at(bytes, 76) != crc32c::crc32c(&bytes[..76]) {

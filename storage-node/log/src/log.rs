@@ -166,6 +166,11 @@ impl Log {
         self.is_failed
     }
 
+    /// An error if the disk has failed.
+    pub fn check_open(&self) -> Result<(), AppendError> {
+        self.check()
+    }
+
     pub(crate) fn check(&self) -> Result<(), AppendError> {
         match self.is_failed {
             true => Err(AppendError::Failed(io::Error::other(

@@ -28,6 +28,11 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// Returns once a power loss takes back no earlier change of names.
     fn sync_names(&self) -> io::Result<()>;
 
+    /// If syncs did nothing so far, syncs all that is there, and they sync from now on.
+    fn sync_from_now_on(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// How many more bytes the disk has room for.
     fn bytes_available(&self) -> io::Result<u64>;
 }

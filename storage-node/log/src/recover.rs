@@ -11,7 +11,10 @@ use std::io;
 use std::sync::Arc;
 
 use crate::errors::{LostRange, OpenError};
-use crate::format::{FileKind, Location, NUMBER_MAX, RECORD_HEAD_BYTES, RECORDS_BEGIN, Seed};
+use crate::format::{
+    FILE_HEAD_BYTES, FileHead, FileKind, History, Location, NUMBER_MAX, RECORD_HEAD_BYTES,
+    RECORDS_BEGIN, Seed,
+};
 use crate::high_water::HighWater;
 use crate::hint::Hint;
 use crate::log::{HintState, Log, Options, Segment};
@@ -56,6 +59,21 @@ pub struct Recovery {
 pub type Visit<'a> = &'a mut dyn FnMut(Visited<'_>) -> Option<Location>;
 
 impl Log {
+    /// The history of the log that lies in a medium, for an owner who has lost it; none if there is no
+    /// file that says so.
+    pub fn history_in(medium: &dyn Medium) -> io::Result<Option<History>> {
+        for name in medium.list()? {
+            let mut head = [0; FILE_HEAD_BYTES];
+            let file = medium.open(&name)?;
+            if file.read_at(0, &mut head).is_ok()
+                && let Some(history) = FileHead::history(&head)
+            {
+                return Ok(Some(history));
+            }
+        }
+        Ok(None)
+    }
+
     /// Begins a log where there is none.
     pub fn create(medium: Arc<dyn Medium>, options: Options) -> Result<Self, OpenError> {
         let mut opening = Opening::new(medium, options)?;

@@ -39,8 +39,8 @@ pub(super) struct Arguments {
     #[arg(value_name = "KEY VALUE")]
     pub(super) pairs: Vec<OsString>,
 
-    /// Keep pairs in this directory, so that they outlast the process. All of them are in memory
-    /// as well
+    /// Keep pairs in this directory, so that they outlast the process. Keys are in memory as well,
+    /// values as far as --cache has room for them
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
 
@@ -54,10 +54,19 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "new|incomplete|complete", requires = "data_dir")]
     pub(super) declare: Option<DeclarationChoice>,
 
-    /// Most memory for pairs, in bytes or with a suffix K, M, G (powers of 1024); a full server
-    /// refuses puts and keeps answering gets
+    /// Most memory for pairs, in bytes or with a suffix K, M, G (powers of 1024), and with a data
+    /// directory for keys alone; a full server refuses puts and keeps answering gets
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory_size)]
     pub(super) max_memory: Size,
+
+    /// Most memory for values that lie in a data directory, beside --max-memory; 0 keeps none
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256M",
+        requires = "data_dir"
+    )]
+    pub(super) cache: Size,
 
     /// Threads, each with a socket of its own [default: one per core]
     #[arg(long, value_parser = worker_count)]

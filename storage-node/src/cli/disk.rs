@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use dkvs_runtime::signals::Backups;
 
-use crate::store::disk::directory::{self, DataDirectory};
+use crate::store::disk::backup::{BackupReport, back_up};
+use crate::store::disk::directory::DataDirectory;
 use crate::store::disk::{CommitThread, Committer, DiskStore};
 
 /// A durable store that is not yet at work.
@@ -36,27 +37,36 @@ impl Disk {
         })
     }
 
-    /// Copies the log into the directory, on a thread of its own.
+    /// Copies the records into the directory, on a thread of its own.
     fn back_up(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let to = self
             .directory
             .backup_path(since.map_or(0, |since| since.as_secs()));
-        let whose = Arc::clone(&self.directory);
+        let (whose, store) = (Arc::clone(&self.directory), Arc::clone(&self.store));
         tracing::info!(path = %to.display(), "a backup begins");
-        let copy = move |snapshot: Result<_, _>| {
-            let copy = move || match snapshot
-                .map(|snapshot| directory::back_up(&snapshot, &to, whose.owner()))
-            {
-                Ok(Ok(rows)) => tracing::info!(path = %to.display(), rows, "a backup is made"),
-                Ok(Err(error)) => tracing::error!(%error, "a backup was not made"),
-                Err(error) => tracing::error!(%error, "a backup was not made"),
+        let copy = move || {
+            let mut begun = Instant::now();
+            // As much time for everybody else.
+            let pace = |_| {
+                thread::sleep(begun.elapsed());
+                begun = Instant::now();
             };
-            if let Err(error) = thread::Builder::new().name("backup".into()).spawn(copy) {
-                tracing::error!(%error, "a backup was not made");
+            match back_up(&store, &to, whose.owner(), pace) {
+                Ok(BackupReport {
+                    records,
+                    unreadable,
+                    bytes,
+                }) => {
+                    let path = to.display();
+                    tracing::info!(%path, records, bytes, unreadable, "a backup is made");
+                }
+                Err(error) => tracing::error!(%error, "a backup was not made"),
             }
         };
-        self.store.back_up(Box::new(copy));
+        if let Err(error) = thread::Builder::new().name("backup".into()).spawn(copy) {
+            tracing::error!(%error, "a backup was not made");
+        }
     }
 }
 

@@ -34,23 +34,22 @@ pub(super) fn store(
                 "with --data-dir the server needs a port that stays the same: its ring knows it \
                  by that"
             );
+            let machine_run = directory::machine_run();
             let options = OpenOptions {
-                bytes_max: arguments.max_memory.0,
-                durability,
                 declaration: arguments.declare.map(Declaration::from),
-                is_uncertain: false,
-                machine_run: directory::machine_run(),
+                cache_bytes_max: arguments.cache.0,
+                ..OpenOptions::new(arguments.max_memory.0, durability, machine_run)
             };
             let owner = Owner {
                 server: addr,
                 cluster,
             };
-            let (directory, store, committer) = DataDirectory::open(path, owner, options)?;
+            let (directory, store) = DataDirectory::open(path, owner, options)?;
             opened = Some(Opened {
                 directory,
-                committer,
+                committer: store.committer,
             });
-            Store::Disk(store)
+            Store::Disk(store.store)
         }
     };
     for (op, (key, value)) in (1..).zip(initial_pairs(&arguments.pairs)?) {

@@ -26,7 +26,9 @@ impl Replica {
             ReplicaCommand::Ping => ReplicaResponse::Done,
             ReplicaCommand::GetStatistics => ReplicaResponse::Statistics(self.statistics(now)),
             _ if epoch != caller.epoch => ReplicaResponse::Refused(Refusal::WrongEpoch { epoch }),
-            ReplicaCommand::Get { key } => self.get(&key, room.value_bytes),
+            ReplicaCommand::Get { key } => {
+                return self.get(&key, room.value_bytes, caller.deadline(), responder);
+            }
             ReplicaCommand::GetTag { key } => self.get_tag(&key),
             ReplicaCommand::GetDigest { key } => self.get_digest(&key),
             ReplicaCommand::GetBlock {
@@ -36,7 +38,8 @@ impl Replica {
                 block_bytes,
             } => {
                 let block_bytes = usize::from(block_bytes).min(room.value_bytes);
-                self.get_block(&key, tag, offset, block_bytes)
+                let block = (offset, block_bytes);
+                return self.get_block(&key, tag, block, caller.deadline(), responder);
             }
             ReplicaCommand::Put { key, record } => {
                 return self.put(&key, &record, responder, || {});

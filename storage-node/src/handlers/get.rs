@@ -1,35 +1,45 @@
 //! Records and the blocks of long values: the responses to `Get` and `GetBlock`.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::model::ReplicaResponse;
 use dkvs_common::record::{ContentType, Digest};
 use dkvs_common::tag::Tag;
 
-use super::outcome::{read_response, value_response};
+use super::caller::Responder;
+use super::outcome::{get_response, value_response};
 use super::replica::Replica;
-use crate::store::{PackedRecord, RecordStore as _};
+use crate::store::{Part, ReadRequest, RecordStore as _, RecordView};
 
 impl Replica {
-    /// The record of a key; of a long value as much as there is room for.
-    pub(super) fn get(&self, key: &Key, room_bytes: usize) -> ReplicaResponse {
+    /// The record of a key; of a long value as much as there is room for. None if the disk has to be
+    /// read: the response comes through what `responder` makes then, if it comes before the deadline.
+    pub(super) fn get(
+        &self,
+        key: &Key,
+        room_bytes: usize,
+        deadline: Instant,
+        responder: impl FnOnce() -> Responder,
+    ) -> Option<ReplicaResponse> {
         self.counters.gets.add(1);
-        let record = |held: &PackedRecord| {
+        let record = move |held: &RecordView<'_>| {
+            let (head, value) = (held.head(), held.value());
             let block_bytes = room_bytes.saturating_sub(held.content_type().len());
-            let value = held.value();
             let copy = Bytes::copy_from_slice;
-            ReplicaResponse::Record {
+            value_response(&head, || ReplicaResponse::Record {
                 digest: Digest {
-                    tag: held.tag(),
+                    tag: head.tag,
                     content_type: ContentType::new(copy(held.content_type())).unwrap_or_default(),
-                    value_bytes: value.len() as u32,
-                    checksum: held.checksum(),
+                    value_bytes: head.value_bytes,
+                    checksum: head.checksum,
                 },
                 block: copy(&value[..value.len().min(block_bytes)]),
-            }
+            })
         };
-        let lookup = self.store.get(key, |held| value_response(held, record));
-        read_response(&self.counters, lookup)
+        self.read(key, Part::First(room_bytes), deadline, record, responder)
     }
 
     /// At most `block_bytes` bytes of a version's value.
@@ -37,23 +47,39 @@ impl Replica {
         &self,
         key: &Key,
         tag: Tag,
-        offset: u32,
-        block_bytes: usize,
-    ) -> ReplicaResponse {
-        let block = |held: &PackedRecord| {
-            if held.tag() != tag {
-                return ReplicaResponse::Superseded { tag: held.tag() };
-            }
-            let value = held.value();
-            let start = (offset as usize).min(value.len());
-            let end = start.saturating_add(block_bytes).min(value.len());
-            ReplicaResponse::Block {
-                offset,
-                block: Bytes::copy_from_slice(&value[start..end]),
-            }
+        (offset, bytes): (u32, usize),
+        deadline: Instant,
+        responder: impl FnOnce() -> Responder,
+    ) -> Option<ReplicaResponse> {
+        let block = move |held: &RecordView<'_>| {
+            let head = held.head();
+            value_response(&head, || match head.tag == tag {
+                true => ReplicaResponse::Block {
+                    offset,
+                    block: Bytes::copy_from_slice(held.value()),
+                },
+                false => ReplicaResponse::Superseded { tag: head.tag },
+            })
         };
         // The whole value may be thousands of blocks: the caller verifies it once it is together.
-        let view = |held: &PackedRecord| value_response(held, block);
-        read_response(&self.counters, self.store.get_unverified(key, view))
+        let part = Part::Block { offset, bytes };
+        self.read(key, part, deadline, block, responder)
+    }
+
+    fn read(
+        &self,
+        key: &Key,
+        part: Part,
+        deadline: Instant,
+        view: impl FnOnce(&RecordView<'_>) -> ReplicaResponse + Send + 'static,
+        responder: impl FnOnce() -> Responder,
+    ) -> Option<ReplicaResponse> {
+        let deadline = Some(deadline);
+        let request = ReadRequest { part, deadline };
+        let result = self.store.get(key, request, view, || {
+            let (counters, respond) = (Arc::clone(&self.counters), responder());
+            Box::new(move |result| respond(get_response(&counters, result)))
+        });
+        result.map(|result| get_response(&self.counters, result))
     }
 }

@@ -5,7 +5,7 @@ use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::tag::Tag;
 
 use crate::statistics::Counters;
-use crate::store::{Lookup, PackedRecord, PutOutcome, PutResult, StoreError};
+use crate::store::{GetResult, Lookup, PutOutcome, PutResult, RecordHead, StoreError};
 
 /// The response to a put, which is counted.
 pub(super) fn put_response(counters: &Counters, result: PutResult) -> ReplicaResponse {
@@ -59,16 +59,27 @@ pub(super) fn read_response(
     }
 }
 
+/// The same of a read that may have been refused.
+pub(super) fn get_response(
+    counters: &Counters,
+    result: GetResult<ReplicaResponse>,
+) -> ReplicaResponse {
+    match result {
+        Ok(lookup) => read_response(counters, lookup),
+        Err(error) => refusal(error),
+    }
+}
+
 /// What `response` makes of a record that has a value; a tombstone is absent.
 pub(super) fn value_response(
-    held: &PackedRecord,
-    response: impl FnOnce(&PackedRecord) -> ReplicaResponse,
+    head: &RecordHead,
+    response: impl FnOnce() -> ReplicaResponse,
 ) -> ReplicaResponse {
-    match held.is_tombstone() {
+    match head.is_tombstone {
         true if mutants::is_on(Mutant::TombstoneDropped) => {
             ReplicaResponse::Absent { tag: Tag::ZERO }
         }
-        true => ReplicaResponse::Absent { tag: held.tag() },
-        false => response(held),
+        true => ReplicaResponse::Absent { tag: head.tag },
+        false => response(),
     }
 }

@@ -14,7 +14,7 @@ use super::outcome::put_response;
 use super::replica::Replica;
 use super::uploads::{Block, BlockError, Progress, Shape, TakeError, UploadId};
 use crate::peer::Account;
-use crate::store::{PackedRecord, PutOutcome, RecordStore as _, resolve};
+use crate::store::{PutOutcome, RecordStore as _};
 
 /// A record whose value was sent in blocks.
 pub(super) struct StagedRecord {
@@ -63,8 +63,7 @@ impl Replica {
         if record.value_bytes as usize > self.config.value_bytes_max {
             return Some(self.too_large());
         }
-        let held = |held: &PackedRecord| resolve(held, record.tag, record.checksum);
-        if let Some(put) = self.store.peek(key, held).flatten() {
+        if let Some(put) = self.store.resolve(key, record.tag, record.checksum) {
             self.uploads().free(id);
             return Some(match put {
                 PutOutcome::Stored => ReplicaResponse::Done,
@@ -124,7 +123,7 @@ mod tests {
     use crate::config::ServiceConfig;
     use crate::handlers::uploads::UPLOADS_MAX;
     use crate::peer::Peer;
-    use crate::store::{ENTRY_OVERHEAD_BYTES, MemoryStore, Store};
+    use crate::store::{ENTRY_OVERHEAD_BYTES, Lookup, MemoryStore, Part, RecordView, Store};
     use bytes::Bytes;
 
     const SHAPE: Shape = Shape {
@@ -200,8 +199,12 @@ mod tests {
     }
 
     fn held(replica: &Replica) -> Option<(Tag, Vec<u8>)> {
-        let held = |held: &PackedRecord| (held.tag(), held.value().to_vec());
-        replica.store.peek(&key(), held)
+        let held = |held: &RecordView<'_>| (held.head().tag, held.value().to_vec());
+        match replica.store.read_now(&key(), Part::Whole, held) {
+            Lookup::Found(held) => Some(held),
+            Lookup::Absent => None,
+            Lookup::Corrupt => panic!("it is sound"),
+        }
     }
 
     #[test]
@@ -219,7 +222,6 @@ mod tests {
         let record = record(5, b'v');
         assert_eq!(put(&replica, 1, &record), ReplicaResponse::Done);
         assert_eq!(held(&replica), Some((record.tag, vec![b'v'; 10])));
-        assert!(replica.store.peek(&key(), PackedRecord::is_sound).unwrap());
         assert_eq!(replica.uploads().bytes_reserved(), 0);
         assert_eq!(replica.uploads().report().completed, 1);
     }

@@ -9,22 +9,35 @@ use dkvs_common::record::{Content, ContentType};
 use dkvs_common::tag::Tag;
 
 use super::caller::Responder;
-use super::outcome::{put_response, read_response};
+use super::outcome::{get_response, put_response};
 use super::replica::Replica;
-use crate::store::{PackedRecord, RecordStore as _};
+use crate::store::{Part, ReadRequest, RecordStore as _, RecordView};
 
 impl Replica {
-    /// The value of a key, if there is one.
-    pub(crate) fn get_untagged(&self, key: &Key) -> ReplicaResponse {
+    /// The value of a key, if there is one. None if the disk has to be read: the response comes
+    /// through what `responder` makes then.
+    pub(crate) fn get_untagged(
+        &self,
+        key: &Key,
+        responder: impl FnOnce() -> Responder,
+    ) -> Option<ReplicaResponse> {
         self.counters.gets.add(1);
-        let value = |held: &PackedRecord| {
+        let value = |held: &RecordView<'_>| {
             let value = Value::new(Bytes::copy_from_slice(held.value())).ok();
-            match value.filter(|_| !held.is_tombstone()) {
+            match value.filter(|_| !held.head().is_tombstone) {
                 Some(value) => ReplicaResponse::Untagged { value },
                 None => ReplicaResponse::Absent { tag: Tag::ZERO },
             }
         };
-        read_response(&self.counters, self.store.get(key, value))
+        let request = ReadRequest {
+            part: Part::Whole,
+            deadline: None,
+        };
+        let result = self.store.get(key, request, value, || {
+            let (counters, respond) = (Arc::clone(&self.counters), responder());
+            Box::new(move |result| respond(get_response(&counters, result)))
+        });
+        result.map(|result| get_response(&self.counters, result))
     }
 
     /// Stores a value as the newest, whatever is held: what comes last is the newest by DKVS/1.

@@ -1,16 +1,21 @@
 //! A dump of DKVS/1, a step at a time: the pairs are counted first, since their count comes first,
 //! and then sent. Between two steps anything else may be answered.
 //!
-//! A dump holds a datagram, and what [`CountedScan`] notes of changes. It sends exactly as many
-//! pairs as it announced, unless there are more changes than can be noted, or a record is damaged.
+//! A dump holds a datagram, a page of pairs, and what [`CountedScan`] notes of changes. It sends exactly
+//! as many pairs as it announced, unless there are more changes than can be noted, or a record is
+//! damaged, or was replaced on a disk and its room was given back before it was read.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use dkvs_common::kv::Key;
 use dkvs_common::wire::v1::{DumpBuilder, is_in_dumps};
 
 use crate::service::Service;
-use crate::store::{CountedScan, PackedRecord, PageEnd, PageLimits};
+use crate::store::disk::Place;
+use crate::store::{CountedScan, HeldRecord, PageEnd, PageLimits, ScannedValue, Store};
 
 /// How much one step looks at, so that what else arrives does not wait for long.
 const STEP: PageLimits = PageLimits {
@@ -27,8 +32,33 @@ pub struct Dump {
 
 enum Stage {
     Counting,
-    Sending(DumpBuilder),
+    Sending(Sending),
     Done,
+}
+
+/// What is to be sent of a dump.
+struct Sending {
+    datagram: DumpBuilder,
+    /// The next pairs.
+    page: VecDeque<Pair>,
+    /// What the values of these take, in bytes.
+    page_bytes: usize,
+    /// Whether no pairs come after these.
+    is_last: bool,
+}
+
+struct Pair {
+    key: Key,
+    value: PairValue,
+}
+
+enum PairValue {
+    /// None if it is damaged.
+    Known(Option<Bytes>),
+    /// It is to be read.
+    OnDisk(Place),
+    /// It is being read.
+    Awaited(Arc<Mutex<Option<Option<Vec<u8>>>>>),
 }
 
 /// What comes next of a dump.
@@ -38,6 +68,8 @@ pub enum DumpStep {
     Datagram(Bytes),
     /// Nothing to send yet.
     Pause,
+    /// Nothing to send until the disk has been read.
+    Wait,
     /// That was all.
     End,
 }
@@ -45,18 +77,52 @@ pub enum DumpStep {
 impl Dump {
     /// The memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        let datagram = match &self.stage {
-            Stage::Sending(builder) => builder.bytes(),
+        let sending = match &self.stage {
+            Stage::Sending(sending) => sending.datagram.bytes() + sending.page_bytes,
             Stage::Counting | Stage::Done => 0,
         };
-        self.scan.noted_bytes() + datagram
+        self.scan.noted_bytes() + sending
     }
 }
 
 /// Whether a get by DKVS/1 would return the record, as far as a datagram holds it. Whether it is
 /// damaged is looked at only when it is sent.
-fn is_dumped(held: &PackedRecord) -> bool {
-    !held.is_tombstone() && !held.is_quarantined() && is_in_dumps(held.key(), held.value())
+fn is_dumped(held: &HeldRecord<'_>) -> bool {
+    let head = held.head;
+    !head.is_tombstone
+        && !head.is_quarantined
+        && is_in_dumps(held.key(), head.value_bytes as usize, head.has_nul)
+}
+
+impl PairValue {
+    /// The value, once it is known; reads it, if that was not begun. None while it is not there.
+    fn poll(&mut self, store: &Store, key: &Key) -> Option<&Option<Bytes>> {
+        if let (Self::OnDisk(place), Store::Disk(store)) = (&*self, store) {
+            let awaited = Arc::new(Mutex::new(None));
+            let given = Arc::clone(&awaited);
+            let completion = Box::new(move |value| {
+                *given.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            });
+            // If too many wait already, it is asked for again.
+            if store.read_place(key, place, completion) {
+                *self = Self::Awaited(awaited);
+            }
+            return None;
+        }
+        if let Self::Awaited(awaited) = self {
+            let value = awaited
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(value) = value {
+                *self = Self::Known(value.map(Bytes::from));
+            }
+        }
+        match self {
+            Self::Known(value) => Some(value),
+            Self::OnDisk(_) | Self::Awaited(_) => None,
+        }
+    }
 }
 
 impl Service {
@@ -82,7 +148,7 @@ impl Service {
                 dump.stage = self.count_page(dump);
                 DumpStep::Pause
             }
-            Stage::Sending(datagram) => self.send_page(dump, datagram),
+            Stage::Sending(sending) => self.send(dump, sending),
             Stage::Done => DumpStep::End,
         }
     }
@@ -97,40 +163,85 @@ impl Service {
             });
         self.counters.dump_pairs_left_out.add(left_out);
         match end {
-            PageEnd::Done => Stage::Sending(DumpBuilder::first(dump.scan.counted())),
+            PageEnd::Done => Stage::Sending(Sending {
+                datagram: DumpBuilder::first(dump.scan.counted()),
+                page: VecDeque::new(),
+                page_bytes: 0,
+                is_last: false,
+            }),
             _ => Stage::Counting,
         }
     }
 
-    fn send_page(&self, dump: &mut Dump, mut datagram: DumpBuilder) -> DumpStep {
-        let end = self
-            .replica
-            .store
-            .show_page(&mut dump.scan, dump.limits, |held| {
-                if !held.is_sound() {
+    /// Puts pairs of the page into a datagram, or takes the next page.
+    fn send(&self, dump: &mut Dump, mut sending: Sending) -> DumpStep {
+        let store = &self.replica.store;
+        // All that is to be read is asked for together.
+        for pair in &mut sending.page {
+            let _ = pair.value.poll(store, &pair.key);
+        }
+        while let Some(pair) = sending.page.front_mut() {
+            let Some(value) = pair.value.poll(store, &pair.key) else {
+                dump.stage = Stage::Sending(sending);
+                return DumpStep::Wait;
+            };
+            let is_taken = match value {
+                Some(value) => sending.datagram.push(pair.key.as_bytes(), value),
+                None => {
                     self.counters.damaged.add(1);
-                    return ControlFlow::Continue(());
+                    true
                 }
-                match datagram.push(held.key(), held.value()) {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
-                }
-            });
-        match end {
-            PageEnd::Full => {
-                dump.stage = Stage::Sending(datagram);
-                return DumpStep::Pause;
+            };
+            if !is_taken {
+                let full = std::mem::replace(&mut sending.datagram, DumpBuilder::further());
+                dump.stage = Stage::Sending(sending);
+                return full.finish().map_or(DumpStep::Pause, DumpStep::Datagram);
             }
-            PageEnd::NotTaken => dump.stage = Stage::Sending(DumpBuilder::further()),
-            PageEnd::Done => {}
+            sending.page.pop_front();
+        }
+        if sending.is_last {
+            let datagram = sending.datagram.finish();
+            return datagram.map_or(DumpStep::End, DumpStep::Datagram);
+        }
+        self.take_page(dump, &mut sending);
+        dump.stage = Stage::Sending(sending);
+        DumpStep::Pause
+    }
+
+    fn take_page(&self, dump: &mut Dump, sending: &mut Sending) {
+        let Sending {
+            page, page_bytes, ..
+        } = sending;
+        *page_bytes = 0;
+        let bytes_max = dump.limits.bytes;
+        let store = &self.replica.store;
+        let end = store.show_page(&mut dump.scan, dump.limits, |held, value| {
+            if *page_bytes >= bytes_max {
+                return ControlFlow::Break(());
+            }
+            let key = Bytes::copy_from_slice(held.key());
+            *page_bytes += key.len() + held.head.value_bytes as usize;
+            // What a store holds is keys; no bytes are none.
+            if let Ok(key) = Key::new(key) {
+                let value = match value {
+                    ScannedValue::Value(value) => PairValue::Known(value),
+                    ScannedValue::OnDisk(place) => PairValue::OnDisk(place),
+                };
+                page.push_back(Pair { key, value });
+            }
+            ControlFlow::Continue(())
+        });
+        match end {
+            PageEnd::Full | PageEnd::NotTaken => {}
+            PageEnd::Done => sending.is_last = true,
             PageEnd::Lost => {
+                sending.is_last = true;
                 self.counters.dumps_cut_short.add(1);
                 tracing::warn!(
                     "a dump ends before its end: too much was put or deleted while it was sent"
                 );
             }
         }
-        datagram.finish().map_or(DumpStep::End, DumpStep::Datagram)
     }
 }
 
@@ -235,6 +346,7 @@ mod tests {
             match step {
                 DumpStep::Datagram(datagram) => datagrams.push(datagram),
                 DumpStep::Pause => {}
+                DumpStep::Wait => panic!("there is no disk"),
                 DumpStep::End => break,
             }
         }
@@ -322,6 +434,7 @@ mod tests {
                 match service.step(&mut dump) {
                     DumpStep::Datagram(datagram) => datagrams.push(datagram),
                     DumpStep::Pause => {}
+                    DumpStep::Wait => panic!("there is no disk"),
                     DumpStep::End => break,
                 }
             }

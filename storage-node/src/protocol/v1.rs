@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkvs_common::kv::Key;
 use dkvs_common::model::ReplicaResponse;
 use dkvs_common::wire::v1::{GetReply, PutReply, Request};
 
 use super::deferred::{Deferred, DeferredReplies};
 use super::dump::Dump;
 use crate::service::Service;
+use crate::statistics::Counters;
 
 /// What is sent back for a datagram of DKVS/1.
 pub enum V1Response {
@@ -18,7 +18,7 @@ pub enum V1Response {
     Datagram(Bytes),
     /// As many datagrams as the dump makes, step by step ([`Service::step`]).
     Dump(Dump),
-    /// Nothing, or nothing yet: DKVS/1 is off, the put waits for the disk, another dump is under
+    /// Nothing, or nothing yet: DKVS/1 is off, the get or put waits for the disk, another dump is under
     /// way, or DKVS/1 cannot say that a record is damaged.
     Silence,
 }
@@ -39,11 +39,19 @@ impl Service {
         }
         match Request::decode(datagram) {
             Ok(Request::Get(key)) => {
-                let response = self.replica.get_untagged(&key);
-                match self.get_reply(&key, response) {
-                    Some(reply) => V1Response::Datagram(reply.encode()),
-                    None => V1Response::Silence,
-                }
+                let responder = || -> crate::handlers::Responder {
+                    let (deferred, counters) = (Arc::clone(deferred), Arc::clone(&self.counters));
+                    Box::new(move |response| {
+                        if let Some(reply) = get_reply(&counters, response) {
+                            deferred.push(peer, Deferred::V1(reply.encode()));
+                        }
+                    })
+                };
+                let response = self.replica.get_untagged(&key, responder);
+                let reply = response.and_then(|response| get_reply(&self.counters, response));
+                reply.map_or(V1Response::Silence, |reply| {
+                    V1Response::Datagram(reply.encode())
+                })
             }
             Ok(Request::Put(key, value)) => {
                 let responder = || -> crate::handlers::Responder {
@@ -68,21 +76,21 @@ impl Service {
             }
         }
     }
+}
 
-    /// None if it is not known whether there is a value: DKVS/1 cannot say so.
-    fn get_reply(&self, key: &Key, response: ReplicaResponse) -> Option<GetReply> {
-        let value = match response {
-            ReplicaResponse::Untagged { value } => value,
-            ReplicaResponse::Absent { .. } => return Some(GetReply::Unknown),
-            _ => return None,
-        };
-        let (reply, unrepresentable) = GetReply::of_stored(value);
-        if let Some(reason) = unrepresentable {
-            self.counters.values_unrepresentable.add(1);
-            tracing::debug!(?key, %reason, "told as unknown");
-        }
-        Some(reply)
+/// None if it is not known whether there is a value: DKVS/1 cannot say so.
+fn get_reply(counters: &Counters, response: ReplicaResponse) -> Option<GetReply> {
+    let value = match response {
+        ReplicaResponse::Untagged { value } => value,
+        ReplicaResponse::Absent { .. } => return Some(GetReply::Unknown),
+        _ => return None,
+    };
+    let (reply, unrepresentable) = GetReply::of_stored(value);
+    if let Some(reason) = unrepresentable {
+        counters.values_unrepresentable.add(1);
+        tracing::debug!(%reason, "a value is told as unknown");
     }
+    Some(reply)
 }
 
 /// DKVS/1 knows stored and not stored.

@@ -1,10 +1,11 @@
 //! What every store does: [`RecordStore`], and the types of what it returns.
 //!
-//! A store that writes to a disk cannot answer at once. So whatever changes a store takes a
+//! A store on a disk cannot answer at once. So whatever changes a store, or reads a value, takes a
 //! function that makes a [`Completion`]: the result is returned if it is known already, and is
-//! otherwise given to the completion, on the thread that writes.
+//! otherwise given to the completion, on the thread that writes, or one that reads.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use dkvs_common::kv::Key;
 use dkvs_common::model::Durability;
@@ -14,21 +15,35 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::{Exhausted, Tag};
 use thiserror::Error;
 
-use super::packed::PackedRecord;
+use super::head::{HeldRecord, RecordHead};
+use super::view::{Part, RecordView};
 
 /// Records by key, of which the one with the greatest tag stays.
 pub trait RecordStore {
-    /// Returns what `view` makes of the record of a key, if there is one that is sound and
-    /// attested.
-    fn get<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R>;
+    /// What is known of the record of a key, if there is one that is sound and attested. Reads no
+    /// disk; damage of a value that lies there shows when it is read.
+    fn head(&self, key: &Key) -> Lookup<RecordHead>;
 
-    /// The same without verifying that the record is sound: for a part of a value. Who has all
-    /// parts verifies the whole.
-    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R>;
+    /// Returns what `view` makes of the record of a key, if there is one that is sound and attested:
+    /// at once if it is in memory. Otherwise the disk is read, and the result is given to the
+    /// completion. It is that of the newest record of some moment in between.
+    ///
+    /// [`Part::Whole`] is verified, and so is any part of a value that is not long. Of a long one,
+    /// parts are not verified: who has all of them verifies the whole.
+    fn get<R: Send + 'static>(
+        &self,
+        key: &Key,
+        read: ReadRequest,
+        view: impl FnOnce(&RecordView<'_>) -> R + Send + 'static,
+        completion: impl FnOnce() -> Completion<GetResult<R>>,
+    ) -> Option<GetResult<R>>;
 
-    /// Returns what `view` makes of the record that is held for a key, even if it is
-    /// damaged or quarantined. Not an answer for a client.
-    fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R>;
+    /// What is known of the record that is held for a key, even if it is damaged or quarantined. Not
+    /// an answer for a client.
+    fn peek(&self, key: &Key) -> Option<RecordHead>;
+
+    /// The outcome of a put of a record with this tag and checksum, if it would store nothing.
+    fn resolve(&self, key: &Key, tag: Tag, checksum: u32) -> Option<PutOutcome>;
 
     /// Shows the records that are held, sound and attested or not, in ring order until `visit`
     /// breaks: those at `from` whose keys are greater than `after`, or all of them without it, and
@@ -40,7 +55,7 @@ pub trait RecordStore {
         &self,
         from: Position,
         after: Option<&Key>,
-        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+        visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     );
 
     /// Stores a record, unless one with the same or a greater tag is there.
@@ -91,7 +106,8 @@ pub trait RecordStore {
         self.len() == 0
     }
 
-    /// What the records take in memory, in bytes, overhead included; never more than the limit.
+    /// What the records take of the limit on memory, in bytes, overhead included; never more than the
+    /// limit. Of values on a disk nothing is counted.
     fn bytes(&self) -> usize;
 
     /// Calls `hook` whenever what is held for a key changes, from now on. A store has one hook, for
@@ -115,6 +131,19 @@ pub enum Lookup<R> {
     Absent,
     /// There is one that is damaged, or it is not certain that there is none, or none newer.
     Corrupt,
+}
+
+/// The outcome of a read. The only error is [`StoreError::Busy`]: too many reads wait for the disk.
+pub type GetResult<R> = Result<Lookup<R>, StoreError>;
+
+/// What a read asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadRequest {
+    /// Which part of the value.
+    pub part: Part,
+    /// When nobody waits for it any more: if that has come before the disk was asked, it is dropped,
+    /// and its completion is not called.
+    pub deadline: Option<Instant>,
 }
 
 /// The outcome of a put that is not refused.
@@ -141,8 +170,8 @@ pub enum RemoveOutcome {
 /// The outcome of a removal.
 pub type RemoveResult = Result<RemoveOutcome, StoreError>;
 
-/// Takes the result of a change once it is known. Called once, on the thread that writes to the
-/// disk; never, if that thread ends before.
+/// Takes a result once it is known. Called once, on the thread that writes to the disk or reads it;
+/// never, if that thread ends before.
 pub type Completion<T> = Box<dyn FnOnce(T) + Send>;
 
 /// Makes a tag greater than the one it is given.
@@ -208,17 +237,22 @@ pub struct RecordChange<'a> {
 /// store is locked meanwhile: it may not use the store, and has to be quick.
 pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
 
-/// The outcome of a put that stores nothing, given what is held; none if the put is to be stored.
-/// A damaged record is replaced by a sound one with the same tag.
-pub(crate) fn resolve(held: &PackedRecord, tag: Tag, checksum: u32) -> Option<PutOutcome> {
-    if held.tag() > tag {
-        let superseded = PutOutcome::Superseded(held.tag());
+/// The outcome of a put that stores nothing, given tag and checksum of what is held and whether that
+/// is sound; none if the put is to be stored. A damaged record is replaced by a sound one with the
+/// same tag.
+pub(crate) fn resolve(
+    (held_tag, held_checksum, is_sound): (Tag, u32, impl FnOnce() -> bool),
+    tag: Tag,
+    checksum: u32,
+) -> Option<PutOutcome> {
+    if held_tag > tag {
+        let superseded = PutOutcome::Superseded(held_tag);
         return (!mutants::is_on(Mutant::OlderTagStored)).then_some(superseded);
     }
-    if held.tag() < tag || !held.is_sound() {
+    if held_tag < tag || !is_sound() {
         return None;
     }
-    match held.checksum() == checksum {
+    match held_checksum == checksum {
         true => Some(PutOutcome::Stored),
         false => Some(PutOutcome::Superseded(tag)),
     }

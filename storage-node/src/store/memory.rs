@@ -9,15 +9,17 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
 use super::contract::{
-    AttestError, ChangeHook, Completion, Lookup, MintTag, PutOutcome, PutResult, RecordStore,
-    RemoveResult, StoreError,
+    AttestError, ChangeHook, Completion, GetResult, Lookup, MintTag, PutOutcome, PutResult,
+    ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
+use super::head::{HeldRecord, RecordHead, TableEntry};
 use super::packed::PackedRecord;
 use super::table::RecordTable;
+use super::view::{Part, RecordView};
 
 /// Records in memory, lost with the process. Whatever is asked of it is answered at once.
 pub struct MemoryStore {
-    table: RecordTable,
+    table: RecordTable<PackedRecord>,
 }
 
 impl MemoryStore {
@@ -29,38 +31,69 @@ impl MemoryStore {
         }
     }
 
-    pub(super) fn table(&self) -> &RecordTable {
-        &self.table
+    /// What `view` makes of the record of a key, if there is one that is sound.
+    pub(super) fn read_now<R>(
+        &self,
+        key: &Key,
+        part: Part,
+        view: impl FnOnce(&RecordView<'_>) -> R,
+    ) -> Lookup<R> {
+        let is_block = matches!(part, Part::Block { .. });
+        // The whole value may be thousands of blocks.
+        let may_be_shown = |held: &PackedRecord| is_block || held.is_sound();
+        self.look_up(key, |held| {
+            may_be_shown(held).then(|| view(&held.view(part)))
+        })
     }
-}
 
-impl RecordStore for MemoryStore {
-    fn get<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
-        match self.peek(key, |held| held.is_sound().then(|| view(held))) {
+    /// What `look` makes of the record of a key, if it may be shown.
+    fn look_up<R>(&self, key: &Key, look: impl FnOnce(&PackedRecord) -> Option<R>) -> Lookup<R> {
+        match self.table.read(key, look) {
             Some(Some(found)) => Lookup::Found(found),
             Some(None) => Lookup::Corrupt,
             None => Lookup::Absent,
         }
     }
 
-    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
-        match self.peek(key, view) {
-            Some(found) => Lookup::Found(found),
-            None => Lookup::Absent,
-        }
+    pub(super) fn table(&self) -> &RecordTable<PackedRecord> {
+        &self.table
+    }
+}
+
+impl RecordStore for MemoryStore {
+    fn head(&self, key: &Key) -> Lookup<RecordHead> {
+        self.look_up(key, |held| held.is_sound().then(|| held.head()))
     }
 
-    fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R> {
-        self.table.read(key, view)
+    fn get<R: Send + 'static>(
+        &self,
+        key: &Key,
+        read: ReadRequest,
+        view: impl FnOnce(&RecordView<'_>) -> R + Send + 'static,
+        _completion: impl FnOnce() -> Completion<GetResult<R>>,
+    ) -> Option<GetResult<R>> {
+        Some(Ok(self.read_now(key, read.part, view)))
+    }
+
+    fn peek(&self, key: &Key) -> Option<RecordHead> {
+        self.table.read(key, TableEntry::head)
+    }
+
+    fn resolve(&self, key: &Key, tag: Tag, checksum: u32) -> Option<PutOutcome> {
+        let resolved = |held: &PackedRecord| {
+            let held = (held.tag(), held.checksum(), || held.is_sound());
+            resolve(held, tag, checksum)
+        };
+        self.table.read(key, resolved).flatten()
     }
 
     fn scan(
         &self,
         from: Position,
         after: Option<&Key>,
-        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+        mut visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     ) {
-        self.table.scan(from, after, visit);
+        self.table.scan(from, after, |held| visit(&held.held()));
     }
 
     fn apply(
@@ -92,7 +125,10 @@ impl RecordStore for MemoryStore {
         tag: Tag,
         _completion: impl FnOnce() -> Completion<RemoveResult>,
     ) -> Option<RemoveResult> {
-        Some(Ok(self.table.remove(key.as_bytes(), tag)))
+        Some(Ok(match self.table.remove(key.as_bytes(), tag) {
+            Ok(_) => RemoveOutcome::Removed,
+            Err(held) => RemoveOutcome::Kept(held),
+        }))
     }
 
     fn attest(
@@ -101,7 +137,7 @@ impl RecordStore for MemoryStore {
         tag: Tag,
         _completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Result<Option<PutResult>, AttestError> {
-        match self.peek(key, |held| (held.tag(), held.is_sound())) {
+        match self.table.read(key, |held| (held.tag(), held.is_sound())) {
             None => Err(AttestError::Absent),
             Some((_, false)) => Err(AttestError::Corrupt),
             Some((held, true)) if held < tag => Err(AttestError::Older(held)),

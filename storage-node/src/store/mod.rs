@@ -9,22 +9,27 @@
 //! - A change that was refused changed nothing, except with [`StoreError::Failed`], where
 //!   that is unknown.
 //! - Nothing is seen by a read that a crash could take back.
-//! - Reads never fail because the store is full, slow, or can store nothing more.
+//! - Reads never fail because the store is full or can store nothing more. Reads of values that are not
+//!   in memory are refused while too many wait for the disk.
 //! - A record that is damaged, or that may lack something newer that was stored, is never returned,
 //!   nor is its key reported as absent.
 //! - A scan shows records in ring order, by position and then by key: every record that was there
 //!   when it began and was not removed meanwhile, in this version or a later one, exactly once.
 //! - Every change of what is held for a key calls the change hook, once, in order.
 //!
-//! * `contract`: the contract as a trait; [`packed`](PackedRecord): a record as it lies in memory
-//! * `table`: records in memory, of which both stores are made
-//! * `memory`, [`disk`]: the two stores
+//! * `contract`: the contract as a trait; `head`, `view`: what is known of a record, and what a read is
+//!   shown
+//! * `table`: records in memory, or what is known of them, in ring order; `packed`: a whole one
+//! * `memory`, [`disk`]: the two stores; `dump`: a count of either's records, and those very records
 
 mod contract;
 pub mod disk;
+mod dump;
+mod head;
 mod memory;
 mod packed;
 mod table;
+mod view;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -36,17 +41,16 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
 use disk::DiskStore;
-use table::{Filter, RecordTable};
 
 pub use contract::{
-    AttestError, ChangeHook, Completion, Full, Lookup, MintTag, PutOutcome, PutResult,
-    RecordChange, RecordStore, RemoveOutcome, RemoveResult, StoreError,
+    AttestError, ChangeHook, Completion, Full, GetResult, Lookup, MintTag, PutOutcome, PutResult,
+    ReadRequest, RecordChange, RecordStore, RemoveOutcome, RemoveResult, StoreError,
 };
+pub use dump::{CountedScan, ScannedValue};
+pub use head::{HeldRecord, RecordHead};
 pub use memory::MemoryStore;
-pub use packed::PackedRecord;
-pub use table::{CountedScan, ENTRY_OVERHEAD_BYTES, NOTED_BYTES_MAX, PageEnd, PageLimits};
-
-pub(crate) use contract::resolve;
+pub use table::{ENTRY_OVERHEAD_BYTES, NOTED_BYTES_MAX, PageEnd, PageLimits};
+pub use view::{Part, RecordView};
 
 /// The store of a server.
 pub enum Store {
@@ -57,36 +61,17 @@ pub enum Store {
 }
 
 impl Store {
-    /// Begins to count the records that `filter` selects; none if another count is under way.
-    pub fn begin_counted_scan(&self, filter: fn(&PackedRecord) -> bool) -> Option<CountedScan> {
-        self.table().begin_counted_scan(filter as Filter)
-    }
-
-    /// Counts a page; when the last is done, [`Self::show_page`] may begin. Records that are not
-    /// selected are shown to `other`.
-    pub fn count_page(
+    /// What `view` makes of the record of a key, if there is one that is sound and attested. The
+    /// caller waits for the disk where it has to be read.
+    pub fn read_now<R>(
         &self,
-        scan: &mut CountedScan,
-        limits: PageLimits,
-        other: impl FnMut(&PackedRecord),
-    ) -> PageEnd {
-        self.table().count_page(scan, limits, other)
-    }
-
-    /// Shows a page of what was counted, until `take` breaks: it has not taken that record then.
-    pub fn show_page(
-        &self,
-        scan: &mut CountedScan,
-        limits: PageLimits,
-        take: impl FnMut(&PackedRecord) -> ControlFlow<()>,
-    ) -> PageEnd {
-        self.table().show_page(scan, limits, take)
-    }
-
-    fn table(&self) -> &RecordTable {
+        key: &Key,
+        part: Part,
+        view: impl FnOnce(&RecordView<'_>) -> R,
+    ) -> Lookup<R> {
         match self {
-            Self::Memory(store) => store.table(),
-            Self::Disk(store) => store.table(),
+            Self::Memory(store) => store.read_now(key, part, view),
+            Self::Disk(store) => store.read_now(key, part, view),
         }
     }
 }
@@ -102,23 +87,33 @@ macro_rules! of_each {
 }
 
 impl RecordStore for Store {
-    fn get<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
-        of_each!(self, store => store.get(key, view))
+    fn head(&self, key: &Key) -> Lookup<RecordHead> {
+        of_each!(self, store => store.head(key))
     }
 
-    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
-        of_each!(self, store => store.get_unverified(key, view))
+    fn get<R: Send + 'static>(
+        &self,
+        key: &Key,
+        read: ReadRequest,
+        view: impl FnOnce(&RecordView<'_>) -> R + Send + 'static,
+        completion: impl FnOnce() -> Completion<GetResult<R>>,
+    ) -> Option<GetResult<R>> {
+        of_each!(self, store => store.get(key, read, view, completion))
     }
 
-    fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R> {
-        of_each!(self, store => store.peek(key, view))
+    fn peek(&self, key: &Key) -> Option<RecordHead> {
+        of_each!(self, store => store.peek(key))
+    }
+
+    fn resolve(&self, key: &Key, tag: Tag, checksum: u32) -> Option<PutOutcome> {
+        of_each!(self, store => store.resolve(key, tag, checksum))
     }
 
     fn scan(
         &self,
         from: Position,
         after: Option<&Key>,
-        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+        visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     ) {
         of_each!(self, store => store.scan(from, after, visit));
     }

@@ -11,17 +11,20 @@ use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, Parts, Record, checksum_of};
 use dkvs_common::tag::Tag;
 
+use super::head::{RecordHead, TableEntry};
+use super::view::{Part, RecordView};
+
 const HEAD_BYTES: usize = 24;
 
 /// Where the byte of the kind is.
 const KIND: usize = 20;
 const TOMBSTONE: u8 = 1;
 
-/// Beside the kind, and never written to a disk: the record is quarantined.
-const QUARANTINED: u8 = 0x80;
+/// Beside the kind, and no part of what was written: the value has a byte 0.
+const HAS_NUL: u8 = 0x80;
 
 /// A key and its record.
-pub struct PackedRecord(Box<[u8]>);
+pub(super) struct PackedRecord(Box<[u8]>);
 
 impl PackedRecord {
     pub(super) fn new(key: &Key, record: &Record) -> Self {
@@ -37,7 +40,11 @@ impl PackedRecord {
         packed.extend_from_slice(&record.tag.op.to_be_bytes());
         packed.extend_from_slice(&record.checksum.to_be_bytes());
         // Content types are at most 255 bytes, and keys shorter than 2^16.
-        packed.extend_from_slice(&[kind, content_type.len() as u8]);
+        let has_nul = match value.contains(&0) {
+            true => HAS_NUL,
+            false => 0,
+        };
+        packed.extend_from_slice(&[kind | has_nul, content_type.len() as u8]);
         packed.extend_from_slice(&(key.len() as u16).to_be_bytes());
         packed.extend_from_slice(content_type);
         packed.extend_from_slice(key);
@@ -55,17 +62,75 @@ impl PackedRecord {
         )
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.0.len()
+    /// The checksum, as it was where the record entered the cluster.
+    pub(super) fn checksum(&self) -> u32 {
+        u32::from_be_bytes(self.0[16..20].try_into().expect("four bytes"))
     }
 
-    /// The key.
-    pub fn key(&self) -> &[u8] {
+    /// Whether the key is deleted.
+    pub(super) fn is_tombstone(&self) -> bool {
+        self.0[KIND] & !HAS_NUL == TOMBSTONE
+    }
+
+    /// The value's media type.
+    pub(super) fn content_type(&self) -> &[u8] {
+        &self.0[HEAD_BYTES..HEAD_BYTES + self.content_type_bytes()]
+    }
+
+    /// The value's bytes; none in a tombstone.
+    pub(super) fn value(&self) -> &[u8] {
+        &self.0[self.value_start()..]
+    }
+
+    /// Whether the record is what once entered the cluster under this key.
+    pub(super) fn is_sound(&self) -> bool {
+        let kind = self.0[KIND] & !HAS_NUL;
+        let parts = Parts {
+            kind,
+            content_type: self.content_type(),
+            value: self.value(),
+        };
+        checksum_of(self.key(), self.tag(), &parts) == self.checksum()
+    }
+
+    /// As a read of a part is shown it.
+    pub(super) fn view(&self, part: Part) -> RecordView<'_> {
+        let value = self.value();
+        RecordView {
+            head: self.head(),
+            content_type: self.content_type(),
+            value: &value[part.range(value.len())],
+        }
+    }
+
+    fn content_type_bytes(&self) -> usize {
+        self.0[21].into()
+    }
+
+    fn value_start(&self) -> usize {
+        let key_bytes = u16::from_be_bytes([self.0[22], self.0[23]]);
+        HEAD_BYTES + self.content_type_bytes() + usize::from(key_bytes)
+    }
+}
+
+impl TableEntry for PackedRecord {
+    fn key(&self) -> &[u8] {
         &self.0[HEAD_BYTES + self.content_type_bytes()..self.value_start()]
     }
 
-    /// The version.
-    pub fn tag(&self) -> Tag {
+    fn head(&self) -> RecordHead {
+        RecordHead {
+            tag: self.tag(),
+            checksum: self.checksum(),
+            value_bytes: self.value().len() as u32,
+            is_tombstone: self.is_tombstone(),
+            has_nul: self.0[KIND] & HAS_NUL != 0,
+            is_quarantined: false,
+            is_damaged: false,
+        }
+    }
+
+    fn tag(&self) -> Tag {
         let number = |at: usize| {
             let bytes = self.0[at..at + 8].try_into().expect("eight bytes");
             u64::from_be_bytes(bytes)
@@ -76,88 +141,12 @@ impl PackedRecord {
         }
     }
 
-    /// The checksum, as it was where the record entered the cluster.
-    pub fn checksum(&self) -> u32 {
-        u32::from_be_bytes(self.0[16..20].try_into().expect("four bytes"))
+    fn bytes(&self) -> usize {
+        self.0.len()
     }
 
-    /// Whether the key is deleted.
-    pub fn is_tombstone(&self) -> bool {
-        self.0[KIND] & !QUARANTINED == TOMBSTONE
-    }
-
-    /// Whether it is quarantined: the store may have confirmed something newer and lost it.
-    pub fn is_quarantined(&self) -> bool {
-        self.0[KIND] & QUARANTINED != 0
-    }
-
-    pub(super) fn set_quarantined(&mut self, is_quarantined: bool) {
-        self.0[KIND] &= !QUARANTINED;
-        if is_quarantined {
-            self.0[KIND] |= QUARANTINED;
-        }
-    }
-
-    /// The value's media type.
-    pub fn content_type(&self) -> &[u8] {
-        &self.0[HEAD_BYTES..HEAD_BYTES + self.content_type_bytes()]
-    }
-
-    /// The value's bytes; none in a tombstone.
-    pub fn value(&self) -> &[u8] {
-        &self.0[self.value_start()..]
-    }
-
-    /// Whether the record is what once entered the cluster under this key.
-    pub fn is_sound(&self) -> bool {
-        let kind = self.0[KIND] & !QUARANTINED;
-        let parts = Parts {
-            kind,
-            content_type: self.content_type(),
-            value: self.value(),
-        };
-        checksum_of(self.key(), self.tag(), &parts) == self.checksum()
-    }
-
-    /// Writes it as it lies on a disk.
-    pub(super) fn write_to(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&self.0);
-        out[start + KIND] &= !QUARANTINED;
-    }
-
-    /// Reads what was written so, if the lengths in it agree with its own.
-    pub(super) fn read_from(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() < HEAD_BYTES {
-            return None;
-        }
-        let read = Self(bytes.into());
-        (read.value_start() <= bytes.len() && !read.is_quarantined()).then_some(read)
-    }
-
-    /// Shows all of it but the value, as it lies on a disk.
-    pub(super) fn with_head<R>(&self, show: impl FnOnce(&[u8]) -> R) -> R {
-        let head = &self.0[..self.value_start()];
-        if !self.is_quarantined() {
-            return show(head);
-        }
-        let mut head = head.to_vec();
-        head[KIND] &= !QUARANTINED;
-        show(&head)
-    }
-
-    /// Another allocation of the same.
-    pub(super) fn duplicate(&self) -> Self {
+    fn duplicate(&self) -> Self {
         Self(self.0.clone())
-    }
-
-    fn content_type_bytes(&self) -> usize {
-        self.0[21].into()
-    }
-
-    fn value_start(&self) -> usize {
-        let key_bytes = u16::from_be_bytes([self.0[22], self.0[23]]);
-        HEAD_BYTES + self.content_type_bytes() + usize::from(key_bytes)
     }
 }
 
@@ -216,9 +205,9 @@ mod tests {
             }
             let mut flipped = PackedRecord(sound.0.clone());
             flipped.0[bit / 8] ^= 1 << (bit % 8);
-            // Quarantine is the store's own mark, and no part of what was written.
+            // What the store notes of the value is no part of what was written.
             if bit == 20 * 8 + 7 {
-                assert!(flipped.is_sound() && flipped.is_quarantined());
+                assert!(flipped.is_sound() && flipped.head().has_nul);
                 continue;
             }
             assert!(!flipped.is_sound(), "bit {bit}");

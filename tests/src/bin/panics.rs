@@ -70,18 +70,16 @@ async fn tasks(panics: impl Future<Output = Infallible> + Send + 'static) -> Inf
 /// The completion of a put panics on the thread that writes to the disk.
 fn commit(path: &Path) -> anyhow::Result<()> {
     let options = OpenOptions {
-        bytes_max: 1 << 20,
-        durability: Durability::Fsync,
         declaration: Some(Declaration::New),
-        is_uncertain: false,
-        machine_run: 1,
+        ..OpenOptions::new(1 << 20, Durability::Fsync, 1)
     };
     let owner = Owner {
         server: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
         cluster: None,
     };
-    let (directory, store, committer) = DataDirectory::open(path, owner, options)?;
-    let _thread = CommitThread::start(committer, "storage".into(), directory)?;
+    let (directory, opened) = DataDirectory::open(path, owner, options)?;
+    let store = opened.store;
+    let _thread = CommitThread::start(opened.committer, "storage".into(), directory)?;
     let key = Key::new(Bytes::from_static(b"k"))?;
     let content = Content::Value {
         content_type: ContentType::default(),

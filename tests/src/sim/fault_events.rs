@@ -7,8 +7,9 @@ use super::chance::{Chance, Span};
 use super::faults::Fault;
 use super::log::Line;
 use super::network::{Direction, Route};
+use super::on_disk::Harm;
 use super::plan::{DiskPlan, FaultKind, FaultPlan};
-use super::server::{Harm, Server};
+use super::server::Server;
 use super::v1_plan::Dialect;
 use super::world::{Event, World};
 

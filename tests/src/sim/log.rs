@@ -29,6 +29,7 @@ pub enum Line {
     Recovered,
     Checked,
     Synced,
+    Read,
 }
 
 impl Log {

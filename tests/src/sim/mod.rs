@@ -4,7 +4,8 @@
 //! * [`plan`]: what a seed decides before anything happens; [`chance`]: what is left to chance
 //! * `world`: the event loop; `transport`: the way of a datagram; `workload`, `c_workload`: what
 //!   clients do; `faults`, `fault_events`: what goes wrong; `aftermath`: the checks at the end
-//! * [`gateway`], [`server`]: the code that production runs, unchanged, with a process around it
+//! * [`gateway`], [`server`]: the code that production runs, unchanged, with a process around it;
+//!   [`on_disk`]: what a server does on its disk, and what happens to that
 //! * [`network`]: links, and the faults on them; [`clock`]: wall clocks, none of which is right
 //! * [`client`], [`ledger`], [`values`], [`request`]: requests and answers, and what is written
 //! * [`invariants`]: what has to hold
@@ -37,6 +38,7 @@ mod lists;
 pub mod log;
 pub mod moment;
 pub mod network;
+pub mod on_disk;
 pub mod options;
 pub mod plan;
 pub mod queue;

@@ -83,6 +83,10 @@ pub struct ServerPlan {
 pub struct DiskPlan {
     /// How long a commit takes.
     pub commit: Span,
+    /// How long it takes to read a value.
+    pub read: Span,
+    /// Most memory for values, in bytes.
+    pub cache_bytes_max: usize,
     /// How likely it is the machine that goes down when a server crashes, so that what was not
     /// synced may be lost.
     pub power_loss: Chance,
@@ -348,6 +352,8 @@ fn draw_disks(random: &mut Random, servers: usize, replication: u8) -> Option<Di
         ]),
         power_loss: random.one_of(&[Chance::NEVER, Chance::percent(50), Chance::percent(100)]),
         victims: (random.below(servers), usize::from(replication / 2)),
+        read: random.one_of(&[Span::us(20, 200), Span::us(100, 5_000), Span::ms(1, 50)]),
+        cache_bytes_max: random.one_of(&[0, 0, 1_000, 1 << 20]),
     })
 }
 

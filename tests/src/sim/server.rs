@@ -12,24 +12,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
-use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
 use dkvs_common::wire::v2::{DatagramKind, MAGIC, kind_of};
 use dkvs_storage_node::maintenance::{Arrival, Maintenance};
 use dkvs_storage_node::protocol::{Access, Issuer, Received, V1Response};
 use dkvs_storage_node::service::{Service, ServiceConfig};
-use dkvs_storage_node::store::disk::{
-    Batch, Committer, Declaration, DiskStore, OpenError, OpenOptions,
-};
-use dkvs_storage_node::store::{Lookup, MemoryStore, RecordStore as _, Store};
+use dkvs_storage_node::store::{Lookup, MemoryStore, Part, Store};
 
 use super::chance::Chance;
 use super::clock::WallClock;
 use super::moment::Moment;
+use super::on_disk::{AtWork, Harm, OnDisk};
 use super::plan::{DiskPlan, ServerPlan};
 use super::v1_plan::Dialect;
-use crate::disk::{Disk, Fault, Kept};
 use crate::random::Random;
 
 /// One server of the cluster.
@@ -60,36 +56,10 @@ pub struct Ring {
     pub datagram_bytes_max: usize,
 }
 
-/// A server's disk, and what is to be declared of it at the next start.
-struct OnDisk {
-    plan: DiskPlan,
-    disk: Disk,
-    random: Random,
-    declaration: Option<Declaration>,
-    is_damaged: bool,
-    /// Whether the server started without what it had confirmed, and declared so.
-    has_lost: bool,
-    /// How often it was started.
-    starts: u64,
-}
-
-/// What a crash does beside ending the process.
+/// What came of an event of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Harm {
-    /// Nothing.
-    None,
-    /// What was confirmed is forgotten, and nobody says so.
-    Amnesia,
-    /// The disk is lost.
-    Loss,
-    /// Bits of the disk flip.
-    Damage,
-}
-
-/// The state of a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Commit {
-    /// The disk has it.
+pub enum DiskEvent {
+    /// The disk has done what was begun.
     Done,
     /// The process stands still.
     Paused,
@@ -114,8 +84,8 @@ struct Process {
     service: Arc<Service>,
     maintenance: Maintenance,
     access: Access,
-    committer: Option<Committer>,
-    committing: Option<Batch>,
+    /// What its disk is doing, if it has one.
+    at_work: Option<AtWork>,
     /// The gateway at each address that has asked.
     gateways: BTreeMap<SocketAddrV4, usize>,
 }
@@ -141,13 +111,6 @@ pub enum Reception {
     Nobody,
 }
 
-/// How often old rows are cleaned after a commit.
-const CLEANS: Chance = Chance::percent(5);
-
-/// How often a crash that comes while something is on its way to the disk comes in the middle of
-/// that, and not before.
-const CRASHES_IN_COMMIT: Chance = Chance::percent(60);
-
 /// How often a server lies that does.
 const LIES: Chance = Chance::percent(2);
 
@@ -163,15 +126,7 @@ impl Server {
     ) -> Self {
         // The servers of the original system have none.
         let disks = disks.filter(|_| dialect != Dialect::V1);
-        let on_disk = |plan| OnDisk {
-            plan,
-            disk: Disk::default(),
-            random: disk_random,
-            declaration: Some(Declaration::New),
-            is_damaged: false,
-            has_lost: false,
-            starts: 0,
-        };
+        let on_disk = |plan| OnDisk::new(plan, disk_random);
         let mut server = Self {
             disk: disks.map(on_disk),
             plan,
@@ -220,15 +175,15 @@ impl Server {
 
     /// Whether it started without what it had confirmed.
     pub fn has_lost(&self) -> bool {
-        self.disk.as_ref().is_some_and(|disk| disk.has_lost)
+        self.disk.as_ref().is_some_and(OnDisk::has_lost)
     }
 
     /// Whether it answers for a key: with its record, or that it has none.
     pub fn answers_for(&self, key: &Key) -> bool {
         match &self.state {
             State::Up { process, .. } => {
-                let shown = process.service.store().get(key, |_| ());
-                !matches!(shown, Lookup::Corrupt)
+                let store = process.service.store();
+                !matches!(store.read_now(key, Part::Whole, |_| ()), Lookup::Corrupt)
             }
             State::Down { .. } => false,
         }
@@ -242,7 +197,7 @@ impl Server {
         };
         match std::mem::replace(&mut self.state, nobody) {
             State::Up { process, .. } => match &mut self.disk {
-                Some(disk) => disk.crash(process, harm),
+                Some(disk) => disk.crash(process.at_work, harm),
                 None if harm == Harm::Amnesia => {}
                 None => {
                     let kept = process.into_store();
@@ -273,15 +228,14 @@ impl Server {
         };
         let epoch = self.plan.knows_ring.then_some(self.ring.epoch);
         let opened = self.disk.as_mut().map(OnDisk::open);
-        let mut process = match opened {
-            Some((store, committer)) => {
-                let mut process = self.process(Store::Disk(store), epoch);
-                process.committer = Some(committer);
+        let process = match opened {
+            Some(opened) => {
+                let mut process = self.process(Store::Disk(opened.store), epoch);
+                process.at_work = Some(AtWork::new(opened.committer));
                 process
             }
             None => self.process(kept, epoch),
         };
-        process.committing = None;
         let is_paused = false;
         self.state = State::Up { process, is_paused };
         self.inbox.clear();
@@ -340,38 +294,59 @@ impl Server {
     /// Takes to the disk what has gathered, unless it is at that already. Returns which start of the
     /// server that was, and how long it takes.
     pub fn begin_commit(&mut self) -> Option<(u64, Duration)> {
-        let (State::Up { process, is_paused }, Some(disk)) = (&mut self.state, &mut self.disk)
-        else {
-            return None;
-        };
-        if *is_paused || process.committing.is_some() {
-            return None;
-        }
-        process.committing = Some(process.committer.as_mut()?.begin()?);
-        let takes = disk.plan.commit.draw(&mut disk.random);
-        Some((disk.starts, takes))
+        let (disk, at_work) = self.at_work()?;
+        at_work.begin_commit().then(|| disk.commit_begins())
     }
 
     /// The disk has what was begun by this start of the server.
-    pub fn finish_commit(&mut self, start: u64) -> Commit {
-        let (State::Up { process, is_paused }, Some(disk)) = (&mut self.state, &mut self.disk)
-        else {
-            return Commit::Gone;
+    pub fn finish_commit(&mut self, start: u64) -> DiskEvent {
+        self.disk_event(start, OnDisk::finish_commit)
+    }
+
+    /// Has the disk read, if a read waits for it. Returns which start of the server that was, and how
+    /// long it takes.
+    pub fn begin_read(&mut self) -> Option<(u64, Duration)> {
+        let State::Up { process, .. } = &self.state else {
+            return None;
         };
-        if disk.starts != start {
-            return Commit::Gone;
+        let Store::Disk(store) = process.service.store() else {
+            return None;
+        };
+        let store = Arc::clone(store);
+        let (disk, at_work) = self.at_work()?;
+        at_work.begin_read(&store).then(|| disk.read_begins())
+    }
+
+    /// The disk has read what was begun by this start of the server.
+    pub fn finish_read(&mut self, start: u64, now: Moment) -> DiskEvent {
+        self.disk_event(start, |_, at_work| at_work.finish_read(now))
+    }
+
+    fn at_work(&mut self) -> Option<(&mut OnDisk, &mut AtWork)> {
+        match &mut self.state {
+            State::Up {
+                process,
+                is_paused: false,
+            } => Some((self.disk.as_mut()?, process.at_work.as_mut()?)),
+            State::Up { .. } | State::Down { .. } => None,
         }
-        if *is_paused {
-            return Commit::Paused;
+    }
+
+    fn disk_event(
+        &mut self,
+        start: u64,
+        event: impl FnOnce(&mut OnDisk, &mut AtWork),
+    ) -> DiskEvent {
+        if self.disk.as_ref().is_none_or(|disk| !disk.is_start(start)) || !self.is_up() {
+            return DiskEvent::Gone;
         }
-        if let (Some(committer), Some(batch)) = (&mut process.committer, process.committing.take())
-        {
-            committer.finish(batch);
-            if CLEANS.happens(&mut disk.random) {
-                committer.idle();
+        match self.at_work() {
+            Some((disk, at_work)) => {
+                event(disk, at_work);
+                DiskEvent::Done
             }
+            None => DiskEvent::Paused,
         }
-        Commit::Done
     }
 
     /// When its background work is to go on; none if it has none, or stands still.
@@ -432,8 +407,7 @@ impl Server {
         Process {
             maintenance: Maintenance::new(Arc::clone(&service), || {}),
             service,
-            committer: None,
-            committing: None,
+            at_work: None,
             gateways: BTreeMap::new(),
             access,
         }
@@ -443,74 +417,6 @@ impl Server {
 /// A store in memory that holds nothing.
 fn empty() -> Store {
     Store::Memory(MemoryStore::new(usize::MAX))
-}
-
-impl OnDisk {
-    /// The process ends while the disk is at work, or the whole machine does.
-    fn crash(&mut self, mut process: Process, harm: Harm) {
-        if let (Some(committer), Some(batch)) = (&mut process.committer, process.committing.take())
-            && CRASHES_IN_COMMIT.happens(&mut self.random)
-        {
-            let operation = self.disk.operations() + self.random.below(12) as u64;
-            self.disk.fail_at(operation, Fault::Crash);
-            committer.finish(batch);
-        }
-        self.disk.crash();
-        drop(process);
-        // Bits that flip while power fails pass for a commit that was cut short.
-        let loses_power = harm != Harm::Damage && self.plan.power_loss.happens(&mut self.random);
-        match loses_power {
-            true => self.disk.recover(Kept::Some(&mut self.random)),
-            false => self.disk.restart(),
-        }
-        match harm {
-            Harm::None => {}
-            Harm::Amnesia => {
-                self.disk.wipe();
-                self.declaration = Some(Declaration::New);
-            }
-            Harm::Loss => {
-                self.disk.wipe();
-                self.declaration = Some(Declaration::Incomplete);
-            }
-            Harm::Damage => {
-                let random = &mut self.random;
-                self.disk.with_records(|file| {
-                    for _ in 0..1 + random.below(3) {
-                        let at = random.below(file.len());
-                        file[at] ^= 1 << random.below(8);
-                    }
-                });
-                self.is_damaged = true;
-            }
-        }
-    }
-
-    /// Opens what the disk holds, as its operator does.
-    fn open(&mut self) -> (Arc<DiskStore>, Committer) {
-        self.starts += 1;
-        self.has_lost = false;
-        let mut options = OpenOptions {
-            bytes_max: usize::MAX,
-            durability: Durability::Fsync,
-            declaration: self.declaration.take(),
-            is_uncertain: false,
-            machine_run: 1,
-        };
-        self.has_lost = options.declaration == Some(Declaration::Incomplete);
-        match DiskStore::open(self.disk.media(), options) {
-            Ok(opened) => opened,
-            Err(OpenError::Damaged(_) | OpenError::Io(_)) if self.is_damaged => {
-                self.disk.wipe();
-                self.is_damaged = false;
-                self.has_lost = true;
-                options.declaration = Some(Declaration::Incomplete);
-                let opened = DiskStore::open(self.disk.media(), options);
-                opened.expect("an empty disk takes a store")
-            }
-            Err(error) => panic!("a server does not start: {error}"),
-        }
-    }
 }
 
 impl Process {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::plan::FaultKind;
 
 /// Counts of what happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statistics {
     pub worlds: u64,
     pub time: Duration,
@@ -42,6 +42,7 @@ pub enum Count {
     Events,
     ReadsChecked,
     Commits,
+    ColdReads,
     COperations,
     AsksByV1,
     FallenBack,
@@ -52,7 +53,7 @@ pub enum Count {
 }
 
 impl Count {
-    const NAMES: [&'static str; 32] = [
+    const NAMES: [&'static str; 33] = [
         "reads",
         "writes",
         "deletes",
@@ -78,6 +79,7 @@ impl Count {
         "events",
         "reads that the checker looked at",
         "commits to disks",
+        "values read from disks",
         "operations of clients that speak DKVS/1",
         "questions of gateways by DKVS/1",
         "requests that fell back to agreement",
@@ -86,6 +88,17 @@ impl Count {
         "requests that did not wait for every replica as asked",
         "keys of which lists had to show that they are there, or not",
     ];
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            worlds: 0,
+            time: Duration::ZERO,
+            counts: [0; Count::NAMES.len()],
+            faults: [0; FaultKind::ALL.len()],
+        }
+    }
 }
 
 impl Statistics {

@@ -12,7 +12,7 @@ use super::invariants::downgrade;
 use super::log::{Line, digest};
 use super::moment::Moment;
 use super::network::{Arrival, Direction, Fate, Route};
-use super::server::{Commit, Inbound, Reception};
+use super::server::{DiskEvent, Inbound, Reception};
 use super::statistics::Count;
 use super::world::{Event, World};
 
@@ -195,11 +195,16 @@ impl World {
         if let Some(at) = self.servers[server].next_turn(self.now) {
             self.queue.enter(at, Event::ServerTurn { server });
         }
-        self.begin_commit(server);
+        self.use_disk(server);
     }
 
-    /// Lets a server take to its disk what has gathered, if it is not at that already.
-    fn begin_commit(&mut self, server: usize) {
+    /// Lets a server read from its disk what is asked for, and take to it what has gathered, if it is
+    /// not at that already.
+    fn use_disk(&mut self, server: usize) {
+        while let Some((start, takes)) = self.servers[server].begin_read() {
+            let at = self.now + takes;
+            self.queue.enter(at, Event::ReadEnds { server, start });
+        }
         if let Some((start, takes)) = self.servers[server].begin_commit() {
             let at = self.now + takes;
             self.queue.enter(at, Event::CommitEnds { server, start });
@@ -210,19 +215,37 @@ impl World {
     /// A server's disk has what it was given.
     pub(super) fn end_commit(&mut self, server: usize, start: u64) {
         match self.servers[server].finish_commit(start) {
-            Commit::Done => {
+            DiskEvent::Done => {
                 self.statistics.count(Count::Commits);
                 self.log
                     .enter(self.now, Line::Synced, &[server as u64], || {
                         format!("s{server}: what it took to its disk is synced")
                     });
-                self.begin_commit(server);
+                self.use_disk(server);
             }
-            Commit::Paused => {
+            DiskEvent::Paused => {
                 let at = self.now + PAUSED_DISK;
                 self.queue.enter(at, Event::CommitEnds { server, start });
             }
-            Commit::Gone => {}
+            DiskEvent::Gone => {}
+        }
+    }
+
+    /// A server's disk has read what it was asked for.
+    pub(super) fn end_read(&mut self, server: usize, start: u64) {
+        match self.servers[server].finish_read(start, self.now) {
+            DiskEvent::Done => {
+                self.statistics.count(Count::ColdReads);
+                self.log.enter(self.now, Line::Read, &[server as u64], || {
+                    format!("s{server}: its disk has read a value")
+                });
+                self.use_disk(server);
+            }
+            DiskEvent::Paused => {
+                let at = self.now + PAUSED_DISK;
+                self.queue.enter(at, Event::ReadEnds { server, start });
+            }
+            DiskEvent::Gone => {}
         }
     }
 

@@ -160,6 +160,10 @@ pub(super) enum Event {
         /// Which start of the server began it.
         start: u64,
     },
+    ReadEnds {
+        server: usize,
+        start: u64,
+    },
 }
 
 /// Most events of a world; one that has more is going in circles.
@@ -375,6 +379,7 @@ impl World {
             }
             Event::FaultEnds { number } => self.end_fault(number),
             Event::CommitEnds { server, start } => self.end_commit(server, start),
+            Event::ReadEnds { server, start } => self.end_read(server, start),
         }
     }
 

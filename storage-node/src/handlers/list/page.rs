@@ -13,7 +13,7 @@ use dkvs_common::tag::Tag;
 
 use crate::handlers::caller::ResponseRoom;
 use crate::handlers::replica::Replica;
-use crate::store::{PackedRecord, RecordStore as _};
+use crate::store::{HeldRecord, RecordStore as _};
 
 /// Most records that one page looks at.
 const RECORDS_PER_PAGE_MAX: usize = 4_096;
@@ -75,7 +75,7 @@ impl PageScan {
     }
 
     /// Looks at a record. Breaks, without taking it, if the page ends before it.
-    fn visit(&mut self, held: &PackedRecord) -> ControlFlow<()> {
+    fn visit(&mut self, held: &HeldRecord<'_>) -> ControlFlow<()> {
         let ResponseRoom {
             page_bytes,
             page_entry_bytes,
@@ -170,7 +170,7 @@ struct PageBuilder {
 }
 
 impl PageBuilder {
-    fn add(&mut self, held: &PackedRecord, entry_bytes: usize) {
+    fn add(&mut self, held: &HeldRecord<'_>, entry_bytes: usize) {
         let kind = match held.is_tombstone() {
             true => EntryKind::Tombstone,
             false => EntryKind::Value,
@@ -180,7 +180,7 @@ impl PageBuilder {
         self.push(Bytes::copy_from_slice(held.key()), held.tag(), kind);
     }
 
-    fn pass_over(&mut self, held: &PackedRecord, entry_bytes: usize) {
+    fn pass_over(&mut self, held: &HeldRecord<'_>, entry_bytes: usize) {
         if entry_bytes <= self.room {
             self.passed_over.clear();
             self.passed_over.extend_from_slice(held.key());

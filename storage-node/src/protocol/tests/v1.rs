@@ -30,6 +30,7 @@ pub(in crate::protocol) fn replies(service: &Service, datagram: impl Into<Bytes>
                 match service.step(&mut dump) {
                     DumpStep::Datagram(datagram) => datagrams.push(datagram),
                     DumpStep::Pause => {}
+                    DumpStep::Wait => panic!("there is no disk"),
                     DumpStep::End => return datagrams,
                 }
             }

@@ -19,7 +19,7 @@ use crate::config::ServiceConfig;
 use crate::maintenance::Maintenance;
 use crate::protocol::{Access, Backlog, Received};
 use crate::service::Service;
-use crate::store::{MemoryStore, PackedRecord, RecordStore as _, Store};
+use crate::store::{Lookup, MemoryStore, Part, RecordStore as _, RecordView, Store};
 
 fn service(bytes_max: usize) -> Arc<Service> {
     let config = ServiceConfig {
@@ -374,8 +374,9 @@ fn a_long_value_is_put_in_blocks_over_datagrams() {
         checksum: record.checksum,
     };
     assert_eq!(one(&service, put), ReplicaResponse::Done);
-    let is_whole = |held: &PackedRecord| held.is_sound() && held.value() == value;
-    assert_eq!(service.store().peek(&key(), is_whole), Some(true));
+    let is_whole = |held: &RecordView<'_>| held.value() == value;
+    let held = service.store().read_now(&key(), Part::Whole, is_whole);
+    assert_eq!(held, Lookup::Found(true));
 }
 
 #[test]

@@ -1,53 +1,67 @@
-//! What is made durable together: puts as they are resolved one after the other, or removals.
+//! What is made durable together: puts and removals as they are resolved one after the other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use dkvs_common::record::Record;
 use dkvs_common::tag::Tag;
 
-use super::queue::{QueuedPut, Work};
-use super::row::Row;
+use super::entry::{IndexEntry, Located};
+use super::format::{Kind, flags};
+use super::queue::{NewRecord, QueuedPut, Work};
 use super::store::DiskStore;
 use crate::store::contract::{
     Completion, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
-use crate::store::packed::PackedRecord;
+use crate::store::head::TableEntry as _;
 use crate::store::table::ENTRY_OVERHEAD_BYTES;
+use crate::store::view::Part;
 
-/// What a commit may take of the disk beyond twice its records.
-const COMMIT_BYTES: u64 = 512 << 10;
-
-/// What values leave free, so that keys can be deleted on a full disk.
-const RESERVE_BYTES: u64 = 1 << 20;
-
-/// Puts or removals on their way to the disk, with their results if the disk takes them.
+/// Changes on their way to the disk, with their results if the disk takes them.
 #[derive(Default)]
 pub struct Batch {
-    /// The newest record of each key, in the order in which their keys came first.
-    pub(super) records: Vec<PackedRecord>,
-    /// Which of them is a key's.
-    by_key: HashMap<Box<[u8]>, usize>,
-    /// Keys whose records are to be forgotten, with their tags.
-    pub(super) removed: Vec<(Box<[u8]>, Tag)>,
-    removed_keys: HashSet<Box<[u8]>>,
-    /// What the records take in memory, beyond what they replace.
+    /// In the order in which they came.
+    pub(super) changes: Vec<Change>,
+    /// The newest change of each key.
+    by_key: HashMap<Bytes, usize>,
+    /// What the entries take in memory, beyond what they replace.
     growth: usize,
-    /// What they take in the log.
-    pub(super) row_bytes: u64,
     pub(super) items: usize,
     pub(super) item_bytes: usize,
-    pub(super) puts: Vec<(Completion<PutResult>, PutResult)>,
-    removals: Vec<(Completion<RemoveResult>, RemoveResult)>,
+    results: Vec<Pending>,
 }
 
-/// What the records of a batch are resolved by.
-#[derive(Clone, Copy)]
-pub(super) struct BatchContext<'a> {
-    pub(super) store: &'a DiskStore,
-    /// What the disk has room for, in bytes.
-    pub(super) room: u64,
-    pub(super) is_log_open: bool,
+/// A record of the log that is to be written.
+pub(super) struct Change {
+    pub(super) record: NewRecord,
+    /// Whether no later change of the batch is of the same key.
+    pub(super) is_newest: bool,
+    /// Whether it frees more room than it takes, once it is stored.
+    pub(super) makes_room: bool,
+}
+
+/// A result that waits for the disk.
+struct Pending {
+    result: PendingResult,
+    /// The change by which it holds; none if the disk has what it says already.
+    change: Option<usize>,
+}
+
+enum PendingResult {
+    Put(Completion<PutResult>, PutResult),
+    Remove(Completion<RemoveResult>, RemoveResult),
+}
+
+/// What a key will have after the changes before.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    tag: Tag,
+    checksum: u32,
+    is_damaged: bool,
+    is_quarantined: bool,
+    /// The change that makes it so.
+    change: Option<usize>,
 }
 
 impl Batch {
@@ -62,150 +76,214 @@ impl Batch {
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.removed.is_empty()
-    }
-
-    /// Whether a record of the batch takes the place of what is held for a key.
-    pub(super) fn replaces(&self, key: &[u8]) -> bool {
-        self.by_key.contains_key(key)
-    }
-
-    /// Whether the key's record is to be forgotten.
-    pub(super) fn removes(&self, key: &[u8]) -> bool {
-        self.removed_keys.contains(key)
+        self.changes.is_empty()
     }
 
     /// Adds a change to the batch, with its result for the case that the disk takes the batch.
-    pub(super) fn add(&mut self, work: Work, context: BatchContext<'_>) {
-        match work {
+    pub(super) fn add(&mut self, work: Work, store: &DiskStore) {
+        let before = self.changes.len();
+        let (result, relies_on) = match work {
             Work::Put(put, completion) => {
-                let result = self.put(put, context);
-                self.puts.push((completion, result));
+                let (result, relies_on) = self.put(put, store);
+                (PendingResult::Put(completion, result), relies_on)
             }
             Work::Remove {
                 key,
                 tag,
                 completion,
             } => {
-                let result = self.remove(key.as_bytes(), tag, context);
-                self.removals.push((completion, result));
+                let (result, relies_on) = self.remove(key.as_bytes(), tag, store);
+                (PendingResult::Remove(completion, result), relies_on)
             }
-        }
+        };
+        let added = (self.changes.len() > before).then_some(before);
+        let change = added.or(relies_on);
+        self.results.push(Pending { result, change });
     }
 
-    fn put(&mut self, put: QueuedPut, context: BatchContext<'_>) -> PutResult {
-        let mut packed = match put {
-            QueuedPut::Record(packed) => packed,
+    /// Returns as well by which change of the batch the result holds, if it adds none.
+    fn put(&mut self, put: QueuedPut, store: &DiskStore) -> (PutResult, Option<usize>) {
+        let record = match put {
+            QueuedPut::Record(record) => record,
             QueuedPut::Next { key, content, mint } => {
-                let held = self.held(context.store, key.as_bytes(), PackedRecord::tag);
-                match mint(held.unwrap_or(Tag::ZERO)) {
-                    Ok(tag) => PackedRecord::new(&key, &Record::new(&key, tag, content)),
-                    Err(_) => return Err(StoreError::NoTag),
+                let held = self.held(store, key.as_bytes());
+                match mint(held.map_or(Tag::ZERO, |held| held.tag)) {
+                    Ok(tag) => NewRecord::of(key.as_bytes(), &Record::new(&key, tag, content)),
+                    Err(_) => return (Err(StoreError::NoTag), None),
                 }
             }
             QueuedPut::Attested(key) => {
-                let sound = |held: &PackedRecord| held.is_sound().then(|| held.duplicate());
-                let held = self.held(context.store, key.as_bytes(), sound);
-                let Some(mut packed) = held.flatten() else {
-                    return Err(StoreError::Failed);
-                };
-                packed.set_quarantined(false);
-                return self.take(packed, context);
+                let attested = self.attested(key.as_bytes(), store);
+                let taken = attested.and_then(|record| self.take(record, store));
+                return (taken.map(|()| PutOutcome::Stored), None);
             }
         };
-        let (tag, checksum) = (packed.tag(), packed.checksum());
-        let resolved = |held: &PackedRecord| (resolve(held, tag, checksum), held.is_quarantined());
-        let is_quarantined = match self.held(context.store, packed.key(), resolved) {
-            Some((Some(put), _)) => return Ok(put),
-            Some((None, is_quarantined)) => is_quarantined,
-            None => !context.store.status.is_complete.load(Ordering::Relaxed),
-        };
-        packed.set_quarantined(is_quarantined);
-        self.take(packed, context)
+        let (tag, checksum) = (record.head.tag, record.head.checksum);
+        let held = self.held(store, &record.key);
+        let mut is_quarantined = !store.status.is_complete.load(Ordering::Relaxed);
+        if let Some(held) = held {
+            let is_sound = || !held.is_damaged;
+            if let Some(put) = resolve((held.tag, held.checksum, is_sound), tag, checksum) {
+                return (Ok(put), held.change);
+            }
+            is_quarantined = held.is_quarantined;
+        }
+        let record = quarantined(record, is_quarantined);
+        let taken = self.take(record, store);
+        (taken.map(|()| PutOutcome::Stored), None)
     }
 
-    /// What `view` makes of the key's record as it will be after the batch.
-    fn held<R>(
-        &self,
-        store: &DiskStore,
-        key: &[u8],
-        view: impl FnOnce(&PackedRecord) -> R,
-    ) -> Option<R> {
-        match self.by_key.get(key) {
-            Some(place) => Some(view(&self.records[*place])),
-            None => store.table().read_bytes(key, view),
+    /// The record that is held for a key, as one that is not quarantined.
+    fn attested(&self, key: &[u8], store: &DiskStore) -> Result<NewRecord, StoreError> {
+        if let Some(change) = self.by_key.get(key) {
+            let record = self.changes[*change].record.clone();
+            return match record.head.kind {
+                Kind::Removal => Err(StoreError::Failed),
+                _ => Ok(quarantined(record, false)),
+            };
+        }
+        let located = store.table().read_bytes(key, Located::of);
+        let located = located.ok_or(StoreError::Failed)?;
+        // The log's value of a tombstone is not kept in memory, either.
+        match store.values.read(key, &located, Part::Whole) {
+            Ok(piece) => Ok(quarantined(
+                NewRecord {
+                    key: Bytes::copy_from_slice(key),
+                    head: located.stored,
+                    log_value: piece.bytes().clone(),
+                },
+                false,
+            )),
+            Err(_) => {
+                store.note_damage(key, located.location);
+                Err(StoreError::Failed)
+            }
         }
     }
 
-    /// Takes a record into the batch, if there is room for it on the disk and in memory.
-    fn take(&mut self, packed: PackedRecord, context: BatchContext<'_>) -> PutResult {
-        let BatchContext { store, room, .. } = context;
-        let row_bytes = self.row_bytes + Row::bytes_of(&packed);
-        let reserve = match packed.is_tombstone() {
-            true => 0,
-            false => RESERVE_BYTES,
-        };
-        let is_full = !context.is_log_open || room < 2 * row_bytes + COMMIT_BYTES + reserve;
-        if is_full || reserve > 0 {
-            let is_disk_full = &store.status.is_disk_full;
-            is_disk_full.store(is_full, Ordering::Relaxed);
+    /// What a key will have after the batch; none if it has no record then.
+    fn held(&self, store: &DiskStore, key: &[u8]) -> Option<Held> {
+        if let Some(&change) = self.by_key.get(key) {
+            let head = &self.changes[change].record.head;
+            return (head.kind != Kind::Removal).then_some(Held {
+                tag: head.tag,
+                checksum: head.checksum,
+                is_damaged: false,
+                is_quarantined: head.flags & flags::QUARANTINED != 0,
+                change: Some(change),
+            });
         }
-        if is_full {
-            return Err(StoreError::DiskFull);
-        }
-        let held_bytes = self.held(store, packed.key(), PackedRecord::bytes);
-        let entry_bytes = match held_bytes {
-            Some(_) => packed.bytes(),
-            None => packed.bytes() + ENTRY_OVERHEAD_BYTES,
+        store.table().read_bytes(key, |held| {
+            let head = held.head();
+            Held {
+                tag: head.tag,
+                checksum: head.checksum,
+                is_damaged: head.is_damaged,
+                is_quarantined: head.is_quarantined,
+                change: None,
+            }
+        })
+    }
+
+    /// Takes a record into the batch, if there is room for its entry in memory.
+    fn take(&mut self, record: NewRecord, store: &DiskStore) -> Result<(), StoreError> {
+        let is_new = self.held(store, &record.key).is_none();
+        let growth = match is_new {
+            true => IndexEntry::bytes_of(&record.key) + ENTRY_OVERHEAD_BYTES,
+            false => 0,
         };
-        let growth = entry_bytes.saturating_sub(held_bytes.unwrap_or(0));
         if growth > 0 {
             store.table().check_room(self.growth + growth)?;
         }
         self.growth += growth;
-        self.row_bytes = row_bytes;
-        match self.by_key.get(packed.key()) {
-            Some(place) => self.records[*place] = packed,
-            None => {
-                self.by_key.insert(packed.key().into(), self.records.len());
-                self.records.push(packed);
+        self.push(record, store);
+        Ok(())
+    }
+
+    fn push(&mut self, record: NewRecord, store: &DiskStore) {
+        let held_bytes = store
+            .table()
+            .read_bytes(&record.key, |held| held.location().bytes);
+        let bytes = record.record_bytes(&record.head.encode());
+        let makes_room = match record.head.kind {
+            Kind::Tombstone | Kind::Removal | Kind::Manifest => true,
+            Kind::Value => held_bytes.is_some_and(|held_bytes| bytes <= held_bytes),
+        };
+        let number = self.changes.len();
+        if let Some(older) = self.by_key.insert(record.key.clone(), number) {
+            self.changes[older].is_newest = false;
+        }
+        self.changes.push(Change {
+            record,
+            is_newest: true,
+            makes_room,
+        });
+    }
+
+    fn remove(&mut self, key: &[u8], tag: Tag, store: &DiskStore) -> (RemoveResult, Option<usize>) {
+        let held = self.held(store, key);
+        let held_tag = held.map(|held| held.tag);
+        if held_tag != Some(tag) {
+            let change = self.by_key.get(key).copied();
+            return (Ok(RemoveOutcome::Kept(held_tag)), change);
+        }
+        self.push(NewRecord::of_removal(key, tag), store);
+        (Ok(RemoveOutcome::Removed), None)
+    }
+
+    /// Those changes that have to be written if all are.
+    pub(super) fn newest(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|it| it.is_newest)
+    }
+
+    /// Gives the results to their completions. Of each change `is_stored` says whether the disk took
+    /// it, or why not.
+    pub(super) fn complete(self, is_stored: impl Fn(usize) -> Result<(), StoreError>) {
+        for Pending { result, change } in self.results {
+            let stored = change.map_or(Ok(()), &is_stored);
+            match result {
+                PendingResult::Put(completion, result) => {
+                    completion(result.and_then(|put| stored.map(|()| put)));
+                }
+                PendingResult::Remove(completion, result) => {
+                    completion(result.and_then(|removed| stored.map(|()| removed)));
+                }
             }
         }
-        Ok(PutOutcome::Stored)
     }
 
-    /// A batch with removals has no puts, so what the store holds now is what the key has.
-    fn remove(&mut self, key: &[u8], tag: Tag, context: BatchContext<'_>) -> RemoveResult {
-        let held = match self.removes(key) {
-            true => None,
-            false => context.store.table().read_bytes(key, PackedRecord::tag),
-        };
-        if held != Some(tag) {
-            return Ok(RemoveOutcome::Kept(held));
+    /// For a mutant: confirms the puts before they are stored.
+    pub(super) fn confirm_puts(&mut self) {
+        let is_put = |it: &Pending| matches!(it.result, PendingResult::Put(..));
+        let (puts, others) = std::mem::take(&mut self.results)
+            .into_iter()
+            .partition(is_put);
+        self.results = others;
+        let puts: Vec<Pending> = puts;
+        for Pending { result, .. } in puts {
+            if let PendingResult::Put(completion, result) = result {
+                completion(result);
+            }
         }
-        if !context.is_log_open || context.room < COMMIT_BYTES {
-            return Err(StoreError::DiskFull);
-        }
-        self.removed.push((key.into(), tag));
-        self.removed_keys.insert(key.into());
-        Ok(RemoveOutcome::Removed)
     }
+}
 
-    /// Gives the results to their completions. If the disk did not take the batch, nobody knows of
-    /// anything in it whether it is there.
-    pub(super) fn complete(self, is_committed: bool) {
-        let failed = |error: Option<StoreError>| error.unwrap_or(StoreError::Failed);
-        for (completion, result) in self.puts {
-            completion(match is_committed {
-                true => result,
-                false => Err(failed(result.err())),
-            });
-        }
-        for (completion, result) in self.removals {
-            completion(match is_committed {
-                true => result,
-                false => Err(failed(result.err())),
-            });
+impl Change {
+    /// Whether it still says something new, given the tag that is held now: an earlier one of the
+    /// batch may not have been stored.
+    pub(super) fn still_applies(&self, held: Option<Tag>) -> bool {
+        match self.record.head.kind {
+            Kind::Removal => held == Some(self.record.head.tag),
+            _ => held <= Some(self.record.head.tag),
         }
     }
+}
+
+/// The record as it is to be stored, quarantined or not.
+fn quarantined(mut record: NewRecord, is_quarantined: bool) -> NewRecord {
+    record.head.flags &= !flags::QUARANTINED;
+    if is_quarantined {
+        record.head.flags |= flags::QUARANTINED;
+    }
+    record
 }

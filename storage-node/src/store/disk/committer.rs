@@ -1,48 +1,108 @@
-//! Takes batches to the disk.
+//! Takes batches to the log, and does what the log has to have done.
 
-use std::mem;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use dkvs_common::mutants::{self, Mutant};
+use dkvs_log::{AppendError, HintDone, HintJob, Location, Log, Medium, Room};
+use thiserror::Error;
 
-use super::batch::{Batch, BatchContext};
-use super::log::{CommitError, Liveness, Log, LogError, Snapshot};
-use super::options::Media;
-use super::row::{ROW_HEAD_BYTES, Row};
-use super::store::{DiskStore, load};
-use crate::store::packed::PackedRecord;
-use crate::store::table::{ENTRY_OVERHEAD_BYTES, RecordTable};
+use super::batch::{Batch, Change};
+use super::entry::IndexEntry;
+use super::format::{Kind, Manifest};
+use super::index::LogIndex;
+use super::queue::NewRecord;
+use super::store::DiskStore;
+use crate::store::contract::StoreError;
+use crate::store::head::TableEntry as _;
 
-/// The log is not compacted while it takes less than this, in bytes, unless the disk is full.
-const COMPACT_BYTES_MIN: u64 = 1 << 20;
+/// How many bytes compaction copies before it is looked whether anything has gathered.
+const COMPACT_STEP_BYTES: u64 = 512 << 10;
 
-/// What the engine's file may take for itself, beyond half as much as its rows.
-const ENGINE_BYTES: u64 = 1 << 20;
+/// So much compaction may be due while batches come first.
+const COMPACTION_DUE_MAX: u64 = 16 << 20;
 
-/// Takes what gathers to the disk, one batch after the other.
+/// On a full disk a record that makes room may wait for so many steps.
+const STEPS_FOR_ROOM_MAX: usize = 128;
+
+/// After so many bytes appended, the next segment and the reserve are looked after.
+const UPKEEP_BYTES: u64 = 4 << 20;
+
+/// Removals may take one part in so many of the log.
+const REMOVALS_PART: u64 = 16;
+
+/// Takes what gathers to the log, one batch after the other.
 pub struct Committer {
     store: Arc<DiskStore>,
-    /// None after the engine failed: because the disk is full, until it is opened again, or for
-    /// good.
-    log: Option<Log>,
-    media: Media,
+    log: Log,
+    medium: Arc<dyn Medium>,
+    manifest: Manifest,
+    /// Where the manifest lies.
+    manifest_location: Option<Location>,
+    /// What removals take in the log, in bytes.
+    removal_bytes: u64,
+    /// How many bytes compaction owes.
+    compaction_due: u64,
+    /// Bytes appended since the last upkeep.
+    appended: u64,
     /// Called with the reason if the disk fails for good.
     on_failure: Option<OnFailure>,
 }
 
 type OnFailure = Box<dyn FnOnce(&str) + Send>;
 
+/// The log is written no more.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct CommitError(String);
+
+impl CommitError {
+    /// The thread that was to write is gone.
+    pub(super) fn panicked() -> Self {
+        Self("the storage thread panicked".into())
+    }
+}
+
+impl From<AppendError> for CommitError {
+    fn from(error: AppendError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<io::Error> for CommitError {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Which changes of a batch the disk has.
+enum Stored {
+    All,
+    None(StoreError),
+    Each(Vec<Result<(), StoreError>>),
+}
+
 impl Committer {
-    pub(super) fn new(store: Arc<DiskStore>, log: Log, media: Media) -> Self {
-        let mut committer = Self {
+    pub(super) fn new(
+        store: Arc<DiskStore>,
+        (log, medium): (Log, Arc<dyn Medium>),
+        (manifest, manifest_location): (Manifest, Option<Location>),
+        removal_bytes: u64,
+    ) -> Self {
+        let committer = Self {
             store,
-            log: Some(log),
-            media,
+            log,
+            medium,
+            manifest,
+            manifest_location,
+            removal_bytes,
+            compaction_due: 0,
+            appended: 0,
             on_failure: None,
         };
-        committer.note_sizes();
+        committer.note_space();
         committer
     }
 
@@ -61,26 +121,11 @@ impl Committer {
         let items = self.store.queue().take_batch()?;
         let item_bytes = items.iter().map(|item| item.bytes).sum();
         let mut batch = Batch::of(items.len(), item_bytes);
-        if self.log.is_none() && !self.store.status.is_read_only.load(Ordering::Relaxed) {
-            self.reopen();
-        }
-        let context = BatchContext {
-            store: &self.store,
-            room: self.room(),
-            is_log_open: self.log.is_some(),
-        };
         for item in items {
-            batch.add(item.work, context);
+            batch.add(item.work, &self.store);
         }
         if mutants::is_on(Mutant::AcknowledgedBeforeSynced) {
-            for (completion, result) in mem::take(&mut batch.puts) {
-                completion(result);
-            }
-        }
-        if mutants::is_on(Mutant::UnsyncedServed) {
-            for record in &batch.records {
-                self.store.table().insert(record.duplicate());
-            }
+            batch.confirm_puts();
         }
         Some(batch)
     }
@@ -88,126 +133,212 @@ impl Committer {
     /// Makes a batch durable, then shows it to reads, then calls the completions.
     ///
     /// If the disk fails, nothing of it is shown and all of it is completed as failed: whether it
-    /// is stored is unknown. The store takes nothing more then, unless the disk was merely full.
-    pub fn finish(&mut self, mut batch: Batch) {
-        let committed = match batch.is_empty() {
-            true => Ok(()),
+    /// is stored is unknown. The store takes nothing more then. If the disk is merely full, what makes
+    /// room is stored, and the rest is refused.
+    pub fn finish(&mut self, batch: Batch) {
+        let begun = Instant::now();
+        let stored = match batch.is_empty() {
+            true => Stored::All,
             false => self.commit(&batch),
         };
-        if let Err(error) = &committed {
-            self.fail(error);
-        } else {
-            for record in batch.records.drain(..) {
-                self.store.table().insert(record);
-            }
-            for (key, tag) in &batch.removed {
-                self.store.table().remove(key, *tag);
-            }
+        if !batch.is_empty() {
+            self.store.status.committed(begun.elapsed());
         }
         self.store.queue().end_batch(batch.items, batch.item_bytes);
-        batch.complete(committed.is_ok());
+        batch.complete(|change| match &stored {
+            Stored::All => Ok(()),
+            Stored::None(error) => Err(*error),
+            Stored::Each(each) => each.get(change).copied().unwrap_or(Ok(())),
+        });
+        if self.appended >= UPKEEP_BYTES {
+            self.maintain();
+        }
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        let Some(log) = &mut self.log else {
-            return Ok(());
+    fn commit(&mut self, batch: &Batch) -> Stored {
+        if self.log.is_failed() {
+            return Stored::None(StoreError::Failed);
+        }
+        let newest: Vec<&Change> = batch.newest().collect();
+        let room = match newest.iter().all(|change| change.makes_room) {
+            true => Room::Reserve,
+            false => Room::Ordinary,
         };
-        let generation = log.manifest().generation;
-        let row = |record: &PackedRecord| Row::encode(generation_of(generation, record), record);
-        let rows: Vec<Vec<u8>> = batch.records.iter().map(row).collect();
-        let table = self.store.table();
-        let begun = Instant::now();
-        let limit = log_bytes_max(&self.store, batch.row_bytes);
-        if !batch.removed.is_empty() {
-            log.remove(&|key| batch.removes(key), &mut |old| {
-                liveness(table, generation, &old)
-            })?;
+        match self.append(&newest, room) {
+            Ok(()) => Stored::All,
+            Err(AppendError::Full) => Stored::Each(self.commit_each(batch)),
+            Err(error) => Stored::None(self.fail(&error)),
         }
-        if !rows.is_empty() {
-            log.commit(
-                &rows,
-                limit,
-                &mut |old| match batch.replaces(old.packed.key()) {
-                    true => Liveness::Dead,
-                    false => liveness(table, generation, &old),
-                },
-            )?;
+    }
+
+    /// One change after the other, since there is no room for all of them.
+    fn commit_each(&mut self, batch: &Batch) -> Vec<Result<(), StoreError>> {
+        let each = batch.changes.iter().map(|change| {
+            let key = &change.record.key;
+            let held = self.store.table().read_bytes(key, IndexEntry::tag);
+            match change.still_applies(held) {
+                true => self.commit_one(change),
+                false => Err(StoreError::DiskFull),
+            }
+        });
+        each.collect()
+    }
+
+    fn commit_one(&mut self, change: &Change) -> Result<(), StoreError> {
+        let room = match change.makes_room {
+            true => Room::Reserve,
+            false => Room::Ordinary,
+        };
+        for _ in 0..STEPS_FOR_ROOM_MAX {
+            match self.append(&[change], room) {
+                Ok(()) => return Ok(()),
+                Err(AppendError::Full) => {}
+                Err(error) => return Err(self.fail(&error)),
+            }
+            if !change.makes_room || !self.compact_step(COMPACT_STEP_BYTES) {
+                break;
+            }
         }
+        if !change.makes_room && !self.store.status.is_disk_full.swap(true, Ordering::Relaxed) {
+            let available = self.log.space().available;
+            tracing::warn!(
+                available_bytes = available,
+                "the disk is full: values are refused until there is room; keys can be deleted"
+            );
+        }
+        Err(StoreError::DiskFull)
+    }
+
+    fn append(&mut self, changes: &[&Change], room: Room) -> Result<(), AppendError> {
+        let heads = changes.iter().map(|change| change.record.head.encode());
+        let heads: Vec<_> = heads.collect();
+        let entries = changes.iter().zip(&heads);
+        let entries: Vec<_> = entries
+            .map(|(change, head)| change.record.entry(head))
+            .collect();
+        let bytes = entries.iter().map(|entry| entry.record_bytes() as u64);
+        let bytes = bytes.sum();
+        if mutants::is_on(Mutant::UnsyncedServed) {
+            self.show_early(changes);
+        }
+        let mut appended = Vec::with_capacity(entries.len());
+        self.log.append(&entries, room, &mut appended)?;
+        for (change, at) in changes.iter().zip(&appended) {
+            self.show(&change.record, at.location);
+        }
+        self.appended += bytes;
+        self.compaction_due += self.log.compaction_due(bytes);
         let status = &self.store.status;
-        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        status.commits.fetch_add(1, Ordering::Relaxed);
-        status.commit_micros.fetch_add(micros, Ordering::Relaxed);
-        status
-            .written_bytes
-            .fetch_add(batch.row_bytes, Ordering::Relaxed);
-        let mut last = status
-            .last_commit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *last = Some(Instant::now());
-        drop(last);
-        status.log_bytes.store(log.bytes(), Ordering::Relaxed);
+        status.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if room == Room::Ordinary && status.is_disk_full.swap(false, Ordering::Relaxed) {
+            tracing::info!("the disk has room again");
+        }
         Ok(())
     }
 
-    fn fail(&mut self, error: &CommitError) {
-        self.log = None;
-        if error.is_full() {
-            tracing::warn!(%error, "the disk is full; nothing is stored until there is room");
-            self.store
-                .status
-                .is_disk_full
-                .store(true, Ordering::Relaxed);
-            return;
+    /// Shows a record to reads, which is synced.
+    fn show(&mut self, record: &NewRecord, location: Location) {
+        let store = &self.store;
+        let old = match record.head.kind {
+            Kind::Removal => {
+                self.removal_bytes += u64::from(location.bytes);
+                let is_it = |held: &IndexEntry| held.tag() == record.head.tag;
+                store.table().remove_if(&record.key, is_it)
+            }
+            _ => {
+                let entry = IndexEntry::new(&record.key, &record.head, location);
+                store.status.quarantine(i64::from(entry.is_quarantined()));
+                if record.head.kind == Kind::Value {
+                    store.values.keep(location, &record.log_value);
+                }
+                store.table().insert(entry)
+            }
+        };
+        if let Some(old) = old {
+            store.status.quarantine(-i64::from(old.is_quarantined()));
+            store.values.cache.forget(old.location());
+            self.log.release(old.location());
+        }
+    }
+
+    /// For a mutant: shows records where they are going to lie, before they do.
+    fn show_early(&self, changes: &[&Change]) {
+        for change in changes {
+            let location = Location {
+                segment: u32::MAX,
+                offset: change.record.head.checksum,
+                bytes: change.record.record_bytes(&change.record.head.encode()),
+            };
+            let record = &change.record;
+            if record.head.kind != Kind::Removal {
+                self.store.values.keep(location, &record.log_value);
+                let entry = IndexEntry::new(&record.key, &record.head, location);
+                self.store.table().insert(entry);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &AppendError) -> StoreError {
+        let status = &self.store.status;
+        if status.is_read_only.swap(true, Ordering::Relaxed) {
+            return StoreError::Failed;
         }
         tracing::error!(
             %error,
             "the disk failed: nothing more is stored here, what is stored is still served; replace \
              the disk, and start the server again with --declare incomplete"
         );
-        self.store
-            .status
-            .is_read_only
-            .store(true, Ordering::Relaxed);
         if let Some(callback) = self.on_failure.take() {
             callback(&error.to_string());
         }
+        StoreError::Failed
     }
 
-    /// Opens the log again after the disk was full. What it holds beyond what was confirmed is
-    /// shown from now on: its writers were answered that nobody knows.
-    fn reopen(&mut self) {
-        let reopened = || -> Result<Log, LogError> {
-            let mut log = Log::open(&self.media.records, &self.media.high_water)?;
-            let manifest = log.manifest();
-            log.load(&mut |row| load(self.store.table(), manifest, row))?;
-            Ok(log)
-        };
-        match reopened() {
-            Ok(log) => {
-                tracing::info!("the log is open again");
-                self.log = Some(log);
-                self.note_sizes();
+    /// Does the compaction that is due, until something has gathered. To be called after each batch.
+    pub fn compact(&mut self) {
+        while self.compaction_due > 0 {
+            if self.store.has_gathered() && self.compaction_due < COMPACTION_DUE_MAX {
+                return;
             }
-            Err(error) => tracing::warn!(%error, "the log cannot be opened again yet"),
+            let step = self.compaction_due.min(COMPACT_STEP_BYTES);
+            self.compaction_due -= step;
+            if !self.compact_step(step) {
+                self.compaction_due = 0;
+            }
         }
     }
 
-    /// Compacts a step further, when nothing has gathered for a while. Returns whether there is
-    /// more to compact.
+    /// Does a step of what waits until nothing has gathered for a while. Returns whether there may be
+    /// more to do.
     pub fn idle(&mut self) -> bool {
-        let limit = log_bytes_max(&self.store, 0);
-        let Some(log) = &mut self.log else {
+        if self.log.is_failed() {
             return false;
+        }
+        if self.compact_step(COMPACT_STEP_BYTES) || self.maintain() {
+            return true;
+        }
+        let space = self.log.space();
+        if self.removal_bytes > 0 && self.removal_bytes >= (space.live + space.dead) / REMOVALS_PART
+        {
+            self.compact_oldest();
+        }
+        self.note_space();
+        false
+    }
+
+    /// Has the oldest segment compacted next, if there is another one: removals can go only from there.
+    pub fn compact_oldest(&mut self) {
+        self.log.compact_oldest();
+    }
+
+    fn compact_step(&mut self, budget: u64) -> bool {
+        let mut index = LogIndex {
+            store: &self.store,
+            manifest: &mut self.manifest_location,
+            removal_bytes: &mut self.removal_bytes,
         };
-        let generation = log.manifest().generation;
-        let table = self.store.table();
-        let compacted = log.compact(limit, &mut |old| liveness(table, generation, &old));
-        match compacted {
-            Ok(is_more) => {
-                self.note_sizes();
-                is_more
-            }
+        match self.log.compact_step(budget, &mut index) {
+            Ok(is_more) => is_more,
             Err(error) => {
                 self.fail(&error);
                 false
@@ -215,92 +346,81 @@ impl Committer {
         }
     }
 
-    /// How much the disk has room for: what it has left, and what the engine's file has.
-    fn room(&self) -> u64 {
-        let media = &self.media.records;
-        let (Ok(available), Ok(allocated)) = (media.bytes_available(), media.bytes_allocated())
-        else {
-            // If the disk does not say, it will refuse.
-            return u64::MAX;
+    fn maintain(&mut self) -> bool {
+        self.appended = 0;
+        self.note_space();
+        match self.log.maintain() {
+            Ok(is_done) => is_done,
+            Err(error) => {
+                self.fail(&error);
+                false
+            }
+        }
+    }
+
+    /// The work of writing a hint, if there is any: for any thread, and then for
+    /// [`Self::finish_hint`].
+    pub fn hint_job(&mut self) -> Option<HintJob> {
+        match self.log.is_failed() {
+            true => None,
+            false => self.log.hint_job(),
+        }
+    }
+
+    /// Takes note of a hint that was written, or was not.
+    pub fn finish_hint(&mut self, done: io::Result<HintDone>) {
+        let finished = match done {
+            Ok(done) => self.log.finish_hint(&done),
+            // Hints save time, and nothing else.
+            Err(error) => return tracing::debug!(%error, "a hint is not written"),
         };
-        let status = &self.store.status;
-        let rows = status.log_bytes.load(Ordering::Relaxed);
-        let inside = allocated.saturating_sub(rows + rows / 2 + ENGINE_BYTES);
-        status.disk_bytes.store(allocated, Ordering::Relaxed);
-        status
-            .disk_available_bytes
-            .store(available, Ordering::Relaxed);
-        available.saturating_add(inside)
-    }
-
-    fn note_sizes(&mut self) {
-        if let Some(log) = &self.log {
-            let status = &self.store.status;
-            status.log_bytes.store(log.bytes(), Ordering::Relaxed);
-        }
-        self.room();
-    }
-
-    /// Calls the backups that are wanted with the log as it is now.
-    pub fn give_backups(&self) {
-        let wanted = mem::take(&mut self.store.queue().backups);
-        for backup in wanted {
-            backup(self.snapshot());
+        if let Err(error) = finished {
+            self.fail(&error);
         }
     }
 
-    fn snapshot(&self) -> Result<Snapshot, CommitError> {
-        match &self.log {
-            Some(log) => log.snapshot(),
-            None => Err(CommitError::closed()),
+    fn note_space(&self) {
+        self.store.status.note_space(&self.log.space());
+    }
+
+    pub(super) fn write_manifest(
+        log: &mut Log,
+        location: &mut Option<Location>,
+        manifest: Manifest,
+    ) -> Result<(), AppendError> {
+        let head = manifest.encode();
+        let entry = dkvs_log::Entry {
+            key: &[],
+            head: &head,
+            value: &[],
+        };
+        let mut appended = Vec::new();
+        log.append(&[entry], Room::Reserve, &mut appended)?;
+        let new = appended.first().map(|it| it.location);
+        if let Some(old) = std::mem::replace(location, new) {
+            log.release(old);
         }
+        Ok(())
     }
 
     /// Ends in good order: what gathered is stored, and if it was not synced so far, it is now.
     pub fn close(mut self) -> Result<(), CommitError> {
         self.store.close();
+        self.store.reads.close();
         while let Some(batch) = self.begin() {
             self.finish(batch);
         }
-        let Some(mut log) = self.log.take() else {
-            return Err(CommitError::closed());
-        };
-        if log.manifest().unsynced_run != 0 {
-            self.media.records.sync_from_now_on();
-            log.set_manifest(|manifest| manifest.unsynced_run = 0)?;
+        self.log.check_open()?;
+        if self.manifest.unsynced_run != 0 {
+            self.medium.sync_from_now_on()?;
+            let manifest = Manifest {
+                unsynced_run: 0,
+                ..self.manifest
+            };
+            Self::write_manifest(&mut self.log, &mut self.manifest_location, manifest)?;
         }
+        // The mark may as well be there if power is lost now.
+        self.log.maintain()?;
         Ok(())
-    }
-}
-
-/// In which generation a record was attested.
-fn generation_of(generation: u32, record: &PackedRecord) -> u32 {
-    match record.is_quarantined() {
-        true => generation.saturating_sub(1),
-        false => generation,
-    }
-}
-
-/// Whether an old row is what the store holds.
-fn liveness(table: &RecordTable, generation: u32, old: &Row) -> Liveness {
-    let live = |held: &PackedRecord| {
-        let row = || Row::encode(generation_of(generation, held), held);
-        (held.tag() == old.packed.tag()).then(row)
-    };
-    match table.read_bytes(old.packed.key(), live).flatten() {
-        Some(row) => Liveness::Live(row),
-        None => Liveness::Dead,
-    }
-}
-
-/// What the log may take before it is compacted: twice what its live rows do, or hardly more where
-/// the disk is full.
-fn log_bytes_max(store: &DiskStore, appended: u64) -> u64 {
-    let table = store.table();
-    let overhead = table.len() * (ENTRY_OVERHEAD_BYTES - ROW_HEAD_BYTES);
-    let live_bytes = table.bytes().saturating_sub(overhead) as u64 + appended;
-    match store.status.is_disk_full.load(Ordering::Relaxed) {
-        true => live_bytes + live_bytes / 8,
-        false => COMPACT_BYTES_MIN.max(2 * live_bytes),
     }
 }

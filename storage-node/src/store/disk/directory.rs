@@ -1,10 +1,9 @@
 //! A server's data directory: whose it is, who has it open, and the files of its store.
 //!
 //! ```text
-//!   DIR/identity.json     whose records these are, and in which format
+//!   DIR/identity.json     whose records these are, in which format, and which log is theirs
 //!   DIR/lock              held by the process that has the directory open
-//!   DIR/records.redb      the log
-//!   DIR/witness           the end of the last commit
+//!   DIR/log/              the log: see `dkvs_log`
 //!   DIR/failed            why the disk was given up, if it was
 //!   DIR/backups/TIME/     copies, each a data directory of its own
 //! ```
@@ -13,52 +12,26 @@
 //! confirmed. Otherwise an operator has to declare what they are; see [`Declaration`].
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
-use std::net::SocketAddrV4;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dkvs_common::cluster::{Cluster, Server};
 use dkvs_common::model::Durability;
-use dkvs_common::ring::Ring;
-use serde::{Deserialize, Serialize};
+use dkvs_log::{Directory, History, Log};
 use thiserror::Error;
 
-use super::committer::Committer;
-use super::log::{CommitError, Snapshot};
-use super::medium::{FileMedium, Medium};
-use super::open::OpenError;
-use super::options::{Declaration, Media, OpenOptions};
+use super::files::{make_directory, private, sync_directory, write_synced};
+use super::identity::{FORMAT, IDENTITY, Identity, IdentityError, new_history};
+use super::open::{OpenError, Opened};
+use super::options::{Declaration, OpenOptions};
 use super::ring_change::{REPLICATION, RingChange};
 use super::store::DiskStore;
 
-/// The format that this version writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+pub use super::identity::Owner;
 
-const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
-const RECORDS: &str = "records.redb";
-const HIGH_WATER: &str = "witness";
+pub(super) const LOG: &str = "log";
 const FAILED: &str = "failed";
-
-/// Whose records a directory holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
-    /// The server's address, by which the ring knows it.
-    pub server: SocketAddrV4,
-    /// The servers of its ring, if the server knows.
-    pub cluster: Option<Cluster>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    format: u32,
-    server: String,
-    ring: Option<String>,
-    /// The lines of the servers file; older versions wrote none.
-    #[serde(default)]
-    servers: Option<Vec<String>>,
-}
 
 /// A data directory that this process has open. Others may open it once the value is dropped.
 #[derive(Debug)]
@@ -145,6 +118,19 @@ pub enum DirectoryError {
         /// What the disk said.
         reason: String,
     },
+    /// It is a copy that was made of another one.
+    #[error(
+        "{path}: the records are a backup, and its server has gone on since it was made. If the other \
+         servers of the cluster have gone on, start this one once with --declare incomplete. If the \
+         whole cluster is restored from backups, start each server once with --declare complete"
+    )]
+    Backup {
+        /// The directory.
+        path: String,
+    },
+    /// Its log is not opened.
+    #[error("{0}")]
+    Log(#[from] dkvs_log::DirectoryError),
     /// Its store is not opened.
     #[error("{path}: {error}{}", what_to_do(.error))]
     Store {
@@ -187,22 +173,19 @@ fn what_to_do(error: &OpenError) -> &'static str {
              --declare incomplete: it answers for no key until the other replicas told it what \
              they hold"
         }
-        OpenError::Damaged(_) => {
-            ". Start the server once with --declare incomplete: it puts the damaged file aside and \
-             begins without records, and answers for no key until the other replicas told it what \
-             they hold"
-        }
         OpenError::Unsynced => {
             ". Start the server once with --declare incomplete: it answers for no key until the \
              other replicas told it what they hold"
         }
-        OpenError::Backup => {
-            ". If the other servers of the cluster have gone on, start this one once with \
-             --declare incomplete. If the whole cluster is restored from backups, start each \
-             server once with --declare complete"
-        }
         OpenError::NothingToDeclare(_) => "; start the server without --declare",
-        OpenError::Io(_) | OpenError::Commit(_) => "",
+        OpenError::Log(dkvs_log::OpenError::Foreign { .. }) => {
+            ". Give this server its own log; if that is lost, take this one away and start the server \
+             once with --declare incomplete"
+        }
+        OpenError::Log(dkvs_log::OpenError::Newer { .. }) | OpenError::Unknown { .. } => {
+            "; start the version that wrote it, or a newer one"
+        }
+        OpenError::Log(_) | OpenError::Commit(_) => "",
     }
 }
 
@@ -217,7 +200,7 @@ impl DataDirectory {
         path: &Path,
         owner: Owner,
         options: OpenOptions,
-    ) -> Result<(Self, Arc<DiskStore>, Committer), DirectoryError> {
+    ) -> Result<(Self, Opened), DirectoryError> {
         make_directory(path).map_err(io_error(path))?;
         let lock = lock(path)?;
         let directory = Self {
@@ -225,32 +208,67 @@ impl DataDirectory {
             owner,
             _lock: lock,
         };
-        let is_uncertain = directory.check(options.declaration)?;
+        let known = directory.read_identity()?;
+        let is_uncertain = directory.check(known.as_ref(), options.declaration)?;
         let options = OpenOptions {
             is_uncertain,
             ..options
         };
-        let (store, mut committer) = directory.open_store(options)?;
-        directory.write_identity()?;
+        let (history, is_new) = directory.history(known.as_ref(), options.declaration)?;
+        if is_new && options.declaration.is_some() {
+            // The log is begun in the name of this directory, or not at all.
+            directory.write_identity(None, history)?;
+        }
+        let mut opened = directory.open_store(history, options)?;
+        directory.write_identity(known.as_ref(), history)?;
         let failed = path.join(FAILED);
         if failed.exists() {
             fs::remove_file(&failed).map_err(io_error(&failed))?;
         }
-        committer.on_failure(move |reason| {
+        opened.committer.on_failure(move |reason| {
             if let Err(error) = write_synced(&failed, reason.as_bytes()) {
                 tracing::error!(%error, path = %failed.display(), "cannot be written");
             }
         });
-        Ok((directory, store, committer))
+        Ok((directory, opened))
+    }
+
+    /// The history of the log, and whether there is no such log yet.
+    fn history(
+        &self,
+        known: Option<&Identity>,
+        declaration: Option<Declaration>,
+    ) -> Result<(History, bool), DirectoryError> {
+        if let Some(history) = known.and_then(Identity::history) {
+            return Ok((history, false));
+        }
+        let log = self.path.join(LOG);
+        let mut found = None;
+        if log.exists() {
+            let medium = Directory::open(&log, true)?;
+            found = Log::history_in(&medium).map_err(io_error(&log))?;
+        }
+        match found {
+            Some(history) if is_declared(declaration) => Ok((history, false)),
+            Some(_) => Err(DirectoryError::NoIdentity {
+                path: self.path.join(IDENTITY).display().to_string(),
+                reason: "there is none, and there is a log".into(),
+            }),
+            None => Ok((new_history().map_err(io_error(&log))?, true)),
+        }
     }
 
     /// Refuses a directory that is not certain to be this server's, unless something is declared of
     /// it. Returns whether it is uncertain.
-    fn check(&self, declaration: Option<Declaration>) -> Result<bool, DirectoryError> {
+    fn check(
+        &self,
+        known: Option<&Identity>,
+        declaration: Option<Declaration>,
+    ) -> Result<bool, DirectoryError> {
         let path = || self.path.display().to_string();
-        let is_declared = declaration.is_some_and(|declaration| declaration != Declaration::New);
-        let mut is_uncertain = false;
-        if let Some(identity) = self.read_identity()? {
+        let is_declared = is_declared(declaration);
+        let mut is_uncertain;
+        if let Some(identity) = known {
             if identity.format > FORMAT {
                 let format = identity.format;
                 return Err(DirectoryError::Newer {
@@ -258,17 +276,19 @@ impl DataDirectory {
                     format,
                 });
             }
-            let ours = Identity::of(&self.owner);
-            let is_other_server = identity.server != ours.server;
+            let is_other_server = identity.server != self.owner.server.to_string();
             if is_other_server && !is_declared {
                 return Err(DirectoryError::Other {
                     path: path(),
                     theirs: identity.to_string(),
-                    ours: ours.to_string(),
+                    ours: self.owner.to_string(),
                 });
             }
-            is_uncertain = is_other_server;
-            if let Some(ring) = ours.ring
+            if identity.is_backup && !is_declared {
+                return Err(DirectoryError::Backup { path: path() });
+            }
+            is_uncertain = is_other_server || identity.is_backup;
+            if let Some(ring) = self.owner.ring()
                 && identity.ring.as_ref().is_some_and(|known| *known != ring)
             {
                 let clusters = identity.cluster().zip(self.owner.cluster.as_ref());
@@ -284,6 +304,9 @@ impl DataDirectory {
                 }
                 is_uncertain = true;
             }
+        } else {
+            // A log without an identity is opened with a declaration alone.
+            is_uncertain = is_declared && self.path.join(LOG).exists();
         }
         match fs::read_to_string(self.path.join(FAILED)) {
             Ok(reason) if !is_declared => Err(DirectoryError::Failed {
@@ -295,84 +318,48 @@ impl DataDirectory {
         }
     }
 
-    fn open_store(
-        &self,
-        options: OpenOptions,
-    ) -> Result<(Arc<DiskStore>, Committer), DirectoryError> {
-        let store_error = |error| DirectoryError::Store {
+    fn open_store(&self, history: History, options: OpenOptions) -> Result<Opened, DirectoryError> {
+        let log = self.path.join(LOG);
+        let medium = Directory::open(&log, options.durability == Durability::Fsync)?;
+        sync_directory(&self.path).map_err(io_error(&self.path))?;
+        let opened = DiskStore::open(Arc::new(medium), history, options);
+        let opened = opened.map_err(|error| DirectoryError::Store {
             path: self.path.display().to_string(),
             error,
-        };
-        match DiskStore::open(self.media(options.durability)?, options) {
-            Err(OpenError::Damaged(reason))
-                if options.declaration == Some(Declaration::Incomplete) =>
-            {
-                tracing::warn!(%reason, "the damaged records are put aside");
-                self.put_aside()?;
-                let media = self.media(options.durability)?;
-                DiskStore::open(media, options).map_err(store_error)
-            }
-            opened => opened.map_err(store_error),
-        }
-    }
-
-    fn media(&self, durability: Durability) -> Result<Media, DirectoryError> {
-        let open = |name: &str| -> Result<Arc<dyn Medium>, DirectoryError> {
-            let path = self.path.join(name);
-            let file = FileMedium::open(&path, durability == Durability::Fsync);
-            Ok(Arc::new(file.map_err(io_error(&path))?))
-        };
-        let media = Media {
-            records: open(RECORDS)?,
-            high_water: open(HIGH_WATER)?,
-        };
-        sync_directory(&self.path).map_err(io_error(&self.path))?;
-        Ok(media)
-    }
-
-    /// Renames the engine's file, so that another can begin.
-    fn put_aside(&self) -> Result<(), DirectoryError> {
-        let from = self.path.join(RECORDS);
-        let aside = |number: u32| self.path.join(format!("records.damaged-{number}.redb"));
-        let to = (1..).map(aside).find(|to| !to.exists());
-        let to = to.unwrap_or_else(|| aside(0));
-        fs::rename(&from, &to).map_err(io_error(&from))?;
-        let high_water = self.path.join(HIGH_WATER);
-        fs::remove_file(&high_water).map_err(io_error(&high_water))?;
-        sync_directory(&self.path).map_err(io_error(&self.path))
+        })?;
+        report(&opened);
+        Ok(opened)
     }
 
     fn read_identity(&self) -> Result<Option<Identity>, DirectoryError> {
         let path = self.path.join(IDENTITY);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error(&path)(error)),
-        };
-        let identity = serde_json::from_slice(&text);
-        identity
-            .map(Some)
-            .map_err(|error| DirectoryError::NoIdentity {
+        Identity::read(&self.path).map_err(|error| match error {
+            IdentityError::Io(error) => io_error(&path)(error),
+            IdentityError::NotOne(reason) => DirectoryError::NoIdentity {
                 path: path.display().to_string(),
-                reason: error.to_string(),
-            })
+                reason,
+            },
+        })
     }
 
     /// Writes whose it is, if that is not what it says. A ring that was known stays known.
-    fn write_identity(&self) -> Result<(), DirectoryError> {
-        let known = self.read_identity()?;
-        let mut identity = Identity::of(&self.owner);
+    fn write_identity(
+        &self,
+        known: Option<&Identity>,
+        history: History,
+    ) -> Result<(), DirectoryError> {
+        let mut identity = Identity::of(&self.owner, history);
         if identity.ring.is_none()
-            && let Some(known) = &known
+            && let Some(known) = known
         {
             identity.ring.clone_from(&known.ring);
             identity.servers.clone_from(&known.servers);
         }
-        if known.as_ref() == Some(&identity) {
+        if known == Some(&identity) {
             return Ok(());
         }
         let path = self.path.join(IDENTITY);
-        write_synced(&path, identity.text().as_bytes()).map_err(io_error(&path))
+        identity.write(&self.path).map_err(io_error(&path))
     }
 
     /// Where a backup that is made at this moment is to lie.
@@ -386,93 +373,30 @@ impl DataDirectory {
     }
 }
 
-/// Writes a data directory of its own with the records of a snapshot, synced. Returns how many
-/// rows it has.
-pub fn back_up(snapshot: &Snapshot, to: &Path, owner: &Owner) -> Result<u64, BackupError> {
-    if to.exists() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
-    }
-    // Under another name until it is whole.
-    let partial = to.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial)?;
-    }
-    make_directory(&partial)?;
-    let records = Arc::new(FileMedium::open(&partial.join(RECORDS), true)?);
-    let rows = snapshot.copy_to(records)?;
-    write_synced(
-        &partial.join(IDENTITY),
-        Identity::of(owner).text().as_bytes(),
-    )?;
-    fs::rename(&partial, to)?;
-    if let Some(parent) = to.parent() {
-        sync_directory(parent)?;
-    }
-    Ok(rows)
+/// Whether something is declared of a store that is there.
+fn is_declared(declaration: Option<Declaration>) -> bool {
+    declaration.is_some_and(|declaration| declaration != Declaration::New)
 }
 
-/// A backup was not made; there may be part of one whose name ends in `.partial`.
-#[derive(Debug, Error)]
-pub enum BackupError {
-    /// A file cannot be read or written.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// The records cannot be read or written.
-    #[error("{0}")]
-    Commit(#[from] CommitError),
-}
-
-impl Identity {
-    fn of(owner: &Owner) -> Self {
-        let cluster = owner.cluster.as_ref();
-        let lines = |cluster: &Cluster| {
-            let servers = cluster.servers().iter();
-            let line =
-                |it: &Server| format!("{} {} {}", it.addr.ip(), it.addr.port(), it.ring_points);
-            servers.map(line).collect()
-        };
-        Self {
-            format: FORMAT,
-            server: owner.server.to_string(),
-            ring: cluster.map(|cluster| format!("{:08x}", Ring::new(cluster).epoch())),
-            servers: cluster.map(lines),
-        }
+/// Leaves a line in the log of the server if records were lost.
+fn report(opened: &Opened) {
+    let (status, recovery) = (opened.store.status(), &opened.recovery);
+    if !recovery.lost.is_empty() || recovery.values_lost > 0 {
+        tracing::warn!(
+            lost_ranges = recovery.lost.len(),
+            lost = ?recovery.lost,
+            unreadable_values = recovery.values_lost,
+            quarantined_keys = status.quarantined,
+            keys = opened.store.table().len(),
+            "the log is damaged: keys whose newest record may be among what is lost are answered as \
+             corrupt until the other replicas have said what they hold; the others are served"
+        );
     }
-
-    /// The servers of its ring, if they are known.
-    fn cluster(&self) -> Option<Cluster> {
-        let text = self.servers.as_ref()?.join("\n");
-        Cluster::parse(IDENTITY, text.as_bytes()).ok()
-    }
-
-    fn text(&self) -> String {
-        let ring = match &self.ring {
-            Some(ring) => format!("\"{ring}\""),
-            None => "null".into(),
-        };
-        let servers = match &self.servers {
-            Some(lines) => {
-                let line = |line: &String| format!("    \"{line}\"");
-                let lines: Vec<_> = lines.iter().map(line).collect();
-                format!("[\n{}\n  ]", lines.join(",\n"))
-            }
-            None => "null".into(),
-        };
-        format!(
-            "{{\n  \"format\": {},\n  \"server\": \"{}\",\n  \"ring\": {ring},\n  \
-             \"servers\": {servers}\n}}\n",
-            self.format, self.server
-        )
-    }
-}
-
-impl std::fmt::Display for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "server {}", self.server)?;
-        match &self.ring {
-            Some(ring) => write!(f, " of ring {ring}"),
-            None => Ok(()),
-        }
+    if recovery.torn_bytes > 0 {
+        tracing::info!(
+            bytes = recovery.torn_bytes,
+            "what was being written when the server ended is cut off; it was never confirmed"
+        );
     }
 }
 
@@ -481,20 +405,9 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
     move |error| DirectoryError::Io { path, error }
 }
 
-/// Makes a directory that only its owner may look into.
-fn make_directory(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
 fn lock(path: &Path) -> Result<File, DirectoryError> {
     let lock_path = path.join(LOCK);
-    let file = File::options()
-        .write(true)
-        .create(true)
+    let file = private()
         .truncate(false)
         .open(&lock_path)
         .map_err(io_error(&lock_path))?;
@@ -504,26 +417,6 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
             path: path.display().to_string(),
         }),
         Err(TryLockError::Error(error)) => Err(io_error(&lock_path)(error)),
-    }
-}
-
-/// Writes a file so that a crash leaves the old one or the new one.
-fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    match path.parent() {
-        Some(parent) => sync_directory(parent),
-        None => Ok(()),
-    }
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match cfg!(unix) {
-        true => File::open(path)?.sync_all(),
-        false => Ok(()),
     }
 }
 

@@ -3,32 +3,35 @@
 use std::sync::Arc;
 
 use dkvs_common::model::Durability;
+use dkvs_log::{AppendError, History, Log, Medium, Recovery};
 use thiserror::Error;
 
-use super::committer::Committer;
-use super::log::{CommitError, Log, LogError, Manifest};
-use super::options::{Declaration, Media, OpenOptions};
-use super::store::{DiskStore, load};
-use crate::store::table::RecordTable;
+use super::committer::{CommitError, Committer};
+use super::format::Manifest;
+use super::load::{Loading, floor_of};
+use super::options::{Declaration, OpenOptions};
+use super::store::DiskStore;
 
-/// Why a store is not opened. It has not changed, unless it could not be written.
+/// Why a store is not opened. No record that was confirmed has changed.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// It cannot be read or written.
+    /// The log is not opened.
     #[error("{0}")]
-    Io(#[from] std::io::Error),
+    Log(dkvs_log::OpenError),
     /// It cannot be written.
     #[error("{0}")]
     Commit(#[from] CommitError),
-    /// It is not what was written.
-    #[error("the records are damaged: {0}")]
-    Damaged(String),
+    /// A record is none that this version knows.
+    #[error("record {number} is not understood: {reason}")]
+    Unknown {
+        /// The record's number in the log.
+        number: u64,
+        /// What is not understood.
+        reason: String,
+    },
     /// There is nothing in it, and nobody declared that this is right.
     #[error("there are no records, and nothing says whether there should be")]
     Empty,
-    /// It is a backup.
-    #[error("the records are a backup, and its server has gone on since it was made")]
-    Backup,
     /// The machine went down under it.
     #[error(
         "the machine went down while the server confirmed records without syncing them, and the \
@@ -40,94 +43,178 @@ pub enum OpenError {
     NothingToDeclare(&'static str),
 }
 
+/// A store that was opened.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<DiskStore>,
+    /// What takes its changes to the disk.
+    pub committer: Committer,
+    /// How its log was found.
+    pub recovery: Recovery,
+}
+
 impl DiskStore {
-    /// Opens what lies in `media`, or begins it where that is declared.
+    /// Opens what lies in `medium`, or begins it where that is declared.
+    ///
+    /// Damage does not keep it from being opened: what may have been lost is quarantined, and the rest
+    /// is served.
     ///
     /// # Errors
     ///
-    /// If it cannot be read, if it is not certain that it holds what its server confirmed, or if
-    /// something is declared that does not fit it. Nothing has changed then.
-    pub fn open(media: Media, options: OpenOptions) -> Result<(Arc<Self>, Committer), OpenError> {
-        let mut log = Log::open(&media.records, &media.high_water)?;
-        let manifest = declared(&log, options)?;
-        let table = RecordTable::new(options.bytes_max);
-        log.load(&mut |row| load(&table, manifest, row))?;
-        if manifest != log.manifest() {
-            log.set_manifest(|known| *known = manifest)?;
+    /// If it cannot be read, if it is not certain that it holds what its server confirmed for another
+    /// reason than damage, or if something is declared that does not fit it.
+    pub fn open(
+        medium: Arc<dyn Medium>,
+        history: History,
+        options: OpenOptions,
+    ) -> Result<Opened, OpenError> {
+        let mut loading = Loading::new(options.bytes_max);
+        let log_options = options.of_log(history);
+        let visit = &mut |record: dkvs_log::Visited<'_>| loading.visit(&record);
+        let (mut log, recovery) = match Log::open(Arc::clone(&medium), log_options, visit) {
+            Ok(opened) => opened,
+            Err(dkvs_log::OpenError::Empty) => {
+                Found::NOTHING.manifest(options)?;
+                let log = Log::create(Arc::clone(&medium), log_options);
+                (log.map_err(OpenError::Log)?, Recovery::default())
+            }
+            Err(error) => return Err(OpenError::Log(error)),
+        };
+        if let Some((number, unknown)) = loading.unknown {
+            let reason = unknown.to_string();
+            return Err(OpenError::Unknown { number, reason });
         }
-        let store = Arc::new(Self::new(table, options.durability, manifest.is_complete));
-        let committer = Committer::new(Arc::clone(&store), log, media);
-        Ok((store, committer))
+        let found = Found {
+            manifest: loading.manifest.map(|(manifest, _)| manifest),
+            is_empty: loading.last == 0 && recovery.lost.is_empty(),
+            last: log.next_sequence() - 1,
+            lost_up_to: floor_of(&recovery.lost),
+        };
+        let manifest = found.manifest(options)?;
+        if !manifest.is_complete {
+            loading.quarantine_up_to(manifest.floor);
+        }
+        let mut location = loading.manifest.map(|(_, location)| location);
+        if found.manifest != Some(manifest) {
+            match Committer::write_manifest(&mut log, &mut location, manifest) {
+                Ok(()) => {}
+                // What is lost is told again at the next start.
+                Err(AppendError::Full) if found.is_due_to_loss(manifest, options) => {}
+                Err(error) => return Err(CommitError::from(error).into()),
+            }
+        }
+        let is_written = location != loading.manifest.map(|(_, location)| location);
+        if !recovery.lost.is_empty() && (is_written || found.manifest == Some(manifest)) {
+            log.acknowledge_lost().map_err(CommitError::from)?;
+        }
+        let (quarantined, damaged) = loading.count();
+        let removal_bytes = loading.removal_bytes;
+        let store = DiskStore::new(loading.table, log.reader(), options, manifest.is_complete);
+        store
+            .status
+            .opened(quarantined, damaged, recovery.lost.len());
+        let store = Arc::new(store);
+        let committer = Committer::new(
+            Arc::clone(&store),
+            (log, medium),
+            (manifest, location),
+            removal_bytes,
+        );
+        Ok(Opened {
+            store,
+            committer,
+            recovery,
+        })
     }
 }
 
-/// The store's manifest from now on, if it may be opened.
-fn declared(log: &Log, options: OpenOptions) -> Result<Manifest, OpenError> {
-    let known = log.manifest();
-    let is_unsynced = ![0, options.machine_run].contains(&known.unsynced_run);
-    let incomplete = |generation: u32| Manifest {
-        is_complete: false,
-        generation: generation.saturating_add(1),
-        ..known
-    };
-    let complete = Manifest {
-        is_complete: true,
-        ..known
-    };
-    let manifest = match options.declaration {
-        None if log.is_new() => return Err(OpenError::Empty),
-        None if known.is_snapshot => return Err(OpenError::Backup),
-        None if is_unsynced => return Err(OpenError::Unsynced),
-        None => known,
-        Some(Declaration::New) if log.is_new() => complete,
-        Some(Declaration::New) => {
-            return Err(OpenError::NothingToDeclare(
-                "the store is not new: it holds records",
-            ));
-        }
-        Some(Declaration::Incomplete)
-            if log.is_new()
-                || known.is_complete
-                || known.is_snapshot
-                || is_unsynced
-                || options.is_uncertain =>
-        {
-            incomplete(known.generation)
-        }
-        Some(Declaration::Incomplete) => {
-            return Err(OpenError::NothingToDeclare(
-                "the store is known to be incomplete",
-            ));
-        }
-        Some(Declaration::Complete) if log.is_new() => {
-            return Err(OpenError::NothingToDeclare(
-                "the store holds nothing at all",
-            ));
-        }
-        Some(Declaration::Complete)
-            if known.is_complete && !known.is_snapshot && !is_unsynced && !options.is_uncertain =>
-        {
-            return Err(OpenError::NothingToDeclare(
-                "the store is known to be complete",
-            ));
-        }
-        Some(Declaration::Complete) => complete,
-    };
-    Ok(Manifest {
-        is_snapshot: false,
-        unsynced_run: match options.durability {
-            Durability::Buffered => options.machine_run,
-            Durability::Memory | Durability::Fsync => 0,
-        },
-        ..manifest
-    })
+/// What a log says of its store.
+struct Found {
+    manifest: Option<Manifest>,
+    /// Whether nothing was ever written to it.
+    is_empty: bool,
+    /// The last number.
+    last: u64,
+    /// The last number that was lost and not made up for; 0 if none was.
+    lost_up_to: u64,
 }
 
-impl From<LogError> for OpenError {
-    fn from(error: LogError) -> Self {
-        match error {
-            LogError::Io(error) => Self::Io(error),
-            LogError::Damaged(reason) => Self::Damaged(reason),
-        }
+impl Found {
+    const NOTHING: Self = Self {
+        manifest: None,
+        is_empty: true,
+        last: 0,
+        lost_up_to: 0,
+    };
+
+    /// The store's manifest from now on, if it may be opened.
+    fn manifest(&self, options: OpenOptions) -> Result<Manifest, OpenError> {
+        let declared = self.declared(options)?;
+        let is_lossy = self.lost_up_to > 0;
+        Ok(Manifest {
+            is_complete: declared.is_complete && !is_lossy,
+            floor: declared.floor.max(self.lost_up_to),
+            unsynced_run: match options.durability {
+                Durability::Buffered => options.machine_run,
+                Durability::Memory | Durability::Fsync => 0,
+            },
+        })
+    }
+
+    /// Whether nothing but loss makes it necessary to write this manifest.
+    fn is_due_to_loss(&self, manifest: Manifest, options: OpenOptions) -> bool {
+        let unsynced_run = self.manifest.unwrap_or_default().unsynced_run;
+        options.declaration.is_none() && manifest.unsynced_run == unsynced_run
+    }
+
+    fn declared(&self, options: OpenOptions) -> Result<Manifest, OpenError> {
+        let is_new = self.is_empty && self.manifest.is_none();
+        // Without a manifest, there has been damage.
+        let known = self.manifest.unwrap_or_default();
+        let is_unsynced = ![0, options.machine_run].contains(&known.unsynced_run);
+        let incomplete = Manifest {
+            is_complete: false,
+            floor: self.last,
+            ..known
+        };
+        let complete = Manifest {
+            is_complete: true,
+            floor: 0,
+            ..known
+        };
+        Ok(match options.declaration {
+            None if is_new => return Err(OpenError::Empty),
+            None if is_unsynced => return Err(OpenError::Unsynced),
+            None => known,
+            Some(Declaration::New) if is_new => complete,
+            Some(Declaration::New) => {
+                return Err(OpenError::NothingToDeclare(
+                    "the store is not new: it holds records",
+                ));
+            }
+            Some(Declaration::Incomplete)
+                if is_new || known.is_complete || is_unsynced || options.is_uncertain =>
+            {
+                incomplete
+            }
+            Some(Declaration::Incomplete) => {
+                return Err(OpenError::NothingToDeclare(
+                    "the store is known to be incomplete",
+                ));
+            }
+            Some(Declaration::Complete) if is_new => {
+                return Err(OpenError::NothingToDeclare(
+                    "the store holds nothing at all",
+                ));
+            }
+            Some(Declaration::Complete)
+                if known.is_complete && !is_unsynced && !options.is_uncertain =>
+            {
+                return Err(OpenError::NothingToDeclare(
+                    "the store is known to be complete",
+                ));
+            }
+            Some(Declaration::Complete) => complete,
+        })
     }
 }

@@ -1,26 +1,24 @@
 //! With what a durable store is opened.
 
-use std::sync::Arc;
-
 use dkvs_common::model::Durability;
+use dkvs_log::History;
 
-use super::medium::Medium;
+/// What the values of a store may take in memory, by default, in bytes.
+pub const CACHE_BYTES_DEFAULT: usize = 256 << 20;
 
-/// Where a store's bytes lie.
-#[derive(Debug, Clone)]
-pub struct Media {
-    /// The log's, which the engine reads and writes.
-    pub records: Arc<dyn Medium>,
-    /// The high-water mark: what knows the end of the last commit.
-    pub high_water: Arc<dyn Medium>,
-}
+/// How long the segments of the log become, in bytes.
+pub const SEGMENT_BYTES_DEFAULT: u32 = 64 << 20;
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct OpenOptions {
-    /// The limit on what the records take in memory, in bytes, as of a
-    /// [`MemoryStore`](crate::store::MemoryStore).
+    /// The limit on what keys and heads take in memory, in bytes, with
+    /// [`ENTRY_OVERHEAD_BYTES`](crate::store::ENTRY_OVERHEAD_BYTES) for each.
     pub bytes_max: usize,
+    /// The limit on what values take in memory beside that.
+    pub cache_bytes_max: usize,
+    /// How long the segments of the log become, in bytes.
+    pub segment_bytes: u32,
     /// What a confirmed put survives.
     pub durability: Durability,
     /// What the operator says of the store, if anything.
@@ -31,6 +29,29 @@ pub struct OpenOptions {
     pub is_uncertain: bool,
     /// Another number after each start of the machine, never 0.
     pub machine_run: u64,
+}
+
+impl OpenOptions {
+    /// Those of a store with this limit on memory and this durability, of which nothing is declared.
+    pub fn new(bytes_max: usize, durability: Durability, machine_run: u64) -> Self {
+        Self {
+            bytes_max,
+            cache_bytes_max: CACHE_BYTES_DEFAULT,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            durability,
+            declaration: None,
+            is_uncertain: false,
+            machine_run,
+        }
+    }
+
+    /// How the log of a history is opened.
+    pub(super) fn of_log(&self, history: History) -> dkvs_log::Options {
+        dkvs_log::Options {
+            history,
+            segment_bytes: self.segment_bytes,
+        }
+    }
 }
 
 /// What an operator can say of a store that it cannot know of itself.

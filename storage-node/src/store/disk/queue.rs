@@ -1,14 +1,15 @@
-//! What waits for the disk.
+//! What waits to be written.
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use dkvs_common::kv::Key;
-use dkvs_common::record::Content;
+use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
+use dkvs_log::Entry;
 
-use super::log::{CommitError, Snapshot};
+use super::format::{self, HEAD_BYTES, StoredHead};
 use crate::store::contract::{Completion, MintTag, PutResult, RemoveResult, StoreError};
-use crate::store::packed::PackedRecord;
 
 /// Most bytes of records that wait for the disk. Four of the longest values fit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -19,9 +20,6 @@ const QUEUE_ITEMS_MAX: usize = 16_384;
 /// Most bytes of records in a batch, unless it is a single one.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
-/// What is to be done with a copy of the log.
-pub type Backup = Box<dyn FnOnce(Result<Snapshot, CommitError>) + Send>;
-
 /// Changes in the order in which they are to be made.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -29,8 +27,6 @@ pub(super) struct Queue {
     bytes: usize,
     /// How many items are with the committer.
     under_way: usize,
-    /// Backups that are wanted.
-    pub(super) backups: Vec<Backup>,
     pub(super) is_closed: bool,
 }
 
@@ -55,7 +51,7 @@ pub(super) enum Work {
 /// What is to be stored.
 pub(super) enum QueuedPut {
     /// A record.
-    Record(PackedRecord),
+    Record(NewRecord),
     /// A value under the next tag.
     Next {
         key: Key,
@@ -64,6 +60,53 @@ pub(super) enum QueuedPut {
     },
     /// The record that is held, attested.
     Attested(Key),
+}
+
+/// A record that is to be written to the log.
+#[derive(Debug, Clone)]
+pub(super) struct NewRecord {
+    pub(super) key: Bytes,
+    pub(super) head: StoredHead,
+    pub(super) log_value: Bytes,
+}
+
+impl NewRecord {
+    pub(super) fn of(key: &[u8], record: &Record) -> Self {
+        let (head, log_value) = format::encode(record);
+        Self {
+            key: Bytes::copy_from_slice(key),
+            head,
+            log_value: log_value.into(),
+        }
+    }
+
+    /// One that says that the record of a key is removed.
+    pub(super) fn of_removal(key: &[u8], tag: Tag) -> Self {
+        Self {
+            key: Bytes::copy_from_slice(key),
+            head: StoredHead::of_removal(tag),
+            log_value: Bytes::new(),
+        }
+    }
+
+    /// What it takes while it waits, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.key.len() + HEAD_BYTES + self.log_value.len()
+    }
+
+    /// What it takes in the log, in bytes.
+    pub(super) fn record_bytes(&self, head: &[u8]) -> u32 {
+        self.entry(head).record_bytes() as u32
+    }
+
+    /// As the log takes it.
+    pub(super) fn entry<'a>(&'a self, head: &'a [u8]) -> Entry<'a> {
+        Entry {
+            key: &self.key,
+            head,
+            value: &self.log_value,
+        }
+    }
 }
 
 impl Queue {
@@ -91,13 +134,15 @@ impl Queue {
         self.items.len() + self.under_way
     }
 
-    /// Takes the items of the next batch: puts, or removals, but not both.
+    /// Takes the items of the next batch.
     pub(super) fn take_batch(&mut self) -> Option<Vec<Item>> {
-        let first = self.items.front()?.work.is_removal();
+        if self.items.is_empty() {
+            return None;
+        }
         let mut bytes = 0;
         let fits = |item: &&Item| {
             bytes += item.bytes;
-            bytes <= BATCH_BYTES_MAX && item.work.is_removal() == first
+            bytes <= BATCH_BYTES_MAX
         };
         let count = self.items.iter().take_while(fits).count().max(1);
         let items: Vec<Item> = self.items.drain(..count).collect();
@@ -109,11 +154,5 @@ impl Queue {
     pub(super) fn end_batch(&mut self, items: usize, bytes: usize) {
         self.under_way -= items;
         self.bytes -= bytes;
-    }
-}
-
-impl Work {
-    fn is_removal(&self) -> bool {
-        matches!(self, Self::Remove { .. })
     }
 }

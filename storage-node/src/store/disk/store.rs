@@ -1,4 +1,5 @@
-//! What a durable store holds and answers. What changes it goes into the queue of its committer.
+//! What a durable store holds and answers. What changes it goes into the queue of its committer, and
+//! what has to be read from the disk into that of its readers.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -11,34 +12,48 @@ use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
+use dkvs_log::{Location, Reader};
 
-use super::log::Manifest;
-use super::queue::{Backup, Item, Queue, QueuedPut, Work};
-use super::row::Row;
+use super::entry::{IndexEntry, Located};
+use super::format;
+use super::options::OpenOptions;
+use super::queue::{Item, NewRecord, Queue, QueuedPut, Work};
+use super::reads::{ColdRead, ReadQueue};
 use super::status::{DiskStatus, Status};
+use super::values::Values;
 use crate::store::contract::{
-    AttestError, ChangeHook, Completion, Lookup, MintTag, PutOutcome, PutResult, RecordStore,
-    RemoveOutcome, RemoveResult, StoreError, resolve,
+    AttestError, ChangeHook, Completion, GetResult, Lookup, MintTag, PutOutcome, PutResult,
+    ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
-use crate::store::packed::PackedRecord;
+use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
 use crate::store::table::RecordTable;
+use crate::store::view::RecordView;
 
-/// Records on a disk, all of them in memory as well. See the [module](super).
+/// Records on a disk, with their keys, heads and places in memory. See the [module](super).
 pub struct DiskStore {
-    table: RecordTable,
+    table: RecordTable<IndexEntry>,
+    pub(super) values: Values,
     durability: Durability,
     queue: Mutex<Queue>,
     pub(super) gathered: Condvar,
+    pub(super) reads: ReadQueue,
     pub(super) status: Status,
 }
 
 impl DiskStore {
-    pub(super) fn new(table: RecordTable, durability: Durability, is_complete: bool) -> Self {
+    pub(super) fn new(
+        table: RecordTable<IndexEntry>,
+        reader: Reader,
+        options: OpenOptions,
+        is_complete: bool,
+    ) -> Self {
         let store = Self {
             table,
-            durability,
+            values: Values::new(reader, options.cache_bytes_max),
+            durability: options.durability,
             queue: Mutex::default(),
             gathered: Condvar::new(),
+            reads: ReadQueue::default(),
             status: Status::default(),
         };
         store
@@ -48,23 +63,40 @@ impl DiskStore {
         store
     }
 
-    /// The records that reads see.
-    pub(in crate::store) fn table(&self) -> &RecordTable {
+    /// What is known of the records that reads see.
+    pub(in crate::store) fn table(&self) -> &RecordTable<IndexEntry> {
         &self.table
     }
 
-    /// What `view` makes of the record of a key if it may be shown.
-    fn view<R>(
-        &self,
-        key: &Key,
-        view: impl FnOnce(&PackedRecord) -> R,
-        may_be_shown: impl FnOnce(&PackedRecord) -> bool,
-    ) -> Lookup<R> {
-        match self.peek(key, |held| may_be_shown(held).then(|| view(held))) {
-            Some(Some(found)) => Lookup::Found(found),
-            Some(None) => Lookup::Corrupt,
+    /// The record of a key, if it may be shown.
+    pub(super) fn locate(&self, key: &Key) -> Lookup<Located> {
+        match self.table.read(key, Located::of) {
+            Some(located) if located.head.is_quarantined || located.head.is_damaged => {
+                Lookup::Corrupt
+            }
+            Some(located) => Lookup::Found(located),
             None if self.is_complete() => Lookup::Absent,
             None => Lookup::Corrupt,
+        }
+    }
+
+    /// What lies at a place is not what was written there. It is never asked for again.
+    pub(super) fn note_damage(&self, key: &[u8], location: Location) {
+        self.values.cache.forget(location);
+        let noted = self.table.adjust(key, |held| {
+            let is_it = held.location() == location && !held.is_damaged();
+            if is_it {
+                held.set_damaged();
+            }
+            is_it
+        });
+        if noted == Some(true) {
+            self.status.damaged.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                key = %key.escape_ascii(),
+                "a record cannot be read as it was written; its key is answered as corrupt until it \
+                 is written again"
+            );
         }
     }
 
@@ -94,13 +126,6 @@ impl DiskStore {
         queue.check_room_for(bytes)
     }
 
-    /// Has `backup` called with the log as it is once what gathered so far is stored. It is called
-    /// by the owner of the committer, and nothing is stored meanwhile.
-    pub fn back_up(&self, backup: Backup) {
-        self.queue().backups.push(backup);
-        self.gathered.notify_one();
-    }
-
     /// Wakes the thread that takes what has gathered to the disk, if it sleeps. To be called after
     /// what came together was applied, so that it gets there together.
     pub fn wake(&self) {
@@ -112,6 +137,11 @@ impl DiskStore {
     /// Whether anything waits for the committer.
     pub fn has_gathered(&self) -> bool {
         !self.queue().is_empty()
+    }
+
+    /// The next read that waits for the disk, for whoever reads it.
+    pub fn take_read(&self) -> Option<ColdRead> {
+        self.reads.take()
     }
 
     /// Takes nothing more; what is taken is still stored.
@@ -127,30 +157,96 @@ impl DiskStore {
 
     /// The state of the store and of its disk.
     pub fn status(&self) -> DiskStatus {
-        self.status.report(self.queue().waiting())
+        let mut status = self.status.report(self.queue().waiting());
+        status.reads_waiting = self.reads.len();
+        status.cache_bytes = self.values.cache.bytes();
+        status
     }
 }
 
 impl RecordStore for DiskStore {
-    fn get<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
-        self.view(key, view, |held| !held.is_quarantined() && held.is_sound())
+    fn head(&self, key: &Key) -> Lookup<RecordHead> {
+        match self.locate(key) {
+            Lookup::Found(located) => Lookup::Found(located.head),
+            Lookup::Absent => Lookup::Absent,
+            Lookup::Corrupt => Lookup::Corrupt,
+        }
     }
 
-    fn get_unverified<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Lookup<R> {
-        self.view(key, view, |held| !held.is_quarantined())
+    fn get<R: Send + 'static>(
+        &self,
+        key: &Key,
+        read: ReadRequest,
+        view: impl FnOnce(&RecordView<'_>) -> R + Send + 'static,
+        completion: impl FnOnce() -> Completion<GetResult<R>>,
+    ) -> Option<GetResult<R>> {
+        let located = match self.locate(key) {
+            Lookup::Found(located) => located,
+            Lookup::Absent => return Some(Ok(Lookup::Absent)),
+            Lookup::Corrupt => return Some(Ok(Lookup::Corrupt)),
+        };
+        if located.head.is_tombstone {
+            let tombstone = RecordView::of_tombstone(located.head);
+            return Some(Ok(Lookup::Found(view(&tombstone))));
+        }
+        let reads = &self.status.reads;
+        let at_hand = self.values.at_hand(key.as_bytes(), &located, read.part);
+        if let Some(record) = at_hand
+            .as_ref()
+            .and_then(|piece| piece.view(&located, read.part))
+        {
+            reads.hit();
+            return Some(Ok(Lookup::Found(view(&record))));
+        }
+        let answer = || -> super::reads::Answer {
+            let complete = completion();
+            Box::new(move |lookup| {
+                complete(Ok(match lookup {
+                    Lookup::Found(record) => Lookup::Found(view(&record)),
+                    Lookup::Absent => Lookup::Absent,
+                    Lookup::Corrupt => Lookup::Corrupt,
+                }));
+            })
+        };
+        let is_taken = self.reads.push(
+            &owned_key(key),
+            (read, None),
+            answer,
+            #[cfg(feature = "mutants")]
+            located,
+        );
+        match is_taken {
+            true => {
+                reads.miss();
+                None
+            }
+            false => {
+                reads.refused();
+                Some(Err(StoreError::Busy))
+            }
+        }
     }
 
-    fn peek<R>(&self, key: &Key, view: impl FnOnce(&PackedRecord) -> R) -> Option<R> {
-        self.table.read(key, view)
+    fn peek(&self, key: &Key) -> Option<RecordHead> {
+        self.table.read(key, IndexEntry::head)
+    }
+
+    fn resolve(&self, key: &Key, tag: Tag, checksum: u32) -> Option<PutOutcome> {
+        let resolved = |held: &IndexEntry| {
+            let head = held.head();
+            let is_sound = || !head.is_damaged;
+            resolve((head.tag, head.checksum, is_sound), tag, checksum)
+        };
+        self.table.read(key, resolved).flatten()
     }
 
     fn scan(
         &self,
         from: Position,
         after: Option<&Key>,
-        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+        mut visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     ) {
-        self.table.scan(from, after, visit);
+        self.table.scan(from, after, |held| visit(&held.held()));
     }
 
     /// What is resolved by what is synced already is returned at once; else it is known when the
@@ -161,12 +257,15 @@ impl RecordStore for DiskStore {
         record: &Record,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        let resolved = |held: &PackedRecord| resolve(held, record.tag, record.checksum);
-        if let Some(put) = self.peek(key, resolved).flatten() {
+        if let Some(put) = self.resolve(key, record.tag, record.checksum) {
             return Some(Ok(put));
         }
-        let packed = PackedRecord::new(key, record);
-        self.enqueue_put(packed.bytes(), QueuedPut::Record(packed), completion)
+        // Before memory is taken for it.
+        if let Err(refused) = self.check_room_for(format::bytes_of(key, &record.content)) {
+            return Some(Err(refused));
+        }
+        let record = NewRecord::of(key.as_bytes(), record);
+        self.enqueue_put(record.bytes(), QueuedPut::Record(record), completion)
     }
 
     /// The tag is greater than those of the records that wait, too.
@@ -177,8 +276,11 @@ impl RecordStore for DiskStore {
         mint: MintTag,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        let bytes = PackedRecord::bytes_of(key, content);
-        let (key, content) = owned(key, content);
+        let bytes = format::bytes_of(key, content);
+        if let Err(refused) = self.check_room_for(bytes) {
+            return Some(Err(refused));
+        }
+        let (key, content) = (owned_key(key), owned(content));
         self.enqueue_put(bytes, QueuedPut::Next { key, content, mint }, completion)
     }
 
@@ -190,11 +292,11 @@ impl RecordStore for DiskStore {
     ) -> Option<RemoveResult> {
         // A record that waits may have the tag, or have a greater one by then: the committer looks
         // again.
-        let held = self.peek(key, PackedRecord::tag);
+        let held = self.peek(key).map(|held| held.tag);
         if held.is_some_and(|held| held > tag) {
             return Some(Ok(RemoveOutcome::Kept(held)));
         }
-        let (key, _) = owned(key, &Content::Tombstone);
+        let key = owned_key(key);
         let enqueued = self.enqueue(key.as_bytes().len(), || Work::Remove {
             key,
             tag,
@@ -209,15 +311,14 @@ impl RecordStore for DiskStore {
         tag: Tag,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Result<Option<PutResult>, AttestError> {
-        let held = |held: &PackedRecord| (held.tag(), held.is_sound(), held.is_quarantined());
-        match self.peek(key, held) {
+        match self.peek(key) {
             None => Err(AttestError::Absent),
-            Some((_, false, _)) => Err(AttestError::Corrupt),
-            Some((held, ..)) if held < tag => Err(AttestError::Older(held)),
-            Some((.., false)) => Ok(Some(Ok(PutOutcome::Stored))),
-            Some((.., true)) => {
-                let (key, _) = owned(key, &Content::Tombstone);
-                let bytes = key.as_bytes().len();
+            Some(held) if held.is_damaged => Err(AttestError::Corrupt),
+            Some(held) if held.tag < tag => Err(AttestError::Older(held.tag)),
+            Some(held) if !held.is_quarantined => Ok(Some(Ok(PutOutcome::Stored))),
+            Some(held) => {
+                let key = owned_key(key);
+                let bytes = key.as_bytes().len() + held.value_bytes as usize;
                 Ok(self.enqueue_put(bytes, QueuedPut::Attested(key), completion))
             }
         }
@@ -248,18 +349,15 @@ impl RecordStore for DiskStore {
     }
 }
 
-/// Takes a row into the table, unless a newer record is there.
-pub(super) fn load(table: &RecordTable, manifest: Manifest, row: Row) {
-    let mut packed = row.packed;
-    packed.set_quarantined(!manifest.is_complete && row.generation < manifest.generation);
-    table.load(packed);
+/// A key in memory of its own, so that no datagram is kept for it.
+fn owned_key(key: &Key) -> Key {
+    Key::new(Bytes::copy_from_slice(key.as_bytes())).unwrap_or_else(|_| key.clone())
 }
 
-/// The same in memory of their own, so that no datagram is kept for them.
-fn owned(key: &Key, content: &Content) -> (Key, Content) {
+/// The same of a content.
+fn owned(content: &Content) -> Content {
     let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
-    let key = Key::new(copy(key.as_bytes())).unwrap_or_else(|_| key.clone());
-    let content = match content {
+    match content {
         Content::Tombstone => Content::Tombstone,
         Content::Value {
             content_type,
@@ -268,6 +366,5 @@ fn owned(key: &Key, content: &Content) -> (Key, Content) {
             content_type: ContentType::new(copy(content_type.as_bytes())).unwrap_or_default(),
             value: Value::new(copy(value.as_bytes())).unwrap_or_else(|_| value.clone()),
         },
-    };
-    (key, content)
+    }
 }

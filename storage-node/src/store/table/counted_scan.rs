@@ -21,8 +21,8 @@ use std::sync::Arc;
 use dkvs_common::ring::Position;
 
 use super::records::RecordTable;
-use super::tracked::{ChangeTracker, Cursor, Filter, Notes};
-use crate::store::packed::PackedRecord;
+use super::tracked::{ChangeTracker, Cursor, Filter};
+use crate::store::head::TableEntry;
 
 /// How much is looked at before the shard is unlocked, so that others get their turn.
 #[derive(Debug, Clone, Copy)]
@@ -48,33 +48,36 @@ pub enum PageEnd {
 }
 
 /// A count and what was counted, under way. A store has one at a time.
-pub struct CountedScan {
-    changes: Arc<ChangeTracker>,
+pub(in crate::store) struct CountedScan<E> {
+    changes: Arc<ChangeTracker<E>>,
     cursor: Cursor,
     counted: usize,
 }
 
-impl CountedScan {
+impl<E: TableEntry> CountedScan<E> {
     /// How many records were counted so far.
-    pub fn counted(&self) -> usize {
+    pub(in crate::store) fn counted(&self) -> usize {
         self.counted
     }
 
     /// The memory that is taken for what changed meanwhile, in bytes.
-    pub fn noted_bytes(&self) -> usize {
-        self.changes.notes().as_ref().map_or(0, Notes::bytes)
+    pub(in crate::store) fn noted_bytes(&self) -> usize {
+        self.changes
+            .notes()
+            .as_ref()
+            .map_or(0, |notes| notes.bytes())
     }
 }
 
-impl Drop for CountedScan {
+impl<E> Drop for CountedScan<E> {
     fn drop(&mut self) {
         self.changes.end();
     }
 }
 
-impl RecordTable {
+impl<E: TableEntry> RecordTable<E> {
     /// Begins to count the records that `filter` selects; none if another scan is under way.
-    pub(in crate::store) fn begin_counted_scan(&self, filter: Filter) -> Option<CountedScan> {
+    pub(in crate::store) fn begin_counted_scan(&self, filter: Filter<E>) -> Option<CountedScan<E>> {
         let changes = self.changes();
         changes.begin(filter).then(|| CountedScan {
             changes: Arc::clone(changes),
@@ -87,11 +90,16 @@ impl RecordTable {
     /// are not selected are shown to `other`.
     pub(in crate::store) fn count_page(
         &self,
-        scan: &mut CountedScan,
+        scan: &mut CountedScan<E>,
         limits: PageLimits,
-        mut other: impl FnMut(&PackedRecord),
+        mut other: impl FnMut(&E),
     ) -> PageEnd {
-        let Some(filter) = self.changes().notes().as_ref().map(|notes| notes.filter) else {
+        let Some(filter) = self
+            .changes()
+            .notes()
+            .as_ref()
+            .map(|notes| Arc::clone(&notes.filter))
+        else {
             return PageEnd::Lost;
         };
         let counted = &mut scan.counted;
@@ -120,15 +128,15 @@ impl RecordTable {
     /// Shows a page of what was counted, until `take` breaks: it has not taken that record then.
     pub(in crate::store) fn show_page(
         &self,
-        scan: &mut CountedScan,
+        scan: &mut CountedScan<E>,
         limits: PageLimits,
-        mut take: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+        mut take: impl FnMut(&E) -> ControlFlow<()>,
     ) -> PageEnd {
         let filter = match &*self.changes().notes() {
-            Some(notes) if !notes.is_lost => notes.filter,
+            Some(notes) if !notes.is_lost => Arc::clone(&notes.filter),
             _ => return PageEnd::Lost,
         };
-        let is_added = |held: &PackedRecord| {
+        let is_added = |held: &E| {
             let mut notes = self.changes().notes();
             notes
                 .as_mut()
@@ -157,7 +165,7 @@ impl RecordTable {
     fn show_gone(
         &self,
         limits: PageLimits,
-        mut take: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+        mut take: impl FnMut(&E) -> ControlFlow<()>,
     ) -> PageEnd {
         let mut notes = self.changes().notes();
         let Some(notes) = notes.as_mut().filter(|notes| !notes.is_lost) else {
@@ -186,7 +194,7 @@ impl RecordTable {
         &self,
         cursor: &mut Cursor,
         limits: PageLimits,
-        mut visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+        mut visit: impl FnMut(&E) -> ControlFlow<()>,
         mut moved: impl FnMut(&Cursor),
     ) -> PageEnd {
         let (mut records_left, mut bytes_left) = (limits.records.max(1), limits.bytes.max(1));
@@ -223,6 +231,7 @@ impl RecordTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::packed::PackedRecord;
     use crate::store::table::tracked::NOTED_BYTES_MAX;
     use dkvs_common::kv::{Key, Value};
     use dkvs_common::record::{Content, ContentType, Record};
@@ -241,7 +250,7 @@ mod tests {
         !held.is_tombstone() && !held.value().starts_with(b"x")
     }
 
-    fn put(table: &RecordTable, key: &str, time: u64, value: Option<&str>) {
+    fn put(table: &RecordTable<PackedRecord>, key: &str, time: u64, value: Option<&str>) {
         let key = Key::new(key.to_owned()).unwrap();
         let content = match value {
             None => Content::Tombstone,
@@ -261,10 +270,10 @@ mod tests {
     #[test]
     fn a_store_has_one_scan_at_a_time() {
         let table = RecordTable::new(usize::MAX);
-        let first = table.begin_counted_scan(picks);
-        assert!(first.is_some() && table.begin_counted_scan(picks).is_none());
+        let first = table.begin_counted_scan(Arc::new(picks));
+        assert!(first.is_some() && table.begin_counted_scan(Arc::new(picks)).is_none());
         drop(first);
-        assert!(table.begin_counted_scan(picks).is_some());
+        assert!(table.begin_counted_scan(Arc::new(picks)).is_some());
     }
 
     /// A scan that begins as another ends has its changes noted like any other.
@@ -274,7 +283,7 @@ mod tests {
         let scans = |key: &str| {
             let (mut done, mut time) = (0, 0);
             while done < 20_000 {
-                let Some(mut scan) = table.begin_counted_scan(picks) else {
+                let Some(mut scan) = table.begin_counted_scan(Arc::new(picks)) else {
                     continue;
                 };
                 let all = PageLimits {
@@ -298,7 +307,7 @@ mod tests {
     fn more_changes_than_can_be_noted_end_it_and_take_no_memory() {
         let table = RecordTable::new(usize::MAX);
         put(&table, "k", 1, Some("v"));
-        let mut scan = table.begin_counted_scan(picks).unwrap();
+        let mut scan = table.begin_counted_scan(Arc::new(picks)).unwrap();
         let all = PageLimits {
             records: usize::MAX,
             bytes: usize::MAX,
@@ -383,7 +392,7 @@ mod tests {
                 always.retain(|key| now.contains(key));
             };
             remember();
-            let mut scan = table.begin_counted_scan(picks).unwrap();
+            let mut scan = table.begin_counted_scan(Arc::new(picks)).unwrap();
             let mut shown: Vec<(String, String)> = Vec::new();
             let (mut script, mut refuse) = (script.into_iter(), refuse.into_iter().cycle());
             let mut is_counted = false;
@@ -466,7 +475,7 @@ mod tests {
                 bytes: 4_096,
             };
             for _ in 0..50 {
-                let mut scan = table.begin_counted_scan(picks).unwrap();
+                let mut scan = table.begin_counted_scan(Arc::new(picks)).unwrap();
                 while table.count_page(&mut scan, limits, |_| ()) == PageEnd::Full {}
                 let mut shown = HashSet::new();
                 let mut repeats = 0;

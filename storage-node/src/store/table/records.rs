@@ -6,19 +6,19 @@
 //!
 //! It knows neither how long records last nor whether they may be shown: that is up to the stores.
 
+use std::mem;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dkvs_common::kv::Key;
-use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
 use super::shard::{Entry, Place, SHARD_BITS, Shard, place, shard_number};
 use super::tracked::ChangeTracker;
-use crate::store::contract::{ChangeHook, Full, PutOutcome, RecordChange, RemoveOutcome, resolve};
-use crate::store::packed::PackedRecord;
+use crate::store::contract::{ChangeHook, Full, RecordChange};
+use crate::store::head::TableEntry;
 
 /// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
 /// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.
@@ -34,11 +34,11 @@ use crate::store::packed::PackedRecord;
 /// more than 128 KiB, which the allocator may take from the system in whole pages.
 pub const ENTRY_OVERHEAD_BYTES: usize = 76;
 
-/// Records in memory.
-pub(in crate::store) struct RecordTable {
-    shards: Box<[Mutex<Shard>]>,
+/// Records in memory, or what is known of them.
+pub(in crate::store) struct RecordTable<E> {
+    shards: Box<[Mutex<Shard<E>>]>,
     /// Notes every change for the scan that is under way.
-    changes: Arc<ChangeTracker>,
+    changes: Arc<ChangeTracker<E>>,
     /// Is called with every change.
     hook: OnceLock<ChangeHook>,
     records: AtomicUsize,
@@ -46,7 +46,7 @@ pub(in crate::store) struct RecordTable {
     bytes_max: usize,
 }
 
-impl RecordTable {
+impl<E: TableEntry> RecordTable<E> {
     /// An empty table that holds at most `bytes_max` bytes of packed records and
     /// [`ENTRY_OVERHEAD_BYTES`] for each.
     pub(in crate::store) fn new(bytes_max: usize) -> Self {
@@ -62,11 +62,7 @@ impl RecordTable {
 
     /// Returns what `view` makes of the record of a key, if there is one. The key's shard is locked
     /// meanwhile.
-    pub(in crate::store) fn read<R>(
-        &self,
-        key: &Key,
-        view: impl FnOnce(&PackedRecord) -> R,
-    ) -> Option<R> {
+    pub(in crate::store) fn read<R>(&self, key: &Key, view: impl FnOnce(&E) -> R) -> Option<R> {
         let place = place(Position::of_key(key), key.as_bytes());
         self.shard(place.position).find(place).map(view)
     }
@@ -75,36 +71,10 @@ impl RecordTable {
     pub(in crate::store) fn read_bytes<R>(
         &self,
         key: &[u8],
-        view: impl FnOnce(&PackedRecord) -> R,
+        view: impl FnOnce(&E) -> R,
     ) -> Option<R> {
         let place = place(Position::of_key_bytes(key), key);
         self.shard(place.position).find(place).map(view)
-    }
-
-    /// Stores a record, unless one with the same or a greater tag is there. One that is no
-    /// longer than the record it replaces always fits.
-    pub(in crate::store) fn apply(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
-        let newer = |held: Option<&PackedRecord>| {
-            let resolved = held.and_then(|held| resolve(held, record.tag, record.checksum));
-            resolved.map_or_else(|| Ok(record.clone()), Err)
-        };
-        let replaced = self.replace(key, &record.content, newer)?;
-        Ok(replaced.err().unwrap_or(PutOutcome::Stored))
-    }
-
-    /// Stores `content` under a tag that `mint` makes greater than the one it is given: that of
-    /// the record that is there, or [`Tag::ZERO`]. Returns the error of `mint` if that fails.
-    pub(in crate::store) fn apply_next<E>(
-        &self,
-        key: &Key,
-        content: &Content,
-        mint: impl FnOnce(Tag) -> Result<Tag, E>,
-    ) -> Result<Result<(), E>, Full> {
-        let record = |held: Option<&PackedRecord>| {
-            let tag = mint(held.map_or(Tag::ZERO, PackedRecord::tag))?;
-            Ok(Record::new(key, tag, content.clone()))
-        };
-        self.replace(key, content, record)
     }
 
     /// Shows records in ring order until `visit` breaks: those at `from` whose keys are greater
@@ -116,7 +86,7 @@ impl RecordTable {
         &self,
         from: Position,
         after: Option<&Key>,
-        mut visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+        mut visit: impl FnMut(&E) -> ControlFlow<()>,
     ) {
         let start = place(from, after.map_or(&[], Key::as_bytes));
         let mut flow = self.shard(from).after(start).try_for_each(&mut visit);
@@ -138,55 +108,72 @@ impl RecordTable {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Puts a record that is on a disk in the place of the one that is there, whatever the limit
-    /// is.
-    pub(in crate::store) fn insert(&self, packed: PackedRecord) {
-        self.change(packed, |_| true);
-    }
-
-    /// Puts a record that was read from a disk in the place of the one that is there, unless that
-    /// is newer.
-    pub(in crate::store) fn load(&self, packed: PackedRecord) {
-        let tag = packed.tag();
-        self.change(packed, |held| tag >= held.tag());
-    }
-
-    fn change(&self, packed: PackedRecord, replaces: impl FnOnce(&PackedRecord) -> bool) {
-        let key = packed.key().to_vec();
+    /// Puts an entry in the place of the one that is there, whatever the limit is. Returns that.
+    pub(in crate::store) fn insert(&self, entry: E) -> Option<E> {
+        let key = entry.key().to_vec();
         let place = place(Position::of_key_bytes(&key), &key);
-        let bytes = packed.bytes();
+        let bytes = entry.bytes();
         match self.shard(place.position).entry(place) {
-            Entry::Occupied(held) if replaces(held) => {
-                self.note_change(place, Some(held), Some(&packed));
+            Entry::Occupied(held) => {
+                self.note_change(place, Some(held), Some(&entry));
                 self.bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
-                *held = packed;
+                Some(mem::replace(held, entry))
             }
-            Entry::Occupied(_) => {}
             Entry::Vacant(vacancy) => {
                 let entry_bytes = bytes + ENTRY_OVERHEAD_BYTES;
                 self.bytes.fetch_add(entry_bytes, Ordering::Relaxed);
                 self.records.fetch_add(1, Ordering::Relaxed);
-                self.note_change(place, None, Some(&packed));
-                vacancy.insert(packed);
+                self.note_change(place, None, Some(&entry));
+                vacancy.insert(entry);
+                None
             }
         }
     }
 
-    /// Takes out the record of a key if it has exactly this tag.
-    pub(in crate::store) fn remove(&self, key: &[u8], tag: Tag) -> RemoveOutcome {
+    /// Returns what `view` makes of the entry of a key, which it may change, but for its key, tag and
+    /// size. No change is announced.
+    pub(in crate::store) fn adjust<R>(
+        &self,
+        key: &[u8],
+        view: impl FnOnce(&mut E) -> R,
+    ) -> Option<R> {
+        let place = place(Position::of_key_bytes(key), key);
+        match self.shard(place.position).entry(place) {
+            Entry::Occupied(held) => Some(view(held)),
+            Entry::Vacant(_) => None,
+        }
+    }
+
+    /// The same of all entries, in ring order.
+    pub(in crate::store) fn adjust_all(&self, mut view: impl FnMut(&mut E)) {
+        for shard in &self.shards {
+            lock(shard).iter_mut().for_each(&mut view);
+        }
+    }
+
+    /// Takes out the entry of a key if it has exactly this tag, and returns it. The error is the tag
+    /// that is there.
+    pub(in crate::store) fn remove(&self, key: &[u8], tag: Tag) -> Result<E, Option<Tag>> {
+        let mut held_tag = None;
+        let removed = self.remove_if(key, |held| *held_tag.insert(held.tag()) == tag);
+        removed.ok_or(held_tag)
+    }
+
+    /// Takes out the entry of a key if there is one and `is_it` is true of it.
+    pub(in crate::store) fn remove_if(
+        &self,
+        key: &[u8],
+        is_it: impl FnOnce(&E) -> bool,
+    ) -> Option<E> {
         let place = place(Position::of_key_bytes(key), key);
         let mut shard = self.shard(place.position);
-        let mut held_tag = None;
-        let removed = shard.remove_if(place, |held| *held_tag.insert(held.tag()) == tag);
-        let Some(removed) = removed else {
-            return RemoveOutcome::Kept(held_tag);
-        };
+        let removed = shard.remove_if(place, is_it)?;
         let entry_bytes = removed.bytes() + ENTRY_OVERHEAD_BYTES;
         self.bytes.fetch_sub(entry_bytes, Ordering::Relaxed);
         self.records.fetch_sub(1, Ordering::Relaxed);
         self.note_change(place, Some(&removed), None);
-        RemoveOutcome::Removed
+        Some(removed)
     }
 
     /// Calls `hook` with every change from now on, if no other was set before.
@@ -195,18 +182,13 @@ impl RecordTable {
     }
 
     /// Announces a change. The shard of the place is locked.
-    fn note_change(
-        &self,
-        place: Place<'_>,
-        before: Option<&PackedRecord>,
-        after: Option<&PackedRecord>,
-    ) {
+    pub(super) fn note_change(&self, place: Place<'_>, before: Option<&E>, after: Option<&E>) {
         self.changes.note(place, before, after);
         if let Some(hook) = self.hook.get() {
             hook(RecordChange {
                 key: place.key,
-                old: before.map(PackedRecord::tag),
-                new: after.map(PackedRecord::tag),
+                old: before.map(E::tag),
+                new: after.map(E::tag),
             });
         }
     }
@@ -221,49 +203,7 @@ impl RecordTable {
         })
     }
 
-    /// Puts what `record` makes of the record that is there, if one is, in its place, if it makes
-    /// anything.
-    fn replace<E>(
-        &self,
-        key: &Key,
-        content: &Content,
-        record: impl FnOnce(Option<&PackedRecord>) -> Result<Record, E>,
-    ) -> Result<Result<(), E>, Full> {
-        let place = place(Position::of_key(key), key.as_bytes());
-        let mut shard = self.shard(place.position);
-        let bytes = PackedRecord::bytes_of(key, content);
-        match shard.entry(place) {
-            Entry::Occupied(held) => {
-                let record = match record(Some(held)) {
-                    Ok(record) => record,
-                    Err(error) => return Ok(Err(error)),
-                };
-                let held_bytes = held.bytes();
-                if bytes > held_bytes {
-                    self.take_room(bytes - held_bytes)?;
-                } else {
-                    self.bytes.fetch_sub(held_bytes - bytes, Ordering::Relaxed);
-                }
-                let packed = PackedRecord::new(key, &record);
-                self.note_change(place, Some(held), Some(&packed));
-                *held = packed;
-            }
-            Entry::Vacant(vacancy) => {
-                let record = match record(None) {
-                    Ok(record) => record,
-                    Err(error) => return Ok(Err(error)),
-                };
-                self.take_room(bytes + ENTRY_OVERHEAD_BYTES)?;
-                let packed = PackedRecord::new(key, &record);
-                self.note_change(place, None, Some(&packed));
-                vacancy.insert(packed);
-                self.records.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    fn take_room(&self, record_bytes: usize) -> Result<(), Full> {
+    pub(super) fn take_room(&self, record_bytes: usize) -> Result<(), Full> {
         let bytes_max = self.bytes_max;
         let grown = |bytes: usize| {
             bytes
@@ -279,31 +219,43 @@ impl RecordTable {
             })
     }
 
+    /// Counts bytes that were freed.
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a record that was added.
+    pub(super) fn count_record(&self) {
+        self.records.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What changes while a counted scan is under way.
-    pub(super) fn changes(&self) -> &Arc<ChangeTracker> {
+    pub(super) fn changes(&self) -> &Arc<ChangeTracker<E>> {
         &self.changes
     }
 
     /// Locks the shard of this number, if there are so many.
-    pub(super) fn lock_shard(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
+    pub(super) fn lock_shard(&self, number: usize) -> Option<MutexGuard<'_, Shard<E>>> {
         self.shards.get(number).map(lock)
     }
 
-    fn shard(&self, position: Position) -> MutexGuard<'_, Shard> {
+    pub(super) fn shard(&self, position: Position) -> MutexGuard<'_, Shard<E>> {
         lock(&self.shards[shard_number(position)])
     }
 }
 
 /// A panic while a shard was locked leaves no shard half changed, so its poison says nothing.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+fn lock<E>(shard: &Mutex<Shard<E>>) -> MutexGuard<'_, Shard<E>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::contract::PutOutcome;
+    use crate::store::packed::PackedRecord;
     use dkvs_common::kv::Value;
-    use dkvs_common::record::ContentType;
+    use dkvs_common::record::{Content, ContentType, Record};
 
     /// What a pair of a one-byte key and an empty value takes.
     const SMALLEST: usize = 24 + 1 + ENTRY_OVERHEAD_BYTES;
@@ -319,19 +271,24 @@ mod tests {
         }
     }
 
-    fn put(table: &RecordTable, name: &str, time: u64, value: &str) -> Result<PutOutcome, Full> {
+    fn put(
+        table: &RecordTable<PackedRecord>,
+        name: &str,
+        time: u64,
+        value: &str,
+    ) -> Result<PutOutcome, Full> {
         let key = key(name);
         let record = Record::new(&key, Tag { time, op: 0 }, content(value));
         table.apply(&key, &record)
     }
 
-    fn value(table: &RecordTable, name: &str) -> Option<String> {
+    fn value(table: &RecordTable<PackedRecord>, name: &str) -> Option<String> {
         let text = |held: &PackedRecord| String::from_utf8(held.value().to_vec()).unwrap();
         table.read(&key(name), text)
     }
 
     /// Every key with its value, in ring order.
-    fn pairs(table: &RecordTable) -> Vec<(Key, Vec<u8>)> {
+    fn pairs(table: &RecordTable<PackedRecord>) -> Vec<(Key, Vec<u8>)> {
         let mut pairs = Vec::new();
         table.scan(Position([0; 20]), None, |held| {
             if !held.is_tombstone() {
@@ -416,13 +373,10 @@ mod tests {
         put(&table, "k", 2, "four").unwrap();
         put(&table, "other", 2, "").unwrap();
         for time in [1, 3] {
-            assert_eq!(
-                table.remove(b"k", tag(time)),
-                RemoveOutcome::Kept(Some(tag(2)))
-            );
+            assert_eq!(table.remove(b"k", tag(time)).err(), Some(Some(tag(2))));
         }
-        assert_eq!(table.remove(b"k", tag(2)), RemoveOutcome::Removed);
-        assert_eq!(table.remove(b"k", tag(2)), RemoveOutcome::Kept(None));
+        assert!(table.remove(b"k", tag(2)).is_ok());
+        assert_eq!(table.remove(b"k", tag(2)).err(), Some(None));
         assert_eq!((value(&table, "k"), table.len()), (None, 1));
         assert_eq!(table.bytes(), SMALLEST + 4);
         assert_eq!(put(&table, "k", 1, ""), Ok(PutOutcome::Stored));
@@ -450,7 +404,7 @@ mod tests {
     }
 
     /// The page of at most `limit` keys that follow `last`.
-    fn page(table: &RecordTable, last: Option<&Key>, limit: usize) -> Vec<Key> {
+    fn page(table: &RecordTable<PackedRecord>, last: Option<&Key>, limit: usize) -> Vec<Key> {
         let mut keys = Vec::new();
         let from = last.map_or(Position([0; 20]), Position::of_key);
         table.scan(from, last, |held| {
@@ -463,7 +417,7 @@ mod tests {
         keys
     }
 
-    fn all_by_pages(table: &RecordTable, limit: usize) -> Vec<Key> {
+    fn all_by_pages(table: &RecordTable<PackedRecord>, limit: usize) -> Vec<Key> {
         let mut keys = page(table, None, limit);
         loop {
             let next = page(table, keys.last(), limit);

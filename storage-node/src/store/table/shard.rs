@@ -10,7 +10,7 @@ use std::ops::Bound;
 
 use dkvs_common::ring::Position;
 
-use crate::store::packed::PackedRecord;
+use crate::store::head::TableEntry;
 
 /// Where a record stands, or would stand.
 #[derive(Clone, Copy)]
@@ -56,35 +56,42 @@ fn head(position: Position) -> u64 {
 }
 
 /// Records in ring order.
-#[derive(Default)]
-pub(super) struct Shard {
-    slots: BTreeMap<u32, Slot>,
+pub(super) struct Shard<E> {
+    slots: BTreeMap<u32, Slot<E>>,
+}
+
+impl<E> Default for Shard<E> {
+    fn default() -> Self {
+        Self {
+            slots: BTreeMap::new(),
+        }
+    }
 }
 
 /// The place of a key, to be read or filled.
-pub(super) enum Entry<'a> {
+pub(super) enum Entry<'a, E> {
     /// The key's record.
-    Occupied(&'a mut PackedRecord),
+    Occupied(&'a mut E),
     /// There is none.
-    Vacant(Vacancy<'a>),
+    Vacant(Vacancy<'a, E>),
 }
 
 /// A place without a record.
-pub(super) enum Vacancy<'a> {
+pub(super) enum Vacancy<'a, E> {
     /// Nor is there any with the same prefix.
-    Alone(btree_map::VacantEntry<'a, u32, Slot>),
+    Alone(btree_map::VacantEntry<'a, u32, Slot<E>>),
     /// It is the place with this number among those with the same prefix.
-    Beside(&'a mut Slot, usize),
+    Beside(&'a mut Slot<E>, usize),
 }
 
-impl Shard {
-    pub(super) fn find(&self, place: Place<'_>) -> Option<&PackedRecord> {
+impl<E: TableEntry> Shard<E> {
+    pub(super) fn find(&self, place: Place<'_>) -> Option<&E> {
         let slot = self.slots.get(&place.prefix)?;
         let number = slot.search(place).ok()?;
         slot.records().get(number)
     }
 
-    pub(super) fn entry(&mut self, place: Place<'_>) -> Entry<'_> {
+    pub(super) fn entry(&mut self, place: Place<'_>) -> Entry<'_, E> {
         let slot = match self.slots.entry(place.prefix) {
             btree_map::Entry::Vacant(vacant) => return Entry::Vacant(Vacancy::Alone(vacant)),
             btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
@@ -99,8 +106,8 @@ impl Shard {
     pub(super) fn remove_if(
         &mut self,
         place: Place<'_>,
-        is_it: impl FnOnce(&PackedRecord) -> bool,
-    ) -> Option<PackedRecord> {
+        is_it: impl FnOnce(&E) -> bool,
+    ) -> Option<E> {
         let btree_map::Entry::Occupied(mut occupied) = self.slots.entry(place.prefix) else {
             return None;
         };
@@ -120,12 +127,17 @@ impl Shard {
     }
 
     /// Every record, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &PackedRecord> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &E> {
         self.slots.values().flat_map(Slot::records)
     }
 
+    /// Every record, in order, to be changed.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut E> {
+        self.slots.values_mut().flat_map(Slot::records_mut)
+    }
+
     /// The records that stand after a place, in order.
-    pub(super) fn after(&self, place: Place<'_>) -> impl Iterator<Item = &PackedRecord> {
+    pub(super) fn after(&self, place: Place<'_>) -> impl Iterator<Item = &E> {
         let slot = self.slots.get(&place.prefix);
         let slot = slot.map_or(&[][..], |slot| slot.after(place));
         let rest = (Bound::Excluded(place.prefix), Bound::Unbounded);
@@ -134,8 +146,8 @@ impl Shard {
     }
 }
 
-impl Vacancy<'_> {
-    pub(super) fn insert(self, record: PackedRecord) {
+impl<E: TableEntry> Vacancy<'_, E> {
+    pub(super) fn insert(self, record: E) {
         match self {
             Self::Alone(vacant) => {
                 vacant.insert(Slot::One(record));
@@ -146,24 +158,23 @@ impl Vacancy<'_> {
 }
 
 /// The records of one prefix, at least one, in order.
-pub(super) enum Slot {
-    One(PackedRecord),
-    Several(Box<Several>),
+pub(super) enum Slot<E> {
+    One(E),
+    Several(Box<Several<E>>),
 }
 
 /// Boxed, so that a slot is no larger than the one record that it nearly always has.
-#[derive(Default)]
-pub(super) struct Several(Vec<PackedRecord>);
+pub(super) struct Several<E>(Vec<E>);
 
-impl Slot {
-    fn records(&self) -> &[PackedRecord] {
+impl<E: TableEntry> Slot<E> {
+    fn records(&self) -> &[E] {
         match self {
             Self::One(record) => std::slice::from_ref(record),
             Self::Several(several) => &several.0,
         }
     }
 
-    fn records_mut(&mut self) -> &mut [PackedRecord] {
+    fn records_mut(&mut self) -> &mut [E] {
         match self {
             Self::One(record) => std::slice::from_mut(record),
             Self::Several(several) => &mut several.0,
@@ -182,21 +193,21 @@ impl Slot {
         records.binary_search_by(|held| order(held).cmp(&(place.position, place.key)))
     }
 
-    fn into_first(self) -> Option<PackedRecord> {
+    fn into_first(self) -> Option<E> {
         match self {
             Self::One(record) => Some(record),
             Self::Several(several) => several.0.into_iter().next(),
         }
     }
 
-    fn after(&self, place: Place<'_>) -> &[PackedRecord] {
+    fn after(&self, place: Place<'_>) -> &[E] {
         let records = self.records();
-        let stands_before = |held: &PackedRecord| order(held) <= (place.position, place.key);
+        let stands_before = |held: &E| order(held) <= (place.position, place.key);
         &records[records.partition_point(stands_before)..]
     }
 
-    fn insert(&mut self, number: usize, record: PackedRecord) {
-        let mut several = match mem::replace(self, Self::Several(Box::default())) {
+    fn insert(&mut self, number: usize, record: E) {
+        let mut several = match mem::replace(self, Self::Several(Box::new(Several(Vec::new())))) {
             Self::One(held) => Box::new(Several(vec![held])),
             Self::Several(several) => several,
         };
@@ -207,13 +218,14 @@ impl Slot {
     }
 }
 
-fn order(record: &PackedRecord) -> (Position, &[u8]) {
+fn order<E: TableEntry>(record: &E) -> (Position, &[u8]) {
     (Position::of_key_bytes(record.key()), record.key())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::packed::PackedRecord;
     use dkvs_common::kv::Key;
     use dkvs_common::record::{Content, Record};
     use dkvs_common::tag::Tag;
@@ -232,7 +244,7 @@ mod tests {
         (0..count).map(|number| number.to_string().into()).collect()
     }
 
-    fn shard(names: &[Vec<u8>]) -> Shard {
+    fn shard(names: &[Vec<u8>]) -> Shard<PackedRecord> {
         let mut shard = Shard::default();
         for name in names {
             let key = Key::new(name.clone()).unwrap();
@@ -251,7 +263,10 @@ mod tests {
 
     #[test]
     fn a_slot_is_as_small_as_a_record() {
-        assert_eq!((size_of::<Slot>(), size_of::<PackedRecord>()), (16, 16));
+        assert_eq!(
+            (size_of::<Slot<PackedRecord>>(), size_of::<PackedRecord>()),
+            (16, 16)
+        );
     }
 
     #[test]

@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkvs_common::ring::Position;
 
 use super::shard::{Place, place, shard_number};
-use crate::store::packed::PackedRecord;
+use crate::store::head::TableEntry;
 
 /// Most memory for what is noted, in bytes.
 pub const NOTED_BYTES_MAX: usize = 16 << 20;
@@ -21,7 +21,7 @@ pub const NOTED_BYTES_MAX: usize = 16 << 20;
 const NOTE_OVERHEAD_BYTES: usize = 64;
 
 /// Whether a scan selects a record.
-pub(in crate::store) type Filter = fn(&PackedRecord) -> bool;
+pub(super) type Filter<E> = Arc<dyn Fn(&E) -> bool + Send + Sync>;
 
 /// Everything up to here was looked at.
 #[derive(Debug, Clone, Default)]
@@ -52,29 +52,37 @@ impl Cursor {
 }
 
 /// Notes what changes while a scan is under way.
-#[derive(Default)]
-pub(super) struct ChangeTracker {
+pub(super) struct ChangeTracker<E> {
     /// Whether there are any notes; to be looked at with a shard locked.
     is_on: AtomicBool,
-    notes: Mutex<Option<Notes>>,
+    notes: Mutex<Option<Notes<E>>>,
 }
 
 /// What was noted during one scan.
-pub(super) struct Notes {
-    pub(super) filter: Filter,
+pub(super) struct Notes<E> {
+    pub(super) filter: Filter<E>,
     pub(super) counted: Cursor,
     pub(super) shown: Cursor,
     /// Keys of records that were not counted.
     added: HashSet<Box<[u8]>>,
     /// Records that were counted and are not selected any more, as they were.
-    gone: BTreeMap<Box<[u8]>, PackedRecord>,
+    gone: BTreeMap<Box<[u8]>, E>,
     bytes: usize,
     pub(super) is_lost: bool,
 }
 
-impl ChangeTracker {
+impl<E> Default for ChangeTracker<E> {
+    fn default() -> Self {
+        Self {
+            is_on: AtomicBool::new(false),
+            notes: Mutex::new(None),
+        }
+    }
+}
+
+impl<E: TableEntry> ChangeTracker<E> {
     /// Begins to note changes; false if another scan has them noted.
-    pub(super) fn begin(&self, filter: Filter) -> bool {
+    pub(super) fn begin(&self, filter: Filter<E>) -> bool {
         let mut notes = self.notes();
         if notes.is_some() {
             return false;
@@ -91,7 +99,9 @@ impl ChangeTracker {
         self.is_on.store(true, Ordering::Relaxed);
         true
     }
+}
 
+impl<E> ChangeTracker<E> {
     /// Notes nothing any more.
     pub(super) fn end(&self) {
         // Under one guard, so that a scan which begins now finds both as they are then.
@@ -100,39 +110,31 @@ impl ChangeTracker {
         self.is_on.store(false, Ordering::Relaxed);
     }
 
+    /// What is noted, if a scan is under way.
+    pub(super) fn notes(&self) -> MutexGuard<'_, Option<Notes<E>>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<E: TableEntry> ChangeTracker<E> {
     /// Notes that `after` takes the place of `before`. The shard of the place is locked.
-    pub(super) fn note(
-        &self,
-        place: Place<'_>,
-        before: Option<&PackedRecord>,
-        after: Option<&PackedRecord>,
-    ) {
+    pub(super) fn note(&self, place: Place<'_>, before: Option<&E>, after: Option<&E>) {
         if self.is_on.load(Ordering::Relaxed)
             && let Some(notes) = &mut *self.notes()
         {
             notes.note(place, before, after);
         }
     }
-
-    /// What is noted, if a scan is under way.
-    pub(super) fn notes(&self) -> MutexGuard<'_, Option<Notes>> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Notes {
-    fn note(
-        &mut self,
-        place: Place<'_>,
-        before: Option<&PackedRecord>,
-        after: Option<&PackedRecord>,
-    ) {
+impl<E: TableEntry> Notes<E> {
+    fn note(&mut self, place: Place<'_>, before: Option<&E>, after: Option<&E>) {
         if self.is_lost || !self.counted.has_passed(place) || self.shown.has_passed(place) {
             return;
         }
         let key = place.key;
         let was = before.filter(|before| (self.filter)(before));
-        match (was, after.is_some_and(self.filter)) {
+        match (was, after.is_some_and(|after| (self.filter)(after))) {
             (None, true) => match self.gone.remove(key) {
                 Some(gone) => self.bytes -= gone_bytes(&gone),
                 None => {
@@ -168,7 +170,7 @@ impl Notes {
     }
 
     /// The first of the records that were counted and are gone.
-    pub(super) fn first_gone(&self) -> Option<&PackedRecord> {
+    pub(super) fn first_gone(&self) -> Option<&E> {
         self.gone.first_key_value().map(|(_, gone)| gone)
     }
 
@@ -189,6 +191,6 @@ fn added_bytes(key: &[u8]) -> usize {
     key.len() + NOTE_OVERHEAD_BYTES
 }
 
-fn gone_bytes(gone: &PackedRecord) -> usize {
+fn gone_bytes<E: TableEntry>(gone: &E) -> usize {
     gone.key().len() + gone.bytes() + 2 * NOTE_OVERHEAD_BYTES
 }

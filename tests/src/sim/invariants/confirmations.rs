@@ -14,7 +14,7 @@ use dkvs_common::quorum::write::{Applied, Write, WriteResponse};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_storage_node::store::{PackedRecord, RecordStore};
+use dkvs_storage_node::store::RecordStore;
 
 use super::Violation;
 use super::v1_records::is_by_v1;
@@ -111,7 +111,7 @@ impl Confirmations {
         }
         let before = self.held.get(&(server, key.clone())).copied();
         let least = before.unwrap_or(Tag::ZERO).max(tag);
-        let holds = store.peek(key, PackedRecord::tag).unwrap_or(Tag::ZERO);
+        let holds = store.peek(key).map_or(Tag::ZERO, |held| held.tag);
         if holds < least {
             let (least, holds) = (tag_words(least), tag_words(holds));
             let what = format!("s{server} confirmed {key:?} at {least} and holds {holds}");

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use dkvs_common::kv::Key;
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::{PackedRecord, RecordStore};
+use dkvs_storage_node::store::{Lookup, Part, RecordStore as _, RecordView, Store};
 
 use super::Violation;
 use crate::sim::datagram::tag_words;
@@ -26,31 +27,36 @@ struct Seen {
 
 impl Contents {
     /// Looks at every record of a server.
-    pub fn look_at(&mut self, server: usize, store: &impl RecordStore) -> Result<(), Violation> {
-        let mut found = Ok(());
+    pub fn look_at(&mut self, server: usize, store: &Store) -> Result<(), Violation> {
+        let mut keys = Vec::new();
         store.scan(Position([0; 20]), None, |held| {
-            found = self.look_at_record(server, held);
-            match found {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }
+            keys.extend(Key::new(held.key().to_vec()));
+            ControlFlow::Continue(())
         });
-        found
+        for key in keys {
+            let look = |held: &RecordView<'_>| self.look_at_record(server, key.as_bytes(), held);
+            // What is damaged, or quarantined, it tells nobody of.
+            if let Lookup::Found(found) = store.read_now(&key, Part::Whole, look) {
+                found?;
+            }
+        }
+        Ok(())
     }
 
-    fn look_at_record(&mut self, server: usize, held: &PackedRecord) -> Result<(), Violation> {
-        let (key, tag) = (held.key(), held.tag());
+    fn look_at_record(
+        &mut self,
+        server: usize,
+        key: &[u8],
+        held: &RecordView<'_>,
+    ) -> Result<(), Violation> {
+        let tag = held.head().tag;
         let violation = |what: &str| {
             let key = String::from_utf8_lossy(key);
             let what = format!("s{server} holds {key} at {} {what}", tag_words(tag));
             Err(Violation::new("contents", what))
         };
-        if !held.is_sound() {
-            // Its disk was damaged, and it tells nobody of the record.
-            return Ok(());
-        }
         let seen = Seen {
-            is_tombstone: held.is_tombstone(),
+            is_tombstone: held.head().is_tombstone,
             content_type: held.content_type().into(),
             value: held.value().into(),
         };
@@ -66,18 +72,17 @@ impl Contents {
 mod tests {
     use super::*;
     use crate::sim::values;
-    use dkvs_common::kv::Key;
     use dkvs_common::record::{Content, Record};
     use dkvs_storage_node::store::MemoryStore;
 
-    fn store(number: Option<u64>) -> MemoryStore {
+    fn store(number: Option<u64>) -> Store {
         let store = MemoryStore::new(usize::MAX);
         let key = Key::new("k").unwrap();
         let content = number.map_or(Content::Tombstone, |number| values::content(number, 20));
         let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
         let put = store.apply(&key, &record, || Box::new(drop));
         put.unwrap().unwrap();
-        store
+        Store::Memory(store)
     }
 
     #[test]

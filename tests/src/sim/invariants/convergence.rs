@@ -13,7 +13,7 @@ use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::read::ReadOutcome;
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::{PackedRecord, RecordStore as _};
+use dkvs_storage_node::store::RecordStore as _;
 
 use super::Violation;
 use crate::sim::datagram::tag_words;
@@ -52,10 +52,8 @@ pub fn check_replicas(
     servers: &[Server],
 ) -> Result<(), Violation> {
     let tag = |server: ServerId| {
-        let held = servers[usize::from(server.0)]
-            .store()
-            .peek(key, PackedRecord::tag);
-        held.unwrap_or(Tag::ZERO)
+        let held = servers[usize::from(server.0)].store().peek(key);
+        held.map_or(Tag::ZERO, |held| held.tag)
     };
     // A server that does not answer for a key shows nobody what it holds.
     let answers_for = |server: &ServerId| servers[usize::from(server.0)].answers_for(key);

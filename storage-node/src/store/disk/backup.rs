@@ -1,0 +1,191 @@
+//! Copies of a store that is at work: each a data directory of its own.
+//!
+//! Every record that was confirmed before a copy began is in it, in that version or a newer one. The
+//! store goes on meanwhile: keys are walked page by page, and values read as any reader reads them.
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use dkvs_common::kv::Key;
+use dkvs_common::ring::Position;
+use dkvs_log::{AppendError, Directory, DirectoryError, Entry, Log, Medium, ReadError, Room};
+use thiserror::Error;
+
+use super::committer::Committer;
+use super::directory::LOG;
+use super::entry::Located;
+use super::files::{make_directory, sync_directory};
+use super::format::Manifest;
+use super::identity::{Identity, Owner, new_history};
+use super::options::SEGMENT_BYTES_DEFAULT;
+use super::store::DiskStore;
+use crate::store::contract::RecordStore as _;
+use crate::store::head::TableEntry as _;
+
+/// How many bytes are copied at a time.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// How many records are copied at a time.
+const PAGE_RECORDS: usize = 1_024;
+
+/// A backup was not made; there may be part of one whose name ends in `.partial`.
+#[derive(Debug, Error)]
+pub enum BackupError {
+    /// A file cannot be read or written.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Its log cannot be begun.
+    #[error("{0}")]
+    Directory(#[from] DirectoryError),
+    /// Its log cannot be begun.
+    #[error("{0}")]
+    Open(#[from] dkvs_log::OpenError),
+    /// Its log cannot be written.
+    #[error("{0}")]
+    Append(#[from] AppendError),
+}
+
+/// What a backup holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BackupReport {
+    /// Records, tombstones included.
+    pub records: u64,
+    /// Records that are not in it, since they could not be read.
+    pub unreadable: u64,
+    /// What the records take, in bytes.
+    pub bytes: u64,
+}
+
+/// Copies a store to a new directory, which is a data directory of `owner`. `pace` is called with what
+/// was copied after each page, and decides when the next one begins.
+pub fn back_up(
+    store: &DiskStore,
+    to: &Path,
+    owner: &Owner,
+    mut pace: impl FnMut(usize),
+) -> Result<BackupReport, BackupError> {
+    // Under another name until it is whole.
+    let partial = to.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    make_directory(&partial)?;
+    let history = new_history()?;
+    let medium: Arc<dyn Medium> = Arc::new(Directory::open(&partial.join(LOG), true)?);
+    let options = dkvs_log::Options {
+        history,
+        segment_bytes: SEGMENT_BYTES_DEFAULT,
+    };
+    let mut log = Log::create(medium, options)?;
+    let report = copy(store, &mut log, &mut pace)?;
+    let manifest = Manifest {
+        is_complete: store.is_complete() && report.unreadable == 0,
+        ..Manifest::default()
+    };
+    Committer::write_manifest(&mut log, &mut None, manifest)?;
+    while let Some(job) = log.hint_job() {
+        let done = job.run()?;
+        log.finish_hint(&done)?;
+    }
+    log.maintain()?;
+    drop(log);
+    let identity = Identity {
+        is_backup: true,
+        ..Identity::of(owner, history)
+    };
+    identity.write(&partial)?;
+    fs::rename(&partial, to)?;
+    if let Some(parent) = to.parent() {
+        sync_directory(parent)?;
+    }
+    Ok(report)
+}
+
+fn copy(
+    store: &DiskStore,
+    log: &mut Log,
+    pace: &mut dyn FnMut(usize),
+) -> Result<BackupReport, BackupError> {
+    let mut report = BackupReport::default();
+    let mut after: Option<Key> = None;
+    loop {
+        let page = page(store, after.as_ref());
+        let Some((last, _)) = page.last() else {
+            return Ok(report);
+        };
+        after = Some(last.clone());
+        let copied = copy_page(store, log, &page, &mut report)?;
+        pace(copied);
+    }
+}
+
+fn page(store: &DiskStore, after: Option<&Key>) -> Vec<(Key, Located)> {
+    let from = after.map_or(Position([0; 20]), Position::of_key);
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    store.table().scan(from, after, |held| {
+        // What a store holds is keys.
+        if let Ok(key) = Key::new(held.key().to_vec()) {
+            let located = Located::of(held);
+            bytes += located.location.bytes as usize;
+            page.push((key, located));
+        }
+        match bytes >= PAGE_BYTES || page.len() >= PAGE_RECORDS {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    page
+}
+
+fn copy_page(
+    store: &DiskStore,
+    log: &mut Log,
+    page: &[(Key, Located)],
+    report: &mut BackupReport,
+) -> Result<usize, BackupError> {
+    let mut records = Vec::new();
+    for (key, located) in page {
+        match read(store, key.as_bytes(), *located) {
+            Some((located, value)) => {
+                records.push((key, located.stored.encode(), value));
+            }
+            None if store.peek(key).is_none() => {}
+            None => report.unreadable += 1,
+        }
+    }
+    let entries = records.iter().map(|(key, head, value)| Entry {
+        key: key.as_bytes(),
+        head,
+        value,
+    });
+    let entries: Vec<_> = entries.collect();
+    let bytes = entries.iter().map(Entry::record_bytes).sum();
+    log.append(&entries, Room::Ordinary, &mut Vec::new())?;
+    report.records += entries.len() as u64;
+    report.bytes += bytes as u64;
+    Ok(bytes)
+}
+
+/// A record and its value of the log, in this version or a newer one; none if it was removed, or cannot
+/// be read.
+fn read(store: &DiskStore, key: &[u8], mut located: Located) -> Option<(Located, Vec<u8>)> {
+    loop {
+        match store.values.read_past_cache(key, &located) {
+            Ok(value) => return Some((located, value)),
+            Err(ReadError::Gone) => {
+                let now = store.table().read_bytes(key, Located::of)?;
+                if now.location == located.location {
+                    return None;
+                }
+                located = now;
+            }
+            Err(ReadError::Damaged | ReadError::Io(_)) => {
+                store.note_damage(key, located.location);
+                return None;
+            }
+        }
+    }
+}
