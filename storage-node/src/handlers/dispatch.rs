@@ -59,6 +59,7 @@ impl Replica {
             ReplicaCommand::PutStaged {
                 key,
                 tag,
+                attributes,
                 content_type,
                 upload: number,
                 value_bytes,
@@ -66,6 +67,7 @@ impl Replica {
             } => {
                 let record = StagedRecord {
                     tag,
+                    attributes,
                     content_type,
                     value_bytes,
                     checksum,

@@ -6,7 +6,7 @@ use dkvs_common::model::ReplicaResponse;
 use dkvs_common::record::{ContentType, Digest};
 use dkvs_common::tag::Tag;
 
-use super::outcome::{read_response, value_response};
+use super::outcome::{read_response, record_response, value_response};
 use super::replica::Replica;
 use crate::store::{PackedRecord, RecordStore as _};
 
@@ -15,12 +15,15 @@ impl Replica {
     pub(super) fn get(&self, key: &Key, room_bytes: usize) -> ReplicaResponse {
         self.counters.gets.add(1);
         let record = |held: &PackedRecord| {
-            let block_bytes = room_bytes.saturating_sub(held.content_type().len());
+            let attributes = held.attributes();
+            let head_bytes = held.content_type().len() + attributes.block_bytes();
+            let block_bytes = room_bytes.saturating_sub(head_bytes);
             let value = held.value();
             let copy = Bytes::copy_from_slice;
             ReplicaResponse::Record {
                 digest: Digest {
                     tag: held.tag(),
+                    attributes,
                     content_type: ContentType::new(copy(held.content_type())).unwrap_or_default(),
                     value_bytes: value.len() as u32,
                     checksum: held.checksum(),
@@ -28,7 +31,7 @@ impl Replica {
                 block: copy(&value[..value.len().min(block_bytes)]),
             }
         };
-        let lookup = self.store.get(key, |held| value_response(held, record));
+        let lookup = self.store.get(key, |held| record_response(held, record));
         read_response(&self.counters, lookup)
     }
 

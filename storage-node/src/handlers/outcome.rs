@@ -51,11 +51,26 @@ pub(super) fn read_response(
 ) -> ReplicaResponse {
     match lookup {
         Lookup::Found(response) => response,
-        Lookup::Absent => ReplicaResponse::Absent { tag: Tag::ZERO },
+        Lookup::Absent => ReplicaResponse::absent(Tag::ZERO),
         Lookup::Corrupt => {
             counters.corrupt_answers.add(1);
             ReplicaResponse::Refused(Refusal::Corrupt)
         }
+    }
+}
+
+/// What `response` makes of a record that has a value; a tombstone is absent, with what it says
+/// beside that.
+pub(super) fn record_response(
+    held: &PackedRecord,
+    response: impl FnOnce(&PackedRecord) -> ReplicaResponse,
+) -> ReplicaResponse {
+    match value_response(held, response) {
+        ReplicaResponse::Absent { tag, .. } if tag == held.tag() => ReplicaResponse::Absent {
+            tag,
+            attributes: held.attributes(),
+        },
+        response => response,
     }
 }
 
@@ -65,10 +80,8 @@ pub(super) fn value_response(
     response: impl FnOnce(&PackedRecord) -> ReplicaResponse,
 ) -> ReplicaResponse {
     match held.is_tombstone() {
-        true if mutants::is_on(Mutant::TombstoneDropped) => {
-            ReplicaResponse::Absent { tag: Tag::ZERO }
-        }
-        true => ReplicaResponse::Absent { tag: held.tag() },
+        true if mutants::is_on(Mutant::TombstoneDropped) => ReplicaResponse::absent(Tag::ZERO),
+        true => ReplicaResponse::absent(held.tag()),
         false => response(held),
     }
 }

@@ -21,7 +21,7 @@ impl Replica {
             let value = Value::new(Bytes::copy_from_slice(held.value())).ok();
             match value.filter(|_| !held.is_tombstone()) {
                 Some(value) => ReplicaResponse::Untagged { value },
-                None => ReplicaResponse::Absent { tag: Tag::ZERO },
+                None => ReplicaResponse::absent(Tag::ZERO),
             }
         };
         read_response(&self.counters, self.store.get(key, value))

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use dkvs_common::kv::Key;
 use dkvs_common::model::Durability;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::{Content, Record};
+use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::{Exhausted, Tag};
 use thiserror::Error;
@@ -43,7 +43,8 @@ pub trait RecordStore {
         visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     );
 
-    /// Stores a record, unless one with the same or a greater tag is there.
+    /// Stores a record, unless one with the same or a greater tag is there. If it is this very record
+    /// that is there, the greater age of both is kept.
     fn apply(
         &self,
         key: &Key,
@@ -192,16 +193,17 @@ pub enum AttestError {
     Corrupt,
 }
 
-/// A change of what is held for a key. Both tags are the same where a record is attested, or where
-/// a sound one takes the place of a damaged one.
+/// A change of what is held for a key. Both versions are the same where a record is attested, or where
+/// a sound one takes the place of a damaged one; only the age differs where the same record was put
+/// with a greater one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordChange<'a> {
     /// Which key.
     pub key: &'a [u8],
-    /// The tag that was held; none if there was no record.
-    pub old: Option<Tag>,
-    /// The tag that is held now; none if the record was removed.
-    pub new: Option<Tag>,
+    /// What was held; none if there was no record.
+    pub old: Option<RecordVersion>,
+    /// What is held now; none if the record was removed.
+    pub new: Option<RecordVersion>,
 }
 
 /// Is called with every change, in the order of the changes of each key. The key's part of the
@@ -209,8 +211,14 @@ pub struct RecordChange<'a> {
 pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
 
 /// The outcome of a put that stores nothing, given what is held; none if the put is to be stored.
-/// A damaged record is replaced by a sound one with the same tag.
-pub(crate) fn resolve(held: &PackedRecord, tag: Tag, checksum: u32) -> Option<PutOutcome> {
+/// A damaged record is replaced by a sound one with the same tag, and a sound one by itself if the put
+/// has a greater age.
+pub(crate) fn resolve(held: &PackedRecord, put: RecordVersion) -> Option<PutOutcome> {
+    let RecordVersion {
+        tag,
+        checksum,
+        born,
+    } = put;
     if held.tag() > tag {
         let superseded = PutOutcome::Superseded(held.tag());
         return (!mutants::is_on(Mutant::OlderTagStored)).then_some(superseded);
@@ -219,6 +227,7 @@ pub(crate) fn resolve(held: &PackedRecord, tag: Tag, checksum: u32) -> Option<Pu
         return None;
     }
     match held.checksum() == checksum {
+        true if held.born() < born => None,
         true => Some(PutOutcome::Stored),
         false => Some(PutOutcome::Superseded(tag)),
     }

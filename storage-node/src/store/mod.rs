@@ -3,7 +3,8 @@
 //! The contract ([`RecordStore`]), whichever [`Store`] it is:
 //!
 //! - Of all records put under a key, a store keeps the one with the greatest tag, and of several
-//!   under one tag the first.
+//!   under one tag the first; of one record that was put with several ages, the greatest. All other
+//!   attributes stay as they were put.
 //! - A put that was confirmed is what every later read of the key sees, from any thread, until one
 //!   with a greater tag or a removal; with a durable store, also after a crash.
 //! - A change that was refused changed nothing, except with [`StoreError::Failed`], where

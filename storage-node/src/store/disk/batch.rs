@@ -113,8 +113,8 @@ impl Batch {
                 return self.take(packed, context);
             }
         };
-        let (tag, checksum) = (packed.tag(), packed.checksum());
-        let resolved = |held: &PackedRecord| (resolve(held, tag, checksum), held.is_quarantined());
+        let version = packed.version();
+        let resolved = |held: &PackedRecord| (resolve(held, version), held.is_quarantined());
         let is_quarantined = match self.held(context.store, packed.key(), resolved) {
             Some((Some(put), _)) => return Ok(put),
             Some((None, is_quarantined)) => is_quarantined,

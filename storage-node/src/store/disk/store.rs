@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::Durability;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::record::{Attributes, Content, ContentType, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
@@ -161,7 +161,7 @@ impl RecordStore for DiskStore {
         record: &Record,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        let resolved = |held: &PackedRecord| resolve(held, record.tag, record.checksum);
+        let resolved = |held: &PackedRecord| resolve(held, record.version());
         if let Some(put) = self.peek(key, resolved).flatten() {
             return Some(Ok(put));
         }
@@ -177,7 +177,7 @@ impl RecordStore for DiskStore {
         mint: MintTag,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        let bytes = PackedRecord::bytes_of(key, content);
+        let bytes = PackedRecord::bytes_of(key, &Attributes::NONE, content);
         let (key, content) = owned(key, content);
         self.enqueue_put(bytes, QueuedPut::Next { key, content, mint }, completion)
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dkvs_common::kv::Key;
-use dkvs_common::record::{Content, Record};
+use dkvs_common::record::{Attributes, Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
@@ -85,10 +85,10 @@ impl RecordTable {
     /// longer than the record it replaces always fits.
     pub(in crate::store) fn apply(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
         let newer = |held: Option<&PackedRecord>| {
-            let resolved = held.and_then(|held| resolve(held, record.tag, record.checksum));
+            let resolved = held.and_then(|held| resolve(held, record.version()));
             resolved.map_or_else(|| Ok(record.clone()), Err)
         };
-        let replaced = self.replace(key, &record.content, newer)?;
+        let replaced = self.replace(key, (&record.attributes, &record.content), newer)?;
         Ok(replaced.err().unwrap_or(PutOutcome::Stored))
     }
 
@@ -104,7 +104,7 @@ impl RecordTable {
             let tag = mint(held.map_or(Tag::ZERO, PackedRecord::tag))?;
             Ok(Record::new(key, tag, content.clone()))
         };
-        self.replace(key, content, record)
+        self.replace(key, (&Attributes::NONE, content), record)
     }
 
     /// Shows records in ring order until `visit` breaks: those at `from` whose keys are greater
@@ -205,8 +205,8 @@ impl RecordTable {
         if let Some(hook) = self.hook.get() {
             hook(RecordChange {
                 key: place.key,
-                old: before.map(PackedRecord::tag),
-                new: after.map(PackedRecord::tag),
+                old: before.map(PackedRecord::version),
+                new: after.map(PackedRecord::version),
             });
         }
     }
@@ -222,16 +222,16 @@ impl RecordTable {
     }
 
     /// Puts what `record` makes of the record that is there, if one is, in its place, if it makes
-    /// anything.
+    /// anything: something with these attributes and this content.
     fn replace<E>(
         &self,
         key: &Key,
-        content: &Content,
+        (attributes, content): (&Attributes, &Content),
         record: impl FnOnce(Option<&PackedRecord>) -> Result<Record, E>,
     ) -> Result<Result<(), E>, Full> {
         let place = place(Position::of_key(key), key.as_bytes());
         let mut shard = self.shard(place.position);
-        let bytes = PackedRecord::bytes_of(key, content);
+        let bytes = PackedRecord::bytes_of(key, attributes, content);
         match shard.entry(place) {
             Entry::Occupied(held) => {
                 let record = match record(Some(held)) {
