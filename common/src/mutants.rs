@@ -64,6 +64,8 @@ pub enum Mutant {
     DamagedTakenForV1,
     /// A request that leaves its place to a later one reports replicas as silent that had time left.
     PendingAsTimedOut,
+    /// A linearizable read writes the newest record back without its attributes.
+    WrittenBackWithoutAttributes,
 }
 
 impl Mutant {
@@ -96,6 +98,7 @@ impl Mutant {
         Self::V1AnswerBelieved,
         Self::DamagedTakenForV1,
         Self::PendingAsTimedOut,
+        Self::WrittenBackWithoutAttributes,
     ];
 
     /// Its name on a command line.
@@ -128,6 +131,7 @@ impl Mutant {
             Self::V1AnswerBelieved => "v1-answer-believed",
             Self::DamagedTakenForV1 => "damaged-taken-for-v1",
             Self::PendingAsTimedOut => "pending-as-timed-out",
+            Self::WrittenBackWithoutAttributes => "written-back-without-attributes",
         }
     }
 }

@@ -1,10 +1,15 @@
-//! What a server keeps for a key: a value or a tombstone, its tag, and a checksum over it all.
+//! What a server keeps for a key: a value or a tombstone, its tag, its [`Attributes`], and a checksum
+//! over it all.
+
+mod attributes;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::kv::{Key, Value};
 use crate::tag::Tag;
+
+pub use attributes::{Attributes, AttributesError, OperationId};
 
 /// Longest content type, in bytes.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
@@ -59,6 +64,8 @@ pub enum Content {
 pub struct Record {
     /// Which version.
     pub tag: Tag,
+    /// What it says beside its content.
+    pub attributes: Attributes,
     /// What it says.
     pub content: Content,
     /// [`checksum`] as it was where the record entered the cluster.
@@ -66,20 +73,46 @@ pub struct Record {
 }
 
 impl Record {
-    /// A new version, with its checksum.
+    /// A new version without attributes, with its checksum.
     pub fn new(key: &Key, tag: Tag, content: Content) -> Self {
-        let checksum = checksum(key, tag, &content);
+        Self::with_attributes(key, tag, Attributes::NONE, content)
+    }
+
+    /// A new version, with its checksum.
+    pub fn with_attributes(key: &Key, tag: Tag, attributes: Attributes, content: Content) -> Self {
+        let checksum = checksum(key, tag, &attributes, &content);
         Self {
             tag,
+            attributes,
             content,
             checksum,
         }
     }
 
-    /// Whether the record is what once entered the cluster under this key.
-    pub fn is_sound(&self, key: &Key) -> bool {
-        self.checksum == checksum(key, self.tag, &self.content)
+    /// Which record it is, and of which age.
+    pub fn version(&self) -> RecordVersion {
+        RecordVersion {
+            tag: self.tag,
+            checksum: self.checksum,
+            born: self.attributes.born,
+        }
     }
+
+    /// Whether the record is what once entered the cluster under this key, whatever its age.
+    pub fn is_sound(&self, key: &Key) -> bool {
+        self.checksum == checksum(key, self.tag, &self.attributes, &self.content)
+    }
+}
+
+/// Which record a copy is of, and of which age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordVersion {
+    /// The record's tag.
+    pub tag: Tag,
+    /// Its checksum.
+    pub checksum: u32,
+    /// The copy's age: see [`Attributes::born`].
+    pub born: u32,
 }
 
 /// What a record says, as bytes.
@@ -116,6 +149,8 @@ impl<'a> Parts<'a> {
 pub struct Digest {
     /// Which version.
     pub tag: Tag,
+    /// What the record says beside its content.
+    pub attributes: Attributes,
     /// The value's media type.
     pub content_type: ContentType,
     /// The value's length in bytes.
@@ -129,23 +164,37 @@ impl Digest {
     pub fn is_beginning(&self, block: &[u8]) -> bool {
         block.len() < self.value_bytes as usize
     }
+
+    /// Whether both name one record: all is the same but perhaps the age, which may differ between
+    /// its copies.
+    pub fn names_same_record(&self, other: &Self) -> bool {
+        self.tag == other.tag
+            && self.checksum == other.checksum
+            && self.value_bytes == other.value_bytes
+            && self.content_type == other.content_type
+            && self.attributes.of_record() == other.attributes.of_record()
+    }
 }
 
-/// CRC32C over key, tag, kind, content type and value, each with its length where it varies.
-/// Computed where a record enters the cluster and verified wherever it is read.
-pub fn checksum(key: &Key, tag: Tag, content: &Content) -> u32 {
-    checksum_of(key.as_bytes(), tag, &Parts::of(content))
+/// CRC32C over key, tag, kind, content type, value, and expiry and operation if the record has them;
+/// each with its length where it varies. Computed where a record enters the cluster and verified
+/// wherever it is read. Its age is not in it.
+pub fn checksum(key: &Key, tag: Tag, attributes: &Attributes, content: &Content) -> u32 {
+    checksum_of(key.as_bytes(), tag, attributes, &Parts::of(content))
 }
 
 /// The same, of bytes that may have been damaged meanwhile.
-pub fn checksum_of(key: &[u8], tag: Tag, parts: &Parts<'_>) -> u32 {
+pub fn checksum_of(key: &[u8], tag: Tag, attributes: &Attributes, parts: &Parts<'_>) -> u32 {
+    let attributes = attributes.of_record();
     let mut head = [0; 20];
     head[..8].copy_from_slice(&tag.time.to_be_bytes());
     head[8..16].copy_from_slice(&tag.op.to_be_bytes());
     head[16..18].copy_from_slice(&(key.len() as u16).to_be_bytes());
-    head[18] = parts.kind;
+    // Which attributes follow; of a record that has none, only the kind.
+    head[18] = parts.kind ^ attributes.flags() << 4;
     head[19] = parts.content_type.len() as u8;
-    [&head[..], key, parts.content_type, parts.value]
+    let fields = attributes.fields();
+    [&head[..], &fields, key, parts.content_type, parts.value]
         .iter()
         .fold(0, |crc, bytes| crc32c::crc32c_append(crc, bytes))
 }
@@ -170,6 +219,9 @@ mod tests {
         let tag = Tag { time: 1, op: 2 };
         let other_time = Tag { time: 2, ..tag };
         let other_op = Tag { op: 3, ..tag };
+        let checksum = |key: &Key, tag, content: &Content| {
+            super::checksum(key, tag, &Attributes::NONE, content)
+        };
         let sums = [
             checksum(&key("k"), tag, &content("t", "v")),
             checksum(&key("l"), tag, &content("t", "v")),
@@ -189,6 +241,79 @@ mod tests {
                 "{place} is like one before it"
             );
         }
+    }
+
+    #[test]
+    fn the_checksum_covers_expiry_and_operation_and_not_the_age() {
+        let (key, tag, content) = (key("k"), Tag { time: 1, op: 2 }, content("t", "v"));
+        let sum = |expires_ms, operation: Option<u8>, born| {
+            let operation = operation.map(|byte| OperationId([byte; 16]));
+            let attributes = Attributes {
+                born,
+                expires_ms,
+                operation,
+            };
+            checksum(&key, tag, &attributes, &content)
+        };
+        let sums = [
+            sum(None, None, 0),
+            sum(Some(0), None, 0),
+            sum(Some(1), None, 0),
+            sum(None, Some(0), 0),
+            sum(None, Some(1), 0),
+            sum(Some(1), Some(1), 0),
+            sum(Some(1), Some(2), 0),
+        ];
+        for (place, one) in sums.iter().enumerate() {
+            assert!(!sums[..place].contains(one), "{place} is like one before");
+        }
+        assert_eq!(sum(None, None, 7), sums[0]);
+        assert_eq!(sum(Some(1), Some(2), 7), sums[6]);
+    }
+
+    /// Records that were stored and sent before there were attributes are sound for ever.
+    #[test]
+    fn the_checksum_of_a_record_without_attributes_is_what_it_always_was() {
+        let tag = Tag {
+            time: 0x0192_f0c4_a1b2_0001,
+            op: 0x9f3c_21d4_0000_0007,
+        };
+        let value = content("text/plain", "value");
+        let sum = |content| checksum(&key("key"), tag, &Attributes::NONE, content);
+        let all = [
+            &tag.time.to_be_bytes()[..],
+            &tag.op.to_be_bytes(),
+            &[0, 3, 0, 10],
+            b"keytext/plainvalue",
+        ];
+        assert_eq!(sum(&value), crc32c::crc32c(&all.concat()));
+        let all = [&all[0][..], all[1], &[0, 3, 1, 0], b"key"];
+        assert_eq!(sum(&Content::Tombstone), crc32c::crc32c(&all.concat()));
+    }
+
+    #[test]
+    fn digests_that_differ_in_the_age_alone_name_one_record() {
+        let digest = Digest {
+            tag: Tag { time: 1, op: 2 },
+            attributes: Attributes::NONE,
+            content_type: ContentType::default(),
+            value_bytes: 1,
+            checksum: 2,
+        };
+        let with = |change: fn(&mut Digest)| {
+            let mut other = digest.clone();
+            change(&mut other);
+            digest.names_same_record(&other)
+        };
+        assert!(with(|it| it.attributes.born = 7));
+        assert!(!with(|it| it.attributes.expires_ms = Some(1)));
+        assert!(!with(
+            |it| it.attributes.operation = Some(OperationId([1; 16]))
+        ));
+        assert!(!with(|it| it.tag.op = 3));
+        assert!(!with(|it| it.content_type = ContentType::new("t").unwrap()));
+        assert!(!with(|it| it.value_bytes = 2));
+        assert!(!with(|it| it.checksum = 3));
     }
 
     #[test]

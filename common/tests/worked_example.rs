@@ -92,7 +92,7 @@ impl Servers {
             if let Some(held) = self.live.get(&transmit.to) {
                 let response = match held.clone() {
                     Some(value) => ReplicaResponse::Untagged { value },
-                    None => ReplicaResponse::Absent { tag: Tag::ZERO },
+                    None => ReplicaResponse::absent(Tag::ZERO),
                 };
                 read.handle_response(transmit.to, transmit.id, response, self.now);
             }

@@ -372,7 +372,7 @@ fn a_request_that_lay_in_the_socket_for_too_long_is_dropped() {
     );
     assert_eq!(
         reported,
-        Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
+        Reply::Response(ReplicaResponse::absent(Tag::ZERO)),
         "the put was dropped"
     );
     assert!(!client.has_more());

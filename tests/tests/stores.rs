@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
+use dkvs_common::record::RecordVersion;
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_storage_node::store::{
@@ -175,7 +176,7 @@ fn the_hook_is_called_with_every_change_and_with_nothing_else() {
         let seen = Arc::clone(&changes);
         let hook = move |change: RecordChange<'_>| {
             let key = String::from_utf8_lossy(change.key).into_owned();
-            let time = |tag: Tag| tag.time;
+            let time = |held: RecordVersion| held.tag.time;
             let mut seen = seen.lock().unwrap();
             seen.push((key, change.old.map(time), change.new.map(time)));
         };
@@ -216,12 +217,12 @@ fn the_hook_is_called_with_every_change_and_with_nothing_else() {
 #[test]
 fn the_changes_of_a_hook_add_up_to_what_is_held() {
     for (kind, mut kept) in of_each_kind(usize::MAX) {
-        let held = Arc::new(Mutex::new(BTreeMap::<Vec<u8>, Tag>::new()));
+        let held = Arc::new(Mutex::new(BTreeMap::<Vec<u8>, RecordVersion>::new()));
         let ours = Arc::clone(&held);
         let hook = move |change: RecordChange<'_>| {
             let mut held = ours.lock().unwrap();
             let old = match change.new {
-                Some(tag) => held.insert(change.key.to_vec(), tag),
+                Some(version) => held.insert(change.key.to_vec(), version),
                 None => held.remove(change.key),
             };
             assert_eq!(old, change.old);
@@ -242,7 +243,7 @@ fn the_changes_of_a_hook_add_up_to_what_is_held() {
         }
         let mut scanned = BTreeMap::new();
         kept.store.scan(Position([0; 20]), None, |held| {
-            scanned.insert(held.key().to_vec(), held.tag());
+            scanned.insert(held.key().to_vec(), held.version());
             ControlFlow::Continue(())
         });
         assert!(!scanned.is_empty() && scanned.len() < 40, "{kind}");

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::kv::Key;
-use crate::record::{ContentType, Record};
+use crate::record::{Attributes, ContentType, Record};
 use crate::ring::Position;
 use crate::tag::Tag;
 
@@ -41,6 +41,8 @@ pub enum ReplicaCommand {
         key: Key,
         /// Which version.
         tag: Tag,
+        /// What the record says beside its content.
+        attributes: Attributes,
         /// The value's media type.
         content_type: ContentType,
         /// The upload that has the value.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Refusal;
 use crate::kv::{Key, Value};
-use crate::record::{Content, Digest};
+use crate::record::{Attributes, Content, Digest};
 use crate::tag::Tag;
 
 /// What one replica answers. Cheap to clone, but for pages.
@@ -41,6 +41,8 @@ pub enum ReplicaResponse {
     Digest {
         /// Which version.
         tag: Tag,
+        /// What the record says beside its content.
+        attributes: Attributes,
         /// The value's length in bytes.
         value_bytes: u32,
         /// The record's checksum.
@@ -73,6 +75,8 @@ pub enum ReplicaResponse {
     Absent {
         /// The tombstone's, or of what is held.
         tag: Tag,
+        /// To a get or a digest: what the tombstone says beside that.
+        attributes: Attributes,
     },
     /// A put's record is older than the one that the server holds, and keeps.
     Superseded {
@@ -84,6 +88,14 @@ pub enum ReplicaResponse {
 }
 
 impl ReplicaResponse {
+    /// There is no value, or it is not accepted; what is held has this tag. See [`Self::Absent`].
+    pub const fn absent(tag: Tag) -> Self {
+        Self::Absent {
+            tag,
+            attributes: Attributes::NONE,
+        }
+    }
+
     /// The same response, unless it is a whole record that does not match its checksum under this key:
     /// that is refused as corrupt. Of a long value, only the whole can be checked.
     pub fn checked(self, key: &Key) -> Self {
@@ -99,7 +111,8 @@ impl ReplicaResponse {
         });
         match content {
             Ok(content)
-                if crate::record::checksum(key, digest.tag, &content) == digest.checksum =>
+                if crate::record::checksum(key, digest.tag, &digest.attributes, &content)
+                    == digest.checksum =>
             {
                 self
             }

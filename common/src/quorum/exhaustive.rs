@@ -41,7 +41,7 @@ fn whole(text: char) -> ReplicaResponse {
     ReplicaResponse::Untagged { value }
 }
 
-const ABSENT: ReplicaResponse = ReplicaResponse::Absent { tag: Tag::ZERO };
+const ABSENT: ReplicaResponse = ReplicaResponse::absent(Tag::ZERO);
 
 const GET: CommandId = CommandId {
     round: 0,

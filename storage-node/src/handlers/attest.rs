@@ -20,7 +20,7 @@ impl Replica {
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         if boot_id != self.config.boot_id {
-            return Some(ReplicaResponse::Absent { tag: Tag::ZERO });
+            return Some(ReplicaResponse::absent(Tag::ZERO));
         }
         let response = |result: PutResult| match result {
             Ok(_) => ReplicaResponse::Done,
@@ -32,8 +32,8 @@ impl Replica {
         });
         match attested {
             Ok(result) => result.map(response),
-            Err(AttestError::Absent) => Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
-            Err(AttestError::Older(tag)) => Some(ReplicaResponse::Absent { tag }),
+            Err(AttestError::Absent) => Some(ReplicaResponse::absent(Tag::ZERO)),
+            Err(AttestError::Older(tag)) => Some(ReplicaResponse::absent(tag)),
             Err(AttestError::Corrupt) => Some(ReplicaResponse::Refused(Refusal::Corrupt)),
         }
     }

@@ -30,7 +30,9 @@ impl Replica {
                 return self.get(&key, room.value_bytes, caller.deadline(), responder);
             }
             ReplicaCommand::GetTag { key } => self.get_tag(&key),
-            ReplicaCommand::GetDigest { key } => self.get_digest(&key),
+            ReplicaCommand::GetDigest { key } => {
+                return self.get_digest(&key, caller.deadline(), responder);
+            }
             ReplicaCommand::GetBlock {
                 key,
                 tag,
@@ -62,6 +64,7 @@ impl Replica {
             ReplicaCommand::PutStaged {
                 key,
                 tag,
+                attributes,
                 content_type,
                 upload: number,
                 value_bytes,
@@ -69,6 +72,7 @@ impl Replica {
             } => {
                 let record = StagedRecord {
                     tag,
+                    attributes,
                     content_type,
                     value_bytes,
                     checksum,

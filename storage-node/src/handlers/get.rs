@@ -10,7 +10,7 @@ use dkvs_common::record::{ContentType, Digest};
 use dkvs_common::tag::Tag;
 
 use super::caller::Responder;
-use super::outcome::{get_response, value_response};
+use super::outcome::{get_response, record_response, value_response};
 use super::replica::Replica;
 use crate::store::{Part, ReadRequest, RecordStore as _, RecordView};
 
@@ -26,12 +26,14 @@ impl Replica {
     ) -> Option<ReplicaResponse> {
         self.counters.gets.add(1);
         let record = move |held: &RecordView<'_>| {
-            let (head, value) = (held.head(), held.value());
-            let block_bytes = room_bytes.saturating_sub(held.content_type().len());
+            let (head, value, attributes) = (held.head(), held.value(), held.attributes());
+            let head_bytes = held.content_type().len() + attributes.block_bytes();
+            let block_bytes = room_bytes.saturating_sub(head_bytes);
             let copy = Bytes::copy_from_slice;
-            value_response(&head, || ReplicaResponse::Record {
+            record_response(held, || ReplicaResponse::Record {
                 digest: Digest {
                     tag: head.tag,
+                    attributes,
                     content_type: ContentType::new(copy(held.content_type())).unwrap_or_default(),
                     value_bytes: head.value_bytes,
                     checksum: head.checksum,
@@ -66,7 +68,7 @@ impl Replica {
         self.read(key, part, deadline, block, responder)
     }
 
-    fn read(
+    pub(super) fn read(
         &self,
         key: &Key,
         part: Part,

@@ -5,7 +5,7 @@ use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::tag::Tag;
 
 use crate::statistics::Counters;
-use crate::store::{GetResult, Lookup, PutOutcome, PutResult, RecordHead, StoreError};
+use crate::store::{GetResult, Lookup, PutOutcome, PutResult, RecordHead, RecordView, StoreError};
 
 /// The response to a put, which is counted.
 pub(super) fn put_response(counters: &Counters, result: PutResult) -> ReplicaResponse {
@@ -51,7 +51,7 @@ pub(super) fn read_response(
 ) -> ReplicaResponse {
     match lookup {
         Lookup::Found(response) => response,
-        Lookup::Absent => ReplicaResponse::Absent { tag: Tag::ZERO },
+        Lookup::Absent => ReplicaResponse::absent(Tag::ZERO),
         Lookup::Corrupt => {
             counters.corrupt_answers.add(1);
             ReplicaResponse::Refused(Refusal::Corrupt)
@@ -70,16 +70,30 @@ pub(super) fn get_response(
     }
 }
 
+/// What `response` makes of a record that has a value; a tombstone is absent, with what it says
+/// beside that.
+pub(super) fn record_response(
+    held: &RecordView<'_>,
+    response: impl FnOnce() -> ReplicaResponse,
+) -> ReplicaResponse {
+    let head = held.head();
+    match value_response(&head, response) {
+        ReplicaResponse::Absent { tag, .. } if tag == head.tag => ReplicaResponse::Absent {
+            tag,
+            attributes: held.attributes(),
+        },
+        response => response,
+    }
+}
+
 /// What `response` makes of a record that has a value; a tombstone is absent.
 pub(super) fn value_response(
     head: &RecordHead,
     response: impl FnOnce() -> ReplicaResponse,
 ) -> ReplicaResponse {
     match head.is_tombstone {
-        true if mutants::is_on(Mutant::TombstoneDropped) => {
-            ReplicaResponse::Absent { tag: Tag::ZERO }
-        }
-        true => ReplicaResponse::Absent { tag: head.tag },
+        true if mutants::is_on(Mutant::TombstoneDropped) => ReplicaResponse::absent(Tag::ZERO),
+        true => ReplicaResponse::absent(head.tag),
         false => response(),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{Refusal, ReplicaResponse};
-use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::record::{Attributes, Content, ContentType, Record, RecordVersion};
 use dkvs_common::tag::Tag;
 
 use super::caller::Responder;
@@ -19,6 +19,7 @@ use crate::store::{PutOutcome, RecordStore as _};
 /// A record whose value was sent in blocks.
 pub(super) struct StagedRecord {
     pub(super) tag: Tag,
+    pub(super) attributes: Attributes,
     pub(super) content_type: ContentType,
     pub(super) value_bytes: u32,
     pub(super) checksum: u32,
@@ -63,7 +64,12 @@ impl Replica {
         if record.value_bytes as usize > self.config.value_bytes_max {
             return Some(self.too_large());
         }
-        if let Some(put) = self.store.resolve(key, record.tag, record.checksum) {
+        let version = RecordVersion {
+            tag: record.tag,
+            checksum: record.checksum,
+            born: record.attributes.born,
+        };
+        if let Some(put) = self.store.resolve(key, version) {
             self.uploads().free(id);
             return Some(match put {
                 PutOutcome::Stored => ReplicaResponse::Done,
@@ -80,7 +86,7 @@ impl Replica {
         let taken = self.uploads().take(id, record.value_bytes, now);
         let value = match taken {
             Ok(value) => value,
-            Err(TakeError::Incomplete) => return Some(ReplicaResponse::Absent { tag: Tag::ZERO }),
+            Err(TakeError::Incomplete) => return Some(ReplicaResponse::absent(Tag::ZERO)),
             Err(TakeError::Contradiction) => {
                 return Some(ReplicaResponse::Refused(Refusal::Corrupt));
             }
@@ -94,6 +100,7 @@ impl Replica {
         };
         let record = Record {
             tag: record.tag,
+            attributes: record.attributes,
             content,
             checksum: record.checksum,
         };
@@ -186,6 +193,7 @@ mod tests {
     fn put(replica: &Replica, number: u64, record: &Record) -> ReplicaResponse {
         let staged = StagedRecord {
             tag: record.tag,
+            attributes: record.attributes,
             content_type: ContentType::new("a/b").unwrap(),
             value_bytes: 10,
             checksum: record.checksum,
@@ -241,7 +249,7 @@ mod tests {
     fn an_upload_that_has_not_all_arrived_is_absent_and_can_go_on() {
         let replica = replica(usize::MAX);
         let record = record(5, b'v');
-        let absent = ReplicaResponse::Absent { tag: Tag::ZERO };
+        let absent = ReplicaResponse::absent(Tag::ZERO);
         assert_eq!(put(&replica, 1, &record), absent);
         stage(&replica, 1, 0, b'v');
         stage(&replica, 1, 8, b'v');
@@ -355,6 +363,7 @@ mod tests {
         );
         let staged = StagedRecord {
             tag: Tag { time: 1, op: 1 },
+            attributes: Attributes::NONE,
             content_type: ContentType::default(),
             value_bytes: 101,
             checksum: 0,

@@ -26,7 +26,7 @@ impl Replica {
             let value = Value::new(Bytes::copy_from_slice(held.value())).ok();
             match value.filter(|_| !held.head().is_tombstone) {
                 Some(value) => ReplicaResponse::Untagged { value },
-                None => ReplicaResponse::Absent { tag: Tag::ZERO },
+                None => ReplicaResponse::absent(Tag::ZERO),
             }
         };
         let request = ReadRequest {

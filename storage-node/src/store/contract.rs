@@ -10,7 +10,7 @@ use std::time::Instant;
 use dkvs_common::kv::Key;
 use dkvs_common::model::Durability;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::{Content, Record};
+use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::{Exhausted, Tag};
 use thiserror::Error;
@@ -42,8 +42,8 @@ pub trait RecordStore {
     /// an answer for a client.
     fn peek(&self, key: &Key) -> Option<RecordHead>;
 
-    /// The outcome of a put of a record with this tag and checksum, if it would store nothing.
-    fn resolve(&self, key: &Key, tag: Tag, checksum: u32) -> Option<PutOutcome>;
+    /// The outcome of a put of this version, if it would store nothing.
+    fn resolve(&self, key: &Key, put: RecordVersion) -> Option<PutOutcome>;
 
     /// Shows the records that are held, sound and attested or not, in ring order until `visit`
     /// breaks: those at `from` whose keys are greater than `after`, or all of them without it, and
@@ -58,7 +58,8 @@ pub trait RecordStore {
         visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     );
 
-    /// Stores a record, unless one with the same or a greater tag is there.
+    /// Stores a record, unless one with the same or a greater tag is there. If it is this very record
+    /// that is there, the greater age of both is kept.
     fn apply(
         &self,
         key: &Key,
@@ -146,6 +147,17 @@ pub struct ReadRequest {
     pub deadline: Option<Instant>,
 }
 
+impl<R> Lookup<R> {
+    /// The same with what `make` makes of what was found.
+    pub fn map<S>(self, make: impl FnOnce(R) -> S) -> Lookup<S> {
+        match self {
+            Self::Found(found) => Lookup::Found(make(found)),
+            Self::Absent => Lookup::Absent,
+            Self::Corrupt => Lookup::Corrupt,
+        }
+    }
+}
+
 /// The outcome of a put that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutOutcome {
@@ -221,39 +233,41 @@ pub enum AttestError {
     Corrupt,
 }
 
-/// A change of what is held for a key. Both tags are the same where a record is attested, or where
-/// a sound one takes the place of a damaged one.
+/// A change of what is held for a key. Both versions are the same where a record is attested, or where
+/// a sound one takes the place of a damaged one; only the age differs where the same record was put
+/// with a greater one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordChange<'a> {
     /// Which key.
     pub key: &'a [u8],
-    /// The tag that was held; none if there was no record.
-    pub old: Option<Tag>,
-    /// The tag that is held now; none if the record was removed.
-    pub new: Option<Tag>,
+    /// What was held; none if there was no record.
+    pub old: Option<RecordVersion>,
+    /// What is held now; none if the record was removed.
+    pub new: Option<RecordVersion>,
 }
 
 /// Is called with every change, in the order of the changes of each key. The key's part of the
 /// store is locked meanwhile: it may not use the store, and has to be quick.
 pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
 
-/// The outcome of a put that stores nothing, given tag and checksum of what is held and whether that
-/// is sound; none if the put is to be stored. A damaged record is replaced by a sound one with the
-/// same tag.
-pub(crate) fn resolve(
-    (held_tag, held_checksum, is_sound): (Tag, u32, impl FnOnce() -> bool),
-    tag: Tag,
-    checksum: u32,
+/// The outcome of a put that stores nothing, given what is held and whether that is sound; none if the
+/// put is to be stored. A damaged record is replaced by a sound one with the same tag, and a sound one
+/// by itself if the put has a greater age.
+pub(super) fn resolve(
+    held: RecordVersion,
+    is_sound: impl FnOnce() -> bool,
+    put: RecordVersion,
 ) -> Option<PutOutcome> {
-    if held_tag > tag {
-        let superseded = PutOutcome::Superseded(held_tag);
+    if held.tag > put.tag {
+        let superseded = PutOutcome::Superseded(held.tag);
         return (!mutants::is_on(Mutant::OlderTagStored)).then_some(superseded);
     }
-    if held_tag < tag || !is_sound() {
+    if held.tag < put.tag || !is_sound() {
         return None;
     }
-    match held_checksum == checksum {
+    match held.checksum == put.checksum {
+        true if held.born < put.born => None,
         true => Some(PutOutcome::Stored),
-        false => Some(PutOutcome::Superseded(tag)),
+        false => Some(PutOutcome::Superseded(put.tag)),
     }
 }

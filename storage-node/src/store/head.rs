@@ -1,5 +1,6 @@
 //! What is known of a record without its value.
 
+use dkvs_common::record::RecordVersion;
 use dkvs_common::tag::Tag;
 
 /// What a store keeps at hand of a record, whatever its value is.
@@ -9,6 +10,10 @@ pub struct RecordHead {
     pub tag: Tag,
     /// The checksum, as it was where the record entered the cluster.
     pub checksum: u32,
+    /// Its age: see [`Attributes::born`](dkvs_common::record::Attributes::born).
+    pub born: u32,
+    /// Whether it has attributes beside its age: they lie with the value.
+    pub has_more_attributes: bool,
     /// The length of the value in bytes; 0 of a tombstone.
     pub value_bytes: u32,
     /// Whether the key is deleted.
@@ -30,6 +35,17 @@ pub struct HeldRecord<'a> {
     pub head: RecordHead,
 }
 
+impl RecordHead {
+    /// Which record it is, and of which age.
+    pub fn version(&self) -> RecordVersion {
+        RecordVersion {
+            tag: self.tag,
+            checksum: self.checksum,
+            born: self.born,
+        }
+    }
+}
+
 impl HeldRecord<'_> {
     /// The key.
     pub fn key(&self) -> &[u8] {
@@ -39,6 +55,11 @@ impl HeldRecord<'_> {
     /// The version.
     pub fn tag(&self) -> Tag {
         self.head.tag
+    }
+
+    /// Which record it is, and of which age.
+    pub fn version(&self) -> RecordVersion {
+        self.head.version()
     }
 
     /// Whether the key is deleted.
@@ -63,6 +84,11 @@ pub(super) trait TableEntry {
 
     /// Another allocation of the same.
     fn duplicate(&self) -> Self;
+
+    /// Which record it is, and of which age.
+    fn version(&self) -> RecordVersion {
+        self.head().version()
+    }
 
     /// The key and the head.
     fn held(&self) -> HeldRecord<'_> {

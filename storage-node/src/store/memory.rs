@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use dkvs_common::kv::Key;
 use dkvs_common::model::Durability;
-use dkvs_common::record::{Content, Record};
+use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
@@ -79,11 +79,9 @@ impl RecordStore for MemoryStore {
         self.table.read(key, TableEntry::head)
     }
 
-    fn resolve(&self, key: &Key, tag: Tag, checksum: u32) -> Option<PutOutcome> {
-        let resolved = |held: &PackedRecord| {
-            let held = (held.tag(), held.checksum(), || held.is_sound());
-            resolve(held, tag, checksum)
-        };
+    fn resolve(&self, key: &Key, put: RecordVersion) -> Option<PutOutcome> {
+        let resolved =
+            |held: &PackedRecord| resolve(held.version(), || held.is_sound(), put);
         self.table.read(key, resolved).flatten()
     }
 

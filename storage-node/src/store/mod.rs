@@ -3,7 +3,8 @@
 //! The contract ([`RecordStore`]), whichever [`Store`] it is:
 //!
 //! - Of all records put under a key, a store keeps the one with the greatest tag, and of several
-//!   under one tag the first.
+//!   under one tag the first; of one record that was put with several ages, the greatest. All other
+//!   attributes stay as they were put.
 //! - A put that was confirmed is what every later read of the key sees, from any thread, until one
 //!   with a greater tag or a removal; with a durable store, also after a crash.
 //! - A change that was refused changed nothing, except with [`StoreError::Failed`], where
@@ -36,7 +37,7 @@ use std::sync::Arc;
 
 use dkvs_common::kv::Key;
 use dkvs_common::model::Durability;
-use dkvs_common::record::{Content, Record};
+use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
@@ -105,8 +106,8 @@ impl RecordStore for Store {
         of_each!(self, store => store.peek(key))
     }
 
-    fn resolve(&self, key: &Key, tag: Tag, checksum: u32) -> Option<PutOutcome> {
-        of_each!(self, store => store.resolve(key, tag, checksum))
+    fn resolve(&self, key: &Key, put: RecordVersion) -> Option<PutOutcome> {
+        of_each!(self, store => store.resolve(key, put))
     }
 
     fn scan(

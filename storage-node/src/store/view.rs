@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use dkvs_common::record::Attributes;
+
 use super::head::RecordHead;
 
 /// Which part of a value is read.
@@ -38,6 +40,7 @@ impl Part {
 #[derive(Debug, Clone, Copy)]
 pub struct RecordView<'a> {
     pub(super) head: RecordHead,
+    pub(super) attributes: Attributes,
     pub(super) content_type: &'a [u8],
     pub(super) value: &'a [u8],
 }
@@ -46,6 +49,11 @@ impl<'a> RecordView<'a> {
     /// What is known of it without its value.
     pub fn head(&self) -> RecordHead {
         self.head
+    }
+
+    /// What the record says beside its content; only its age, if only a block was asked for.
+    pub fn attributes(&self) -> Attributes {
+        self.attributes
     }
 
     /// The value's media type, unless only a block was asked for.
@@ -58,10 +66,11 @@ impl<'a> RecordView<'a> {
         self.value
     }
 
-    /// A tombstone, of which there is nothing to read.
-    pub(super) fn of_tombstone(head: RecordHead) -> Self {
+    /// What is known of it without reading anything.
+    pub(crate) fn of_head(head: RecordHead) -> Self {
         Self {
             head,
+            attributes: Attributes::NONE.born_at_least(head.born),
             content_type: &[],
             value: &[],
         }

@@ -131,10 +131,10 @@ fn reply_words(reply: &Reply) -> String {
         }
         Reply::Response(ReplicaResponse::Block { offset, .. }) => format!("block from {offset}"),
         Reply::Response(ReplicaResponse::Tag { tag }) => format!("has {}", tag_words(*tag)),
-        Reply::Response(ReplicaResponse::Absent { tag }) if *tag == Tag::ZERO => {
+        Reply::Response(ReplicaResponse::Absent { tag, .. }) if *tag == Tag::ZERO => {
             "holds nothing".into()
         }
-        Reply::Response(ReplicaResponse::Absent { tag }) => {
+        Reply::Response(ReplicaResponse::Absent { tag, .. }) => {
             format!("holds a tombstone at {}", tag_words(*tag))
         }
         Reply::Response(ReplicaResponse::Superseded { tag }) => {

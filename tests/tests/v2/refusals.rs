@@ -113,9 +113,9 @@ async fn what_too_few_servers_can_take_is_begun_nowhere_by_a_gateway_that_has_me
         let held = ours.ask(&dkvs_common::wire::v2::request::Request::Command(
             ReplicaCommand::GetTag { key },
         ));
-        let nothing = dkvs_common::wire::v2::reply::Reply::Response(ReplicaResponse::Absent {
-            tag: dkvs_common::tag::Tag::ZERO,
-        });
+        let nothing = dkvs_common::wire::v2::reply::Reply::Response(ReplicaResponse::absent(
+            dkvs_common::tag::Tag::ZERO,
+        ));
         assert_eq!(held, nothing, "{case}");
     }
 }
@@ -220,9 +220,9 @@ async fn a_write_that_turns_on_a_silent_server_waits_for_it_and_is_stored_nowher
     let held = ours.ask(&dkvs_common::wire::v2::request::Request::Command(
         ReplicaCommand::GetTag { key },
     ));
-    let nothing = dkvs_common::wire::v2::reply::Reply::Response(ReplicaResponse::Absent {
-        tag: dkvs_common::tag::Tag::ZERO,
-    });
+    let nothing = dkvs_common::wire::v2::reply::Reply::Response(ReplicaResponse::absent(
+        dkvs_common::tag::Tag::ZERO,
+    ));
     assert_eq!(held, nothing);
 }
 

@@ -109,7 +109,7 @@ pub fn decode(expects: Expects, reply: Bytes) -> Result<ReplicaResponse, IllForm
     Ok(match expects {
         Expects::Value => match GetReply::decode(reply)? {
             GetReply::Value(value) => ReplicaResponse::Untagged { value },
-            GetReply::Unknown => ReplicaResponse::Absent { tag: Tag::ZERO },
+            GetReply::Unknown => ReplicaResponse::absent(Tag::ZERO),
         },
         Expects::Confirmation => match PutReply::decode(&reply)? {
             PutReply::Stored => ReplicaResponse::Done,

@@ -2,7 +2,7 @@
 
 use crate::kv::Value;
 use crate::model::{Refusal, ReplicaResponse};
-use crate::record::Digest;
+use crate::record::{Attributes, Digest};
 use crate::tag::Tag;
 
 /// A [`ReplicaResponse`] to a get, as a read takes it.
@@ -12,8 +12,10 @@ pub(super) enum GetResponse {
     Untagged(Value),
     /// It holds this record. The value is none where it is too long for a datagram.
     Record(Digest, Option<Value>),
-    /// It holds none; the tag is that of the tombstone, if there is one.
-    Absent(Option<Tag>),
+    /// It holds nothing.
+    Absent,
+    /// It holds a tombstone with this tag.
+    Tombstone(Tag, Attributes),
     /// It refused.
     Refused(Refusal),
 }
@@ -31,7 +33,8 @@ impl From<ReplicaResponse> for GetResponse {
                     Err(_) => Self::Refused(Refusal::Corrupt),
                 }
             }
-            ReplicaResponse::Absent { tag } => Self::Absent((tag != Tag::ZERO).then_some(tag)),
+            ReplicaResponse::Absent { tag, .. } if tag == Tag::ZERO => Self::Absent,
+            ReplicaResponse::Absent { tag, attributes } => Self::Tombstone(tag, attributes),
             ReplicaResponse::Refused(refusal) => Self::Refused(refusal),
             // It does not fit a get.
             ReplicaResponse::Done
@@ -73,13 +76,14 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
-    use crate::record::ContentType;
+    use crate::record::{Attributes, ContentType};
 
     #[test]
     fn a_block_that_is_shorter_than_the_value_is_no_value() {
         let tag = Tag { time: 1, op: 0 };
         let digest = Digest {
             tag,
+            attributes: Attributes::NONE,
             content_type: ContentType::default(),
             value_bytes: 3,
             checksum: 0,
@@ -98,10 +102,10 @@ mod tests {
 
     #[test]
     fn absence_has_a_tag_only_if_there_is_a_tombstone() {
-        let absent = |tag| GetResponse::from(ReplicaResponse::Absent { tag });
+        let absent = |tag| GetResponse::from(ReplicaResponse::absent(tag));
         let tag = Tag { time: 1, op: 0 };
-        assert_eq!(absent(Tag::ZERO), GetResponse::Absent(None));
-        assert_eq!(absent(tag), GetResponse::Absent(Some(tag)));
+        assert_eq!(absent(Tag::ZERO), GetResponse::Absent);
+        assert_eq!(absent(tag), GetResponse::Tombstone(tag, Attributes::NONE));
     }
 
     #[test]

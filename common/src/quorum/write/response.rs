@@ -21,7 +21,7 @@ impl WriteResponse {
     /// The response to a query for the tag.
     pub(crate) fn to_get_tag(response: ReplicaResponse) -> Self {
         match response {
-            ReplicaResponse::Tag { tag } | ReplicaResponse::Absent { tag } => Self::Tag(tag),
+            ReplicaResponse::Tag { tag } | ReplicaResponse::Absent { tag, .. } => Self::Tag(tag),
             ReplicaResponse::Refused(refusal) => Self::Refused(refusal),
             // It does not fit.
             ReplicaResponse::Done
@@ -103,7 +103,7 @@ mod tests {
                 WriteResponse::Superseded(TAG),
             ),
             (ReplicaResponse::Refused(full), WriteResponse::Refused(full)),
-            (ReplicaResponse::Absent { tag: TAG }, INTERNAL),
+            (ReplicaResponse::absent(TAG), INTERNAL),
             (ReplicaResponse::Tag { tag: TAG }, INTERNAL),
             (ReplicaResponse::Statistics(Vec::new()), INTERNAL),
         ] {
@@ -116,12 +116,9 @@ mod tests {
         let full = Refusal::Full;
         for (response, expected) in [
             (ReplicaResponse::Tag { tag: TAG }, WriteResponse::Tag(TAG)),
+            (ReplicaResponse::absent(TAG), WriteResponse::Tag(TAG)),
             (
-                ReplicaResponse::Absent { tag: TAG },
-                WriteResponse::Tag(TAG),
-            ),
-            (
-                ReplicaResponse::Absent { tag: Tag::ZERO },
+                ReplicaResponse::absent(Tag::ZERO),
                 WriteResponse::Tag(Tag::ZERO),
             ),
             (ReplicaResponse::Refused(full), WriteResponse::Refused(full)),

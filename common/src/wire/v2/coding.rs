@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::error::{MessageError, WrongLength};
 use crate::kv::Key;
-use crate::record::ContentType;
+use crate::record::{Attributes, AttributesError, ContentType};
 use crate::tag::Tag;
 
 /// Takes fields off the front; what it returns shares the datagram's memory.
@@ -48,6 +48,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u64(&mut self) -> Result<u64, WrongLength> {
         self.array().map(u64::from_be_bytes)
+    }
+
+    /// Everything that is left, which stays.
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.taken..]
     }
 
     /// Everything that is left.
@@ -129,6 +134,19 @@ pub(super) fn write_content_type(body: &mut Vec<u8>, content_type: &ContentType)
     // Content types are at most 255 bytes.
     body.put_u8(content_type.as_bytes().len() as u8);
     body.put(content_type.as_bytes());
+}
+
+/// Reads attributes of which at least one is set.
+pub(super) fn read_attributes(body: &mut Reader<'_>) -> Result<Attributes, MessageError> {
+    let (attributes, length) =
+        Attributes::decode_block(body.left()).map_err(|error| match error {
+            AttributesError::Length => MessageError::Length(WrongLength),
+            AttributesError::Version { .. }
+            | AttributesError::Flags { .. }
+            | AttributesError::Zero => MessageError::Field,
+        })?;
+    body.bytes(length)?;
+    Ok(attributes)
 }
 
 pub(super) fn read_flag(body: &mut Reader<'_>) -> Result<bool, MessageError> {

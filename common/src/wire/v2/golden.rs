@@ -11,7 +11,7 @@ use super::message::{
 use super::reply::{Greeting, Reply};
 use super::request::Request;
 use crate::kv::{Key, Value};
-use crate::record::{Content, ContentType, Record};
+use crate::record::{Attributes, Content, ContentType, Record};
 use crate::ring::Position;
 use crate::tag::Tag;
 use crate::trace::{SpanId, Trace, TraceId};
@@ -85,6 +85,7 @@ fn requests() -> Vec<Request> {
         Request::Command(ReplicaCommand::PutStaged {
             key: key(),
             tag: TAG,
+            attributes: Attributes::NONE,
             content_type: ContentType::new("a/b").unwrap(),
             upload: UPLOAD,
             value_bytes: 5_000,
@@ -167,6 +168,7 @@ fn replies() -> Vec<(u8, Reply)> {
             Reply::Response(ReplicaResponse::Record {
                 digest: crate::record::Digest {
                     tag: TAG,
+                    attributes: Attributes::NONE,
                     content_type: ContentType::new("text/plain").unwrap(),
                     value_bytes: 5,
                     checksum: 0xdead_beef,
@@ -179,6 +181,7 @@ fn replies() -> Vec<(u8, Reply)> {
             5,
             Reply::Response(ReplicaResponse::Digest {
                 tag: TAG,
+                attributes: Attributes::NONE,
                 value_bytes: 5,
                 checksum: 0xdead_beef,
             }),
@@ -238,11 +241,8 @@ fn replies() -> Vec<(u8, Reply)> {
             11,
             Reply::Response(ReplicaResponse::Statistics(vec![(1, 1_000), (2, 7)])),
         ),
-        (
-            get,
-            Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
-        ),
-        (get, Reply::Response(ReplicaResponse::Absent { tag: TAG })),
+        (get, Reply::Response(ReplicaResponse::absent(Tag::ZERO))),
+        (get, Reply::Response(ReplicaResponse::absent(TAG))),
         (
             put,
             Reply::Response(ReplicaResponse::Superseded { tag: TAG }),
@@ -281,10 +281,7 @@ fn replies() -> Vec<(u8, Reply)> {
             Reply::Response(ReplicaResponse::Refused(Refusal::Internal)),
         ),
         (attest, Reply::Response(ReplicaResponse::Done)),
-        (
-            attest,
-            Reply::Response(ReplicaResponse::Absent { tag: TAG }),
-        ),
+        (attest, Reply::Response(ReplicaResponse::absent(TAG))),
         (
             attest,
             Reply::Response(ReplicaResponse::Refused(Refusal::Corrupt)),

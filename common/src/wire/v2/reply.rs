@@ -1,18 +1,19 @@
 //! What a server answers, and how it is written.
 
 use super::coding::{
-    AppendFields as _, Reader, read_content_type, read_key, read_tag, write_content_type,
-    write_key, write_tag,
+    AppendFields as _, Reader, read_attributes, read_content_type, read_key, read_tag,
+    write_content_type, write_key, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REPLY_HEAD_BYTES, operation};
 use crate::model::{Durability, EntryKind, PageEntry, Refusal, ReplicaResponse};
-use crate::record::Digest;
+use crate::record::{Attributes, Digest};
+use crate::tag::Tag;
 
 /// Most bytes of a [`ReplicaResponse::Staged`] bitmap: 256 blocks.
 pub const BITMAP_BYTES_MAX: usize = 32;
 
-/// Bytes of a GET's reply beside the content type and the value.
+/// Bytes of a GET's reply beside the attributes, the content type and the value.
 pub const RECORD_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 16 + 4 + 4 + 1;
 
 /// Bytes of a page beside its entries.
@@ -71,6 +72,10 @@ mod status {
     pub(super) const BUSY: u8 = 8;
     pub(super) const CORRUPT: u8 = 9;
     pub(super) const INTERNAL: u8 = 10;
+    /// As [`OK`], of a record that has attributes: they come first.
+    pub(super) const OK_WITH_ATTRIBUTES: u8 = 11;
+    /// As [`ABSENT`], of a tombstone that has attributes: they come first.
+    pub(super) const ABSENT_WITH_ATTRIBUTES: u8 = 12;
 }
 
 impl Reply {
@@ -80,7 +85,12 @@ impl Reply {
             Self::Greeting(_) => return status::OK,
             Self::Response(response) => response,
         };
+        let has_attributes = attributes(response).is_some_and(|attributes| !attributes.is_none());
         match response {
+            ReplicaResponse::Record { .. } | ReplicaResponse::Digest { .. } if has_attributes => {
+                status::OK_WITH_ATTRIBUTES
+            }
+            ReplicaResponse::Absent { .. } if has_attributes => status::ABSENT_WITH_ATTRIBUTES,
             ReplicaResponse::Done
             | ReplicaResponse::Record { .. }
             | ReplicaResponse::Block { .. }
@@ -116,6 +126,17 @@ impl Reply {
     }
 }
 
+/// What the record of a response says beside its content; none if it has no record.
+fn attributes(response: &ReplicaResponse) -> Option<&Attributes> {
+    match response {
+        ReplicaResponse::Record { digest, .. } => Some(&digest.attributes),
+        ReplicaResponse::Digest { attributes, .. } | ReplicaResponse::Absent { attributes, .. } => {
+            Some(attributes)
+        }
+        _ => None,
+    }
+}
+
 /// The byte of a refusal. What only clients refuse, as DKVS/1 cannot carry it, has none of its own.
 fn refusal_status(refusal: Refusal) -> u8 {
     match refusal {
@@ -142,10 +163,20 @@ fn decode_response(
     body: &mut Reader<'_>,
 ) -> Result<ReplicaResponse, MessageError> {
     Ok(match status {
-        status::OK => decode_ok(operation, body)?,
-        status::ABSENT => ReplicaResponse::Absent {
-            tag: read_tag(body)?,
-        },
+        status::OK => decode_ok(operation, Attributes::NONE, body)?,
+        status::ABSENT => ReplicaResponse::absent(read_tag(body)?),
+        status::OK_WITH_ATTRIBUTES if has_record(operation) => {
+            let attributes = read_attributes(body)?;
+            decode_ok(operation, attributes, body)?
+        }
+        status::ABSENT_WITH_ATTRIBUTES if has_record(operation) => {
+            let attributes = read_attributes(body)?;
+            let tag = read_tag(body)?;
+            if tag == Tag::ZERO {
+                return Err(MessageError::Field);
+            }
+            ReplicaResponse::Absent { tag, attributes }
+        }
         status::SUPERSEDED => ReplicaResponse::Superseded {
             tag: read_tag(body)?,
         },
@@ -163,14 +194,26 @@ fn decode_response(
     })
 }
 
-fn decode_ok(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
+/// Whether a reply to this operation has a record, whose attributes it may have as well.
+fn has_record(operation: u8) -> bool {
+    matches!(operation, operation::GET | operation::DIGEST)
+}
+
+fn decode_ok(
+    operation: u8,
+    attributes: Attributes,
+    body: &mut Reader<'_>,
+) -> Result<ReplicaResponse, MessageError> {
     Ok(match operation {
-        operation::PING | operation::PUT | operation::PUT_STAGED | operation::ATTEST => {
-            ReplicaResponse::Done
-        }
+        operation::PING
+        | operation::PUT
+        | operation::PUT_STAGED
+        | operation::PUT_STAGED_WITH_ATTRIBUTES
+        | operation::ATTEST => ReplicaResponse::Done,
         operation::GET => ReplicaResponse::Record {
             digest: Digest {
                 tag: read_tag(body)?,
+                attributes,
                 value_bytes: body.u32()?,
                 checksum: body.u32()?,
                 content_type: read_content_type(body)?,
@@ -182,6 +225,7 @@ fn decode_ok(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaResponse, Me
         },
         operation::DIGEST => ReplicaResponse::Digest {
             tag: read_tag(body)?,
+            attributes,
             value_bytes: body.u32()?,
             checksum: body.u32()?,
         },
@@ -242,6 +286,7 @@ fn decode_stats(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> 
 fn encode_response(response: &ReplicaResponse, body: &mut Vec<u8>) {
     match response {
         ReplicaResponse::Record { digest, block } => {
+            digest.attributes.encode_block(body);
             write_tag(body, digest.tag);
             body.put_u32(digest.value_bytes);
             body.put_u32(digest.checksum);
@@ -252,16 +297,20 @@ fn encode_response(response: &ReplicaResponse, body: &mut Vec<u8>) {
             body.put_u32(*offset);
             body.put(block);
         }
-        ReplicaResponse::Tag { tag }
-        | ReplicaResponse::Absent { tag }
-        | ReplicaResponse::Superseded { tag } => {
+        ReplicaResponse::Tag { tag } | ReplicaResponse::Superseded { tag } => {
+            write_tag(body, *tag);
+        }
+        ReplicaResponse::Absent { tag, attributes } => {
+            attributes.encode_block(body);
             write_tag(body, *tag);
         }
         ReplicaResponse::Digest {
             tag,
+            attributes,
             value_bytes,
             checksum,
         } => {
+            attributes.encode_block(body);
             write_tag(body, *tag);
             body.put_u32(*value_bytes);
             body.put_u32(*checksum);

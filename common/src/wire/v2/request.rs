@@ -1,7 +1,7 @@
 //! What a client asks, and how it is written.
 
 use super::coding::{
-    AppendFields as _, Reader, read_content_type, read_flag, read_key, read_tag,
+    AppendFields as _, Reader, read_attributes, read_content_type, read_flag, read_key, read_tag,
     write_content_type, write_key, write_tag,
 };
 use super::error::MessageError;
@@ -9,7 +9,7 @@ use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
 use crate::model::ReplicaCommand;
-use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Record};
+use crate::record::{Attributes, CONTENT_TYPE_BYTES_MAX, Content, Record};
 use crate::ring::Position;
 use crate::trace::{SpanId, Trace, TraceId};
 
@@ -43,6 +43,9 @@ impl From<ReplicaCommand> for Request {
 const KIND_VALUE: u8 = 0;
 const KIND_TOMBSTONE: u8 = 1;
 
+/// The bit beside the kind of a record that has attributes.
+const HAS_ATTRIBUTES: u8 = 2;
+
 /// The bit beside the limit of a list. To a server that does not know it, the limit is greater than
 /// any page.
 const ACCEPTS_LEFT_OUT: u16 = 1 << 15;
@@ -61,7 +64,10 @@ impl Request {
             ReplicaCommand::GetTag { .. } => operation::TAG,
             ReplicaCommand::GetDigest { .. } => operation::DIGEST,
             ReplicaCommand::Put { .. } => operation::PUT,
-            ReplicaCommand::PutStaged { .. } => operation::PUT_STAGED,
+            ReplicaCommand::PutStaged { attributes, .. } if attributes.is_none() => {
+                operation::PUT_STAGED
+            }
+            ReplicaCommand::PutStaged { .. } => operation::PUT_STAGED_WITH_ATTRIBUTES,
             ReplicaCommand::Stage { .. } => operation::STAGE,
             ReplicaCommand::GetBlock { .. } => operation::GET_BLOCK,
             ReplicaCommand::List { .. } => operation::LIST,
@@ -80,10 +86,18 @@ impl Request {
     }
 
     /// The most that a put says beside key and value, whichever way the value travels, in bytes.
-    pub const PUT_HEAD_BYTES_MAX: usize =
-        REQUEST_HEAD_BYTES + 2 + 16 + 1 + CONTENT_TYPE_BYTES_MAX + 8 + 4 + 4;
+    pub const PUT_HEAD_BYTES_MAX: usize = REQUEST_HEAD_BYTES
+        + 2
+        + 16
+        + Attributes::BLOCK_BYTES_MAX
+        + 1
+        + CONTENT_TYPE_BYTES_MAX
+        + 8
+        + 4
+        + 4;
 
-    /// Bytes of a put's message beside the key and what only values have: content type and value.
+    /// Bytes of a put's message beside the key, the attributes, and what only values have: content
+    /// type and value.
     pub const PUT_KEY_OVERHEAD_BYTES: usize = REQUEST_HEAD_BYTES + 2 + 16 + 4 + 1;
 
     /// Bytes of a get's message beside the key.
@@ -91,7 +105,8 @@ impl Request {
 
     /// How long the message of a put of this record is, in bytes.
     pub fn put_bytes(key: &Key, record: &Record) -> usize {
-        let head = Self::PUT_KEY_OVERHEAD_BYTES + key.as_bytes().len();
+        let attributes_bytes = record.attributes.block_bytes();
+        let head = Self::PUT_KEY_OVERHEAD_BYTES + key.as_bytes().len() + attributes_bytes;
         match &record.content {
             Content::Value {
                 content_type,
@@ -168,14 +183,20 @@ fn decode_command(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaCommand
             key: read_key(body)?,
             record: read_record(body)?,
         },
-        operation::PUT_STAGED => ReplicaCommand::PutStaged {
-            key: read_key(body)?,
-            tag: read_tag(body)?,
-            content_type: read_content_type(body)?,
-            upload: body.u64()?,
-            value_bytes: body.u32()?,
-            checksum: body.u32()?,
-        },
+        operation::PUT_STAGED | operation::PUT_STAGED_WITH_ATTRIBUTES => {
+            ReplicaCommand::PutStaged {
+                key: read_key(body)?,
+                tag: read_tag(body)?,
+                attributes: match operation {
+                    operation::PUT_STAGED => Attributes::NONE,
+                    _ => read_attributes(body)?,
+                },
+                content_type: read_content_type(body)?,
+                upload: body.u64()?,
+                value_bytes: body.u32()?,
+                checksum: body.u32()?,
+            }
+        }
         operation::STAGE => ReplicaCommand::Stage {
             upload: body.u64()?,
             value_bytes: body.u32()?,
@@ -226,6 +247,7 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
         ReplicaCommand::PutStaged {
             key,
             tag,
+            attributes,
             content_type,
             upload,
             value_bytes,
@@ -233,6 +255,7 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
         } => {
             write_key(body, key);
             write_tag(body, *tag);
+            attributes.encode_block(body);
             write_content_type(body, content_type);
             body.put_u64(*upload);
             body.put_u32(*value_bytes);
@@ -293,7 +316,12 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
 fn read_record(body: &mut Reader<'_>) -> Result<Record, MessageError> {
     let tag = read_tag(body)?;
     let checksum = body.u32()?;
-    let content = match body.u8()? {
+    let kind = body.u8()?;
+    let attributes = match kind & HAS_ATTRIBUTES {
+        0 => Attributes::NONE,
+        _ => read_attributes(body)?,
+    };
+    let content = match kind & !HAS_ATTRIBUTES {
         KIND_VALUE => Content::Value {
             content_type: read_content_type(body)?,
             value: Value::new(body.rest()).map_err(|_| MessageError::Field)?,
@@ -303,6 +331,7 @@ fn read_record(body: &mut Reader<'_>) -> Result<Record, MessageError> {
     };
     Ok(Record {
         tag,
+        attributes,
         content,
         checksum,
     })
@@ -311,15 +340,22 @@ fn read_record(body: &mut Reader<'_>) -> Result<Record, MessageError> {
 fn write_record(body: &mut Vec<u8>, record: &Record) {
     write_tag(body, record.tag);
     body.put_u32(record.checksum);
-    match &record.content {
-        Content::Value {
-            content_type,
-            value,
-        } => {
-            body.put_u8(KIND_VALUE);
-            write_content_type(body, content_type);
-            body.put(value.as_bytes());
-        }
-        Content::Tombstone => body.put_u8(KIND_TOMBSTONE),
+    let kind = match &record.content {
+        Content::Value { .. } => KIND_VALUE,
+        Content::Tombstone => KIND_TOMBSTONE,
+    };
+    let has_attributes = match record.attributes.is_none() {
+        true => 0,
+        false => HAS_ATTRIBUTES,
+    };
+    body.put_u8(kind | has_attributes);
+    record.attributes.encode_block(body);
+    if let Content::Value {
+        content_type,
+        value,
+    } = &record.content
+    {
+        write_content_type(body, content_type);
+        body.put(value.as_bytes());
     }
 }

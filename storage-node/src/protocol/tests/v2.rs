@@ -8,7 +8,7 @@ use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{
     EntryKind, PageEntry, Refusal, ReplicaCommand, ReplicaResponse, Statistic,
 };
-use dkvs_common::record::{Content, ContentType, Digest, Record};
+use dkvs_common::record::{Attributes, Content, ContentType, Digest, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proof, Sender};
@@ -123,7 +123,7 @@ fn the_newest_record_is_kept_and_returned_in_every_form() {
     let service = service(usize::MAX);
     assert_eq!(
         one(&service, ReplicaCommand::Get { key: key() }),
-        ReplicaResponse::Absent { tag: Tag::ZERO }
+        ReplicaResponse::absent(Tag::ZERO)
     );
     assert_eq!(one(&service, put(5, "five")), ReplicaResponse::Done);
     let tag = Tag { time: 5, op: 1 };
@@ -137,6 +137,7 @@ fn the_newest_record_is_kept_and_returned_in_every_form() {
     let block = Bytes::from_static(b"five");
     let whole = ReplicaResponse::Record {
         digest: Digest {
+            attributes: Attributes::NONE,
             tag,
             content_type,
             value_bytes: 4,
@@ -151,6 +152,7 @@ fn the_newest_record_is_kept_and_returned_in_every_form() {
         ReplicaResponse::Tag { tag }
     );
     let digest = ReplicaResponse::Digest {
+        attributes: Attributes::NONE,
         tag,
         value_bytes: 4,
         checksum,
@@ -171,9 +173,7 @@ fn the_newest_record_is_kept_and_returned_in_every_form() {
         ),
         ReplicaResponse::Done
     );
-    let absent = ReplicaResponse::Absent {
-        tag: Tag { time: 6, op: 1 },
-    };
+    let absent = ReplicaResponse::absent(Tag { time: 6, op: 1 });
     for request in [
         ReplicaCommand::Get { key: key() },
         ReplicaCommand::GetTag { key: key() },
@@ -305,7 +305,7 @@ fn it_attests_in_its_own_incarnation_what_it_holds_and_nothing_newer() {
         let (key, tag) = (key(), Tag { time, op: 1 });
         one(&service, ReplicaCommand::Attest { boot_id, key, tag })
     };
-    let absent = |tag| ReplicaResponse::Absent { tag };
+    let absent = |tag| ReplicaResponse::absent(tag);
     assert_eq!(attest(77, 5), absent(Tag::ZERO), "it holds nothing");
     assert_eq!(one(&service, put(5, "five")), ReplicaResponse::Done);
     assert_eq!(attest(77, 5), ReplicaResponse::Done);
@@ -367,6 +367,7 @@ fn a_long_value_is_put_in_blocks_over_datagrams() {
     }
     let put = ReplicaCommand::PutStaged {
         key: key(),
+        attributes: Attributes::NONE,
         tag: record.tag,
         content_type: ContentType::new("a/b").unwrap(),
         upload: 9,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dkvs_common::record::Record;
+use dkvs_common::record::{Record, RecordVersion};
 use dkvs_common::tag::Tag;
 
 use super::entry::{IndexEntry, Located};
@@ -56,8 +56,7 @@ enum PendingResult {
 /// What a key will have after the changes before.
 #[derive(Debug, Clone, Copy)]
 struct Held {
-    tag: Tag,
-    checksum: u32,
+    version: RecordVersion,
     is_damaged: bool,
     is_quarantined: bool,
     /// The change that makes it so.
@@ -107,7 +106,7 @@ impl Batch {
             QueuedPut::Record(record) => record,
             QueuedPut::Next { key, content, mint } => {
                 let held = self.held(store, key.as_bytes());
-                match mint(held.map_or(Tag::ZERO, |held| held.tag)) {
+                match mint(held.map_or(Tag::ZERO, |held| held.version.tag)) {
                     Ok(tag) => NewRecord::of(key.as_bytes(), &Record::new(&key, tag, content)),
                     Err(_) => return (Err(StoreError::NoTag), None),
                 }
@@ -118,12 +117,11 @@ impl Batch {
                 return (taken.map(|()| PutOutcome::Stored), None);
             }
         };
-        let (tag, checksum) = (record.head.tag, record.head.checksum);
         let held = self.held(store, &record.key);
         let mut is_quarantined = !store.status.is_complete.load(Ordering::Relaxed);
         if let Some(held) = held {
-            let is_sound = || !held.is_damaged;
-            if let Some(put) = resolve((held.tag, held.checksum, is_sound), tag, checksum) {
+            let put = record.head.version();
+            if let Some(put) = resolve(held.version, || !held.is_damaged, put) {
                 return (Ok(put), held.change);
             }
             is_quarantined = held.is_quarantined;
@@ -166,8 +164,7 @@ impl Batch {
         if let Some(&change) = self.by_key.get(key) {
             let head = &self.changes[change].record.head;
             return (head.kind != Kind::Removal).then_some(Held {
-                tag: head.tag,
-                checksum: head.checksum,
+                version: head.version(),
                 is_damaged: false,
                 is_quarantined: head.flags & flags::QUARANTINED != 0,
                 change: Some(change),
@@ -176,8 +173,7 @@ impl Batch {
         store.table().read_bytes(key, |held| {
             let head = held.head();
             Held {
-                tag: head.tag,
-                checksum: head.checksum,
+                version: head.version(),
                 is_damaged: head.is_damaged,
                 is_quarantined: head.is_quarantined,
                 change: None,
@@ -222,7 +218,7 @@ impl Batch {
 
     fn remove(&mut self, key: &[u8], tag: Tag, store: &DiskStore) -> (RemoveResult, Option<usize>) {
         let held = self.held(store, key);
-        let held_tag = held.map(|held| held.tag);
+        let held_tag = held.map(|held| held.version.tag);
         if held_tag != Some(tag) {
             let change = self.by_key.get(key).copied();
             return (Ok(RemoveOutcome::Kept(held_tag)), change);

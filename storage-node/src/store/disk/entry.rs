@@ -36,6 +36,13 @@ impl Located {
     }
 }
 
+impl Located {
+    /// Whether it says no more than is known without reading it.
+    pub(super) fn is_known_whole(&self) -> bool {
+        self.head.is_tombstone && !self.head.has_more_attributes
+    }
+}
+
 /// Where a record lies, for a read of that very one.
 pub struct Place(pub(super) Located);
 
@@ -50,6 +57,8 @@ const VALUE_BYTES: usize = 20;
 const BORN: usize = 24;
 const LOCATION: usize = 28;
 const FLAGS: usize = 40;
+
+const MORE_ATTRIBUTES: u8 = flags::HAS_EXPIRY | flags::HAS_OPERATION;
 
 /// In memory alone: the value cannot be read.
 const DAMAGED: u8 = flags::RESERVED;
@@ -167,6 +176,8 @@ impl TableEntry for IndexEntry {
         RecordHead {
             tag: self.tag(),
             checksum: self.short(CHECKSUM),
+            born: self.short(BORN),
+            has_more_attributes: self.0[FLAGS] & MORE_ATTRIBUTES != 0,
             value_bytes: self.short(VALUE_BYTES),
             is_tombstone: self.is_tombstone(),
             has_nul: self.0[FLAGS] & flags::HAS_NUL != 0,

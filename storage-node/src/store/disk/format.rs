@@ -21,7 +21,7 @@
 //! What is not used yet is written as zero, or not at all, and carried along where it is found.
 
 use dkvs_common::kv::Key;
-use dkvs_common::record::{Content, Parts, Record, checksum_of};
+use dkvs_common::record::{Attributes, Content, OperationId, Parts, Record, RecordVersion, checksum_of};
 use dkvs_common::tag::Tag;
 use thiserror::Error;
 
@@ -131,6 +131,15 @@ impl StoredHead {
         out
     }
 
+    /// Which record it is, and of which age.
+    pub(super) fn version(&self) -> RecordVersion {
+        RecordVersion {
+            tag: self.tag,
+            checksum: self.checksum,
+            born: self.born,
+        }
+    }
+
     /// The bytes of the log's value before the value itself.
     pub(super) fn prefix_bytes(&self, log_value_bytes: usize) -> usize {
         log_value_bytes.saturating_sub(self.value_bytes as usize)
@@ -215,6 +224,8 @@ pub(super) fn decode(
 /// The value of the log, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LogValue<'a> {
+    /// Without the age, which is in the head.
+    pub(super) attributes: Attributes,
     pub(super) content_type: &'a [u8],
     /// All of the value, or what there is of it.
     pub(super) value: &'a [u8],
@@ -223,10 +234,16 @@ pub(super) struct LogValue<'a> {
 /// Takes apart a value of the log with these flags, or its beginning. None if it is too short, or not
 /// what was written.
 pub(super) fn take_apart(flag_bits: u8, mut bytes: &[u8]) -> Option<LogValue<'_>> {
-    for (flag, length) in [(flags::HAS_EXPIRY, 8), (flags::HAS_OPERATION, 16)] {
-        if flag_bits & flag != 0 {
-            bytes = bytes.get(length..)?;
-        }
+    let mut attributes = Attributes::NONE;
+    if flag_bits & flags::HAS_EXPIRY != 0 {
+        let (expires_ms, rest) = bytes.split_first_chunk()?;
+        attributes.expires_ms = Some(u64::from_le_bytes(*expires_ms));
+        bytes = rest;
+    }
+    if flag_bits & flags::HAS_OPERATION != 0 {
+        let (operation, rest) = bytes.split_first_chunk()?;
+        attributes.operation = Some(OperationId(*operation));
+        bytes = rest;
     }
     if flag_bits & flags::HAS_SLOT != 0 {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
@@ -235,6 +252,7 @@ pub(super) fn take_apart(flag_bits: u8, mut bytes: &[u8]) -> Option<LogValue<'_>
     let (length, rest) = bytes.split_first()?;
     let (content_type, value) = rest.split_at_checked((*length).into())?;
     Some(LogValue {
+        attributes,
         content_type,
         value,
     })
@@ -255,15 +273,28 @@ pub(super) fn encode(record: &Record) -> (StoredHead, Vec<u8>) {
     if value.contains(&0) {
         flag_bits |= flags::HAS_NUL;
     }
+    let Attributes {
+        born,
+        expires_ms,
+        operation,
+    } = record.attributes;
+    let mut log_value = Vec::with_capacity(log_value_bytes(&record.attributes, &record.content));
+    if let Some(expires_ms) = expires_ms {
+        flag_bits |= flags::HAS_EXPIRY;
+        log_value.extend_from_slice(&expires_ms.to_le_bytes());
+    }
+    if let Some(OperationId(operation)) = operation {
+        flag_bits |= flags::HAS_OPERATION;
+        log_value.extend_from_slice(&operation);
+    }
     let head = StoredHead {
         kind,
         flags: flag_bits,
         tag: record.tag,
         checksum: record.checksum,
         value_bytes: value.len() as u32,
-        born: 0,
+        born,
     };
-    let mut log_value = Vec::with_capacity(1 + content_type.len() + value.len());
     // Content types have at most 255 bytes.
     log_value.push(content_type.len() as u8);
     log_value.extend_from_slice(content_type);
@@ -272,15 +303,20 @@ pub(super) fn encode(record: &Record) -> (StoredHead, Vec<u8>) {
 }
 
 /// How many bytes a record takes in the log beside the log's own.
-pub(super) fn bytes_of(key: &Key, content: &Content) -> usize {
+pub(super) fn bytes_of(key: &Key, attributes: &Attributes, content: &Content) -> usize {
+    key.as_bytes().len() + HEAD_BYTES + log_value_bytes(attributes, content)
+}
+
+fn log_value_bytes(attributes: &Attributes, content: &Content) -> usize {
     let parts = Parts::of(content);
-    let value = 1 + parts.content_type.len() + parts.value.len();
-    key.as_bytes().len() + HEAD_BYTES + value
+    let fields = Attributes::fields_bytes(attributes.of_record().flags());
+    fields + 1 + parts.content_type.len() + parts.value.len()
 }
 
 /// Whether a whole value of the log is what once entered the cluster under a key.
 pub(super) fn is_sound(key: &[u8], head: &StoredHead, log_value: &[u8]) -> bool {
     let Some(LogValue {
+        attributes,
         content_type,
         value,
     }) = take_apart(head.flags, log_value)
@@ -292,7 +328,7 @@ pub(super) fn is_sound(key: &[u8], head: &StoredHead, log_value: &[u8]) -> bool 
         content_type,
         value,
     };
-    value.len() == head.value_bytes as usize && checksum_of(key, head.tag, &parts) == head.checksum
+    value.len() == head.value_bytes as usize && checksum_of(key, head.tag, &attributes, &parts) == head.checksum
 }
 
 #[cfg(test)]
@@ -326,7 +362,7 @@ mod tests {
             assert!(is_sound(b"key", &head, &value));
             assert!(!is_sound(b"kez", &head, &value));
             assert_eq!(
-                bytes_of(&key, &record.content),
+                bytes_of(&key, &record.attributes, &record.content),
                 3 + HEAD_BYTES + value.len()
             );
         }

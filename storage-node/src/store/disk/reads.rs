@@ -185,11 +185,7 @@ impl DiskStore {
         part: Part,
         view: impl FnOnce(&RecordView<'_>) -> R,
     ) -> Lookup<R> {
-        self.read_with(key, part, |lookup| match lookup {
-            Lookup::Found(record) => Lookup::Found(view(&record)),
-            Lookup::Absent => Lookup::Absent,
-            Lookup::Corrupt => Lookup::Corrupt,
-        })
+        self.read_with(key, part, |lookup| lookup.map(|record| view(&record)))
     }
 
     fn read_with<R>(
@@ -204,8 +200,8 @@ impl DiskStore {
                 Lookup::Absent => return answer(Lookup::Absent),
                 Lookup::Corrupt => return answer(Lookup::Corrupt),
             };
-            if located.head.is_tombstone {
-                return answer(Lookup::Found(RecordView::of_tombstone(located.head)));
+            if located.is_known_whole() {
+                return answer(Lookup::Found(RecordView::of_head(located.head)));
             }
             match self.values.read(key.as_bytes(), &located, part) {
                 Ok(piece) => {

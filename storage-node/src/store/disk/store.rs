@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::Durability;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::record::{Attributes, Content, ContentType, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_log::{Location, Reader};
@@ -166,11 +166,7 @@ impl DiskStore {
 
 impl RecordStore for DiskStore {
     fn head(&self, key: &Key) -> Lookup<RecordHead> {
-        match self.locate(key) {
-            Lookup::Found(located) => Lookup::Found(located.head),
-            Lookup::Absent => Lookup::Absent,
-            Lookup::Corrupt => Lookup::Corrupt,
-        }
+        self.locate(key).map(|located| located.head)
     }
 
     fn get<R: Send + 'static>(
@@ -185,8 +181,8 @@ impl RecordStore for DiskStore {
             Lookup::Absent => return Some(Ok(Lookup::Absent)),
             Lookup::Corrupt => return Some(Ok(Lookup::Corrupt)),
         };
-        if located.head.is_tombstone {
-            let tombstone = RecordView::of_tombstone(located.head);
+        if located.is_known_whole() {
+            let tombstone = RecordView::of_head(located.head);
             return Some(Ok(Lookup::Found(view(&tombstone))));
         }
         let reads = &self.status.reads;
@@ -201,11 +197,7 @@ impl RecordStore for DiskStore {
         let answer = || -> super::reads::Answer {
             let complete = completion();
             Box::new(move |lookup| {
-                complete(Ok(match lookup {
-                    Lookup::Found(record) => Lookup::Found(view(&record)),
-                    Lookup::Absent => Lookup::Absent,
-                    Lookup::Corrupt => Lookup::Corrupt,
-                }));
+                complete(Ok(lookup.map(|record| view(&record))));
             })
         };
         let is_taken = self.reads.push(
@@ -231,12 +223,9 @@ impl RecordStore for DiskStore {
         self.table.read(key, IndexEntry::head)
     }
 
-    fn resolve(&self, key: &Key, tag: Tag, checksum: u32) -> Option<PutOutcome> {
-        let resolved = |held: &IndexEntry| {
-            let head = held.head();
-            let is_sound = || !head.is_damaged;
-            resolve((head.tag, head.checksum, is_sound), tag, checksum)
-        };
+    fn resolve(&self, key: &Key, put: RecordVersion) -> Option<PutOutcome> {
+        let resolved =
+            |held: &IndexEntry| resolve(held.version(), || !held.is_damaged(), put);
         self.table.read(key, resolved).flatten()
     }
 
@@ -257,11 +246,11 @@ impl RecordStore for DiskStore {
         record: &Record,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        if let Some(put) = self.resolve(key, record.tag, record.checksum) {
+        if let Some(put) = self.resolve(key, record.version()) {
             return Some(Ok(put));
         }
         // Before memory is taken for it.
-        if let Err(refused) = self.check_room_for(format::bytes_of(key, &record.content)) {
+        if let Err(refused) = self.check_room_for(format::bytes_of(key, &record.attributes, &record.content)) {
             return Some(Err(refused));
         }
         let record = NewRecord::of(key.as_bytes(), record);
@@ -276,7 +265,7 @@ impl RecordStore for DiskStore {
         mint: MintTag,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        let bytes = format::bytes_of(key, content);
+        let bytes = format::bytes_of(key, &Attributes::NONE, content);
         if let Err(refused) = self.check_room_for(bytes) {
             return Some(Err(refused));
         }

@@ -1,6 +1,7 @@
 //! The values of records that lie in the log: read by parts, from the cache or from the disk.
 
 use bytes::Bytes;
+use dkvs_common::record::Attributes;
 use dkvs_log::{Location, ReadError, Reader};
 
 use super::cache::{CHUNK_BYTES_MAX, ValueCache};
@@ -31,16 +32,19 @@ impl Piece {
             let begin = begin.checked_sub(self.at)?;
             return Some(RecordView {
                 head: located.head,
+                attributes: Attributes::NONE.born_at_least(located.head.born),
                 content_type: &[],
                 value: self.bytes.get(begin..begin + range.len())?,
             });
         }
         let LogValue {
+            attributes,
             content_type,
             value,
         } = take_apart(located.stored.flags, &self.bytes).filter(|_| self.at == 0)?;
         Some(RecordView {
             head: located.head,
+            attributes: attributes.born_at_least(located.head.born),
             content_type,
             value: value.get(range)?,
         })

@@ -1,7 +1,7 @@
 //! Puts of records that are in the table as a whole.
 
 use dkvs_common::kv::Key;
-use dkvs_common::record::{Content, Record};
+use dkvs_common::record::{Attributes, Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
@@ -17,16 +17,11 @@ impl RecordTable<PackedRecord> {
     pub(in crate::store) fn apply(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
         let newer = |held: Option<&PackedRecord>| {
             let resolved = held.and_then(|held| {
-                let is_sound = || held.is_sound();
-                resolve(
-                    (held.tag(), held.checksum(), is_sound),
-                    record.tag,
-                    record.checksum,
-                )
+                resolve(held.version(), || held.is_sound(), record.version())
             });
             resolved.map_or_else(|| Ok(record.clone()), Err)
         };
-        let replaced = self.replace(key, &record.content, newer)?;
+        let replaced = self.replace(key, (&record.attributes, &record.content), newer)?;
         Ok(replaced.err().unwrap_or(PutOutcome::Stored))
     }
 
@@ -42,20 +37,20 @@ impl RecordTable<PackedRecord> {
             let tag = mint(held.map_or(Tag::ZERO, TableEntry::tag))?;
             Ok(Record::new(key, tag, content.clone()))
         };
-        self.replace(key, content, record)
+        self.replace(key, (&Attributes::NONE, content), record)
     }
 
     /// Puts what `record` makes of the record that is there, if one is, in its place, if it makes
-    /// anything.
+    /// anything: something with these attributes and this content.
     fn replace<E>(
         &self,
         key: &Key,
-        content: &Content,
+        (attributes, content): (&Attributes, &Content),
         record: impl FnOnce(Option<&PackedRecord>) -> Result<Record, E>,
     ) -> Result<Result<(), E>, Full> {
         let place = place(Position::of_key(key), key.as_bytes());
         let mut shard = self.shard(place.position);
-        let bytes = PackedRecord::bytes_of(key, content);
+        let bytes = PackedRecord::bytes_of(key, attributes, content);
         match shard.entry(place) {
             Entry::Occupied(held) => {
                 let record = match record(Some(held)) {

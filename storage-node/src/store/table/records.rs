@@ -187,8 +187,8 @@ impl<E: TableEntry> RecordTable<E> {
         if let Some(hook) = self.hook.get() {
             hook(RecordChange {
                 key: place.key,
-                old: before.map(E::tag),
-                new: after.map(E::tag),
+                old: before.map(E::version),
+                new: after.map(E::version),
             });
         }
     }
@@ -447,7 +447,7 @@ mod tests {
         let table = RecordTable::new(usize::MAX);
         let first = |from, after: Option<&Key>| {
             let mut first = None;
-            table.scan(from, after, |held| {
+            table.scan(from, after, |held: &PackedRecord| {
                 first = Some(Key::new(held.key().to_vec()).unwrap());
                 ControlFlow::Break(())
             });

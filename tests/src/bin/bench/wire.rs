@@ -232,6 +232,7 @@ mod tests {
     fn found() -> Reply {
         Reply::Response(ReplicaResponse::Record {
             digest: dkvs_common::record::Digest {
+                attributes: dkvs_common::record::Attributes::NONE,
                 tag: Tag { time: 1, op: 1 },
                 content_type: ContentType::default(),
                 value_bytes: 32,
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn replies_are_counted_if_all_are_ok() {
         assert_eq!(answers_v2(&datagram(&[found(), found(), found()])), Some(3));
-        let absent = Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO });
+        let absent = Reply::Response(ReplicaResponse::absent(Tag::ZERO));
         assert_eq!(answers_v2(&datagram(&[found(), absent])), None);
         let whole = datagram(&[found(), found()]);
         for length in 0..whole.len() {

@@ -89,7 +89,9 @@ impl<F> ReadOperation<F> {
     /// no memory, as if the replica had left it to be fetched.
     fn held(&mut self, digest: &Digest, block: Bytes) -> Bytes {
         let known = self.fetches.answered.as_ref();
-        if let Some((_, known)) = known.filter(|(of, known)| of == digest && *known == block) {
+        if let Some((_, known)) =
+            known.filter(|(of, known)| of.names_same_record(digest) && *known == block)
+        {
             return known.clone();
         }
         let is_counted = block.len() > UNCOUNTED_BYTES_MAX;
@@ -110,7 +112,7 @@ impl<F> ReadOperation<F> {
     /// Takes memory for a value, unless there is some from an earlier fetch of the same.
     fn reserve(&mut self, digest: &Digest) -> Result<(), MemoryError> {
         let memory = &mut self.fetches.memory;
-        if !memory.iter().any(|(reserved, _)| reserved == digest) {
+        if !memory.iter().any(|(of, _)| of.names_same_record(digest)) {
             let permit = self.memory.take(digest.value_bytes as usize)?;
             memory.push((digest.clone(), permit));
         }
@@ -121,10 +123,12 @@ impl<F> ReadOperation<F> {
 impl Fetches {
     /// Where a value begins that is to be fetched: with what there is of it.
     fn begin(&mut self, digest: Digest) -> Assembly {
-        let held = self.assembly.take_if(|held| *held.digest() == digest);
+        let held = self
+            .assembly
+            .take_if(|held| held.digest().names_same_record(&digest));
         held.unwrap_or_else(|| {
             let begun = self.beginning.as_ref();
-            let begun = begun.filter(|(known, _)| *known == digest);
+            let begun = begun.filter(|(known, _)| known.names_same_record(&digest));
             let block = begun.map_or(&[][..], |(_, block)| &block[..]);
             Assembly::new(digest, block)
         })
@@ -133,7 +137,7 @@ impl Fetches {
     /// A value that was fetched, with the memory that was taken for it.
     fn held(&mut self, digest: &Digest, value: Value) -> Value {
         let mut memory = self.memory.iter();
-        let Some(place) = memory.position(|(reserved, _)| reserved == digest) else {
+        let Some(place) = memory.position(|(of, _)| of.names_same_record(digest)) else {
             return value;
         };
         let (_, permit) = self.memory.swap_remove(place);

@@ -118,7 +118,8 @@ impl AgreementRead {
         }
         let got = GetResponse::from(response);
         let response = match &got {
-            GetResponse::Absent(tag) => ReadResponse::Absent(*tag),
+            GetResponse::Absent => ReadResponse::Absent(None),
+            GetResponse::Tombstone(tag, _) => ReadResponse::Absent(Some(*tag)),
             GetResponse::Refused(refusal) => ReadResponse::Refused(*refusal),
             GetResponse::Untagged(value) => ReadResponse::Holds(self.values.place_for(value), None),
             GetResponse::Record(digest, Some(value)) => {
@@ -282,7 +283,7 @@ impl AgreementRead {
             value: winner.clone(),
         };
         digest.value_bytes as usize == winner.len()
-            && digest.checksum == checksum(key, digest.tag, &content)
+            && digest.checksum == checksum(key, digest.tag, &digest.attributes, &content)
     }
 
     fn decide_once(&mut self) {

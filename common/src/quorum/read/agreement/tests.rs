@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::time::Duration;
 
 use crate::quorum::{Refusal, Version};
-use crate::record::ContentType;
+use crate::record::{Attributes, ContentType};
 use crate::ring::{Position, RingPoint};
 use crate::testing::start_of_time;
 
@@ -32,6 +32,7 @@ fn tag(time: u64) -> Tag {
 fn digest(time: u64) -> Digest {
     Digest {
         tag: tag(time),
+        attributes: Attributes::NONE,
         content_type: ContentType::default(),
         value_bytes: 4,
         checksum: time as u32,
@@ -45,7 +46,7 @@ fn long(time: u64) -> ReplicaResponse {
 }
 
 fn absent(tag: Tag) -> ReplicaResponse {
-    ReplicaResponse::Absent { tag }
+    ReplicaResponse::absent(tag)
 }
 
 fn value(text: &str) -> Value {

@@ -122,7 +122,7 @@ impl SeenValues {
     /// Counts `from` among the holders of the value at `place`, which it reported.
     pub(super) fn insert(&mut self, place: usize, from: ServerId, response: GetResponse) {
         let (known, version) = match response {
-            GetResponse::Absent(_) | GetResponse::Refused(_) => return,
+            GetResponse::Absent | GetResponse::Tombstone(..) | GetResponse::Refused(_) => return,
             GetResponse::Untagged(value) => (Known::Whole(value), Version::default()),
             GetResponse::Record(digest, Some(value)) => {
                 (Known::Whole(value), Version::from(&digest))
@@ -209,7 +209,10 @@ impl SeenValues {
 
     /// The place of the value that a digest stands for, whether or not it has been fetched.
     fn place_reported_by(&self, digest: &Digest) -> Option<usize> {
-        let was_fetched = |seen: &SeenValue| seen.fetched.as_ref() == Some(digest);
+        let was_fetched = |seen: &SeenValue| {
+            let mut fetched = seen.fetched.iter();
+            fetched.any(|fetched| fetched.names_same_record(digest))
+        };
         let fetched = self.0.iter().position(was_fetched);
         let fetched = fetched.map(|place| self.0[place].same_as.unwrap_or(place));
         fetched.or_else(|| self.place_of_digest(digest))
@@ -217,7 +220,10 @@ impl SeenValues {
 
     /// The place of a value that has not been fetched yet.
     fn place_of_digest(&self, digest: &Digest) -> Option<usize> {
-        let is_same = |seen: &SeenValue| seen.digest() == Some(digest);
+        let is_same = |seen: &SeenValue| {
+            let known = seen.digest();
+            known.is_some_and(|known| known.names_same_record(digest))
+        };
         self.0.iter().position(is_same)
     }
 }

@@ -24,14 +24,21 @@ struct SeenRecord {
 impl SeenRecords {
     /// The place of a record: its own, or the next free one.
     pub(super) fn place_of(&self, digest: &Digest) -> usize {
-        let seen = self.0.iter().position(|seen| seen.digest == *digest);
+        let seen = self
+            .0
+            .iter()
+            .position(|seen| seen.digest.names_same_record(digest));
         seen.unwrap_or(self.0.len())
     }
 
-    /// Keeps what a replica reported of the record at this place.
+    /// Keeps what a replica reported of the record at this place; of several ages, the greatest.
     pub(super) fn insert(&mut self, place: usize, digest: Digest, value: Option<Value>) {
         match self.0.get_mut(place) {
-            Some(seen) => seen.value = seen.value.take().or(value),
+            Some(seen) => {
+                let attributes = &mut seen.digest.attributes;
+                *attributes = attributes.born_at_least(digest.attributes.born);
+                seen.value = seen.value.take().or(value);
+            }
             None => self.0.push(SeenRecord {
                 digest,
                 value,
@@ -122,6 +129,6 @@ impl SeenRecords {
 
     fn being_fetched(&mut self, digest: &Digest) -> Option<&mut SeenRecord> {
         let mut records = self.0.iter_mut();
-        records.find(|seen| seen.digest == *digest && seen.fetched_from.is_some())
+        records.find(|seen| seen.digest.names_same_record(digest) && seen.fetched_from.is_some())
     }
 }

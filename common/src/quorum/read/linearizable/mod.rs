@@ -19,7 +19,7 @@
 //! what the others are given: so replicas that have all responded end up with the same.
 //!
 //! * `choosing`: which record is the newest
-//! * `fetching`: the long values that are fetched from their holders
+//! * `fetching`: the long values that are fetched from their holders; `tombstones`: those that were seen
 //! * `repairing`: the write-backs and attestations
 //!
 //! # Records that came by DKVS/1
@@ -65,6 +65,7 @@ mod choosing;
 mod fetching;
 mod repairing;
 mod standing;
+mod tombstones;
 
 use std::time::Instant;
 
@@ -80,12 +81,13 @@ use crate::quorum::threshold::Threshold;
 use crate::quorum::transmit::{Attestation, CommandId, Purpose, Transmit};
 use crate::quorum::version::Version;
 use crate::quorum::write::WriteResponse;
-use crate::record::{Content, Digest, Record};
+use crate::record::{Attributes, Content, Digest, Record};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 use choosing::{Choice, Newest};
 use fetching::SeenRecords;
 use repairing::Repairs;
+use tombstones::SeenTombstones;
 
 /// How often a read may begin anew because the long value it was about to fetch was overwritten
 /// everywhere.
@@ -98,6 +100,7 @@ pub struct LinearizableRead {
     tally: Tally<ReadResponse>,
     threshold: Threshold,
     records: SeenRecords,
+    tombstones: SeenTombstones,
     /// The newest that r replicas reported: what is to be returned.
     newest: Option<Newest>,
     /// What replicas that lack it are given: the same, or what turned out to be newer still.
@@ -134,6 +137,7 @@ impl LinearizableRead {
             threshold: Threshold::of_quorum(&list, quorum),
             tally: Tally::new(list, now),
             records: SeenRecords::default(),
+            tombstones: SeenTombstones::default(),
             newest: None,
             given: None,
             write_back: None,
@@ -206,12 +210,25 @@ impl LinearizableRead {
     /// computed once.
     fn write_back(&mut self) -> Option<Record> {
         let given = self.given?;
-        let is_current = |record: &Record| record.tag == given.tag();
+        let attributes = self.attributes(given);
+        let is_current =
+            |record: &Record| record.tag == given.tag() && record.attributes == attributes;
         if !self.write_back.as_ref().is_some_and(is_current) {
             let content = self.content(given)?;
-            self.write_back = Some(Record::new(&self.key, given.tag(), content));
+            let record = Record::with_attributes(&self.key, given.tag(), attributes, content);
+            self.write_back = Some(record);
         }
         self.write_back.clone()
+    }
+
+    /// What a replica's record would say beside its content.
+    fn attributes(&self, given: Newest) -> Attributes {
+        match given {
+            _ if mutants::is_on(Mutant::WrittenBackWithoutAttributes) => Attributes::NONE,
+            Newest::Nothing => Attributes::NONE,
+            Newest::Tombstone(tag) => self.tombstones.attributes(tag),
+            Newest::Record(place, _) => self.records.digest(place).attributes,
+        }
     }
 
     /// What a replica would be given; none if that is nothing, or a value that is not known.
@@ -290,7 +307,8 @@ impl LinearizableRead {
             GetResponse::Record(digest, _) => {
                 ReadResponse::Holds(self.records.place_of(digest), Some(digest.tag))
             }
-            GetResponse::Absent(tag) => ReadResponse::Absent(*tag),
+            GetResponse::Absent => ReadResponse::Absent(None),
+            GetResponse::Tombstone(tag, _) => ReadResponse::Absent(Some(*tag)),
             GetResponse::Refused(refusal) => ReadResponse::Refused(*refusal),
             // Without a tag, nothing says whether what it holds is older or newer.
             GetResponse::Untagged(_) => ReadResponse::Refused(Refusal::NotV2),
@@ -300,9 +318,12 @@ impl LinearizableRead {
         if recorded != Recorded::Counted {
             return recorded;
         }
-        if let (GetResponse::Record(digest, value), ReadResponse::Holds(place, _)) = (got, response)
-        {
-            self.records.insert(place, digest, value);
+        match (got, response) {
+            (GetResponse::Record(digest, value), ReadResponse::Holds(place, _)) => {
+                self.records.insert(place, digest, value);
+            }
+            (GetResponse::Tombstone(tag, attributes), _) => self.tombstones.insert(tag, attributes),
+            _ => {}
         }
         if response.tag().is_some_and(Tag::is_by_v1) && !mutants::is_on(Mutant::V1WrittenBack) {
             self.handle_v1_record();
@@ -529,6 +550,7 @@ impl LinearizableRead {
         }
         self.tally = Tally::new(self.tally.list(), self.started);
         self.records.clear();
+        self.tombstones.clear();
         self.newest = None;
         self.given = None;
         self.write_back = None;

@@ -105,6 +105,7 @@ impl Assembly {
     pub fn finish(self, key: &Key) -> Result<Value, Mismatch> {
         let Digest {
             tag,
+            attributes,
             content_type,
             checksum: expected,
             ..
@@ -114,7 +115,7 @@ impl Assembly {
             content_type,
             value,
         };
-        let is_sound = checksum(key, tag, &content) == expected;
+        let is_sound = checksum(key, tag, &attributes, &content) == expected;
         match content {
             Content::Value { value, .. } if is_sound => Ok(value),
             _ => Err(Mismatch),
@@ -125,7 +126,7 @@ impl Assembly {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkvs_common::record::ContentType;
+    use dkvs_common::record::{Attributes, ContentType};
     use dkvs_common::tag::Tag;
 
     const TAG: Tag = Tag { time: 1, op: 0 };
@@ -143,9 +144,10 @@ mod tests {
         };
         let digest = Digest {
             tag: TAG,
+            attributes: Attributes::NONE,
             content_type: ContentType::default(),
             value_bytes: bytes.into(),
-            checksum: checksum(&key(), TAG, &content),
+            checksum: checksum(&key(), TAG, &Attributes::NONE, &content),
         };
         (value, digest)
     }

@@ -172,6 +172,7 @@ impl Upload {
         Request::Command(ReplicaCommand::PutStaged {
             key: self.key.clone(),
             tag: self.record.tag,
+            attributes: self.record.attributes,
             content_type: content_type.clone(),
             upload: self.number,
             value_bytes: value.len() as u32,

@@ -137,7 +137,7 @@ fn attestation_is_requested_until_it_is_answered() {
         } => (*token, response.clone()),
         other => panic!("{other:?}"),
     });
-    let absent = ReplicaResponse::Absent { tag: Tag::ZERO };
+    let absent = ReplicaResponse::absent(Tag::ZERO);
     let expected = [(2, ReplicaResponse::Done), (3, absent)];
     assert_eq!(
         answers.collect::<BTreeMap<_, _>>(),

@@ -133,7 +133,7 @@ impl Server {
                 Reply::Response(ReplicaResponse::Done)
             }
             Request::Command(ReplicaCommand::Get { key }) => match self.pairs.get(&key) {
-                None => Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
+                None => Reply::Response(ReplicaResponse::absent(Tag::ZERO)),
                 Some(record) => Reply::Response(ReplicaResponse::Tag { tag: record.tag }),
             },
             Request::Command(ReplicaCommand::Attest { boot_id, key, tag }) => {
@@ -141,7 +141,7 @@ impl Server {
                     Some(record) if boot_id == self.boot_id && record.tag >= tag => {
                         Reply::Response(ReplicaResponse::Done)
                     }
-                    _ => Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
+                    _ => Reply::Response(ReplicaResponse::absent(Tag::ZERO)),
                 }
             }
             Request::Command(ReplicaCommand::Stage {
@@ -158,6 +158,7 @@ impl Server {
             Request::Command(ReplicaCommand::PutStaged {
                 key,
                 tag,
+                attributes,
                 content_type,
                 upload,
                 value_bytes,
@@ -169,7 +170,7 @@ impl Server {
                     .flat_map(|blocks| blocks.values().flat_map(|block| block.to_vec()))
                     .collect();
                 if value.len() != value_bytes as usize {
-                    return Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO });
+                    return Reply::Response(ReplicaResponse::absent(Tag::ZERO));
                 }
                 let value = Value::new(value).unwrap();
                 let content = Content::Value {
@@ -178,6 +179,7 @@ impl Server {
                 };
                 let record = Record {
                     tag,
+                    attributes,
                     content,
                     checksum,
                 };
@@ -204,7 +206,7 @@ impl Server {
                         block: Bytes::copy_from_slice(&value[start..end]),
                     })
                 }
-                _ => Reply::Response(ReplicaResponse::Absent { tag: Tag::ZERO }),
+                _ => Reply::Response(ReplicaResponse::absent(Tag::ZERO)),
             },
             _ => Reply::Response(ReplicaResponse::Refused(Refusal::Unsupported)),
         }

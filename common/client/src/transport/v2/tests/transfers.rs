@@ -24,6 +24,7 @@ fn long(bytes: usize) -> Vec<u8> {
 fn digest(record: &Record, bytes: usize) -> Digest {
     Digest {
         tag: record.tag,
+        attributes: record.attributes,
         content_type: ContentType::default(),
         value_bytes: bytes as u32,
         checksum: record.checksum,

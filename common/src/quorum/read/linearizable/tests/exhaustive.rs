@@ -34,7 +34,7 @@ fn whatever_the_responses_what_is_returned_is_the_newest_of_r_and_held_by_r() {
                         if is_open {
                             held.push(match &response {
                                 ReplicaResponse::Record { digest, .. } => Some(digest.tag),
-                                ReplicaResponse::Absent { tag } => Some(*tag),
+                                ReplicaResponse::Absent { tag, .. } => Some(*tag),
                                 _ => None,
                             });
                         }

@@ -9,7 +9,7 @@ use crate::quorum::params::Quorum;
 use crate::quorum::read::linearizable::LinearizableRead;
 use crate::quorum::read::{ReadOutcome, ReplicaStanding};
 use crate::quorum::{Attestation, CommandId, Purpose, Transmit, Version};
-use crate::record::{Content, ContentType, Digest};
+use crate::record::{Attributes, Content, ContentType, Digest};
 use crate::ring::{Position, RingPoint};
 use crate::tag::{Tag, TagClock};
 use crate::testing::start_of_time;
@@ -118,6 +118,7 @@ pub(super) fn value(text: &str) -> Value {
 pub(super) fn digest(tag: Tag) -> Digest {
     Digest {
         tag,
+        attributes: Attributes::NONE,
         content_type: ContentType::default(),
         value_bytes: 1,
         checksum: tag.time as u32,
@@ -152,7 +153,7 @@ pub(super) fn absent() -> ReplicaResponse {
 
 /// A tombstone.
 pub(super) fn deleted(tag: Tag) -> ReplicaResponse {
-    ReplicaResponse::Absent { tag }
+    ReplicaResponse::absent(tag)
 }
 
 pub(super) fn superseded(tag: Tag) -> ReplicaResponse {
