@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use dkvs_common::kv::Key;
-use dkvs_common::model::Durability;
+use dkvs_common::model::{Direction, Durability};
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::Position;
@@ -15,6 +15,7 @@ use dkvs_common::tag::{Exhausted, Tag};
 use thiserror::Error;
 
 use super::packed::PackedRecord;
+use super::table::KeyRange;
 
 /// Records by key, of which the one with the greatest tag stays.
 pub trait RecordStore {
@@ -40,6 +41,18 @@ pub trait RecordStore {
         &self,
         from: Position,
         after: Option<&Key>,
+        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+    );
+
+    /// Shows the records that are held, sound and attested or not, of a range of keys, in the order of
+    /// their bytes or its reverse, until `visit` breaks. A change of another key that runs meanwhile is
+    /// in it or not.
+    ///
+    /// A part of the store is locked while `visit` goes on in it, so `visit` may not use the store.
+    fn scan_keys(
+        &self,
+        range: KeyRange<'_>,
+        direction: Direction,
         visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     );
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use dkvs_common::kv::Key;
-use dkvs_common::model::Durability;
+use dkvs_common::model::{Direction, Durability};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
@@ -13,7 +13,7 @@ use super::contract::{
     RemoveResult, StoreError,
 };
 use super::packed::PackedRecord;
-use super::table::RecordTable;
+use super::table::{KeyRange, RecordTable};
 
 /// Records in memory, lost with the process. Whatever is asked of it is answered at once.
 pub struct MemoryStore {
@@ -22,7 +22,7 @@ pub struct MemoryStore {
 
 impl MemoryStore {
     /// An empty store that holds at most `bytes_max` bytes of packed records and
-    /// [`ENTRY_OVERHEAD_BYTES`](super::ENTRY_OVERHEAD_BYTES) for each.
+    /// [`overhead_bytes`](super::overhead_bytes) for each.
     pub fn new(bytes_max: usize) -> Self {
         Self {
             table: RecordTable::new(bytes_max),
@@ -61,6 +61,15 @@ impl RecordStore for MemoryStore {
         visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) {
         self.table.scan(from, after, visit);
+    }
+
+    fn scan_keys(
+        &self,
+        range: KeyRange<'_>,
+        direction: Direction,
+        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+    ) {
+        self.table.scan_keys(range, direction, visit);
     }
 
     fn apply(

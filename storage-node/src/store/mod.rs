@@ -12,8 +12,9 @@
 //! - Reads never fail because the store is full, slow, or can store nothing more.
 //! - A record that is damaged, or that may lack something newer that was stored, is never returned,
 //!   nor is its key reported as absent.
-//! - A scan shows records in ring order, by position and then by key: every record that was there
-//!   when it began and was not removed meanwhile, in this version or a later one, exactly once.
+//! - A scan shows records in ring order, by position and then by key, or in the order of their keys'
+//!   bytes: every record that was there when it began and was not removed meanwhile, in this version
+//!   or a later one, exactly once.
 //! - Every change of what is held for a key calls the change hook, once, in order.
 //!
 //! * `contract`: the contract as a trait; [`packed`](PackedRecord): a record as it lies in memory
@@ -30,7 +31,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use dkvs_common::kv::Key;
-use dkvs_common::model::Durability;
+use dkvs_common::model::{Direction, Durability};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
@@ -44,7 +45,7 @@ pub use contract::{
 };
 pub use memory::MemoryStore;
 pub use packed::PackedRecord;
-pub use table::{CountedScan, ENTRY_OVERHEAD_BYTES, NOTED_BYTES_MAX, PageEnd, PageLimits};
+pub use table::{CountedScan, KeyRange, NOTED_BYTES_MAX, PageEnd, PageLimits, overhead_bytes};
 
 pub(crate) use contract::resolve;
 
@@ -121,6 +122,15 @@ impl RecordStore for Store {
         visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) {
         of_each!(self, store => store.scan(from, after, visit));
+    }
+
+    fn scan_keys(
+        &self,
+        range: KeyRange<'_>,
+        direction: Direction,
+        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+    ) {
+        of_each!(self, store => store.scan_keys(range, direction, visit));
     }
 
     fn apply(

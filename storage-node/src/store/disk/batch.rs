@@ -13,7 +13,7 @@ use crate::store::contract::{
     Completion, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::packed::PackedRecord;
-use crate::store::table::ENTRY_OVERHEAD_BYTES;
+use crate::store::table::overhead_bytes;
 
 /// What a commit may take of the disk beyond twice its records.
 const COMMIT_BYTES: u64 = 512 << 10;
@@ -156,7 +156,7 @@ impl Batch {
         let held_bytes = self.held(store, packed.key(), PackedRecord::bytes);
         let entry_bytes = match held_bytes {
             Some(_) => packed.bytes(),
-            None => packed.bytes() + ENTRY_OVERHEAD_BYTES,
+            None => packed.bytes() + overhead_bytes(packed.key().len()),
         };
         let growth = entry_bytes.saturating_sub(held_bytes.unwrap_or(0));
         if growth > 0 {

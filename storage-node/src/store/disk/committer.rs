@@ -13,7 +13,7 @@ use super::options::Media;
 use super::row::{ROW_HEAD_BYTES, Row};
 use super::store::{DiskStore, load};
 use crate::store::packed::PackedRecord;
-use crate::store::table::{ENTRY_OVERHEAD_BYTES, RecordTable};
+use crate::store::table::RecordTable;
 
 /// The log is not compacted while it takes less than this, in bytes, unless the disk is full.
 const COMPACT_BYTES_MIN: u64 = 1 << 20;
@@ -297,8 +297,8 @@ fn liveness(table: &RecordTable, generation: u32, old: &Row) -> Liveness {
 /// the disk is full.
 fn log_bytes_max(store: &DiskStore, appended: u64) -> u64 {
     let table = store.table();
-    let overhead = table.len() * (ENTRY_OVERHEAD_BYTES - ROW_HEAD_BYTES);
-    let live_bytes = table.bytes().saturating_sub(overhead) as u64 + appended;
+    let rows = table.packed_bytes() + table.len() * ROW_HEAD_BYTES;
+    let live_bytes = rows as u64 + appended;
     match store.status.is_disk_full.load(Ordering::Relaxed) {
         true => live_bytes + live_bytes / 8,
         false => COMPACT_BYTES_MIN.max(2 * live_bytes),

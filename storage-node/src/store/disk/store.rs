@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::model::Durability;
+use dkvs_common::model::{Direction, Durability};
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::ring::Position;
@@ -21,7 +21,7 @@ use crate::store::contract::{
     RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::packed::PackedRecord;
-use crate::store::table::RecordTable;
+use crate::store::table::{KeyRange, RecordTable};
 
 /// Records on a disk, all of them in memory as well. See the [module](super).
 pub struct DiskStore {
@@ -151,6 +151,15 @@ impl RecordStore for DiskStore {
         visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
     ) {
         self.table.scan(from, after, visit);
+    }
+
+    fn scan_keys(
+        &self,
+        range: KeyRange<'_>,
+        direction: Direction,
+        visit: impl FnMut(&PackedRecord) -> ControlFlow<()>,
+    ) {
+        self.table.scan_keys(range, direction, visit);
     }
 
     /// What is resolved by what is synced already is returned at once; else it is known when the
