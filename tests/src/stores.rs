@@ -13,8 +13,8 @@ use dkvs_storage_node::store::disk::{
     Committer, Declaration, DiskStore, INDEX_HEAD_BYTES, OpenError, OpenOptions,
 };
 use dkvs_storage_node::store::{
-    Completion, ENTRY_OVERHEAD_BYTES, Lookup, MemoryStore, Part, PutOutcome, PutResult,
-    ReadRequest, RecordStore as _, RecordView, RemoveResult, Store,
+    Completion, Lookup, MemoryStore, Part, PutOutcome, PutResult, ReadRequest, RecordStore as _,
+    RecordView, RemoveResult, Store, overhead_bytes,
 };
 
 /// Whose the logs of tests are.
@@ -178,7 +178,7 @@ impl Kept {
             Store::Memory(_) => 24 + value.len(),
             Store::Disk(_) => INDEX_HEAD_BYTES,
         };
-        ENTRY_OVERHEAD_BYTES + name.len() + entry
+        overhead_bytes(name.len()) + name.len() + entry
     }
 
     /// The store, as one on a disk.

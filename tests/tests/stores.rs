@@ -1,9 +1,11 @@
 //! What a store has to do, whichever it is: the contract of `dkvs_storage_node::store`.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
+use dkvs_common::model::Direction;
 use dkvs_common::record::RecordVersion;
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
@@ -108,6 +110,51 @@ fn a_scan_shows_every_record_once_in_ring_order() {
             ControlFlow::Continue(())
         });
         assert!(walked == names, "{kind}");
+    }
+}
+
+#[test]
+fn a_scan_of_keys_shows_every_record_of_a_range_once_by_their_bytes() {
+    for (kind, mut kept) in of_each_kind(usize::MAX) {
+        let mut names: Vec<String> = (0..500).map(|number| format!("key {number}")).collect();
+        for (number, name) in names.iter().enumerate() {
+            assert_eq!(kept.put_at(name, 1 + number as u64, name), STORED);
+        }
+        assert_eq!(kept.delete_at("key 7", 1_000), STORED);
+        let removed = kept.remove("key 8", 9);
+        assert_eq!(removed, Ok(RemoveOutcome::Removed), "{kind}");
+        names.sort_unstable();
+        names.retain(|name| name != "key 8");
+        let scan = |range, direction, records_max| {
+            let mut scanned = Vec::new();
+            kept.store.scan_keys(range, direction, |held| {
+                if scanned.len() == records_max {
+                    return ControlFlow::Break(());
+                }
+                scanned.push(String::from_utf8_lossy(held.key()).into_owned());
+                ControlFlow::Continue(())
+            });
+            scanned
+        };
+        let (all, up) = ((Unbounded, Unbounded), Direction::Ascending);
+        assert!(scan(all, up, 500) == names, "{kind}");
+        assert!(scan(all, up, 20) == names[..20], "{kind}");
+        let from = (Excluded(&b"key 10"[..]), Excluded(&b"key 20"[..]));
+        let between = names
+            .iter()
+            .filter(|name| name.as_str() > "key 10" && name.as_str() < "key 20");
+        let mut between: Vec<String> = between.cloned().collect();
+        assert!(scan(from, up, 500) == between, "{kind}");
+        between.reverse();
+        assert!(scan(from, Direction::Descending, 500) == between, "{kind}");
+        names.reverse();
+        assert!(scan(all, Direction::Descending, 500) == names, "{kind}");
+        let at = (Included(&b"key 7"[..]), Included(&b"key 7"[..]));
+        assert_eq!(
+            scan(at, up, 500),
+            ["key 7"],
+            "{kind}: a tombstone is a record"
+        );
     }
 }
 

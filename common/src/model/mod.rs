@@ -7,6 +7,7 @@
 //!
 //! * [`ReplicaCommand`]: what one replica is asked to do
 //! * [`ReplicaResponse`]: what it answers; [`Refusal`]: why it does not do it
+//! * [`Direction`]: in which order keys are listed
 //! * [`Statistic`], [`Durability`]: what a server reports of itself
 //! * [`Unrepresentable`]: what DKVS/1 cannot carry
 //!
@@ -14,6 +15,7 @@
 //! it out (the storage server).
 
 mod command;
+mod direction;
 mod durability;
 mod refusal;
 mod response;
@@ -21,6 +23,7 @@ mod statistic;
 mod unrepresentable;
 
 pub use command::ReplicaCommand;
+pub use direction::Direction;
 pub use durability::Durability;
 pub use refusal::Refusal;
 pub use response::{EntryKind, PageEntry, ReplicaResponse};

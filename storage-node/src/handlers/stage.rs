@@ -130,7 +130,7 @@ mod tests {
     use crate::config::ServiceConfig;
     use crate::handlers::uploads::UPLOADS_MAX;
     use crate::peer::Peer;
-    use crate::store::{ENTRY_OVERHEAD_BYTES, Lookup, MemoryStore, Part, RecordView, Store};
+    use crate::store::{Lookup, MemoryStore, Part, RecordView, Store, overhead_bytes};
     use bytes::Bytes;
 
     const SHAPE: Shape = Shape {
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_refused_with_its_reason() {
-        let replica = replica(ENTRY_OVERHEAD_BYTES + 30);
+        let replica = replica(overhead_bytes(1) + 30);
         stage_all(&replica, 1, b'v');
         assert_eq!(
             put(&replica, 1, &record(5, b'v')),

@@ -14,9 +14,8 @@ use crate::store::{Lookup, Part, RecordHead, RecordStore as _, RecordView};
 impl Replica {
     pub(super) fn get_tag(&self, key: &Key) -> ReplicaResponse {
         let lookup = self.store.head(key);
-        let tag = |head: RecordHead| {
-            value_response(&head, || ReplicaResponse::Tag { tag: head.tag })
-        };
+        let tag =
+            |head: RecordHead| value_response(&head, || ReplicaResponse::Tag { tag: head.tag });
         read_response(&self.counters, lookup.map(tag))
     }
 

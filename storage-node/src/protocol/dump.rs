@@ -383,6 +383,7 @@ mod tests {
         for number in 0..=NOTED_BYTES_MAX / 30_000 {
             put(&service, number.to_string().as_bytes(), 2, None);
         }
+        assert_eq!(service.step(&mut dump), DumpStep::Pause);
         let DumpStep::Datagram(first) = service.step(&mut dump) else {
             panic!("a datagram");
         };

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use dkvs_common::kv::Key;
-use dkvs_common::model::Durability;
+use dkvs_common::model::{Direction, Durability};
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
@@ -16,6 +16,7 @@ use dkvs_common::tag::{Exhausted, Tag};
 use thiserror::Error;
 
 use super::head::{HeldRecord, RecordHead};
+use super::table::KeyRange;
 use super::view::{Part, RecordView};
 
 /// Records by key, of which the one with the greatest tag stays.
@@ -55,6 +56,18 @@ pub trait RecordStore {
         &self,
         from: Position,
         after: Option<&Key>,
+        visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
+    );
+
+    /// Shows the records that are held, sound and attested or not, of a range of keys, in the order of
+    /// their bytes or its reverse, until `visit` breaks. A change of another key that runs meanwhile is
+    /// in it or not.
+    ///
+    /// A part of the store is locked while `visit` goes on in it, so `visit` may not use the store.
+    fn scan_keys(
+        &self,
+        range: KeyRange<'_>,
+        direction: Direction,
         visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     );
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use dkvs_common::kv::Key;
-use dkvs_common::model::Durability;
+use dkvs_common::model::{Direction, Durability};
 use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
@@ -14,7 +14,7 @@ use super::contract::{
 };
 use super::head::{HeldRecord, RecordHead, TableEntry};
 use super::packed::PackedRecord;
-use super::table::RecordTable;
+use super::table::{KeyRange, RecordTable};
 use super::view::{Part, RecordView};
 
 /// Records in memory, lost with the process. Whatever is asked of it is answered at once.
@@ -24,7 +24,7 @@ pub struct MemoryStore {
 
 impl MemoryStore {
     /// An empty store that holds at most `bytes_max` bytes of packed records and
-    /// [`ENTRY_OVERHEAD_BYTES`](super::ENTRY_OVERHEAD_BYTES) for each.
+    /// [`overhead_bytes`](super::overhead_bytes) for each.
     pub fn new(bytes_max: usize) -> Self {
         Self {
             table: RecordTable::new(bytes_max),
@@ -80,8 +80,7 @@ impl RecordStore for MemoryStore {
     }
 
     fn resolve(&self, key: &Key, put: RecordVersion) -> Option<PutOutcome> {
-        let resolved =
-            |held: &PackedRecord| resolve(held.version(), || held.is_sound(), put);
+        let resolved = |held: &PackedRecord| resolve(held.version(), || held.is_sound(), put);
         self.table.read(key, resolved).flatten()
     }
 
@@ -92,6 +91,16 @@ impl RecordStore for MemoryStore {
         mut visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     ) {
         self.table.scan(from, after, |held| visit(&held.held()));
+    }
+
+    fn scan_keys(
+        &self,
+        range: KeyRange<'_>,
+        direction: Direction,
+        mut visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
+    ) {
+        let visit = |held: &PackedRecord| visit(&held.held());
+        self.table.scan_keys(range, direction, visit);
     }
 
     fn apply(

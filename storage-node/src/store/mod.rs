@@ -14,8 +14,9 @@
 //!   in memory are refused while too many wait for the disk.
 //! - A record that is damaged, or that may lack something newer that was stored, is never returned,
 //!   nor is its key reported as absent.
-//! - A scan shows records in ring order, by position and then by key: every record that was there
-//!   when it began and was not removed meanwhile, in this version or a later one, exactly once.
+//! - A scan shows records in ring order, by position and then by key, or in the order of their keys'
+//!   bytes: every record that was there when it began and was not removed meanwhile, in this version
+//!   or a later one, exactly once.
 //! - Every change of what is held for a key calls the change hook, once, in order.
 //!
 //! * `contract`: the contract as a trait; `head`, `view`: what is known of a record, and what a read is
@@ -36,7 +37,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use dkvs_common::kv::Key;
-use dkvs_common::model::Durability;
+use dkvs_common::model::{Direction, Durability};
 use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
@@ -50,7 +51,7 @@ pub use contract::{
 pub use dump::{CountedScan, ScannedValue};
 pub use head::{HeldRecord, RecordHead};
 pub use memory::MemoryStore;
-pub use table::{ENTRY_OVERHEAD_BYTES, NOTED_BYTES_MAX, PageEnd, PageLimits};
+pub use table::{KeyRange, NOTED_BYTES_MAX, PageEnd, PageLimits, overhead_bytes};
 pub use view::{Part, RecordView};
 
 /// The store of a server.
@@ -117,6 +118,15 @@ impl RecordStore for Store {
         visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     ) {
         of_each!(self, store => store.scan(from, after, visit));
+    }
+
+    fn scan_keys(
+        &self,
+        range: KeyRange<'_>,
+        direction: Direction,
+        visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
+    ) {
+        of_each!(self, store => store.scan_keys(range, direction, visit));
     }
 
     fn apply(

@@ -104,7 +104,7 @@ fn with_dkvs_1_off_nothing_is_answered_or_stored() {
 
 #[test]
 fn a_full_store_refuses_puts_and_serves_gets() {
-    let service = service(crate::store::ENTRY_OVERHEAD_BYTES + 24 + 2);
+    let service = service(crate::store::overhead_bytes(1) + 24 + 2);
     assert_eq!(replies(&service, &b"a\x001"[..]), ["\0"]);
     assert_eq!(replies(&service, &b"b\x002"[..]), [""]);
     assert_eq!(replies(&service, &b"a"[..]), ["1"]);

@@ -468,7 +468,7 @@ fn statistics_count_datagrams_messages_and_uploads() {
         found.next().unwrap().1
     };
     // A disk has more numbers.
-    assert_eq!(numbers.len(), Statistic::ALL.len() - 11);
+    assert_eq!(numbers.len(), Statistic::ALL.len() - 24);
     assert_eq!(number(Statistic::Keys), 1);
     assert_eq!(number(Statistic::Datagrams), 2);
     assert_eq!(number(Statistic::Messages), 4);

@@ -15,7 +15,7 @@ use crate::store::contract::{
     Completion, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::TableEntry as _;
-use crate::store::table::ENTRY_OVERHEAD_BYTES;
+use crate::store::table::overhead_bytes;
 use crate::store::view::Part;
 
 /// Changes on their way to the disk, with their results if the disk takes them.
@@ -185,7 +185,7 @@ impl Batch {
     fn take(&mut self, record: NewRecord, store: &DiskStore) -> Result<(), StoreError> {
         let is_new = self.held(store, &record.key).is_none();
         let growth = match is_new {
-            true => IndexEntry::bytes_of(&record.key) + ENTRY_OVERHEAD_BYTES,
+            true => IndexEntry::bytes_of(&record.key) + overhead_bytes(record.key.len()),
             false => 0,
         };
         if growth > 0 {

@@ -21,7 +21,9 @@
 //! What is not used yet is written as zero, or not at all, and carried along where it is found.
 
 use dkvs_common::kv::Key;
-use dkvs_common::record::{Attributes, Content, OperationId, Parts, Record, RecordVersion, checksum_of};
+use dkvs_common::record::{
+    Attributes, Content, OperationId, Parts, Record, RecordVersion, checksum_of,
+};
 use dkvs_common::tag::Tag;
 use thiserror::Error;
 
@@ -328,7 +330,8 @@ pub(super) fn is_sound(key: &[u8], head: &StoredHead, log_value: &[u8]) -> bool 
         content_type,
         value,
     };
-    value.len() == head.value_bytes as usize && checksum_of(key, head.tag, &attributes, &parts) == head.checksum
+    value.len() == head.value_bytes as usize
+        && checksum_of(key, head.tag, &attributes, &parts) == head.checksum
 }
 
 #[cfg(test)]

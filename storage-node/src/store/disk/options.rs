@@ -13,7 +13,7 @@ pub const SEGMENT_BYTES_DEFAULT: u32 = 64 << 20;
 #[derive(Debug, Clone, Copy)]
 pub struct OpenOptions {
     /// The limit on what keys and heads take in memory, in bytes, with
-    /// [`ENTRY_OVERHEAD_BYTES`](crate::store::ENTRY_OVERHEAD_BYTES) for each.
+    /// [`overhead_bytes`](crate::store::overhead_bytes) for each.
     pub bytes_max: usize,
     /// The limit on what values take in memory beside that.
     pub cache_bytes_max: usize,

@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::model::Durability;
+use dkvs_common::model::{Direction, Durability};
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::record::{Attributes, Content, ContentType, Record, RecordVersion};
 use dkvs_common::ring::Position;
@@ -26,7 +26,7 @@ use crate::store::contract::{
     ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
-use crate::store::table::RecordTable;
+use crate::store::table::{KeyRange, RecordTable};
 use crate::store::view::RecordView;
 
 /// Records on a disk, with their keys, heads and places in memory. See the [module](super).
@@ -224,8 +224,7 @@ impl RecordStore for DiskStore {
     }
 
     fn resolve(&self, key: &Key, put: RecordVersion) -> Option<PutOutcome> {
-        let resolved =
-            |held: &IndexEntry| resolve(held.version(), || !held.is_damaged(), put);
+        let resolved = |held: &IndexEntry| resolve(held.version(), || !held.is_damaged(), put);
         self.table.read(key, resolved).flatten()
     }
 
@@ -236,6 +235,16 @@ impl RecordStore for DiskStore {
         mut visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     ) {
         self.table.scan(from, after, |held| visit(&held.held()));
+    }
+
+    fn scan_keys(
+        &self,
+        range: KeyRange<'_>,
+        direction: Direction,
+        mut visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
+    ) {
+        let visit = |held: &IndexEntry| visit(&held.held());
+        self.table.scan_keys(range, direction, visit);
     }
 
     /// What is resolved by what is synced already is returned at once; else it is known when the
@@ -250,7 +259,9 @@ impl RecordStore for DiskStore {
             return Some(Ok(put));
         }
         // Before memory is taken for it.
-        if let Err(refused) = self.check_room_for(format::bytes_of(key, &record.attributes, &record.content)) {
+        if let Err(refused) =
+            self.check_room_for(format::bytes_of(key, &record.attributes, &record.content))
+        {
             return Some(Err(refused));
         }
         let record = NewRecord::of(key.as_bytes(), record);

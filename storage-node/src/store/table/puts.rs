@@ -5,7 +5,8 @@ use dkvs_common::record::{Attributes, Content, Record};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
-use super::records::{ENTRY_OVERHEAD_BYTES, RecordTable};
+use super::cost::overhead_bytes;
+use super::records::RecordTable;
 use super::shard::{Entry, place};
 use crate::store::contract::{Full, PutOutcome, resolve};
 use crate::store::head::TableEntry;
@@ -16,9 +17,8 @@ impl RecordTable<PackedRecord> {
     /// longer than the record it replaces always fits.
     pub(in crate::store) fn apply(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
         let newer = |held: Option<&PackedRecord>| {
-            let resolved = held.and_then(|held| {
-                resolve(held.version(), || held.is_sound(), record.version())
-            });
+            let resolved =
+                held.and_then(|held| resolve(held.version(), || held.is_sound(), record.version()));
             resolved.map_or_else(|| Ok(record.clone()), Err)
         };
         let replaced = self.replace(key, (&record.attributes, &record.content), newer)?;
@@ -72,10 +72,11 @@ impl RecordTable<PackedRecord> {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error)),
                 };
-                self.take_room(bytes + ENTRY_OVERHEAD_BYTES)?;
+                self.take_room(bytes + overhead_bytes(place.key.len()))?;
                 let packed = PackedRecord::new(key, &record);
                 self.note_change(place, None, Some(&packed));
                 vacancy.insert(packed);
+                self.key_order().insert(place.key);
                 self.count_record();
             }
         }

@@ -1,4 +1,5 @@
-//! The table: records in ring order, in shards that each have a lock, with a limit in bytes.
+//! The table: records in ring order, in shards that each have a lock, beside them the order of their
+//! keys, with a limit in bytes.
 //!
 //! ```text
 //!   position of a key:  | 8 bits: the shard | 32: the order in it | 120: looked at where those are equal |
@@ -15,28 +16,18 @@ use dkvs_common::kv::Key;
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
+use super::cost::overhead_bytes;
+use super::key_order::KeyOrder;
 use super::shard::{Entry, Place, SHARD_BITS, Shard, place, shard_number};
 use super::tracked::ChangeTracker;
 use crate::store::contract::{ChangeHook, Full, RecordChange};
 use crate::store::head::TableEntry;
 
-/// What a record is taken to cost beyond its packed bytes: its place in a tree and what the
-/// allocator adds. With the 24 bytes that packing adds, a pair costs 100 bytes beyond its own.
-///
-/// A bound, not a mean. A tree's node has room for 11 slots of 16 bytes and as
-/// many prefixes of 4; all but the root have 5 or more, also after removals. A leaf takes
-/// 240 bytes of the allocator, an inner node 336. At the worst there are 6 records for each leaf
-/// and 6 leaves for each inner node: 52 bytes a record. The packed bytes are rounded up to 16 with
-/// a header of 8: 23 more. With the positions of ordinary keys it is about 38 and 16.
-///
-/// Not in it: up to 80 KB for an empty table and the roots of its trees; up to 13 bytes for each of
-/// two keys with the same shard and prefix, one pair in 2^40; and up to 4 KiB for packed bytes of
-/// more than 128 KiB, which the allocator may take from the system in whole pages.
-pub const ENTRY_OVERHEAD_BYTES: usize = 76;
-
 /// Records in memory, or what is known of them.
 pub(in crate::store) struct RecordTable<E> {
     shards: Box<[Mutex<Shard<E>>]>,
+    /// The keys of all shards. It is locked after a shard, never before.
+    key_order: Mutex<KeyOrder>,
     /// Notes every change for the scan that is under way.
     changes: Arc<ChangeTracker<E>>,
     /// Is called with every change.
@@ -48,10 +39,11 @@ pub(in crate::store) struct RecordTable<E> {
 
 impl<E: TableEntry> RecordTable<E> {
     /// An empty table that holds at most `bytes_max` bytes of packed records and
-    /// [`ENTRY_OVERHEAD_BYTES`] for each.
+    /// [`overhead_bytes`] for each.
     pub(in crate::store) fn new(bytes_max: usize) -> Self {
         Self {
             shards: (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect(),
+            key_order: Mutex::default(),
             changes: Arc::default(),
             hook: OnceLock::new(),
             records: AtomicUsize::new(0),
@@ -121,11 +113,12 @@ impl<E: TableEntry> RecordTable<E> {
                 Some(mem::replace(held, entry))
             }
             Entry::Vacant(vacancy) => {
-                let entry_bytes = bytes + ENTRY_OVERHEAD_BYTES;
+                let entry_bytes = bytes + overhead_bytes(key.len());
                 self.bytes.fetch_add(entry_bytes, Ordering::Relaxed);
                 self.records.fetch_add(1, Ordering::Relaxed);
                 self.note_change(place, None, Some(&entry));
                 vacancy.insert(entry);
+                self.key_order().insert(&key);
                 None
             }
         }
@@ -169,7 +162,8 @@ impl<E: TableEntry> RecordTable<E> {
         let place = place(Position::of_key_bytes(key), key);
         let mut shard = self.shard(place.position);
         let removed = shard.remove_if(place, is_it)?;
-        let entry_bytes = removed.bytes() + ENTRY_OVERHEAD_BYTES;
+        self.key_order().remove(key);
+        let entry_bytes = removed.bytes() + overhead_bytes(key.len());
         self.bytes.fetch_sub(entry_bytes, Ordering::Relaxed);
         self.records.fetch_sub(1, Ordering::Relaxed);
         self.note_change(place, Some(&removed), None);
@@ -242,11 +236,17 @@ impl<E: TableEntry> RecordTable<E> {
     pub(super) fn shard(&self, position: Position) -> MutexGuard<'_, Shard<E>> {
         lock(&self.shards[shard_number(position)])
     }
+
+    /// Locks the order of the keys.
+    pub(super) fn key_order(&self) -> MutexGuard<'_, KeyOrder> {
+        lock(&self.key_order)
+    }
 }
 
-/// A panic while a shard was locked leaves no shard half changed, so its poison says nothing.
-fn lock<E>(shard: &Mutex<Shard<E>>) -> MutexGuard<'_, Shard<E>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+/// A panic while a shard or the order was locked leaves it not half changed, so its poison says
+/// nothing.
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -258,7 +258,7 @@ mod tests {
     use dkvs_common::record::{Content, ContentType, Record};
 
     /// What a pair of a one-byte key and an empty value takes.
-    const SMALLEST: usize = 24 + 1 + ENTRY_OVERHEAD_BYTES;
+    const SMALLEST: usize = 24 + 1 + overhead_bytes(1);
 
     fn key(text: &str) -> Key {
         Key::new(text.to_owned()).unwrap()
@@ -378,7 +378,7 @@ mod tests {
         assert!(table.remove(b"k", tag(2)).is_ok());
         assert_eq!(table.remove(b"k", tag(2)).err(), Some(None));
         assert_eq!((value(&table, "k"), table.len()), (None, 1));
-        assert_eq!(table.bytes(), SMALLEST + 4);
+        assert_eq!(table.bytes(), 24 + 5 + overhead_bytes(5));
         assert_eq!(put(&table, "k", 1, ""), Ok(PutOutcome::Stored));
     }
 
@@ -505,7 +505,7 @@ mod tests {
 
     #[test]
     fn many_threads_never_exceed_the_limit_nor_lose_count() {
-        let table = RecordTable::new(500 * (SMALLEST + 8));
+        let table = RecordTable::new(500 * (SMALLEST + 16));
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let table = &table;
@@ -519,11 +519,10 @@ mod tests {
             }
         });
         let pairs = pairs(&table);
-        let counted: usize = pairs
+        let counted = pairs
             .iter()
-            .map(|(key, value)| SMALLEST - 1 + key.as_bytes().len() + value.len())
-            .sum();
-        assert_eq!(table.bytes(), counted);
+            .map(|(_, value)| 24 + 4 + overhead_bytes(4) + value.len());
+        assert_eq!(table.bytes(), counted.sum::<usize>());
         assert_eq!(table.len(), pairs.len());
         assert!(table.len() >= 500);
     }
