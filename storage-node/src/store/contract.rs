@@ -227,7 +227,7 @@ pub(crate) fn resolve(held: &PackedRecord, put: RecordVersion) -> Option<PutOutc
         return None;
     }
     match held.checksum() == checksum {
-        true if held.born() < born => None,
+        true if held.born() < born && !mutants::is_on(Mutant::LesserAgeKept) => None,
         true => Some(PutOutcome::Stored),
         false => Some(PutOutcome::Superseded(tag)),
     }
