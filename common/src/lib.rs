@@ -1,6 +1,7 @@
 //! What every part of dkvs must agree on, and every decision that needs no I/O.
 //!
-//! * [`kv`]: keys and values, length-checked once, at construction
+//! * [`kv`]: keys and values, length-checked once, at construction; [`record`]: what is kept for a key;
+//!   [`slot`]: what is known of the record that comes next
 //! * [`cluster`]: the servers file and what it describes
 //! * [`ring`]: key to preference list; [`view`]: a cluster and its ring at a time
 //! * [`host`]: which addresses are those of one host
@@ -26,6 +27,7 @@ pub mod quorum;
 pub mod record;
 pub mod ring;
 pub mod server_map;
+pub mod slot;
 pub mod tag;
 pub mod trace;
 pub mod view;

@@ -65,7 +65,9 @@ pub enum Mutant {
     /// A request that leaves its place to a later one reports replicas as silent that had time left.
     PendingAsTimedOut,
     /// A linearizable read writes the newest record back without its attributes.
-    WrittenBackWithoutAttributes,
+    AttributesDropped,
+    /// A server that holds a record keeps its age when the same record is put with a greater one.
+    LesserAgeKept,
 }
 
 impl Mutant {
@@ -98,7 +100,8 @@ impl Mutant {
         Self::V1AnswerBelieved,
         Self::DamagedTakenForV1,
         Self::PendingAsTimedOut,
-        Self::WrittenBackWithoutAttributes,
+        Self::AttributesDropped,
+        Self::LesserAgeKept,
     ];
 
     /// Its name on a command line.
@@ -131,7 +134,8 @@ impl Mutant {
             Self::V1AnswerBelieved => "v1-answer-believed",
             Self::DamagedTakenForV1 => "damaged-taken-for-v1",
             Self::PendingAsTimedOut => "pending-as-timed-out",
-            Self::WrittenBackWithoutAttributes => "written-back-without-attributes",
+            Self::AttributesDropped => "attributes-dropped",
+            Self::LesserAgeKept => "lesser-age-kept",
         }
     }
 }

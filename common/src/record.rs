@@ -287,7 +287,7 @@ mod tests {
             b"keytext/plainvalue",
         ];
         assert_eq!(sum(&value), crc32c::crc32c(&all.concat()));
-        let all = [&all[0][..], all[1], &[0, 3, 1, 0], b"key"];
+        let all = [all[0], all[1], &[0, 3, 1, 0], b"key"];
         assert_eq!(sum(&Content::Tombstone), crc32c::crc32c(&all.concat()));
     }
 

@@ -172,6 +172,11 @@ impl Kept {
         }
     }
 
+    /// The age of the record of a key.
+    pub fn born(&self, name: &str) -> Option<u32> {
+        self.store.peek(&key(name)).map(|held| held.born)
+    }
+
     /// What the pair of a key and a value takes of the limit on memory.
     pub fn entry_bytes(&self, name: &str, value: &str) -> usize {
         let entry = match self.store {

@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use dkvs_common::model::Direction;
-use dkvs_common::record::RecordVersion;
+use dkvs_common::record::{Attributes, OperationId, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_storage_node::store::{
-    AttestError, Lookup, PutOutcome, PutResult, RecordChange, RecordStore as _, RemoveOutcome,
-    Store, StoreError,
+    AttestError, Lookup, Part, PutOutcome, PutResult, RecordChange, RecordStore as _, RecordView,
+    RemoveOutcome, Store, StoreError,
 };
-use dkvs_tests::stores::{Kept, key, of_each_kind, record, shown};
+use dkvs_tests::stores::{Kept, content, key, of_each_kind, record, shown};
 
 const STORED: PutResult = Ok(PutOutcome::Stored);
 
@@ -257,6 +257,88 @@ fn the_hook_is_called_with_every_change_and_with_nothing_else() {
         expect(&[("k", Some(9), Some(10)), ("k", Some(10), None)]);
         assert_eq!(kept.remove("before", 1), Ok(RemoveOutcome::Removed));
         expect(&[("before", Some(1), None)]);
+    }
+}
+
+/// The record of this time, written by an operation, of this age.
+fn of_age(name: &str, time: u64, value: &str, born: u32) -> Record {
+    let attributes = Attributes {
+        born,
+        expires_ms: Some(1_000),
+        operation: Some(OperationId([7; 16])),
+    };
+    Record::with_attributes(&key(name), tag(time), attributes, content(value))
+}
+
+#[test]
+fn a_record_is_held_with_the_attributes_that_it_was_put_with() {
+    for (kind, mut kept) in of_each_kind(usize::MAX) {
+        let put = of_age("k", 5, "five", 3);
+        assert_eq!(kept.put("k", &put), STORED);
+        let held = |kept: &Kept| {
+            let attributes = |held: &RecordView<'_>| held.attributes();
+            kept.store.read_now(&key("k"), Part::Whole, attributes)
+        };
+        assert_eq!(held(&kept), Lookup::Found(put.attributes), "{kind}");
+        let attested = kept.store.attest(&key("k"), tag(5), || Box::new(drop));
+        assert_eq!(attested, Ok(Some(STORED)));
+        assert_eq!(held(&kept), Lookup::Found(put.attributes), "{kind}");
+        // Another record under that tag, and a newer one.
+        assert_eq!(kept.put_at("k", 5, "five"), superseded(5), "{kind}");
+        assert_eq!(held(&kept), Lookup::Found(put.attributes), "{kind}");
+        assert_eq!(kept.put_at("k", 6, "six"), STORED);
+        assert_eq!(held(&kept), Lookup::Found(Attributes::NONE), "{kind}");
+    }
+}
+
+#[test]
+fn of_one_record_the_greatest_age_is_kept_and_the_hook_is_called_with_it() {
+    for (kind, mut kept) in of_each_kind(usize::MAX) {
+        assert_eq!(kept.put("k", &of_age("k", 5, "five", 0)), STORED);
+        let ages = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&ages);
+        let hook = move |change: RecordChange<'_>| {
+            let (old, new) = (change.old.unwrap(), change.new.unwrap());
+            assert_eq!((old.tag, old.checksum), (new.tag, new.checksum));
+            seen.lock().unwrap().push((old.born, new.born));
+        };
+        assert!(kept.store.set_change_hook(Box::new(hook)));
+        for born in [3, 2, 0, 3, 9, 4] {
+            assert_eq!(
+                kept.put("k", &of_age("k", 5, "five", born)),
+                STORED,
+                "{kind}"
+            );
+        }
+        assert_eq!(*ages.lock().unwrap(), [(0, 3), (3, 9)], "{kind}");
+        assert_eq!(kept.born("k"), Some(9));
+        assert_eq!(kept.read("k"), shown(5, "five"));
+    }
+}
+
+#[test]
+fn the_memory_of_attributes_is_counted_where_they_are_in_memory() {
+    for (kind, kept) in of_each_kind(usize::MAX) {
+        let pair_bytes = kept.entry_bytes("k", "four");
+        let more = match kept.store {
+            Store::Memory(_) => 24,
+            Store::Disk(_) => 0,
+        };
+        let stores = of_each_kind(pair_bytes + more);
+        let mut kept = stores.into_iter().find(|it| it.0 == kind).unwrap().1;
+        assert_eq!(kept.put("k", &of_age("k", 5, "five", 0)), STORED);
+        assert_eq!(kept.store.bytes(), pair_bytes + more, "{kind}");
+        let older = kept.put("k", &of_age("k", 5, "five", 1));
+        match kept.store {
+            // The age does not fit, so the put is not confirmed, and what is held stays.
+            Store::Memory(_) => {
+                assert!(matches!(older, Err(StoreError::Full(_))), "{older:?}");
+                assert_eq!(kept.born("k"), Some(0));
+            }
+            Store::Disk(_) => assert_eq!((older, kept.born("k")), (STORED, Some(1))),
+        }
+        assert_eq!(kept.put_at("k", 6, "six"), STORED);
+        assert_eq!(kept.store.bytes(), kept.entry_bytes("k", "six"), "{kind}");
     }
 }
 

@@ -279,7 +279,7 @@ pub(super) fn resolve(
         return None;
     }
     match held.checksum == put.checksum {
-        true if held.born < put.born => None,
+        true if held.born < put.born && !mutants::is_on(Mutant::LesserAgeKept) => None,
         true => Some(PutOutcome::Stored),
         false => Some(PutOutcome::Superseded(put.tag)),
     }

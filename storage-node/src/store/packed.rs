@@ -190,15 +190,40 @@ fn packed_bytes(attributes: &Attributes, lengths: [usize; 3]) -> usize {
 mod tests {
     use super::*;
     use dkvs_common::kv::Value;
-    use dkvs_common::record::ContentType;
+    use dkvs_common::record::{ContentType, OperationId};
+
+    const ALL: Attributes = Attributes {
+        born: 7,
+        expires_ms: Some(8),
+        operation: Some(OperationId([9; 16])),
+    };
+
+    /// Each choice of attributes.
+    fn choices() -> impl Iterator<Item = Attributes> {
+        (0..8).map(|choice| Attributes {
+            born: if choice & 1 != 0 { ALL.born } else { 0 },
+            expires_ms: ALL.expires_ms.filter(|_| choice & 2 != 0),
+            operation: ALL.operation.filter(|_| choice & 4 != 0),
+        })
+    }
 
     fn packed(key: &str, content_type: &str, value: &str) -> PackedRecord {
+        packed_with(Attributes::NONE, key, content_type, value)
+    }
+
+    fn packed_with(
+        attributes: Attributes,
+        key: &str,
+        content_type: &str,
+        value: &str,
+    ) -> PackedRecord {
         let key = Key::new(key.to_owned()).unwrap();
         let content = Content::Value {
             content_type: ContentType::new(content_type.to_owned()).unwrap(),
             value: Value::new(value.to_owned()).unwrap(),
         };
-        let record = Record::new(&key, Tag { time: 5, op: 6 }, content);
+        let tag = Tag { time: 5, op: 6 };
+        let record = Record::with_attributes(&key, tag, attributes, content);
         let packed = PackedRecord::new(&key, &record);
         let bytes = PackedRecord::bytes_of(&key, &record.attributes, &record.content);
         assert_eq!(packed.bytes(), bytes);
@@ -213,21 +238,43 @@ mod tests {
             ("key", "text/plain", "value"),
             ("k", "t", ""),
         ] {
-            let packed = packed(key, content_type, value);
-            assert_eq!(packed.key(), key.as_bytes());
-            assert_eq!(packed.content_type(), content_type.as_bytes());
-            assert_eq!(packed.value(), value.as_bytes());
-            assert_eq!(packed.tag(), Tag { time: 5, op: 6 });
-            assert!(!packed.is_tombstone() && packed.is_sound());
+            let without = packed(key, content_type, value).bytes();
+            for attributes in choices() {
+                let packed = packed_with(attributes, key, content_type, value);
+                assert_eq!(packed.attributes(), attributes);
+                assert_eq!(packed.head().born, attributes.born);
+                assert_eq!(
+                    packed.head().has_more_attributes,
+                    !attributes.of_record().is_none()
+                );
+                assert_eq!(packed.key(), key.as_bytes());
+                assert_eq!(packed.content_type(), content_type.as_bytes());
+                assert_eq!(packed.value(), value.as_bytes());
+                assert_eq!(packed.tag(), Tag { time: 5, op: 6 });
+                assert!(!packed.is_tombstone() && packed.is_sound());
+                let more = Attributes::fields_bytes(attributes.flags());
+                assert_eq!(packed.bytes(), without + more);
+            }
         }
+        assert_eq!(packed("k", "", "").bytes(), HEAD_BYTES + 1);
         let key = Key::new("k").unwrap();
         let tombstone = PackedRecord::new(&key, &Record::new(&key, Tag::ZERO, Content::Tombstone));
         assert!(tombstone.is_tombstone() && tombstone.is_sound() && tombstone.value().is_empty());
+        let record = Record::with_attributes(&key, Tag::ZERO, ALL, Content::Tombstone);
+        let tombstone = PackedRecord::new(&key, &record);
+        assert!(tombstone.is_tombstone() && tombstone.is_sound() && tombstone.value().is_empty());
+        assert_eq!(tombstone.attributes(), ALL);
     }
 
     #[test]
     fn a_flipped_bit_is_not_sound() {
-        let sound = packed("key", "t", "value");
+        let without_age = Attributes { born: 0, ..ALL };
+        for attributes in [Attributes::NONE, without_age] {
+            look_at_flipped_bits(&packed_with(attributes, "key", "t", "value"));
+        }
+    }
+
+    fn look_at_flipped_bits(sound: &PackedRecord) {
         for bit in 0..sound.bytes() * 8 {
             let mut flipped = PackedRecord(sound.0.clone());
             flipped.0[bit / 8] ^= 1 << (bit % 8);

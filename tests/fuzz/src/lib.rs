@@ -1,6 +1,8 @@
 //! What must hold of the decoders for any bytes at all: they end, they do not panic, and what
 //! they take they write again as it was. And of a log for any files at all.
 //!
+//! The slot of a version is read from disks, and by nothing else so far.
+//!
 //! Each check panics when something does not hold; `targets/` hands them to the fuzzer, and the
 //! test below replays the corpus that is kept.
 
@@ -9,6 +11,7 @@ pub mod log;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use bytes::Bytes;
+use dkvs_common::slot::Slot;
 use dkvs_common::wire::v1::{GetReply, PutReply, Request, encode_dump, encode_get, encode_put};
 use dkvs_common::wire::v2::envelope::{self, Builder, ClusterKey, Proof};
 use dkvs_common::wire::v2::message::{next_reply, next_request};
@@ -45,6 +48,19 @@ pub fn v2(data: &[u8]) {
     assert!(envelope::open(&datagram, Proof::Key { key: &key, client }).is_err());
     requests(datagram.clone());
     replies(datagram);
+}
+
+/// The slot of a version.
+pub fn slot(data: &[u8]) {
+    let bytes = Bytes::copy_from_slice(data);
+    if let Ok(slot) = Slot::decode(&bytes) {
+        let mut again = Vec::new();
+        slot.encode(&mut again);
+        assert_eq!(again, bytes);
+        assert_eq!(again.len(), slot.encoded_bytes());
+        let accepted = slot.accepted();
+        assert!(accepted.is_none_or(|accepted| accepted.ballot <= slot.promised()));
+    }
 }
 
 fn requests(mut messages: Bytes) {
@@ -104,6 +120,11 @@ mod tests {
     #[test]
     fn the_kept_corpus_of_v2_holds() {
         replay("v2", super::v2);
+    }
+
+    #[test]
+    fn the_kept_corpus_of_slots_holds() {
+        replay("slot", super::slot);
     }
 
     #[test]

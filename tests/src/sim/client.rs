@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use dkvs_client::core::CallerId;
-use dkvs_common::record::Content;
-use dkvs_common::tag::Tag;
+use dkvs_common::record::{Attributes, Content};
 
 use super::chance::Chance;
-use super::ledger::Ledger;
+use super::ledger::{Entry, Ledger};
 use super::moment::Moment;
 use super::plan::{KeyPlan, WorkloadPlan};
 use super::request::{Request, RequestKind};
@@ -155,7 +154,8 @@ impl Client {
         entry.may_fall_back = may_fall_back;
         entry.waits_for_all = waits_for_all;
         let key = &keys[entry.operation.key as usize];
-        let kind = kind(entry.operation.action, entry.value_bytes, entry.tag);
+        let attributes = values::attributes(operation as u64, entry.attempts);
+        let kind = kind(entry, attributes);
         Request {
             operation,
             attempt: entry.attempts,
@@ -174,11 +174,15 @@ impl Client {
     }
 }
 
-fn kind(action: Action, value_bytes: usize, tag: Option<Tag>) -> RequestKind {
-    let content = match action {
+fn kind(entry: &Entry, attributes: Attributes) -> RequestKind {
+    let content = match entry.operation.action {
         Action::Read => return RequestKind::Read,
-        Action::Write(number) => values::content(number, value_bytes),
+        Action::Write(number) => values::content(number, entry.value_bytes),
         Action::Delete => Content::Tombstone,
     };
-    RequestKind::Write { content, tag }
+    RequestKind::Write {
+        content,
+        attributes,
+        tag: entry.tag,
+    }
 }

@@ -20,8 +20,8 @@ use super::values::number_at_start;
 const CRC_BYTES: usize = 4;
 const HMAC_BYTES: usize = 16;
 
-/// The operations put and put staged.
-const STORING: [u8; 2] = [6, 7];
+/// The operations put and put staged, the latter without attributes and with them.
+const STORING: [u8; 3] = [6, 7, 15];
 
 /// The wall clocks' true time at the beginning of a world, in milliseconds since 1970.
 pub const TRUE_START_MS: u64 = 1_750_000_000_000;

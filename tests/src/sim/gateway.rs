@@ -301,10 +301,15 @@ impl Gateway {
                         let request = ReadRequest { key, list, options };
                         core.read(request, now, move |result| end(Response::Read(result.read)))
                     }
-                    RequestKind::Write { content, tag } => {
+                    RequestKind::Write {
+                        content,
+                        attributes,
+                        tag,
+                    } => {
                         let request = WriteRequest {
                             key,
                             content,
+                            attributes,
                             tag,
                             list,
                             options,

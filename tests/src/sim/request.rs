@@ -8,7 +8,7 @@ use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::Write;
-use dkvs_common::record::Content;
+use dkvs_common::record::{Attributes, Content};
 use dkvs_common::tag::Tag;
 
 use super::moment::Moment;
@@ -36,6 +36,7 @@ pub enum RequestKind {
     Read,
     Write {
         content: Content,
+        attributes: Attributes,
         /// That of an earlier attempt, to be used again.
         tag: Option<Tag>,
     },

@@ -1,7 +1,8 @@
-//! What is written: values that identify their operation, whole and to the last byte.
+//! What is written: values that identify their operation, whole and to the last byte, and attributes
+//! that do, where there are any.
 
 use dkvs_common::kv::Value;
-use dkvs_common::record::{Content, ContentType};
+use dkvs_common::record::{Attributes, Content, ContentType, OperationId};
 
 use crate::history::Action;
 
@@ -23,6 +24,41 @@ pub fn content(number: u64, about: usize) -> Content {
         value: Value::new(value).expect("values here are short"),
     }
 }
+
+/// What the operation of this number writes beside the content, asked for the so manyth time: of eight
+/// operations in a row each has another choice of attributes. The age may grow by each attempt.
+pub fn attributes(number: u64, attempt: u32) -> Attributes {
+    let is_set = |bit: u32| number >> bit & 1 == 1;
+    let ages = (number as u32 + 1) * AGES_PER_OPERATION;
+    let attempt = attempt.min(AGES_PER_OPERATION - 1);
+    let mut operation = [0; 16];
+    operation[8..].copy_from_slice(&number.to_be_bytes());
+    Attributes {
+        born: match (is_set(0), is_set(3)) {
+            (true, true) => ages + attempt,
+            (true, false) => ages,
+            (false, true) if attempt > 1 => ages + attempt,
+            (false, _) => 0,
+        },
+        expires_ms: is_set(1).then_some(1_000 + number),
+        operation: is_set(2).then_some(OperationId(operation)),
+    }
+}
+
+/// Which operation attributes are from, if age or operation are among them.
+pub fn number_in(attributes: &Attributes) -> Option<u64> {
+    let Attributes {
+        born, operation, ..
+    } = attributes;
+    let by_operation = operation.map(|OperationId(bytes)| {
+        let [.., a, b, c, d, e, f, g, h] = bytes;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    });
+    let by_age = (*born / AGES_PER_OPERATION).checked_sub(1);
+    by_operation.or(by_age.map(u64::from))
+}
+
+const AGES_PER_OPERATION: u32 = 16;
 
 /// Which operation a value is from, by its first bytes.
 pub fn number_at_start(value: &[u8]) -> Option<u64> {
@@ -57,6 +93,18 @@ fn content_type(number: u64) -> ContentType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_show_their_number_if_they_have_an_age_or_an_operation() {
+        for number in 0..64 {
+            for attempt in 1..5 {
+                let attributes = attributes(number, attempt);
+                let is_shown = attributes.born != 0 || attributes.operation.is_some();
+                assert_eq!(number_in(&attributes), is_shown.then_some(number));
+            }
+        }
+        assert!(attributes(0, 9).is_none());
+    }
 
     #[test]
     fn a_value_shows_its_number_and_a_changed_one_does_not() {

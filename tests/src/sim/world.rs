@@ -427,7 +427,10 @@ impl World {
     /// Looks at what a server holds.
     pub(super) fn look_at_store(&mut self, server: usize) {
         let store = self.servers[server].store();
-        let checked = self.invariants.contents.look_at(server, store);
+        let checked = self
+            .invariants
+            .contents
+            .look_at(server, store, &self.ledger);
         self.report(checked);
     }
 }

@@ -30,7 +30,7 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::write::WriteResponse;
-use dkvs_common::record::Content;
+use dkvs_common::record::{Attributes, Content};
 
 use super::config::{Now, Protocol};
 use super::operation::{Admission, CommandId, Met, Outgoing, Purpose, pair_bytes};
@@ -83,8 +83,21 @@ enum Verdict {
     Withhold(Vec<(ServerId, ReplicaState<WriteResponse>)>),
 }
 
-/// Whether a server can be asked to store content under a key, or why not.
-fn can_take(server: ServerCapability, key: &Key, content: &Content) -> Result<(), Refusal> {
+/// What a write is to store, and under which key.
+#[derive(Clone, Copy)]
+struct Pair<'a> {
+    key: &'a Key,
+    content: &'a Content,
+    attributes: &'a Attributes,
+}
+
+/// Whether a server can be asked to store a pair, or why not.
+fn can_take(server: ServerCapability, pair: Pair<'_>) -> Result<(), Refusal> {
+    let Pair {
+        key,
+        content,
+        attributes,
+    } = pair;
     match server {
         ServerCapability::Unmet
         | ServerCapability::Lost
@@ -105,7 +118,7 @@ fn can_take(server: ServerCapability, key: &Key, content: &Content) -> Result<()
             full_bytes,
         } => {
             let is_full = full_bytes.is_some_and(|bytes| pair_bytes(key, content) >= Some(bytes));
-            let key_bytes_max = put_key_bytes_max(content, message_bytes_max);
+            let key_bytes_max = put_key_bytes_max(content, attributes, message_bytes_max);
             match content {
                 _ if key.as_bytes().len() > key_bytes_max => {
                     let key_bytes_max = u32::try_from(key_bytes_max).unwrap_or(u32::MAX);
@@ -121,17 +134,18 @@ fn can_take(server: ServerCapability, key: &Key, content: &Content) -> Result<()
     }
 }
 
-/// Whether there are servers, of those that may be met, that cannot take the content: those of
+/// Whether there are servers, of those that may be met, that cannot take the pair: those of
 /// DKVS/1, where they are asked, or those with the shortest datagrams or values.
-fn depends_on_server(falls_back_to_v1: bool, key: &Key, content: &Content) -> bool {
-    let is_short = put_key_bytes_max(content, MESSAGE_BYTES_GUARANTEED) >= key.as_bytes().len();
-    let value_bytes = match content {
+fn depends_on_server(falls_back_to_v1: bool, pair: Pair<'_>) -> bool {
+    let bytes_max = put_key_bytes_max(pair.content, pair.attributes, MESSAGE_BYTES_GUARANTEED);
+    let is_short = bytes_max >= pair.key.as_bytes().len();
+    let value_bytes = match pair.content {
         Content::Value { value, .. } => value.len(),
         Content::Tombstone => 0,
     };
     !is_short
         || value_bytes > MESSAGE_BYTES_GUARANTEED
-        || (falls_back_to_v1 && can_take(ServerCapability::V1, key, content).is_err())
+        || (falls_back_to_v1 && can_take(ServerCapability::V1, pair).is_err())
 }
 
 /// What is to become of a write of which `required` servers have to confirm.
@@ -139,14 +153,13 @@ fn verdict(
     servers: impl Iterator<Item = (ServerId, ServerCapability)> + Clone,
     required: usize,
     falls_back_to_v1: bool,
-    key: &Key,
-    content: &Content,
+    pair: Pair<'_>,
 ) -> Verdict {
-    let is_dependent = depends_on_server(falls_back_to_v1, key, content);
+    let is_dependent = depends_on_server(falls_back_to_v1, pair);
     let is_able = |(_, capability): &(ServerId, ServerCapability)| match capability {
         ServerCapability::Unmet => false,
         ServerCapability::Lost | ServerCapability::Away => !is_dependent,
-        _ => can_take(*capability, key, content).is_ok(),
+        _ => can_take(*capability, pair).is_ok(),
     };
     let able = servers.clone().filter(is_able).count();
     if able >= required {
@@ -154,7 +167,7 @@ fn verdict(
     }
     let (mut unmet, mut states) = (Vec::new(), Vec::new());
     for (server, capability) in servers {
-        match (capability, can_take(capability, key, content)) {
+        match (capability, can_take(capability, pair)) {
             (_, Err(refusal)) => {
                 states.push((
                     server,
@@ -204,13 +217,12 @@ impl Core {
             let servers = candidate.replicas.iter().map(capability);
             let falls_back_to_v1 = self.config.protocol == Protocol::Auto
                 && (!requires_tags || candidate.may_fall_back);
-            let verdict = verdict(
-                servers,
-                candidate.required,
-                falls_back_to_v1,
-                candidate.key,
-                candidate.content,
-            );
+            let pair = Pair {
+                key: candidate.key,
+                content: candidate.content,
+                attributes: candidate.attributes,
+            };
+            let verdict = verdict(servers, candidate.required, falls_back_to_v1, pair);
             match verdict {
                 Verdict::Begin => return true,
                 // A server that returns its tag is met by that.
@@ -336,6 +348,44 @@ mod tests {
         }
     }
 
+    fn pair<'a>(key: &'a Key, content: &'a Content) -> Pair<'a> {
+        Pair {
+            key,
+            content,
+            attributes: &Attributes::NONE,
+        }
+    }
+
+    #[test]
+    fn attributes_leave_less_room_for_the_key() {
+        let attributes = Attributes {
+            born: 1,
+            ..Attributes::NONE
+        };
+        let content = value(*b"v");
+        for (bytes, expected) in [(1_139, Ok(())), (1_140, Err(key_too_long(1_139)))] {
+            let key = key(bytes);
+            let pair = Pair {
+                attributes: &attributes,
+                ..pair(&key, &content)
+            };
+            assert_eq!(can_take(V2, pair), expected);
+        }
+        let (long, short) = (key(MESSAGE_BYTES_GUARANTEED - 39), key(1));
+        let longest = pair(&long, &content);
+        assert!(!depends_on_server(false, longest));
+        let with_attributes = Pair {
+            attributes: &attributes,
+            ..longest
+        };
+        assert!(depends_on_server(false, with_attributes));
+        let short = Pair {
+            key: &short,
+            ..with_attributes
+        };
+        assert!(!depends_on_server(false, short));
+    }
+
     fn too_large(value_bytes_max: u32) -> Refusal {
         Refusal::TooLarge { value_bytes_max }
     }
@@ -414,11 +464,8 @@ mod tests {
             (ServerCapability::Unknown, key(32_753), &huge, Ok(())),
         ] {
             let bytes = key.as_bytes().len();
-            assert_eq!(
-                can_take(server, &key, content),
-                expected,
-                "{server:?} {bytes}"
-            );
+            let pair = pair(&key, content);
+            assert_eq!(can_take(server, pair), expected, "{server:?} {bytes}");
         }
     }
 
@@ -432,7 +479,7 @@ mod tests {
         let servers = [ServerId(0), ServerId(1), ServerId(2)]
             .into_iter()
             .zip(servers);
-        verdict(servers, required, falls_back_to_v1, &key(1), content)
+        verdict(servers, required, falls_back_to_v1, pair(&key(1), content))
     }
 
     #[test]
@@ -516,7 +563,7 @@ mod tests {
             );
         }
         let servers = lost.map(|capability| (ServerId(0), capability)).into_iter();
-        let long_key = verdict(servers, 2, false, &key(500), &value(*b"v"));
+        let long_key = verdict(servers, 2, false, pair(&key(500), &value(*b"v")));
         assert!(matches!(long_key, Verdict::Meet(_)));
     }
 }

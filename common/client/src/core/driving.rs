@@ -17,7 +17,7 @@ use dkvs_common::quorum::list::{List, Listing};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::{Write, WriteResponse};
-use dkvs_common::record::Content;
+use dkvs_common::record::{Attributes, Content};
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
 
@@ -57,6 +57,9 @@ pub struct WriteRequest {
     pub key: Key,
     /// What is stored; a tombstone deletes the key.
     pub content: Content,
+    /// What the record says beside its content. A write that is sent again has the same, but perhaps
+    /// a greater age.
+    pub attributes: Attributes,
     /// The tag of an earlier write that is sent again under it; none for a new one.
     pub tag: Option<Tag>,
     /// Its replicas, one for each of the quorum's n.
@@ -95,6 +98,7 @@ impl Core {
         let WriteRequest {
             key,
             content,
+            attributes,
             tag,
             list,
             options,
@@ -108,6 +112,7 @@ impl Core {
             Some(tag) => Write::resubmit(key, content, tag, list, quorum, level, at, deadline),
             None => Write::new(key, content, list, quorum, level, at, deadline),
         };
+        let write = write.with_attributes(attributes);
         let view = Arc::clone(&self.view);
         let operation = WriteOperation::new(view, write, deadline, options.may_fall_back, on_end);
         self.begin(operation, options, now)

@@ -1,6 +1,7 @@
 //! A core without a network.
 
 mod attestations;
+mod attributes;
 mod places;
 mod views;
 
@@ -18,7 +19,7 @@ use dkvs_common::model::Refusal;
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::ReplicaStanding;
-use dkvs_common::record::Content;
+use dkvs_common::record::{Attributes, Content};
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::envelope::{Proof, open};
 use dkvs_common::wire::v2::message::next_request;
@@ -233,6 +234,7 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
             list: core.preference_list(&key, options.quorum),
             key,
             content: Content::Tombstone,
+            attributes: Attributes::NONE,
             tag: None,
             options,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::list::Listing;
-use dkvs_common::record::Content;
+use dkvs_common::record::{Attributes, Content};
 use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v1::KEY_OR_VALUE_BYTES_MAX;
@@ -110,6 +110,7 @@ impl Client {
             let request = WriteRequest {
                 key: key.clone(),
                 content,
+                attributes: Attributes::NONE,
                 tag,
                 list,
                 options,

@@ -45,7 +45,7 @@ use crate::cluster::ServerId;
 use crate::kv::Key;
 use crate::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use crate::mutants::{self, Mutant};
-use crate::record::{Content, Record};
+use crate::record::{Attributes, Content, Record};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 use linearizable::TagQuery;
@@ -58,6 +58,7 @@ pub use response::WriteResponse;
 #[derive(Debug)]
 pub struct Write {
     key: Key,
+    attributes: Attributes,
     content: Content,
     /// The content under the tag of this round, once it has one.
     record: Option<Record>,
@@ -113,6 +114,7 @@ impl Write {
         };
         Self {
             key,
+            attributes: Attributes::NONE,
             content,
             record: None,
             threshold,
@@ -156,6 +158,20 @@ impl Write {
         }
     }
 
+    /// The same write, of a record that says this beside its content.
+    pub fn with_attributes(self, attributes: Attributes) -> Self {
+        let of_tag = |record: Record| self.record_under(record.tag, attributes);
+        Self {
+            record: self.record.clone().map(of_tag),
+            attributes,
+            ..self
+        }
+    }
+
+    fn record_under(&self, tag: Tag, attributes: Attributes) -> Record {
+        Record::with_attributes(&self.key, tag, attributes, self.content.clone())
+    }
+
     /// The key that it writes.
     pub fn key(&self) -> &Key {
         &self.key
@@ -164,6 +180,11 @@ impl Write {
     /// What it writes.
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// What its record says beside its content.
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
     }
 
     /// The record of this round, once it has a tag.
@@ -285,7 +306,7 @@ impl Write {
 
     /// Begins the next round, with the record under `tag`: all n replicas are to store it.
     pub fn begin_round(&mut self, tag: Tag) {
-        self.record = Some(Record::new(&self.key, tag, self.content.clone()));
+        self.record = Some(self.record_under(tag, self.attributes));
         self.may_be_stored |= !self.is_certainly_nowhere();
         self.is_storing = true;
         self.tally = Tally::new(self.tally.list(), self.started);

@@ -41,7 +41,7 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const STATS: u8 = 11;
     pub(in crate::wire::v2) const ATTEST: u8 = 12;
     pub(in crate::wire::v2) const TRACE: u8 = 13;
-    pub(in crate::wire::v2) const PUT_STAGED_WITH_ATTRIBUTES: u8 = 14;
+    pub(in crate::wire::v2) const PUT_STAGED_WITH_ATTRIBUTES: u8 = 15;
 }
 
 /// What every message begins with.

@@ -10,14 +10,16 @@
 //! put with an empty key: it answers with an empty datagram and stores nothing. So both versions
 //! live on one port, and a client that gets an empty datagram has met a server of DKVS/1 only.
 //!
-//! The layout in full, with sizes and limits, is in `docs/protocol.md`; `golden.rs` beside this
-//! file holds a datagram of every kind in hexadecimal.
+//! The layout in full, with sizes and limits, is in `docs/protocol.md`; `golden.rs` and
+//! `golden_attributes.rs` beside this file hold a datagram of every kind in hexadecimal.
 
 mod coding;
 pub mod envelope;
 mod error;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_attributes;
 mod head;
 pub mod keys;
 mod kind;

@@ -1,5 +1,6 @@
 //! Datagrams in, datagrams out, through protocol, handlers and store.
 
 mod access;
+mod attributes;
 pub(super) mod v1;
 mod v2;

@@ -21,7 +21,7 @@ use crate::protocol::{Access, Backlog, Received};
 use crate::service::Service;
 use crate::store::{Lookup, MemoryStore, Part, RecordStore as _, RecordView, Store};
 
-fn service(bytes_max: usize) -> Arc<Service> {
+pub(super) fn service(bytes_max: usize) -> Arc<Service> {
     let config = ServiceConfig {
         boot_id: 77,
         ..ServiceConfig::new(1)
@@ -102,7 +102,7 @@ fn ask(
     (replies, datagrams.len())
 }
 
-fn one(service: &Arc<Service>, request: ReplicaCommand) -> ReplicaResponse {
+pub(super) fn one(service: &Arc<Service>, request: ReplicaCommand) -> ReplicaResponse {
     ask(service, 0, vec![request]).0.remove(0)
 }
 

@@ -25,14 +25,17 @@ const NAME: &str = "confirmations";
 /// What every server has confirmed so far.
 #[derive(Debug, Default)]
 pub struct Confirmations {
-    /// By server and key: the greatest tag that it was seen to hold.
-    held: BTreeMap<(usize, Key), Tag>,
+    /// By server and key: the greatest tag that it was seen to hold, and the age of that record.
+    held: BTreeMap<(usize, Key), Held>,
     /// Each put that a server answered when it held the record or a newer one.
     answered: BTreeSet<(usize, Key, Tag)>,
     /// Puts whose answer is still to come. Of one number there are several if a gateway was
     /// started anew, or a datagram was damaged: one of them is what is answered.
-    open: BTreeMap<(usize, SocketAddrV4, u64), Vec<(Key, Tag)>>,
+    open: BTreeMap<(usize, SocketAddrV4, u64), Vec<(Key, Held)>>,
 }
+
+/// A tag, and the age of the record: of one tag, the greater age counts as more.
+type Held = (Tag, u32);
 
 impl Confirmations {
     /// A server has taken a datagram and answered it.
@@ -48,18 +51,25 @@ impl Confirmations {
             return Ok(());
         }
         let put = |request| match request {
-            Request::Command(ReplicaCommand::Put { key, record }) => Some((key, record.tag)),
-            Request::Command(ReplicaCommand::PutStaged { key, tag, .. }) => Some((key, tag)),
+            Request::Command(ReplicaCommand::Put { key, record }) => {
+                Some((key, (record.tag, record.attributes.born)))
+            }
+            Request::Command(ReplicaCommand::PutStaged {
+                key,
+                tag,
+                attributes,
+                ..
+            }) => Some((key, (tag, attributes.born))),
             _ => None,
         };
         let requests = datagram::requests(asked).into_iter();
-        let puts: BTreeMap<u64, (Key, Tag)> = requests
+        let puts: BTreeMap<u64, (Key, Held)> = requests
             .filter_map(|message| Some((message.id.0, put(message.request)?)))
             .collect();
         let mut waiting = puts.clone();
         for reply in answered.iter().flat_map(datagram::replies) {
-            if let Some((key, tag)) = puts.get(&reply.id.0) {
-                self.look_at_reply(server, key, *tag, &reply.reply, store)?;
+            if let Some((key, put)) = puts.get(&reply.id.0) {
+                self.look_at_reply(server, key, *put, &reply.reply, store)?;
                 waiting.remove(&reply.id.0);
             }
         }
@@ -81,8 +91,8 @@ impl Confirmations {
             let puts = self.open.get(&(server, peer, reply.id.0)).cloned();
             let mut found = Ok(());
             let mut is_any = false;
-            for (key, tag) in puts.unwrap_or_default() {
-                match self.look_at_reply(server, &key, tag, &reply.reply, store) {
+            for (key, put) in puts.unwrap_or_default() {
+                match self.look_at_reply(server, &key, put, &reply.reply, store) {
                     Ok(()) => is_any = true,
                     Err(violation) => found = Err(violation),
                 }
@@ -98,22 +108,22 @@ impl Confirmations {
         &mut self,
         server: usize,
         key: &Key,
-        tag: Tag,
+        (tag, born): Held,
         reply: &Reply,
         store: &impl RecordStore,
     ) -> Result<(), Violation> {
-        if !matches!(
-            reply,
-            Reply::Response(ReplicaResponse::Done)
-                | Reply::Response(ReplicaResponse::Superseded { .. })
-        ) {
-            return Ok(());
-        }
+        let put = match reply {
+            Reply::Response(ReplicaResponse::Done) => (tag, born),
+            Reply::Response(ReplicaResponse::Superseded { .. }) => (tag, 0),
+            _ => return Ok(()),
+        };
         let before = self.held.get(&(server, key.clone())).copied();
-        let least = before.unwrap_or(Tag::ZERO).max(tag);
-        let holds = store.peek(key).map_or(Tag::ZERO, |held| held.tag);
+        let least = before.map_or(put, |before| before.max(put));
+        let holds = store.peek(key).map(|held| (held.tag, held.born));
+        let holds = holds.unwrap_or((Tag::ZERO, 0));
         if holds < least {
-            let (least, holds) = (tag_words(least), tag_words(holds));
+            let words = |(tag, born)| format!("{} of age {born}", tag_words(tag));
+            let (least, holds) = (words(least), words(holds));
             let what = format!("s{server} confirmed {key:?} at {least} and holds {holds}");
             return Err(Violation::new(NAME, what));
         }

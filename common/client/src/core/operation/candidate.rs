@@ -4,7 +4,7 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::tally::{Replica, ReplicaState};
 use dkvs_common::quorum::write::WriteResponse;
-use dkvs_common::record::Content;
+use dkvs_common::record::{Attributes, Content};
 
 /// How far a server is met for a write that turns on what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Candidate<'a> {
     pub key: &'a Key,
     /// What.
     pub content: &'a Content,
+    /// What the record says beside that.
+    pub attributes: &'a Attributes,
     /// At which servers.
     pub replicas: &'a [Replica<WriteResponse>],
     /// How many of them have to confirm.

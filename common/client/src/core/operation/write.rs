@@ -104,7 +104,8 @@ impl<F: FnOnce(WriteResult) + Send> Operation for WriteOperation<F> {
     fn key_bytes_max(&self, id: CommandId, message_bytes_max: usize) -> usize {
         match id.purpose {
             Purpose::GetTag | Purpose::Put => {
-                put_key_bytes_max(self.write.content(), message_bytes_max)
+                let (content, attributes) = (self.write.content(), self.write.attributes());
+                put_key_bytes_max(content, attributes, message_bytes_max)
             }
             // A refusal of the others does not reach the caller.
             _ => 0,
@@ -132,6 +133,7 @@ impl<F: FnOnce(WriteResult) + Send> Operation for WriteOperation<F> {
         self.write.is_round_unsent().then(|| Candidate {
             key: self.write.key(),
             content: self.write.content(),
+            attributes: self.write.attributes(),
             replicas: self.write.replicas(),
             required: usize::from(self.write.quorum().required()),
             has_seen_no_record: self.write.has_seen_no_record(),
@@ -174,8 +176,9 @@ impl<F: FnOnce(WriteResult) + Send> Operation for WriteOperation<F> {
         }
         let (key, content) = (self.write.key().clone(), self.write.content().clone());
         let (list, quorum) = (self.write.list(), self.write.quorum());
-        let level = Level::Agreement;
-        self.write = Write::new(key, content, list, quorum, level, now, self.deadline);
+        let (level, attributes) = (Level::Agreement, *self.write.attributes());
+        let write = Write::new(key, content, list, quorum, level, now, self.deadline);
+        self.write = write.with_attributes(attributes);
         self.may_fall_back = false;
         self.met.clear();
         true

@@ -7,7 +7,7 @@ use dkvs_common::kv::Value;
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::read::{Read, ReadOutcome, ReplicaStanding};
 use dkvs_common::quorum::write::{Write, WriteOutcome};
-use dkvs_common::record::{ContentType, Record};
+use dkvs_common::record::{Attributes, ContentType, Record};
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{Builder, Envelope, Sender};
@@ -191,6 +191,7 @@ impl World {
         let request = WriteRequest {
             key: key(),
             content,
+            attributes: Attributes::NONE,
             tag: None,
             list: self.list(),
             options: self.options(wait),

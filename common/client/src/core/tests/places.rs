@@ -6,7 +6,7 @@ use dkvs_common::kv::Value;
 use dkvs_common::quorum::read::{Read, ReadOutcome};
 use dkvs_common::quorum::tally::ReplicaState;
 use dkvs_common::quorum::write::{Write, WriteOutcome};
-use dkvs_common::record::ContentType;
+use dkvs_common::record::{Attributes, ContentType};
 
 use super::*;
 
@@ -122,6 +122,7 @@ impl World {
             list: self.core.preference_list(&key, options.quorum),
             key,
             content,
+            attributes: Attributes::NONE,
             tag: None,
             options,
         };
@@ -228,6 +229,7 @@ fn a_write_whose_caller_has_gone_ends_when_it_is_decided_and_still_reaches_all()
             let request = WriteRequest {
                 key,
                 content,
+                attributes: Attributes::NONE,
                 tag: None,
                 list,
                 options,

@@ -106,7 +106,7 @@ pub struct LinearizableRead {
     /// What replicas that lack it are given: the same, or what turned out to be newer still.
     given: Option<Newest>,
     /// The record that was last written back.
-    write_back: Option<Record>,
+    write_back: Option<Box<Record>>,
     repairs: Repairs,
     /// Whether a replica reported a record that came by DKVS/1.
     has_met_v1: bool,
@@ -213,18 +213,18 @@ impl LinearizableRead {
         let attributes = self.attributes(given);
         let is_current =
             |record: &Record| record.tag == given.tag() && record.attributes == attributes;
-        if !self.write_back.as_ref().is_some_and(is_current) {
+        if !self.write_back.as_deref().is_some_and(is_current) {
             let content = self.content(given)?;
             let record = Record::with_attributes(&self.key, given.tag(), attributes, content);
-            self.write_back = Some(record);
+            self.write_back = Some(Box::new(record));
         }
-        self.write_back.clone()
+        self.write_back.as_deref().cloned()
     }
 
     /// What a replica's record would say beside its content.
     fn attributes(&self, given: Newest) -> Attributes {
         match given {
-            _ if mutants::is_on(Mutant::WrittenBackWithoutAttributes) => Attributes::NONE,
+            _ if mutants::is_on(Mutant::AttributesDropped) => Attributes::NONE,
             Newest::Nothing => Attributes::NONE,
             Newest::Tombstone(tag) => self.tombstones.attributes(tag),
             Newest::Record(place, _) => self.records.digest(place).attributes,

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod applied;
+mod attributes;
 mod fixture;
 mod linearizable;
 mod resubmission;

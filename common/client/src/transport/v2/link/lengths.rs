@@ -2,7 +2,7 @@
 
 use super::super::peer::DATAGRAM_BYTES_MIN;
 use dkvs_common::kv::Key;
-use dkvs_common::record::Content;
+use dkvs_common::record::{Attributes, Content};
 use dkvs_common::wire::v2::envelope::AUTHENTICATED_BYTES;
 use dkvs_common::wire::v2::request::Request;
 
@@ -14,9 +14,13 @@ pub const MESSAGE_BYTES_GUARANTEED: usize = DATAGRAM_BYTES_MIN - AUTHENTICATED_B
 pub(super) const PUT_STAGED_EXTRA_BYTES: usize = 8 + 4 - 1;
 
 /// The longest key, in bytes, under which a server that accepts messages of at most
-/// `message_bytes_max` can store `content`: in one message, or, where that allows a longer key, with
-/// the value in blocks.
-pub fn put_key_bytes_max(content: &Content, message_bytes_max: usize) -> usize {
+/// `message_bytes_max` can store `content` with `attributes`: in one message, or, where that allows a
+/// longer key, with the value in blocks.
+pub fn put_key_bytes_max(
+    content: &Content,
+    attributes: &Attributes,
+    message_bytes_max: usize,
+) -> usize {
     let (rest, value_bytes) = match content {
         Content::Value {
             content_type,
@@ -25,7 +29,8 @@ pub fn put_key_bytes_max(content: &Content, message_bytes_max: usize) -> usize {
         Content::Tombstone => (0, 0),
     };
     let in_blocks = value_bytes.min(PUT_STAGED_EXTRA_BYTES);
-    message_bytes_max.saturating_sub(Request::PUT_KEY_OVERHEAD_BYTES + rest + in_blocks)
+    let rest = attributes.block_bytes() + rest + in_blocks;
+    message_bytes_max.saturating_sub(Request::PUT_KEY_OVERHEAD_BYTES + rest)
 }
 
 /// The longest key, in bytes, that can be asked for in a message of `message_bytes_max`.

@@ -268,7 +268,7 @@ impl Upload {
 mod tests {
     use super::super::lengths::put_key_bytes_max;
     use super::*;
-    use dkvs_common::record::CONTENT_TYPE_BYTES_MAX;
+    use dkvs_common::record::{Attributes, CONTENT_TYPE_BYTES_MAX, OperationId};
     use dkvs_common::tag::Tag;
     use dkvs_common::wire::v2::message::RequestMessage;
 
@@ -279,10 +279,16 @@ mod tests {
         }
     }
 
-    fn upload(key_bytes: usize, content: &Content) -> Upload {
+    const ATTRIBUTES: Attributes = Attributes {
+        born: 1,
+        expires_ms: Some(2),
+        operation: Some(OperationId([3; 16])),
+    };
+
+    fn upload(key_bytes: usize, attributes: Attributes, content: &Content) -> Upload {
         let key = Key::new(vec![b'k'; key_bytes]).unwrap();
         let tag = Tag { time: 1, op: 1 };
-        let record = Record::new(&key, tag, content.clone());
+        let record = Record::with_attributes(&key, tag, attributes, content.clone());
         Upload::new(1, key, record)
     }
 
@@ -306,15 +312,17 @@ mod tests {
         let values =
             values.map(|value_bytes| types.map(|type_bytes| content(type_bytes, value_bytes)));
         let contents = values.into_iter().flatten().chain([Content::Tombstone]);
-        for content in contents {
+        let both = [Attributes::NONE, ATTRIBUTES];
+        let contents = contents.flat_map(|content| both.map(|it| (it, content.clone())));
+        for (attributes, content) in contents {
             for message_bytes_max in [512 - 44, 512 - 16, 1_200 - 16, 9_000] {
-                let longest = put_key_bytes_max(&content, message_bytes_max);
+                let longest = put_key_bytes_max(&content, &attributes, message_bytes_max);
                 assert!(
-                    upload(longest + 1, &content)
+                    upload(longest + 1, attributes, &content)
                         .cut(message_bytes_max)
                         .is_err()
                 );
-                let mut upload = upload(longest, &content);
+                let mut upload = upload(longest, attributes, &content);
                 upload.cut(message_bytes_max).unwrap();
                 let put = match upload.blocks.len() {
                     0 => upload.put(),
@@ -334,7 +342,7 @@ mod tests {
     fn key_of_the_guaranteed_length_fits_with_every_content() {
         for (type_bytes, value_bytes) in [(0, 0), (255, 0), (255, 11), (255, 12), (255, 1 << 20)] {
             let content = content(type_bytes, value_bytes);
-            let longest = put_key_bytes_max(&content, 1_200);
+            let longest = put_key_bytes_max(&content, &ATTRIBUTES, 1_200);
             assert!(longest >= 1_200 - Request::PUT_HEAD_BYTES_MAX);
         }
     }

@@ -1,5 +1,6 @@
 //! The machine, from the outside.
 
+mod attributes;
 mod choosing;
 mod exhaustive;
 mod fetching;
