@@ -5,26 +5,36 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use dkvs_common::kv::{Key, Value};
-use dkvs_common::model::Durability;
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::disk::{Committer, Declaration, DiskStore, OpenError, OpenOptions};
-use dkvs_storage_node::store::{Lookup, PutOutcome, PutResult, RecordStore as _, RemoveOutcome};
-use dkvs_tests::disk::{Disk, Fault, Kept};
+use dkvs_log::Recovery;
+use dkvs_log::simulated::{Fault, Kept, SimulatedDisk};
+use dkvs_storage_node::store::disk::{
+    Committer, Declaration, DiskStore, OpenError, OpenOptions, Opened,
+};
+use dkvs_storage_node::store::{
+    Lookup, Part, PutOutcome, PutResult, RecordStore as _, RemoveOutcome,
+};
 use dkvs_tests::random::Random;
+use dkvs_tests::stores::{HISTORY, options};
 
-fn options(declaration: Option<Declaration>) -> OpenOptions {
-    OpenOptions {
-        bytes_max: usize::MAX,
-        durability: Durability::Fsync,
-        declaration,
-        is_uncertain: false,
-        machine_run: 1,
-    }
-}
-
-fn open(disk: &Disk, declaration: Option<Declaration>) -> Result<Run, OpenError> {
-    let (store, committer) = DiskStore::open(disk.media(), options(declaration))?;
+fn open(disk: &SimulatedDisk, declaration: Option<Declaration>) -> Result<Run, OpenError> {
+    // Reads see what is on the disk, and not what memory still has.
+    let options = OpenOptions {
+        cache_bytes_max: 0,
+        ..options(declaration)
+    };
+    let opened = DiskStore::open(Arc::new(disk.clone()), HISTORY, options)?;
+    let Opened {
+        store,
+        committer,
+        recovery,
+    } = opened;
+    assert_eq!(
+        (recovery.lost, recovery.values_lost),
+        (Recovery::default().lost, 0),
+        "a crash is no damage"
+    );
     Ok(Run { store, committer })
 }
 
@@ -41,7 +51,7 @@ enum Step {
     Commit(Vec<(u8, usize)>),
     /// These keys are forgotten, whatever they hold.
     Remove(Vec<u8>),
-    /// Old rows are compacted.
+    /// What waits until nobody asks is done: the oldest records are compacted, hints written.
     Idle,
 }
 
@@ -83,7 +93,11 @@ impl Script {
             Step::Commit(puts) => puts,
             Step::Remove(keys) => return self.remove(run, keys),
             Step::Idle => {
+                run.committer.compact_oldest();
                 while run.committer.idle() {}
+                while let Some(job) = run.committer.hint_job() {
+                    run.committer.finish_hint(job.run());
+                }
                 return;
             }
         };
@@ -107,12 +121,13 @@ impl Script {
         }
         while let Some(batch) = run.committer.begin() {
             run.committer.finish(batch);
+            run.committer.compact();
         }
     }
 
     fn remove(&mut self, run: &mut Run, keys: &[u8]) {
         for key_number in keys {
-            let held = run.store.peek(&key(*key_number), |held| held.tag());
+            let held = run.store.peek(&key(*key_number)).map(|held| held.tag);
             let Some(tag) = held else { continue };
             let number = tag.time - 1;
             self.removing.insert(*key_number, number);
@@ -128,6 +143,7 @@ impl Script {
         }
         while let Some(batch) = run.committer.begin() {
             run.committer.finish(batch);
+            run.committer.compact();
         }
     }
 
@@ -142,8 +158,8 @@ impl Script {
             let is_removing = |number: u64| removing.is_some_and(|removing| number <= *removing);
             let confirmed = confirmed.filter(|(number, _)| !is_removing(*number));
             let removed = self.removed.lock().unwrap().get(key_number).copied();
-            let shown = run.store.get(&key(*key_number), |held| {
-                let number = held.tag().time - 1;
+            let shown = run.store.read_now(&key(*key_number), Part::Whole, |held| {
+                let number = held.head().tag.time - 1;
                 let length = held.value().len();
                 assert!(
                     held.value().iter().all(|byte| *byte == number as u8),
@@ -197,19 +213,30 @@ fn removing_script() -> Vec<Step> {
     ]
 }
 
-/// One whose rows have to be compacted: the same keys again and again.
-fn cleaning_script() -> Vec<Step> {
-    let again = |round: u64| Step::Commit(vec![((round % 3) as u8, 150_000)]);
-    let mut steps = vec![Step::Commit(vec![(9, 300), (8, 0)])];
-    steps.extend((0..12).map(again));
+/// One whose records have to be compacted: the same keys again and again, over several segments.
+fn compacting_script() -> Vec<Step> {
+    let again = |round: u64| Step::Commit(vec![((round % 3) as u8, 30_000)]);
+    let mut steps = vec![
+        Step::Commit(vec![(9, 300), (8, 0), (6, 20)]),
+        Step::Remove(vec![6]),
+    ];
+    steps.extend((0..8).map(again));
+    steps.push(Step::Idle);
+    steps.extend((0..3).map(again));
     steps.push(Step::Idle);
     steps.push(Step::Commit(vec![(7, 10)]));
     steps
 }
 
+/// Any part of what was not synced is there, as a disk writes it: in sectors, pages, or as a whole.
+fn crash_in_pieces(disk: &SimulatedDisk, random: &mut Random) {
+    let bytes = random.one_of(&[512, 4_096, usize::MAX]);
+    disk.crash(Kept::Pieces(bytes, &mut || random.below(2) == 0));
+}
+
 /// Plays a script with a crash at an operation, or none; whether it came to the crash.
-fn crash_at(script: &[Step], operation: Option<u64>, kept: &mut dyn FnMut(&Disk)) -> Option<u64> {
-    let disk = Disk::default();
+fn crash_at(script: &[Step], operation: Option<u64>, kept: &mut dyn FnMut(&SimulatedDisk)) -> Option<u64> {
+    let disk = SimulatedDisk::default();
     let mut played = Script::default();
     let mut run = open(&disk, Some(Declaration::New)).unwrap();
     let begun = disk.operations();
@@ -226,7 +253,6 @@ fn crash_at(script: &[Step], operation: Option<u64>, kept: &mut dyn FnMut(&Disk)
     played.check(&run, &what);
     let operations = disk.operations() - begun;
     let has_crashed = disk.is_down();
-    disk.crash();
     drop(run);
     kept(&disk);
 
@@ -240,9 +266,8 @@ fn crash_at(script: &[Step], operation: Option<u64>, kept: &mut dyn FnMut(&Disk)
     ] {
         played.play(&mut run, &step);
     }
-    disk.crash();
     drop(run);
-    disk.recover(Kept::Nothing);
+    disk.crash(Kept::Nothing);
     let run = open(&disk, None).unwrap_or_else(|error| panic!("{what}, and again: {error}"));
     played.check(&run, &format!("{what}, and again"));
     (!has_crashed).then_some(operations)
@@ -250,17 +275,17 @@ fn crash_at(script: &[Step], operation: Option<u64>, kept: &mut dyn FnMut(&Disk)
 
 /// A crash at every operation of a script, with nothing, all and some of what was unsynced kept.
 fn crash_everywhere(script: &[Step], variants: u64) -> u64 {
-    let operations = crash_at(script, None, &mut |disk| disk.recover(Kept::Nothing)).unwrap();
+    let operations = crash_at(script, None, &mut |disk| disk.crash(Kept::Nothing)).unwrap();
     let mut points = 0;
     for operation in 0..operations {
         crash_at(script, Some(operation), &mut |disk| {
-            disk.recover(Kept::Nothing)
+            disk.crash(Kept::Nothing)
         });
-        crash_at(script, Some(operation), &mut |disk| disk.recover(Kept::All));
+        crash_at(script, Some(operation), &mut |disk| disk.crash(Kept::All));
         for variant in 0..variants {
             let mut random = Random::new(operation * 1_000 + variant);
             crash_at(script, Some(operation), &mut |disk| {
-                disk.recover(Kept::Some(&mut random));
+                crash_in_pieces(disk, &mut random);
             });
         }
         points += 2 + variants;
@@ -270,22 +295,22 @@ fn crash_everywhere(script: &[Step], variants: u64) -> u64 {
 
 #[test]
 fn a_crash_at_any_write_or_sync_takes_nothing_back_that_was_confirmed() {
-    let points = crash_everywhere(&short_script(), 10);
+    let points = crash_everywhere(&short_script(), 40);
     println!("{points} crashes of a short script");
     assert!(points > 400, "{points}");
 }
 
 #[test]
 fn a_crash_while_keys_are_removed_brings_none_back_and_takes_nothing_else() {
-    let points = crash_everywhere(&removing_script(), 4);
+    let points = crash_everywhere(&removing_script(), 20);
     println!("{points} crashes of a script that removes");
     assert!(points > 200, "{points}");
 }
 
 #[test]
-fn a_crash_while_old_rows_are_cleaned_takes_nothing_back() {
-    let points = crash_everywhere(&cleaning_script(), 2);
-    println!("{points} crashes of a script that cleans");
+fn a_crash_while_the_log_is_compacted_takes_nothing_back() {
+    let points = crash_everywhere(&compacting_script(), 2);
+    println!("{points} crashes of a script that is compacted");
     assert!(points > 400, "{points}");
 }
 
@@ -307,12 +332,12 @@ fn crashes_of_long_scripts_at_random_take_nothing_back() {
                 }
             })
             .collect();
-        let operations = crash_at(&script, None, &mut |disk| disk.recover(Kept::All)).unwrap();
+        let operations = crash_at(&script, None, &mut |disk| disk.crash(Kept::All)).unwrap();
         for _ in 0..5 {
             let operation = random.number() % operations;
             let mut kept = Random::new(random.number());
             crash_at(&script, Some(operation), &mut |disk| {
-                disk.recover(Kept::Some(&mut kept));
+                crash_in_pieces(disk, &mut kept);
             });
         }
     }

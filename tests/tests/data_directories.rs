@@ -102,8 +102,8 @@ fn a_directory_of_another_ring_or_a_newer_format_is_refused() {
     );
     let identity = Path::new(&data).join("identity.json");
     let text = fs::read_to_string(&identity).unwrap();
-    fs::write(&identity, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
-    assert!(refusal(ours, &data, &[]).contains("is in format 2"));
+    fs::write(&identity, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
+    assert!(refusal(ours, &data, &[]).contains("is in format 3"));
     fs::write(&identity, "{").unwrap();
     assert!(refusal(ours, &data, &[]).contains("does not say whose records these are"));
     fs::write(&identity, text).unwrap();

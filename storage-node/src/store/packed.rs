@@ -145,7 +145,7 @@ impl PackedRecord {
 /// The bytes of a pair whose key, type and value have these lengths.
 impl TableEntry for PackedRecord {
     fn key(&self) -> &[u8] {
-        &self.0[HEAD_BYTES + self.content_type_bytes()..self.value_start()]
+        &self.0[self.attributes_end() + self.content_type_bytes()..self.value_start()]
     }
 
     fn head(&self) -> RecordHead {

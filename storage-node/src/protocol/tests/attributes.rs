@@ -7,7 +7,7 @@ use dkvs_common::record::{Attributes, Content, ContentType, OperationId, Record}
 use dkvs_common::tag::Tag;
 
 use super::v2::{one, service};
-use crate::store::{PackedRecord, RecordStore as _};
+use crate::store::{Lookup, Part, RecordView};
 
 const TAG: Tag = Tag { time: 5, op: 1 };
 const ATTRIBUTES: Attributes = Attributes {
@@ -127,8 +127,9 @@ fn a_long_value_is_staged_and_returned_with_its_attributes() {
         checksum: record.checksum,
     };
     assert_eq!(one(&service, put(ATTRIBUTES)), ReplicaResponse::Done);
-    let held = |held: &PackedRecord| (held.is_sound(), held.attributes());
-    assert_eq!(service.store().peek(&key(), held), Some((true, ATTRIBUTES)));
+    let held = |held: &RecordView<'_>| held.attributes();
+    let held = service.store().read_now(&key(), Part::Whole, held);
+    assert_eq!(held, Lookup::Found(ATTRIBUTES));
     let got = one(&service, ReplicaCommand::Get { key: key() });
     let ReplicaResponse::Record { digest, block } = got else {
         panic!("{got:?}");

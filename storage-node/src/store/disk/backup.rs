@@ -15,7 +15,7 @@ use dkvs_log::{AppendError, Directory, DirectoryError, Entry, Log, Medium, ReadE
 use thiserror::Error;
 
 use super::committer::Committer;
-use super::directory::LOG;
+use super::convert::LOG;
 use super::entry::Located;
 use super::files::{make_directory, sync_directory};
 use super::format::Manifest;

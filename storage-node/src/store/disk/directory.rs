@@ -6,6 +6,7 @@
 //!   DIR/log/              the log: see `dkvs_log`
 //!   DIR/failed            why the disk was given up, if it was
 //!   DIR/backups/TIME/     copies, each a data directory of its own
+//!   DIR/before-format-2/  what it was converted from, if it was; it can be deleted
 //! ```
 //!
 //! A directory is opened only if it is certain that its records are those that this server
@@ -20,7 +21,9 @@ use dkvs_common::model::Durability;
 use dkvs_log::{Directory, History, Log};
 use thiserror::Error;
 
+use super::convert::{self, ConvertError, LOG};
 use super::files::{make_directory, private, sync_directory, write_synced};
+use super::format_1::OldError;
 use super::identity::{FORMAT, IDENTITY, Identity, IdentityError, new_history};
 use super::open::{OpenError, Opened};
 use super::options::{Declaration, OpenOptions};
@@ -30,7 +33,6 @@ use super::store::DiskStore;
 pub use super::identity::Owner;
 
 const LOCK: &str = "lock";
-pub(super) const LOG: &str = "log";
 const FAILED: &str = "failed";
 
 /// A data directory that this process has open. Others may open it once the value is dropped.
@@ -128,6 +130,18 @@ pub enum DirectoryError {
         /// The directory.
         path: String,
     },
+    /// It is of an older format, and is not converted. It is as it was.
+    #[error(
+        "{path} is not converted to format {FORMAT}: {error}. With --declare incomplete the server \
+         begins without records if they are damaged, and answers for no key until the other replicas \
+         have said what they hold"
+    )]
+    Convert {
+        /// The directory.
+        path: String,
+        /// Why not.
+        error: String,
+    },
     /// Its log is not opened.
     #[error("{0}")]
     Log(#[from] dkvs_log::DirectoryError),
@@ -208,8 +222,9 @@ impl DataDirectory {
             owner,
             _lock: lock,
         };
-        let known = directory.read_identity()?;
+        let mut known = directory.read_identity()?;
         let is_uncertain = directory.check(known.as_ref(), options.declaration)?;
+        directory.convert(&mut known, options.declaration)?;
         let options = OpenOptions {
             is_uncertain,
             ..options
@@ -231,6 +246,53 @@ impl DataDirectory {
             }
         });
         Ok((directory, opened))
+    }
+
+    /// Makes a directory of format 2 of one of format 1.
+    fn convert(
+        &self,
+        known: &mut Option<Identity>,
+        declaration: Option<Declaration>,
+    ) -> Result<(), DirectoryError> {
+        let path = || self.path.display().to_string();
+        let failed = |error: ConvertError| DirectoryError::Convert {
+            path: path(),
+            error: error.to_string(),
+        };
+        let is_converted = |identity: &Identity| identity.format == FORMAT;
+        if known.as_ref().is_some_and(is_converted) {
+            return convert::finish(&self.path).map_err(io_error(&self.path));
+        }
+        convert::discard_new(&self.path).map_err(io_error(&self.path))?;
+        if !convert::has_old_records(&self.path) {
+            return Ok(());
+        }
+        let history = new_history().map_err(io_error(&self.path))?;
+        let mut identity = match known.as_ref() {
+            Some(known) => Identity::converted(known, history),
+            None => Identity::of(&self.owner, history),
+        };
+        match convert::open_old(&self.path) {
+            Ok(Some(old)) if old.manifest.is_snapshot && !is_declared(declaration) => {
+                return Err(DirectoryError::Backup { path: path() });
+            }
+            Ok(Some(old)) => {
+                identity.is_backup = old.manifest.is_snapshot;
+                convert::convert(&self.path, &old, history).map_err(failed)?;
+            }
+            // Nothing was ever stored.
+            Ok(None) => {}
+            Err(OldError::Damaged(reason)) if declaration == Some(Declaration::Incomplete) => {
+                tracing::warn!(%reason, "the damaged records are put aside");
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        convert::keep_identity(&self.path, known.as_ref())
+            .and_then(|()| identity.write(&self.path))
+            .and_then(|()| convert::finish(&self.path))
+            .map_err(io_error(&self.path))?;
+        *known = Some(identity);
+        Ok(())
     }
 
     /// The history of the log, and whether there is no such log yet.

@@ -263,56 +263,58 @@ pub(super) fn take_apart(flag_bits: u8, mut bytes: &[u8]) -> Option<LogValue<'_>
 /// A record as it is to lie in the log: its head and value.
 pub(super) fn encode(record: &Record) -> (StoredHead, Vec<u8>) {
     let Parts {
+        kind,
         content_type,
         value,
-        ..
     } = Parts::of(&record.content);
-    let kind = match record.content {
-        Content::Value { .. } => Kind::Value,
-        Content::Tombstone => Kind::Tombstone,
-    };
-    let mut flag_bits = 0;
-    if value.contains(&0) {
-        flag_bits |= flags::HAS_NUL;
-    }
-    let Attributes {
-        born,
-        expires_ms,
-        operation,
-    } = record.attributes;
-    let mut log_value = Vec::with_capacity(log_value_bytes(&record.attributes, &record.content));
-    if let Some(expires_ms) = expires_ms {
-        flag_bits |= flags::HAS_EXPIRY;
-        log_value.extend_from_slice(&expires_ms.to_le_bytes());
-    }
-    if let Some(OperationId(operation)) = operation {
-        flag_bits |= flags::HAS_OPERATION;
-        log_value.extend_from_slice(&operation);
-    }
     let head = StoredHead {
-        kind,
-        flags: flag_bits,
+        kind: match kind {
+            0 => Kind::Value,
+            _ => Kind::Tombstone,
+        },
+        flags: 0,
         tag: record.tag,
         checksum: record.checksum,
-        value_bytes: value.len() as u32,
-        born,
+        value_bytes: 0,
+        born: record.attributes.born,
     };
+    encode_parts(head, &record.attributes, content_type, value)
+}
+
+/// The same of its parts: completes the head.
+pub(super) fn encode_parts(
+    mut head: StoredHead,
+    attributes: &Attributes,
+    content_type: &[u8],
+    value: &[u8],
+) -> (StoredHead, Vec<u8>) {
+    if value.contains(&0) {
+        head.flags |= flags::HAS_NUL;
+    }
+    let fields = Attributes::fields_bytes(attributes.of_record().flags());
+    let mut log_value = Vec::with_capacity(fields + 1 + content_type.len() + value.len());
+    if let Some(expires_ms) = attributes.expires_ms {
+        head.flags |= flags::HAS_EXPIRY;
+        log_value.extend_from_slice(&expires_ms.to_le_bytes());
+    }
+    if let Some(OperationId(operation)) = attributes.operation {
+        head.flags |= flags::HAS_OPERATION;
+        log_value.extend_from_slice(&operation);
+    }
     // Content types have at most 255 bytes.
     log_value.push(content_type.len() as u8);
     log_value.extend_from_slice(content_type);
     log_value.extend_from_slice(value);
+    head.value_bytes = value.len() as u32;
     (head, log_value)
 }
 
 /// How many bytes a record takes in the log beside the log's own.
 pub(super) fn bytes_of(key: &Key, attributes: &Attributes, content: &Content) -> usize {
-    key.as_bytes().len() + HEAD_BYTES + log_value_bytes(attributes, content)
-}
-
-fn log_value_bytes(attributes: &Attributes, content: &Content) -> usize {
     let parts = Parts::of(content);
     let fields = Attributes::fields_bytes(attributes.of_record().flags());
-    fields + 1 + parts.content_type.len() + parts.value.len()
+    let value = fields + 1 + parts.content_type.len() + parts.value.len();
+    key.as_bytes().len() + HEAD_BYTES + value
 }
 
 /// Whether a whole value of the log is what once entered the cluster under a key.

@@ -73,6 +73,15 @@ impl Identity {
         }
     }
 
+    /// One of an older format as it is with a log of this history.
+    pub(super) fn converted(&self, history: History) -> Self {
+        Self {
+            format: FORMAT,
+            log: Some(history.to_string()),
+            ..self.clone()
+        }
+    }
+
     /// That of a directory, if it has one.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, IdentityError> {
         let text = match fs::read(directory.join(IDENTITY)) {

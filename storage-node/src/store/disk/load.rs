@@ -64,10 +64,9 @@ impl Loading {
     }
 
     fn take_manifest(&mut self, manifest: Manifest, location: Location) -> Option<Location> {
-        if manifest.is_complete && self.quarantined > 0 {
-            // It was declared complete.
-            self.table.adjust_all(|held| held.set_quarantined(false));
-            self.quarantined = 0;
+        if manifest.is_complete {
+            // It was declared to be.
+            self.end_quarantine();
         }
         let old = self.manifest.replace((manifest, location));
         old.map(|(_, location)| location)
@@ -92,6 +91,14 @@ impl Loading {
             self.quarantined -= usize::from(held.is_quarantined());
             held.location()
         })
+    }
+
+    /// Quarantines nothing of what was shown so far.
+    pub(super) fn end_quarantine(&mut self) {
+        if self.quarantined > 0 {
+            self.table.adjust_all(|held| held.set_quarantined(false));
+            self.quarantined = 0;
+        }
     }
 
     /// Quarantines the records with this number or a smaller one, or all of them.

@@ -35,6 +35,7 @@
 //! * `store`: what reads see; `queue`: what waits to be written; `reads`: what waits to be read
 //! * `values`, `cache`: the values; `status`: the state, for statistics
 //! * `batch`, `committer`: what is made durable together, and how; `index`: what is live, for the log
+//! * `format_1`, `convert`: data directories of format 1, and how they become such of format 2
 //! * `thread`: committer and readers at work; [`directory`], `identity`,
 //!   [`ring_change`]: the data directory, whose it is, and what may change; [`backup`]: copies of it
 
@@ -42,10 +43,12 @@ pub mod backup;
 mod batch;
 mod cache;
 mod committer;
+mod convert;
 pub mod directory;
 mod entry;
 mod files;
 mod format;
+mod format_1;
 mod identity;
 mod index;
 mod load;

@@ -91,8 +91,9 @@ impl DiskStore {
             lost_up_to: floor_of(&recovery.lost),
         };
         let manifest = found.manifest(options)?;
-        if !manifest.is_complete {
-            loading.quarantine_up_to(manifest.floor);
+        match manifest.is_complete {
+            true => loading.end_quarantine(),
+            false => loading.quarantine_up_to(manifest.floor),
         }
         let mut location = loading.manifest.map(|(_, location)| location);
         if found.manifest != Some(manifest) {
