@@ -68,6 +68,12 @@ pub enum Mutant {
     AttributesDropped,
     /// A server that holds a record keeps its age when the same record is put with a greater one.
     LesserAgeKept,
+    /// A list goes on past the end of a server's page, as if that server had no more keys.
+    MergedPastPage,
+    /// A list takes any server's entry of a key for the newest.
+    ListedByAnyEntry,
+    /// A list goes on behind the keys that begin as a folder does without its end.
+    FolderSkippedTooFar,
 }
 
 impl Mutant {
@@ -102,6 +108,9 @@ impl Mutant {
         Self::PendingAsTimedOut,
         Self::AttributesDropped,
         Self::LesserAgeKept,
+        Self::MergedPastPage,
+        Self::ListedByAnyEntry,
+        Self::FolderSkippedTooFar,
     ];
 
     /// Its name on a command line.
@@ -136,6 +145,9 @@ impl Mutant {
             Self::PendingAsTimedOut => "pending-as-timed-out",
             Self::AttributesDropped => "attributes-dropped",
             Self::LesserAgeKept => "lesser-age-kept",
+            Self::MergedPastPage => "merged-past-page",
+            Self::ListedByAnyEntry => "listed-by-any-entry",
+            Self::FolderSkippedTooFar => "folder-skipped-too-far",
         }
     }
 }
