@@ -17,7 +17,7 @@ pub mod net;
 pub mod transport;
 
 pub use crate::core::{
-    AdmissionError, CallerId, DECIDED_PER_PLACE, Limits, ListResult, MemoryAccount, MemoryError,
+    AdmissionError, ByCaller, CallerId, DECIDED_PER_PLACE, Limits, ListResult, MemoryAccount, MemoryError,
     MemoryPermit, Protocol, ReadResult, RequestOptions, SHARES, UNCOUNTED_BYTES_MAX, Wait,
     WriteResult,
 };
