@@ -1,7 +1,8 @@
 //! POST /batch: many operations in one request, each with its own result.
 //!
 //! All of them begin in one turn of the worker, so their messages to a server share datagrams. They
-//! are as independent of each other as separate requests, and run at once.
+//! are as independent of each other as separate requests, and run at once; but long values are written few
+//! at a time, in turns by caller, so that nobody else's request waits for megabytes to be sent.
 
 mod operations;
 mod results;
@@ -22,6 +23,7 @@ use serde_json::Number;
 use super::access::Caller;
 use super::app::App;
 use super::body::invalid_body;
+use super::fair::FairSemaphore;
 use super::key_value::{invalid_key, invalid_value, value_too_large};
 use super::operations::parameter::{CONSISTENCY, N, R, TAG, TIMEOUT_MS, W, WAIT};
 use super::operations::{GET_PARAMETERS, Integer, Parameter, WRITE_PARAMETERS};
@@ -46,6 +48,20 @@ const fn body_bytes_max(value_bytes_max: usize) -> usize {
 /// What the longest batch holds at a time, in bytes: its text, and what is copied out of it.
 pub const fn batch_bytes_held(value_bytes_max: usize) -> usize {
     2 * body_bytes_max(value_bytes_max)
+}
+
+/// A batch that is longer than this takes a turn of its worker to be parsed, in bytes.
+const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
+
+/// A value that is longer than this is written in turns, in bytes.
+const WRITTEN_AT_ONCE_BYTES_MAX: usize = 4 << 10;
+
+/// How many bytes of long values a worker writes at a time for all batches together, or one value.
+const BATCH_WRITE_BYTES_MAX: usize = 1 << 20;
+
+/// The turns of the long values that batches write.
+pub(super) fn batch_writes() -> FairSemaphore {
+    FairSemaphore::new(BATCH_WRITE_BYTES_MAX)
 }
 
 /// What the body of a batch may take besides two values of the greatest length, in bytes: keys,
@@ -78,6 +94,9 @@ async fn run(
     let text = body::read(&memory, body, bytes_max, too_large).await?;
     // For the strings that are copied out of the text.
     let parsed = memory.take(text.len())?;
+    if text.len() > PARSED_AT_ONCE_BYTES_MAX {
+        app.pace.long_work(caller.id()).await;
+    }
     let operations = parse(&text).map_err(|error| not_a_batch(&error))?;
     drop(text);
     conditional::check_post(&head.headers)?;
@@ -154,6 +173,13 @@ async fn write(context: BatchContext<'_>, put: BatchPut) -> Result<Bytes, Proble
     if bytes.len() > value_bytes_max {
         return Err(value_too_large(value_bytes_max));
     }
+    let _turn = match bytes.len() {
+        ..=WRITTEN_AT_ONCE_BYTES_MAX => None,
+        long => {
+            let turns = &context.app.batch_writes;
+            Some(turns.acquire(context.caller.id(), long).await)
+        }
+    };
     // A write goes on when its batch has gone.
     let bytes = context.app.client.memory(context.caller.id()).hold(bytes)?;
     let content = Content::Value {

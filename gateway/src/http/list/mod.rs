@@ -32,7 +32,7 @@ use super::problem::Problem;
 use super::quorum_problem;
 use super::report::{micros, reason_of};
 
-pub(super) use limits::ListsInFlight;
+pub(super) use limits::lists_in_flight;
 
 /// Where the rest of an NDJSON listing begins.
 const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
@@ -75,7 +75,7 @@ pub(super) async fn list(
     let (listing, timeout) = parse(&app, &uri)?;
     caller.may_list(&listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(not_acceptable)?;
-    let _permit = app.lists.begin(caller.id(), &app.counts)?;
+    let slot = limits::begin(&app.lists, caller.id(), &app.counts)?;
     let client = &app.client;
     let (prefix, silent_max) = (listing.prefix.clone(), listing.silent_max);
     let ListResult {
@@ -83,7 +83,10 @@ pub(super) async fn list(
         view,
         refused,
         memory,
-    } = client.list(listing, timeout, caller.id()).await?;
+    } = tokio::select! {
+        listed = client.list(listing, timeout, caller.id()) => listed?,
+        () = slot.displaced() => return Err(limits::displaced(&app.counts)),
+    };
     if let Some(error) = refused {
         return Err(no_memory_for_reply(error));
     }

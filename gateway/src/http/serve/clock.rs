@@ -56,7 +56,10 @@ const BODY: u64 = LINGERING << 1;
 /// The peer takes no more of a response for now.
 const BLOCKED: u64 = BODY << 1;
 
-const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING | BODY | BLOCKED;
+/// The gateway is still making the body of a response.
+const UNFINISHED: u64 = BLOCKED << 1;
+
+const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING | BODY | BLOCKED | UNFINISHED;
 const TIME_SHIFT: u32 = PHASE_BITS + FLAGS.count_ones();
 
 /// The time-out of a handler, far beyond its own ones: a safeguard.
@@ -120,13 +123,41 @@ impl Clock {
         self.state.load(Ordering::Relaxed) & flag != 0
     }
 
-    /// Whether the peer takes no more of a response for now.
+    /// Whether the peer takes no more of a response for now. Its time begins when it takes no more, and
+    /// not when the gateway last had something for it.
     pub(super) fn note_blocked(&self, is_blocked: bool) {
-        match is_blocked {
-            true => self.raise(BLOCKED),
-            false if self.is_blocked() => self.lower(BLOCKED),
-            false => {}
+        match (self.is_blocked(), is_blocked) {
+            (false, true) => {
+                self.raise(BLOCKED);
+                self.begin_again();
+            }
+            (true, false) => self.lower(BLOCKED),
+            (true, true) | (false, false) => {}
         }
+    }
+
+    /// Gives an idle phase its whole time.
+    fn begin_again(&self) {
+        if self.phase() == Phase::Idle {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// The gateway goes on making the body of a response, after its head.
+    pub(super) fn note_unfinished(&self) {
+        self.raise(UNFINISHED);
+    }
+
+    /// The body of the response is made. What follows is up to the peer.
+    pub(super) fn note_finished(&self) {
+        self.lower(UNFINISHED);
+        self.begin_again();
+    }
+
+    /// Whether it is the gateway that the connection waits for, and not the peer: it is making a response,
+    /// and the peer has taken what there is of it.
+    pub(super) fn is_working(&self) -> bool {
+        self.has(UNFINISHED) && !self.is_blocked()
     }
 
     /// Whether the peer takes no more of a response for now.
@@ -210,7 +241,8 @@ fn phase_of(state: u64) -> Phase {
     }
 }
 
-/// Ready once the connection has made no progress for too long. The timer moves only when the
+/// Ready once the peer has made no progress for too long. It has none to make while it is the gateway that
+/// works on a response. The timer moves only when the
 /// deadline has come closer or when it has fired, so a busy connection does not touch it.
 pub(super) fn poll_alarm(
     clock: &Clock,
@@ -226,7 +258,10 @@ pub(super) fn poll_alarm(
             return Poll::Pending;
         }
         if clock.deadline() <= Instant::now() {
-            return Poll::Ready(());
+            if !clock.is_working() {
+                return Poll::Ready(());
+            }
+            clock.begin_again();
         }
         alarm.as_mut().reset(clock.deadline().into());
     }
@@ -235,6 +270,22 @@ pub(super) fn poll_alarm(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_response_that_is_being_made_is_up_to_the_gateway_until_the_peer_takes_no_more() {
+        let clock = Clock::new(Instant::now(), Duration::from_secs(60));
+        clock.enter(Phase::Handling);
+        clock.enter(Phase::Idle);
+        assert!(!clock.is_working(), "the peer has a request to send");
+        clock.note_unfinished();
+        assert!(clock.is_working());
+        clock.note_blocked(true);
+        assert!(!clock.is_working() && clock.is_blocked());
+        clock.note_blocked(false);
+        assert!(clock.is_working());
+        clock.note_finished();
+        assert!(!clock.is_working());
+    }
 
     #[test]
     fn a_clock_shows_its_phase_since_when_and_whether_a_request_has_come() {
