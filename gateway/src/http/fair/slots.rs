@@ -149,7 +149,7 @@ mod tests {
         let mut held: Vec<_> = (0..8).map(|number| take(number / 4).unwrap()).collect();
         assert_eq!(take(0).err(), Some(NoSlot::OfCaller));
         // A third gets what an equal part is, and takes it from each in turns.
-        held.extend((0..3).map(|_| take(2).unwrap()));
+        held.extend((0..2).map(|_| take(2).unwrap()));
         assert_eq!(take(2).err(), Some(NoSlot::Full));
         let is_displaced = |slot: &FairSlot| slot.displaced.is_cancelled();
         let of = |held: &[FairSlot], number| {
