@@ -6,6 +6,7 @@
 
 mod operations;
 mod results;
+mod writes;
 
 use std::time::Instant;
 
@@ -23,7 +24,6 @@ use serde_json::Number;
 use super::access::Caller;
 use super::app::App;
 use super::body::invalid_body;
-use super::fair::FairSemaphore;
 use super::key_value::{invalid_key, invalid_value, value_too_large};
 use super::operations::parameter::{CONSISTENCY, N, R, TAG, TIMEOUT_MS, W, WAIT};
 use super::operations::{GET_PARAMETERS, Integer, Parameter, WRITE_PARAMETERS};
@@ -33,6 +33,7 @@ use super::{body, conditional, kv, trace};
 use crate::tokens::Scope;
 use operations::{BatchPut, Delete, Encoding, Get, Operation, parse};
 use results::{BatchRead, BatchResult, respond};
+pub(super) use writes::batch_writes;
 
 const BATCH_TOO_LARGE: ProblemType = ProblemType {
     status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -52,17 +53,6 @@ pub const fn batch_bytes_held(value_bytes_max: usize) -> usize {
 
 /// A batch that is longer than this takes a turn of its worker to be parsed, in bytes.
 const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
-
-/// A value that is longer than this is written in turns, in bytes.
-const WRITTEN_AT_ONCE_BYTES_MAX: usize = 4 << 10;
-
-/// How many bytes of long values a worker writes at a time for all batches together, or one value.
-const BATCH_WRITE_BYTES_MAX: usize = 1 << 20;
-
-/// The turns of the long values that batches write.
-pub(super) fn batch_writes() -> FairSemaphore {
-    FairSemaphore::new(BATCH_WRITE_BYTES_MAX)
-}
 
 /// What the body of a batch may take besides two values of the greatest length, in bytes: keys,
 /// parameters, and many short values.
@@ -173,20 +163,18 @@ async fn write(context: BatchContext<'_>, put: BatchPut) -> Result<Bytes, Proble
     if bytes.len() > value_bytes_max {
         return Err(value_too_large(value_bytes_max));
     }
-    let _turn = match bytes.len() {
-        ..=WRITTEN_AT_ONCE_BYTES_MAX => None,
-        long => {
-            let turns = &context.app.batch_writes;
-            Some(turns.acquire(context.caller.id(), long).await)
-        }
+    let caller = context.caller.id();
+    let length = bytes.len();
+    let write = async {
+        // A write goes on when its batch has gone.
+        let bytes = context.app.client.memory(caller).hold(bytes)?;
+        let content = Content::Value {
+            content_type: kv::content_type_of(put.content_type.unwrap_or_default())?,
+            value: Value::new(bytes).map_err(|_| value_too_large(value_bytes_max))?,
+        };
+        kv::write(context.app, &key, content, &parameters).await
     };
-    // A write goes on when its batch has gone.
-    let bytes = context.app.client.memory(context.caller.id()).hold(bytes)?;
-    let content = Content::Value {
-        content_type: kv::content_type_of(put.content_type.unwrap_or_default())?,
-        value: Value::new(bytes).map_err(|_| value_too_large(value_bytes_max))?,
-    };
-    kv::write(context.app, &key, content, &parameters).await
+    writes::in_turn(&context.app.batch_writes, caller, length, write).await
 }
 
 async fn delete(context: BatchContext<'_>, delete: Delete) -> Result<Bytes, Problem> {

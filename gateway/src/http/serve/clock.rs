@@ -136,10 +136,11 @@ impl Clock {
         }
     }
 
-    /// Gives an idle phase its whole time.
+    /// Gives a phase that is up to the peer its whole time.
     fn begin_again(&self) {
-        if self.phase() == Phase::Idle {
-            self.enter(Phase::Idle);
+        let phase = self.phase();
+        if phase != Phase::Handling {
+            self.enter(phase);
         }
     }
 
@@ -157,7 +158,7 @@ impl Clock {
     /// Whether it is the gateway that the connection waits for, and not the peer: it is making a response,
     /// and the peer has taken what there is of it.
     pub(super) fn is_working(&self) -> bool {
-        self.has(UNFINISHED) && !self.is_blocked()
+        self.has(UNFINISHED) && !self.is_blocked() && self.phase() != Phase::Handling
     }
 
     /// Whether the peer takes no more of a response for now.
@@ -283,8 +284,39 @@ mod tests {
         assert!(!clock.is_working() && clock.is_blocked());
         clock.note_blocked(false);
         assert!(clock.is_working());
+        // Also where the next request has begun to arrive.
+        clock.enter(Phase::Head);
+        assert!(clock.is_working());
         clock.note_finished();
         assert!(!clock.is_working());
+    }
+
+    #[tokio::test]
+    async fn an_alarm_that_is_due_while_the_gateway_works_is_put_off() {
+        // So long after the start of its worker that what it reads is no later than that.
+        let clock = Clock::new(Instant::now(), Duration::from_secs(60));
+        for phase in [Phase::Idle, Phase::Head] {
+            clock.enter(phase);
+            clock.note_unfinished();
+            let deadline = clock.deadline();
+            let long_ago = FLAGS | PHASE_MASK;
+            clock.state.fetch_and(long_ago, Ordering::Relaxed);
+            assert!(clock.deadline() <= Instant::now());
+            let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+            std::future::poll_fn(|context| {
+                assert!(poll_alarm(&clock, alarm.as_mut(), context).is_pending());
+                match clock.deadline() >= deadline {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            })
+            .await;
+            clock.note_blocked(true);
+            clock.state.fetch_and(long_ago, Ordering::Relaxed);
+            std::future::poll_fn(|context| poll_alarm(&clock, alarm.as_mut(), context)).await;
+            clock.note_blocked(false);
+            clock.note_finished();
+        }
     }
 
     #[test]
