@@ -9,7 +9,7 @@ use crate::PROGRAMS;
 use crate::attack::{alone, beside_callers};
 
 /// Batches at a time, and what each writes.
-const BATCHES: usize = 8;
+const BATCHES: usize = 6;
 const PUTS: usize = 128;
 const VALUE_BYTES: usize = 20 << 10;
 
@@ -23,7 +23,10 @@ async fn long_values_of_batches_are_written_in_turns_with_short_requests() {
     let mut gateway = PROGRAMS.gateway(&["--embedded", "3", "--workers", "1"]);
     let addr = gateway.addr;
     let value = "v".repeat(VALUE_BYTES);
-    let put = |number| json!({ "op": "put", "key": format!("b/{number}"), "value": value });
+    let put = |number| {
+        let key = format!("b/{number}");
+        json!({ "op": "put", "key": key, "value": value, "timeout_ms": 30_000 })
+    };
     let batch = json!({ "operations": (0..PUTS).map(put).collect::<Vec<_>>() }).to_string();
     let batch = request("POST", "/batch", Some(batch.as_bytes()));
     beside_callers(&mut gateway, MEMORY_BYTES, async || {

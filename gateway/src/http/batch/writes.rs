@@ -15,7 +15,7 @@ const WRITTEN_AT_ONCE_BYTES_MAX: usize = 4 << 10;
 const BATCH_WRITE_BYTES_MAX: usize = 1 << 20;
 
 /// How long a turn may take. A write that waits for a silent server has sent what it sends long before.
-const TURN_MAX: Duration = Duration::from_millis(50);
+const TURN_MAX: Duration = Duration::from_millis(250);
 
 /// The turns of one worker.
 pub(crate) fn batch_writes() -> FairSemaphore {
