@@ -4,6 +4,7 @@
 //! * [`signals`]: to end, to read files again, to make a backup
 //! * [`log`]: the log, as text or as JSON
 //! * [`key_file`]: the cluster's keys on disk, and files that nobody else may read
+//! * [`browsers`]: what browsers and caches are told of every reply
 //! * [`hosts`]: the hosts that requests by HTTP may name
 //! * [`metrics`]: pages for Prometheus, and a server of one
 //! * [`open_files`]: how many files a process may have open
@@ -13,6 +14,7 @@
 
 #![warn(missing_docs)]
 pub mod about;
+pub mod browsers;
 pub mod hosts;
 pub mod key_file;
 pub mod log;

@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 use dkvs_client::{CallerId, Client};
 use tokio_util::sync::CancellationToken;
 
+use super::batch::batch_writes;
 use super::checks::{Checks, PROBE_TIMEOUT};
 use super::counts::Counts;
+use super::fair::{FairSemaphore, FairSlots, Pace};
 use super::feed::Feed;
 use super::gate::Gate;
-use super::list::ListsInFlight;
+use super::list::lists_in_flight;
 use super::liveness::Liveness;
 use super::parameters::RequestDefaults;
 use super::request_id::RequestIds;
@@ -60,7 +62,11 @@ pub struct WorkerState {
     pub(super) request_ids: RequestIds,
     pub(super) gate: Gate,
     pub(super) counts: Arc<Counts>,
-    pub(super) lists: Arc<ListsInFlight>,
+    /// The lists that it carries out.
+    pub(super) lists: Arc<FairSlots>,
+    /// The bytes of long values that batches are writing.
+    pub(super) batch_writes: Arc<FairSemaphore>,
+    pub(super) pace: Arc<Pace>,
     pub(super) gateway: Arc<GatewayState>,
     /// All workers of the gateway; unset where there is no other.
     workers: OnceLock<Arc<[WorkerView]>>,
@@ -95,7 +101,9 @@ impl App {
             request_ids: RequestIds::new()?,
             gate,
             counts: Arc::new(Counts::new()),
-            lists: Arc::default(),
+            lists: Arc::new(lists_in_flight()),
+            batch_writes: Arc::new(batch_writes()),
+            pace: Arc::default(),
             gateway,
             workers: OnceLock::new(),
         })))

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 
 use super::problem::{Problem, ProblemType};
+use super::serve::ShortChunks;
 use dkvs_client::{MemoryAccount, MemoryError, MemoryPermit, UNCOUNTED_BYTES_MAX};
 use tokio::time::Instant;
 
@@ -71,7 +72,7 @@ pub(super) async fn read(
         let Some(frame) = frame.map_err(|_| too_slow())? else {
             break;
         };
-        let frame: Bytes = frame.map_err(|_| broken())?.into_data().unwrap_or_default();
+        let frame: Bytes = frame.map_err(broken)?.into_data().unwrap_or_default();
         let arrived = buffer.bytes.len() + frame.len();
         if arrived > bytes_max {
             return Err(too_large());
@@ -203,11 +204,15 @@ fn too_slow() -> Problem {
     Problem::new(&REQUEST_TIMEOUT, detail).with_header(header::CONNECTION, close)
 }
 
-fn broken() -> Problem {
-    Problem::new(
-        &INVALID_BODY,
-        "the request's body ended early or was not well-formed; nothing was stored",
-    )
+fn broken(error: axum::Error) -> Problem {
+    let error = error.into_inner();
+    let Some(short) = error.downcast_ref::<ShortChunks>() else {
+        let detail = "the request's body ended early or was not well-formed; nothing was stored";
+        return Problem::new(&INVALID_BODY, detail);
+    };
+    let detail = format!("the request's body is not taken: {short}; nothing was stored");
+    let close = HeaderValue::from_static("close");
+    Problem::new(&INVALID_BODY, detail).with_header(header::CONNECTION, close)
 }
 
 /// The body was read, and is not what the operation takes.

@@ -55,6 +55,18 @@ pub(super) struct Counts {
     pub(super) lists_refused: AtomicU64,
     /// Lists refused because their caller had too many.
     pub(super) lists_refused_of_caller: AtomicU64,
+    /// Lists that had begun, and gave way to those of callers with fewer.
+    pub(super) lists_displaced: AtomicU64,
+    /// Listeners to events refused because there were too many.
+    pub(super) listeners_refused: AtomicU64,
+    /// Listeners to events refused because their caller had too many.
+    pub(super) listeners_refused_of_caller: AtomicU64,
+    /// Listeners to events that gave way to those of callers with fewer.
+    pub(super) listeners_displaced: AtomicU64,
+    /// Connections closed because too many handshakes were under way.
+    pub(super) handshakes_refused: AtomicU64,
+    /// Bodies refused because their chunks were too short.
+    pub(super) short_chunks_refused: AtomicU64,
 }
 
 /// A number that goes up and down.
@@ -111,6 +123,12 @@ impl Counts {
             heart: Heart::default(),
             lists_refused: AtomicU64::new(0),
             lists_refused_of_caller: AtomicU64::new(0),
+            lists_displaced: AtomicU64::new(0),
+            listeners_refused: AtomicU64::new(0),
+            listeners_refused_of_caller: AtomicU64::new(0),
+            listeners_displaced: AtomicU64::new(0),
+            handshakes_refused: AtomicU64::new(0),
+            short_chunks_refused: AtomicU64::new(0),
         }
     }
 

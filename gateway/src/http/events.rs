@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::{pending, ready};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,9 +17,12 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Caller;
 use super::app::App;
 use super::client_error::overloaded;
+use super::counts::Counts;
 use super::document::Endless;
+use super::fair::NoSlot;
 use super::feed::{LastSnapshot, Subscription};
 use super::parameters;
 use super::problem::Problem;
@@ -31,9 +36,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The beginning of a stream: how soon a browser reconnects when it ends.
 const BEGINNING: &[u8] = b"retry: 1000\n\n";
 
-pub(super) async fn events(State(app): State<App>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn events(
+    State(app): State<App>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
     parameters::none(&uri)?;
-    let listener = listen(&app)?;
+    let listener = listen(&app, caller.id())?;
     let beginning = stream::once(ready(Bytes::from_static(BEGINNING)));
     let snapshots = stream::unfold(listener, async |mut listener| {
         let snapshot = listener.next().await?;
@@ -49,12 +58,26 @@ pub(super) async fn events(State(app): State<App>, uri: Uri) -> Result<Response<
     Ok(response)
 }
 
-fn listen(app: &App) -> Result<Listener, Problem> {
+fn listen(app: &App, caller: CallerId) -> Result<Listener, Problem> {
     let start = |sender| tokio::spawn(publish(app.clone(), sender)).abort_handle();
-    let subscription = app.gateway.feed.subscribe(start);
-    let full = || overloaded("as many as may listen to its events do so");
+    let subscription = app.gateway.feed.subscribe(caller, start);
+    let subscription = subscription.map_err(|no_slot| {
+        let (refused, what) = match no_slot {
+            NoSlot::Full => (
+                &app.counts.listeners_refused,
+                "as many as may listen to its events do so",
+            ),
+            NoSlot::OfCaller => (
+                &app.counts.listeners_refused_of_caller,
+                "this caller listens to its events as often as one may",
+            ),
+        };
+        refused.fetch_add(1, Ordering::Relaxed);
+        overloaded(what)
+    })?;
     Ok(Listener {
-        subscription: subscription.ok_or_else(full)?,
+        subscription,
+        counts: Arc::clone(&app.counts),
         tokens: app.gate.tokens_from_now(),
         draining: app.draining.clone(),
     })
@@ -62,19 +85,24 @@ fn listen(app: &App) -> Result<Listener, Problem> {
 
 struct Listener {
     subscription: Subscription,
+    counts: Arc<Counts>,
     tokens: Option<watch::Receiver<Tokens>>,
     draining: CancellationToken,
 }
 
 impl Listener {
-    /// The next snapshot. None when the gateway is to end; and when its tokens have been replaced,
-    /// so that a revoked token does not go on listening.
+    /// The next snapshot. None when the gateway is to end; when another caller has its slot; and when
+    /// its tokens have been replaced, so that a revoked token does not go on listening.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {
                 changed = self.subscription.snapshots.changed() => changed.ok()?,
                 () = replaced(self.tokens.as_mut()) => return None,
                 () = self.draining.cancelled() => return None,
+                () = self.subscription.slot.displaced() => {
+                    self.counts.listeners_displaced.fetch_add(1, Ordering::Relaxed);
+                    return None;
+                }
             }
             if let Some(snapshot) = &*self.subscription.snapshots.borrow_and_update() {
                 return Some(snapshot.clone());

@@ -10,25 +10,31 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use dkvs_client::CallerId;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+use super::fair::{FairSlot, FairSlots, NoSlot};
 
 /// Most listeners of a gateway.
 const LISTENERS_MAX: usize = 64;
+
+/// Most of them that are one caller's.
+const LISTENERS_PER_CALLER_MAX: usize = 16;
 
 /// The last snapshot; none before the first.
 pub(super) type LastSnapshot = Option<Bytes>;
 
 /// Where the listeners of all workers find the snapshots.
 pub(super) struct Feed {
-    places: Arc<Semaphore>,
+    slots: Arc<FairSlots>,
     source: Mutex<Weak<Source>>,
 }
 
 impl Default for Feed {
     fn default() -> Self {
         Self {
-            places: Arc::new(Semaphore::new(LISTENERS_MAX)),
+            slots: Arc::new(FairSlots::new(LISTENERS_MAX, LISTENERS_PER_CALLER_MAX)),
             source: Mutex::default(),
         }
     }
@@ -46,21 +52,22 @@ impl Drop for Source {
     }
 }
 
-/// One listener's place.
+/// One listener.
 pub(super) struct Subscription {
     pub(super) snapshots: watch::Receiver<LastSnapshot>,
     _source: Arc<Source>,
-    _place: OwnedSemaphorePermit,
+    /// Another caller may get it.
+    pub(super) slot: FairSlot,
 }
 
 impl Feed {
-    /// A place for one more listener, or none if all are taken. The first listener starts the task
-    /// that makes the snapshots.
+    /// One more listener, of this caller. The first starts the task that makes the snapshots.
     pub(super) fn subscribe(
         &self,
+        caller: CallerId,
         start: impl FnOnce(watch::Sender<LastSnapshot>) -> AbortHandle,
-    ) -> Option<Subscription> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+    ) -> Result<Subscription, NoSlot> {
+        let slot = self.slots.take(caller)?;
         let mut shared = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let source = shared.upgrade().unwrap_or_else(|| {
             let (sender, snapshots) = watch::channel(None);
@@ -72,10 +79,10 @@ impl Feed {
         let mut snapshots = source.snapshots.clone();
         // The snapshot that is there already is new to this listener.
         snapshots.mark_changed();
-        Some(Subscription {
+        Ok(Subscription {
             snapshots,
             _source: source,
-            _place: place,
+            slot,
         })
     }
 }

@@ -13,6 +13,7 @@ use axum::http::{
 };
 use axum::response::IntoResponse as _;
 use dkvs_client::CallerId;
+use dkvs_runtime::browsers::{BROWSER_HEADERS, CROSS_ORIGIN_RESOURCE_POLICY};
 use dkvs_runtime::hosts::Authority;
 use tokio::sync::watch;
 
@@ -37,9 +38,6 @@ const CROSS_SITE: ProblemType = ProblemType {
 
 /// The longest token that is hashed and looked up, in bytes.
 const TOKEN_BYTES_MAX: usize = 512;
-
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
-    HeaderName::from_static("cross-origin-resource-policy");
 
 /// For how long a browser that came by TLS comes by nothing else: a year.
 const STRICT_TRANSPORT: &str = "max-age=31536000";
@@ -146,16 +144,12 @@ impl Gate {
                 .entry(name)
                 .or_insert(HeaderValue::from_static(value));
         };
-        add(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        add(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
-        // Without a directive of its own a response is not stored: it is the state of a moment.
-        add(header::CACHE_CONTROL, "no-store");
-        add(header::REFERRER_POLICY, "no-referrer");
-        let readers = match allowed_origin {
-            None => "same-origin",
-            Some(_) => "cross-origin",
-        };
-        add(CROSS_ORIGIN_RESOURCE_POLICY, readers);
+        if allowed_origin.is_some() {
+            add(CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin");
+        }
+        for (name, value) in BROWSER_HEADERS {
+            add(name, value);
+        }
         if self.scheme == Scheme::Https {
             add(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
         }

@@ -6,6 +6,7 @@
 //! * `request_id`, `trace`: by what a request is known
 //! * `parameters`, `path`, `accept`, `conditional`, `ranges`, `body`: what a request asks for
 //! * [`hosts`], `validity`, [`gate`], [`access`]: which requests pass, and what a token permits
+//! * `fair`: how callers share what there is little of
 //! * `counts`, `feed`, `checks`, `liveness`, `app`: the state of a worker, and of the gateway
 //! * `report`, `json`, `document`: what a request came to, as JSON, and the memory that this takes;
 //!   `repeatable`: the same of many reads
@@ -30,6 +31,7 @@ mod counts;
 mod docs;
 mod document;
 mod events;
+mod fair;
 mod feed;
 pub mod gate;
 mod guard;

@@ -48,6 +48,39 @@ async fn an_address_whose_requests_never_end_keeps_no_other_out() {
     .await;
 }
 
+/// Each has a part of all connections, and none more than half.
+#[tokio::test]
+async fn addresses_that_share_all_connections_keep_no_other_out() {
+    let _alone = alone().await;
+    let most = CONNECTIONS.to_string();
+    let mut cluster = PROGRAMS.cluster(3, &["--workers", "1", "--max-connections", &most]);
+    let addr = cluster.gateway.addr;
+    beside_callers(&mut cluster.gateway, MEMORY_BYTES, async || {
+        for addresses in [2, 4] {
+            let mut attackers = JoinSet::new();
+            for _ in 0..addresses {
+                let from = own_loopback();
+                for _ in 0..2 * CONNECTIONS / addresses {
+                    attackers.spawn(insist(from, addr));
+                }
+            }
+            let before = metric(addr, EVICTED).await;
+            until("the attackers have lost connections", async || {
+                metric(addr, EVICTED).await >= before + 20
+            })
+            .await;
+            for _ in 0..50 {
+                for target in ["/livez", "/kv/none"] {
+                    let reply = exchange(addr, request("GET", target, None)).await;
+                    assert_ne!(reply.status, 503, "{target}: {reply:?}");
+                }
+            }
+            attackers.shutdown().await;
+        }
+    })
+    .await;
+}
+
 /// Opens another connection as soon as one ends.
 async fn insist(from: Ipv4Addr, addr: SocketAddr) {
     loop {

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use dkvs_tests::http::{Connection, client, put, request};
-use dkvs_tests::process::{Cluster, Gateway};
+use dkvs_tests::process::{Cluster, Gateway, own_loopback};
 use dkvs_tests::{patiently, until};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -193,6 +193,39 @@ async fn bodies_that_never_end_hold_their_callers_share_alone() {
     .await;
     until("what they held is given back", async || {
         metric(addr, "dkvs_gateway_value_memory_bytes").await == 0
+    })
+    .await;
+}
+
+/// Each of the callers sends as much as is taken of it, and none of it ends.
+#[tokio::test]
+async fn several_callers_who_take_all_they_can_leave_some_for_others() {
+    let _alone = alone().await;
+    let mut cluster = cluster();
+    let addr = cluster.gateway.addr;
+    let bytes_max = 4 * SHARE_BYTES + BASE_BYTES;
+    let gateway = &mut cluster.gateway;
+    beside_callers_with_values(gateway, CALLERS_BYTES, bytes_max, async || {
+        let mut unfinished = Vec::new();
+        // More than each gets: the first three a quarter of all, the others half of what is left.
+        for bodies in [80, 80, 80, 48, 24, 16, 16] {
+            let (from, mut sending) = (own_loopback(), JoinSet::new());
+            for _ in 0..bodies {
+                sending.spawn(async move {
+                    let mut connection = Connection::open_from(from, addr).await;
+                    let request = request("PUT", "/kv/k", Some(&[b'v'; 1 << 20]));
+                    connection.send(&request[..request.len() - 1]).await;
+                    connection
+                });
+            }
+            unfinished.extend(sending.join_all().await);
+        }
+        let refused = "dkvs_gateway_limits_hit_total{limit=\"value_memory\"}";
+        until("they have taken what they get", async || {
+            metric(addr, refused).await > 20
+        })
+        .await;
+        assert!(metric(addr, "dkvs_gateway_value_memory_bytes").await > 3 * SHARE_BYTES);
     })
     .await;
 }

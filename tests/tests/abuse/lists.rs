@@ -2,6 +2,7 @@
 
 use dkvs_common::model::Statistic;
 use dkvs_tests::http::{Connection, client, exchange, get, request, send};
+use dkvs_tests::process::own_loopback;
 use dkvs_tests::until;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -94,6 +95,60 @@ async fn a_caller_has_four_lists_at_a_time() {
         let reply = connection.reply().await;
         assert_eq!(reply.status, 200, "{reply:?}");
     }
+}
+
+#[tokio::test]
+async fn whoever_lists_most_gives_way_to_whoever_does_not_list() {
+    let _alone = alone().await;
+    let cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    let addr = cluster.gateway.addr;
+    for node in &cluster.nodes {
+        node.process.stop();
+    }
+    // Four callers take all that there are.
+    let mut held = Vec::new();
+    let list = request("GET", "/kv?timeout_ms=30000", None);
+    for _ in 0..4 {
+        let from = own_loopback();
+        for _ in 0..4 {
+            let mut connection = Connection::open_from(from, addr).await;
+            connection.send(&list).await;
+            held.push(connection);
+        }
+    }
+    let in_flight = "dkvs_gateway_quorum_requests_in_flight";
+    until("all have begun", async || {
+        metric(addr, in_flight).await == 16
+    })
+    .await;
+    let displaced = "dkvs_gateway_limits_hit_total{limit=\"lists_displaced\"}";
+    let mut newcomers = Vec::new();
+    for number in 1..=4 {
+        let mut connection = Connection::open_from(own_loopback(), addr).await;
+        connection.send(&list).await;
+        newcomers.push(connection);
+        until("one has made room", async || {
+            metric(addr, displaced).await == number
+        })
+        .await;
+    }
+    for node in &cluster.nodes {
+        node.process.go_on();
+    }
+    for mut connection in newcomers {
+        assert_eq!(connection.reply().await.status, 200);
+    }
+    let mut refused = 0;
+    for mut connection in held {
+        let reply = connection.reply().await;
+        if reply.status == 429 {
+            assert_eq!(reply.problem(), "too-many-lists");
+            refused += 1;
+        } else {
+            assert_eq!(reply.status, 200, "{reply:?}");
+        }
+    }
+    assert_eq!(refused, 4);
 }
 
 /// Deletes the keys, which leaves a tombstone of each.

@@ -4,10 +4,14 @@
 //! They run one at a time, since each takes all that it can get of the machine.
 
 mod attack;
+mod batches;
 mod busy;
+mod chunks;
 mod connections;
+mod handshakes;
 mod heads;
 mod held_memory;
+mod listeners;
 mod lists;
 mod memory;
 mod metrics_listener;

@@ -11,6 +11,7 @@ use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 use dkvs_tests::http::{client, get, put};
 use dkvs_tests::process::own_loopback;
+use dkvs_tests::v1;
 use dkvs_tests::v2::Client;
 
 use crate::PROGRAMS;
@@ -45,6 +46,12 @@ async fn a_host_that_hoards_uploads_keeps_no_long_value_out() {
                 assert_eq!(put.status, 200, "{host} {number}: {put:?}");
                 let got = get(&client, format!("{url}?raw=true")).await;
                 assert!(got.body == value, "{host} {number}");
+                // Clients of the original system get their turns as well.
+                for server in &servers {
+                    let (c_client, text) = (v1::Client::new(*server), format!("{number}"));
+                    c_client.store("by-a-c-client", &text);
+                    assert_eq!(c_client.get("by-a-c-client"), text.as_bytes());
+                }
             }
             hoards.into_iter().for_each(Hoard::end);
         })

@@ -5,7 +5,8 @@
 
 use std::net::SocketAddr;
 
-use dkvs_tests::http::{Reply, exchange, request};
+use dkvs_tests::http::{Connection, Reply, exchange, request};
+use dkvs_tests::process::own_loopback;
 use tokio::task::JoinSet;
 
 use crate::PROGRAMS;
@@ -171,6 +172,89 @@ fn hostile() -> Vec<Hostile> {
         all.push(of("POST /batch".to_owned(), String::new(), body));
     }
     all
+}
+
+/// Ranges of media types with as many parameters as fit, and a value whose type has as many.
+#[tokio::test]
+async fn parameters_of_accept_cost_little() {
+    let _alone = alone().await;
+    let mut cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    let addr = cluster.gateway.addr;
+    let parameters = |bytes: usize| {
+        let names = (0..).map(|number| format!(";p{number}=1"));
+        let mut text = String::new();
+        names
+            .take_while(|name| {
+                text += name;
+                text.len() < bytes
+            })
+            .for_each(drop);
+        text
+    };
+    let kind = format!("text/plain{}", &parameters(200));
+    let put = format!(
+        "PUT /kv/typed HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: 1\r\n\r\nv"
+    );
+    assert_eq!(exchange(addr, put).await.status, 200);
+    let ranges = [
+        format!("text/plain{}", parameters(100_000)),
+        format!("{kind},").repeat(100_000 / kind.len()),
+        "text/plain;p0=\"".repeat(6_000),
+    ];
+    let gateway = &mut cluster.gateway;
+    beside_callers(gateway, 64 << 20, async || {
+        let mut asking = JoinSet::new();
+        for accept in ranges {
+            asking.spawn(async move {
+                let get = format!(
+                    "GET /kv/typed HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n"
+                );
+                for _ in 0..4 * ROUNDS {
+                    let reply = exchange(addr, &get).await;
+                    let is_expected = reply.status == 200 || reply.status == 406;
+                    assert!(is_expected, "{:.60}: {}", get, reply.status);
+                }
+            });
+        }
+        asking.join_all().await;
+    })
+    .await;
+}
+
+/// As many requests as a buffer has room for, sent at once on each of some connections.
+#[tokio::test]
+async fn requests_that_are_sent_at_once_take_turns_with_those_of_others() {
+    const PIPELINED: usize = 2_000;
+    const CONNECTIONS: usize = 8;
+    let _alone = alone().await;
+    let mut cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    let addr = cluster.gateway.addr;
+    let pipelined = request("GET", "/livez", None).repeat(PIPELINED);
+    beside_callers(&mut cluster.gateway, 96 << 20, async || {
+        let (from, mut asking) = (own_loopback(), JoinSet::new());
+        for _ in 0..CONNECTIONS {
+            let pipelined = pipelined.clone();
+            asking.spawn(async move {
+                let mut connection = Connection::open_from(from, addr).await;
+                connection.send(pipelined).await;
+                for _ in 0..PIPELINED {
+                    assert_eq!(connection.reply().await.status, 200);
+                }
+            });
+        }
+        let mut answers = 0;
+        while !asking.is_empty() {
+            while let Some(ended) = asking.try_join_next() {
+                ended.expect("all are answered");
+            }
+            let reply = exchange(addr, request("GET", "/livez", None)).await;
+            assert_eq!(reply.status, 200);
+            answers += 1;
+        }
+        // In each turn of the worker a few of each are answered.
+        assert!(answers >= CONNECTIONS * PIPELINED / 1_000, "{answers}");
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dkvs_tests::http::{Connection, Reply, client, exchange, get, put, request, send};
+use dkvs_tests::http::{Connection, Events, Reply, client, exchange, get, put, request, send};
 use dkvs_tests::programs;
 
 #[tokio::test]
@@ -36,6 +36,23 @@ async fn every_reply_has_a_request_id_of_its_own() {
         replies += 1;
     }
     assert_eq!(ids.len(), replies);
+}
+
+/// A snapshot comes once a second, or later, and that is up to the gateway.
+#[tokio::test]
+async fn events_go_on_where_connections_may_be_idle_for_a_second_only() {
+    let cluster = programs!().cluster(3, &["--idle-timeout", "1"]);
+    let listen = client().get(cluster.gateway.url("/events"));
+    let mut events = Events::open(listen).await;
+    for number in 0..5 {
+        assert!(events.next().await.is_some(), "{number}");
+    }
+    // One that says nothing more is idle, and that is up to its caller.
+    let mut silent = Connection::open(cluster.gateway.addr).await;
+    silent.send(request("GET", "/livez", None)).await;
+    assert_eq!(silent.reply().await.status, 200);
+    assert_eq!(silent.rest().await, b"", "it is closed");
+    assert!(events.next().await.is_some());
 }
 
 #[tokio::test]

@@ -1,11 +1,18 @@
 //! The memory that values, bodies and replies on their way may take, and each caller's share of it.
+//!
+//! A caller may take more while it then holds no more than a [quarter](SHARES), and no more than is still
+//! free. This is the rule of the [places](super::places) with a factor of one (dynamic thresholds, Choudhury
+//! and Hahne, 1998), so shares shrink with the number of callers: n of them who take all that they can get
+//! and give it back again end up with 1 / (n + 1) each, and as much is free for whoever comes next. Of
+//! those who give nothing back the first three get a quarter each, and each further one half of what the
+//! ones before it have left: nobody can take the last of it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::by_caller::ByCaller;
 use super::caller::CallerId;
 
 /// What one request may hold in each direction without taking memory for it, in bytes.
@@ -13,12 +20,6 @@ pub const UNCOUNTED_BYTES_MAX: usize = 16 << 10;
 
 /// No caller has more than one part in this many of a budget.
 pub const SHARES: usize = 4;
-
-/// One part in this many of a budget is kept for callers who hold little.
-const RESERVE_PART: usize = 4;
-
-/// Who holds no more than one part in this many holds little.
-const LITTLE_PART: usize = 32;
 
 /// Bytes that are taken before they are used, and given back when the permit is dropped. Clones are
 /// handles to the same budget. Counted in whole kibibytes.
@@ -35,8 +36,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     taken_kibibytes: usize,
-    /// Of those who have taken any. So there are no more of them than permits.
-    callers: BTreeMap<CallerId, usize>,
+    /// In kibibytes.
+    callers: ByCaller,
     refusals: MemoryRefusals,
 }
 
@@ -44,7 +45,7 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{}", self.reason())]
 pub enum MemoryError {
-    /// Others have taken too much of it.
+    /// Others have taken so much of it that less would be left than the caller would hold.
     Exhausted,
     /// The caller has taken a whole share.
     Share,
@@ -126,38 +127,29 @@ impl MemoryBudget {
     fn take(&self, caller: CallerId, kibibytes: usize) -> Result<(), MemoryError> {
         let share = self.share_kibibytes(caller);
         let mut state = self.state();
-        let held = state.callers.get(&caller).copied().unwrap_or(0);
+        let held = state.callers.held(caller);
         if kibibytes > share.saturating_sub(held) {
             state.refusals.share += 1;
             return Err(MemoryError::Share);
         }
-        let total = self.0.total_kibibytes;
-        let is_little = held + kibibytes <= total / LITTLE_PART;
-        let reserve = match caller {
+        let free = self.0.total_kibibytes - state.taken_kibibytes;
+        let left = match caller {
             CallerId::Internal => 0,
-            _ if is_little => 0,
-            _ => total / RESERVE_PART,
+            _ => held + kibibytes,
         };
-        if kibibytes > 0 && kibibytes + reserve > total - state.taken_kibibytes {
+        if kibibytes > 0 && kibibytes + left > free {
             state.refusals.exhausted += 1;
             return Err(MemoryError::Exhausted);
         }
-        if kibibytes > 0 {
-            state.taken_kibibytes += kibibytes;
-            *state.callers.entry(caller).or_insert(0) += kibibytes;
-        }
+        state.taken_kibibytes += kibibytes;
+        state.callers.add(caller, kibibytes);
         Ok(())
     }
 
     fn give_back(&self, caller: CallerId, kibibytes: usize) {
         let mut state = self.state();
         state.taken_kibibytes -= kibibytes;
-        if let Some(held) = state.callers.get_mut(&caller) {
-            *held -= kibibytes;
-            if *held == 0 {
-                state.callers.remove(&caller);
-            }
-        }
+        state.callers.subtract(caller, kibibytes);
     }
 }
 
@@ -250,7 +242,7 @@ mod tests {
         assert_eq!(budget.taken_bytes(), 4 << 10);
         drop(permit);
         assert_eq!(budget.taken_bytes(), 0);
-        assert_eq!(budget.0.state.lock().unwrap().callers.len(), 0);
+        assert!(budget.0.state.lock().unwrap().callers.is_empty());
     }
 
     #[test]
@@ -264,21 +256,22 @@ mod tests {
             (&[(ONE, 10)], ONE, 1, Some(MemoryError::Share)),
             (&[(ONE, 10)], ONE, 0, None),
             (&[(ONE, 10)], OTHER, 10 << 10, None),
-            // A quarter is left for those who hold little.
-            (&[(CallerId::Internal, 28)], ONE, 2 << 10, None),
+            // As much is left as the caller then holds.
+            (&[(CallerId::Internal, 28)], ONE, 6 << 10, None),
             (
                 &[(CallerId::Internal, 28)],
                 ONE,
-                3 << 10,
+                7 << 10,
                 Some(MemoryError::Exhausted),
             ),
-            (&[(CallerId::Internal, 39)], ONE, 1 << 10, None),
+            (&[(CallerId::Internal, 37), (ONE, 1)], ONE, 0, None),
             (
-                &[(CallerId::Internal, 38), (ONE, 1)],
+                &[(CallerId::Internal, 37), (ONE, 1)],
                 ONE,
                 1 << 10,
                 Some(MemoryError::Exhausted),
             ),
+            (&[(CallerId::Internal, 37), (ONE, 1)], OTHER, 1 << 10, None),
             (
                 &[(CallerId::Internal, 39)],
                 CallerId::Internal,
@@ -310,6 +303,35 @@ mod tests {
             assert_eq!(refused, counted, "{held:?} {caller:?} {bytes}");
         }
         assert_eq!(budget.taken_bytes(), 0);
+    }
+
+    #[test]
+    fn shares_shrink_with_the_number_of_callers_and_nobody_takes_the_last() {
+        let budget = MemoryBudget::new(1 << 20);
+        let take_all = |caller| {
+            let account = budget.account(CallerId::AddressV4(caller));
+            std::iter::from_fn(move || account.take(1 << 10).ok()).collect::<Vec<_>>()
+        };
+        // They give nothing back.
+        let held: Vec<_> = (0..9).map(take_all).collect();
+        let kibibytes: Vec<_> = held.iter().map(Vec::len).collect();
+        assert_eq!(kibibytes, [256, 256, 256, 128, 64, 32, 16, 8, 4]);
+        drop(held);
+        // A permit of each ends again and again, and each asks for two, in turns the first.
+        const CALLERS: usize = 7;
+        let mut held: Vec<_> = (0..CALLERS as u32).map(take_all).collect();
+        for turn in 0..4_096 {
+            held.iter_mut().for_each(|held| drop(held.pop()));
+            for number in (0..2 * CALLERS).map(|place| (turn + place) % CALLERS) {
+                let account = budget.account(CallerId::AddressV4(number as u32));
+                held[number].extend(account.take(1 << 10).ok());
+            }
+        }
+        let share = 1_024 / (CALLERS + 1);
+        for held in held {
+            let is_near = (share * 9 / 10..=share * 11 / 10).contains(&held.len());
+            assert!(is_near, "{} and {share} is the share", held.len());
+        }
     }
 
     #[test]
@@ -357,12 +379,10 @@ mod tests {
                         Some(MemoryError::Share)
                     } else if more == 0 {
                         None
-                    } else if of(held, caller) + more <= TOTAL / LITTLE_PART {
-                        (sum(held) + more > TOTAL).then_some(MemoryError::Exhausted)
-                    } else if sum(held) + more > TOTAL - TOTAL / RESERVE_PART {
-                        Some(MemoryError::Exhausted)
                     } else {
-                        None
+                        let left = TOTAL.checked_sub(sum(held) + more);
+                        let is_left = left.is_some_and(|left| left >= of(held, caller) + more);
+                        (!is_left).then_some(MemoryError::Exhausted)
                     }
                 };
                 match random(4) {

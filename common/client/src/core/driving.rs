@@ -168,7 +168,7 @@ impl Core {
             deadline,
             wait: options.wait,
             caller: options.caller,
-            is_settled: false,
+            is_among_decided: false,
             trace: options.trace,
             attempt: 0,
             sent: Vec::new(),
@@ -292,9 +292,9 @@ impl Core {
         match request.progress() {
             Progress::Undecided => {}
             Progress::Due => self.end(id),
-            Progress::Decided if request.is_settled => {}
+            Progress::Decided if request.is_among_decided => {}
             Progress::Decided => {
-                request.is_settled = true;
+                request.is_among_decided = true;
                 if let Some(oldest) = self.places.decide(request.caller, id) {
                     self.counts.limit_hit(Limit::RequestsDecided);
                     if mutants::is_on(Mutant::PendingAsTimedOut)
@@ -405,7 +405,7 @@ impl Core {
         let Some(abandoned) = request.fall_back(now.at) else {
             return false;
         };
-        if std::mem::take(&mut request.is_settled) {
+        if std::mem::take(&mut request.is_among_decided) {
             self.places.reopen(request.caller, id);
         }
         self.abandon(abandoned);
@@ -509,8 +509,8 @@ impl Core {
         let incarnation = self.servers.incarnation(server)?;
         // A quarter more, for clocks that do not run alike.
         let settling = self.config.timeout_max * 5 / 4;
-        let is_settled = incarnation.known_since + settling <= at;
-        is_settled.then_some(incarnation.boot_id)
+        let is_long_known = incarnation.known_since + settling <= at;
+        is_long_known.then_some(incarnation.boot_id)
     }
 
     fn fetch(&mut self, id: RequestId, from: ServerId, key: Key, assembly: Assembly, now: Now) {

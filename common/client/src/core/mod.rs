@@ -12,8 +12,8 @@
 //! * `admission`: whether a write can succeed, before it is begun
 //! * `routing`: by which protocol a command goes, and what follows where a server speaks DKVS/1 only
 //! * `driving`: a request from its begin to its end, and its follow-ups; `request`: one in flight
-//! * `caller`: on whose behalf a request is made; `places`: how many requests of whom are in flight;
-//!   `budget`: the memory that each caller may take
+//! * `caller`: on whose behalf a request is made; `by_caller`: what each of them holds; `places`: how many
+//!   requests of whom are in flight; `budget`: the memory that each caller may take
 //! * `state`: all that a core holds; `events`: what reaches it, and what it wants sent
 //! * `servers`: the links; `deadlines`: when requests end at the latest; `counts`: what is counted
 //!
@@ -25,6 +25,7 @@
 mod admission;
 mod attestations;
 mod budget;
+mod by_caller;
 mod caller;
 mod config;
 mod counts;
@@ -45,6 +46,7 @@ pub use budget::{
     MemoryAccount, MemoryBudget, MemoryError, MemoryPermit, MemoryRefusals, SHARES,
     UNCOUNTED_BYTES_MAX,
 };
+pub use by_caller::{ByCaller, Holding};
 pub use caller::CallerId;
 pub use config::{
     AdmissionError, CoreConfig, DECIDED_PER_PLACE, Endpoint, Limits, Now, Protocol, RequestOptions,

@@ -26,8 +26,7 @@
 
 use std::collections::BTreeSet;
 
-use foldhash::fast::FixedState;
-
+use super::by_caller::{ByCaller, Holding};
 use super::caller::CallerId;
 use super::request::RequestId;
 
@@ -53,13 +52,8 @@ pub(super) enum NoPlace {
 pub(super) struct Places {
     undecided: Pool,
     decided: Pool,
-    callers: Callers,
+    callers: ByCaller<Held>,
 }
-
-/// Who holds places. The hasher has a seed of the core's own: callers choose from where they ask, and
-/// must not choose where they are kept.
-#[expect(clippy::disallowed_types, reason = "its hasher is named")]
-type Callers = std::collections::HashMap<CallerId, Held, FixedState>;
 
 /// What one caller holds.
 #[derive(Debug, Default)]
@@ -69,7 +63,7 @@ struct Held {
     decided: BTreeSet<RequestId>,
 }
 
-impl Held {
+impl Holding for Held {
     fn is_nothing(&self) -> bool {
         self.undecided == 0 && self.decided.is_empty()
     }
@@ -101,12 +95,12 @@ impl Pool {
 }
 
 impl Places {
-    /// None is taken of `undecided_max`, and of `decided_max`. `seed` is unknown to callers.
-    pub(super) fn new(undecided_max: usize, decided_max: usize, seed: u64) -> Self {
+    /// None is taken of `undecided_max`, and of `decided_max`.
+    pub(super) fn new(undecided_max: usize, decided_max: usize) -> Self {
         Self {
             undecided: Pool::new(undecided_max),
             decided: Pool::new(decided_max),
-            callers: Callers::with_hasher(FixedState::with_seed(seed)),
+            callers: ByCaller::default(),
         }
     }
 
@@ -122,62 +116,57 @@ impl Places {
 
     /// Takes a place for a request that begins.
     pub(super) fn take(&mut self, caller: CallerId) -> Result<(), NoPlace> {
-        let held = match self.callers.get_mut(&caller) {
-            Some(held) => {
-                self.undecided.admits(held.undecided)?;
-                held
-            }
-            None => {
-                self.undecided.admits(0)?;
-                self.callers.entry(caller).or_default()
-            }
-        };
-        held.undecided += 1;
-        self.undecided.taken += 1;
-        Ok(())
+        let undecided = &mut self.undecided;
+        self.callers.change(caller, |held| {
+            undecided.admits(held.undecided)?;
+            held.undecided += 1;
+            undecided.taken += 1;
+            Ok(())
+        })
     }
 
     /// A request that took a place is decided, and waits. Returns one of the caller's that has to end
     /// now: its oldest that waits, if it holds its share.
     pub(super) fn decide(&mut self, caller: CallerId, id: RequestId) -> Option<RequestId> {
-        let held = self.callers.get_mut(&caller)?;
-        let admitted = self.decided.admits(held.decided.len());
-        held.undecided -= 1;
-        self.undecided.taken -= 1;
-        held.decided.insert(id);
-        self.decided.taken += 1;
-        match admitted {
-            Ok(()) => None,
-            Err(_) => held.decided.first().copied(),
-        }
+        let (undecided, decided) = (&mut self.undecided, &mut self.decided);
+        let ended = self.callers.change_held(caller, |held| {
+            let admitted = decided.admits(held.decided.len());
+            held.undecided -= 1;
+            undecided.taken -= 1;
+            held.decided.insert(id);
+            decided.taken += 1;
+            match admitted {
+                Ok(()) => None,
+                Err(_) => held.decided.first().copied(),
+            }
+        });
+        ended.flatten()
     }
 
     /// A request that was decided is not any more: what it met later has it begin anew. It is under way,
     /// so it gets its place back, be all taken or not.
     pub(super) fn reopen(&mut self, caller: CallerId, id: RequestId) {
-        if let Some(held) = self.callers.get_mut(&caller)
-            && held.decided.remove(&id)
-        {
-            self.decided.taken -= 1;
-            held.undecided += 1;
-            self.undecided.taken += 1;
-        }
+        let (undecided, decided) = (&mut self.undecided, &mut self.decided);
+        self.callers.change_held(caller, |held| {
+            if held.decided.remove(&id) {
+                decided.taken -= 1;
+                held.undecided += 1;
+                undecided.taken += 1;
+            }
+        });
     }
 
     /// A request has ended.
     pub(super) fn give_back(&mut self, caller: CallerId, id: RequestId) {
-        let Some(held) = self.callers.get_mut(&caller) else {
-            return;
-        };
-        if held.decided.remove(&id) {
-            self.decided.taken -= 1;
-        } else {
-            held.undecided -= 1;
-            self.undecided.taken -= 1;
-        }
-        if held.is_nothing() {
-            self.callers.remove(&caller);
-        }
+        let (undecided, decided) = (&mut self.undecided, &mut self.decided);
+        self.callers.change_held(caller, |held| {
+            if held.decided.remove(&id) {
+                decided.taken -= 1;
+            } else {
+                held.undecided -= 1;
+                undecided.taken -= 1;
+            }
+        });
     }
 }
 
@@ -190,7 +179,7 @@ mod tests {
     }
 
     fn places(max: usize) -> Places {
-        Places::new(max, 2 * max, 7)
+        Places::new(max, 2 * max)
     }
 
     /// Takes as many as the caller gets; how many these are, and why there is no other.
@@ -310,7 +299,7 @@ mod tests {
         }
         let waiting = |places: &Places| {
             let mut callers = places.callers.iter();
-            callers.find_map(|(caller, held)| Some((*caller, *held.decided.first()?)))
+            callers.find_map(|(caller, held)| Some((caller, *held.decided.first()?)))
         };
         while let Some((caller, id)) = waiting(&places) {
             places.give_back(caller, id);

@@ -58,7 +58,7 @@ pub(super) struct InFlight {
     /// Who holds its place.
     pub(super) caller: CallerId,
     /// Whether it has moved to a place among the decided ones.
-    pub(super) is_settled: bool,
+    pub(super) is_among_decided: bool,
     pub(super) trace: Option<Trace>,
     pub(super) attempt: u8,
     /// What was sent by DKVS/2, except what is not waited for any more.

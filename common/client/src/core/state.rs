@@ -67,10 +67,8 @@ impl Core {
         round_trips: RoundTrips,
         random: u64,
     ) -> Self {
-        // Not the number that tags show.
-        let seed = random.rotate_left(32);
         Self {
-            places: Places::new(config.requests_max, config.decided_max, seed),
+            places: Places::new(config.requests_max, config.decided_max),
             config,
             view,
             keys: keys.map(Arc::new),

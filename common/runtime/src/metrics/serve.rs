@@ -20,10 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -34,6 +31,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::page::Form;
+use crate::browsers::{BROWSER_HEADERS, browser_header_lines};
 use crate::hosts::{Hosts, authority};
 
 /// Most connections at a time; a further one takes the place of the oldest.
@@ -52,18 +50,6 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// After an error of the listener, so that a broken one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
-
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
-    HeaderName::from_static("cross-origin-resource-policy");
-
-/// What browsers are told of every answer: not to guess what it is, to load nothing for it, to keep
-/// it nowhere, and to show it to no page of others.
-const HEADERS: [(HeaderName, &str); 4] = [
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (CONTENT_SECURITY_POLICY, "default-src 'none'"),
-    (CACHE_CONTROL, "no-store"),
-    (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
-];
 
 static CONNECTIONS_DISPLACED: AtomicU64 = AtomicU64::new(0);
 
@@ -217,14 +203,12 @@ fn say(stream: &TcpStream, status: &str, text: &str) {
     let mut sink = [0; HEAD_BYTES_MAX];
     let _ = stream.try_read(&mut sink);
     let length = text.len();
-    let mut answer = format!(
+    let headers = browser_header_lines();
+    let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\
-         content-length: {length}\r\n"
+         content-length: {length}\r\n{headers}\r\n{text}"
     );
-    for (name, value) in &HEADERS {
-        answer += &format!("{name}: {value}\r\n");
-    }
-    let _ = stream.try_write(format!("{answer}\r\n{text}").as_bytes());
+    let _ = stream.try_write(answer.as_bytes());
 }
 
 fn answer<P>(request: &Request<Incoming>, site: &Site<P>) -> Response<Full<Bytes>>
@@ -271,6 +255,6 @@ fn respond(
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    headers.extend(BROWSER_HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
     response
 }

@@ -1,10 +1,12 @@
 //! POST /batch: many operations in one request, each with its own result.
 //!
 //! All of them begin in one turn of the worker, so their messages to a server share datagrams. They
-//! are as independent of each other as separate requests, and run at once.
+//! are as independent of each other as separate requests, and run at once; but long values are written few
+//! at a time, in turns by caller, so that nobody else's request waits for megabytes to be sent.
 
 mod operations;
 mod results;
+mod writes;
 
 use std::time::Instant;
 
@@ -31,7 +33,8 @@ use super::repeatable::{RepeatableRead, ReplyPart};
 use super::{body, conditional, kv, trace};
 use crate::tokens::Scope;
 use operations::{BatchPut, Delete, Encoding, Get, Operation, parse};
-use results::{of_problem, of_write, respond};
+use results::{BatchRead, BatchResult, respond};
+pub(super) use writes::batch_writes;
 
 const BATCH_TOO_LARGE: ProblemType = ProblemType {
     status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -48,6 +51,9 @@ const fn body_bytes_max(value_bytes_max: usize) -> usize {
 pub const fn batch_bytes_held(value_bytes_max: usize) -> usize {
     2 * body_bytes_max(value_bytes_max)
 }
+
+/// A batch that is longer than this takes a turn of its worker to be parsed, in bytes.
+const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
 
 /// What the body of a batch may take besides two values of the greatest length, in bytes: keys,
 /// parameters, and many short values.
@@ -79,6 +85,9 @@ async fn run(
     let text = body::read(&memory, body, bytes_max, too_large).await?;
     // For the strings that are copied out of the text.
     let parsed = memory.take(text.len())?;
+    if text.len() > PARSED_AT_ONCE_BYTES_MAX {
+        app.pace.long_work(caller.id()).await;
+    }
     let operations = parse(&text).map_err(|error| not_a_batch(&error))?;
     drop(text);
     conditional::check_post(&head.headers)?;
@@ -155,13 +164,18 @@ async fn write(context: BatchContext<'_>, put: BatchPut) -> Result<Bytes, Proble
     if bytes.len() > value_bytes_max {
         return Err(value_too_large(value_bytes_max));
     }
-    // A write goes on when its batch has gone.
-    let bytes = context.app.client.memory(context.caller.id()).hold(bytes)?;
-    let content = Content::Value {
-        content_type: kv::content_type_of(put.content_type.unwrap_or_default())?,
-        value: Value::new(bytes).map_err(|_| value_too_large(value_bytes_max))?,
+    let caller = context.caller.id();
+    let length = bytes.len();
+    let write = async {
+        // A write goes on when its batch has gone.
+        let bytes = context.app.client.memory(caller).hold(bytes)?;
+        let content = Content::Value {
+            content_type: kv::content_type_of(put.content_type.unwrap_or_default())?,
+            value: Value::new(bytes).map_err(|_| value_too_large(value_bytes_max))?,
+        };
+        kv::write(context.app, &key, content, &parameters).await
     };
-    kv::write(context.app, &key, content, &parameters).await
+    writes::in_turn(&context.app.batch_writes, caller, length, write).await
 }
 
 async fn delete(context: BatchContext<'_>, delete: Delete) -> Result<Bytes, Problem> {

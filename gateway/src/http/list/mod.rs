@@ -34,7 +34,7 @@ use super::report::micros;
 use query::ListQuery;
 use report::ListReport;
 
-pub(super) use limits::ListsInFlight;
+pub(super) use limits::lists_in_flight;
 
 /// Where the rest of an NDJSON listing begins.
 const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
@@ -65,7 +65,7 @@ pub(super) async fn list(
     let query = ListQuery::parse(&app, &uri, caller.id())?;
     caller.may_list(&query.listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(not_acceptable)?;
-    let _permit = app.lists.begin(caller.id(), &app.counts)?;
+    let slot = limits::begin(&app.lists, caller.id(), &app.counts)?;
     let client = &app.client;
     let silent_max = query.listing.silent_max;
     let listing = query.listing.clone();
@@ -74,7 +74,10 @@ pub(super) async fn list(
         view,
         refused,
         memory,
-    } = client.list(listing, query.timeout, caller.id()).await?;
+    } = tokio::select! {
+        listed = client.list(listing, query.timeout, caller.id()) => listed?,
+        () = slot.displaced() => return Err(limits::displaced(&app.counts)),
+    };
     if let Some(error) = refused {
         return Err(no_memory_for_reply(error));
     }

@@ -82,7 +82,7 @@ pub(super) fn push(page: &mut Page, workers: &[WorkerView]) {
     );
     page.push(
         "dkvs_gateway_connections_evicted",
-        "HTTP connections without a request under way that were closed to make room for others",
+        "HTTP connections that were closed to make room for others",
         counter(sum(|counts| {
             counts.connections_evicted.load(Ordering::Relaxed)
         })),

@@ -48,6 +48,18 @@ pub(super) fn push(page: &mut Page, snapshots: &[Snapshot], workers: &[WorkerVie
             "lists_of_caller",
             sum(|counts| &counts.lists_refused_of_caller),
         ),
+        ("lists_displaced", sum(|counts| &counts.lists_displaced)),
+        ("listeners", sum(|counts| &counts.listeners_refused)),
+        (
+            "listeners_of_caller",
+            sum(|counts| &counts.listeners_refused_of_caller),
+        ),
+        (
+            "listeners_displaced",
+            sum(|counts| &counts.listeners_displaced),
+        ),
+        ("handshakes", sum(|counts| &counts.handshakes_refused)),
+        ("short_chunks", sum(|counts| &counts.short_chunks_refused)),
     ]);
     let limits = limits.map(|(name, count)| (labels([("limit", name)]), Number::Whole(count)));
     page.push(

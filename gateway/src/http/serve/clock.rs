@@ -56,7 +56,10 @@ const BODY: u64 = LINGERING << 1;
 /// The peer takes no more of a response for now.
 const BLOCKED: u64 = BODY << 1;
 
-const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING | BODY | BLOCKED;
+/// The gateway is still making the body of a response.
+const UNFINISHED: u64 = BLOCKED << 1;
+
+const FLAGS: u64 = SERVED | UNREAD | DRAINING | ENDLESS | LINGERING | BODY | BLOCKED | UNFINISHED;
 const TIME_SHIFT: u32 = PHASE_BITS + FLAGS.count_ones();
 
 /// The time-out of a handler, far beyond its own ones: a safeguard.
@@ -120,13 +123,42 @@ impl Clock {
         self.state.load(Ordering::Relaxed) & flag != 0
     }
 
-    /// Whether the peer takes no more of a response for now.
+    /// Whether the peer takes no more of a response for now. Its time begins when it takes no more, and
+    /// not when the gateway last had something for it.
     pub(super) fn note_blocked(&self, is_blocked: bool) {
-        match is_blocked {
-            true => self.raise(BLOCKED),
-            false if self.is_blocked() => self.lower(BLOCKED),
-            false => {}
+        match (self.is_blocked(), is_blocked) {
+            (false, true) => {
+                self.raise(BLOCKED);
+                self.begin_again();
+            }
+            (true, false) => self.lower(BLOCKED),
+            (true, true) | (false, false) => {}
         }
+    }
+
+    /// Gives a phase that is up to the peer its whole time.
+    fn begin_again(&self) {
+        let phase = self.phase();
+        if phase != Phase::Handling {
+            self.enter(phase);
+        }
+    }
+
+    /// The gateway goes on making the body of a response, after its head.
+    pub(super) fn note_unfinished(&self) {
+        self.raise(UNFINISHED);
+    }
+
+    /// The body of the response is made. What follows is up to the peer.
+    pub(super) fn note_finished(&self) {
+        self.lower(UNFINISHED);
+        self.begin_again();
+    }
+
+    /// Whether it is the gateway that the connection waits for, and not the peer: it is making a response,
+    /// and the peer has taken what there is of it.
+    pub(super) fn is_working(&self) -> bool {
+        self.has(UNFINISHED) && !self.is_blocked() && self.phase() != Phase::Handling
     }
 
     /// Whether the peer takes no more of a response for now.
@@ -210,7 +242,8 @@ fn phase_of(state: u64) -> Phase {
     }
 }
 
-/// Ready once the connection has made no progress for too long. The timer moves only when the
+/// Ready once the peer has made no progress for too long. It has none to make while it is the gateway that
+/// works on a response. The timer moves only when the
 /// deadline has come closer or when it has fired, so a busy connection does not touch it.
 pub(super) fn poll_alarm(
     clock: &Clock,
@@ -226,7 +259,10 @@ pub(super) fn poll_alarm(
             return Poll::Pending;
         }
         if clock.deadline() <= Instant::now() {
-            return Poll::Ready(());
+            if !clock.is_working() {
+                return Poll::Ready(());
+            }
+            clock.begin_again();
         }
         alarm.as_mut().reset(clock.deadline().into());
     }
@@ -235,6 +271,53 @@ pub(super) fn poll_alarm(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_response_that_is_being_made_is_up_to_the_gateway_until_the_peer_takes_no_more() {
+        let clock = Clock::new(Instant::now(), Duration::from_secs(60));
+        clock.enter(Phase::Handling);
+        clock.enter(Phase::Idle);
+        assert!(!clock.is_working(), "the peer has a request to send");
+        clock.note_unfinished();
+        assert!(clock.is_working());
+        clock.note_blocked(true);
+        assert!(!clock.is_working() && clock.is_blocked());
+        clock.note_blocked(false);
+        assert!(clock.is_working());
+        // Also where the next request has begun to arrive.
+        clock.enter(Phase::Head);
+        assert!(clock.is_working());
+        clock.note_finished();
+        assert!(!clock.is_working());
+    }
+
+    #[tokio::test]
+    async fn an_alarm_that_is_due_while_the_gateway_works_is_put_off() {
+        // So long after the start of its worker that what it reads is no later than that.
+        let clock = Clock::new(Instant::now(), Duration::from_secs(60));
+        for phase in [Phase::Idle, Phase::Head] {
+            clock.enter(phase);
+            clock.note_unfinished();
+            let deadline = clock.deadline();
+            let long_ago = FLAGS | PHASE_MASK;
+            clock.state.fetch_and(long_ago, Ordering::Relaxed);
+            assert!(clock.deadline() <= Instant::now());
+            let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+            std::future::poll_fn(|context| {
+                assert!(poll_alarm(&clock, alarm.as_mut(), context).is_pending());
+                match clock.deadline() >= deadline {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            })
+            .await;
+            clock.note_blocked(true);
+            clock.state.fetch_and(long_ago, Ordering::Relaxed);
+            std::future::poll_fn(|context| poll_alarm(&clock, alarm.as_mut(), context)).await;
+            clock.note_blocked(false);
+            clock.note_finished();
+        }
+    }
 
     #[test]
     fn a_clock_shows_its_phase_since_when_and_whether_a_request_has_come() {

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use hyper_util::server::graceful::GracefulConnection;
 
 use super::clock::{Phase, poll_alarm};
-use super::places::{Ask, Place, STALLED};
+use super::occupant::{Instruction, STALLED};
+use super::slots::ConnectionSlot;
 use super::stream::look_again;
 
 /// Why a connection ended.
@@ -23,11 +24,11 @@ pub(super) enum End {
 
 /// Drives a connection to its end. Nothing that has arrived by then goes unanswered, but an unfinished
 /// head.
-pub(super) async fn drive<C>(mut connection: Pin<&mut C>, place: &Place) -> End
+pub(super) async fn drive<C>(mut connection: Pin<&mut C>, slot: &ConnectionSlot) -> End
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
-    let occupant = place.occupant();
+    let occupant = slot.occupant();
     let clock = occupant.clock();
     let mut alarm = pin!(tokio::time::sleep_until(clock.deadline().into()));
     let mut is_draining = false;
@@ -37,15 +38,15 @@ where
             if poll(connection.as_mut(), context).is_ready() {
                 return Poll::Ready(End::Closed);
             }
-            let ask = occupant.poll_ask(context);
-            if ask == Ask::Drain && !is_draining {
+            let instruction = occupant.poll_instruction(context);
+            if instruction == Instruction::Drain && !is_draining {
                 is_draining = true;
                 clock.note_draining();
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
             let is_slow = poll_alarm(clock, alarm.as_mut(), context).is_ready();
-            if !is_slow && !ask.is_to_go() {
+            if !is_slow && !instruction.is_to_go() {
                 has_looked = false;
                 return Poll::Pending;
             }
@@ -56,9 +57,9 @@ where
             }
             has_looked = false;
             let reading = clock.read();
-            let may_stay = !is_slow && ask != Ask::Expel;
+            let may_stay = !is_slow && instruction != Instruction::Expel;
             if reading.phase == Phase::Handling && may_stay {
-                place.stay();
+                slot.stay();
                 continue;
             }
             if !is_draining {
@@ -70,8 +71,9 @@ where
             let is_closed = poll(connection.as_mut(), context).is_ready();
             let is_response =
                 reading.phase == Phase::Idle && reading.has_served && !clock.is_lingering();
-            if !is_closed && may_stay && is_response && reading.since.elapsed() < STALLED {
-                place.decline();
+            let is_stalled = reading.since.elapsed() >= STALLED && !clock.is_working();
+            if !is_closed && may_stay && is_response && !is_stalled {
+                slot.decline();
                 continue;
             }
             return Poll::Ready(match is_slow {

@@ -5,14 +5,14 @@
 //! its end, since its buffer does not shrink. No peer has more than its share.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dkvs_client::CallerId;
+use dkvs_client::ByCaller;
 
 use super::clock::Phase;
-use super::places::Occupant;
+use super::occupant::Occupant;
 use crate::http::counts::Counts;
 
 /// The bytes of a head that are not counted here.
@@ -44,9 +44,9 @@ pub(super) struct LongHeads {
 #[derive(Default)]
 struct Taken {
     bytes: usize,
-    by_peer: HashMap<CallerId, usize>,
+    by_peer: ByCaller,
     /// The connections that have some of it, by their numbers.
-    holders: HashMap<u64, Holder>,
+    holders: BTreeMap<u64, Holder>,
 }
 
 struct Holder {
@@ -85,7 +85,7 @@ impl LongHeads {
     /// been silent for longest among those of the peer that has most.
     fn take(&self, occupant: &Arc<Occupant>) -> Result<(), NoRoom> {
         let mut taken = self.taken();
-        let of_peer = taken.by_peer.get(&occupant.peer()).copied().unwrap_or(0);
+        let of_peer = taken.by_peer.held(occupant.peer());
         let share = self.bytes_max / PEERS_AT_LEAST;
         if of_peer + STEP > share {
             return Err(match taken.evict_idle(occupant, of_peer + STEP - share) {
@@ -102,7 +102,7 @@ impl LongHeads {
         }
         taken.bytes += STEP;
         self.show(&taken);
-        taken.by_peer.insert(occupant.peer(), of_peer + STEP);
+        taken.by_peer.add(occupant.peer(), STEP);
         let holder = || Holder {
             occupant: Arc::clone(occupant),
             bytes: 0,
@@ -121,12 +121,7 @@ impl LongHeads {
         let mut taken = self.taken();
         taken.bytes = taken.bytes.saturating_sub(bytes);
         self.show(&taken);
-        if let Some(of_peer) = taken.by_peer.get_mut(&occupant.peer()) {
-            *of_peer = of_peer.saturating_sub(bytes);
-            if *of_peer == 0 {
-                taken.by_peer.remove(&occupant.peer());
-            }
-        }
+        taken.by_peer.subtract(occupant.peer(), bytes);
         taken.holders.remove(&occupant.id());
     }
 }
@@ -159,7 +154,7 @@ impl Taken {
         if self.bytes + STEP <= bytes_max + going {
             return;
         }
-        let of_peer = |it: &Occupant| self.by_peer.get(&it.peer()).copied();
+        let of_peer = |it: &Occupant| self.by_peer.held(it.peer());
         let oldest = |it: &Occupant| Reverse((it.reading().since, it.id()));
         let silent = others
             .map(|it| &it.occupant)
@@ -234,6 +229,8 @@ impl Drop for HeadMemory {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
+
+    use dkvs_client::CallerId;
 
     use super::super::clock::Clock;
     use super::*;

@@ -1,11 +1,13 @@
 //! Connections: accepted, limited, timed, drained; by TLS if there are certificates.
 //!
 //! * `listener`: where they come from
+//! * `handshake`: the handshakes of TLS, in turns
 //! * `clock`: how long they may be idle or slow
-//! * `places`: how many there are, and which make room for others
+//! * `slots`: how many there are, and which make room for others; `occupant`: one of them, as these see it
 //! * `heads`: the memory that long heads of requests take
 //! * `stream`: what arrives, timed and counted
-//! * `peer`: how they end; `request_body`: what is left of a request by then
+//! * `peer`: how they end; `request_body`: what is left of a request by then; `reply_body`: a reply that the
+//!   gateway is still making
 //! * `connection`: one of them, until its end
 //! * `overload`: the response to those past the limit
 //!
@@ -14,12 +16,15 @@
 
 mod clock;
 mod connection;
+mod handshake;
 mod heads;
 mod listener;
+mod occupant;
 mod overload;
 mod peer;
-mod places;
+mod reply_body;
 mod request_body;
+mod slots;
 mod stream;
 
 use std::convert::Infallible;
@@ -46,6 +51,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 use tracing::Instrument as _;
 
+use super::access::Caller;
 use super::app::App;
 use super::conditional::Preconditions;
 use super::counts::{CountedConnection, CountedRequest};
@@ -59,13 +65,16 @@ use crate::tls::Tls;
 pub use clock::HEAD_TIMEOUT;
 use clock::{Clock, Phase};
 use connection::{End, drive};
+use handshake::{HandshakeError, Handshakes};
 pub use heads::LONG_HEADS_BYTES_MAX;
 use heads::{HeadMemory, LongHeads};
 pub use listener::{Listener, bind};
 use overload::respond_overloaded;
 use peer::{Peer, PeerStream};
-use places::{Place, Places};
+use reply_body::reply_body;
+pub(super) use request_body::ShortChunks;
 use request_body::request_body;
+use slots::{ConnectionSlot, ConnectionSlots};
 use stream::TimedStream;
 
 /// How long the end waits for requests in flight.
@@ -120,6 +129,8 @@ pub async fn run(
         .store(connections_max, Ordering::Relaxed);
     let heads = LongHeads::new(limits.long_heads_bytes_max, Arc::clone(&counts));
     tokio::spawn(async move { counts.heart.beat().await });
+    let pace = Arc::clone(&app.pace);
+    tokio::spawn(async move { pace.run().await });
     let door = Door {
         server: Arc::new(Server {
             router: router(app.clone(), routes),
@@ -127,10 +138,11 @@ pub async fn run(
             heads: Arc::new(heads),
             keep_alive: limits.keep_alive,
             tls,
+            handshakes: Handshakes::default(),
         }),
         started: Instant::now(),
         idle_timeout: limits.idle_timeout,
-        places: Arc::new(Places::new(limits.connections_max)),
+        slots: Arc::new(ConnectionSlots::new(limits.connections_max)),
         connections: TaskTracker::new(),
         refusals: TaskTracker::new(),
     };
@@ -141,11 +153,11 @@ pub async fn run(
         };
         match accepted {
             Ok((stream, from)) => {
-                let place = door
-                    .places
+                let slot = door
+                    .slots
                     .take(CallerId::of_address(from.ip()), door.clock())
                     .await;
-                door.admit(stream, place);
+                door.admit(stream, slot);
             }
             Err(error) => {
                 // Often the limit on open files. The connection waits in the backlog meanwhile.
@@ -160,14 +172,14 @@ pub async fn run(
     while let Ok((stream, from)) = listener.accept() {
         let accepted = stream.set_nonblocking(true);
         if let Ok(stream) = accepted.and_then(|()| TcpStream::from_std(stream)) {
-            let place = door
-                .places
+            let slot = door
+                .slots
                 .try_take(CallerId::of_address(from.ip()), door.clock());
-            door.admit(stream, place);
+            door.admit(stream, slot);
         }
     }
     drop(listener);
-    door.places.drain();
+    door.slots.drain();
     door.connections.close();
     if tokio::time::timeout(DRAIN_TIMEOUT, door.connections.wait())
         .await
@@ -184,9 +196,9 @@ struct Door {
     server: Arc<Server>,
     started: Instant,
     idle_timeout: Duration,
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
     connections: TaskTracker,
-    /// Those that are told that there is no place for them.
+    /// Those that are told that there is no slot for them.
     refusals: TaskTracker,
 }
 
@@ -195,16 +207,16 @@ impl Door {
         Clock::new(self.started, self.idle_timeout)
     }
 
-    /// Serves a connection that has a place, and refuses one that has none.
-    fn admit(&self, stream: TcpStream, place: Option<Place>) {
+    /// Serves a connection that has a slot, and refuses one that has none.
+    fn admit(&self, stream: TcpStream, slot: Option<ConnectionSlot>) {
         let counts = &self.server.app.counts;
-        if let Some(place) = place {
+        if let Some(slot) = slot {
             let counted = CountedConnection::new(counts);
             let server = Arc::clone(&self.server);
             self.connections.spawn(async move {
-                server.serve(stream, &place).await;
-                // The place is free once the stream is closed.
-                drop((place, counted));
+                server.serve(stream, &slot).await;
+                // The slot is free once the stream is closed.
+                drop((slot, counted));
             });
             return;
         }
@@ -224,29 +236,43 @@ struct Server {
     heads: Arc<LongHeads>,
     keep_alive: bool,
     tls: Option<Tls>,
+    handshakes: Handshakes,
 }
 
 impl Server {
     /// Serves one connection to its end.
-    async fn serve(self: Arc<Self>, stream: TcpStream, place: &Place) {
+    async fn serve(self: Arc<Self>, stream: TcpStream, slot: &ConnectionSlot) {
         // Small responses go out at once. A socket that refuses this works all the same.
         let _ = stream.set_nodelay(true);
         match self.tls.as_ref().map(Tls::acceptor) {
-            None => self.serve_stream(stream, place).await,
+            None => self.serve_stream(stream, slot).await,
             // Apart, so that connections without TLS take no memory for it.
-            Some(acceptor) => Box::pin(self.serve_tls(stream, place, acceptor)).await,
+            Some(acceptor) => Box::pin(self.serve_tls(stream, slot, acceptor)).await,
         }
     }
 
-    async fn serve_tls(self: Arc<Self>, stream: TcpStream, place: &Place, acceptor: TlsAcceptor) {
-        let handshake = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream));
+    async fn serve_tls(
+        self: Arc<Self>,
+        stream: TcpStream,
+        slot: &ConnectionSlot,
+        acceptor: TlsAcceptor,
+    ) {
+        let peer = slot.occupant().peer();
+        let handshake = self.handshakes.accept(acceptor, stream, peer);
         let accepted = tokio::select! {
-            accepted = handshake => accepted,
-            () = place.until_evicted() => return self.note_end(End::Evicted),
+            accepted = tokio::time::timeout(HEAD_TIMEOUT, handshake) => accepted,
+            () = slot.until_evicted() => return self.note_end(End::Evicted),
         };
         match accepted {
-            Ok(Ok(stream)) => self.serve_stream(stream, place).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Ok(Ok(stream)) => self.serve_stream(stream, slot).await,
+            Ok(Err(HandshakeError::Failed(error))) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+            }
+            Ok(Err(HandshakeError::TooMany)) => {
+                let refused = &self.app.counts.handshakes_refused;
+                refused.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!("too many TLS handshakes are under way; one is given up");
+            }
             Err(_) => tracing::debug!("a TLS handshake took too long and is given up"),
         }
     }
@@ -254,15 +280,15 @@ impl Server {
     async fn serve_stream(
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Peer + Unpin + 'static,
-        place: &Place,
+        slot: &ConnectionSlot,
     ) {
-        let clock = place.occupant().clock();
-        let head = HeadMemory::new(Arc::clone(&self.heads), Arc::clone(place.occupant()));
+        let clock = slot.occupant().clock();
+        let head = HeadMemory::new(Arc::clone(&self.heads), Arc::clone(slot.occupant()));
         let stream = PeerStream::new(stream, clock.clone());
         let timed = TimedStream::new(stream, clock.clone(), head);
         let service = Handler {
             server: Arc::clone(&self),
-            address: place.occupant().peer(),
+            address: slot.occupant().peer(),
             clock: clock.clone(),
         };
         let mut connection = http1::Builder::new()
@@ -273,19 +299,19 @@ impl Server {
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(timed), service);
-        self.note_end(drive(Pin::new(&mut connection), place).await);
+        self.note_end(drive(Pin::new(&mut connection), slot).await);
         let refused = connection.into_parts().io.into_inner().refused();
         // After a response, hyper may not have written all of it: it would have this one in its midst.
-        let Some(stream) = refused.filter(|_| !place.occupant().reading().has_served) else {
+        let Some(stream) = refused.filter(|_| !slot.occupant().reading().has_served) else {
             return;
         };
         tokio::select! {
-            // It has a place for as long.
+            // It has a slot for as long.
             _ = tokio::time::timeout(
                 HEAD_TIMEOUT,
                 respond_overloaded(stream, overload::LONG_HEADS),
             ) => {}
-            () = place.until_evicted() => {}
+            () = slot.until_evicted() => {}
         }
     }
 
@@ -323,9 +349,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let is_pipelined = self.clock.phase() == Phase::Idle;
         self.clock.enter(Phase::Handling);
         let (head, body) = request.into_parts();
-        let (body, left_body) = request_body(&head.headers, body, &self.clock);
-        let mut request = Request::from_parts(head, body);
         let app = self.server.app.clone();
+        let (body, left_body) = request_body(&head.headers, body, &self.clock, &app.counts);
+        let mut request = Request::from_parts(head, body);
         let request_id = app
             .request_ids
             .identify(request.headers().get(X_REQUEST_ID));
@@ -336,7 +362,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let (span, trace_id) = trace::begin(headers, id_text, &method, counted.route());
         let allowed_origin = app.gate.allowed_origin(headers);
         let preconditions = Preconditions::of(&request, counted.route());
-        let response = match app.gate.reject(&mut request, self.address) {
+        let rejection = app.gate.reject(&mut request, self.address);
+        let caller = Caller::of(request.extensions()).map_or(self.address, Caller::id);
+        let response = match rejection {
             None => Either::Left(self.server.router.clone().call(request)),
             Some(rejection) => Either::Right(ready(Ok(rejection))),
         };
@@ -347,6 +375,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 // Others have their turn, and what has arrived for them is read, before this goes on.
                 tokio::task::yield_now().await;
             }
+            app.pace.request(caller).await;
             let mut response = response.await?;
             if let Some(preconditions) = preconditions {
                 response = preconditions.apply(response);
@@ -388,7 +417,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
                 clock.note_endless();
             }
             clock.enter(Phase::Idle);
-            Ok(response)
+            Ok(response.map(|body| reply_body(body, &clock)))
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use dkvs_runtime::browsers::browser_header_lines;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 pub(super) const CONNECTIONS: &str = "too many connections are open";
@@ -17,11 +18,9 @@ pub(super) async fn respond_overloaded(
         r#"{{"type":"urn:dkvs:problem:overloaded","title":"The gateway is overloaded","status":503,"detail":"the gateway is overloaded: {what}; nothing was sent to any server"}}"#
     );
     let response = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-         x-content-type-options: nosniff\r\ncontent-security-policy: default-src 'none'\r\n\
-         cache-control: no-store\r\nreferrer-policy: no-referrer\r\n\
-         cross-origin-resource-policy: same-origin\r\n\
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n{}\
          retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}\n",
+        browser_header_lines(),
         body.len() + 1
     );
     stream.write_all(response.as_bytes()).await?;

@@ -21,6 +21,8 @@ pub(super) struct TimedStream<S> {
     clock: Clock,
     head: HeadMemory,
     is_refused: bool,
+    /// Whether bytes that were taken are kept back below, as TLS does.
+    is_flush_blocked: bool,
 }
 
 impl<S> TimedStream<S> {
@@ -30,6 +32,7 @@ impl<S> TimedStream<S> {
             clock,
             head,
             is_refused: false,
+            is_flush_blocked: false,
         }
     }
 
@@ -134,7 +137,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_pending() != self.is_flush_blocked {
+            self.is_flush_blocked = flushed.is_pending();
+            self.clock.note_blocked(flushed.is_pending());
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
