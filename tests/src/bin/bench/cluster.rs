@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 
 use anyhow::Context;
+use dkvs_tests::memory_limit::MemoryLimit;
 use dkvs_tests::process::{Gateway, Node, Process, ServersFile, own_loopback};
 
 use crate::http::{self, Client};
@@ -53,18 +54,21 @@ pub fn puts(query: &str) -> Vec<Vec<u8>> {
 
 /// A storage server by itself.
 pub fn node(options: &Options) -> anyhow::Result<Node> {
-    node_with((own_loopback(), 0).into(), options, &[])
+    node_with((own_loopback(), 0).into(), options, &[], None)
 }
 
-/// The same with a data directory, at an address that it has again when it is started again.
+/// The same with a data directory, at an address that it has again when it is started again, and
+/// within a limit on its memory.
 pub fn node_on_disk(
     addr: SocketAddr,
     options: &Options,
     directory: &Path,
     more: &[&str],
+    limit: Option<&MemoryLimit>,
 ) -> anyhow::Result<Node> {
     let directory = directory.to_str().context("a path with a plain name")?;
-    node_with(addr, options, &[&["--data-dir", directory], more].concat())
+    let arguments = [&["--data-dir", directory], more].concat();
+    node_with(addr, options, &arguments, limit)
 }
 
 /// An address for such a server.
@@ -72,13 +76,21 @@ pub fn node_addr() -> anyhow::Result<SocketAddr> {
     Ok(UdpSocket::bind((own_loopback(), 0))?.local_addr()?)
 }
 
-fn node_with(addr: SocketAddr, options: &Options, more: &[&str]) -> anyhow::Result<Node> {
+fn node_with(
+    addr: SocketAddr,
+    options: &Options,
+    more: &[&str],
+    limit: Option<&MemoryLimit>,
+) -> anyhow::Result<Node> {
     let mut command = Role::StorageNode.command()?;
     command
         .args([addr.ip().to_string(), addr.port().to_string()])
         .args(options.server_arguments())
         .args(more);
-    let mut process = Process::spawn(command);
+    let mut process = Process::spawn(match limit {
+        Some(limit) => limit.around(&command),
+        None => command,
+    });
     let line = process.stderr_line_with("serving");
     let addr = line
         .split_whitespace()
@@ -134,7 +146,7 @@ impl Cluster {
     ) -> anyhow::Result<Self> {
         let node = |number: usize| {
             let directory = directory.join(number.to_string());
-            node_on_disk(node_addr()?, options, &directory, &["--declare", "new"])
+            node_on_disk(node_addr()?, options, &directory, &["--declare", "new"], None)
         };
         let nodes = (0..servers).map(node).collect::<anyhow::Result<Vec<_>>>()?;
         Self::of(nodes, options, &[])

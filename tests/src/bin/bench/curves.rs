@@ -245,7 +245,7 @@ fn on_disk(options: &Options) -> anyhow::Result<Curve> {
         let (addr, data) = (cluster::node_addr()?, directory.0.join("data"));
         let start = |more: &[&str]| {
             let arguments = [&["--durability", "buffered"], more].concat();
-            cluster::node_on_disk(addr, options, &data, &arguments)
+            cluster::node_on_disk(addr, options, &data, &arguments, None)
         };
         let mut node = start(&["--declare", "new"])?;
         wire::Client::new(node.addr)?

@@ -64,11 +64,25 @@ pub fn bytes_written(process: u32) -> anyhow::Result<u64> {
     Ok(count.context("the system counts no writes")?.parse()?)
 }
 
-/// What the files of a directory take of the disk, in bytes.
+/// How many bytes a process has passed to the system to be written to files so far.
+pub fn bytes_passed(process: u32) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/io"))?;
+    let count = text.lines().find_map(|line| line.strip_prefix("wchar: "));
+    Ok(count.context("the system counts no writes")?.parse()?)
+}
+
+/// What the files of a directory, and of those in it, take of the disk, in bytes. A file that goes
+/// meanwhile counts as nothing.
 pub fn bytes_on_disk(directory: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(directory)? {
-        bytes += entry?.metadata()?.blocks() * 512;
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_on_disk(&entry.path())?,
+            Ok(metadata) => metadata.blocks() * 512,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error.into()),
+        };
     }
     Ok(bytes)
 }

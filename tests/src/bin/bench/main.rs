@@ -21,6 +21,7 @@ mod reference;
 mod report;
 mod role;
 mod spread;
+mod storage;
 mod udp;
 mod wire;
 
@@ -55,6 +56,9 @@ fn bench(options: &Options) -> anyhow::Result<bool> {
     print!("{}", report.head());
     figures::measure(options, &mut report)?;
     overload::measure(options, &mut report)?;
+    if options.storage {
+        storage::measure(options, &mut report)?;
+    }
     if options.peers {
         peers::measure(options, &mut report)?;
     }

@@ -37,6 +37,10 @@ pub struct Options {
     #[arg(long)]
     pub curves: bool,
 
+    /// Measure the durable store as well: data beyond memory, what a put writes, space on the disk
+    #[arg(long)]
+    pub storage: bool,
+
     /// Two short rounds: to see that everything works, not to measure
     #[arg(long)]
     pub quick: bool,

@@ -50,7 +50,7 @@ pub fn gets_v2() -> anyhow::Result<(Vec<Vec<u8>>, usize)> {
         }))
     });
     let gets = gets.collect::<anyhow::Result<Vec<_>>>()?;
-    let mut datagrams = pack(&gets);
+    let mut datagrams = pack(&gets, DATAGRAM_BYTES_DEFAULT);
     let each = datagrams.first().context("there are keys")?.1;
     datagrams.retain(|(_, messages)| *messages == each);
     Ok((
@@ -85,14 +85,14 @@ fn shuffled_keys() -> impl Iterator<Item = String> {
 }
 
 /// Packs requests into datagrams, each with the number of its messages.
-fn pack(requests: &[Request]) -> Vec<(Vec<u8>, usize)> {
+fn pack(requests: &[Request], datagram_bytes: usize) -> Vec<(Vec<u8>, usize)> {
     let builder = || {
         let envelope = Envelope {
             sender: Sender::Client,
             epoch: 0,
             authentication: None,
         };
-        Builder::new(envelope, DATAGRAM_BYTES_DEFAULT)
+        Builder::new(envelope, datagram_bytes)
     };
     let mut datagrams = Vec::new();
     let (mut open, mut messages) = (builder(), 0);
@@ -114,22 +114,53 @@ fn pack(requests: &[Request]) -> Vec<(Vec<u8>, usize)> {
     datagrams
 }
 
+/// What values a client stores, and in datagrams of at most how many bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Values {
+    /// How long they are; each must fit a datagram.
+    pub bytes: usize,
+    pub datagram_bytes: usize,
+}
+
+impl Values {
+    /// The usual ones.
+    pub const SMALL: Self = Self {
+        bytes: SMALL.len(),
+        datagram_bytes: DATAGRAM_BYTES_DEFAULT,
+    };
+
+    /// The value of a key: bytes that begin as those of no other.
+    fn value(self, number: usize) -> Vec<u8> {
+        let mut value = format!("{number:08}").into_bytes();
+        value.resize(self.bytes, b'v');
+        value
+    }
+}
+
 /// A client of one server, for one datagram at a time.
-pub struct Client(UdpSocket);
+pub struct Client {
+    socket: UdpSocket,
+    values: Values,
+}
 
 impl Client {
     /// Talks to `server` only.
     pub fn new(server: SocketAddr) -> anyhow::Result<Self> {
+        Self::with(server, Values::SMALL)
+    }
+
+    /// The same, for other values.
+    pub fn with(server: SocketAddr, values: Values) -> anyhow::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.connect(server)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(socket))
+        Ok(Self { socket, values })
     }
 
     /// The replies to some requests, in no order; each datagram is asked again if none come.
     fn ask(&self, requests: &[Request]) -> anyhow::Result<Vec<Reply>> {
         let mut replies = Vec::new();
-        for (datagram, messages) in pack(requests) {
+        for (datagram, messages) in pack(requests, self.values.datagram_bytes) {
             let answered = (0..TRIES).find_map(|_| self.exchange(&datagram, messages).ok());
             replies.extend(answered.context("the server does not answer")?);
         }
@@ -137,11 +168,11 @@ impl Client {
     }
 
     fn exchange(&self, datagram: &[u8], messages: usize) -> anyhow::Result<Vec<Reply>> {
-        self.0.send(datagram)?;
+        self.socket.send(datagram)?;
         let mut replies: Vec<ReplyMessage> = Vec::new();
         let mut buffer = vec![0; 65_536];
         while replies.len() < messages {
-            let length = self.0.recv(&mut buffer)?;
+            let length = self.socket.recv(&mut buffer)?;
             let datagram = Bytes::copy_from_slice(&buffer[..length]);
             let (_, mut messages) = open(&datagram, Proof::Checksum)?;
             while let Some(reply) = next_reply(&mut messages)? {
@@ -153,17 +184,62 @@ impl Client {
 
     /// Stores a value of the usual size under `count` keys.
     pub fn fill(&self, count: usize) -> anyhow::Result<()> {
-        for first in (0..count).step_by(1_000) {
-            let numbers = first..count.min(first + 1_000);
-            let puts = numbers.map(put).collect::<anyhow::Result<Vec<_>>>()?;
+        self.put_all(0..count, |number| put(number, 1, value(SMALL)?))
+    }
+
+    /// Stores a value of this client under each of these keys, under tags of this time.
+    pub fn fill_with(
+        &self,
+        numbers: impl IntoIterator<Item = usize>,
+        time: u64,
+    ) -> anyhow::Result<()> {
+        self.put_all(numbers, |number| {
+            put(number, time, value(self.values.value(number))?)
+        })
+    }
+
+    /// Deletes these keys, under tags of this time.
+    pub fn delete(
+        &self,
+        numbers: impl IntoIterator<Item = usize>,
+        time: u64,
+    ) -> anyhow::Result<()> {
+        self.put_all(numbers, |number| put(number, time, Content::Tombstone))
+    }
+
+    fn put_all(
+        &self,
+        numbers: impl IntoIterator<Item = usize>,
+        put: impl Fn(usize) -> anyhow::Result<Request>,
+    ) -> anyhow::Result<()> {
+        let mut numbers = numbers.into_iter().peekable();
+        while numbers.peek().is_some() {
+            let some = numbers.by_ref().take(1_000);
+            let puts = some.map(&put).collect::<anyhow::Result<Vec<_>>>()?;
             for reply in self.ask(&puts)? {
-                ensure!(
-                    reply == Reply::Response(ReplicaResponse::Done),
-                    "a put was answered {reply:?}"
+                let is_stored = matches!(
+                    reply,
+                    Reply::Response(ReplicaResponse::Done | ReplicaResponse::Superseded { .. })
                 );
+                ensure!(is_stored, "a put was answered {reply:?}");
             }
         }
         Ok(())
+    }
+
+    /// Reads one of this client's values, and compares it.
+    pub fn read(&self, number: usize) -> anyhow::Result<()> {
+        let get = Request::Command(ReplicaCommand::Get {
+            key: Key::new(key(number))?,
+        });
+        match self.ask(&[get])?.first() {
+            Some(Reply::Response(ReplicaResponse::Record { block, .. }))
+                if *block == self.values.value(number) =>
+            {
+                Ok(())
+            }
+            reply => bail!("a get of key {number} was answered {reply:?}"),
+        }
     }
 
     /// Asks for every key once and compares the values.
@@ -195,13 +271,16 @@ impl Client {
     }
 }
 
-fn put(number: usize) -> anyhow::Result<Request> {
-    let key = Key::new(key(number))?;
-    let content = Content::Value {
+fn value(bytes: impl Into<Bytes>) -> anyhow::Result<Content> {
+    Ok(Content::Value {
         content_type: ContentType::default(),
-        value: Value::new(SMALL)?,
-    };
-    let tag = Tag { time: 1, op: 1 };
+        value: Value::new(bytes)?,
+    })
+}
+
+fn put(number: usize, time: u64, content: Content) -> anyhow::Result<Request> {
+    let key = Key::new(key(number))?;
+    let tag = Tag { time, op: 1 };
     let record = Record::new(&key, tag, content);
     Ok(Request::Command(ReplicaCommand::Put { key, record }))
 }
