@@ -235,7 +235,11 @@ fn crash_in_pieces(disk: &SimulatedDisk, random: &mut Random) {
 }
 
 /// Plays a script with a crash at an operation, or none; whether it came to the crash.
-fn crash_at(script: &[Step], operation: Option<u64>, kept: &mut dyn FnMut(&SimulatedDisk)) -> Option<u64> {
+fn crash_at(
+    script: &[Step],
+    operation: Option<u64>,
+    kept: &mut dyn FnMut(&SimulatedDisk),
+) -> Option<u64> {
     let disk = SimulatedDisk::default();
     let mut played = Script::default();
     let mut run = open(&disk, Some(Declaration::New)).unwrap();

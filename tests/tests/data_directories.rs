@@ -141,7 +141,7 @@ fn a_directory_that_does_not_know_the_servers_of_its_ring_learns_them_first() {
     // As older versions wrote it.
     let identity = Path::new(&data).join("identity.json");
     let text = fs::read_to_string(&identity).unwrap();
-    let (before, _) = text.split_once(",\n  \"servers\"").unwrap();
+    let (before, _) = text.split_once(",\n  \"is_backup\"").unwrap();
     fs::write(&identity, format!("{before}\n}}\n")).unwrap();
     let grown = ["--servers", larger.path()];
     let refused = refusal(ours, &data, &grown);
@@ -275,18 +275,31 @@ async fn a_cluster_grows_by_one_server_and_every_key_is_read_and_by_two_it_does_
 }
 
 #[test]
-fn damaged_records_are_put_aside_when_the_operator_says_so() {
+fn a_damaged_log_costs_what_was_damaged_and_the_server_starts_by_itself() {
     let directory = Directory::new("damaged");
     let data = directory.path("s1");
     let ours = addr();
-    end(node(ours, &data, &["--declare", "new", "key", "value"]));
-    let records = Path::new(&data).join("records.redb");
-    let length = fs::metadata(&records).unwrap().len();
-    fs::write(&records, vec![7; usize::try_from(length).unwrap()]).unwrap();
-    assert!(refusal(ours, &data, &[]).contains("the records are damaged"));
-    end(node(ours, &data, &["--declare", "incomplete"]));
-    assert!(Path::new(&data).join("records.damaged-1.redb").exists());
-    end(node(ours, &data, &[]));
+    let pairs = ["--declare", "new", "key", "value", "other", "sound"];
+    end(node(ours, &data, &pairs));
+    let log = Path::new(&data).join("log");
+    let segment = log.join("0000000001.log");
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(5).position(|five| five == b"value");
+    bytes[at.unwrap()] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    // The value of one record: its key is known.
+    let mut damaged = node(ours, &data, &[]);
+    damaged.process.kill();
+    // All of the segment: nothing is known any more.
+    fs::write(&segment, vec![7; bytes.len()]).unwrap();
+    let mut node = PROGRAMS.node_command(ours);
+    node.args(["--data-dir", &data]);
+    let mut node = Process::spawn(node);
+    let line = node.stderr_line_with("the log is damaged");
+    assert!(line.contains("keys=0"), "{line}");
+    node.stderr_line_with("serving");
+    let (status, _) = node.end_with(Signal::TERM);
+    assert!(status.success());
 }
 
 /// One durable server and a gateway.

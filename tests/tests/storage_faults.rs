@@ -145,7 +145,13 @@ fn filled(disk_bytes: u64, value: &str) -> (SimulatedDisk, Kept, usize) {
 
 #[test]
 fn a_full_disk_refuses_values_takes_deletions_and_recovers_by_itself() {
-    for (mib, length) in [(8, 1), (8, 10_000), (24, 100_000), (24, 1 << 20), (64, 1 << 20)] {
+    for (mib, length) in [
+        (8, 1),
+        (8, 10_000),
+        (24, 100_000),
+        (24, 1 << 20),
+        (64, 1 << 20),
+    ] {
         let value = "v".repeat(length);
         let (disk, mut kept, stored) = filled(mib << 20, &value);
         let what = format!("values of {length} on {mib} MiB");
@@ -442,7 +448,10 @@ fn whatever_is_damaged_nothing_wrong_is_shown_and_nothing_is_taken_for_absent() 
         let how = random.below(4);
         match how {
             0 | 1 => file[at] ^= 1 << random.below(8),
-            2 => file[at / 4_096 * 4_096..].iter_mut().take(4_096).for_each(|it| *it = 0),
+            2 => file[at / 4_096 * 4_096..]
+                .iter_mut()
+                .take(4_096)
+                .for_each(|it| *it = 0),
             _ => file.truncate(at),
         }
         disk.put(name, file);

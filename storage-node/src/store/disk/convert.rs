@@ -130,6 +130,7 @@ pub(super) fn keep_identity(directory: &Path, identity: Option<&Identity>) -> io
     make_directory(&before)?;
     if identity.is_some() {
         fs::copy(directory.join(IDENTITY), before.join(IDENTITY))?;
+        restrict(&before.join(IDENTITY))?;
         fs::File::open(before.join(IDENTITY))?.sync_all()?;
     }
     sync_directory(&before)?;
@@ -148,6 +149,7 @@ pub(super) fn finish(directory: &Path) -> io::Result<()> {
         let (from, to) = (directory.join(name), before.join(name));
         if from.exists() {
             make_directory(&before)?;
+            restrict(&from)?;
             fs::rename(&from, &to)?;
             tracing::info!(
                 kept_in = %before.display(),
@@ -157,6 +159,17 @@ pub(super) fn finish(directory: &Path) -> io::Result<()> {
         }
     }
     sync_directory(directory)
+}
+
+/// Older versions left it to the system who may read their files.
+fn restrict(file: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+    }
+    let _ = file;
+    Ok(())
 }
 
 struct Progress {
@@ -191,8 +204,7 @@ fn new_record(record: &OldRecord<'_>) -> NewRecord {
         born: 0,
     };
     let none = Attributes::NONE;
-    let (head, log_value) =
-        format::encode_parts(head, &none, record.content_type, record.value);
+    let (head, log_value) = format::encode_parts(head, &none, record.content_type, record.value);
     NewRecord {
         key: Bytes::copy_from_slice(record.key),
         head,

@@ -236,7 +236,9 @@ impl OldStore {
     }
 
     fn database(&self) -> &Database {
-        self.database.as_ref().expect("it is there until it is dropped")
+        self.database
+            .as_ref()
+            .expect("it is there until it is dropped")
     }
 }
 
