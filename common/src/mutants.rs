@@ -60,6 +60,12 @@ pub enum Mutant {
     DamagedTakenForV1,
     /// A request that leaves its place to a later one reports replicas as silent that had time left.
     PendingAsTimedOut,
+    /// A list goes on past the end of a server's page, as if that server had no more keys.
+    MergedPastPage,
+    /// A list takes any server's entry of a key for the newest.
+    ListedByAnyEntry,
+    /// A list goes on behind the keys that begin as a folder does without its end.
+    FolderSkippedTooFar,
 }
 
 impl Mutant {
@@ -90,6 +96,9 @@ impl Mutant {
         Self::V1AnswerBelieved,
         Self::DamagedTakenForV1,
         Self::PendingAsTimedOut,
+        Self::MergedPastPage,
+        Self::ListedByAnyEntry,
+        Self::FolderSkippedTooFar,
     ];
 
     /// Its name on a command line.
@@ -120,6 +129,9 @@ impl Mutant {
             Self::V1AnswerBelieved => "v1-answer-believed",
             Self::DamagedTakenForV1 => "damaged-taken-for-v1",
             Self::PendingAsTimedOut => "pending-as-timed-out",
+            Self::MergedPastPage => "merged-past-page",
+            Self::ListedByAnyEntry => "listed-by-any-entry",
+            Self::FolderSkippedTooFar => "folder-skipped-too-far",
         }
     }
 }

@@ -126,7 +126,7 @@ fn a_scan_of_keys_shows_every_record_of_a_range_once_by_their_bytes() {
         let from = (Excluded(&b"key 10"[..]), Excluded(&b"key 20"[..]));
         let between = names
             .iter()
-            .filter(|name| **name > *"key 10" && **name < *"key 20");
+            .filter(|name| name.as_str() > "key 10" && name.as_str() < "key 20");
         let mut between: Vec<String> = between.cloned().collect();
         assert!(scan(from, up, 500) == between, "{kind}");
         between.reverse();

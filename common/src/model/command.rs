@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::{Direction, KeyPosition};
 use crate::kv::Key;
 use crate::record::{ContentType, Record};
-use crate::ring::Position;
 use crate::tag::Tag;
 
 /// What one replica is asked to do. Every command may be repeated: to carry it out twice changes no
@@ -74,19 +74,17 @@ pub enum ReplicaCommand {
         /// How much.
         block_bytes: u16,
     },
-    /// Return a page of the keys that the server holds, in ring order.
+    /// Return a page of the keys that the server holds and that begin with a prefix, in the order of
+    /// their bytes.
     List {
-        /// The page begins with the first key at or after this position...
-        from: Position,
-        /// ...but for this key and those before it at the very same position.
-        after: Option<Key>,
         /// Only keys that begin with these bytes are returned.
         prefix: Bytes,
-        /// Most keys to return, at most [`Self::LIST_LIMIT_MAX`].
+        /// The page begins with the first key from here on.
+        start: KeyPosition,
+        /// In which direction.
+        direction: Direction,
+        /// Most keys to return.
         limit: u16,
-        /// Whether the client understands pages from which keys were left out. Old clients do not,
-        /// and take a page that says so for no page.
-        accepts_left_out: bool,
     },
     /// Return counts and sizes.
     GetStatistics,
@@ -103,9 +101,6 @@ pub enum ReplicaCommand {
 }
 
 impl ReplicaCommand {
-    /// The greatest limit of a list.
-    pub const LIST_LIMIT_MAX: u16 = (1 << 15) - 1;
-
     /// Its name, for logs.
     pub fn name(&self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@
 //!
 //! * [`ReplicaCommand`]: what one replica is asked to do
 //! * [`ReplicaResponse`]: what it answers; [`Refusal`]: why it does not do it
-//! * [`Direction`]: in which order keys are listed
+//! * [`Direction`], [`KeyPosition`]: in which order keys are listed, and where a list begins
 //! * [`Statistic`], [`Durability`]: what a server reports of itself
 //! * [`Unrepresentable`]: what DKVS/1 cannot carry
 //!
@@ -17,6 +17,7 @@
 mod command;
 mod direction;
 mod durability;
+mod key_position;
 mod refusal;
 mod response;
 mod statistic;
@@ -25,7 +26,8 @@ mod unrepresentable;
 pub use command::ReplicaCommand;
 pub use direction::Direction;
 pub use durability::Durability;
+pub use key_position::KeyPosition;
 pub use refusal::Refusal;
-pub use response::{EntryKind, PageEntry, ReplicaResponse};
+pub use response::{EntryKind, PageEntry, PageRest, ReplicaResponse};
 pub use statistic::{Statistic, UnknownStatistic};
 pub use unrepresentable::Unrepresentable;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Refusal;
+use super::{KeyPosition, Refusal};
 use crate::kv::{Key, Value};
 use crate::record::{Content, Digest};
 use crate::tag::Tag;
@@ -54,15 +54,15 @@ pub enum ReplicaResponse {
         /// not 0.
         bitmap: Bytes,
     },
-    /// To a list: keys and tags in ring order.
+    /// To a list: keys and tags, in the order that was asked for.
     Page {
-        /// Whether there are more after the last of these.
-        more: bool,
+        /// Whether there are more.
+        rest: PageRest,
         /// Whether the server may have lost keys, which are then not among these.
         is_incomplete: bool,
         /// Whether keys are missing that are too long for a page.
         is_left_out: bool,
-        /// The keys. One that was passed over is the last.
+        /// The keys.
         entries: Vec<PageEntry>,
     },
     /// Numbers by name, which is the byte of a [`Statistic`](super::Statistic).
@@ -119,6 +119,18 @@ pub struct PageEntry {
     pub kind: EntryKind,
 }
 
+/// Which keys follow those of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageRest {
+    /// None.
+    None,
+    /// Those after the last key of the page.
+    AfterLast,
+    /// Those from here on. Between the last key of the page and this place are only keys that are too
+    /// long for a page.
+    From(KeyPosition),
+}
+
 /// What a server has of a key in a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
@@ -126,7 +138,4 @@ pub enum EntryKind {
     Value = 0,
     /// A tombstone.
     Tombstone = 1,
-    /// It does not begin with the prefix that was asked for, and is returned only so that the list
-    /// can continue after it: the server has looked at enough keys for one page.
-    PassedOver = 2,
 }

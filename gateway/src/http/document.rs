@@ -115,6 +115,11 @@ impl Document {
         }
     }
 
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// How long it is, in bytes.
     pub(super) fn written_bytes(&self) -> u64 {
         self.parts.iter().map(Part::written_bytes).sum()

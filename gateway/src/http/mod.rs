@@ -7,7 +7,8 @@
 //! * `parameters`, `path`, `accept`, `conditional`, `ranges`, `body`: what a request asks for
 //! * [`hosts`], `validity`, [`gate`], [`access`]: which requests pass, and what a token permits
 //! * `counts`, `feed`, `checks`, `liveness`, `app`: the state of a worker, and of the gateway
-//! * `report`, `json`, `document`: what a request came to, as JSON, and the memory that this takes
+//! * `report`, `json`, `document`: what a request came to, as JSON, and the memory that this takes;
+//!   `repeatable`: the same of many reads
 //! * endpoints: `kv`, `list`, `batch`, `ring`, `servers`, `switch`, `health`, `metrics`, `events` with
 //!   `snapshot`, `console`, `docs` with `archive`
 //! * `guard`, `router`: each operation with the check of its caller and its handler
@@ -47,6 +48,7 @@ mod path;
 mod problem;
 mod quorum_problem;
 mod ranges;
+mod repeatable;
 mod report;
 mod request_id;
 mod ring;

@@ -74,19 +74,17 @@ impl Replica {
                 return self.put_staged(&key, record, id, now, responder);
             }
             ReplicaCommand::List {
-                from,
-                after,
                 prefix,
+                start,
+                direction,
                 limit,
-                accepts_left_out,
             } => {
                 let query = PageQuery {
-                    from,
-                    after,
                     prefix,
+                    start,
+                    direction,
                     keys_max: limit.into(),
                     room,
-                    accepts_left_out,
                 };
                 return lists.push(query, caller, self, responder);
             }

@@ -5,15 +5,14 @@ use crate::config::ServiceConfig;
 use crate::handlers::RECORDS_PER_SLICE_MAX;
 use crate::store::{MemoryStore, RecordStore as _, Store};
 use dkvs_common::kv::Key;
-use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::model::{Direction, KeyPosition, ReplicaCommand, ReplicaResponse};
 use dkvs_common::record::{Content, Record};
-use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, Proof};
 use dkvs_common::wire::v2::message::{RequestId, RequestMessage, next_reply};
 use dkvs_common::wire::v2::reply::Reply;
 
-/// Records in the store: a page of a prefix without keys looks at all of them, in sixteen slices.
+/// Records in the store, with keys too long for a page: one looks at all of them, in sixteen slices.
 const RECORDS: usize = 4_096;
 
 /// Lists that wait at a time.
@@ -23,7 +22,7 @@ const LISTS: u64 = 40;
 const GETS: u64 = 1_000;
 
 fn key(number: usize) -> Key {
-    Key::new(number.to_string()).unwrap()
+    Key::new(format!("{number:01200}")).unwrap()
 }
 
 fn service() -> Arc<Service> {
@@ -56,11 +55,10 @@ fn datagram(number: u64, command: ReplicaCommand) -> Vec<u8> {
 
 fn list(number: u64) -> Vec<u8> {
     let list = ReplicaCommand::List {
-        from: Position([0; 20]),
-        after: None,
-        prefix: Bytes::from_static(b"none"),
-        limit: 10,
-        accepts_left_out: true,
+        prefix: Bytes::new(),
+        start: KeyPosition::START,
+        direction: Direction::Ascending,
+        limit: u16::MAX,
     };
     datagram(number, list)
 }
@@ -104,7 +102,8 @@ async fn a_get_is_answered_before_the_next_slice_of_the_lists_that_wait() {
     let mut gets = 0;
     while examined() < all / 2 {
         let before = examined();
-        let get = ReplicaCommand::Get { key: key(1) };
+        let key = Key::new("k").unwrap();
+        let get = ReplicaCommand::Get { key };
         getter.send(&datagram(GETS + gets, get)).await.unwrap();
         assert_eq!(answered(&getter).await, [GETS + gets]);
         // The slice that was due when the get was sent, and the one that the reply crossed.

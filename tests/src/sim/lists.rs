@@ -1,11 +1,11 @@
-//! Lists: somebody lists all keys, page by page, at one gateway after the other, beside the clients.
+//! Lists: somebody lists keys, page by page, at one gateway after the other, beside the clients: all of
+//! them or some, up or down, with folders or without.
 //!
 //! In some worlds only, so that others are what they would be without.
 
 use std::time::Duration;
 
-use dkvs_common::quorum::list::{ListOutcome, ListPosition, Listing};
-use dkvs_common::quorum::params::majority;
+use dkvs_common::quorum::list::{ListOutcome, Listing};
 
 use super::gateway::Stimulus;
 use super::invariants::lists;
@@ -30,9 +30,11 @@ impl World {
         }
         let page = page + 1;
         let timeout = Duration::from_millis(lister.random.one_of(&[20, 100, 500]));
-        let keys_max = lister.random.one_of(&[1, 2, 5, 1_000]);
+        let listing = lister.next_listing(&self.plan);
+        let items_max = listing.items_max;
         let place = lister.random.below(up.len().max(1));
         lister.page = page;
+        lister.asked_for = Some(listing.clone());
         lister.asked = self.now;
         // Whether there is an answer by then or not.
         let at = self.now + timeout + PAUSE;
@@ -40,21 +42,15 @@ impl World {
         let Some(gateway) = up.get(place).copied() else {
             return;
         };
-        let replication = usize::from(self.plan.replication);
         let order = PageOrder {
             page,
-            listing: Listing {
-                start: lister.start.clone(),
-                prefix: Default::default(),
-                keys_max,
-                silent_max: replication - usize::from(majority(self.plan.replication)),
-            },
+            listing,
             timeout,
         };
         let numbers = [page as u64, gateway as u64];
         self.log.enter(self.now, Line::Requested, &numbers, || {
             format!(
-                "page {} of {keys_max} keys is asked for at gw{gateway}",
+                "page {} of {items_max} items is asked for at gw{gateway}",
                 numbers[0]
             )
         });
@@ -70,18 +66,27 @@ impl World {
         self.queue
             .enter(self.now + PAUSE, Event::ListerTurn { page });
         let Some(list) = answer.list else { return };
-        let numbers = [page as u64, list.keys().len() as u64];
+        let numbers = [page as u64, list.items().len() as u64];
         let outcome = list.outcome();
         self.log.enter(self.now, Line::Answered, &numbers, || {
-            format!("page {} has {} keys: {outcome:?}", numbers[0], numbers[1])
+            format!("page {} has {} items: {outcome:?}", numbers[0], numbers[1])
         });
         if outcome != Some(ListOutcome::Listed) {
             return;
         }
-        let next = list.next().cloned().unwrap_or(ListPosition::START);
-        let start = std::mem::replace(&mut lister.start, next);
-        let asked = lister.asked;
-        let checked = lists::check(&self.plan, &self.ledger, &list, &start, asked);
+        let Some(listing) = lister.asked_for.take() else {
+            return;
+        };
+        lister.listing = list.next().map(|next| Listing {
+            start: next.clone(),
+            ..listing.clone()
+        });
+        let page = lists::Page {
+            listing: &listing,
+            list: &list,
+            asked: lister.asked,
+        };
+        let checked = page.check(&self.plan, &self.ledger);
         match checked {
             Ok(keys) => self.statistics.add(Count::ListedKeysChecked, keys),
             Err(violation) => self.report(Err(violation)),

@@ -379,8 +379,12 @@ fn draw_keys(servers: usize, replication: u8, random: &mut Random) -> Vec<KeyPla
         .collect()
 }
 
+/// What keys begin with: folders for lists, and one that is next to a folder and none itself.
+pub const FOLDERS: [&str; 5] = ["d/", "d0", "", "d/e/", "f/"];
+
 fn draw_key(number: usize, servers: usize, replication: u8, random: &mut Random) -> KeyPlan {
-    let name = format!("k{number}.{:x}", random.below(1 << 16));
+    let drawn = random.below(1 << 16);
+    let name = format!("{}k{number}.{drawn:x}", FOLDERS[drawn % FOLDERS.len()]);
     let half = majority(replication);
     let mut one_of = |from: u8, to: u8| from + random.below(usize::from(to - from) + 1) as u8;
     let (n, w, r) = match one_of(0, 19) {

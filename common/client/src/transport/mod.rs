@@ -20,7 +20,5 @@
 pub mod v1;
 mod v2;
 
-pub use v2::link::{
-    assembly, get_key_bytes_max, list_key_bytes_max, list_prefix_bytes_max, put_key_bytes_max,
-};
+pub use v2::link::{assembly, get_key_bytes_max, list_bytes_max, put_key_bytes_max};
 pub use v2::{link, peer};

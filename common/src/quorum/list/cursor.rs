@@ -1,53 +1,63 @@
 //! How far the pages of one server have come.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::listing::ListPosition;
+use super::listing::Listing;
 use super::outcome::ListServerState;
 use crate::cluster::ServerId;
 use crate::kv::Key;
-use crate::model::{EntryKind, PageEntry, Refusal};
-use crate::tag::Tag;
+use crate::model::{Direction, KeyPosition, PageEntry, PageRest, Refusal};
+use crate::mutants::{self, Mutant};
 
 /// Most pages that a listing requests from one server.
-const PAGES_MAX: usize = 64;
+const PAGES_MAX: usize = 256;
 
-/// Most of them that may end because the server has looked at all the records that it looks at for
-/// one page: it walks through keys that are not listed.
-const WALKS_MAX: usize = 4;
+/// Most keys of the first page, and of the first one after a folder, of a listing with folders: one key
+/// shows a folder, however many are in it. Each page may have twice as many as the one before.
+const KEYS_FOR_FOLDER: usize = 4;
 
 /// One server's part of a listing.
 #[derive(Debug)]
 pub(super) struct Cursor {
     server: ServerId,
+    direction: Direction,
     standing: Option<ListServerState>,
-    /// Received and not merged yet, in ring order.
-    entries: VecDeque<(ListPosition, PageEntry)>,
+    /// Received and not merged yet, in the order of the listing.
+    entries: VecDeque<PageEntry>,
     /// What they take, in bytes.
     entries_bytes: usize,
     /// Where its next page begins.
-    next: ListPosition,
+    next: KeyPosition,
     has_more: bool,
     is_requested: bool,
+    /// Where the page begins that was requested last.
+    requested: KeyPosition,
     /// How many more pages may be requested.
     pages_left: usize,
-    /// How many more of them may end because the server has looked at enough records.
-    walks_left: usize,
+    /// Most keys of the next page.
+    keys_max: usize,
 }
 
 impl Cursor {
-    /// A server that has not been asked, whose first page begins at `start`.
-    pub(super) fn new(server: ServerId, start: ListPosition) -> Self {
+    /// A server that has not been asked for what is to be listed.
+    pub(super) fn new(server: ServerId, listing: &Listing) -> Self {
+        let start = &listing.start;
         Self {
             server,
+            direction: listing.direction,
             standing: None,
             entries: VecDeque::new(),
             entries_bytes: 0,
-            next: start,
+            next: start.clone(),
             has_more: true,
             is_requested: false,
+            requested: start.clone(),
             pages_left: PAGES_MAX,
-            walks_left: WALKS_MAX,
+            keys_max: match listing.delimiter.is_empty() {
+                true => usize::MAX,
+                false => KEYS_FOR_FOLDER,
+            },
         }
     }
 
@@ -60,7 +70,7 @@ impl Cursor {
     }
 
     /// Where the next page begins.
-    pub(super) fn next(&self) -> &ListPosition {
+    pub(super) fn next(&self) -> &KeyPosition {
         &self.next
     }
 
@@ -104,20 +114,25 @@ impl Cursor {
 
     /// Whether the next page would be one more than the server may be asked for.
     pub(super) fn is_spent(&self) -> bool {
-        !self.is_requested && (self.pages_left == 0 || self.walks_left == 0)
+        !self.is_requested && self.pages_left == 0
     }
 
-    /// The next page has been requested.
-    pub(super) fn note_request(&mut self) {
+    /// The next page has been requested, for up to `keys_wanted` keys. Returns how many it may have.
+    pub(super) fn note_request(&mut self, keys_wanted: usize) -> usize {
         self.is_requested = true;
+        self.requested = self.next.clone();
         self.pages_left -= 1;
+        let keys_max = self.keys_max.min(keys_wanted);
+        self.keys_max = keys_max.saturating_mul(2);
+        keys_max
     }
 
-    /// A page has arrived. Fails if its keys do not go on from the page before, or if there are none
-    /// and more are to come: such pages would be requested without an end.
+    /// A page has arrived. Fails if its keys are not in order, or do not go on from the page before
+    /// though more are to come: such pages would be requested without an end. What the merge has gone
+    /// past meanwhile is dropped.
     pub(super) fn handle_page(
         &mut self,
-        more: bool,
+        rest: PageRest,
         is_incomplete: bool,
         entries: Vec<PageEntry>,
     ) -> Result<(), Refusal> {
@@ -127,25 +142,28 @@ impl Cursor {
             true => ListServerState::Incomplete,
             false => ListServerState::Answered,
         });
-        let has_progress = !entries.is_empty();
-        let last = entries.last().map(|entry| entry.kind);
-        if more && last == Some(EntryKind::PassedOver) {
-            self.walks_left = self.walks_left.saturating_sub(1);
+        let direction = self.direction;
+        let is_in_order = entries
+            .is_sorted_by(|one, next| direction.compare(&one.key, &next.key) == Ordering::Less);
+        let last = entries.last().map(|entry| entry.key.clone().into_bytes());
+        let last = last.map(|last| KeyPosition::beyond(last, direction));
+        self.has_more &= rest != PageRest::None;
+        let end = match rest {
+            PageRest::From(start) => Some(start),
+            PageRest::None | PageRest::AfterLast => last,
+        };
+        let is_progress = |end: &KeyPosition| self.is_before(&self.requested, end);
+        if !is_in_order || (self.has_more && !end.as_ref().is_some_and(is_progress)) {
+            return Err(Refusal::Internal);
         }
         for entry in entries {
-            let place = ListPosition::after(entry.key.clone());
-            if place <= self.next {
-                return Err(Refusal::Internal);
+            if !self.has_passed(&entry.key) {
+                self.entries_bytes += held_bytes(entry.key.as_bytes());
+                self.entries.push_back(entry);
             }
-            if entry.kind != EntryKind::PassedOver {
-                self.entries_bytes += held_bytes(&entry.key);
-                self.entries.push_back((place.clone(), entry));
-            }
-            self.next = place;
         }
-        self.has_more = more;
-        if more && !has_progress {
-            return Err(Refusal::Internal);
+        if let Some(end) = end.filter(|end| self.is_before(&self.next, end)) {
+            self.next = end;
         }
         Ok(())
     }
@@ -167,38 +185,55 @@ impl Cursor {
         self.standing = Some(ListServerState::TimedOut);
     }
 
-    /// The place of the first entry that is not merged.
-    pub(super) fn first(&self) -> Option<&ListPosition> {
-        self.entries.front().map(|(place, _)| place)
+    /// The first key that is not merged.
+    pub(super) fn first(&self) -> Option<&Key> {
+        self.entries.front().map(|entry| &entry.key)
     }
 
-    /// Takes off the entry at `place`, if it is the first.
-    fn take(&mut self, place: &ListPosition) -> Option<PageEntry> {
-        let first = self.entries.pop_front_if(|(at, _)| at == place);
-        let (_, entry) = first?;
-        self.entries_bytes -= held_bytes(&entry.key);
+    /// Drops what is before a place, where the listing goes on: it is in a folder that is returned already.
+    pub(super) fn skip_to(&mut self, place: &KeyPosition) {
+        let direction = self.direction;
+        let is_before = |entry: &mut PageEntry| {
+            let at = KeyPosition::at(entry.key.clone().into_bytes(), direction);
+            direction.compare(&at, place) == Ordering::Less
+        };
+        while let Some(entry) = self.entries.pop_front_if(is_before) {
+            self.entries_bytes -= held_bytes(entry.key.as_bytes());
+        }
+        if self.entries.is_empty() && self.is_before(&self.next, place) {
+            self.next = place.clone();
+            self.keys_max = KEYS_FOR_FOLDER;
+        }
+    }
+
+    /// Takes off the entry of a key, if it is the first.
+    fn take(&mut self, key: &Key) -> Option<PageEntry> {
+        let first = self.entries.pop_front_if(|first| first.key == *key);
+        let entry = first?;
+        self.entries_bytes -= held_bytes(entry.key.as_bytes());
         Some(entry)
+    }
+
+    /// Whether its pages have come further than a key.
+    pub(super) fn has_passed(&self, key: &Key) -> bool {
+        let at = KeyPosition::at(key.clone().into_bytes(), self.direction);
+        self.is_before(&at, &self.next)
+    }
+
+    /// Whether one place comes before another in the listing.
+    fn is_before(&self, one: &KeyPosition, other: &KeyPosition) -> bool {
+        self.direction.compare(one, other) == Ordering::Less
     }
 }
 
-/// What a key takes in memory, in bytes: its own, and what there is beside them.
-pub(super) fn held_bytes(key: &Key) -> usize {
+/// What a key or a folder takes in memory, in bytes: its own, and what there is beside them.
+pub(super) fn held_bytes(key: &[u8]) -> usize {
     const BESIDE: usize = 128;
-    key.as_bytes().len() + BESIDE
+    key.len() + BESIDE
 }
 
 /// Takes a key off all cursors; returns the newest entry of it.
-pub(super) fn take(cursors: &mut [Cursor], place: &ListPosition) -> Option<PageEntry> {
-    let mut newest: Option<PageEntry> = None;
-    for cursor in cursors {
-        let entry = cursor.take(place);
-        let is_newer = |entry: &PageEntry| {
-            let newest: Option<Tag> = newest.as_ref().map(|newest| newest.tag);
-            newest.is_none_or(|newest| entry.tag > newest)
-        };
-        if let Some(entry) = entry.filter(is_newer) {
-            newest = Some(entry);
-        }
-    }
-    newest
+pub(super) fn take(cursors: &mut [Cursor], key: &Key) -> Option<PageEntry> {
+    let entries = cursors.iter_mut().filter_map(|cursor| cursor.take(key));
+    entries.max_by_key(|entry| (!mutants::is_on(Mutant::ListedByAnyEntry)).then_some(entry.tag))
 }

@@ -1,4 +1,4 @@
-//! Listing keys: the pages of all servers, merged in ring order.
+//! Listing keys: the pages of all servers, merged in the order of the keys' bytes, up or down.
 //!
 //! ```text
 //!   server 1   a(5)         d(7)            |
@@ -11,6 +11,10 @@
 //! is the replication less a majority of it: a majority confirmed the key, so one of those that
 //! respond holds it, or the tombstone if that came later. The pages of a server that may have lost
 //! keys are merged, but the server counts among the silent ones.
+//!
+//! With a delimiter, the first key that is merged of a folder is returned as that folder, and the
+//! listing goes on behind it: what else is in it is neither merged nor, but for the rest of a page,
+//! requested.
 //!
 //! A server is asked for its next page when the merge has used up the one before. After a soft
 //! deadline, the merge no longer waits for servers that are silent.
@@ -25,14 +29,13 @@ mod outcome;
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::cluster::ServerId;
 use crate::kv::Key;
-use crate::model::{EntryKind, PageEntry, Refusal, ReplicaResponse};
+use crate::model::{EntryKind, KeyPosition, PageEntry, PageRest, Refusal, ReplicaResponse};
+use crate::mutants::{self, Mutant};
 use cursor::Cursor;
 
-pub use listing::{ListPosition, Listing, PageRequest};
+pub use listing::{ListItem, Listing, PageRequest};
 pub use outcome::{ListOutcome, ListServerState};
 
 /// A listing under way.
@@ -40,16 +43,16 @@ pub use outcome::{ListOutcome, ListServerState};
 pub struct List {
     cursors: Vec<Cursor>,
     listing: Listing,
-    keys: Vec<Key>,
+    items: Vec<ListItem>,
     /// What they take, in bytes.
-    keys_bytes: usize,
-    /// The last key that was merged, whether it is returned or not.
-    merged: ListPosition,
+    items_bytes: usize,
+    /// Behind the last key that was merged, whether it is returned or not.
+    merged: KeyPosition,
     /// Whether servers left keys out of their pages.
     is_left_out: bool,
     outcome: Option<ListOutcome>,
     /// Where the next listing begins, once the outcome is known.
-    next: Option<ListPosition>,
+    next: Option<KeyPosition>,
     soft_deadline: Instant,
 }
 
@@ -62,11 +65,11 @@ impl List {
         now: Instant,
         silence_max: Duration,
     ) -> Self {
-        let cursor = |server| Cursor::new(server, listing.start.clone());
+        let cursor = |server| Cursor::new(server, &listing);
         Self {
             cursors: servers.map(cursor).collect(),
-            keys: Vec::new(),
-            keys_bytes: 0,
+            items: Vec::new(),
+            items_bytes: 0,
             merged: listing.start.clone(),
             is_left_out: false,
             outcome: None,
@@ -84,11 +87,12 @@ impl List {
         }
         let mut cursors = self.cursors.iter_mut();
         let cursor = cursors.find(|cursor| cursor.wants_page())?;
-        cursor.note_request();
+        // One more shows that there are more.
+        let keys_wanted = self.listing.items_max - self.items.len() + 1;
         let request = PageRequest {
             start: cursor.next().clone(),
-            // One more shows that there are more.
-            keys_max: self.listing.keys_max - self.keys.len() + 1,
+            direction: self.listing.direction,
+            keys_max: cursor.note_request(keys_wanted),
         };
         Some((cursor.server(), request))
     }
@@ -102,13 +106,13 @@ impl List {
     pub fn handle_response(&mut self, from: ServerId, response: ReplicaResponse) {
         match response {
             ReplicaResponse::Page {
-                more,
+                rest,
                 is_incomplete,
                 is_left_out,
                 entries,
             } => {
                 self.is_left_out |= is_left_out && self.due_cursor(from).is_some();
-                self.handle_page(from, more, is_incomplete, entries);
+                self.handle_page(from, rest, is_incomplete, entries);
             }
             ReplicaResponse::Refused(refusal) => self.fail(from, ListServerState::Refused(refusal)),
             // It does not fit.
@@ -135,14 +139,14 @@ impl List {
     fn handle_page(
         &mut self,
         from: ServerId,
-        more: bool,
+        rest: PageRest,
         is_incomplete: bool,
         entries: Vec<PageEntry>,
     ) {
         let Some(cursor) = self.due_cursor(from) else {
             return;
         };
-        match cursor.handle_page(more, is_incomplete, entries) {
+        match cursor.handle_page(rest, is_incomplete, entries) {
             Ok(()) => self.merge(),
             Err(refusal) => self.fail(from, ListServerState::Refused(refusal)),
         }
@@ -166,7 +170,7 @@ impl List {
             return;
         }
         let merged_to = self.merged_to();
-        let has_progress = merged_to > self.listing.start;
+        let has_progress = merged_to != self.listing.start;
         self.give_up_silent();
         self.next = Some(merged_to);
         self.outcome = Some(match has_progress {
@@ -180,15 +184,15 @@ impl List {
         self.outcome
     }
 
-    /// The keys, in ring order.
-    pub fn keys(&self) -> &[Key] {
-        &self.keys
+    /// The keys and folders, in their order.
+    pub fn items(&self) -> &[ListItem] {
+        &self.items
     }
 
-    /// What the keys and the pages that are not merged take, in bytes.
+    /// What these and the pages that are not merged take, in bytes.
     pub fn held_bytes(&self) -> usize {
         let pages = self.cursors.iter().map(Cursor::entries_bytes);
-        self.keys_bytes + pages.sum::<usize>()
+        self.items_bytes + pages.sum::<usize>()
     }
 
     /// Whether keys are missing, around those that are returned, that are too long for a page.
@@ -196,8 +200,8 @@ impl List {
         self.is_left_out
     }
 
-    /// Where the next listing begins, once keys are returned; none at the end of the ring.
-    pub fn next(&self) -> Option<&ListPosition> {
+    /// Where the next listing begins, once keys are returned; none if there are no more.
+    pub fn next(&self) -> Option<&KeyPosition> {
         self.next.as_ref()
     }
 
@@ -247,14 +251,17 @@ impl List {
             self.outcome = Some(ListOutcome::Unreachable);
             return;
         }
-        while self.keys.len() < self.listing.keys_max {
+        let direction = self.listing.direction;
+        while self.items.len() < self.listing.items_max {
             let firsts = self.cursors.iter().filter_map(Cursor::first);
-            let first = firsts.min().cloned();
+            let first = firsts.min_by(|one, other| direction.compare(*one, *other));
+            let first = first.cloned();
             let is_behind = |cursor: &Cursor| {
                 let first = first.as_ref();
-                cursor.is_awaited() && first.is_none_or(|first| cursor.next() < first)
+                cursor.is_awaited() && first.is_none_or(|first| !cursor.has_passed(first))
             };
-            if self.cursors.iter().any(is_behind) {
+            let goes_on_anyway = first.is_some() && mutants::is_on(Mutant::MergedPastPage);
+            if self.cursors.iter().any(is_behind) && !goes_on_anyway {
                 if self.is_spent() {
                     self.next = Some(self.merged_to());
                     self.outcome = Some(ListOutcome::Listed);
@@ -265,41 +272,51 @@ impl List {
                 self.outcome = Some(ListOutcome::Listed);
                 return;
             };
-            if let Some(PageEntry { key, kind, .. }) = cursor::take(&mut self.cursors, &first)
-                && kind == EntryKind::Value
-                && key.as_bytes().starts_with(&self.listing.prefix)
-            {
-                self.keys_bytes += cursor::held_bytes(&key);
-                // Detached from the page, which would stay in memory with it.
-                let key = Bytes::copy_from_slice(key.as_bytes());
-                self.keys
-                    .push(Key::new(key).expect("it is as long as before"));
-            }
-            self.merged = first;
+            self.merge_key(&first);
         }
         let has_rest = self.cursors.iter().any(Cursor::has_rest);
         self.next = has_rest.then(|| self.merged.clone());
         self.outcome = Some(ListOutcome::Listed);
     }
 
+    /// Merges the entries of a key, the first of all that are not merged.
+    fn merge_key(&mut self, first: &Key) {
+        let entry = cursor::take(&mut self.cursors, first);
+        self.merged = KeyPosition::beyond(first.clone().into_bytes(), self.listing.direction);
+        let live = entry.filter(|entry| entry.kind == EntryKind::Value);
+        let Some(item) = live.and_then(|entry: PageEntry| self.listing.item(entry.key)) else {
+            return;
+        };
+        if let ListItem::Folder(folder) = &item {
+            self.merged = self.listing.behind_folder(folder);
+            for cursor in &mut self.cursors {
+                cursor.skip_to(&self.merged);
+            }
+        }
+        self.items_bytes += cursor::held_bytes(item.as_bytes());
+        self.items.push(item);
+    }
+
     /// Whether the merge waits for a page that may not be requested.
     fn is_spent(&self) -> bool {
+        let direction = self.listing.direction;
         let awaited = self.cursors.iter().filter(|cursor| cursor.is_awaited());
-        let furthest_behind = awaited.min_by_key(|cursor| cursor.next());
+        let furthest_behind =
+            awaited.min_by(|one, other| direction.compare(one.next(), other.next()));
         furthest_behind.is_some_and(Cursor::is_spent)
     }
 
     /// The place up to which the pages of every server have arrived, and are merged.
-    fn merged_to(&self) -> ListPosition {
+    fn merged_to(&self) -> KeyPosition {
+        let compare =
+            |one: &&KeyPosition, other: &&KeyPosition| self.listing.direction.compare(*one, *other);
         let awaited = self.cursors.iter().filter(|cursor| cursor.is_awaited());
-        let received_to = awaited.map(Cursor::next).min();
-        let furthest = received_to.max(Some(&self.merged)).unwrap_or(&self.merged);
-        let has_prefix = |key: &Key| key.as_bytes().starts_with(&self.listing.prefix);
-        ListPosition {
-            from: furthest.from,
-            // The caller does not see keys that were passed over.
-            after: furthest.after.clone().filter(has_prefix),
-        }
+        let received_to = awaited.map(Cursor::next).min_by(compare);
+        let furthest = received_to
+            .into_iter()
+            .chain([&self.merged])
+            .max_by(compare);
+        furthest.unwrap_or(&self.merged).clone()
     }
 }
 

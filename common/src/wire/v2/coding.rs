@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::error::{MessageError, WrongLength};
-use crate::kv::Key;
+use crate::kv::{KEY_BYTES_MAX, Key};
+use crate::model::KeyPosition;
 use crate::record::ContentType;
 use crate::tag::Tag;
 
@@ -131,10 +132,55 @@ pub(super) fn write_content_type(body: &mut Vec<u8>, content_type: &ContentType)
     body.put(content_type.as_bytes());
 }
 
-pub(super) fn read_flag(body: &mut Reader<'_>) -> Result<bool, MessageError> {
-    match body.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
+/// Bytes of a place beside its bytes.
+pub(super) const KEY_POSITION_HEAD_BYTES: usize = 1 + 2 + 2;
+
+const BEFORE: u8 = 0;
+const AFTER: u8 = 1;
+const END: u8 = 2;
+
+/// Reads a place whose bytes begin with the first bytes of `prefix`, as many as it says.
+pub(super) fn read_key_position(
+    body: &mut Reader<'_>,
+    prefix: &Bytes,
+) -> Result<KeyPosition, MessageError> {
+    let side = body.u8()?;
+    if side == END {
+        return Ok(KeyPosition::End);
+    }
+    let shared = usize::from(body.u16()?);
+    let length = usize::from(body.u16()?);
+    let rest = body.bytes(length)?;
+    let shared = prefix.get(..shared).ok_or(MessageError::Field)?;
+    if shared.len() + length > KEY_BYTES_MAX {
+        return Err(MessageError::Field);
+    }
+    let bytes = match shared {
+        [] => rest,
+        shared => [shared, &rest].concat().into(),
+    };
+    match side {
+        BEFORE => Ok(KeyPosition::Before(bytes)),
+        AFTER => Ok(KeyPosition::After(bytes)),
         _ => Err(MessageError::Field),
     }
+}
+
+pub(super) fn write_key_position(body: &mut Vec<u8>, position: &KeyPosition, prefix: &[u8]) {
+    let (side, bytes) = match position {
+        KeyPosition::Before(bytes) => (BEFORE, bytes),
+        KeyPosition::After(bytes) => (AFTER, bytes),
+        KeyPosition::End => return body.put_u8(END),
+    };
+    let shared = shared_bytes(bytes, prefix);
+    body.put_u8(side);
+    // Both are shorter than 2^16 bytes, as keys are.
+    body.put_u16(shared as u16);
+    body.put_u16((bytes.len() - shared) as u16);
+    body.put(&bytes[shared..]);
+}
+
+fn shared_bytes(bytes: &[u8], prefix: &[u8]) -> usize {
+    let is_same = |(one, other): &(&u8, &u8)| one == other;
+    bytes.iter().zip(prefix).take_while(is_same).count()
 }

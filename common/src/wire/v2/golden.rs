@@ -1,6 +1,9 @@
 //! A datagram of every kind, in hexadecimal: what this layout is, whatever the code says.
 
-use crate::model::{Durability, EntryKind, PageEntry, Refusal, ReplicaCommand, ReplicaResponse};
+use crate::model::{
+    Direction, Durability, EntryKind, KeyPosition, PageEntry, PageRest, Refusal, ReplicaCommand,
+    ReplicaResponse,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -12,7 +15,6 @@ use super::reply::{Greeting, Reply};
 use super::request::Request;
 use crate::kv::{Key, Value};
 use crate::record::{Content, ContentType, Record};
-use crate::ring::Position;
 use crate::tag::Tag;
 use crate::trace::{SpanId, Trace, TraceId};
 
@@ -65,7 +67,6 @@ const UPLOAD: u64 = 0x99;
 
 fn requests() -> Vec<Request> {
     let record = |content| Record::new(&key(), TAG, content);
-    let from = Position([0x11; 20]);
     vec![
         Request::Greet {
             datagram_bytes_max: 1_200,
@@ -104,32 +105,28 @@ fn requests() -> Vec<Request> {
             block_bytes: 1_024,
         }),
         Request::Command(ReplicaCommand::List {
-            from,
-            after: None,
-            prefix: Bytes::new(),
+            prefix: Bytes::from_static(b""),
+            start: KeyPosition::START,
+            direction: Direction::Ascending,
             limit: 100,
-            accepts_left_out: false,
         }),
         Request::Command(ReplicaCommand::List {
-            from,
-            after: Some(key()),
-            prefix: Bytes::new(),
-            limit: 100,
-            accepts_left_out: false,
-        }),
-        Request::Command(ReplicaCommand::List {
-            from,
-            after: Some(key()),
             prefix: Bytes::from_static(b"ke"),
+            start: KeyPosition::After(Bytes::from_static(b"key")),
+            direction: Direction::Ascending,
             limit: 100,
-            accepts_left_out: false,
         }),
         Request::Command(ReplicaCommand::List {
-            from,
-            after: None,
-            prefix: Bytes::new(),
+            prefix: Bytes::from_static(b"ke"),
+            start: KeyPosition::Before(Bytes::from_static(b"kf")),
+            direction: Direction::Descending,
             limit: 100,
-            accepts_left_out: true,
+        }),
+        Request::Command(ReplicaCommand::List {
+            prefix: Bytes::from_static(b""),
+            start: KeyPosition::End,
+            direction: Direction::Descending,
+            limit: 100,
         }),
         Request::Command(ReplicaCommand::GetStatistics),
         Request::Command(ReplicaCommand::Attest {
@@ -199,36 +196,36 @@ fn replies() -> Vec<(u8, Reply)> {
             }),
         ),
         (
-            10,
+            14,
             Reply::Response(ReplicaResponse::Page {
-                more: true,
+                rest: PageRest::AfterLast,
                 is_incomplete: false,
                 is_left_out: false,
                 entries: vec![entry(EntryKind::Value), entry(EntryKind::Tombstone)],
             }),
         ),
         (
-            10,
+            14,
             Reply::Response(ReplicaResponse::Page {
-                more: true,
+                rest: PageRest::From(KeyPosition::Before(Bytes::from_static(b"kez"))),
                 is_incomplete: true,
-                is_left_out: false,
-                entries: vec![entry(EntryKind::Value), entry(EntryKind::PassedOver)],
+                is_left_out: true,
+                entries: vec![entry(EntryKind::Value)],
             }),
         ),
         (
-            10,
+            14,
             Reply::Response(ReplicaResponse::Page {
-                more: false,
+                rest: PageRest::None,
                 is_incomplete: true,
                 is_left_out: false,
                 entries: Vec::new(),
             }),
         ),
         (
-            10,
+            14,
             Reply::Response(ReplicaResponse::Page {
-                more: true,
+                rest: PageRest::AfterLast,
                 is_incomplete: false,
                 is_left_out: true,
                 entries: vec![entry(EntryKind::Value)],
@@ -451,11 +448,8 @@ fn every_shortened_and_every_lengthened_message_is_refused() {
             request: request.clone(),
         }
         .encode(&mut message);
-        let takes_the_rest = matches!(
-            request,
-            Request::Command(ReplicaCommand::Stage { .. })
-                | Request::Command(ReplicaCommand::List { .. })
-        ) || matches!(&request, Request::Command(ReplicaCommand::Put { record, .. }) if record.content != Content::Tombstone);
+        let takes_the_rest = matches!(request, Request::Command(ReplicaCommand::Stage { .. }))
+            || matches!(&request, Request::Command(ReplicaCommand::Put { record, .. }) if record.content != Content::Tombstone);
         for length in 12..=message.len() + 1 {
             let mut changed = message.clone();
             changed.resize(length, 0);

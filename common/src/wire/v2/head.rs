@@ -25,7 +25,7 @@ pub const REQUEST_HEAD_BYTES: usize = 14;
 /// Bytes before the body of a reply.
 pub const REPLY_HEAD_BYTES: usize = 12;
 
-/// The operations' bytes. 16 to 31 are kept for conditional writes, 32 to 47 for anti-entropy,
+/// The operations' bytes. 10 was a list in ring order, which gateways before 0.2 ask for. 16 to 31 are kept for conditional writes, 32 to 47 for anti-entropy,
 /// 48 to 63 for hints.
 pub(super) mod operation {
     pub(in crate::wire::v2) const GREET: u8 = 1;
@@ -37,10 +37,10 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const PUT_STAGED: u8 = 7;
     pub(in crate::wire::v2) const STAGE: u8 = 8;
     pub(in crate::wire::v2) const GET_BLOCK: u8 = 9;
-    pub(in crate::wire::v2) const LIST: u8 = 10;
     pub(in crate::wire::v2) const STATS: u8 = 11;
     pub(in crate::wire::v2) const ATTEST: u8 = 12;
     pub(in crate::wire::v2) const TRACE: u8 = 13;
+    pub(in crate::wire::v2) const LIST: u8 = 14;
 }
 
 /// What every message begins with.

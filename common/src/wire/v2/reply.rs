@@ -1,12 +1,14 @@
 //! What a server answers, and how it is written.
 
+use bytes::Bytes;
+
 use super::coding::{
-    AppendFields as _, Reader, read_content_type, read_key, read_tag, write_content_type,
-    write_key, write_tag,
+    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_content_type, read_key,
+    read_key_position, read_tag, write_content_type, write_key, write_key_position, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REPLY_HEAD_BYTES, operation};
-use crate::model::{Durability, EntryKind, PageEntry, Refusal, ReplicaResponse};
+use crate::model::{Durability, EntryKind, PageEntry, PageRest, Refusal, ReplicaResponse};
 use crate::record::Digest;
 
 /// Most bytes of a [`ReplicaResponse::Staged`] bitmap: 256 blocks.
@@ -15,8 +17,11 @@ pub const BITMAP_BYTES_MAX: usize = 32;
 /// Bytes of a GET's reply beside the content type and the value.
 pub const RECORD_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 16 + 4 + 4 + 1;
 
-/// Bytes of a page beside its entries.
+/// Bytes of a page beside its entries, if it does not say where its rest begins.
 pub const PAGE_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 1;
+
+/// Bytes of where the rest of a page begins, beside those of the place.
+pub const PAGE_REST_BYTES: usize = KEY_POSITION_HEAD_BYTES;
 
 /// Bytes of an entry of a page beside the key.
 pub const PAGE_ENTRY_BYTES: usize = 2 + 16 + 1;
@@ -39,6 +44,8 @@ impl From<ReplicaResponse> for Reply {
 const MORE: u8 = 1;
 const INCOMPLETE: u8 = 2;
 const LEFT_OUT: u8 = 4;
+/// Where the rest begins is said.
+const FROM: u8 = 8;
 
 /// What a server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +214,13 @@ fn decode_staged(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError>
 
 fn decode_page(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
     let flags = body.u8()?;
-    if flags & !(MORE | INCOMPLETE | LEFT_OUT) != 0 {
+    let rest = match flags & (MORE | FROM) {
+        0 => PageRest::None,
+        MORE => PageRest::AfterLast,
+        FROM => PageRest::From(read_key_position(body, &Bytes::new())?),
+        _ => return Err(MessageError::Field),
+    };
+    if flags & !(MORE | INCOMPLETE | LEFT_OUT | FROM) != 0 {
         return Err(MessageError::Field);
     }
     let mut entries = Vec::new();
@@ -218,13 +231,12 @@ fn decode_page(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
             kind: match body.u8()? {
                 0 => EntryKind::Value,
                 1 => EntryKind::Tombstone,
-                2 => EntryKind::PassedOver,
                 _ => return Err(MessageError::Field),
             },
         });
     }
     Ok(ReplicaResponse::Page {
-        more: flags & MORE != 0,
+        rest,
         is_incomplete: flags & INCOMPLETE != 0,
         is_left_out: flags & LEFT_OUT != 0,
         entries,
@@ -271,15 +283,22 @@ fn encode_response(response: &ReplicaResponse, body: &mut Vec<u8>) {
             body.put(bitmap);
         }
         ReplicaResponse::Page {
-            more,
+            rest,
             is_incomplete,
             is_left_out,
             entries,
         } => {
-            let more = if *more { MORE } else { 0 };
+            let more = match rest {
+                PageRest::None => 0,
+                PageRest::AfterLast => MORE,
+                PageRest::From(_) => FROM,
+            };
             let incomplete = if *is_incomplete { INCOMPLETE } else { 0 };
             let left_out = if *is_left_out { LEFT_OUT } else { 0 };
             body.put_u8(more | incomplete | left_out);
+            if let PageRest::From(start) = rest {
+                write_key_position(body, start, &[]);
+            }
             for PageEntry { key, tag, kind } in entries {
                 write_key(body, key);
                 write_tag(body, *tag);

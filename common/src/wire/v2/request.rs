@@ -1,16 +1,15 @@
 //! What a client asks, and how it is written.
 
 use super::coding::{
-    AppendFields as _, Reader, read_content_type, read_flag, read_key, read_tag,
-    write_content_type, write_key, write_tag,
+    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_content_type, read_key,
+    read_key_position, read_tag, write_content_type, write_key, write_key_position, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
-use crate::model::ReplicaCommand;
+use crate::model::{Direction, ReplicaCommand};
 use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Record};
-use crate::ring::Position;
 use crate::trace::{SpanId, Trace, TraceId};
 
 /// What a client asks.
@@ -43,9 +42,8 @@ impl From<ReplicaCommand> for Request {
 const KIND_VALUE: u8 = 0;
 const KIND_TOMBSTONE: u8 = 1;
 
-/// The bit beside the limit of a list. To a server that does not know it, the limit is greater than
-/// any page.
-const ACCEPTS_LEFT_OUT: u16 = 1 << 15;
+/// In a list: the keys descend.
+const DESCENDING: u8 = 1;
 
 impl Request {
     /// Its operation's byte.
@@ -101,16 +99,9 @@ impl Request {
         }
     }
 
-    /// How long the key may be after which a list goes on, in a message of `message_bytes`.
-    pub fn list_key_bytes_max(message_bytes: usize) -> usize {
-        message_bytes.saturating_sub(REQUEST_HEAD_BYTES + 20 + 2 + 1 + 2)
-    }
-
-    /// How long the prefix of a list may be beside a key in a message of `message_bytes`.
-    pub fn list_prefix_bytes_max(message_bytes: usize, after: Option<&Key>) -> usize {
-        let after = after.map_or(0, |key| 2 + key.as_bytes().len());
-        message_bytes.saturating_sub(REQUEST_HEAD_BYTES + 20 + 2 + 1 + after)
-    }
+    /// Bytes of a list's message beside its prefix, and what the place where it begins has beyond
+    /// that.
+    pub const LIST_OVERHEAD_BYTES: usize = REQUEST_HEAD_BYTES + 1 + 2 + 2 + KEY_POSITION_HEAD_BYTES;
 
     pub(super) fn decode(operation: u8, body: &mut Reader<'_>) -> Result<Self, MessageError> {
         Ok(match operation {
@@ -190,17 +181,19 @@ fn decode_command(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaCommand
             block_bytes: body.u16()?,
         },
         operation::LIST => {
-            let from = Position(body.array()?);
+            let direction = match body.u8()? {
+                0 => Direction::Ascending,
+                DESCENDING => Direction::Descending,
+                _ => return Err(MessageError::Field),
+            };
             let limit = body.u16()?;
+            let length = body.u16()?;
+            let prefix = body.bytes(length.into())?;
             ReplicaCommand::List {
-                from,
-                limit: limit & ReplicaCommand::LIST_LIMIT_MAX,
-                accepts_left_out: limit & ACCEPTS_LEFT_OUT != 0,
-                after: match read_flag(body)? {
-                    true => Some(read_key(body)?),
-                    false => None,
-                },
-                prefix: body.rest(),
+                start: read_key_position(body, &prefix)?,
+                prefix,
+                direction,
+                limit,
             }
         }
         operation::STATS => ReplicaCommand::GetStatistics,
@@ -263,24 +256,20 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
             body.put_u16(*block_bytes);
         }
         ReplicaCommand::List {
-            from,
-            after,
             prefix,
+            start,
+            direction,
             limit,
-            accepts_left_out,
         } => {
-            body.put(&from.0);
-            let accepts_left_out = if *accepts_left_out {
-                ACCEPTS_LEFT_OUT
-            } else {
-                0
-            };
-            body.put_u16((*limit).min(ReplicaCommand::LIST_LIMIT_MAX) | accepts_left_out);
-            body.put_u8(after.is_some().into());
-            if let Some(after) = after {
-                write_key(body, after);
-            }
+            body.put_u8(match direction {
+                Direction::Ascending => 0,
+                Direction::Descending => DESCENDING,
+            });
+            body.put_u16(*limit);
+            // Whoever lists cuts a prefix that is too long for a message.
+            body.put_u16(u16::try_from(prefix.len()).unwrap_or(u16::MAX));
             body.put(prefix);
+            write_key_position(body, start, prefix);
         }
         ReplicaCommand::Attest { boot_id, key, tag } => {
             body.put_u64(*boot_id);

@@ -27,10 +27,11 @@ use super::operations::parameter::{CONSISTENCY, N, R, TAG, TIMEOUT_MS, W, WAIT};
 use super::operations::{GET_PARAMETERS, Integer, Parameter, WRITE_PARAMETERS};
 use super::parameters::{self, KeyParameters, Query};
 use super::problem::{Problem, ProblemType};
+use super::repeatable::{RepeatableRead, ReplyPart};
 use super::{body, conditional, kv, trace};
 use crate::tokens::Scope;
 use operations::{BatchPut, Delete, Encoding, Get, Operation, parse};
-use results::{BatchRead, BatchResult, respond};
+use results::{of_problem, of_write, respond};
 
 const BATCH_TOO_LARGE: ProblemType = ProblemType {
     status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -115,18 +116,18 @@ struct BatchContext<'a> {
 }
 
 /// The result of an operation.
-async fn result(context: BatchContext<'_>, operation: Operation) -> BatchResult {
+async fn result(context: BatchContext<'_>, operation: Operation) -> ReplyPart {
     match operation {
         Operation::Get(get) => match prepare(context, get) {
-            Ok(read) => BatchResult::read(context.app, read).await,
-            Err(problem) => BatchResult::of_problem(problem),
+            Ok(read) => ReplyPart::read(context.app, read).await,
+            Err(problem) => of_problem(problem).into(),
         },
-        Operation::Put(put) => BatchResult::of_write(write(context, put).await),
-        Operation::Delete(operation) => BatchResult::of_write(delete(context, operation).await),
+        Operation::Put(put) => of_write(write(context, put).await),
+        Operation::Delete(operation) => of_write(delete(context, operation).await),
     }
 }
 
-fn prepare(context: BatchContext<'_>, get: Get) -> Result<BatchRead, Problem> {
+fn prepare(context: BatchContext<'_>, get: Get) -> Result<RepeatableRead, Problem> {
     let fields = KeyFields {
         key: get.key,
         key_base64: get.key_base64,
@@ -138,7 +139,7 @@ fn prepare(context: BatchContext<'_>, get: Get) -> Result<BatchRead, Problem> {
         tag: None,
     };
     let (key, parameters) = fields.check(context, Scope::Read, GET_PARAMETERS)?;
-    Ok(BatchRead { key, parameters })
+    Ok(results::read(key, parameters))
 }
 
 async fn write(context: BatchContext<'_>, put: BatchPut) -> Result<Bytes, Problem> {

@@ -39,13 +39,13 @@ pub(in crate::http) struct Found<'a> {
 }
 
 #[derive(Serialize)]
-struct GetBody<'a> {
+struct GetBody<'a, T> {
     #[serde(flatten)]
     key: KeyText<'a>,
     #[serde(flatten)]
     value: ValueText<'a>,
     #[serde(flatten)]
-    rest: GetRest<'a>,
+    rest: T,
 }
 
 /// What follows the value.
@@ -58,6 +58,15 @@ struct GetRest<'a> {
     elapsed_us: u64,
 }
 
+/// What follows the value in a list.
+#[derive(Serialize)]
+struct EntryRest<'a> {
+    size: usize,
+    content_type: Option<Cow<'a, str>>,
+    consistency: &'static str,
+    tag: Option<String>,
+}
+
 /// A JSON object without its end.
 fn members(object: &impl Serialize) -> Vec<u8> {
     let mut text = text(object);
@@ -65,7 +74,7 @@ fn members(object: &impl Serialize) -> Vec<u8> {
     text
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
     pub(super) fn tag(&self) -> Option<Tag> {
         self.report.tag
     }
@@ -97,29 +106,29 @@ impl Found<'_> {
     /// The JSON document, with the report in it. A value of more than `short_max` bytes is not copied
     /// into it.
     pub(in crate::http) fn json(self, key: &Key, short_max: usize) -> Json {
-        let content_type = self.content_type;
         let rest = GetRest {
             size: self.value.len(),
-            content_type: (!content_type.is_empty()).then(|| String::from_utf8_lossy(content_type)),
+            content_type: self.content_type(),
             report: self.report,
             elapsed_us: self.elapsed_us,
         };
-        let key = KeyText::new(key);
-        if self.value.len() <= short_max {
-            let value = ValueText::new(self.value);
-            return Json::Text(text(&GetBody { key, value, rest }));
-        }
-        let mut document = Document::default();
-        document.text(members(&key));
-        document.text(&br#","value":""#[..]);
-        let encoding = match document.string(self.value.clone().into_bytes()) {
-            true => ValueText::UTF_8,
-            false => ValueText::BASE64,
+        document(key, self.value, &rest, short_max)
+    }
+
+    /// The same as an entry of a list, without the report.
+    pub(in crate::http) fn entry(self, key: &Key, short_max: usize) -> Json {
+        let rest = EntryRest {
+            size: self.value.len(),
+            content_type: self.content_type(),
+            consistency: self.report.consistency.name(),
+            tag: self.tag().map(|tag| tag.to_string()),
         };
-        document.text(format!(r#"","encoding":"{encoding}","#));
-        document.text(members(&rest).split_off(1));
-        document.text(&b"}\n"[..]);
-        Json::Parts(document)
+        document(key, self.value, &rest, short_max)
+    }
+
+    fn content_type(&self) -> Option<Cow<'a, str>> {
+        let content_type = self.content_type;
+        (!content_type.is_empty()).then(|| String::from_utf8_lossy(content_type))
     }
 
     /// The value's bytes, or some of them. The value may be someone else's HTML, so the headers
@@ -161,6 +170,26 @@ impl Found<'_> {
         diagnose(headers, &self.report);
         Ok(response)
     }
+}
+
+/// A key and its value, and what follows them.
+fn document(key: &Key, value: &Value, rest: &impl Serialize, short_max: usize) -> Json {
+    let key = KeyText::new(key);
+    if value.len() <= short_max {
+        let value = ValueText::new(value);
+        return Json::Text(text(&GetBody { key, value, rest }));
+    }
+    let mut document = Document::default();
+    document.text(members(&key));
+    document.text(&br#","value":""#[..]);
+    let encoding = match document.string(value.clone().into_bytes()) {
+        true => ValueText::UTF_8,
+        false => ValueText::BASE64,
+    };
+    document.text(format!(r#"","encoding":"{encoding}","#));
+    document.text(members(rest).split_off(1));
+    document.text(&b"}\n"[..]);
+    Json::Parts(document)
 }
 
 /// Names the version and its form for caches, which may keep it and ask each time whether it is still

@@ -1,36 +1,38 @@
-//! GET /kv: the keys of the cluster, page by page.
+//! GET /kv: the keys of the cluster in order, page by page, with folders or values if they are asked for.
 //!
-//! * `cursor`: where the next page begins, sealed
+//! * `query`: what is asked for; `cursor`: where the next page begins, sealed
 //! * `limits`: how many lists there are at a time
+//! * `report`: what each server had to say, and how lists fail
 
 mod cursor;
 mod limits;
+mod query;
+mod report;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header};
 use bytes::Bytes;
-use dkvs_client::{CallerId, Client, ListResult};
+use dkvs_client::ListResult;
 use dkvs_common::kv::Key;
-use dkvs_common::quorum::Refusal;
-use dkvs_common::quorum::list::{List, ListOutcome, ListPosition, ListServerState, Listing};
-use dkvs_common::view::ClusterView;
+use dkvs_common::quorum::list::ListItem;
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::accept;
 use super::access::Caller;
 use super::app::App;
-use super::client_error::{no_memory_for_reply, not_supported};
-use super::document::{Document, Json};
-use super::json::{json_of, text};
-use super::operations::LIST_PARAMETERS;
-use super::operations::parameter::{CURSOR, LIMIT, PREFIX};
-use super::parameters::{Query, RequestDefaults, timeout};
+use super::client_error::no_memory_for_reply;
+use super::document::Document;
+use super::json::{json_text, text};
+use super::parameters::KeyParameters;
 use super::problem::Problem;
-use super::quorum_problem;
-use super::report::{micros, reason_of};
+use super::repeatable::{RepeatableRead, ReplyFrame, ReplyPart, body};
+use super::report::micros;
+use query::ListQuery;
+use report::ListReport;
 
 pub(super) use limits::ListsInFlight;
 
@@ -40,6 +42,9 @@ const DKVS_CURSOR: HeaderName = HeaderName::from_static("dkvs-cursor");
 /// Present if keys are missing from an NDJSON listing.
 const DKVS_LEFT_OUT: HeaderName = HeaderName::from_static("dkvs-left-out");
 
+/// Most values of a list that are read at a time.
+const READS_AT_A_TIME: usize = 32;
+
 /// What follows the keys.
 #[derive(Serialize)]
 struct ListRest<'a> {
@@ -48,21 +53,6 @@ struct ListRest<'a> {
     left_out: bool,
     #[serde(flatten)]
     report: ListReport<'a>,
-    elapsed_us: u64,
-}
-
-/// How each server answered.
-#[derive(Serialize)]
-pub(super) struct ListReport<'a> {
-    servers: Vec<ListedServer<'a>>,
-}
-
-#[derive(Serialize)]
-struct ListedServer<'a> {
-    server: &'a str,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
 }
 
 pub(super) async fn list(
@@ -72,60 +62,64 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let started = Instant::now();
-    let (listing, timeout) = parse(&app, &uri)?;
-    caller.may_list(&listing.prefix)?;
+    let query = ListQuery::parse(&app, &uri, caller.id())?;
+    caller.may_list(&query.listing.prefix)?;
     let is_lines = accept::lines(&headers).ok_or_else(not_acceptable)?;
     let _permit = app.lists.begin(caller.id(), &app.counts)?;
     let client = &app.client;
-    let (prefix, silent_max) = (listing.prefix.clone(), listing.silent_max);
+    let silent_max = query.listing.silent_max;
+    let listing = query.listing.clone();
     let ListResult {
         list,
         view,
         refused,
         memory,
-    } = client.list(listing, timeout, caller.id()).await?;
+    } = client.list(listing, query.timeout, caller.id()).await?;
     if let Some(error) = refused {
         return Err(no_memory_for_reply(error));
     }
-    let report = ListReport::new(&view, &list);
-    match list.outcome() {
-        Some(ListOutcome::Listed) => {}
-        Some(ListOutcome::Unreachable) => {
-            let speaks_v1 = |standing| standing == Some(ListServerState::Refused(Refusal::NotV2));
-            let standings = list.standings().map(|(_, standing)| standing);
-            let is_for_good = standings.filter(|it| speaks_v1(*it)).count() > silent_max;
-            return Err(match is_for_good {
-                true => speaks_v1_only(report),
-                false => unreachable(report),
-            });
-        }
-        Some(ListOutcome::TimedOut) | None => return Err(timed_out(report)),
-    }
+    report::check(&view, &list, silent_max)?;
     let cursors = &app.gateway.cursors;
     let cursor = list.next();
-    let cursor = cursor.map(|place| cursor::seal(cursors, &view, &prefix, place));
+    let cursor = cursor.map(|place| cursor::seal(cursors, &view, &query.listed, place));
     let left_out = list.is_left_out();
-    let mut document = Document::default();
+    let mut beginning = Document::default();
     if let Some(memory) = memory {
-        document.hold(memory);
+        beginning.hold(memory);
     }
-    let caller = (client, caller.id());
-    if is_lines {
-        push_keys(&mut document, list.keys(), "\n", "\n");
-        return Ok(vary_by_form(lines(caller, document, cursor, left_out)?));
+    let is_json = !is_lines;
+    if is_json {
+        push_keys(&mut beginning, list.items(), &query);
     }
-    document.text(&br#"{"keys":["#[..]);
-    push_keys(&mut document, list.keys(), ",", "");
-    let rest = text(&ListRest {
-        cursor,
+    let parts = match is_json && query.values.is_none() {
+        true => Vec::new(),
+        false => parts(&app, list.items(), query.values, is_lines).await,
+    };
+    let rest = ListRest {
+        cursor: cursor.clone(),
         left_out,
-        report,
-        elapsed_us: micros(started.elapsed()),
-    });
-    document.text(&b"],"[..]);
-    document.text(Bytes::from(rest).slice(1..));
-    let response = json_of(caller, HeaderMap::new(), Json::Parts(document))?;
-    Ok(vary_by_form(response))
+        report: ListReport::new(&view, &list),
+    };
+    let ending: Box<dyn FnOnce() -> String + Send> = match is_lines {
+        true => Box::new(String::new),
+        false => {
+            let mut rest = text(&rest);
+            rest.truncate(rest.trim_ascii_end().len() - 1);
+            // What serde writes is UTF-8; behind its first brace.
+            let rest = String::from_utf8(rest.split_off(1)).unwrap_or_default();
+            Box::new(move || format!("],{rest},\"elapsed_us\":{}}}\n", micros(started.elapsed())))
+        }
+    };
+    let frame = ReplyFrame {
+        beginning,
+        between: if is_lines { "" } else { "," },
+        ending,
+    };
+    let body = body(&app, caller.id(), parts, frame)?;
+    Ok(vary_by_form(match is_lines {
+        true => lines(body, cursor, left_out),
+        false => json_text(HeaderMap::new(), body),
+    }))
 }
 
 /// Says that `Accept` decides the form.
@@ -135,26 +129,115 @@ fn vary_by_form(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// Adds keys as JSON: as text, or in base64 where they are no UTF-8.
-fn push_keys(document: &mut Document, keys: &[Key], between: &'static str, end: &'static str) {
-    for (number, key) in keys.iter().enumerate() {
+/// Adds keys and folders as members, up to the one that is not complete yet.
+fn push_keys(document: &mut Document, items: &[ListItem], query: &ListQuery) {
+    let keys = items.iter().filter_map(|item| match item {
+        ListItem::Key(key) => Some(key.clone().into_bytes()),
+        ListItem::Folder(_) => None,
+    });
+    document.text(&br#"{"keys":["#[..]);
+    push_names(document, keys, "key_base64");
+    if !query.listed.delimiter.is_empty() {
+        let folders = items.iter().filter_map(|item| match item {
+            ListItem::Key(_) => None,
+            ListItem::Folder(folder) => Some(folder.clone()),
+        });
+        document.text(&br#"],"folders":["#[..]);
+        push_names(document, folders, "folder_base64");
+    }
+    if query.values.is_some() {
+        document.text(&br#"],"entries":["#[..]);
+    }
+}
+
+fn push_names(document: &mut Document, names: impl Iterator<Item = Bytes>, binary: &str) {
+    for (number, name) in names.enumerate() {
         if number > 0 {
-            document.text(between);
+            document.text(",");
         }
-        let bytes = key.clone().into_bytes();
-        if std::str::from_utf8(&bytes).is_ok() {
-            document.text("\"");
-            document.string(bytes);
-            document.text("\"");
-        } else {
-            document.text(r#"{"key_base64":""#);
-            document.string(bytes);
-            document.text("\"}");
+        push_name(document, name, binary);
+    }
+}
+
+/// Adds a name as JSON: as text, or as an object with its base64 where it is no UTF-8.
+fn push_name(document: &mut Document, name: Bytes, binary: &str) {
+    if std::str::from_utf8(&name).is_ok() {
+        document.text("\"");
+        document.string(name);
+        document.text("\"");
+    } else {
+        document.text(format!(r#"{{"{binary}":""#));
+        document.string(name);
+        document.text("\"}");
+    }
+}
+
+/// The parts of a reply: the entries of keys whose values are read, else lines of keys; and lines of
+/// folders.
+async fn parts(
+    app: &App,
+    items: &[ListItem],
+    values: Option<KeyParameters>,
+    is_lines: bool,
+) -> Vec<ReplyPart> {
+    let part = |item: ListItem| async move {
+        let mut line = Document::default();
+        match (item, values) {
+            (ListItem::Key(key), Some(parameters)) => {
+                return ReplyPart::read(app, entry(key, parameters, is_lines)).await;
+            }
+            (ListItem::Key(key), None) => push_name(&mut line, key.into_bytes(), "key_base64"),
+            // They are members of a JSON document already.
+            (ListItem::Folder(_), _) if !is_lines => return line.into(),
+            (ListItem::Folder(folder), _) => {
+                let is_text = std::str::from_utf8(&folder).is_ok();
+                let name = if is_text { "folder" } else { "folder_base64" };
+                line.text(format!(r#"{{"{name}":""#));
+                line.string(folder);
+                line.text("\"}");
+            }
         }
+        line.text("\n");
+        line.into()
+    };
+    let parts = stream::iter(items.iter().cloned()).map(part);
+    parts.buffered(READS_AT_A_TIME).collect().await
+}
+
+/// The read of a key's value, which becomes an entry. One that was deleted meanwhile becomes nothing.
+fn entry(key: Key, parameters: KeyParameters, is_line: bool) -> RepeatableRead {
+    RepeatableRead {
+        key,
+        parameters,
+        show: |found, key, short_max| found.entry(key, short_max),
+        frame: match is_line {
+            true => |key, found| {
+                let mut line = framed_entry(key, found);
+                if !line.is_empty() {
+                    line.text("\n");
+                }
+                line
+            },
+            false => framed_entry,
+        },
     }
-    if !keys.is_empty() {
-        document.text(end);
+}
+
+fn framed_entry(key: &Key, found: Result<Document, Problem>) -> Document {
+    let problem = match found {
+        Ok(document) => return document,
+        Err(problem) => problem,
+    };
+    let mut entry = Document::default();
+    if problem.status() == 404 {
+        return entry;
     }
+    let is_text = std::str::from_utf8(key.as_bytes()).is_ok();
+    let name = if is_text { "key" } else { "key_base64" };
+    entry.text(format!(r#"{{"{name}":""#));
+    entry.string(key.clone().into_bytes());
+    entry.text(format!(r#"","problem":{}}}"#, problem.document()));
+    entry
 }
 
 fn not_acceptable() -> Problem {
@@ -163,62 +246,9 @@ fn not_acceptable() -> Problem {
     )
 }
 
-fn unreachable(report: ListReport<'_>) -> Problem {
-    let detail = "so many servers cannot be asked that keys might be missing from the list";
-    quorum_problem::quorum_unreachable(detail).with(report)
-}
-
-fn timed_out(report: ListReport<'_>) -> Problem {
-    let detail = "too few servers answered in time to tell a single key, or that there is none";
-    quorum_problem::timeout(detail).with(report)
-}
-
-/// So many servers speak DKVS/1 that there is no list, however well the others do.
-fn speaks_v1_only(report: ListReport<'_>) -> Problem {
-    not_supported(
-        "so many servers speak DKVS/1 only, which cannot list keys, that keys might be missing; \
-         they have to speak DKVS/2 for it",
-    )
-    .with(report)
-}
-
-fn parse(app: &App, uri: &Uri) -> Result<(Listing, Duration), Problem> {
-    let defaults: RequestDefaults = app.defaults();
-    let mut query = Query::new(uri, LIST_PARAMETERS);
-    let prefix = query.bytes(&PREFIX).unwrap_or_default();
-    let limit = query.number(&LIMIT);
-    let start = query.text(&CURSOR).map(|cursor| {
-        let cursors = &app.gateway.cursors;
-        cursor::open(cursors, &app.client.view(), &prefix, &cursor)
-    });
-    if start == Some(None) {
-        query.refuse(
-            &CURSOR,
-            "it is none that a list with this very `prefix` gave, or the keys by which gateways seal \
-             cursors have changed since; begin the list anew, without a cursor",
-        );
-    }
-    let timeout = timeout(&mut query, &defaults);
-    query.finish()?;
-    let replication = usize::from(defaults.replication);
-    let listing = Listing {
-        start: start.flatten().unwrap_or(ListPosition::START),
-        prefix: prefix.into(),
-        keys_max: limit.unwrap_or(LIMIT.schema.max) as usize,
-        silent_max: replication - (replication / 2 + 1),
-    };
-    Ok((listing, timeout))
-}
-
 /// One key a line, as JSON.
-fn lines(
-    (client, caller): (&Client, CallerId),
-    keys: Document,
-    cursor: Option<String>,
-    left_out: bool,
-) -> Result<Response<Body>, Problem> {
-    let body = Json::Parts(keys).into_body(client, caller);
-    let mut response = Response::new(body.map_err(no_memory_for_reply)?);
+fn lines(body: Body, cursor: Option<String>, left_out: bool) -> Response<Body> {
+    let mut response = Response::new(body);
     let content_type = HeaderValue::from_static("application/x-ndjson");
     response
         .headers_mut()
@@ -230,32 +260,5 @@ fn lines(
         let left_out = HeaderValue::from_static("true");
         response.headers_mut().insert(DKVS_LEFT_OUT, left_out);
     }
-    Ok(response)
-}
-
-impl<'a> ListReport<'a> {
-    fn new(view: &'a ClusterView, list: &List) -> Self {
-        let server = |(server, standing)| {
-            let mut reason = None;
-            let status = match standing {
-                Some(ListServerState::Answered) => "answered",
-                Some(ListServerState::Incomplete) => "incomplete",
-                Some(ListServerState::Refused(refusal)) => {
-                    reason = Some(reason_of(refusal));
-                    "refused"
-                }
-                Some(ListServerState::Unreachable) => "unreachable",
-                Some(ListServerState::TimedOut) => "timeout",
-                None => "pending",
-            };
-            ListedServer {
-                server: view.name(server),
-                status,
-                reason,
-            }
-        };
-        Self {
-            servers: list.standings().map(server).collect(),
-        }
-    }
+    response
 }

@@ -209,6 +209,9 @@ const KEY_BYTES: Text = Text {
     bytes_max: Some(KEY_BYTES_MAX),
 };
 
+/// Longest delimiter, in bytes: it is looked for at each byte of a key.
+const DELIMITER_BYTES_MAX: usize = 64;
+
 /// A count of replicas, which the cluster limits further.
 const REPLICAS: Integer = Integer {
     min: 1,
@@ -281,6 +284,36 @@ pub(in crate::http) const PREFIX: Parameter<Text> = Parameter::query(
     "Only keys that begin with these bytes",
 );
 
+pub(in crate::http) const START: Parameter<Text> = Parameter::query(
+    "start",
+    Text {
+        bytes_min: 0,
+        bytes_max: Some(KEY_BYTES_MAX),
+    },
+    "The list begins with this key",
+);
+
+pub(in crate::http) const DELIMITER: Parameter<Text> = Parameter::query(
+    "delimiter",
+    Text {
+        bytes_min: 0,
+        bytes_max: Some(DELIMITER_BYTES_MAX),
+    },
+    "What folders end with",
+);
+
+pub(in crate::http) const REVERSE: Parameter<Boolean> = Parameter::query(
+    "reverse",
+    Boolean { default: false },
+    "`true` asks for the keys from the greatest to the smallest",
+);
+
+pub(in crate::http) const VALUES: Parameter<Boolean> = Parameter::query(
+    "values",
+    Boolean { default: false },
+    "`true` asks for the values as well",
+);
+
 pub(in crate::http) const LIMIT: Parameter<Integer> = Parameter::query(
     "limit",
     Integer {
@@ -288,7 +321,7 @@ pub(in crate::http) const LIMIT: Parameter<Integer> = Parameter::query(
         max: 1_000,
         default: Some(100),
     },
-    "Most keys in the answer.",
+    "Most keys and folders in the answer.",
 );
 
 pub(in crate::http) const CURSOR: Parameter<Text> =

@@ -5,8 +5,9 @@ use std::fmt;
 use axum::http::Method;
 
 use super::parameter::{
-    CONSISTENCY, CONSOLE_FILE, CURSOR, IF_MATCH, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, KEY,
-    LIMIT, N, PREFIX, Parameter, R, RANGE, RAW, SERVER, TAG, TIMEOUT_MS, W, WAIT,
+    CONSISTENCY, CONSOLE_FILE, CURSOR, DELIMITER, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, KEY, LIMIT, N, PREFIX, Parameter, R, RANGE, RAW, REVERSE, SERVER, START,
+    TAG, TIMEOUT_MS, VALUES, W, WAIT,
 };
 use crate::tokens::Scope;
 
@@ -158,6 +159,10 @@ const HEAD_PARAMETERS: &[Parameter] = &[
 
 pub(in crate::http) const LIST_PARAMETERS: &[Parameter] = &[
     PREFIX.untyped(),
+    START.untyped(),
+    DELIMITER.untyped(),
+    REVERSE.untyped(),
+    VALUES.untyped(),
     LIMIT.untyped(),
     CURSOR.untyped(),
     TIMEOUT_MS.untyped(),

@@ -5,6 +5,7 @@ use std::iter::once;
 use std::time::Duration;
 
 use axum::http::{StatusCode, Uri};
+use dkvs_common::kv::KEY_BYTES_MAX;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
@@ -179,13 +180,17 @@ impl Query {
         self.value(parameter.name)
     }
 
-    /// A value that need not be text, no longer than a key may be.
+    /// A value that need not be text, no longer than it may be.
     pub(in crate::http) fn bytes(&mut self, parameter: &Parameter<Text>) -> Option<Vec<u8>> {
         let bytes = self.bytes_of(parameter.name)?.to_vec();
         if let Some(max) = parameter.schema.bytes_max
             && bytes.len() > max
         {
-            self.refuse(parameter, format!("it is longer than any key, {max} bytes"));
+            let than = match max {
+                KEY_BYTES_MAX => "any key, ",
+                _ => "",
+            };
+            self.refuse(parameter, format!("it is longer than {than}{max} bytes"));
         }
         Some(bytes)
     }

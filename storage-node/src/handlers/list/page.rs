@@ -1,15 +1,13 @@
-//! Pages of keys in ring order: the response to `List`.
+//! Pages of keys in the order of their bytes: the response to `List`.
 //!
 //! A page is made in slices, so that a list never keeps anybody waiting for longer than one slice
-//! takes.
+//! takes. It looks at records of the prefix alone, and nearly all of those are in it.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
-use dkvs_common::model::{EntryKind, PageEntry, Refusal, ReplicaResponse};
-use dkvs_common::ring::Position;
-use dkvs_common::tag::Tag;
+use dkvs_common::model::{Direction, EntryKind, KeyPosition, PageEntry, PageRest, ReplicaResponse};
 
 use crate::handlers::caller::ResponseRoom;
 use crate::handlers::replica::Replica;
@@ -21,30 +19,41 @@ const RECORDS_PER_PAGE_MAX: usize = 4_096;
 /// What a page is to hold.
 #[derive(Debug, Clone)]
 pub(in crate::handlers) struct PageQuery {
-    /// It begins with the first key that stands here or later...
-    pub(in crate::handlers) from: Position,
-    /// ...but for this one and those before it at the very same position.
-    pub(in crate::handlers) after: Option<Key>,
     /// Only keys that begin with these bytes are listed.
     pub(in crate::handlers) prefix: Bytes,
+    /// It begins with the first of them from here on.
+    pub(in crate::handlers) start: KeyPosition,
+    /// In which direction.
+    pub(in crate::handlers) direction: Direction,
     /// Most keys in it.
     pub(in crate::handlers) keys_max: usize,
     /// Its entries come to no more bytes than there is room for.
     pub(in crate::handlers) room: ResponseRoom,
-    /// Whether the page may say that keys were left out.
-    pub(in crate::handlers) accepts_left_out: bool,
+}
+
+impl PageQuery {
+    /// The longest key that a page can have, in bytes. A request has room for it as well, since a
+    /// server takes datagrams of the length that it sends.
+    fn key_bytes_max(&self) -> usize {
+        let room = self.room;
+        room.page_bytes.saturating_sub(room.page_entry_bytes)
+    }
 }
 
 /// A page in the making.
 ///
-/// A page that has looked at enough records ends with the last of them that fits, whether it has
-/// the prefix or not, for the next page to begin there. A key that is too long for a page of its
-/// own is left out, since nobody could ask for what follows it, and the page says so. After too
-/// many of those without a single key that fits, the page has no end, and the response is
-/// `internal`.
+/// A key that is too long for a page of its own is left out, since nobody could ask for what follows
+/// it, and the page says so. After too many of those without a single key that fits, the page is empty,
+/// and says where the next one begins: behind all keys that begin as the last one does, which are as
+/// long.
 pub(super) struct PageScan {
     query: PageQuery,
-    page: PageBuilder,
+    /// Where the next slice begins, and where the keys of the prefix end.
+    lower: KeyPosition,
+    upper: KeyPosition,
+    entries: Vec<PageEntry>,
+    /// What is left of the page, in bytes.
+    room: usize,
     looked_at: usize,
     left_out: u64,
 }
@@ -55,20 +64,24 @@ enum SliceEnd {
     Exhausted,
     /// The page is full, or has looked at enough, and there are more.
     Full,
-    /// The slice has looked at its share; the last record of it had this key.
-    Paused(Option<Key>),
+    /// The slice has looked at its share.
+    Paused,
 }
 
 impl PageScan {
     pub(super) fn new(query: PageQuery) -> Self {
+        let first = KeyPosition::first_of(&query.prefix, query.direction);
+        let last = KeyPosition::last_of(&query.prefix, query.direction);
+        let (lower, upper) = match query.direction {
+            Direction::Ascending => (first.max(query.start.clone()), last),
+            Direction::Descending => (last, first.min(query.start.clone())),
+        };
         Self {
-            page: PageBuilder {
-                entries: Vec::new(),
-                room: query.room.page_bytes,
-                passed_over: Vec::new(),
-                passed_over_tag: Tag::ZERO,
-            },
+            room: query.room.page_bytes,
             query,
+            lower,
+            upper,
+            entries: Vec::new(),
             looked_at: 0,
             left_out: 0,
         }
@@ -76,27 +89,57 @@ impl PageScan {
 
     /// Looks at a record. Breaks, without taking it, if the page ends before it.
     fn visit(&mut self, held: &PackedRecord) -> ControlFlow<()> {
-        let ResponseRoom {
-            page_bytes,
-            page_entry_bytes,
-            ..
-        } = self.query.room;
-        let entry_bytes = page_entry_bytes + held.key().len();
-        let has_prefix = held.key().starts_with(&self.query.prefix);
-        let is_too_long = has_prefix && entry_bytes > page_bytes;
-        let is_listed = has_prefix && !is_too_long;
-        let page = &mut self.page;
-        let is_past_the_end = page.entries.len() == self.query.keys_max || entry_bytes > page.room;
-        if self.looked_at == RECORDS_PER_PAGE_MAX || (is_listed && is_past_the_end) {
+        let is_too_long = held.key().len() > self.query.key_bytes_max();
+        let entry_bytes = self.query.room.page_entry_bytes + held.key().len();
+        let is_full = self.entries.len() == self.query.keys_max || entry_bytes > self.room;
+        if self.looked_at == RECORDS_PER_PAGE_MAX || (!is_too_long && is_full) {
             return ControlFlow::Break(());
         }
         self.looked_at += 1;
-        self.left_out += u64::from(is_too_long);
-        match is_listed {
-            true => page.add(held, entry_bytes),
-            false => page.pass_over(held, entry_bytes),
+        if is_too_long {
+            self.left_out += 1;
+            return ControlFlow::Continue(());
+        }
+        let kind = match held.is_tombstone() {
+            true => EntryKind::Tombstone,
+            false => EntryKind::Value,
+        };
+        // What a store holds is keys; no bytes are none.
+        if let Ok(key) = Key::new(Bytes::copy_from_slice(held.key())) {
+            self.room -= entry_bytes;
+            let tag = held.tag();
+            self.entries.push(PageEntry { key, tag, kind });
         }
         ControlFlow::Continue(())
+    }
+
+    /// The next slice begins after this key.
+    fn pass(&mut self, key: Bytes) {
+        let beyond = KeyPosition::beyond(key, self.query.direction);
+        match self.query.direction {
+            Direction::Ascending => self.lower = beyond,
+            Direction::Descending => self.upper = beyond,
+        }
+    }
+
+    /// Where the page after this one begins, if there are more keys.
+    fn rest(&self) -> PageRest {
+        if !self.entries.is_empty() {
+            return PageRest::AfterLast;
+        }
+        let direction = self.query.direction;
+        let at = match direction {
+            Direction::Ascending => &self.lower,
+            Direction::Descending => &self.upper,
+        };
+        PageRest::From(match at {
+            // Whatever begins as the last key does is as long, and is left out as well.
+            KeyPosition::Before(key) | KeyPosition::After(key) if self.left_out > 0 => {
+                let beginning = key.slice(..key.len().min(self.query.key_bytes_max()));
+                KeyPosition::last_of(&beginning, direction)
+            }
+            at => at.clone(),
+        })
     }
 }
 
@@ -108,97 +151,42 @@ impl Replica {
         scan: &mut PageScan,
         records_max: usize,
     ) -> Option<ReplicaResponse> {
-        let (from, after) = (scan.query.from, scan.query.after.clone());
-        let slice_end = scan.looked_at + records_max;
+        let (lower, upper) = (scan.lower.clone(), scan.upper.clone());
         let before = scan.looked_at;
-        let mut end = SliceEnd::Exhausted;
-        self.store.scan(from, after.as_ref(), |held| {
-            if scan.visit(held).is_break() {
-                end = SliceEnd::Full;
-                return ControlFlow::Break(());
-            }
-            if scan.looked_at == slice_end {
-                // What a store holds is keys; no bytes are none.
-                end = SliceEnd::Paused(Key::new(held.key().to_vec()).ok());
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        });
+        let (mut end, mut last) = (SliceEnd::Exhausted, Vec::new());
+        if let Some(lower) = lower.lower_bound() {
+            let range = (lower, upper.upper_bound());
+            self.store.scan_keys(range, scan.query.direction, |held| {
+                if scan.looked_at == before + records_max {
+                    end = SliceEnd::Paused;
+                    return ControlFlow::Break(());
+                }
+                if scan.visit(held).is_break() {
+                    end = SliceEnd::Full;
+                    return ControlFlow::Break(());
+                }
+                last.clear();
+                last.extend_from_slice(held.key());
+                ControlFlow::Continue(())
+            });
+        }
         let looked_at = scan.looked_at - before;
         self.counters.list_records_examined.add(looked_at as u64);
-        let more = match end {
-            SliceEnd::Paused(last) => {
-                scan.query.from = last.as_ref().map_or(from, Position::of_key);
-                scan.query.after = last.or(after);
-                return None;
-            }
-            SliceEnd::Full => true,
-            SliceEnd::Exhausted => false,
+        if looked_at > 0 {
+            scan.pass(last.into());
+        }
+        let rest = match end {
+            SliceEnd::Paused => return None,
+            SliceEnd::Full => scan.rest(),
+            SliceEnd::Exhausted => PageRest::None,
         };
-        Some(self.page_response(scan, more))
-    }
-
-    fn page_response(&self, scan: &mut PageScan, more: bool) -> ReplicaResponse {
-        let (looked_at, left_out, page) = (scan.looked_at, scan.left_out, &mut scan.page);
-        self.counters.list_keys_left_out.add(left_out);
-        let has_given_up = more && looked_at == RECORDS_PER_PAGE_MAX;
-        if has_given_up {
-            page.end_there();
-        }
-        let entries = std::mem::take(&mut page.entries);
-        if has_given_up && entries.is_empty() {
-            tracing::warn!("a list met {looked_at} keys in a row that no datagram holds");
-            return ReplicaResponse::Refused(Refusal::Internal);
-        }
-        ReplicaResponse::Page {
-            more,
+        self.counters.list_keys_left_out.add(scan.left_out);
+        Some(ReplicaResponse::Page {
+            rest,
             is_incomplete: !self.store.is_complete(),
-            is_left_out: left_out > 0 && scan.query.accepts_left_out,
-            entries,
-        }
-    }
-}
-
-/// The entries of a page.
-struct PageBuilder {
-    entries: Vec<PageEntry>,
-    /// What is left of the page, in bytes.
-    room: usize,
-    /// The last key after the last entry that fits; no bytes if there is none.
-    passed_over: Vec<u8>,
-    passed_over_tag: Tag,
-}
-
-impl PageBuilder {
-    fn add(&mut self, held: &PackedRecord, entry_bytes: usize) {
-        let kind = match held.is_tombstone() {
-            true => EntryKind::Tombstone,
-            false => EntryKind::Value,
-        };
-        self.room -= entry_bytes;
-        self.passed_over.clear();
-        self.push(Bytes::copy_from_slice(held.key()), held.tag(), kind);
-    }
-
-    fn pass_over(&mut self, held: &PackedRecord, entry_bytes: usize) {
-        if entry_bytes <= self.room {
-            self.passed_over.clear();
-            self.passed_over.extend_from_slice(held.key());
-            self.passed_over_tag = held.tag();
-        }
-    }
-
-    /// Ends the page with what was passed over last.
-    fn end_there(&mut self) {
-        let key = std::mem::take(&mut self.passed_over);
-        self.push(key.into(), self.passed_over_tag, EntryKind::PassedOver);
-    }
-
-    fn push(&mut self, key: Bytes, tag: Tag, kind: EntryKind) {
-        // What a store holds is keys; no bytes are none.
-        if let Ok(key) = Key::new(key) {
-            self.entries.push(PageEntry { key, tag, kind });
-        }
+            is_left_out: scan.left_out > 0,
+            entries: std::mem::take(&mut scan.entries),
+        })
     }
 }
 
@@ -208,10 +196,12 @@ mod tests {
     use crate::config::ServiceConfig;
     use crate::store::{MemoryStore, Store};
     use dkvs_common::record::{Content, Record};
+    use dkvs_common::tag::Tag;
+    use proptest::prelude::*;
 
     const PAGE_ENTRY_BYTES: usize = 19;
     const TAG: Tag = Tag { time: 1, op: 2 };
-    const START: Position = Position([0; 20]);
+    const DIRECTIONS: [Direction; 2] = [Direction::Ascending, Direction::Descending];
 
     fn replica(keys: impl IntoIterator<Item = String>) -> Replica {
         let replica = Replica::new(
@@ -231,49 +221,132 @@ mod tests {
         (0..count).map(|number| format!("{number:04}")).collect()
     }
 
-    fn room(page_bytes: usize) -> ResponseRoom {
-        ResponseRoom {
-            value_bytes: 0,
-            page_bytes,
-            page_entry_bytes: PAGE_ENTRY_BYTES,
+    /// Of all keys, from the beginning, with room for so many bytes.
+    fn query(direction: Direction, prefix: &str, keys_max: usize, page_bytes: usize) -> PageQuery {
+        let prefix = Bytes::copy_from_slice(prefix.as_bytes());
+        PageQuery {
+            start: KeyPosition::first_of(&prefix, direction),
+            prefix,
+            direction,
+            keys_max,
+            room: ResponseRoom {
+                value_bytes: 0,
+                page_bytes,
+                page_entry_bytes: PAGE_ENTRY_BYTES,
+            },
         }
+    }
+
+    struct Page {
+        keys: Vec<String>,
+        rest: PageRest,
+        is_left_out: bool,
     }
 
     impl Replica {
         /// A whole page, made in slices of no even length.
-        fn list(
-            &self,
-            (from, after): (Position, Option<&Key>),
-            prefix: &[u8],
-            keys_max: usize,
-            room: ResponseRoom,
-        ) -> ReplicaResponse {
-            let mut scan = PageScan::new(PageQuery {
-                from,
-                after: after.cloned(),
-                prefix: Bytes::copy_from_slice(prefix),
-                keys_max,
-                room,
-                accepts_left_out: true,
-            });
+        fn list(&self, query: PageQuery) -> Page {
+            let mut scan = PageScan::new(query);
             let mut slices = [1, 2, 5, 300, 1_000].into_iter().cycle();
             loop {
                 let (before, slice) = (scan.looked_at, slices.next().unwrap());
                 let response = self.scan_slice(&mut scan, slice);
                 assert!(scan.looked_at - before <= slice);
-                if let Some(response) = response {
-                    return response;
-                }
-                assert_eq!(scan.looked_at - before, slice);
+                let Some(response) = response else {
+                    assert_eq!(scan.looked_at - before, slice);
+                    continue;
+                };
+                let ReplicaResponse::Page {
+                    rest,
+                    is_left_out,
+                    entries,
+                    ..
+                } = response
+                else {
+                    panic!("{response:?}");
+                };
+                let text = |entry: PageEntry| String::from_utf8(entry.key.into_bytes().into());
+                let keys = entries.into_iter().map(|entry| text(entry).unwrap());
+                return Page {
+                    keys: keys.collect(),
+                    rest,
+                    is_left_out,
+                };
+            }
+        }
+
+        /// The keys of all pages, whether any was left out, and how many pages that took.
+        fn list_all(&self, mut query: PageQuery) -> (Vec<String>, bool, usize) {
+            let (mut listed, mut is_left_out, mut pages) = (Vec::new(), false, 0);
+            loop {
+                let page = self.list(query.clone());
+                is_left_out |= page.is_left_out;
+                pages += 1;
+                let last = page.keys.last().cloned();
+                listed.extend(page.keys);
+                query.start = match page.rest {
+                    PageRest::None => return (listed, is_left_out, pages),
+                    PageRest::AfterLast => {
+                        KeyPosition::beyond(last.unwrap().into(), query.direction)
+                    }
+                    PageRest::From(start) => {
+                        assert_eq!(last, None);
+                        start
+                    }
+                };
             }
         }
     }
 
-    /// How many keys a page has, and whether there are more.
-    fn page(replica: &Replica, keys_max: usize, page_bytes_max: usize) -> (usize, bool) {
-        match replica.list((START, None), b"", keys_max, room(page_bytes_max)) {
-            ReplicaResponse::Page { more, entries, .. } => (entries.len(), more),
-            reply => panic!("{reply:?}"),
+    #[test]
+    fn a_page_ends_at_its_keys_or_its_bytes_and_says_whether_there_are_more() {
+        let replica = replica(numbers(10));
+        let entry = PAGE_ENTRY_BYTES + 4;
+        for (keys_max, page_bytes, count, rest) in [
+            (1, 1_000, 1, PageRest::AfterLast),
+            (9, 1_000, 9, PageRest::AfterLast),
+            (10, 1_000, 10, PageRest::None),
+            (65_535, 1_000, 10, PageRest::None),
+            (10, 10 * entry, 10, PageRest::None),
+            (10, 10 * entry - 1, 9, PageRest::AfterLast),
+            (10, entry, 1, PageRest::AfterLast),
+        ] {
+            for direction in DIRECTIONS {
+                let page = replica.list(query(direction, "", keys_max, page_bytes));
+                assert_eq!((page.keys.len(), page.rest), (count, rest.clone()));
+            }
+        }
+        let none = replica.list(query(Direction::Ascending, "", 0, 1_000));
+        assert_eq!(none.rest, PageRest::From(KeyPosition::START));
+        let none = self::replica([]).list(query(Direction::Ascending, "", 0, 1_000));
+        assert_eq!(none.rest, PageRest::None);
+    }
+
+    #[test]
+    fn a_list_of_a_prefix_looks_at_its_keys_alone() {
+        let others = (0..3_000).map(|number| format!("a/{number}"));
+        let more = (0..3_000).map(|number| format!("c/{number}"));
+        let some = (0..50).map(|number| format!("b/{number:02}"));
+        let mut expected: Vec<String> = some.clone().collect();
+        let replica = replica(others.chain(some).chain(more));
+        let examined = || replica.counters.list_records_examined.count();
+        for direction in DIRECTIONS {
+            for prefix in ["b0", "b/50", "b/x", "bb", "d", "\0", "\u{10ffff}"] {
+                let page = replica.list(query(direction, prefix, 100, 1_000));
+                assert_eq!(
+                    (page.keys.len(), page.rest),
+                    (0, PageRest::None),
+                    "{prefix}"
+                );
+            }
+        }
+        assert_eq!(examined(), 0);
+        for direction in DIRECTIONS {
+            let before = examined();
+            let (listed, is_left_out, pages) = replica.list_all(query(direction, "b/", 20, 60_000));
+            assert_eq!((listed, is_left_out, pages), (expected.clone(), false, 3));
+            assert_eq!(examined() - before, 50);
+            expected.reverse();
         }
     }
 
@@ -288,124 +361,78 @@ mod tests {
             ("b", 89, true),
             ("c", 1, false),
         ] {
-            let page_bytes_max = 4 * (PAGE_ENTRY_BYTES + longest);
-            let page_bytes_max = match expected {
-                true => PAGE_ENTRY_BYTES + longest,
-                false => page_bytes_max,
-            };
-            let mut after: Option<Key> = None;
-            let mut is_any_left_out = false;
-            loop {
-                let from = after.as_ref().map_or(START, Position::of_key);
-                let start = (from, after.as_ref());
-                let page = replica.list(start, prefix.as_bytes(), 9, room(page_bytes_max));
-                let ReplicaResponse::Page {
-                    more,
-                    is_left_out,
-                    entries,
-                    ..
-                } = page
-                else {
-                    panic!("{page:?}");
-                };
-                is_any_left_out |= is_left_out;
-                after = entries.last().map(|entry| entry.key.clone()).or(after);
-                if !more {
-                    break;
-                }
+            for direction in DIRECTIONS {
+                let room = PAGE_ENTRY_BYTES + longest;
+                let (_, is_left_out, _) = replica.list_all(query(direction, prefix, 9, room));
+                assert_eq!(is_left_out, expected, "{prefix} {longest}");
             }
-            assert_eq!(is_any_left_out, expected, "{prefix} {longest}");
         }
     }
 
     #[test]
-    fn a_page_ends_at_its_keys_or_its_bytes_and_says_whether_there_are_more() {
-        let replica = replica(numbers(10));
-        let entry = PAGE_ENTRY_BYTES + 4;
-        for (keys_max, page_bytes_max, expected) in [
-            (0, 1_000, (0, true)),
-            (1, 1_000, (1, true)),
-            (9, 1_000, (9, true)),
-            (10, 1_000, (10, false)),
-            (65_535, 1_000, (10, false)),
-            (10, 10 * entry, (10, false)),
-            (10, 10 * entry - 1, (9, true)),
-            (10, entry, (1, true)),
-        ] {
-            assert_eq!(page(&replica, keys_max, page_bytes_max), expected);
-        }
-        assert_eq!(page(&self::replica([]), 0, 1_000), (0, false));
-    }
-
-    #[test]
-    fn a_key_too_long_for_a_page_is_left_out_and_ends_nothing() {
+    fn keys_too_long_for_a_page_are_left_out_and_end_nothing() {
         let short = numbers(100);
         let long = short.iter().map(|number| number.repeat(20));
         let replica = replica(short.iter().cloned().chain(long));
-        let (mut after, mut listed): (Option<Key>, usize) = (None, 0);
-        loop {
-            let from = after.as_ref().map_or(START, Position::of_key);
-            let start = (from, after.as_ref());
-            let reply = replica.list(start, b"", 7, room(PAGE_ENTRY_BYTES + 79));
-            let ReplicaResponse::Page { more, entries, .. } = reply else {
-                panic!("{reply:?}");
-            };
-            assert!(entries.iter().all(|entry| entry.key.as_bytes().len() == 4));
-            listed += entries.len();
-            after = entries.last().map(|entry| entry.key.clone()).or(after);
-            if !more {
-                break;
+        for direction in DIRECTIONS {
+            let (mut listed, is_left_out, _) =
+                replica.list_all(query(direction, "", 7, PAGE_ENTRY_BYTES + 79));
+            if direction == Direction::Descending {
+                listed.reverse();
             }
-            assert!(!entries.is_empty());
+            assert_eq!((listed, is_left_out), (short.clone(), true));
         }
-        assert_eq!(listed, 100);
-        // Those between two pages are met twice.
-        assert!(replica.counters.list_keys_left_out.count() >= 100);
-        let replica = self::replica(["k".repeat(80)]);
-        assert_eq!(page(&replica, 9, PAGE_ENTRY_BYTES + 80), (1, false));
-        assert_eq!(page(&replica, 9, PAGE_ENTRY_BYTES + 79), (0, false));
     }
 
     #[test]
-    fn a_page_of_nothing_but_keys_too_long_ends_after_its_bounded_work() {
-        let all = replica(numbers(RECORDS_PER_PAGE_MAX));
-        assert_eq!(page(&all, 10, PAGE_ENTRY_BYTES + 3), (0, false));
-        let one_more = replica(numbers(RECORDS_PER_PAGE_MAX + 1));
-        let reply = one_more.list((START, None), b"", 10, room(PAGE_ENTRY_BYTES + 3));
-        assert_eq!(reply, ReplicaResponse::Refused(Refusal::Internal));
-        let left_out = one_more.counters.list_keys_left_out.count();
-        assert_eq!(left_out, RECORDS_PER_PAGE_MAX as u64);
+    fn a_page_of_nothing_but_keys_too_long_ends_after_its_bounded_work_and_the_next_goes_on() {
+        let count = RECORDS_PER_PAGE_MAX + 1_000;
+        let long = (0..count).map(|number| format!("{number:020}"));
+        let replica = replica(long.chain(["5".into(), "/".into()]));
+        for direction in DIRECTIONS {
+            let before = replica.counters.list_records_examined.count();
+            let (mut listed, is_left_out, pages) =
+                replica.list_all(query(direction, "", 7, PAGE_ENTRY_BYTES + 18));
+            listed.sort_unstable();
+            assert_eq!((listed.len(), is_left_out), (2, true));
+            assert!(pages > 1);
+            let examined = replica.counters.list_records_examined.count() - before;
+            assert!(examined <= 2 * count as u64);
+        }
     }
 
-    #[test]
-    fn keys_with_a_prefix_are_all_listed_and_a_page_looks_at_so_many_records_at_most() {
-        let rare = (0..50).map(|number| format!("rare/{number}"));
-        let common = (0..3 * RECORDS_PER_PAGE_MAX).map(|number| format!("common/{number}"));
-        let replica = replica(rare.chain(common));
-        let (mut after, mut listed, mut pages): (Option<Key>, Vec<Key>, _) = (None, Vec::new(), 0);
-        loop {
-            let from = after.as_ref().map_or(START, Position::of_key);
-            let reply = replica.list((from, after.as_ref()), b"rare/", 40, room(1_000));
-            let ReplicaResponse::Page { more, entries, .. } = reply else {
-                panic!("{reply:?}");
-            };
-            pages += 1;
-            after = entries.last().map(|entry| entry.key.clone());
-            let is_listed = |entry: &PageEntry| entry.kind != EntryKind::PassedOver;
-            let last = entries.len().saturating_sub(1);
-            assert!(entries.iter().take(last).all(is_listed));
-            listed.extend(entries.into_iter().filter(is_listed).map(|entry| entry.key));
-            if !more {
-                break;
+    proptest! {
+        #[test]
+        fn pages_have_every_key_of_the_prefix_once_in_order(
+            names in prop::collection::btree_set("[ab]{1,6}", 0..60),
+            prefix in "[ab]{0,3}",
+            start in prop::option::of("[ab]{0,4}"),
+            is_after: bool,
+            is_descending: bool,
+            keys_max in 1..9usize,
+            page_bytes in 25..200usize,
+        ) {
+            let replica = replica(names.iter().cloned());
+            let direction = DIRECTIONS[usize::from(is_descending)];
+            let mut query = query(direction, &prefix, keys_max, page_bytes);
+            let start = start.map(Bytes::from);
+            if let Some(start) = start {
+                query.start = match is_after {
+                    true => KeyPosition::After(start),
+                    false => KeyPosition::Before(start),
+                };
             }
+            let at = query.start.clone();
+            let is_listed = |name: &&String| {
+                let place = KeyPosition::Before(name.as_bytes().to_vec().into());
+                let is_behind = place >= at;
+                name.starts_with(&prefix) && is_behind != is_descending
+            };
+            let mut expected: Vec<String> = names.iter().filter(is_listed).cloned().collect();
+            if is_descending {
+                expected.reverse();
+            }
+            prop_assert_eq!(replica.list_all(query).0, expected);
         }
-        assert!(listed.is_sorted_by_key(Position::of_key));
-        let names = listed
-            .iter()
-            .map(|key| key.as_bytes().starts_with(b"rare/"));
-        assert_eq!(names.filter(|is_rare| *is_rare).count(), 50);
-        assert_eq!(listed.len(), 50);
-        // Four for the records that are looked at, and one more where a page was full.
-        assert!((4..=6).contains(&pages), "{pages}");
     }
 }

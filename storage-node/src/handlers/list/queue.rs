@@ -200,13 +200,13 @@ mod tests {
     use crate::store::{MemoryStore, RecordStore as _, Store};
     use bytes::Bytes;
     use dkvs_common::kv::Key;
+    use dkvs_common::model::{Direction, KeyPosition};
     use dkvs_common::record::{Content, Record};
-    use dkvs_common::ring::Position;
     use dkvs_common::tag::Tag;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    /// A replica with enough records that a page without keys takes three slices.
+    /// A replica with so many records that a page of all of them takes three slices.
     fn replica() -> Replica {
         let store = Store::Memory(MemoryStore::new(usize::MAX));
         let replica = Replica::new(store, ServiceConfig::new(1));
@@ -221,16 +221,15 @@ mod tests {
 
     fn query() -> PageQuery {
         PageQuery {
-            from: Position([0; 20]),
-            after: None,
-            prefix: Bytes::from_static(b"none"),
-            keys_max: 10,
+            prefix: Bytes::new(),
+            start: KeyPosition::START,
+            direction: Direction::Ascending,
+            keys_max: usize::MAX,
             room: ResponseRoom {
                 value_bytes: 0,
-                page_bytes: 1_000,
+                page_bytes: usize::MAX,
                 page_entry_bytes: 19,
             },
-            accepts_left_out: true,
         }
     }
 

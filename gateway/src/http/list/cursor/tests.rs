@@ -41,48 +41,71 @@ fn unkeyed(tokens: &[&str]) -> CursorKeys {
     CursorKeys::new(None, tokens.map(|tokens| watch::channel(tokens).1))
 }
 
-fn place(name: &str) -> ListPosition {
-    ListPosition::after(Key::new(name.to_owned()).unwrap())
+fn place(name: &str) -> KeyPosition {
+    KeyPosition::After(name.to_owned().into())
+}
+
+/// All keys with a prefix, up.
+fn of(prefix: &'static [u8]) -> Listed {
+    Listed {
+        prefix: Bytes::from_static(prefix),
+        start: None,
+        delimiter: Bytes::new(),
+        direction: Direction::Ascending,
+    }
 }
 
 /// Whether what one gateway gives is what another one goes on from.
-fn goes_on(of: &CursorKeys, at: &CursorKeys) -> bool {
-    let (view, place) = (ours(), place("a/1"));
-    let opened = open(at, &view, b"a/", &seal(of, &view, b"a/", &place));
-    assert!(opened.as_ref().is_none_or(|opened| *opened == place));
-    opened.is_some()
+fn goes_on(by: &CursorKeys, at: &CursorKeys) -> bool {
+    let (view, place, list) = (ours(), place("a/1"), of(b"a/"));
+    let opened = open(at, &view, &list, &seal(by, &view, &list, &place));
+    assert!(opened.as_ref().is_ok_and(|opened| *opened == place) || opened == NONE);
+    opened.is_ok()
 }
+
+const NONE: Result<KeyPosition, CursorError> = Err(CursorError::Unknown);
 
 #[test]
 fn every_place_comes_back() {
     let (keys, view) = (keyed(&[key(1, 1)]), ours());
-    let without_key = ListPosition {
-        from: Position([7; 20]),
-        after: None,
-    };
     let longest = "x".repeat(dkvs_common::kv::KEY_BYTES_MAX);
-    let bytes = ListPosition::after(Key::new(&b"a\xff\0"[..]).unwrap());
     for place in [
-        ListPosition::START,
-        without_key,
-        bytes,
+        KeyPosition::START,
+        KeyPosition::End,
+        KeyPosition::Before(Bytes::from_static(b"a\xff\0")),
         place("a"),
         place(&longest),
     ] {
-        let cursor = seal(&keys, &view, b"", &place);
-        assert_eq!(open(&keys, &view, b"", &cursor), Some(place));
+        let cursor = seal(&keys, &view, &of(b""), &place);
+        assert_eq!(open(&keys, &view, &of(b""), &cursor), Ok(place));
     }
 }
 
 #[test]
-fn a_cursor_is_good_for_the_very_prefix_of_its_list() {
+fn a_cursor_is_good_for_lists_of_the_very_same_keys_in_the_same_order() {
     let (keys, view) = (keyed(&[key(1, 1)]), ours());
-    let prefixes: [&[u8]; 6] = [b"", b"a", b"a/", b"b/", b"a/1", b"a/\0"];
-    for sealed_for in prefixes {
+    let prefixes = [&b""[..], b"a", b"a/", b"b/", b"a/1", b"a/\0"];
+    let mut lists: Vec<Listed> = prefixes.into_iter().map(of).collect();
+    for start in [&b""[..], b"a", b"a/"] {
+        let start = Some(Bytes::from_static(start));
+        lists.push(Listed { start, ..of(b"") });
+    }
+    for delimiter in [&b"a"[..], b"/", b"//"] {
+        let delimiter = Bytes::from_static(delimiter);
+        lists.push(Listed {
+            delimiter,
+            ..of(b"")
+        });
+    }
+    lists.push(Listed {
+        direction: Direction::Descending,
+        ..of(b"")
+    });
+    for (number, sealed_for) in lists.iter().enumerate() {
         let cursor = seal(&keys, &view, sealed_for, &place("a/1"));
-        for opened_for in prefixes {
+        for (other, opened_for) in lists.iter().enumerate() {
             let opened = open(&keys, &view, opened_for, &cursor);
-            assert_eq!(opened.is_some(), sealed_for == opened_for);
+            assert_eq!(opened.is_ok(), number == other);
         }
     }
 }
@@ -90,11 +113,11 @@ fn a_cursor_is_good_for_the_very_prefix_of_its_list() {
 #[test]
 fn no_bit_and_no_byte_of_a_cursor_can_be_another() {
     let (keys, view) = (keyed(&[key(1, 1)]), ours());
-    let cursor = seal(&keys, &view, b"a/", &place("a/1"));
+    let cursor = seal(&keys, &view, &of(b"a/"), &place("a/1"));
     let sealed = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
     let opens = |sealed: &[u8]| {
         let cursor = URL_SAFE_NO_PAD.encode(sealed);
-        open(&keys, &view, b"a/", &cursor).is_some()
+        open(&keys, &view, &of(b"a/"), &cursor).is_ok()
     };
     assert!(opens(&sealed));
     for bit in 0..8 * sealed.len() {
@@ -107,7 +130,7 @@ fn no_bit_and_no_byte_of_a_cursor_can_be_another() {
     }
     assert!(!opens(&[&sealed[..], &[0]].concat()));
     // Of two cursors no third is made.
-    let other = seal(&keys, &view, b"a/", &place("a/2"));
+    let other = seal(&keys, &view, &of(b"a/"), &place("a/2"));
     let other = URL_SAFE_NO_PAD.decode(other).unwrap();
     assert_eq!(sealed.len(), other.len());
     for at in 1..sealed.len() {
@@ -115,10 +138,14 @@ fn no_bit_and_no_byte_of_a_cursor_can_be_another() {
         let is_one_of_them = spliced == sealed || spliced == other;
         assert_eq!(opens(&spliced), is_one_of_them, "{at}");
     }
-    let unsealed = [&[1], &[0; 20][..], b"a/1"].concat();
-    assert!(!opens(&unsealed), "as version 1 was");
+    for version in [1, 2] {
+        let old = [&[version], &[0; 60][..]].concat();
+        let old = URL_SAFE_NO_PAD.encode(old);
+        let refused = Err(CursorError::OfOtherOrder);
+        assert_eq!(open(&keys, &view, &of(b"a/"), &old), refused);
+    }
     for text in ["", "a", "!", &format!("{cursor}=="), &format!(" {cursor}")] {
-        assert_eq!(open(&keys, &view, b"a/", text), None, "{text}");
+        assert_eq!(open(&keys, &view, &of(b"a/"), text), NONE, "{text}");
     }
 }
 
@@ -144,11 +171,11 @@ fn without_a_key_file_gateways_have_their_tokens_in_common_and_else_their_server
     assert!(!goes_on(&one, &unkeyed(&["a"])) && !goes_on(&one, &unkeyed(&["a", "b", "c"])));
     let (open, keyed) = (unkeyed(&[]), keyed(&[key(1, 1)]));
     assert!(goes_on(&open, &unkeyed(&[])));
-    for (of, at) in [(&open, &one), (&open, &keyed), (&one, &keyed)] {
-        assert!(!goes_on(of, at) && !goes_on(at, of));
+    for (by, at) in [(&open, &one), (&open, &keyed), (&one, &keyed)] {
+        assert!(!goes_on(by, at) && !goes_on(at, by));
     }
-    let cursor = seal(&open, &ours(), b"", &place("a"));
-    let opens = |servers| super::open(&open, &view(servers), b"", &cursor).is_some();
+    let cursor = seal(&open, &ours(), &of(b""), &place("a"));
+    let opens = |servers| super::open(&open, &view(servers), &of(b""), &cursor).is_ok();
     assert!(opens("10.0.0.2 4000 1\n10.0.0.1 4000 1\n"));
     assert!(
         !opens("10.0.0.1 4000 1\n10.0.0.3 4000 1\n"),
@@ -161,14 +188,12 @@ proptest! {
     #[test]
     fn a_cursor_shows_nothing_of_its_key(name in "[a-z]{8,200}") {
         let (keys, view) = (keyed(&[key(1, 1)]), ours());
-        let cursor = seal(&keys, &view, b"", &place(&name));
+        let cursor = seal(&keys, &view, &of(b""), &place(&name));
         let sealed = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
         let shows = |bytes: &[u8]| name.as_bytes().windows(8).any(|part| {
             bytes.windows(8).any(|window| window == part)
         });
         prop_assert!(!shows(&sealed) && !shows(cursor.as_bytes()));
-        let position = Position::of_key_bytes(name.as_bytes());
-        prop_assert!(!sealed.windows(8).any(|window| position.0.starts_with(window)));
         let padded = (PLACE_HEAD_BYTES + name.len()).next_multiple_of(PADDED_BYTES);
         prop_assert_eq!(sealed.len(), HEAD_BYTES + NONCE_LEN + padded + 16);
     }
@@ -176,10 +201,10 @@ proptest! {
     #[test]
     fn no_text_panics_or_opens(text in "\\PC{0,200}", bytes: Vec<u8>) {
         let (keys, view) = (keyed(&[key(1, 1)]), ours());
-        prop_assert_eq!(open(&keys, &view, b"", &text), None);
+        prop_assert!(open(&keys, &view, &of(b""), &text).is_err());
         for head in [&[][..], &[VERSION], &[VERSION, 1], &[VERSION, 0]] {
             let cursor = URL_SAFE_NO_PAD.encode([head, &bytes].concat());
-            prop_assert_eq!(open(&keys, &view, b"", &cursor), None);
+            prop_assert!(open(&keys, &view, &of(b""), &cursor).is_err());
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What fits one message: lengths that depend on the wire format alone.
 
 use super::super::peer::DATAGRAM_BYTES_MIN;
-use dkvs_common::kv::Key;
 use dkvs_common::record::Content;
 use dkvs_common::wire::v2::envelope::AUTHENTICATED_BYTES;
 use dkvs_common::wire::v2::request::Request;
@@ -33,13 +32,8 @@ pub fn get_key_bytes_max(message_bytes_max: usize) -> usize {
     message_bytes_max.saturating_sub(Request::GET_KEY_OVERHEAD_BYTES)
 }
 
-/// The longest key, in bytes, after which a list can go on, in a message of `message_bytes_max`.
-pub fn list_key_bytes_max(message_bytes_max: usize) -> usize {
-    Request::list_key_bytes_max(message_bytes_max)
-}
-
-/// The longest prefix, in bytes, of a list that goes on after a key, in a message of
-/// `message_bytes_max`.
-pub fn list_prefix_bytes_max(message_bytes_max: usize, after: Option<&Key>) -> usize {
-    Request::list_prefix_bytes_max(message_bytes_max, after)
+/// Most bytes of a list's prefix, together with those of the place where it begins that the prefix does
+/// not begin with, in a message of `message_bytes_max`.
+pub fn list_bytes_max(message_bytes_max: usize) -> usize {
+    message_bytes_max.saturating_sub(Request::LIST_OVERHEAD_BYTES)
 }

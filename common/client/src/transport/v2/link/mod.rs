@@ -38,10 +38,7 @@ use assembly::Assembly;
 use block_range::BlockRange;
 pub use event::{LinkEvent, RequestHandle};
 use fetch::Fetch;
-pub use lengths::{
-    MESSAGE_BYTES_GUARANTEED, get_key_bytes_max, list_key_bytes_max, list_prefix_bytes_max,
-    put_key_bytes_max,
-};
+pub use lengths::{MESSAGE_BYTES_GUARANTEED, get_key_bytes_max, list_bytes_max, put_key_bytes_max};
 pub use transfers::{TRANSFERS_AT_ONCE, TRANSFERS_MAX};
 use transfers::{Transfer, TransferKind, TransferProgress, Transfers};
 use upload::{TooLong, Upload};
