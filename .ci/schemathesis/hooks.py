@@ -17,7 +17,9 @@ REASONS = {
     "w": r"\bn\b|the number of servers",
     "r": r"\bn\b|the number of servers",
     "consistency": r"it cannot be linearizable",
-    "cursor": r"with this very `prefix` gave",
+    "cursor": r"begin the list anew",
+    # A schema counts characters.
+    "delimiter": r"it is longer than 64 bytes",
     "tag": r"the tag that a reply gave",
 }
 

@@ -49,7 +49,7 @@ def put_more_and_list(values):
         # A key is text, or a BinaryKey if its bytes are not UTF-8.
         keys += [key.actual_instance for key in page.keys]
         pages, cursor = pages + 1, page.cursor
-    print(f"list fruit/: {', '.join(sorted(keys))}; {'several pages' if pages > 1 else 'one page'}")
+    print(f"list fruit/: {', '.join(keys)}; {'several pages' if pages > 1 else 'one page'}")
 
 
 def delete(values):

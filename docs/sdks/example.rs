@@ -77,7 +77,7 @@ fn put_more_and_list(dkvs: &Configuration) -> Result<(), Failure> {
     let mut pages = 0;
     let mut cursor = None;
     while cursor.is_some() || pages == 0 {
-        let page = list_keys(dkvs, Some("fruit/"), Some(2), cursor.as_deref(), None)?;
+        let page = list_keys(dkvs, Some("fruit/"), Some(2), cursor.as_deref(), None, None, None, None, None)?;
         keys.extend(page.keys.into_iter().map(|key| match key {
             ListedKey::String(key) => key,
             // A key whose bytes are not UTF-8.
@@ -86,7 +86,6 @@ fn put_more_and_list(dkvs: &Configuration) -> Result<(), Failure> {
         pages += 1;
         cursor = page.cursor;
     }
-    keys.sort();
     let number = if pages > 1 {
         "several pages"
     } else {

@@ -50,7 +50,7 @@ async function putMoreAndList(values: ValuesApi) {
         cursor = page.cursor ?? undefined;
     } while (cursor !== undefined);
     const number = pages > 1 ? "several pages" : "one page";
-    console.log(`list fruit/: ${keys.sort().join(", ")}; ${number}`);
+    console.log(`list fruit/: ${keys.join(", ")}; ${number}`);
 }
 
 async function deleteOne(values: ValuesApi) {

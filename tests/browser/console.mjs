@@ -53,6 +53,12 @@ async function list(page, prefix) {
   );
 }
 
+/** The names that are listed, once there are so many. */
+async function listed(page, count) {
+  await until(page, (count) => document.querySelectorAll("#keys tbody th").length === count, count);
+  return page.locator("#keys tbody th").allInnerTexts();
+}
+
 async function put(url, key, value) {
   const response = await fetch(`${url}/kv/${encodeURIComponent(key)}?wait=all`, { method: "PUT", body: value });
   assert.equal(response.status, 200);
@@ -98,6 +104,25 @@ const tests = {
     assert.match(await press(page, "DELETE"), /committed/);
     assert.match(await press(page, "GET"), /deleted/);
     assert.deepEqual(await answers(page), ["tombstone", "tombstone", "tombstone"]);
+  },
+
+  async keys_are_listed_in_order_from_any_key_and_folders_are_entered() {
+    for (const key of ["tree/a", "tree/b/1", "tree/b/2", "tree/c", "tree/d/1"]) await put(cluster.url, key, "v");
+    const page = await openConsole(cluster.url);
+    await list(page, "tree/");
+    assert.deepEqual(await listed(page, 5), ["tree/a", "tree/b/1", "tree/b/2", "tree/c", "tree/d/1"]);
+    await page.check("#reverse");
+    await page.fill("#start", "tree/b/2");
+    await page.locator("#browse button").click();
+    assert.deepEqual(await listed(page, 3), ["tree/b/2", "tree/b/1", "tree/a"]);
+    await page.uncheck("#reverse");
+    await page.fill("#start", "");
+    await page.check("#folders");
+    await page.locator("#browse button").click();
+    assert.deepEqual(await listed(page, 4), ["tree/b/", "tree/d/", "tree/a", "tree/c"]);
+    await page.getByRole("button", { name: "tree/b/" }).click();
+    assert.deepEqual(await listed(page, 2), ["tree/b/1", "tree/b/2"]);
+    assert.equal(await page.inputValue("#prefix"), "tree/b/");
   },
 
   async a_stopped_server_turns_red_and_writes_go_on_and_a_read_repairs_it() {

@@ -1,5 +1,6 @@
-// The list of keys, page by page, with the beginning of each value. Owns the prefix and the pages
-// that led here; choosing a key is told to whoever listens.
+// The list of keys in order, page by page, with the beginning of each value, and with folders if they
+// are wanted. Owns what is listed and the pages that led here; choosing a key is told to whoever
+// listens, and choosing a folder lists it.
 
 import { ask, keyPath, query, send, sentence, UNREACHABLE } from "./api.js";
 import { fromBase64, preview, showKey } from "./bytes.js";
@@ -9,6 +10,8 @@ import { bytes as byteCount, plural } from "./format.js";
 const PAGE = 15;
 /** So much of a value is asked for: enough to recognise it, whatever its length. */
 const PREVIEW_BYTES = 4096;
+/** What folders end with. */
+const DELIMITER = "/";
 /** One line has no room for more characters. */
 const PREVIEW_SHOWN = 160;
 /** Values that are asked for at once. */
@@ -16,7 +19,7 @@ const READERS = 4;
 
 export class Browser {
   #elements;
-  #prefix = "";
+  #of = { prefix: "" }; // what is listed: the parameters that all its pages have
   #cursors = [null]; // of the pages up to this one
   #next = null;
   #turn = 0;
@@ -27,9 +30,7 @@ export class Browser {
     this.#elements = elements;
     elements.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#prefix = elements.prefix.value;
-      this.#cursors = [null];
-      this.#list();
+      this.#begin();
     });
     elements.next.addEventListener("click", () => {
       this.#cursors.push(this.#next);
@@ -46,12 +47,33 @@ export class Browser {
     return this.#list();
   }
 
+  /** Lists what the form says, from its first page. */
+  #begin() {
+    const { prefix, start, folders, reverse } = this.#elements;
+    this.#of = {
+      prefix: prefix.value,
+      start: start.value,
+      delimiter: folders.checked ? DELIMITER : "",
+      reverse: reverse.checked ? "true" : "",
+    };
+    this.#cursors = [null];
+    return this.#list();
+  }
+
+  /** Lists a folder, from its first page. */
+  #enter(folder) {
+    this.#elements.prefix.value = folder;
+    this.#elements.start.value = "";
+    this.#elements.prefix.focus();
+    return this.#begin();
+  }
+
   async #list() {
     const turn = (this.#turn += 1);
     const { status: note } = this.#elements;
     if (!this.#listed) note.textContent = "Asking the servers…";
     try {
-      const { ok, status, body } = await ask(`/kv${query({ prefix: this.#prefix, limit: PAGE, cursor: this.#cursors.at(-1) })}`);
+      const { ok, status, body } = await ask(`/kv${query({ ...this.#of, limit: PAGE, cursor: this.#cursors.at(-1) })}`);
       if (turn !== this.#turn) return;
       showProblem(this.#elements.problem, ok ? null : sentence(body, status));
       if (!ok) {
@@ -60,14 +82,22 @@ export class Browser {
       }
       this.#listed = true;
       this.#next = body.cursor;
-      this.#draw(body.keys, turn);
+      this.#draw(body.folders ?? [], body.keys, turn);
       if (body.left_out) note.textContent += " Keys that are too long to be listed are missing.";
     } catch {
       if (turn === this.#turn) showProblem(this.#elements.problem, UNREACHABLE);
     }
   }
 
-  #draw(keys, turn) {
+  /** A row of a folder. One that is not text cannot be the prefix in the form. */
+  #folder(told) {
+    const name = typeof told === "string" ? told : showKey(fromBase64(told.folder_base64));
+    const button = html("button", { type: "button", class: "name mono folder", onclick: () => this.#enter(told) }, name);
+    button.disabled = typeof told !== "string";
+    return html("tr", { role: "row" }, html("th", { role: "rowheader", scope: "row" }, button), html("td", { role: "cell", class: "hint" }, "folder"), html("td", { role: "cell" }), html("td", { role: "cell" }));
+  }
+
+  #draw(folders, keys, turn) {
     const { body, status, next, previous } = this.#elements;
     const rows = keys.map((told) => {
       const key = typeof told === "string" ? new TextEncoder().encode(told) : fromBase64(told.key_base64);
@@ -80,19 +110,20 @@ export class Browser {
       );
       return { key, row, cells };
     });
-    body.replaceChildren(...rows.map(({ row }) => row));
+    body.replaceChildren(...folders.map((told) => this.#folder(told)), ...rows.map(({ row }) => row));
     // A button that has the focus and is disabled loses it to the page.
     const focused = document.activeElement;
     next.disabled = this.#next === null;
     previous.disabled = this.#cursors.length === 1;
     if (focused?.disabled) (focused === next ? previous : next).focus();
     const page = `Page ${this.#cursors.length}`;
-    status.textContent = keys.length
-      ? `${page}: ${plural(keys.length, "key")}${this.#next === null ? ", the last" : ""}.`
+    const shown = [folders.length && plural(folders.length, "folder"), keys.length && plural(keys.length, "key")].filter(Boolean);
+    status.textContent = shown.length
+      ? `${page}: ${shown.join(" and ")}${this.#next === null ? ", the last" : ""}.`
       : this.#cursors.length > 1
         ? `${page}: no more keys.`
-        : this.#prefix
-          ? `No key begins with “${this.#prefix}”.`
+        : this.#of.prefix
+          ? `No key begins with “${this.#of.prefix}”.`
           : "There are no keys yet. Put one above.";
     const queue = [...rows];
     const reader = async () => {

@@ -46,6 +46,9 @@ const helper = new Helper({ promises: byId("promises"), overlap: byId("overlap")
 const browser = new Browser({
   form: byId("browse"),
   prefix: byId("prefix"),
+  start: byId("start"),
+  folders: byId("folders"),
+  reverse: byId("reverse"),
   body: byId("keys").tBodies[0],
   status: byId("keys-status"),
   problem: byId("browser-problem"),

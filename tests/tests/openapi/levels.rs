@@ -50,7 +50,7 @@ pub async fn replicas_that_fell_behind_a_deletion(witness: &mut Witness) {
 
     // One has no room for the tombstone: it stays behind, and does not keep the others back.
     let node = |memory| programs!().node(&["--max-memory", memory, "k", "v"]);
-    let nodes = [node("105"), node("1M"), node("1M")];
+    let nodes = [node("112"), node("1M"), node("1M")];
     let servers = ServersFile::new(&nodes.each_ref().map(|node| node.addr));
     let gateway = programs!().gateway_over(&servers, &[]);
     let mut at = witness.at(&gateway);
@@ -60,7 +60,7 @@ pub async fn replicas_that_fell_behind_a_deletion(witness: &mut Witness) {
 }
 
 pub async fn a_write_that_one_replica_stored(witness: &mut Witness) {
-    let full = [(); 2].map(|()| programs!().node(&["--max-memory", "110", "k", "v"]));
+    let full = [(); 2].map(|()| programs!().node(&["--max-memory", "117", "k", "v"]));
     let node = programs!().node(&[]);
     let servers = ServersFile::new(&[full[0].addr, full[1].addr, node.addr]);
     let gateway = programs!().gateway_over(&servers, &[]);

@@ -63,6 +63,7 @@ async fn replies_keep_to_the_file_and_show_all_that_it_declares() {
     levels::a_write_that_one_replica_still_holds(&mut witness).await;
     listing::parts_and_versions(&mut witness).await;
     listing::keys_of_the_cluster(&mut witness).await;
+    listing::folders_and_entries(&mut witness).await;
     listing::keys_of_servers_that_fail(&mut witness).await;
     listing::batches(&mut witness).await;
     listing::pages_of_the_contract(&mut witness).await;

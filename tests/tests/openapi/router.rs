@@ -158,7 +158,13 @@ fn filled_in<'a>(contract: &'a Contract, parameter: &'a Json) -> Option<&'a Json
 }
 
 /// Defaults say what holds without the parameter; all else that is filled in says something new.
-const DEFAULTS: [(&str, &str); 3] = [("limit", "100"), ("raw", "false"), ("wait", "\"quorum\"")];
+const DEFAULTS: [(&str, &str); 5] = [
+    ("limit", "100"),
+    ("raw", "false"),
+    ("reverse", "false"),
+    ("values", "false"),
+    ("wait", "\"quorum\""),
+];
 
 #[test]
 fn nothing_that_a_tool_fills_in_changes_what_a_request_means() {
@@ -281,6 +287,8 @@ fn sample(name: &str) -> Option<&'static str> {
     match name {
         "tag" => Some("019aada1f3d00000-9f3c21d400000007"),
         "prefix" => Some("user/"),
+        "start" => Some("user/1"),
+        "delimiter" => Some("/"),
         "cursor" => Some("AaD353n5JHVmyEA28H9730pAqGm9Z3JlZXRpbmc"),
         _ => None,
     }

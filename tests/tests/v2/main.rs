@@ -7,6 +7,7 @@ mod keys;
 mod listing;
 mod long_values;
 mod mixed;
+mod ordered_lists;
 mod refusals;
 mod tags;
 mod values;

@@ -65,6 +65,7 @@ struct EntryRest<'a> {
     content_type: Option<Cow<'a, str>>,
     consistency: &'static str,
     tag: Option<String>,
+    status: u16,
 }
 
 /// A JSON object without its end.
@@ -122,6 +123,7 @@ impl<'a> Found<'a> {
             content_type: self.content_type(),
             consistency: self.report.consistency.name(),
             tag: self.tag().map(|tag| tag.to_string()),
+            status: StatusCode::OK.as_u16(),
         };
         document(key, self.value, &rest, short_max)
     }

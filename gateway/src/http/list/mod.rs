@@ -236,7 +236,8 @@ fn framed_entry(key: &Key, found: Result<Document, Problem>) -> Document {
     let name = if is_text { "key" } else { "key_base64" };
     entry.text(format!(r#"{{"{name}":""#));
     entry.string(key.clone().into_bytes());
-    entry.text(format!(r#"","problem":{}}}"#, problem.document()));
+    let (status, problem) = (problem.status(), problem.document());
+    entry.text(format!(r#"","status":{status},"problem":{problem}}}"#));
     entry
 }
 

@@ -135,6 +135,8 @@ impl PageScan {
         PageRest::From(match at {
             // Whatever begins as the last key does is as long, and is left out as well.
             KeyPosition::Before(key) | KeyPosition::After(key) if self.left_out > 0 => {
+                let left_out = self.left_out;
+                tracing::warn!("a list met {left_out} keys in a row that no datagram holds");
                 let beginning = key.slice(..key.len().min(self.query.key_bytes_max()));
                 KeyPosition::last_of(&beginning, direction)
             }
