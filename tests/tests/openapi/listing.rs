@@ -144,7 +144,7 @@ pub async fn folders_and_entries(witness: &mut Witness) {
     // Each replica has another value, by a client that knows no tags.
     let cluster = programs!().cluster(3, &[]);
     for (number, node) in cluster.nodes.iter().enumerate() {
-        v1::Client::new(node.addr).store("k", &number.to_string());
+        v1::Client::new(node.addr).store("k", number.to_string());
     }
     let mut at = witness.at(&cluster.gateway);
     let list = at.ask("listKeys", "/kv?values=true", "200").await;
