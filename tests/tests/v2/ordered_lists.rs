@@ -206,7 +206,7 @@ async fn lines_have_keys_entries_and_folders_in_their_order() {
         assert_eq!(entries[entry][name], key, "{entries:?}");
         assert_eq!(entries[entry]["value"], "v", "{entries:?}");
     }
-    assert_eq!(lines("prefix=none").await, [json!(0); 0]);
+    assert!(lines("prefix=none").await.is_empty());
 }
 
 #[tokio::test]
