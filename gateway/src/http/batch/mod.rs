@@ -33,7 +33,7 @@ use super::repeatable::{RepeatableRead, ReplyPart};
 use super::{body, conditional, kv, trace};
 use crate::tokens::Scope;
 use operations::{BatchPut, Delete, Encoding, Get, Operation, parse};
-use results::{BatchRead, BatchResult, respond};
+use results::{of_problem, of_write, respond};
 pub(super) use writes::batch_writes;
 
 const BATCH_TOO_LARGE: ProblemType = ProblemType {
