@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::coding::{
-    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type, read_key,
-    read_key_position, read_tag, write_content_type, write_key, write_key_position, write_tag,
+    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type,
+    read_key, read_key_position, read_tag, write_content_type, write_key, write_key_position,
+    write_tag,
 };
 use super::error::MessageError;
 use super::head::{REPLY_HEAD_BYTES, operation};

@@ -1,8 +1,9 @@
 //! What a client asks, and how it is written.
 
 use super::coding::{
-    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type, read_key,
-    read_key_position, read_tag, write_content_type, write_key, write_key_position, write_tag,
+    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type,
+    read_key, read_key_position, read_tag, write_content_type, write_key, write_key_position,
+    write_tag,
 };
 use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};

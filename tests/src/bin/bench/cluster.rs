@@ -146,7 +146,13 @@ impl Cluster {
     ) -> anyhow::Result<Self> {
         let node = |number: usize| {
             let directory = directory.join(number.to_string());
-            node_on_disk(node_addr()?, options, &directory, &["--declare", "new"], None)
+            node_on_disk(
+                node_addr()?,
+                options,
+                &directory,
+                &["--declare", "new"],
+                None,
+            )
         };
         let nodes = (0..servers).map(node).collect::<anyhow::Result<Vec<_>>>()?;
         Self::of(nodes, options, &[])

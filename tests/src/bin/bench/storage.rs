@@ -119,7 +119,10 @@ fn sized(options: &Options, count: usize) -> usize {
 fn beyond_memory(options: &Options) -> anyhow::Result<Curve> {
     let directory = Directory::new("beyond")?;
     let limit = MemoryLimit::new(MEMORY_BYTES).context("this system limits no memory")?;
-    let count = sized(options, (TIMES_MEMORY * MEMORY_BYTES) as usize / VALUE_BYTES);
+    let count = sized(
+        options,
+        (TIMES_MEMORY * MEMORY_BYTES) as usize / VALUE_BYTES,
+    );
     let arguments = [
         "--max-datagram",
         "32768",
@@ -145,7 +148,9 @@ fn beyond_memory(options: &Options) -> anyhow::Result<Curve> {
     let (hot_beside, cold_beside) = thread::scope(|scope| -> anyhow::Result<_> {
         let cold = scope.spawn(|| read(server.addr, values, &all, duration));
         let hot = read(server.addr, values, &hot, duration)?;
-        let cold = cold.join().map_err(|_| anyhow::anyhow!("a reader panicked"))??;
+        let cold = cold
+            .join()
+            .map_err(|_| anyhow::anyhow!("a reader panicked"))??;
         Ok((hot, cold))
     })?;
     let seconds = duration.as_secs_f64();
@@ -168,11 +173,19 @@ fn beyond_memory(options: &Options) -> anyhow::Result<Curve> {
     let resident = server.node.process.resident_bytes().unwrap_or(0);
     rows.push((
         format!("start with {count} keys"),
-        vec![amount(started.as_secs_f64() * 1e3, "ms"), String::new(), String::new()],
+        vec![
+            amount(started.as_secs_f64() * 1e3, "ms"),
+            String::new(),
+            String::new(),
+        ],
     ));
     rows.push((
         "memory of the process, less what it maps".to_owned(),
-        vec![amount(resident as f64 / 1e6, "MB"), String::new(), String::new()],
+        vec![
+            amount(resident as f64 / 1e6, "MB"),
+            String::new(),
+            String::new(),
+        ],
     ));
     Ok(Curve {
         name: "beyond-memory",
@@ -208,7 +221,9 @@ fn read(
             .collect();
         let mut all = Histogram::default();
         for reader in readers {
-            let one = reader.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?;
+            let one = reader
+                .join()
+                .map_err(|_| anyhow::anyhow!("a reader panicked"))?;
             all.add(&one?);
         }
         Ok(all)
@@ -229,7 +244,10 @@ fn lone_put(options: &Options) -> anyhow::Result<Curve> {
         client.fill_with(0..100, 1)?;
         let process = server.node.process.id();
         let count = sized(options, LONE_PUTS);
-        let (passed, written) = (machine::bytes_passed(process)?, machine::bytes_written(process)?);
+        let (passed, written) = (
+            machine::bytes_passed(process)?,
+            machine::bytes_written(process)?,
+        );
         let begun = Instant::now();
         for number in 0..count {
             client.fill_with(number..number + 1, 2)?;
@@ -245,7 +263,12 @@ fn lone_put(options: &Options) -> anyhow::Result<Curve> {
     Ok(Curve {
         name: "lone-put",
         what: "A synced put that is alone in its commit, over the length of the value",
-        columns: vec!["bytes", "passed to the system", "written to the disk", "time"],
+        columns: vec![
+            "bytes",
+            "passed to the system",
+            "written to the disk",
+            "time",
+        ],
         rows,
     })
 }
@@ -311,7 +334,7 @@ mod tests {
     fn the_files_below_a_directory_count() {
         let directory = Directory::new("storage-test").unwrap();
         let below = directory.0.join("below");
-        std::fs::create_dir(below).unwrap();
+        std::fs::create_dir(&below).unwrap();
         std::fs::write(below.join("file"), vec![1; 100_000]).unwrap();
         assert!(machine::bytes_on_disk(&directory.0).unwrap() >= 100_000);
     }
