@@ -2,22 +2,24 @@
 //! files does not.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::UdpSocket;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use dkvs_runtime::panics::STATUS;
 use dkvs_tests::process::{DataDir, Programs, own_loopback};
 use dkvs_tests::programs;
-use rustix::process::Signal;
+use flate2::read::GzDecoder;
 
 const PROGRAMS: Programs = programs!();
 
 #[test]
 fn a_panic_in_any_thread_or_task_is_logged_and_ends_the_process() {
-    let directory = DataDir::new();
-    for place in ["main", "thread", "worker", "task", "blocking", "commit"] {
+    for place in [
+        "main", "thread", "worker", "task", "blocking", "commit", "read",
+    ] {
+        let directory = DataDir::new();
         let mut command = Command::new(env!("CARGO_BIN_EXE_panics"));
         command.args([place, directory.path()]);
         let (status, _, said) = PROGRAMS.run_to_end(command);
@@ -31,25 +33,24 @@ fn a_panic_in_any_thread_or_task_is_logged_and_ends_the_process() {
 }
 
 #[test]
-fn a_panic_of_the_engine_over_damaged_files_is_a_refusal_with_its_reason() {
-    let directory = DataDir::new();
+fn a_panic_of_the_engine_of_format_1_over_damaged_files_is_a_refusal_with_its_reason() {
     let socket = UdpSocket::bind((own_loopback(), 0)).unwrap();
     let addr = socket.local_addr().unwrap();
     drop(socket);
-    let data = ["--data-dir", directory.path()];
-    let mut node = PROGRAMS.node_at(addr, &[&data[..], &["--declare", "new", "k", "v"]].concat());
-    node.process.end_with(Signal::TERM);
-    let records = Path::new(directory.path()).join("records.redb");
-    let sound = fs::read(&records).unwrap();
+    let mut sound = Vec::new();
+    let records = &include_bytes!("directories_of_format_1/complete.redb.gz")[..];
+    GzDecoder::new(records).read_to_end(&mut sound).unwrap();
     let mut panics = 0;
     for at in (0..sound.len().min(64 << 10)).step_by(256) {
-        fs::write(&records, &sound).unwrap();
-        let file = fs::File::options().write(true).open(&records).unwrap();
-        file.write_all_at(&[0xff; 64], at as u64).unwrap();
+        let directory = DataDir::new();
+        let path = Path::new(directory.path());
+        fs::create_dir_all(path).unwrap();
+        let mut damaged = sound.clone();
+        damaged[at..at + 64].fill(0xff);
+        fs::write(path.join("records.redb"), damaged).unwrap();
         let mut command = PROGRAMS.node_command(addr);
-        command.args(data);
-        // A directory that can be opened is refused for this flag.
-        command.args(["--declare", "new"]);
+        // A directory that can be converted is refused for this flag.
+        command.args(["--data-dir", directory.path(), "--declare", "new"]);
         let (status, _, said) = PROGRAMS.run_to_end(command);
         assert_eq!(status.code(), Some(1), "{at}: {said}");
         if said.contains("panicked at") {

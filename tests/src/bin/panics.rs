@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use anyhow::{Context as _, bail};
@@ -18,9 +18,11 @@ use dkvs_common::tag::Tag;
 use dkvs_runtime::log::filter::LogFilter;
 use dkvs_runtime::log::{self, LogFormat};
 use dkvs_runtime::program;
-use dkvs_storage_node::store::RecordStore as _;
 use dkvs_storage_node::store::disk::directory::{DataDirectory, Owner};
-use dkvs_storage_node::store::disk::{CommitThread, Declaration, OpenOptions};
+use dkvs_storage_node::store::disk::{CommitThread, Declaration, DiskStore, OpenOptions};
+use dkvs_storage_node::store::{
+    Completion, Part, PutResult, ReadRequest, RecordStore as _, RecordView,
+};
 use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
                 })
             }),
             Some("commit") => commit(Path::new(&arguments.next().context("a directory")?)),
+            Some("read") => read(Path::new(&arguments.next().context("a directory")?)),
             _ => Ok(()),
         }
     })
@@ -69,8 +72,37 @@ async fn tasks(panics: impl Future<Output = Infallible> + Send + 'static) -> Inf
 
 /// The completion of a put panics on the thread that writes to the disk.
 fn commit(path: &Path) -> anyhow::Result<()> {
+    let (store, _thread) = open(path)?;
+    put(&store, Box::new(|_| panic!("on purpose")))?;
+    loop {
+        thread::park();
+    }
+}
+
+/// What is made of a value panics on a thread that reads from the disk.
+fn read(path: &Path) -> anyhow::Result<()> {
+    let (store, _thread) = open(path)?;
+    let (stored, completed) = mpsc::channel();
+    let confirm = move |put| stored.send(put).expect("this function waits for it");
+    put(&store, Box::new(confirm))?;
+    completed.recv()??;
+    let request = ReadRequest {
+        part: Part::Whole,
+        deadline: None,
+    };
+    let view = |_: &RecordView<'_>| panic!("on purpose");
+    let got = store.get(&key()?, request, view, || Box::new(drop));
+    anyhow::ensure!(got.is_none(), "it waits for the disk");
+    loop {
+        thread::park();
+    }
+}
+
+/// A new store without a cache, at work.
+fn open(path: &Path) -> anyhow::Result<(Arc<DiskStore>, CommitThread)> {
     let options = OpenOptions {
         declaration: Some(Declaration::New),
+        cache_bytes_max: 0,
         ..OpenOptions::new(1 << 20, Durability::Fsync, 1)
     };
     let owner = Owner {
@@ -78,18 +110,23 @@ fn commit(path: &Path) -> anyhow::Result<()> {
         cluster: None,
     };
     let (directory, opened) = DataDirectory::open(path, owner, options)?;
-    let store = opened.store;
-    let _thread = CommitThread::start(opened.committer, "storage".into(), directory)?;
-    let key = Key::new(Bytes::from_static(b"k"))?;
+    let thread = CommitThread::start(opened.committer, "storage".into(), directory)?;
+    Ok((opened.store, thread))
+}
+
+fn put(store: &DiskStore, completion: Completion<PutResult>) -> anyhow::Result<()> {
     let content = Content::Value {
         content_type: ContentType::default(),
         value: Value::new(Bytes::from_static(b"v"))?,
     };
+    let key = key()?;
     let record = Record::new(&key, Tag { time: 1, op: 1 }, content);
-    let put = store.apply(&key, &record, || Box::new(|_| panic!("on purpose")));
+    let put = store.apply(&key, &record, || completion);
     anyhow::ensure!(put.is_none(), "it waits for the disk");
     store.wake();
-    loop {
-        thread::park();
-    }
+    Ok(())
+}
+
+fn key() -> anyhow::Result<Key> {
+    Ok(Key::new(Bytes::from_static(b"k"))?)
 }

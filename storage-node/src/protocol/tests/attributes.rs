@@ -7,7 +7,7 @@ use dkvs_common::record::{Attributes, Content, ContentType, OperationId, Record}
 use dkvs_common::tag::Tag;
 
 use super::v2::{one, service};
-use crate::store::{Lookup, Part, RecordView};
+use crate::store::{Lookup, Part, RecordStore as _, RecordView};
 
 const TAG: Tag = Tag { time: 5, op: 1 };
 const ATTRIBUTES: Attributes = Attributes {
@@ -149,9 +149,7 @@ fn a_put_by_dkvs_1_in_the_place_of_a_record_has_no_attributes() {
     one(&service, put(record(b"value".to_vec())));
     let replies = super::v1::replies(&service, Bytes::from_static(b"k\0other"));
     assert_eq!(replies, [Bytes::from_static(b"\0")]);
-    let held = |held: &PackedRecord| (held.tag().is_by_v1(), held.attributes());
-    assert_eq!(
-        service.store().peek(&key(), held),
-        Some((true, Attributes::NONE))
-    );
+    let held = |held: &RecordView<'_>| (held.head().tag.is_by_v1(), held.attributes());
+    let held = service.store().read_now(&key(), Part::Whole, held);
+    assert_eq!(held, Lookup::Found((true, Attributes::NONE)));
 }

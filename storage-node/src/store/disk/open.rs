@@ -110,7 +110,7 @@ impl DiskStore {
         }
         let (quarantined, damaged) = loading.count();
         let removal_bytes = loading.removal_bytes;
-        let store = DiskStore::new(loading.table, log.reader(), options, manifest.is_complete);
+        let store = Self::new(loading.table, log.reader(), options, manifest.is_complete);
         store
             .status
             .opened(quarantined, damaged, recovery.lost.len());

@@ -14,6 +14,8 @@ use dkvs_common::wire::v2::envelope::{Builder, Envelope, Sender};
 use dkvs_common::wire::v2::message::next_reply;
 use dkvs_common::wire::v2::reply::Reply;
 
+use dkvs_storage_node::store::{Lookup, Part};
+
 use super::super::attestations::{ATTESTATIONS_MAX, Attestations, PendingAttestation};
 use super::*;
 use crate::testing::start_of_time;
@@ -357,8 +359,12 @@ fn a_late_vouch_for_another_incarnation_is_refused_and_the_next_read_sees_to_it(
     let of_another = world.servers[world.list()[1].server.index()]
         .service
         .store()
-        .peek(&key(), |held| (held.tag(), held.value().to_vec()));
-    let (tag, value) = of_another.unwrap();
+        .read_now(&key(), Part::Whole, |held| {
+            (held.head().tag, held.value().to_vec())
+        });
+    let Lookup::Found((tag, value)) = of_another else {
+        panic!("{of_another:?}");
+    };
     let content = Content::Value {
         content_type: ContentType::default(),
         value: Value::new(value).unwrap(),

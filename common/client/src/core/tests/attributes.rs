@@ -9,7 +9,7 @@ use dkvs_common::quorum::read::ReadOutcome;
 use dkvs_common::quorum::write::WriteOutcome;
 use dkvs_common::record::{ContentType, OperationId};
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::PackedRecord;
+use dkvs_storage_node::store::{Lookup, Part};
 use proptest::prelude::*;
 
 const SERVERS: [ServerId; 3] = [ServerId(0), ServerId(1), ServerId(2)];
@@ -137,19 +137,23 @@ impl World {
 
     fn held(&self, server: ServerId) -> Option<Held> {
         let store = self.services[server.index()].store();
-        store.peek(&key(), |held: &PackedRecord| {
-            assert!(held.is_sound());
-            let content = match held.is_tombstone() {
+        let held = store.read_now(&key(), Part::Whole, |held| {
+            let content = match held.head().is_tombstone {
                 true => Content::Tombstone,
                 false => value(held.content_type(), held.value()),
             };
             Held {
-                tag: held.tag(),
+                tag: held.head().tag,
                 attributes: held.attributes(),
                 content,
-                checksum: held.checksum(),
+                checksum: held.head().checksum,
             }
-        })
+        });
+        match held {
+            Lookup::Found(held) => Some(held),
+            Lookup::Absent => None,
+            Lookup::Corrupt => panic!("it is sound"),
+        }
     }
 }
 
