@@ -66,7 +66,7 @@ const PACKAGES: &[Package] = &[
     },
     Package {
         manifest: "storage-node/Cargo.toml",
-        knows: &["dkvs-client", "dkvs-common", "dkvs-runtime"],
+        knows: &["dkvs-client", "dkvs-common", "dkvs-log", "dkvs-runtime"],
         does_without: &["axum", "rustls"],
     },
     Package {
@@ -104,6 +104,7 @@ const PACKAGES: &[Package] = &[
             "dkvs-client",
             "dkvs-common",
             "dkvs-gateway",
+            "dkvs-log",
             "dkvs-runtime",
             "dkvs-storage-node",
         ],

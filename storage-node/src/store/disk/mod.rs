@@ -32,7 +32,8 @@
 //!
 //! * `options`, `open`, `load`: whether what lies on a disk may be served, and as what
 //! * `format`: records in the log; `entry`: what memory keeps of them
-//! * `store`: what reads see; `queue`: what waits to be written; `reads`: what waits to be read
+//! * `store`: what reads see; `queue`: what waits to be written; `reads`: what waits to be read;
+//!   `reading`: how it is
 //! * `values`, `cache`: the values; `status`: the state, for statistics
 //! * `batch`, `committer`: what is made durable together, and how; `index`: what is live, for the log
 //! * `format_1`, `convert`: data directories of format 1, and how they become such of format 2
@@ -55,6 +56,7 @@ mod load;
 mod open;
 mod options;
 mod queue;
+mod reading;
 mod reads;
 pub mod ring_change;
 mod status;

@@ -1,0 +1,245 @@
+//! Disks that flip bits, lose pages and cut files, and what a durable store makes of that.
+
+use std::sync::Arc;
+
+use dkvs_log::simulated::{Kept as Remains, SimulatedDisk};
+use dkvs_storage_node::store::disk::{Declaration, DiskStore, OpenError, OpenOptions};
+use dkvs_storage_node::store::{Lookup, Part, PutOutcome, RecordStore as _, StoreError};
+use dkvs_tests::random::Random;
+use dkvs_tests::stores::{Kept, open, options, shown};
+
+const STORED: Result<PutOutcome, StoreError> = Ok(PutOutcome::Stored);
+
+fn stored(result: Result<PutOutcome, StoreError>) {
+    assert_eq!(result, STORED);
+}
+
+fn new_store(disk: &SimulatedDisk) -> Kept {
+    open(disk, options(Some(Declaration::New))).unwrap()
+}
+
+fn reopen(disk: &SimulatedDisk) -> Kept {
+    open(disk, options(None)).unwrap()
+}
+
+/// Where these bytes lie: in which file, and from where on.
+fn find(disk: &SimulatedDisk, bytes: &[u8]) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for name in disk.names() {
+        let file = disk.contents(&name).unwrap();
+        let starts = (0..file.len()).filter(|at| file[*at..].starts_with(bytes));
+        found.extend(starts.map(|at| (name.clone(), at)));
+    }
+    found
+}
+
+fn flip(disk: &SimulatedDisk, (name, at): (&str, usize), bit: usize) {
+    let mut file = disk.contents(name).unwrap();
+    file[at] ^= 1 << bit;
+    disk.put(name, file);
+}
+
+#[test]
+fn a_damaged_record_is_neither_shown_nor_absent_until_it_is_put_again() {
+    let disk = SimulatedDisk::default();
+    let mut kept = new_store(&disk);
+    let value = "a value of its own";
+    stored(kept.put_at("damaged", 5, value));
+    stored(kept.put_at("sound", 5, "v"));
+    kept.close();
+    for (name, at) in find(&disk, value.as_bytes()) {
+        flip(&disk, (&name, at + 3), 0);
+    }
+    let mut kept = reopen(&disk);
+    assert!(kept.store.is_complete(), "its key and tag are known");
+    assert_eq!(kept.read("damaged"), Lookup::Corrupt);
+    assert_eq!(kept.read("sound"), shown(5, "v"));
+    assert_eq!(kept.read("never"), Lookup::Absent);
+    // Its tag is known, so nothing older takes its place.
+    let older = kept.put_at("damaged", 4, "older");
+    assert!(matches!(older, Ok(PutOutcome::Superseded(tag)) if tag.time == 5));
+    assert!(!kept.attest("damaged", 5));
+    assert_eq!(kept.read("damaged"), Lookup::Corrupt);
+    kept.close();
+    let mut kept = reopen(&disk);
+    assert_eq!(kept.read("damaged"), Lookup::Corrupt);
+    assert_eq!(kept.put_at("damaged", 5, value), STORED);
+    assert_eq!(kept.read("damaged"), shown(5, value));
+    kept.close();
+    assert_eq!(reopen(&disk).read("damaged"), shown(5, value));
+}
+
+#[test]
+fn a_value_that_is_damaged_while_the_store_is_open_is_found_when_it_is_read() {
+    let disk = SimulatedDisk::default();
+    let uncached = OpenOptions {
+        cache_bytes_max: 0,
+        ..options(Some(Declaration::New))
+    };
+    let mut kept = open(&disk, uncached).unwrap();
+    let long = "a long value ".repeat(20_000);
+    stored(kept.put_at("short", 5, "a value of its own"));
+    stored(kept.put_at("long", 5, &long));
+    for text in ["a value of its own", "a long value a long value"] {
+        let (name, at) = find(&disk, text.as_bytes()).remove(0);
+        disk.break_block(&name, at as u64);
+    }
+    assert_eq!(kept.read("short"), Lookup::Corrupt);
+    let first = kept.read_part("long", Part::First(100));
+    assert_eq!(first, Lookup::Corrupt, "the disk refuses");
+    assert_eq!(kept.disk().status().damaged, 2);
+    for (name, value) in [("short", "a value of its own"), ("long", &long)] {
+        assert_eq!(kept.put_at(name, 5, value), STORED, "the same again");
+        assert_eq!(kept.read(name), shown(5, value));
+    }
+}
+
+/// Forty keys, half of them written twice, over two segments.
+fn store_of_forty() -> SimulatedDisk {
+    let disk = SimulatedDisk::default();
+    let mut kept = new_store(&disk);
+    for number in 0..40u64 {
+        stored(kept.put_at(&format!("key {number}"), 1, "an old value"));
+    }
+    stored(kept.put_at("long", 1, &"long".repeat(20_000)));
+    for number in 0..20u64 {
+        let value = format!("value {number}").repeat(30);
+        stored(kept.put_at(&format!("key {number}"), 2, &value));
+    }
+    kept.close();
+    disk
+}
+
+fn expected(number: u64) -> Lookup<(u64, Option<String>)> {
+    match number < 20 {
+        true => shown(2, &format!("value {number}").repeat(30)),
+        false => shown(1, "an old value"),
+    }
+}
+
+/// How many keys are answered as corrupt; all others are as they were.
+fn corrupt(kept: &Kept, what: &str) -> usize {
+    let mut corrupt = 0;
+    for number in 0..40 {
+        match kept.read(&format!("key {number}")) {
+            Lookup::Corrupt => corrupt += 1,
+            seen => assert_eq!(seen, expected(number), "key {number}, {what}"),
+        }
+    }
+    // An absent key is absent in a complete store alone.
+    let absent = kept.read("never");
+    assert_eq!(absent == Lookup::Absent, kept.store.is_complete(), "{what}");
+    corrupt
+}
+
+#[test]
+fn whatever_is_damaged_nothing_wrong_is_shown_and_nothing_is_taken_for_absent() {
+    let original = store_of_forty();
+    let mut random = Random::of(0, "damage");
+    let (mut harmless, mut records, mut ranges) = (0, 0, 0);
+    for _ in 0..3_000 {
+        let disk = original.duplicate();
+        let names = disk.names();
+        let name = &names[random.below(names.len())];
+        let mut file = disk.contents(name).unwrap();
+        if file.is_empty() {
+            continue;
+        }
+        let written = file.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        let at = random.below(written + 1);
+        let how = random.below(4);
+        match how {
+            0 | 1 => file[at] ^= 1 << random.below(8),
+            2 => file[at / 4_096 * 4_096..]
+                .iter_mut()
+                .take(4_096)
+                .for_each(|it| *it = 0),
+            _ => file.truncate(at),
+        }
+        disk.put(name, file);
+        let what = format!("damage {how} of {name} at {at}");
+        let kept = match open(&disk, options(None)) {
+            Ok(kept) => kept,
+            Err(error) => panic!("{what}: it is opened by itself: {error}"),
+        };
+        let is_lossy = !kept.recovery.lost.is_empty();
+        assert_eq!(kept.store.is_complete(), !is_lossy, "{what}");
+        match corrupt(&kept, &what) {
+            0 if !is_lossy => harmless += 1,
+            _ if !is_lossy => records += 1,
+            _ => ranges += 1,
+        }
+        // And once more, with what the store made of it.
+        drop(kept);
+        disk.crash(Remains::Nothing);
+        let again = reopen(&disk);
+        assert!(again.recovery.lost.is_empty(), "{what}: it is known by now");
+        assert_eq!(again.store.is_complete(), !is_lossy, "{what}");
+        corrupt(&again, &what);
+    }
+    println!("of 3000: {harmless} harmless, {records} cost records, {ranges} cost ranges");
+    assert!(harmless > 100 && records > 100 && ranges > 100);
+}
+
+#[test]
+fn what_was_written_after_a_lost_range_is_served_and_what_was_written_before_is_not() {
+    let disk = store_of_forty();
+    // The head of one of the records that were written last.
+    let (name, at) = find(&disk, b"key 7\x01").pop().unwrap();
+    flip(&disk, (&name, at), 0);
+    let mut kept = reopen(&disk);
+    assert!(!kept.store.is_complete());
+    assert_eq!(kept.recovery.lost.len(), 1);
+    for number in 0..40 {
+        let read = kept.read(&format!("key {number}"));
+        match (8..20).contains(&number) {
+            true => assert_eq!(read, expected(number), "key {number}"),
+            false => assert_eq!(read, Lookup::Corrupt, "key {number}"),
+        }
+    }
+    assert_eq!(kept.read("never"), Lookup::Corrupt);
+    assert_eq!(kept.disk().status().quarantined, 29);
+    assert!(kept.attest("key 0", 2));
+    assert_eq!(kept.read("key 0"), expected(0));
+    assert_eq!(kept.disk().status().quarantined, 28);
+    // Compaction gives copies greater numbers, and they stay what they are.
+    for _ in 0..2 {
+        let committer = kept.committer.as_mut().unwrap();
+        for _ in 0..4 {
+            committer.compact_oldest();
+            while committer.idle() {}
+        }
+        drop(kept);
+        disk.crash(Remains::Nothing);
+        kept = reopen(&disk);
+        assert!(kept.recovery.lost.is_empty());
+        for number in 1..40 {
+            let read = kept.read(&format!("key {number}"));
+            match (8..20).contains(&number) {
+                true => assert_eq!(read, expected(number), "key {number}"),
+                false => assert_eq!(read, Lookup::Corrupt, "key {number}"),
+            }
+        }
+        assert_eq!(kept.read("key 0"), expected(0));
+    }
+    kept.close();
+    let kept = open(&disk, options(Some(Declaration::Complete))).unwrap();
+    assert_eq!(kept.read("key 39"), expected(39));
+    assert_eq!(kept.read("never"), Lookup::Absent);
+}
+
+#[test]
+fn the_log_of_another_history_is_refused() {
+    let disk = SimulatedDisk::default();
+    new_store(&disk).close();
+    let other = dkvs_log::History([9; 16]);
+    let opened = DiskStore::open(
+        Arc::new(disk.clone()),
+        other,
+        options(Some(Declaration::Incomplete)),
+    );
+    let Err(OpenError::Log(dkvs_log::OpenError::Foreign { .. })) = opened else {
+        panic!("it is opened");
+    };
+    assert!(open(&disk, options(None)).is_ok(), "nothing has changed");
+}
