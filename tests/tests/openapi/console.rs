@@ -31,7 +31,7 @@ pub async fn files_and_events(witness: &mut Witness) {
 
     at.put("/kv/k", "v", "200").await;
     let mut listeners = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..16 {
         listeners.push(Events::open(at.request("getEvents", "/events")).await);
     }
     let snapshot = listeners[0].next().await.unwrap();
