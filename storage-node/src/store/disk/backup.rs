@@ -7,21 +7,21 @@ use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::ring::Position;
-use dkvs_log::{AppendError, Directory, DirectoryError, Entry, Log, Medium, ReadError, Room};
+use dkvs_log::{AppendError, DirectoryError, Log, ReadError, Room};
 use thiserror::Error;
 
-use super::committer::Committer;
 use super::convert::LOG;
 use super::entry::Located;
 use super::files::{make_directory, sync_directory};
 use super::format::Manifest;
 use super::identity::{Identity, Owner, new_history};
-use super::options::SEGMENT_BYTES_DEFAULT;
+use super::queue::NewRecord;
 use super::store::DiskStore;
+use super::writing;
 use crate::store::contract::RecordStore as _;
 use crate::store::head::TableEntry as _;
 
@@ -74,24 +74,13 @@ pub fn back_up(
     }
     make_directory(&partial)?;
     let history = new_history()?;
-    let medium: Arc<dyn Medium> = Arc::new(Directory::open(&partial.join(LOG), true)?);
-    let options = dkvs_log::Options {
-        history,
-        segment_bytes: SEGMENT_BYTES_DEFAULT,
-    };
-    let mut log = Log::create(medium, options)?;
+    let mut log = writing::begin::<BackupError>(&partial.join(LOG), history)?;
     let report = copy(store, &mut log, &mut pace)?;
     let manifest = Manifest {
         is_complete: store.is_complete() && report.unreadable == 0,
         ..Manifest::default()
     };
-    Committer::write_manifest(&mut log, &mut None, manifest)?;
-    while let Some(job) = log.hint_job() {
-        let done = job.run()?;
-        log.finish_hint(&done)?;
-    }
-    log.maintain()?;
-    drop(log);
+    writing::end::<BackupError>(log, manifest)?;
     let identity = Identity {
         is_backup: true,
         ..Identity::of(owner, history)
@@ -150,28 +139,25 @@ fn copy_page(
     for (key, located) in page {
         match read(store, key.as_bytes(), *located) {
             Some((located, value)) => {
-                records.push((key, located.stored.encode(), value));
+                records.push(NewRecord {
+                    key: Bytes::copy_from_slice(key.as_bytes()),
+                    head: located.stored,
+                    log_value: value,
+                });
             }
             None if store.peek(key).is_none() => {}
             None => report.unreadable += 1,
         }
     }
-    let entries = records.iter().map(|(key, head, value)| Entry {
-        key: key.as_bytes(),
-        head,
-        value,
-    });
-    let entries: Vec<_> = entries.collect();
-    let bytes = entries.iter().map(Entry::record_bytes).sum();
-    log.append(&entries, Room::Ordinary, &mut Vec::new())?;
-    report.records += entries.len() as u64;
-    report.bytes += bytes as u64;
-    Ok(bytes)
+    let bytes = writing::append(log, &records, Room::Ordinary, &mut Vec::new())?;
+    report.records += records.len() as u64;
+    report.bytes += bytes;
+    Ok(bytes as usize)
 }
 
 /// A record and its value of the log, in this version or a newer one; none if it was removed, or cannot
 /// be read.
-fn read(store: &DiskStore, key: &[u8], mut located: Located) -> Option<(Located, Vec<u8>)> {
+fn read(store: &DiskStore, key: &[u8], mut located: Located) -> Option<(Located, Bytes)> {
     loop {
         match store.values.read_past_cache(key, &located) {
             Ok(value) => return Some((located, value)),

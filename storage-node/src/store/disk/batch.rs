@@ -113,7 +113,7 @@ impl Batch {
             }
             QueuedPut::Attested(key) => {
                 let attested = self.attested(key.as_bytes(), store);
-                let taken = attested.and_then(|record| self.take(record, store));
+                let taken = attested.and_then(|record| self.take(record, false, store));
                 return (taken.map(|()| PutOutcome::Stored), None);
             }
         };
@@ -127,7 +127,7 @@ impl Batch {
             is_quarantined = held.is_quarantined;
         }
         let record = quarantined(record, is_quarantined);
-        let taken = self.take(record, store);
+        let taken = self.take(record, held.is_none(), store);
         (taken.map(|()| PutOutcome::Stored), None)
     }
 
@@ -182,8 +182,12 @@ impl Batch {
     }
 
     /// Takes a record into the batch, if there is room for its entry in memory.
-    fn take(&mut self, record: NewRecord, store: &DiskStore) -> Result<(), StoreError> {
-        let is_new = self.held(store, &record.key).is_none();
+    fn take(
+        &mut self,
+        record: NewRecord,
+        is_new: bool,
+        store: &DiskStore,
+    ) -> Result<(), StoreError> {
         let growth = match is_new {
             true => IndexEntry::bytes_of(&record.key) + overhead_bytes(record.key.len()),
             false => 0,
@@ -200,7 +204,7 @@ impl Batch {
         let held_bytes = store
             .table()
             .read_bytes(&record.key, |held| held.location().bytes);
-        let bytes = record.record_bytes(&record.head.encode());
+        let bytes = record.record_bytes();
         let makes_room = match record.head.kind {
             Kind::Tombstone | Kind::Removal | Kind::Manifest => true,
             Kind::Value => held_bytes.is_some_and(|held_bytes| bytes <= held_bytes),

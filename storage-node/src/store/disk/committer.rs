@@ -15,6 +15,7 @@ use super::format::{Kind, Manifest};
 use super::index::LogIndex;
 use super::queue::NewRecord;
 use super::store::DiskStore;
+use super::writing;
 use crate::store::contract::StoreError;
 use crate::store::head::TableEntry as _;
 
@@ -210,19 +211,12 @@ impl Committer {
     }
 
     fn append(&mut self, changes: &[&Change], room: Room) -> Result<(), AppendError> {
-        let heads = changes.iter().map(|change| change.record.head.encode());
-        let heads: Vec<_> = heads.collect();
-        let entries = changes.iter().zip(&heads);
-        let entries: Vec<_> = entries
-            .map(|(change, head)| change.record.entry(head))
-            .collect();
-        let bytes = entries.iter().map(|entry| entry.record_bytes() as u64);
-        let bytes = bytes.sum();
         if mutants::is_on(Mutant::UnsyncedServed) {
             self.show_early(changes);
         }
-        let mut appended = Vec::with_capacity(entries.len());
-        self.log.append(&entries, room, &mut appended)?;
+        let mut appended = Vec::with_capacity(changes.len());
+        let records = changes.iter().map(|change| &change.record);
+        let bytes = writing::append(&mut self.log, records, room, &mut appended)?;
         for (change, at) in changes.iter().zip(&appended) {
             self.show(&change.record, at.location);
         }
@@ -267,7 +261,7 @@ impl Committer {
             let location = Location {
                 segment: u32::MAX,
                 offset: change.record.head.checksum,
-                bytes: change.record.record_bytes(&change.record.head.encode()),
+                bytes: change.record.record_bytes(),
             };
             let record = &change.record;
             if record.head.kind != Kind::Removal {
@@ -383,26 +377,6 @@ impl Committer {
         self.store.status.note_space(&self.log.space());
     }
 
-    pub(super) fn write_manifest(
-        log: &mut Log,
-        location: &mut Option<Location>,
-        manifest: Manifest,
-    ) -> Result<(), AppendError> {
-        let head = manifest.encode();
-        let entry = dkvs_log::Entry {
-            key: &[],
-            head: &head,
-            value: &[],
-        };
-        let mut appended = Vec::new();
-        log.append(&[entry], Room::Reserve, &mut appended)?;
-        let new = appended.first().map(|it| it.location);
-        if let Some(old) = std::mem::replace(location, new) {
-            log.release(old);
-        }
-        Ok(())
-    }
-
     /// Ends in good order: what gathered is stored, and if it was not synced so far, it is now.
     pub fn close(mut self) -> Result<(), CommitError> {
         self.store.close();
@@ -417,7 +391,7 @@ impl Committer {
                 unsynced_run: 0,
                 ..self.manifest
             };
-            Self::write_manifest(&mut self.log, &mut self.manifest_location, manifest)?;
+            writing::write_manifest(&mut self.log, &mut self.manifest_location, manifest)?;
         }
         // The mark may as well be there if power is lost now.
         self.log.maintain()?;

@@ -15,20 +15,18 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use dkvs_common::record::Attributes;
-use dkvs_log::{AppendError, Directory, DirectoryError, History, Log, Medium, Room};
+use dkvs_log::{AppendError, DirectoryError, History, Log, Room};
 use thiserror::Error;
 
-use super::committer::Committer;
 use super::files::{make_directory, sync_directory};
 use super::format::{self, Kind, Manifest, StoredHead, flags};
 use super::format_1::{OldError, OldRecord, OldStore};
 use super::identity::{IDENTITY, Identity};
-use super::options::SEGMENT_BYTES_DEFAULT;
 use super::queue::NewRecord;
+use super::writing;
 
 pub(super) const LOG: &str = "log";
 const LOG_NEW: &str = "log.new";
@@ -76,12 +74,7 @@ pub(super) fn convert(
 ) -> Result<(), ConvertError> {
     let new = directory.join(LOG_NEW);
     discard_new(directory)?;
-    let medium: Arc<dyn Medium> = Arc::new(Directory::open(&new, true)?);
-    let options = dkvs_log::Options {
-        history,
-        segment_bytes: SEGMENT_BYTES_DEFAULT,
-    };
-    let mut log = Log::create(medium, options)?;
+    let mut log = writing::begin::<ConvertError>(&new, history)?;
     let rows = old.rows();
     tracing::info!(rows, "the records of format 1 are converted");
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -104,13 +97,7 @@ pub(super) fn convert(
         floor: 0,
         unsynced_run: old.manifest.unsynced_run,
     };
-    Committer::write_manifest(&mut log, &mut None, manifest)?;
-    while let Some(job) = log.hint_job() {
-        let done = job.run()?;
-        log.finish_hint(&done)?;
-    }
-    log.maintain()?;
-    drop(log);
+    writing::end::<ConvertError>(log, manifest)?;
     sync_directory(directory)?;
     Ok(())
 }
@@ -213,10 +200,7 @@ fn new_record(record: &OldRecord<'_>) -> NewRecord {
 }
 
 fn append(log: &mut Log, batch: &mut Vec<NewRecord>) -> Result<(), AppendError> {
-    let heads: Vec<_> = batch.iter().map(|record| record.head.encode()).collect();
-    let entries = batch.iter().zip(&heads);
-    let entries: Vec<_> = entries.map(|(record, head)| record.entry(head)).collect();
-    log.append(&entries, Room::Ordinary, &mut Vec::new())?;
+    writing::append(log, &*batch, Room::Ordinary, &mut Vec::new())?;
     batch.clear();
     Ok(())
 }

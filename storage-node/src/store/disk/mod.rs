@@ -35,7 +35,7 @@
 //! * `store`: what reads see; `queue`: what waits to be written; `reads`: what waits to be read;
 //!   `reading`: how it is
 //! * `values`, `cache`: the values; `status`: the state, for statistics
-//! * `batch`, `committer`: what is made durable together, and how; `index`: what is live, for the log
+//! * `batch`, `committer`, `writing`: what is made durable together, and how; `index`: what is live, for the log
 //! * `format_1`, `convert`: data directories of format 1, and how they become such of format 2
 //! * `thread`: committer and readers at work; [`directory`], `identity`,
 //!   [`ring_change`]: the data directory, whose it is, and what may change; [`backup`]: copies of it
@@ -63,6 +63,7 @@ mod status;
 mod store;
 mod thread;
 mod values;
+mod writing;
 
 pub use batch::Batch;
 pub use committer::{CommitError, Committer};

@@ -11,6 +11,7 @@ use super::format::Manifest;
 use super::load::{Loading, floor_of};
 use super::options::{Declaration, OpenOptions};
 use super::store::DiskStore;
+use super::writing;
 
 /// Why a store is not opened. No record that was confirmed has changed.
 #[derive(Debug, Error)]
@@ -97,7 +98,7 @@ impl DiskStore {
         }
         let mut location = loading.manifest.map(|(_, location)| location);
         if found.manifest != Some(manifest) {
-            match Committer::write_manifest(&mut log, &mut location, manifest) {
+            match writing::write_manifest(&mut log, &mut location, manifest) {
                 Ok(()) => {}
                 // What is lost is told again at the next start.
                 Err(AppendError::Full) if found.is_due_to_loss(manifest, options) => {}

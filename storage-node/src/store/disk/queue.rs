@@ -95,8 +95,8 @@ impl NewRecord {
     }
 
     /// What it takes in the log, in bytes.
-    pub(super) fn record_bytes(&self, head: &[u8]) -> u32 {
-        self.entry(head).record_bytes() as u32
+    pub(super) fn record_bytes(&self) -> u32 {
+        self.entry(&[0; HEAD_BYTES]).record_bytes() as u32
     }
 
     /// As the log takes it.

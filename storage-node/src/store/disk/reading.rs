@@ -26,21 +26,16 @@ impl ColdRead {
         if self.read.deadline.is_some_and(|deadline| deadline <= now) {
             return store.status.reads.expired();
         }
+        let place = self.place;
         #[cfg(feature = "mutants")]
-        if mutants::is_on(Mutant::ColdReadShared)
-            && let Some(located) = self.located
-            && let Ok(piece) = store
-                .values
-                .read(self.key.as_bytes(), &located, self.read.part)
-            && let Some(view) = piece.view(&located, self.read.part)
-        {
-            return (self.answer)(Lookup::Found(view));
-        }
-        if let Some(located) = self.place
-            && let Ok(piece) = store
-                .values
-                .read(self.key.as_bytes(), &located, self.read.part)
-            && let Some(view) = piece.view(&located, self.read.part)
+        let place = match mutants::is_on(Mutant::ColdReadShared) {
+            true => self.located.or(place),
+            false => place,
+        };
+        let (key, part) = (self.key.as_bytes(), self.read.part);
+        if let Some(located) = place
+            && let Ok(piece) = store.values.read(key, &located, part)
+            && let Some(view) = piece.view(&located, part)
         {
             return (self.answer)(Lookup::Found(view));
         }

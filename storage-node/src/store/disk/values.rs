@@ -99,12 +99,7 @@ impl Values {
         if !is_short(located) && part != Part::Whole {
             return gather(located, part, |number| self.read_chunk(located, number));
         }
-        let record = self.reader.read(located.location)?;
-        if record.key() != key || !is_sound(key, &located.stored, record.value()) {
-            return Err(ReadError::Damaged);
-        }
-        let (bytes, begin) = record.into_bytes();
-        let bytes = Bytes::from(bytes).slice(begin..);
+        let bytes = self.read_whole(key, located)?;
         if is_short(located) {
             self.cache.keep(located.location, 0, bytes.clone());
         }
@@ -116,15 +111,21 @@ impl Values {
         &self,
         key: &[u8],
         located: &Located,
-    ) -> Result<Vec<u8>, ReadError> {
-        if let Some(piece) = self.at_hand(key, located, Part::Whole) {
-            return Ok(piece.bytes.to_vec());
+    ) -> Result<Bytes, ReadError> {
+        match self.at_hand(key, located, Part::Whole) {
+            Some(piece) => Ok(piece.bytes),
+            None => self.read_whole(key, located),
         }
+    }
+
+    /// All of a value of the log from the disk, if it is what was written.
+    fn read_whole(&self, key: &[u8], located: &Located) -> Result<Bytes, ReadError> {
         let record = self.reader.read(located.location)?;
-        match record.key() == key && is_sound(key, &located.stored, record.value()) {
-            true => Ok(record.value().to_vec()),
-            false => Err(ReadError::Damaged),
+        if record.key() != key || !is_sound(key, &located.stored, record.value()) {
+            return Err(ReadError::Damaged);
         }
+        let (bytes, begin) = record.into_bytes();
+        Ok(Bytes::from(bytes).slice(begin..))
     }
 
     /// Keeps the value of a record that was just written.
