@@ -18,17 +18,17 @@ use crate::record::{Attributes, Content, ContentType, Record};
 use crate::tag::Tag;
 use crate::trace::{SpanId, Trace, TraceId};
 
-const ID: RequestId = RequestId(0x0102_0304_0506_0708);
-const TAG: Tag = Tag {
+pub(super) const ID: RequestId = RequestId(0x0102_0304_0506_0708);
+pub(super) const TAG: Tag = Tag {
     time: 0x0192_f0c4_a1b2_0001,
     op: 0x9f3c_21d4_0000_0007,
 };
 
-fn key() -> Key {
+pub(super) fn key() -> Key {
     Key::new("key").unwrap()
 }
 
-fn content(content_type: &'static str, value: &'static str) -> Content {
+pub(super) fn content(content_type: &'static str, value: &'static str) -> Content {
     Content::Value {
         content_type: ContentType::new(content_type).unwrap(),
         value: Value::new(value).unwrap(),
@@ -43,7 +43,7 @@ fn entry(kind: EntryKind) -> PageEntry {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

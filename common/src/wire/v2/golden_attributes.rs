@@ -4,21 +4,14 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::message::{
-    MessageError, ReplyMessage, RequestId, RequestMessage, next_reply, next_request,
-};
+use super::golden::{ID, TAG, content, hex, key};
+use super::message::{MessageError, ReplyMessage, RequestMessage, next_reply, next_request};
 use super::reply::Reply;
 use super::request::Request;
-use crate::kv::{Key, Value};
+use crate::kv::Value;
 use crate::model::{ReplicaCommand, ReplicaResponse};
 use crate::record::{Attributes, Content, ContentType, Digest, OperationId, Record};
-use crate::tag::Tag;
 
-const ID: RequestId = RequestId(0x0102_0304_0506_0708);
-const TAG: Tag = Tag {
-    time: 0x0192_f0c4_a1b2_0001,
-    op: 0x9f3c_21d4_0000_0007,
-};
 const ALL: Attributes = Attributes {
     born: 3,
     expires_ms: Some(0x0192_f0c4_a1b2),
@@ -34,17 +27,6 @@ const DIGEST: u8 = 5;
 const PUT_STAGED_WITH_ATTRIBUTES: u8 = 15;
 
 const VECTORS: &str = include_str!("../../../tests/vectors/wire-v2-attributes.txt");
-
-fn key() -> Key {
-    Key::new("key").unwrap()
-}
-
-fn content(content_type: &'static str, value: &'static str) -> Content {
-    Content::Value {
-        content_type: ContentType::new(content_type).unwrap(),
-        value: Value::new(value).unwrap(),
-    }
-}
 
 fn put(attributes: Attributes, content: Content) -> Request {
     let record = Record::with_attributes(&key(), TAG, attributes, content);
@@ -145,10 +127,6 @@ fn read_request(message: &[u8]) -> Result<Request, MessageError> {
 fn read_reply(message: &[u8]) -> Result<Reply, MessageError> {
     let mut message = Bytes::copy_from_slice(message);
     Ok(next_reply(&mut message)?.unwrap().reply)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
