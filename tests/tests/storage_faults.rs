@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use dkvs_common::model::Durability;
 use dkvs_log::simulated::{Fault, Kept as Remains, SimulatedDisk};
 use dkvs_storage_node::store::disk::{Declaration, OpenError, OpenOptions};
-use dkvs_storage_node::store::{
-    Lookup, PutOutcome, RecordStore as _, RemoveOutcome, StoreError,
-};
+use dkvs_storage_node::store::{Lookup, PutOutcome, RecordStore as _, RemoveOutcome, StoreError};
 use dkvs_tests::stores::{Kept, key, later, open, options, record, shown};
 
 const STORED: Result<PutOutcome, StoreError> = Ok(PutOutcome::Stored);

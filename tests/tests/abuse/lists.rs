@@ -2,7 +2,7 @@
 
 use dkvs_common::model::Statistic;
 use dkvs_tests::http::{Connection, client, exchange, get, request, send};
-use dkvs_tests::process::own_loopback;
+use dkvs_tests::process::{Cluster, own_loopback};
 use dkvs_tests::until;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -69,11 +69,8 @@ async fn lists_of_deleted_keys_take_turns_and_are_limited() {
 #[tokio::test]
 async fn a_caller_has_four_lists_at_a_time() {
     let _alone = alone().await;
-    let cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    let cluster = silent_cluster();
     let addr = cluster.gateway.addr;
-    for node in &cluster.nodes {
-        node.process.stop();
-    }
     let mut held = Vec::new();
     for _ in 0..4 {
         let mut connection = Connection::open(addr).await;
@@ -100,11 +97,8 @@ async fn a_caller_has_four_lists_at_a_time() {
 #[tokio::test]
 async fn whoever_lists_most_gives_way_to_whoever_does_not_list() {
     let _alone = alone().await;
-    let cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    let cluster = silent_cluster();
     let addr = cluster.gateway.addr;
-    for node in &cluster.nodes {
-        node.process.stop();
-    }
     // Four callers take all that there are.
     let mut held = Vec::new();
     let list = request("GET", "/kv?timeout_ms=30000", None);
@@ -149,6 +143,15 @@ async fn whoever_lists_most_gives_way_to_whoever_does_not_list() {
         }
     }
     assert_eq!(refused, 4);
+}
+
+/// A cluster of servers that answer once they are made to go on.
+fn silent_cluster() -> Cluster {
+    let cluster = PROGRAMS.cluster(3, &["--workers", "1"]);
+    for node in &cluster.nodes {
+        node.process.stop();
+    }
+    cluster
 }
 
 /// Deletes the keys, which leaves a tombstone of each.
