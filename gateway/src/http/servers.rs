@@ -52,10 +52,18 @@ struct StorageBody {
     disk_bytes: u64,
     disk_available_bytes: u64,
     log_bytes: u64,
+    live_bytes: u64,
+    dead_bytes: u64,
+    reserved_bytes: u64,
+    compacted_bytes: u64,
+    cache_bytes: u64,
     commits: u64,
     commit_mean_us: u64,
     last_commit_age_ms: Option<u64>,
     waiting: u64,
+    reads_waiting: u64,
+    quarantined_keys: u64,
+    damaged_records: u64,
 }
 
 impl StorageBody {
@@ -70,10 +78,18 @@ impl StorageBody {
             disk_bytes: statistic(Statistic::DiskBytes)?,
             disk_available_bytes: statistic(Statistic::DiskAvailableBytes)?,
             log_bytes: statistic(Statistic::LogBytes)?,
+            live_bytes: statistic(Statistic::LiveBytes)?,
+            dead_bytes: statistic(Statistic::DeadBytes)?,
+            reserved_bytes: statistic(Statistic::ReservedBytes)?,
+            compacted_bytes: statistic(Statistic::CompactedBytes)?,
+            cache_bytes: statistic(Statistic::CacheBytes)?,
             commits,
             commit_mean_us: commit_us.checked_div(commits).unwrap_or(0),
             last_commit_age_ms: statistic(Statistic::LastCommitAgeMs),
             waiting: statistic(Statistic::Waiting)?,
+            reads_waiting: statistic(Statistic::ReadsWaiting)?,
+            quarantined_keys: statistic(Statistic::QuarantinedKeys)?,
+            damaged_records: statistic(Statistic::DamagedRecords)?,
         })
     }
 }

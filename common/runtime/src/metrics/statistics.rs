@@ -202,12 +202,31 @@ const MEANINGS: &[Meaning] = &[
     ),
     gauge(
         "dkvs_server_log_bytes",
-        "What the rows of the log take",
+        "What the records of the log take, live or not",
         &[(Statistic::LogBytes, None)],
     ),
     gauge(
+        "dkvs_server_log_record_bytes",
+        "What the records of the log take: live, the newest of their keys; dead, the others, whose \
+         room comes back by compaction",
+        &[
+            (Statistic::LiveBytes, Some(("state", "live"))),
+            (Statistic::DeadBytes, Some(("state", "dead"))),
+        ],
+    ),
+    gauge(
+        "dkvs_server_log_reserved_bytes",
+        "What is set aside on the disk for deletions and compaction",
+        &[(Statistic::ReservedBytes, None)],
+    ),
+    counter(
+        "dkvs_server_compacted_bytes",
+        "Bytes of records that compaction copied",
+        &[(Statistic::CompactedBytes, None)],
+    ),
+    gauge(
         "dkvs_server_disk_used_bytes",
-        "What the log's file takes of the disk",
+        "What the log's files take of the disk",
         &[(Statistic::DiskBytes, None)],
     ),
     gauge(
@@ -245,6 +264,49 @@ const MEANINGS: &[Meaning] = &[
         "dkvs_server_waiting_records",
         "Records that wait for the disk",
         &[(Statistic::Waiting, None)],
+    ),
+    gauge(
+        "dkvs_server_cache_bytes",
+        "What values that lie on the disk take in memory",
+        &[(Statistic::CacheBytes, None)],
+    ),
+    counter(
+        "dkvs_server_value_reads",
+        "Reads of values that lie on the disk, by where they were found: in memory, or there",
+        &[
+            (Statistic::CacheHits, Some(("from", "memory"))),
+            (Statistic::ColdReads, Some(("from", "disk"))),
+        ],
+    ),
+    counter(
+        "dkvs_server_cold_reads_dropped",
+        "Reads of the disk that were not done: refused because too many waited, or expired since \
+         their deadline passed while they waited",
+        &[
+            (Statistic::ColdReadsRefused, Some(("cause", "busy"))),
+            (Statistic::ColdReadsExpired, Some(("cause", "expired"))),
+        ],
+    ),
+    gauge(
+        "dkvs_server_waiting_reads",
+        "Reads that wait for the disk",
+        &[(Statistic::ReadsWaiting, None)],
+    ),
+    gauge(
+        "dkvs_server_lost_ranges",
+        "Ranges of records that were found lost when the server was started",
+        &[(Statistic::LostRanges, None)],
+    ),
+    gauge(
+        "dkvs_server_quarantined_keys",
+        "Keys that are not answered for until another replica says what is newest: a newer record \
+         of them may be lost",
+        &[(Statistic::QuarantinedKeys, None)],
+    ),
+    gauge(
+        "dkvs_server_damaged_records",
+        "Records that were found damaged on the disk",
+        &[(Statistic::DamagedRecords, None)],
     ),
 ];
 
