@@ -99,6 +99,8 @@ export class Servers {
     const cells = COLUMNS.map(({ title, number }) => html("td", { role: "cell", class: number ? "number" : null, "data-title": title }));
     const head = html("th", { role: "rowheader", scope: "row" }, name);
     cells[0] = head;
+    const keeps = { mode: html("div"), space: html("div", { class: "detail" }) };
+    cells[6].append(keeps.mode, keeps.space);
     const toggle = html("button", { type: "button", onclick: () => this.#toggle(server) });
     if (this.#snapshot.embedded) cells.push(html("td", { role: "cell", class: "toggle" }, toggle));
     const element = html(
@@ -106,7 +108,7 @@ export class Servers {
       { role: "row", "data-server": server, onpointerenter: () => this.#ring.point(server), onpointerleave: () => this.#ring.point(null) },
       ...cells,
     );
-    return { element, cells, toggle, name, told: {} };
+    return { element, cells, keeps, toggle, name, told: {} };
   }
 
   #fill(row, server) {
@@ -123,7 +125,8 @@ export class Servers {
     setText(row.cells[3], server.reachable ? duration(server.round_trip_us ?? server.last_round_trip_us) : "–");
     setText(row.cells[4], count(server.keys));
     setText(row.cells[5], bytes(server.bytes));
-    setText(row.cells[6], keeps(server));
+    setText(row.keeps.mode, keeps(server));
+    setText(row.keeps.space, space(server.storage));
     setText(row.cells[7], server.protocol ?? "not known yet");
 
     const stopped = server.running === false;
@@ -159,6 +162,7 @@ function state(server) {
   if (server.storage?.read_only) return { tone: "bad", text: "disk failed" };
   if (server.storage?.disk_full) return { tone: "warn", text: "disk full" };
   if (server.storage && !server.storage.complete) return { tone: "warn", text: "incomplete" };
+  if (server.storage?.quarantined_keys > 0) return { tone: "warn", text: `${plural(server.storage.quarantined_keys, "key")} quarantined` };
   return { tone: "ok", text: "answers" };
 }
 
@@ -167,4 +171,11 @@ function keeps(server) {
   if (server.durability === "memory") return "in memory";
   const disk = server.storage ? `, ${bytes(server.storage.disk_bytes)} on disk` : "";
   return server.durability + disk;
+}
+
+// What the log takes of the disk, and what compaction has copied of it.
+function space(storage) {
+  if (!storage) return "";
+  const compacted = storage.compacted_bytes > 0 ? `; ${bytes(storage.compacted_bytes)} compacted` : "";
+  return `${bytes(storage.live_bytes)} live, ${bytes(storage.dead_bytes)} dead, ${bytes(storage.reserved_bytes)} reserved${compacted}`;
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkvs_common::kv::Key;
 use dkvs_common::model::ReplicaResponse;
 use dkvs_common::wire::v1::{GetReply, PutReply, Request};
 
@@ -41,14 +42,15 @@ impl Service {
             Ok(Request::Get(key)) => {
                 let responder = || -> crate::handlers::Responder {
                     let (deferred, counters) = (Arc::clone(deferred), Arc::clone(&self.counters));
+                    let key = key.clone();
                     Box::new(move |response| {
-                        if let Some(reply) = get_reply(&counters, response) {
+                        if let Some(reply) = get_reply(&counters, &key, response) {
                             deferred.push(peer, Deferred::V1(reply.encode()));
                         }
                     })
                 };
                 let response = self.replica.get_untagged(&key, responder);
-                let reply = response.and_then(|response| get_reply(&self.counters, response));
+                let reply = response.and_then(|response| get_reply(&self.counters, &key, response));
                 reply.map_or(V1Response::Silence, |reply| {
                     V1Response::Datagram(reply.encode())
                 })
@@ -79,7 +81,7 @@ impl Service {
 }
 
 /// None if it is not known whether there is a value: DKVS/1 cannot say so.
-fn get_reply(counters: &Counters, response: ReplicaResponse) -> Option<GetReply> {
+fn get_reply(counters: &Counters, key: &Key, response: ReplicaResponse) -> Option<GetReply> {
     let value = match response {
         ReplicaResponse::Untagged { value } => value,
         ReplicaResponse::Absent { .. } => return Some(GetReply::Unknown),
@@ -88,7 +90,7 @@ fn get_reply(counters: &Counters, response: ReplicaResponse) -> Option<GetReply>
     let (reply, unrepresentable) = GetReply::of_stored(value);
     if let Some(reason) = unrepresentable {
         counters.values_unrepresentable.add(1);
-        tracing::debug!(%reason, "a value is told as unknown");
+        tracing::debug!(?key, %reason, "told as unknown");
     }
     Some(reply)
 }

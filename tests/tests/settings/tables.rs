@@ -392,6 +392,15 @@ pub const SERVER_FLAGS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "--cache",
+        &[
+            ("", "a size is a whole number"),
+            ("-1", "a size is a whole number"),
+            ("1.5G", "a size is a whole number"),
+            ("99999999999999999999", "a size is a whole number"),
+        ],
+    ),
+    (
         "--workers",
         &[
             ("", TO_1024),
