@@ -31,6 +31,7 @@ pub mod level;
 pub mod list;
 pub mod params;
 pub mod read;
+mod sources;
 pub mod tally;
 pub mod threshold;
 mod transmit;
@@ -39,6 +40,7 @@ pub mod write;
 
 pub use crate::model::Refusal;
 pub use level::Level;
+pub use sources::{FetchFailure, FetchStart};
 pub use transmit::{Attestation, CommandId, Purpose, Transmit};
 pub use version::Version;
 

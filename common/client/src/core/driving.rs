@@ -12,11 +12,11 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::quorum::Level;
 use dkvs_common::quorum::list::{List, Listing};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::{Write, WriteResponse};
+use dkvs_common::quorum::{FetchFailure, Level};
 use dkvs_common::record::{Attributes, Content};
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
@@ -264,7 +264,8 @@ impl Core {
                     from,
                     key,
                     assembly,
-                } => self.fetch(id, from, key, assembly, now),
+                    stalls,
+                } => self.fetch(id, from, key, (assembly, stalls), now),
                 Step::Attest {
                     server,
                     round,
@@ -432,13 +433,17 @@ impl Core {
         &mut self,
         token: Token,
         from: ServerId,
-        end: Result<Value, Option<Assembly>>,
+        end: Result<Value, (FetchFailure, Option<Assembly>)>,
         now: Now,
     ) {
         if let Some(request) = self.in_time(token, now) {
             match end {
                 Ok(value) => request.operation.handle_fetched(from, value),
-                Err(assembly) => request.operation.handle_fetch_failed(from, assembly),
+                Err((failure, assembly)) => {
+                    request
+                        .operation
+                        .handle_fetch_failed(from, failure, assembly);
+                }
             }
             self.fall_back_or_drive(token.request, now);
         }
@@ -513,7 +518,14 @@ impl Core {
         is_long_known.then_some(incarnation.boot_id)
     }
 
-    fn fetch(&mut self, id: RequestId, from: ServerId, key: Key, assembly: Assembly, now: Now) {
+    fn fetch(
+        &mut self,
+        id: RequestId,
+        from: ServerId,
+        key: Key,
+        (assembly, stalls): (Assembly, u32),
+        now: Now,
+    ) {
         let Some(request) = self.requests.get_mut(id) else {
             return;
         };
@@ -523,7 +535,10 @@ impl Core {
         };
         let token = request.token(id, command);
         let begun: Result<RequestHandle, RequestError> = match self.servers.to(from) {
-            Some(link) => link.fetch(key, assembly, token, now.at, request.deadline),
+            Some(link) => {
+                let begun = (assembly, stalls);
+                link.fetch(key, begun, token, now.at, request.deadline)
+            }
             None => Err(RequestError::TooMany),
         };
         match begun {
@@ -532,7 +547,10 @@ impl Core {
                 id: command,
                 handle,
             }),
-            Err(_) => request.operation.handle_fetch_failed(from, None),
+            Err(_) => {
+                let failed = FetchFailure::Failed;
+                request.operation.handle_fetch_failed(from, failed, None);
+            }
         }
     }
 

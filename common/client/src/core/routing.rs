@@ -210,8 +210,12 @@ impl Core {
                 LinkEvent::Fetched { token, value } => {
                     self.handle_fetch_end(token, server, Ok(value), now);
                 }
-                LinkEvent::FetchFailed { token, assembly } => {
-                    self.handle_fetch_end(token, server, Err(assembly), now);
+                LinkEvent::FetchFailed {
+                    token,
+                    failure,
+                    assembly,
+                } => {
+                    self.handle_fetch_end(token, server, Err((failure, assembly)), now);
                 }
                 LinkEvent::Unreachable { token, sent } => {
                     self.handle_lost(token, server, sent, now);

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::level::Level;
 use super::params::Quorum;
+use super::sources::{FetchFailure, FetchStart};
 use super::tally::{Recorded, Replica};
 use super::transmit::{CommandId, Transmit};
 use crate::cluster::ServerId;
@@ -126,7 +127,7 @@ impl Read {
 
     /// The next value to fetch, and the replica to fetch it from. The fetch ends with
     /// [`Self::handle_fetched`] or [`Self::handle_fetch_failed`].
-    pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
+    pub fn poll_fetch(&mut self) -> Option<FetchStart> {
         of_either!(self, read => read.poll_fetch())
     }
 
@@ -173,8 +174,13 @@ impl Read {
     }
 
     /// `server` did not give the value behind a digest.
-    pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
-        of_either!(self, read => read.handle_fetch_failed(digest, server));
+    pub fn handle_fetch_failed(
+        &mut self,
+        digest: &Digest,
+        server: ServerId,
+        failure: FetchFailure,
+    ) {
+        of_either!(self, read => read.handle_fetch_failed(digest, server, failure));
     }
 
     /// Time has passed; at the deadline, all pending replicas time out.

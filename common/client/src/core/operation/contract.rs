@@ -6,7 +6,7 @@ use std::time::Instant;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::{Level, Transmit};
+use dkvs_common::quorum::{FetchFailure, Level, Transmit};
 use dkvs_common::tag::Tag;
 
 use super::candidate::{Admission, Candidate};
@@ -36,6 +36,8 @@ pub enum Step {
         key: Key,
         /// What is there of it.
         assembly: Assembly,
+        /// How often that server has stalled with it before.
+        stalls: u32,
     },
     /// Have a server attest a key, if its incarnation allows it.
     Attest {
@@ -160,7 +162,13 @@ pub trait Operation: Send {
     fn handle_fetched(&mut self, _from: ServerId, _value: Value) {}
 
     /// A long value will not arrive from this server; perhaps a part of it has.
-    fn handle_fetch_failed(&mut self, _from: ServerId, _assembly: Option<Assembly>) {}
+    fn handle_fetch_failed(
+        &mut self,
+        _from: ServerId,
+        _failure: FetchFailure,
+        _assembly: Option<Assembly>,
+    ) {
+    }
 
     /// Whether it met something that only the agreement level can answer for, and may fall back to
     /// that.

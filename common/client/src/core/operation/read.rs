@@ -12,9 +12,9 @@ use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Value;
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
-use dkvs_common::quorum::Level;
 use dkvs_common::quorum::read::{Attestation, Read, ReadOutcome};
 use dkvs_common::quorum::tally::ReplicaState;
+use dkvs_common::quorum::{FetchFailure, FetchStart, Level};
 use dkvs_common::record::Digest;
 use dkvs_common::view::ClusterView;
 
@@ -169,7 +169,11 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
         if let Some(transmit) = self.read.poll_transmit() {
             return Some(transmit.into());
         }
-        let (from, digest) = self.read.poll_fetch()?;
+        let FetchStart {
+            from,
+            digest,
+            stalls,
+        } = self.read.poll_fetch()?;
         if let Err(error) = self.reserve(&digest) {
             self.refused = Some(error);
             return None;
@@ -179,6 +183,7 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
             from,
             key: self.read.key().clone(),
             assembly: self.fetches.begin(digest),
+            stalls,
         })
     }
 
@@ -190,7 +195,7 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
         now: Instant,
     ) {
         if id.purpose == Purpose::Fetch {
-            return self.handle_fetch_failed(from, None);
+            return self.handle_fetch_failed(from, FetchFailure::Failed, None);
         }
         let mut response = response.checked(self.read.key());
         match &mut response {
@@ -219,7 +224,7 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
 
     fn handle_unreachable(&mut self, to: ServerId, id: CommandId, was_sent: bool, now: Instant) {
         match id.purpose {
-            Purpose::Fetch => self.handle_fetch_failed(to, None),
+            Purpose::Fetch => self.handle_fetch_failed(to, FetchFailure::Failed, None),
             _ => drop(self.read.handle_unreachable(to, id, was_sent, now)),
         }
     }
@@ -274,10 +279,15 @@ impl<F: FnOnce(ReadResult) + Send> Operation for ReadOperation<F> {
         }
     }
 
-    fn handle_fetch_failed(&mut self, from: ServerId, assembly: Option<Assembly>) {
+    fn handle_fetch_failed(
+        &mut self,
+        from: ServerId,
+        failure: FetchFailure,
+        assembly: Option<Assembly>,
+    ) {
         if let Some(digest) = self.fetches.take(from) {
             self.fetches.assembly = assembly.or(self.fetches.assembly.take());
-            self.read.handle_fetch_failed(&digest, from);
+            self.read.handle_fetch_failed(&digest, from, failure);
         }
     }
 

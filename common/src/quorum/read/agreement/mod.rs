@@ -18,6 +18,7 @@ use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
 use crate::model::{ReplicaCommand, ReplicaResponse};
 use crate::quorum::params::Quorum;
+use crate::quorum::sources::{FetchFailure, FetchStart};
 use crate::quorum::tally::{Recorded, Replica, ReplicaState, Tally};
 use crate::quorum::threshold::Threshold;
 use crate::quorum::transmit::{CommandId, Purpose, Transmit};
@@ -91,7 +92,7 @@ impl AgreementRead {
 
     /// The next value to fetch, and the replica to fetch it from. The fetch ends with
     /// [`Self::handle_fetched`] or [`Self::handle_fetch_failed`].
-    pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
+    pub fn poll_fetch(&mut self) -> Option<FetchStart> {
         if self.outcome.is_some() {
             return None;
         }
@@ -148,8 +149,13 @@ impl AgreementRead {
     }
 
     /// `server` did not give the value behind a digest.
-    pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
-        if self.values.handle_fetch_failed(digest, server) {
+    pub fn handle_fetch_failed(
+        &mut self,
+        digest: &Digest,
+        server: ServerId,
+        failure: FetchFailure,
+    ) {
+        if self.values.handle_fetch_failed(digest, server, failure) {
             self.decide_once();
         }
     }

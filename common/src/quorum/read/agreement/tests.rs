@@ -3,7 +3,7 @@ use super::*;
 use bytes::Bytes;
 use std::time::Duration;
 
-use crate::quorum::{Refusal, Version};
+use crate::quorum::{FetchFailure, FetchStart, Refusal, Version};
 use crate::record::{Attributes, ContentType};
 use crate::ring::{Position, RingPoint};
 use crate::testing::start_of_time;
@@ -45,6 +45,14 @@ fn long(time: u64) -> ReplicaResponse {
     ReplicaResponse::Record { digest, block }
 }
 
+fn fetch(from: ServerId, time: u64) -> Option<FetchStart> {
+    Some(FetchStart {
+        from,
+        digest: digest(time),
+        stalls: 0,
+    })
+}
+
 fn absent(tag: Tag) -> ReplicaResponse {
     ReplicaResponse::absent(tag)
 }
@@ -66,10 +74,10 @@ fn equal_digests_agree_and_the_value_is_fetched_from_one_holder_after_the_other(
     read.handle_response(SERVERS[0], GET, long(1), now);
     assert_eq!(read.poll_fetch(), None);
     read.handle_response(SERVERS[2], GET, long(1), now);
-    assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
+    assert_eq!(read.poll_fetch(), fetch(SERVERS[0], 1));
     assert_eq!(read.poll_fetch(), None, "one fetch at a time");
-    read.handle_fetch_failed(&digest(1), SERVERS[0]);
-    assert_eq!(read.poll_fetch(), Some((SERVERS[2], digest(1))));
+    read.handle_fetch_failed(&digest(1), SERVERS[0], FetchFailure::Gone);
+    assert_eq!(read.poll_fetch(), fetch(SERVERS[2], 1));
     assert_eq!(read.outcome(), None);
     read.handle_fetched(&digest(1), value("long"));
     let found = ReadOutcome::Found(value("long"), version(1));
@@ -87,8 +95,8 @@ fn a_value_that_none_of_its_holders_gives_is_unreachable_once_nobody_else_can_ha
         read.handle_response(server, GET, long(1), now);
     }
     for server in [SERVERS[0], SERVERS[1]] {
-        assert_eq!(read.poll_fetch(), Some((server, digest(1))));
-        read.handle_fetch_failed(&digest(1), server);
+        assert_eq!(read.poll_fetch(), fetch(server, 1));
+        read.handle_fetch_failed(&digest(1), server, FetchFailure::Gone);
     }
     assert_eq!(read.outcome(), None);
     read.handle_unreachable(SERVERS[2], GET, true, now);
@@ -102,8 +110,8 @@ fn the_same_bytes_under_different_tags_agree_once_they_are_compared() {
     read.handle_response(SERVERS[1], GET, long(2), now);
     assert_eq!(read.poll_fetch(), None, "the third may decide it");
     read.handle_response(SERVERS[2], GET, absent(Tag::ZERO), now);
-    assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
-    assert_eq!(read.poll_fetch(), Some((SERVERS[1], digest(2))));
+    assert_eq!(read.poll_fetch(), fetch(SERVERS[0], 1));
+    assert_eq!(read.poll_fetch(), fetch(SERVERS[1], 2));
     read.handle_fetched(&digest(1), value("same"));
     assert_eq!(read.outcome(), None);
     read.handle_fetched(&digest(2), value("same"));
@@ -126,7 +134,7 @@ fn a_digest_that_comes_after_its_value_was_fetched_matches_it() {
     let (mut read, now) = read(2);
     read.handle_response(SERVERS[0], GET, long(1), now);
     read.handle_response(SERVERS[1], GET, long(1), now);
-    assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
+    assert_eq!(read.poll_fetch(), fetch(SERVERS[0], 1));
     read.handle_fetched(&digest(1), value("long"));
     assert_eq!(read.agreeing(), 2);
     read.handle_response(SERVERS[2], GET, long(1), now);
@@ -145,7 +153,7 @@ fn different_bytes_behind_digests_disagree_once_they_are_compared() {
     };
     read.handle_response(SERVERS[1], GET, whole, now);
     read.handle_response(SERVERS[2], GET, absent(Tag::ZERO), now);
-    assert_eq!(read.poll_fetch(), Some((SERVERS[0], digest(1))));
+    assert_eq!(read.poll_fetch(), fetch(SERVERS[0], 1));
     read.handle_fetched(&digest(1), value("that"));
     assert_eq!(read.outcome(), Some(&ReadOutcome::Disagree));
 }

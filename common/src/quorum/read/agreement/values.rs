@@ -4,6 +4,7 @@
 use crate::cluster::ServerId;
 use crate::kv::Value;
 use crate::quorum::read::response::GetResponse;
+use crate::quorum::sources::{FetchFailure, FetchStart, Sources};
 use crate::quorum::version::Version;
 use crate::record::Digest;
 
@@ -27,13 +28,7 @@ pub(super) struct SeenValue {
 #[derive(Debug)]
 enum Known {
     Whole(Value),
-    Digest {
-        digest: Digest,
-        /// The replica that it is being fetched from.
-        from: Option<ServerId>,
-        /// The replicas that did not give it.
-        failed: Vec<ServerId>,
-    },
+    Digest { digest: Digest, sources: Sources },
 }
 
 impl SeenValue {
@@ -77,28 +72,21 @@ impl SeenValue {
     pub(super) fn can_be_known(&self, is_any_pending: bool) -> bool {
         match &self.known {
             Known::Whole(_) => true,
-            Known::Digest { failed, .. } => {
-                let mut holders = self.holders.iter();
-                is_any_pending || holders.any(|holder| !failed.contains(holder))
+            Known::Digest { sources, .. } => {
+                is_any_pending || sources.is_any_left(self.holders.iter().copied())
             }
         }
     }
 
     /// Begins to fetch it, from the first holder that has not failed to give it; none if it is
     /// known, or being fetched.
-    fn begin_fetch(&mut self) -> Option<(ServerId, Digest)> {
-        let Known::Digest {
-            digest,
-            from: from @ None,
-            failed,
-        } = &mut self.known
-        else {
-            return None;
-        };
-        let mut holders = self.holders.iter();
-        let next = holders.find(|server| !failed.contains(server))?;
-        *from = Some(*next);
-        Some((*next, digest.clone()))
+    fn begin_fetch(&mut self) -> Option<FetchStart> {
+        match &mut self.known {
+            Known::Whole(_) => None,
+            Known::Digest { digest, sources } => {
+                sources.begin(self.holders.iter().copied(), digest)
+            }
+        }
     }
 
     fn note_version(&mut self, version: Version) {
@@ -129,13 +117,8 @@ impl SeenValues {
             }
             GetResponse::Record(digest, None) => {
                 let version = Version::from(&digest);
-                let (from, failed) = (None, Vec::new());
-                let known = Known::Digest {
-                    digest,
-                    from,
-                    failed,
-                };
-                (known, version)
+                let sources = Sources::default();
+                (Known::Digest { digest, sources }, version)
             }
         };
         match self.0.get_mut(place) {
@@ -174,21 +157,23 @@ impl SeenValues {
     }
 
     /// `server` did not give the value behind a digest; false if it is not awaited.
-    pub(super) fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) -> bool {
+    pub(super) fn handle_fetch_failed(
+        &mut self,
+        digest: &Digest,
+        server: ServerId,
+        failure: FetchFailure,
+    ) -> bool {
         let Some(place) = self.place_of_digest(digest) else {
             return false;
         };
-        if let Known::Digest { from, failed, .. } = &mut self.0[place].known
-            && *from == Some(server)
-        {
-            *from = None;
-            failed.push(server);
+        match &mut self.0[place].known {
+            Known::Whole(_) => false,
+            Known::Digest { sources, .. } => sources.handle_failed(server, failure),
         }
-        true
     }
 
     /// Begins the next fetch of a value at one of these places.
-    pub(super) fn begin_fetch(&mut self, places: &[usize]) -> Option<(ServerId, Digest)> {
+    pub(super) fn begin_fetch(&mut self, places: &[usize]) -> Option<FetchStart> {
         let mut places = places.iter();
         places.find_map(|place| self.0.get_mut(*place)?.begin_fetch())
     }

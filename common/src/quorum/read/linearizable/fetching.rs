@@ -4,6 +4,7 @@
 use crate::cluster::ServerId;
 use crate::kv::Value;
 use crate::quorum::read::response::ReadResponse;
+use crate::quorum::sources::{FetchFailure, FetchStart, Sources};
 use crate::quorum::tally::{ReplicaState, Tally};
 use crate::record::{Content, Digest};
 
@@ -15,10 +16,7 @@ pub(super) struct SeenRecords(Vec<SeenRecord>);
 struct SeenRecord {
     digest: Digest,
     value: Option<Value>,
-    /// The replica that the value is being fetched from.
-    fetched_from: Option<ServerId>,
-    /// The replicas that did not give it.
-    failed: Vec<ServerId>,
+    sources: Sources,
 }
 
 impl SeenRecords {
@@ -42,8 +40,7 @@ impl SeenRecords {
             None => self.0.push(SeenRecord {
                 digest,
                 value,
-                fetched_from: None,
-                failed: Vec::new(),
+                sources: Sources::default(),
             }),
         }
     }
@@ -72,25 +69,24 @@ impl SeenRecords {
         })
     }
 
-    /// Whether the value is being fetched, or there is a holder left to fetch it from.
+    /// Whether the value is being fetched, or there is a holder left to fetch it from that may well
+    /// have it.
     pub(super) fn can_be_fetched(&self, place: usize, tally: &Tally<ReadResponse>) -> bool {
-        self.0[place].fetched_from.is_some() || self.next_holder(place, tally).is_some()
+        let sources = &self.0[place].sources;
+        sources.is_being_fetched() || sources.is_any_likely(holders(place, tally))
     }
 
-    /// Begins to fetch the value, from the first holder that has not failed to give it; none while
-    /// it is being fetched.
+    /// Begins to fetch the value from one of its holders; none while it is being fetched, or if all of
+    /// them failed to give it.
     pub(super) fn begin_fetch(
         &mut self,
         place: usize,
         tally: &Tally<ReadResponse>,
-    ) -> Option<(ServerId, Digest)> {
-        let from = self.next_holder(place, tally)?;
-        let seen = &mut self.0[place];
-        if seen.fetched_from.is_some() {
-            return None;
-        }
-        seen.fetched_from = Some(from);
-        Some((from, seen.digest.clone()))
+    ) -> Option<FetchStart> {
+        let SeenRecord {
+            digest, sources, ..
+        } = &mut self.0[place];
+        sources.begin(holders(place, tally), digest)
     }
 
     /// A value has arrived; false if it was not being fetched.
@@ -98,37 +94,37 @@ impl SeenRecords {
         let Some(seen) = self.being_fetched(digest) else {
             return false;
         };
-        seen.fetched_from = None;
+        seen.sources.handle_fetched();
         seen.value = Some(value);
         true
     }
 
     /// `server` did not give a value; false if it was not being fetched from there.
-    pub(super) fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) -> bool {
+    pub(super) fn handle_fetch_failed(
+        &mut self,
+        digest: &Digest,
+        server: ServerId,
+        failure: FetchFailure,
+    ) -> bool {
         let seen = self.being_fetched(digest);
-        let Some(seen) = seen.filter(|seen| seen.fetched_from == Some(server)) else {
-            return false;
-        };
-        seen.fetched_from = None;
-        seen.failed.push(server);
-        true
+        seen.is_some_and(|seen| seen.sources.handle_failed(server, failure))
     }
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    fn next_holder(&self, place: usize, tally: &Tally<ReadResponse>) -> Option<ServerId> {
-        let failed = &self.0[place].failed;
-        let holder = tally.replicas().iter().find(|replica| {
-            matches!(replica.state, ReplicaState::Responded(ReadResponse::Holds(held, _)) if held == place)
-                && !failed.contains(&replica.server)
-        });
-        holder.map(|replica| replica.server)
-    }
-
     fn being_fetched(&mut self, digest: &Digest) -> Option<&mut SeenRecord> {
         let mut records = self.0.iter_mut();
-        records.find(|seen| seen.digest.names_same_record(digest) && seen.fetched_from.is_some())
+        records
+            .find(|seen| seen.digest.names_same_record(digest) && seen.sources.is_being_fetched())
     }
+}
+
+/// The replicas that reported the record at a place, in preference order.
+fn holders(place: usize, tally: &Tally<ReadResponse>) -> impl Iterator<Item = ServerId> {
+    let holders = tally.replicas().iter().filter(move |replica| {
+        matches!(replica.state, ReplicaState::Responded(ReadResponse::Holds(held, _)) if held == place)
+    });
+    holders.map(|replica| replica.server)
 }

@@ -76,6 +76,7 @@ use crate::kv::{Key, Value};
 use crate::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use crate::mutants::{self, Mutant};
 use crate::quorum::params::Quorum;
+use crate::quorum::sources::{FetchFailure, FetchStart};
 use crate::quorum::tally::{Recorded, Replica, ReplicaState, Tally};
 use crate::quorum::threshold::Threshold;
 use crate::quorum::transmit::{Attestation, CommandId, Purpose, Transmit};
@@ -201,7 +202,7 @@ impl LinearizableRead {
     }
 
     /// The value to fetch, and the replica to fetch it from.
-    pub fn poll_fetch(&mut self) -> Option<(ServerId, Digest)> {
+    pub fn poll_fetch(&mut self) -> Option<FetchStart> {
         let place = self.given_and_unknown()?;
         self.records.begin_fetch(place, &self.tally)
     }
@@ -376,8 +377,13 @@ impl LinearizableRead {
     }
 
     /// `server` did not give the value behind a digest.
-    pub fn handle_fetch_failed(&mut self, digest: &Digest, server: ServerId) {
-        if self.records.handle_fetch_failed(digest, server) {
+    pub fn handle_fetch_failed(
+        &mut self,
+        digest: &Digest,
+        server: ServerId,
+        failure: FetchFailure,
+    ) {
+        if self.records.handle_fetch_failed(digest, server, failure) {
             self.advance();
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::assembly::Assembly;
 use dkvs_common::kv::Value;
 use dkvs_common::model::ReplicaResponse;
+use dkvs_common::quorum::FetchFailure;
 use dkvs_common::wire::v2::message::RequestId;
 
 /// What happened to a request, which its token names, or to the server.
@@ -29,10 +30,12 @@ pub enum LinkEvent<T> {
         /// The value.
         value: Value,
     },
-    /// A value will not arrive from this server.
+    /// A value has not arrived from this server.
     FetchFailed {
         /// The fetch's token.
         token: T,
+        /// Whether it may yet.
+        failure: FetchFailure,
         /// The blocks that have arrived, so that another server can supply the rest; none if they
         /// did not match the digest.
         assembly: Option<Assembly>,

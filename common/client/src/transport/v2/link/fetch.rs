@@ -8,11 +8,15 @@ use super::block_range::BlockRange;
 use super::event::LinkEvent;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::FetchFailure;
 use dkvs_common::wire::v2::message::{REPLY_HEAD_BYTES, RequestId};
 use dkvs_common::wire::v2::request::Request;
 
 /// What a server may put around a block beyond what the protocol requires, in bytes.
 const REPLY_RESERVE_BYTES: usize = 32;
+
+/// A server is waited for twice as long each time, so many times: a request ends before that.
+const STALLS_MAX: u32 = 12;
 
 /// One fetch.
 #[derive(Debug)]
@@ -22,15 +26,18 @@ pub(super) struct Fetch {
     outstanding: BTreeMap<u32, RequestId>,
     /// When a block arrived last, or the fetch took its first turn; none before that.
     last_progress: Option<Instant>,
+    /// How often the server has stalled before.
+    stalls: u32,
 }
 
 impl Fetch {
-    pub(super) fn new(key: Key, assembly: Assembly) -> Self {
+    pub(super) fn new(key: Key, assembly: Assembly, stalls: u32) -> Self {
         Self {
             key,
             assembly,
             outstanding: BTreeMap::new(),
             last_progress: None,
+            stalls,
         }
     }
 
@@ -44,9 +51,11 @@ impl Fetch {
         self.last_progress = Some(now);
     }
 
-    /// When the fetch has stalled for `stall`; none before its first turn.
+    /// When the fetch has stalled for `stall`, doubled for each time that the server stalled before;
+    /// none before its first turn.
     pub(super) fn stalls_at(&self, stall: Duration) -> Option<Instant> {
-        self.last_progress.map(|progress| progress + stall)
+        let patience = stall * (1 << self.stalls.min(STALLS_MAX));
+        self.last_progress.map(|progress| progress + patience)
     }
 
     /// The request for the next block, and which block that is.
@@ -103,22 +112,27 @@ impl Fetch {
     /// The value, if it is complete and matches its digest.
     pub(super) fn finish<T>(self, token: T) -> LinkEvent<T> {
         if !self.assembly.is_complete() {
-            return self.give_up(token);
+            return self.give_up(token, FetchFailure::Gone);
         }
         match self.assembly.finish(&self.key) {
             Ok(value) => LinkEvent::Fetched { token, value },
             Err(Mismatch) => LinkEvent::FetchFailed {
                 token,
+                failure: FetchFailure::Failed,
                 assembly: None,
             },
         }
     }
 
-    /// Ends without the value, for another server to supply the missing blocks.
-    pub(super) fn give_up<T>(self, token: T) -> LinkEvent<T> {
+    /// Ends without the value, for another server to supply the missing blocks, or this one later.
+    pub(super) fn give_up<T>(self, token: T, failure: FetchFailure) -> LinkEvent<T> {
         let mut assembly = self.assembly;
         assembly.requeue_outstanding();
         let assembly = Some(assembly);
-        LinkEvent::FetchFailed { token, assembly }
+        LinkEvent::FetchFailed {
+            token,
+            failure,
+            assembly,
+        }
     }
 }

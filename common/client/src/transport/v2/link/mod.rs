@@ -45,13 +45,14 @@ use upload::{TooLong, Upload};
 
 use dkvs_common::kv::Key;
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::FetchFailure;
 use dkvs_common::record::Record;
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::request::Request;
 
 /// A fetch without a new block for this long, and for eight retransmission timeouts, is given up,
-/// so that another server can supply the rest.
+/// so that another server can supply the rest. If this one is asked again, it has twice the time.
 pub const STALL: Duration = Duration::from_millis(50);
 
 /// One server, with transfers. `T` names a request to the caller.
@@ -166,16 +167,17 @@ impl<T: Copy> Link<T> {
         }
     }
 
-    /// Fetches the blocks that are missing of a value.
+    /// Fetches the blocks that are missing of a value. `stalls` is how often the server has stalled
+    /// with it before: it is waited for the longer.
     pub fn fetch(
         &mut self,
         key: Key,
-        assembly: Assembly,
+        (assembly, stalls): (Assembly, u32),
         token: T,
         now: Instant,
         deadline: Instant,
     ) -> Result<RequestHandle, RequestError> {
-        let fetch = |_| TransferKind::Fetch(Fetch::new(key, assembly));
+        let fetch = |_| TransferKind::Fetch(Fetch::new(key, assembly, stalls));
         self.begin_transfer(token, now, deadline, fetch)
     }
 
@@ -273,7 +275,7 @@ impl<T: Copy> Link<T> {
     }
 
     fn fail(&mut self, number: u64, error: RequestError) {
-        self.end_with(number, |token| match error {
+        self.end_with(number, FetchFailure::Failed, |token| match error {
             RequestError::TooLong { .. } => LinkEvent::TooLong { token },
             RequestError::Unreachable => LinkEvent::Unreachable { token, sent: false },
             RequestError::TooMany => LinkEvent::Response {
@@ -319,7 +321,8 @@ impl<T: Copy> Link<T> {
             return;
         }
         for number in self.transfers.due(now, self.stall()) {
-            self.end_with(number, |token| LinkEvent::Expired { token });
+            let stalled = FetchFailure::Stalled;
+            self.end_with(number, stalled, |token| LinkEvent::Expired { token });
         }
     }
 
@@ -359,7 +362,8 @@ impl<T: Copy> Link<T> {
         }
         if self.peer.speaks() == PeerVersion::V1 {
             for number in self.transfers.numbers() {
-                self.end_with(number, |token| LinkEvent::NotV2 { token });
+                let failed = FetchFailure::Failed;
+                self.end_with(number, failed, |token| LinkEvent::NotV2 { token });
             }
         }
     }
@@ -389,7 +393,7 @@ impl<T: Copy> Link<T> {
         match transfer.handle_response(block, response, now) {
             TransferProgress::Abandon(ids) => ids.into_iter().for_each(|id| self.peer.abandon(id)),
             TransferProgress::Uploaded(response) => {
-                self.end_with(number, |token| LinkEvent::Response {
+                self.end_with(number, FetchFailure::Failed, |token| LinkEvent::Response {
                     token,
                     response,
                     after: None,
@@ -410,15 +414,22 @@ impl<T: Copy> Link<T> {
     fn end_purpose(&mut self, purpose: RequestPart<T>, event: impl FnOnce(T) -> LinkEvent<T>) {
         match purpose {
             RequestPart::Whole(token) => self.events.push_back(event(token)),
-            RequestPart::Part { transfer, .. } => self.end_with(transfer, event),
+            RequestPart::Part { transfer, .. } => {
+                self.end_with(transfer, FetchFailure::Failed, event);
+            }
         }
     }
 
-    /// Ends an upload with `event`, or a fetch with the blocks that have arrived.
-    fn end_with(&mut self, number: u64, event: impl FnOnce(T) -> LinkEvent<T>) {
+    /// Ends an upload with `event`, or a fetch with `failure` and the blocks that have arrived.
+    fn end_with(
+        &mut self,
+        number: u64,
+        failure: FetchFailure,
+        event: impl FnOnce(T) -> LinkEvent<T>,
+    ) {
         let transfer = self.end(number);
         self.events
-            .extend(transfer.map(|transfer| transfer.end_with(event)));
+            .extend(transfer.map(|transfer| transfer.end_with(failure, event)));
     }
 
     /// Removes a transfer; its outstanding requests are not sent again.

@@ -8,6 +8,7 @@ use super::event::LinkEvent;
 use super::fetch::Fetch;
 use super::upload::{TooLong, Upload, UploadProgress};
 use dkvs_common::model::ReplicaResponse;
+use dkvs_common::quorum::FetchFailure;
 use dkvs_common::wire::v2::message::RequestId;
 use dkvs_common::wire::v2::request::Request;
 
@@ -216,11 +217,15 @@ impl<T> Transfer<T> {
         }
     }
 
-    /// Ends with `event`, or, if it is a fetch, with the blocks that have arrived.
-    pub(super) fn end_with(self, event: impl FnOnce(T) -> LinkEvent<T>) -> LinkEvent<T> {
+    /// Ends with `event`, or, if it is a fetch, with `failure` and the blocks that have arrived.
+    pub(super) fn end_with(
+        self,
+        failure: FetchFailure,
+        event: impl FnOnce(T) -> LinkEvent<T>,
+    ) -> LinkEvent<T> {
         match self.kind {
             TransferKind::Upload(_) => event(self.token),
-            TransferKind::Fetch(fetch) => fetch.give_up(self.token),
+            TransferKind::Fetch(fetch) => fetch.give_up(self.token, failure),
         }
     }
 

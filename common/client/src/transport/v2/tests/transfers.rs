@@ -12,6 +12,7 @@ use super::fixtures::{SECOND, key, record};
 use super::server::Server;
 use super::world::{Faults, World};
 use dkvs_common::kv::Value;
+use dkvs_common::quorum::FetchFailure;
 use dkvs_common::record::Digest;
 use dkvs_common::record::{ContentType, Record};
 
@@ -39,7 +40,7 @@ fn fetching(world: &mut World, bytes: usize) {
     let deadline = world.now + 10 * SECOND;
     world
         .link
-        .fetch(key(1), assembly, 9, world.now, deadline)
+        .fetch(key(1), (assembly, 0), 9, world.now, deadline)
         .unwrap();
 }
 
@@ -152,6 +153,7 @@ fn stalled_fetch_is_given_up_and_finished_elsewhere() {
     assert!(at < died + SECOND / 4);
     let LinkEvent::FetchFailed {
         token: 9,
+        failure: FetchFailure::Stalled,
         assembly: Some(assembly),
     } = event
     else {
@@ -163,7 +165,7 @@ fn stalled_fetch_is_given_up_and_finished_elsewhere() {
     let deadline = other.now + SECOND;
     other
         .link
-        .fetch(key(1), assembly, 9, other.now, deadline)
+        .fetch(key(1), (assembly, 1), 9, other.now, deadline)
         .unwrap();
     other.run(deadline);
     assert_eq!(fetched(&other).unwrap().as_bytes(), long(1 << 20));
@@ -190,6 +192,7 @@ fn missing_version_ends_the_fetch() {
             _,
             LinkEvent::FetchFailed {
                 token: 9,
+                failure: FetchFailure::Gone,
                 assembly: Some(_)
             }
         )]
@@ -210,6 +213,7 @@ fn value_that_does_not_match_its_digest_is_not_returned() {
             _,
             LinkEvent::FetchFailed {
                 token: 9,
+                failure: FetchFailure::Failed,
                 assembly: None
             }
         )]
@@ -231,6 +235,7 @@ fn an_unreachable_server_ends_transfers_too() {
                 _,
                 LinkEvent::FetchFailed {
                     token: 9,
+                    failure: FetchFailure::Failed,
                     assembly: Some(_)
                 }
             ),
@@ -253,6 +258,7 @@ fn an_unreachable_server_ends_transfers_too() {
                 _,
                 LinkEvent::FetchFailed {
                     token: 9,
+                    failure: FetchFailure::Failed,
                     assembly: Some(_)
                 }
             )

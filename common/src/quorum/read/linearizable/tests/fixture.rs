@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
 use crate::model::{Refusal, ReplicaCommand, ReplicaResponse};
+use crate::quorum::FetchStart;
 use crate::quorum::params::Quorum;
 use crate::quorum::read::linearizable::LinearizableRead;
 use crate::quorum::read::{ReadOutcome, ReplicaStanding};
@@ -123,6 +124,16 @@ pub(super) fn digest(tag: Tag) -> Digest {
         value_bytes: 1,
         checksum: tag.time as u32,
     }
+}
+
+/// The fetch of that record that begins at a server which stalled so often.
+pub(super) fn fetch(from: ServerId, tag: Tag, stalls: u32) -> Option<FetchStart> {
+    let digest = digest(tag);
+    Some(FetchStart {
+        from,
+        digest,
+        stalls,
+    })
 }
 
 /// The response of a replica that holds this record.

@@ -182,7 +182,7 @@ fn what_an_earlier_round_found_is_attested_no_more() {
     for number in 1..4 {
         read.handle_response(ServerId(number), get(0), long(OLD), now);
     }
-    let (from, _) = read.poll_fetch().unwrap();
+    let from = read.poll_fetch().unwrap().from;
     read.handle_fetched(&digest(OLD), value("1"));
     assert_eq!(
         (from, sent(&mut read)),

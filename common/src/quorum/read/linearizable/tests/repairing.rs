@@ -87,7 +87,7 @@ fn what_turns_out_to_be_newer_after_the_answer_is_given_to_the_others() {
     assert_eq!(read.outcome(), Some(&found(OLD)));
     read.handle_response(SERVERS[2], get(0), long(NEW), now);
     assert!(!read.is_complete(), "it is to be fetched");
-    assert_eq!(read.poll_fetch(), Some((SERVERS[2], digest(NEW))));
+    assert_eq!(read.poll_fetch(), fetch(SERVERS[2], NEW, 0));
     read.handle_fetched(&digest(NEW), value("2"));
     let both = [SERVERS[0], SERVERS[1]].map(|server| (server, Sent::Put));
     assert_eq!(sent(&mut read), both);
