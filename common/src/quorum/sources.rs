@@ -56,7 +56,8 @@ impl Sources {
     /// it may well have been replaced there, too.
     pub(super) fn is_any_likely(&self, mut holders: impl Iterator<Item = ServerId>) -> bool {
         holders.any(|holder| {
-            !self.failed.contains(&holder) && !(self.is_gone && self.stalls(holder) > 0)
+            let is_doubtful = self.is_gone && self.stalls(holder) > 0;
+            !is_doubtful && !self.failed.contains(&holder)
         })
     }
 
