@@ -20,8 +20,8 @@ use super::values::number_at_start;
 const CRC_BYTES: usize = 4;
 const HMAC_BYTES: usize = 16;
 
-/// The operations put and put staged, the latter without attributes and with them.
-const STORING: [u8; 3] = [6, 7, 15];
+/// The operations put, put staged, the latter without attributes and with them, and attest.
+const STORING: [u8; 4] = [6, 7, 15, 12];
 
 /// The wall clocks' true time at the beginning of a world, in milliseconds since 1970.
 pub const TRUE_START_MS: u64 = 1_750_000_000_000;
@@ -53,7 +53,7 @@ fn messages(datagram: &Bytes, sender: Sender) -> Bytes {
     datagram.slice(around - after..datagram.len() - after)
 }
 
-/// Whether a datagram of a client asks for something to be stored, by its messages' heads alone.
+/// Whether a datagram of a client asks for something to be stored or attested, by its messages' heads alone.
 pub fn asks_to_store(datagram: &Bytes) -> bool {
     let mut messages = &messages(datagram, Sender::Client)[..];
     while let [high, low, operation, ..] = *messages {

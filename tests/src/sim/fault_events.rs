@@ -76,9 +76,12 @@ impl World {
             }
             Fault::ServerDown(server) => {
                 self.servers[server].start();
+                let confirmations = &mut self.invariants.confirmations;
                 if self.servers[server].has_lost() {
-                    self.invariants.confirmations.forget(server);
+                    confirmations.forget(server);
                 }
+                let checked = confirmations.look_at_start(server, &self.servers[server]);
+                self.report(checked);
             }
             Fault::ServerPaused(server) => {
                 self.servers[server].set_paused(false);
@@ -193,7 +196,7 @@ impl World {
         self.look_at_store(server);
         self.servers[server].crash(harm);
         if harm == Harm::Amnesia {
-            self.invariants.confirmations.forget(server);
+            self.invariants.confirmations.forget_all(server);
         }
         if kind == FaultKind::ForeignServer {
             self.servers[server].replace_by_foreign_server();

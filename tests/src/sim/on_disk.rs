@@ -104,10 +104,11 @@ impl OnDisk {
         let committer = &mut at_work.committer;
         committer.finish(batch);
         committer.compact();
-        if !IDLES.happens(&mut self.random) {
+        // What was lost makes compaction worth watching: copies have to say what they are.
+        if !self.has_lost && !IDLES.happens(&mut self.random) {
             return;
         }
-        if COMPACTS.happens(&mut self.random) {
+        if self.has_lost || COMPACTS.happens(&mut self.random) {
             committer.compact_oldest();
         }
         committer.idle();

@@ -128,6 +128,9 @@ impl Committer {
         if mutants::is_on(Mutant::AcknowledgedBeforeSynced) {
             batch.confirm_puts();
         }
+        if mutants::is_on(Mutant::UnsyncedServed) {
+            self.show_early(&batch);
+        }
         Some(batch)
     }
 
@@ -211,9 +214,6 @@ impl Committer {
     }
 
     fn append(&mut self, changes: &[&Change], room: Room) -> Result<(), AppendError> {
-        if mutants::is_on(Mutant::UnsyncedServed) {
-            self.show_early(changes);
-        }
         let mut appended = Vec::with_capacity(changes.len());
         let records = changes.iter().map(|change| &change.record);
         let bytes = writing::append(&mut self.log, records, room, &mut appended)?;
@@ -256,8 +256,8 @@ impl Committer {
     }
 
     /// For a mutant: shows records where they are going to lie, before they do.
-    fn show_early(&self, changes: &[&Change]) {
-        for change in changes {
+    fn show_early(&self, batch: &Batch) {
+        for change in batch.newest() {
             let location = Location {
                 segment: u32::MAX,
                 offset: change.record.head.checksum,

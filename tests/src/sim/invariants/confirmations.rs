@@ -1,5 +1,6 @@
 //! What a server confirms, it holds: and what a gateway says that a server confirmed, that server
-//! did confirm.
+//! did confirm. A server that lost something answers for no key of which it confirmed more than it
+//! holds, until it is told what is newest.
 //!
 //! The truth is taken from the store itself, each time a server has answered a datagram.
 
@@ -19,6 +20,7 @@ use dkvs_storage_node::store::RecordStore;
 use super::Violation;
 use super::v1_records::is_by_v1;
 use crate::sim::datagram::{self, tag_words};
+use crate::sim::server::Server;
 
 const NAME: &str = "confirmations";
 
@@ -27,6 +29,9 @@ const NAME: &str = "confirmations";
 pub struct Confirmations {
     /// By server and key: the greatest tag that it was seen to hold, and the age of that record.
     held: BTreeMap<(usize, Key), Held>,
+    /// The same, whatever was lost since. Where the server was asked to attest an older one, that: a
+    /// read had found that none was newer.
+    ever_held: BTreeMap<(usize, Key), Tag>,
     /// Each put that a server answered when it held the record or a newer one.
     answered: BTreeSet<(usize, Key, Tag)>,
     /// Puts whose answer is still to come. Of one number there are several if a gateway was
@@ -49,6 +54,13 @@ impl Confirmations {
     ) -> Result<(), Violation> {
         if !datagram::asks_to_store(asked) {
             return Ok(());
+        }
+        for message in datagram::requests(asked) {
+            if let Request::Command(ReplicaCommand::Attest { key, tag, .. }) = message.request
+                && let Some(ever) = self.ever_held.get_mut(&(server, key))
+            {
+                *ever = tag.min(*ever);
+            }
         }
         let put = |request| match request {
             Request::Command(ReplicaCommand::Put { key, record }) => {
@@ -128,13 +140,43 @@ impl Confirmations {
             return Err(Violation::new(NAME, what));
         }
         self.held.insert((server, key.clone()), holds);
+        let ever = self
+            .ever_held
+            .entry((server, key.clone()))
+            .or_insert(Tag::ZERO);
+        *ever = holds.0.max(*ever);
         self.answered.insert((server, key.clone(), tag));
         Ok(())
     }
 
-    /// A server has forgotten all it held.
+    /// A server has lost some of what it held, and knows.
     pub fn forget(&mut self, server: usize) {
         self.held.retain(|(held_by, _), _| *held_by != server);
+    }
+
+    /// A server has forgotten what it held, and does not know.
+    pub fn forget_all(&mut self, server: usize) {
+        self.forget(server);
+        self.ever_held.retain(|(held_by, _), _| *held_by != server);
+    }
+
+    /// A server was started, after whatever happened to its disk.
+    pub fn look_at_start(&self, number: usize, server: &Server) -> Result<(), Violation> {
+        for ((held_by, key), ever) in &self.ever_held {
+            if *held_by != number || !server.answers_for(key) {
+                continue;
+            }
+            let held = server.store().peek(key);
+            let holds = held.map_or(Tag::ZERO, |held| held.tag);
+            if holds < *ever {
+                let (ever, holds) = (tag_words(*ever), tag_words(holds));
+                let what = format!(
+                    "s{number} confirmed {key:?} at {ever}, and answers for it with {holds} after its start"
+                );
+                return Err(Violation::new(NAME, what));
+            }
+        }
+        Ok(())
     }
 
     /// A gateway has answered a write. Servers that speak DKVS/1 only (`is_v1`) have their own
