@@ -46,6 +46,9 @@ pub enum BackupError {
     /// Its log cannot be written.
     #[error("{0}")]
     Append(#[from] AppendError),
+    /// A record cannot be read now.
+    #[error("{0}")]
+    Read(#[from] ReadError),
 }
 
 /// What a backup holds.
@@ -137,7 +140,7 @@ fn copy_page(
 ) -> Result<usize, BackupError> {
     let mut records = Vec::new();
     for (key, located) in page {
-        match read(store, key.as_bytes(), *located) {
+        match read(store, key.as_bytes(), *located)? {
             Some((located, value)) => {
                 records.push(NewRecord {
                     key: Bytes::copy_from_slice(key.as_bytes()),
@@ -157,20 +160,23 @@ fn copy_page(
 
 /// A record and its value of the log, in this version or a newer one; none if it was removed, or cannot
 /// be read.
-fn read(store: &DiskStore, key: &[u8], mut located: Located) -> Option<(Located, Bytes)> {
+fn read(
+    store: &DiskStore,
+    key: &[u8],
+    mut located: Located,
+) -> Result<Option<(Located, Bytes)>, BackupError> {
     loop {
         match store.values.read_past_cache(key, &located) {
-            Ok(value) => return Some((located, value)),
-            Err(ReadError::Gone) => {
-                let now = store.table().read_bytes(key, Located::of)?;
-                if now.location == located.location {
-                    return None;
-                }
-                located = now;
-            }
+            Ok(value) => return Ok(Some((located, value))),
+            Err(ReadError::Gone) => match store.table().read_bytes(key, Located::of) {
+                Some(now) if now.location != located.location => located = now,
+                _ => return Ok(None),
+            },
+            // It may be whole, so a backup without it would be incomplete for nothing.
+            Err(error @ ReadError::OutOfFiles(_)) => return Err(error.into()),
             Err(ReadError::Damaged | ReadError::Io(_)) => {
                 store.note_damage(key, located.location);
-                return None;
+                return Ok(None);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use dkvs_common::record::{Record, RecordVersion};
 use dkvs_common::tag::Tag;
+use dkvs_log::ReadError;
 
 use super::entry::{IndexEntry, Located};
 use super::format::{Kind, flags};
@@ -152,6 +153,7 @@ impl Batch {
                 },
                 false,
             )),
+            Err(ReadError::OutOfFiles(_)) => Err(StoreError::OutOfFiles),
             Err(_) => {
                 store.note_damage(key, located.location);
                 Err(StoreError::Failed)

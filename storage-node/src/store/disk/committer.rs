@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_log::{AppendError, HintDone, HintJob, Location, Log, Medium, Room};
+use dkvs_log::{AppendError, HintDone, HintJob, Location, Log, Room};
 use thiserror::Error;
 
 use super::batch::{Batch, Change};
@@ -38,7 +38,6 @@ const REMOVALS_PART: u64 = 16;
 pub struct Committer {
     store: Arc<DiskStore>,
     log: Log,
-    medium: Arc<dyn Medium>,
     manifest: Manifest,
     /// Where the manifest lies.
     manifest_location: Option<Location>,
@@ -48,6 +47,8 @@ pub struct Committer {
     compaction_due: u64,
     /// Bytes appended since the last upkeep.
     appended: u64,
+    /// Whether a file could not be opened, the last time.
+    is_out_of_files: bool,
     /// Called with the reason if the disk fails for good.
     on_failure: Option<OnFailure>,
 }
@@ -88,19 +89,19 @@ enum Stored {
 impl Committer {
     pub(super) fn new(
         store: Arc<DiskStore>,
-        (log, medium): (Log, Arc<dyn Medium>),
+        log: Log,
         (manifest, manifest_location): (Manifest, Option<Location>),
         removal_bytes: u64,
     ) -> Self {
         let committer = Self {
             store,
             log,
-            medium,
             manifest,
             manifest_location,
             removal_bytes,
             compaction_due: 0,
             appended: 0,
+            is_out_of_files: false,
             on_failure: None,
         };
         committer.note_space();
@@ -168,7 +169,7 @@ impl Committer {
         match self.append(&newest, room) {
             Ok(()) => Stored::All,
             Err(AppendError::Full) => Stored::Each(self.commit_each(batch)),
-            Err(error) => Stored::None(self.fail(&error)),
+            Err(error) => Stored::None(self.refuse(&error)),
         }
     }
 
@@ -194,7 +195,7 @@ impl Committer {
             match self.append(&[change], room) {
                 Ok(()) => return Ok(()),
                 Err(AppendError::Full) => {}
-                Err(error) => return Err(self.fail(&error)),
+                Err(error) => return Err(self.refuse(&error)),
             }
             if !change.makes_room || !self.compact_step(COMPACT_STEP_BYTES) {
                 break;
@@ -226,6 +227,9 @@ impl Committer {
         status.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         if room == Room::Ordinary && status.is_disk_full.swap(false, Ordering::Relaxed) {
             tracing::info!("the disk has room again");
+        }
+        if std::mem::take(&mut self.is_out_of_files) {
+            tracing::info!("files can be opened again, and puts are taken");
         }
         Ok(())
     }
@@ -270,6 +274,20 @@ impl Committer {
                 self.store.table().insert(entry);
             }
         }
+    }
+
+    /// Why nothing was appended, for who asked for it.
+    fn refuse(&mut self, error: &AppendError) -> StoreError {
+        if !matches!(error, AppendError::OutOfFiles(_)) {
+            return self.fail(error);
+        }
+        if !std::mem::replace(&mut self.is_out_of_files, true) {
+            tracing::warn!(
+                %error,
+                "puts are refused until a file can be opened; raise the limit on open files"
+            );
+        }
+        StoreError::OutOfFiles
     }
 
     fn fail(&mut self, error: &AppendError) -> StoreError {
@@ -386,7 +404,7 @@ impl Committer {
         }
         self.log.check_open()?;
         if self.manifest.unsynced_run != 0 {
-            self.medium.sync_from_now_on()?;
+            self.log.sync_from_now_on()?;
             let manifest = Manifest {
                 unsynced_run: 0,
                 ..self.manifest

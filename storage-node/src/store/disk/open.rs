@@ -116,12 +116,8 @@ impl DiskStore {
             .status
             .opened(quarantined, damaged, recovery.lost.len());
         let store = Arc::new(store);
-        let committer = Committer::new(
-            Arc::clone(&store),
-            (log, medium),
-            (manifest, location),
-            removal_bytes,
-        );
+        let committer =
+            Committer::new(Arc::clone(&store), log, (manifest, location), removal_bytes);
         Ok(Opened {
             store,
             committer,

@@ -6,14 +6,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use dkvs_common::kv::Key;
 
 use super::entry::Located;
-use crate::store::contract::{Lookup, ReadRequest};
+use crate::store::contract::{GetResult, ReadRequest};
 use crate::store::view::RecordView;
 
 /// Most reads that wait for the disk.
 pub(super) const READS_WAITING_MAX: usize = 1_024;
 
 /// Takes what a read finds.
-pub(super) type Answer = Box<dyn for<'a> FnOnce(Lookup<RecordView<'a>>) + Send>;
+pub(super) type Answer = Box<dyn for<'a> FnOnce(GetResult<RecordView<'a>>) + Send>;
 
 /// A read that waits for the disk.
 pub struct ColdRead {
