@@ -508,6 +508,37 @@ fn a_store_that_does_not_sync_is_refused_after_the_machine_went_down_and_not_oth
 }
 
 #[test]
+fn what_the_records_take_is_known_after_each_commit_without_asking_the_disk() {
+    let disk = SimulatedDisk::default();
+    let mut kept = new_store(&disk);
+    stored(kept.put_at("k", 1, "v"));
+    let before = kept.disk().status();
+    let asked = disk.room_questions();
+    let record = 63 + 7;
+    for number in 1..=100 {
+        stored(kept.put_at(&format!("key{number:03}"), 1, "v"));
+        let now = kept.disk().status();
+        assert_eq!(now.live_bytes, before.live_bytes + number * record);
+        assert_eq!(now.dead_bytes, before.dead_bytes);
+        assert_eq!(now.disk_bytes, before.disk_bytes);
+    }
+    for number in 1..=10 {
+        stored(kept.put_at(&format!("key{number:03}"), 2, "v"));
+        let now = kept.disk().status();
+        assert_eq!(now.live_bytes, before.live_bytes + 100 * record);
+        assert_eq!(now.dead_bytes, before.dead_bytes + number * record);
+    }
+    assert_eq!(disk.room_questions(), asked);
+    // Of a segment more it takes note as well.
+    for number in 0..10 {
+        stored(kept.put_at(&format!("key {number}"), 1, &"v".repeat(20_000)));
+    }
+    let now = kept.disk().status();
+    assert!(now.disk_bytes > before.disk_bytes, "{now:?}");
+    assert!(now.live_bytes > 200_000, "{now:?}");
+}
+
+#[test]
 fn the_log_stays_bounded_while_the_same_keys_are_written_again_and_again() {
     let disk = SimulatedDisk::default();
     let mut kept = new_store(&disk);

@@ -49,6 +49,8 @@ pub struct Committer {
     appended: u64,
     /// Whether a file could not be opened, the last time.
     is_out_of_files: bool,
+    /// Of the log when it was noted last what it takes of the disk.
+    noted_segments: (u32, usize),
     /// Called with the reason if the disk fails for good.
     on_failure: Option<OnFailure>,
 }
@@ -93,7 +95,7 @@ impl Committer {
         (manifest, manifest_location): (Manifest, Option<Location>),
         removal_bytes: u64,
     ) -> Self {
-        let committer = Self {
+        let mut committer = Self {
             store,
             log,
             manifest,
@@ -102,6 +104,7 @@ impl Committer {
             compaction_due: 0,
             appended: 0,
             is_out_of_files: false,
+            noted_segments: (0, 0),
             on_failure: None,
         };
         committer.note_space();
@@ -145,6 +148,7 @@ impl Committer {
         };
         if !batch.is_empty() {
             self.store.status.committed(begun.elapsed());
+            self.note_records();
         }
         self.store.queue().end_batch(batch.items, batch.item_bytes);
         batch.complete(|change| match &stored {
@@ -350,7 +354,10 @@ impl Committer {
             removal_bytes: &mut self.removal_bytes,
         };
         match self.log.compact_step(budget, &mut index) {
-            Ok(is_more) => is_more,
+            Ok(is_more) => {
+                self.note_records();
+                is_more
+            }
             Err(error) => {
                 self.fail(&error);
                 false
@@ -391,8 +398,19 @@ impl Committer {
         }
     }
 
-    fn note_space(&self) {
+    /// Notes what the log takes, so that the state shows it.
+    fn note_space(&mut self) {
+        self.noted_segments = self.log.records().segments;
         self.store.status.note_space(&self.log.space());
+    }
+
+    /// The same after each change, and so without asking the disk, unless a segment came or went.
+    fn note_records(&mut self) {
+        let records = self.log.records();
+        match records.segments == self.noted_segments {
+            true => self.store.status.note_records(&records),
+            false => self.note_space(),
+        }
     }
 
     /// Ends in good order: what gathered is stored, and if it was not synced so far, it is now.
