@@ -6,11 +6,11 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use dkvs_common::model::Durability;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::disk::backup::back_up;
+use dkvs_storage_node::store::disk::backup::Backup;
 use dkvs_storage_node::store::disk::directory::{DataDirectory, DirectoryError, Owner};
 use dkvs_storage_node::store::disk::{Declaration, OpenOptions, Opened};
 use dkvs_storage_node::store::{Lookup, Part, PutOutcome, RecordStore as _, RecordView};
@@ -334,7 +334,8 @@ fn every_file_is_its_owners_alone_also_in_a_directory_that_everyone_may_look_int
     while let Some(job) = opened.committer.hint_job() {
         opened.committer.finish_hint(job.run());
     }
-    back_up(&opened.store, &whose.backup_path(5), whose.owner(), drop).unwrap();
+    let backup = Backup::begin(&Arc::new(whose), 5).unwrap();
+    backup.run(&opened.store, drop).unwrap();
     let files = files(path);
     assert!(
         files
@@ -366,10 +367,11 @@ fn a_backup_has_what_was_confirmed_before_it_and_knows_that_it_is_one() {
     assert!(removed.is_none());
     let batch = opened.committer.begin().unwrap();
     opened.committer.finish(batch);
-    let to = whose.backup_path(5);
+    let backup = Backup::begin(&Arc::new(whose), 5).unwrap();
+    let to = backup.path().to_owned();
     let (store, committer) = (opened.store, &mut opened.committer);
     let mut pages = 0;
-    let report = back_up(&store, &to, whose.owner(), |_| {
+    let report = backup.run(&store, |_| {
         // The store goes on meanwhile, and gives room back.
         for name in ["key 1", "key 2000", "new"] {
             let record = record(name, 2 + pages, "after");
@@ -385,7 +387,7 @@ fn a_backup_has_what_was_confirmed_before_it_and_knows_that_it_is_one() {
     let report = report.unwrap();
     assert!(pages > 2 && report.unreadable == 0);
     assert!((2_999..=3_000).contains(&report.records), "{report:?}");
-    drop((store, whose));
+    drop((store, backup));
     let to = to.to_str().unwrap();
     assert!(refusal(to, None).contains("are a backup"));
     let (_, restored) = open(to, Some(Declaration::Complete));
@@ -400,4 +402,58 @@ fn a_backup_has_what_was_confirmed_before_it_and_knows_that_it_is_one() {
     assert_eq!(read(&restored, "key 7"), Lookup::Absent);
     drop(restored);
     open(to, None);
+}
+
+#[test]
+fn one_backup_is_made_at_a_time_and_each_under_a_name_of_its_own() {
+    let directory = DataDir::new();
+    let (whose, mut opened) = open(directory.path(), Some(Declaration::New));
+    put(&mut opened, "k", 1, "v");
+    let whose = Arc::new(whose);
+    let backups = Path::new(directory.path()).join("backups");
+    // What a crash left of one.
+    fs::create_dir_all(backups.join("6.partial/log")).unwrap();
+    let mut made = Vec::new();
+    for (time, name) in [(5, "5"), (5, "5-2"), (5, "5-3"), (6, "6-2")] {
+        let backup = Backup::begin(&whose, time).unwrap();
+        assert_eq!(backup.path(), backups.join(name));
+        let report = backup.run(&opened.store, |_| {
+            assert!(Backup::begin(&whose, time).is_none(), "one is under way");
+            assert!(Backup::begin(&whose, time + 1).is_none());
+        });
+        assert_eq!(report.unwrap().records, 1);
+        made.push(backup.path().to_owned());
+    }
+    drop((opened, whose));
+    for path in made {
+        let (_, restored) = open(path.to_str().unwrap(), Some(Declaration::Complete));
+        assert_eq!(read(&restored, "k"), value("v"));
+    }
+}
+
+#[test]
+fn what_there_is_of_a_backup_that_fails_is_removed() {
+    let directory = DataDir::new();
+    let (whose, mut opened) = open(directory.path(), Some(Declaration::New));
+    for number in 0..20 {
+        put(
+            &mut opened,
+            &format!("key {number}"),
+            1,
+            &"v".repeat(100_000),
+        );
+    }
+    let backup = Backup::begin(&Arc::new(whose), 5).unwrap();
+    let partial = backup.path().with_extension("partial");
+    let mut pages = 0;
+    let failed = backup.run(&opened.store, |_| {
+        pages += 1;
+        if pages == 1 {
+            // No file can be made there any more.
+            fs::remove_dir_all(partial.join("log")).unwrap();
+            fs::write(partial.join("log"), "").unwrap();
+        }
+    });
+    assert!(pages > 0 && failed.is_err());
+    assert!(!partial.exists() && !backup.path().exists());
 }

@@ -16,6 +16,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dkvs_common::model::Durability;
 use dkvs_log::{Directory, History, Log};
@@ -40,6 +41,8 @@ const FAILED: &str = "failed";
 pub struct DataDirectory {
     path: PathBuf,
     owner: Owner,
+    /// Whether a backup is being made.
+    is_backing_up: AtomicBool,
     /// Locked for as long as it is open.
     _lock: File,
 }
@@ -220,6 +223,7 @@ impl DataDirectory {
         let directory = Self {
             path: path.to_owned(),
             owner,
+            is_backing_up: AtomicBool::new(false),
             _lock: lock,
         };
         let mut known = directory.read_identity()?;
@@ -424,9 +428,18 @@ impl DataDirectory {
         identity.write(&self.path).map_err(io_error(&path))
     }
 
-    /// Where a backup that is made at this moment is to lie.
-    pub fn backup_path(&self, unix_s: u64) -> PathBuf {
+    /// Where a backup that is made at this moment is to lie, if it is the first one of the moment.
+    pub(super) fn backup_path(&self, unix_s: u64) -> PathBuf {
         self.path.join("backups").join(unix_s.to_string())
+    }
+
+    /// Claims the only place for a backup that is being made. Returns whether it was free.
+    pub(super) fn begin_backup(&self) -> bool {
+        !self.is_backing_up.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn end_backup(&self) {
+        self.is_backing_up.store(false, Ordering::Release);
     }
 
     /// Whose records it holds.
