@@ -288,15 +288,30 @@ fn a_damaged_log_costs_what_was_damaged_and_the_server_starts_by_itself() {
     bytes[at.unwrap()] ^= 1;
     fs::write(&segment, &bytes).unwrap();
     // The value of one record: its key is known.
-    let mut damaged = node(ours, &data, &[]);
-    damaged.process.kill();
+    let mut damaged = PROGRAMS.node_command(ours);
+    damaged.args(["--data-dir", &data]);
+    let mut damaged = Process::spawn(damaged);
+    let line = damaged.stderr_line_with("the log is damaged");
+    assert!(
+        line.contains("no record is lost") && line.contains("unreadable_values=1"),
+        "{line}"
+    );
+    assert!(
+        !line.contains("lost_ranges") && !line.contains("other replicas"),
+        "{line}"
+    );
+    damaged.stderr_line_with("serving");
+    damaged.kill();
     // All of the segment: nothing is known any more.
     fs::write(&segment, vec![7; bytes.len()]).unwrap();
     let mut node = PROGRAMS.node_command(ours);
     node.args(["--data-dir", &data]);
     let mut node = Process::spawn(node);
     let line = node.stderr_line_with("the log is damaged");
-    assert!(line.contains("keys=0"), "{line}");
+    assert!(
+        line.contains("keys=0") && line.contains("lost_ranges=1"),
+        "{line}"
+    );
     node.stderr_line_with("serving");
     let (status, _) = node.end_with(Signal::TERM);
     assert!(status.success());

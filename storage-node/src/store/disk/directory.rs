@@ -456,15 +456,24 @@ fn is_declared(declaration: Option<Declaration>) -> bool {
 /// Leaves a line in the log of the server if records were lost.
 fn report(opened: &Opened) {
     let (status, recovery) = (opened.store.status(), &opened.recovery);
-    if !recovery.lost.is_empty() || recovery.values_lost > 0 {
+    let (lost_ranges, unreadable_values) = (recovery.lost.len(), recovery.values_lost);
+    let keys = opened.store.table().len();
+    if lost_ranges > 0 {
         tracing::warn!(
-            lost_ranges = recovery.lost.len(),
+            lost_ranges,
             lost = ?recovery.lost,
-            unreadable_values = recovery.values_lost,
+            unreadable_values,
             quarantined_keys = status.quarantined,
-            keys = opened.store.table().len(),
+            keys,
             "the log is damaged: keys whose newest record may be among what is lost are answered as \
              corrupt until the other replicas have said what they hold; the others are served"
+        );
+    } else if unreadable_values > 0 {
+        tracing::warn!(
+            unreadable_values,
+            keys,
+            "the log is damaged: no record is lost, and values cannot be read; their keys are answered \
+             as corrupt until they are written again, or can be read; the others are served"
         );
     }
     if recovery.torn_bytes > 0 {
