@@ -276,6 +276,8 @@ fn a_log_without_an_identity_is_opened_with_a_declaration_alone() {
     for declaration in [None, Some(Declaration::New)] {
         let refused = refusal(directory.path(), declaration);
         assert!(refused.contains("--declare incomplete"), "{refused}");
+        assert!(refused.contains("there is no "), "{refused}");
+        assert!(!refused.contains("take the file away"), "{refused}");
     }
     let (whose, opened) = open(directory.path(), Some(Declaration::Incomplete));
     assert_eq!(read(&opened, "k"), Lookup::Corrupt);
@@ -301,6 +303,114 @@ fn a_directory_without_its_log_begins_anew_only_if_that_is_declared() {
     assert!(refused.contains("holds nothing at all"), "{refused}");
     let (_, opened) = open(directory.path(), Some(Declaration::Incomplete));
     assert_eq!(read(&opened, "k"), Lookup::Corrupt);
+}
+
+/// What lies in a directory: all names, and what is in the files.
+fn contents(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let inside = contents(&path);
+        found.push((path.clone(), fs::read(&path).ok()));
+        found.extend(inside);
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_start_that_is_refused_changes_nothing() {
+    use Declaration::{Complete, Incomplete, New};
+    let nowhere = DataDir::new();
+    let empty = DataDir::new();
+    fs::create_dir_all(empty.path()).unwrap();
+    let with = |change: fn(&Path)| {
+        let directory = new_directory(4_000, "k");
+        change(Path::new(directory.path()));
+        directory
+    };
+    let edit = |path: &Path, from: &str, to: &str| {
+        let identity = path.join("identity.json");
+        let text = fs::read_to_string(&identity).unwrap();
+        assert!(text.contains(from));
+        fs::write(identity, text.replace(from, to)).unwrap();
+    };
+    let no_log = with(|path| fs::remove_dir_all(path.join("log")).unwrap());
+    let no_identity = with(|path| fs::remove_file(path.join("identity.json")).unwrap());
+    let no_lock = with(|path| fs::remove_file(path.join("lock")).unwrap());
+    edit(
+        Path::new(no_lock.path()),
+        "127.0.0.1:4000",
+        "127.0.0.1:4001",
+    );
+    let newer = with(|path| fs::remove_file(path.join("lock")).unwrap());
+    edit(Path::new(newer.path()), "\"format\": 2", "\"format\": 3");
+    let backup = with(|path| fs::remove_file(path.join("lock")).unwrap());
+    edit(
+        Path::new(backup.path()),
+        "\"is_backup\": false",
+        "\"is_backup\": true",
+    );
+    let failed = with(|path| fs::write(path.join("failed"), "no such device").unwrap());
+    let damaged = with(|path| fs::write(path.join("identity.json"), "{").unwrap());
+    let (old_complete, old_incomplete) = (COMPLETE.write(), INCOMPLETE.write());
+    let old_empty = COMPLETE.write();
+    fs::write(Path::new(old_empty.path()).join("records.redb"), "").unwrap();
+    for old in [&old_complete, &old_incomplete, &old_empty] {
+        // It held it.
+        fs::write(Path::new(old.path()).join("lock"), "").unwrap();
+    }
+    for (directory, declarations) in [
+        (&nowhere, &[None, Some(Complete)][..]),
+        (&empty, &[None, Some(Complete)]),
+        (&no_log, &[None, Some(Complete)]),
+        (&no_identity, &[None, Some(New)]),
+        (&no_lock, &[None, Some(New)]),
+        (&newer, &[None, Some(Incomplete)]),
+        (&backup, &[None]),
+        (&failed, &[None]),
+        (&damaged, &[None, Some(Incomplete)]),
+        (&old_complete, &[Some(Complete), Some(New)]),
+        (&old_incomplete, &[Some(Incomplete), Some(New)]),
+        (&old_empty, &[None, Some(Complete)]),
+    ] {
+        let path = Path::new(directory.path());
+        let (there, before) = (path.exists(), contents(path));
+        for declaration in declarations {
+            let refused = refusal(directory.path(), *declaration);
+            // The engine of format 1 opens its file to look into it.
+            let is_old = |(path, _): &(PathBuf, _)| path.ends_with("records.redb");
+            let mut after = contents(path);
+            let names = |of: &[(PathBuf, _)]| -> Vec<PathBuf> {
+                of.iter().map(|(path, _)| path.clone()).collect()
+            };
+            assert_eq!(names(&after), names(&before), "{declaration:?}: {refused}");
+            let mut before = before.clone();
+            before.retain(|it| !is_old(it));
+            after.retain(|it| !is_old(it));
+            assert!(after == before, "{declaration:?}: {refused}");
+            assert_eq!(path.exists(), there, "{declaration:?}: {refused}");
+        }
+    }
+    has_all(&open(old_complete.path(), None).1);
+}
+
+#[test]
+fn what_there_is_of_a_conversion_that_fails_is_removed() {
+    let directory = COMPLETE.write();
+    let path = Path::new(directory.path());
+    // It has no room, say: the old files cannot be put there.
+    fs::write(path.join("before-format-2"), "").unwrap();
+    let refused = refusal(directory.path(), None);
+    assert!(
+        refused.contains("is not converted to format 2"),
+        "{refused}"
+    );
+    assert!(!path.join("log.new").exists() && !path.join("log").exists());
+    fs::remove_file(path.join("before-format-2")).unwrap();
+    has_all(&open(directory.path(), None).1);
 }
 
 fn files(path: &Path) -> Vec<PathBuf> {

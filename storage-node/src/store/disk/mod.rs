@@ -58,6 +58,7 @@ mod options;
 mod queue;
 mod reading;
 mod reads;
+mod refusals;
 pub mod ring_change;
 mod status;
 mod store;
