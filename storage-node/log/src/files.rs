@@ -120,6 +120,16 @@ impl Files {
         }
     }
 
+    /// Closes all that are not pinned.
+    pub(crate) fn close(&self) {
+        let mut segments = self.write();
+        for segment in std::mem::take(&mut segments.open) {
+            if let Some(slot) = segments.files.get_mut(&segment) {
+                slot.file = None;
+            }
+        }
+    }
+
     fn medium(&self) -> io::Result<Arc<dyn Medium>> {
         let medium = self.medium.upgrade();
         medium.ok_or_else(|| io::Error::other("the log is closed"))

@@ -586,6 +586,8 @@ impl Opening {
         }
         // They are no files of the log, or they are kept for somebody to look at.
         unlisted().for_each(|number| log.files.remove(*number));
+        // Whoever begins next may need as many.
+        log.files.close();
         Ok(log)
     }
 }

@@ -50,6 +50,7 @@ fn a_log_of_any_number_of_segments_has_a_bounded_number_of_files_open() {
     check(&owner, "read");
     owner.reopen(&disk);
     check(&owner, "opened by reading");
+    assert!(disk.open_files() < OTHERS_MAX, "none are kept open by that");
     owner.write_hints().unwrap();
     let recovery = owner.reopen(&disk);
     assert!(recovery.hinted > OPEN_SEGMENTS_MAX);
