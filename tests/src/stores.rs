@@ -108,6 +108,7 @@ impl Kept {
         let (sender, receiver) = mpsc::channel();
         let later = || later(sender);
         let attested = self.store.attest(&key(name), Tag { time, op: 1 }, later);
+        self.read_all();
         self.store_all();
         let result = attested.map(|at_once| at_once.or_else(|| receiver.try_recv().ok()));
         result == Ok(Some(Ok(PutOutcome::Stored)))

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
 use dkvs_common::kv::Key;
 #[cfg(feature = "mutants")]
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_log::ReadError;
+use dkvs_log::{Location, ReadError};
 
 use super::entry::{Located, Place};
-use super::reads::{Answer, ColdRead};
+use super::queue::QueuedPut;
+use super::reads::{ColdRead, Wanted};
 use super::store::DiskStore;
 use super::values::Piece;
 use crate::store::contract::{Completion, GetResult, Lookup, ReadRequest, StoreError};
@@ -28,23 +30,34 @@ const TRIES_MAX: usize = 16;
 impl ColdRead {
     /// Reads, and answers, unless nobody waits for it any more at this time.
     pub fn run(self, store: &Arc<DiskStore>, now: Instant) {
-        if self.read.deadline.is_some_and(|deadline| deadline <= now) {
+        let (read, place, answer) = match self.wanted {
+            Wanted::View {
+                read,
+                place,
+                answer,
+            } => (read, place, answer),
+            Wanted::Attest { bytes, completion } => {
+                let value = store.read_held(&self.key);
+                let put = QueuedPut::Attested(self.key, value);
+                return store.enqueue_or_refuse(bytes, put, completion);
+            }
+        };
+        if read.deadline.is_some_and(|deadline| deadline <= now) {
             return store.status.reads.expired();
         }
-        let place = self.place;
         #[cfg(feature = "mutants")]
         let place = match mutants::is_on(Mutant::ColdReadShared) {
             true => self.located.or(place),
             false => place,
         };
-        let (key, part) = (self.key.as_bytes(), self.read.part);
+        let (key, part) = (self.key.as_bytes(), read.part);
         if let Some(located) = place
             && let Ok(piece) = store.values.read(key, &located, part)
             && let Some(view) = piece.view(&located, part)
         {
-            return (self.answer)(Ok(Lookup::Found(view)));
+            return answer(Ok(Lookup::Found(view)));
         }
-        store.read_with(&self.key, self.read.part, self.answer);
+        store.read_with(&self.key, part, answer);
     }
 }
 
@@ -62,18 +75,19 @@ impl DiskStore {
             part: Part::Whole,
             deadline: None,
         };
-        let answer = || -> Answer {
-            Box::new(move |lookup| {
+        let wanted = || Wanted::View {
+            read,
+            place: Some(place.0),
+            answer: Box::new(move |lookup| {
                 completion(lookup.map(|lookup| match lookup {
                     Lookup::Found(record) => Some(record.value().to_vec()),
                     Lookup::Absent | Lookup::Corrupt => None,
                 }));
-            })
+            }),
         };
         self.reads.push(
             key,
-            (read, Some(place.0)),
-            answer,
+            wanted,
             #[cfg(feature = "mutants")]
             place.0,
         )
@@ -134,6 +148,13 @@ impl DiskStore {
             }
         }
         answer(Ok(Lookup::Corrupt))
+    }
+
+    /// The value of the log of the record that is held, quarantined or not, and where that lies.
+    fn read_held(&self, key: &Key) -> Option<(Location, Bytes)> {
+        let located = self.table().read(key, Located::of)?;
+        let value = self.values.read_past_cache(key.as_bytes(), &located);
+        Some((located.location, value.ok()?))
     }
 
     /// Notes damage of a long value of which a part was read.

@@ -18,7 +18,7 @@ use super::entry::{IndexEntry, Located};
 use super::format;
 use super::options::OpenOptions;
 use super::queue::{Item, NewRecord, Queue, QueuedPut, Work};
-use super::reads::{ColdRead, ReadQueue};
+use super::reads::{ColdRead, ReadQueue, Wanted};
 use super::status::{DiskStatus, Status};
 use super::values::Values;
 use crate::store::contract::{
@@ -27,7 +27,7 @@ use crate::store::contract::{
 };
 use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
 use crate::store::table::{KeyRange, RecordTable};
-use crate::store::view::RecordView;
+use crate::store::view::{Part, RecordView};
 
 /// Records on a disk, with their keys, heads and places in memory. See the [module](super).
 pub struct DiskStore {
@@ -151,6 +151,60 @@ impl DiskStore {
         enqueued.err().map(Err)
     }
 
+    /// Has the record that is held for a key attested. If its value is not in memory a reader reads it
+    /// first, so that no put waits for that.
+    fn attest_held(
+        &self,
+        key: Key,
+        bytes: usize,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        let at_hand = |located: &Located| {
+            let piece = self.values.at_hand(key.as_bytes(), located, Part::Whole)?;
+            Some((located.location, piece.bytes().clone()))
+        };
+        let Some(located) = self.table.read(&key, Located::of) else {
+            return Some(Err(StoreError::Failed));
+        };
+        let at_hand = at_hand(&located);
+        if at_hand.is_some() {
+            let put = QueuedPut::Attested(key, at_hand);
+            return self.enqueue_put(bytes, put, completion);
+        }
+        if let Err(refused) = self.check_room_for(bytes) {
+            return Some(Err(refused));
+        }
+        let wanted = || Wanted::Attest {
+            bytes,
+            completion: completion(),
+        };
+        let is_taken = self.reads.push(
+            &key,
+            wanted,
+            #[cfg(feature = "mutants")]
+            located,
+        );
+        (!is_taken).then_some(Err(StoreError::Busy))
+    }
+
+    /// Puts a put into the queue, and wakes who takes it from there, or refuses it.
+    pub(super) fn enqueue_or_refuse(
+        &self,
+        bytes: usize,
+        put: QueuedPut,
+        completion: Completion<PutResult>,
+    ) {
+        let mut queue = self.queue();
+        if let Err(refused) = self.check_room_in(&queue, bytes) {
+            drop(queue);
+            return completion(Err(refused));
+        }
+        let work = Work::Put(put, completion);
+        queue.push(Item { bytes, work });
+        drop(queue);
+        self.wake();
+    }
+
     fn check_room_in(&self, queue: &Queue, bytes: usize) -> Result<(), StoreError> {
         if self.status.is_read_only.load(Ordering::Relaxed) {
             return Err(StoreError::ReadOnly);
@@ -229,16 +283,19 @@ impl RecordStore for DiskStore {
             reads.hit();
             return Some(Ok(Lookup::Found(view(&record))));
         }
-        let answer = || -> super::reads::Answer {
+        let wanted = || {
             let complete = completion();
-            Box::new(move |lookup| {
-                complete(lookup.map(|lookup| lookup.map(|record| view(&record))));
-            })
+            Wanted::View {
+                read,
+                place: None,
+                answer: Box::new(move |lookup| {
+                    complete(lookup.map(|lookup| lookup.map(|record| view(&record))));
+                }),
+            }
         };
         let is_taken = self.reads.push(
             &owned_key(key),
-            (read, None),
-            answer,
+            wanted,
             #[cfg(feature = "mutants")]
             located,
         );
@@ -354,7 +411,7 @@ impl RecordStore for DiskStore {
             Some(held) => {
                 let key = owned_key(key);
                 let bytes = key.as_bytes().len() + held.value_bytes as usize;
-                Ok(self.enqueue_put(bytes, QueuedPut::Attested(key), completion))
+                Ok(self.attest_held(key, bytes, completion))
             }
         }
     }
