@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use dkvs_tests::process::{Cluster, Gateway, Node, Process, Programs, ServersFile, own_loopback};
@@ -315,6 +316,51 @@ fn a_damaged_log_costs_what_was_damaged_and_the_server_starts_by_itself() {
     node.stderr_line_with("serving");
     let (status, _) = node.end_with(Signal::TERM);
     assert!(status.success());
+}
+
+/// Else the same start, once the port is free, would be refused for what it declares.
+#[test]
+fn a_server_whose_port_is_taken_makes_and_declares_nothing() {
+    let directory = Directory::new("taken");
+    let data = directory.path("s1");
+    let taken = UdpSocket::bind((own_loopback(), 0)).unwrap();
+    let ours = taken.local_addr().unwrap();
+    for declared in ["new", "incomplete"] {
+        let refused = refusal(ours, &data, &["--declare", declared]);
+        assert!(refused.contains("cannot take datagrams on"), "{refused}");
+        assert!(!Path::new(&data).exists());
+    }
+    drop(taken);
+    end(node(ours, &data, &["--declare", "new"]));
+}
+
+#[tokio::test]
+async fn the_key_of_a_damaged_record_is_logged_at_debug_alone() {
+    let directory = Directory::new("keys");
+    let data = directory.path("s1");
+    let more = [
+        "--declare",
+        "new",
+        "--cache",
+        "0",
+        "a-secret-name",
+        "a value",
+    ];
+    let mut cluster = cluster(&data, &more);
+    let segment = Path::new(&data).join("log/0000000001.log");
+    let bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(7).position(|seven| seven == b"a value");
+    let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(b"b", at.unwrap() as u64).unwrap();
+    let url = cluster.gateway.url("/kv/a-secret-name");
+    assert!(!status(&client(), "GET", &url, "").await.is_success());
+    let process = &mut cluster.nodes[0].process;
+    let line = process.stderr_line_with("a record cannot be read");
+    assert!(line.contains("segment=1"), "{line}");
+    assert!(!line.contains("secret"), "{line}");
+    process.end_with(Signal::TERM);
+    let rest = process.rest_of_stderr();
+    assert!(!rest.iter().any(|line| line.contains("secret")), "{rest:?}");
 }
 
 /// One durable server and a gateway.
