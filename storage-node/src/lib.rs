@@ -43,6 +43,7 @@ pub const LOG_MODULES: &[&str] = &[
     "dkvs_storage_node::protocol::dump",
     "dkvs_storage_node::protocol::v1",
     "dkvs_storage_node::protocol::v2",
+    "dkvs_storage_node::store::disk::backup",
     "dkvs_storage_node::store::disk::committer",
     "dkvs_storage_node::store::disk::convert",
     "dkvs_storage_node::store::disk::directory",

@@ -13,8 +13,8 @@ use dkvs_storage_node::store::disk::{
     Committer, Declaration, DiskStore, INDEX_HEAD_BYTES, OpenError, OpenOptions,
 };
 use dkvs_storage_node::store::{
-    Completion, Lookup, MemoryStore, Part, PutOutcome, PutResult, ReadRequest, RecordStore as _,
-    RecordView, RemoveResult, Store, overhead_bytes,
+    Completion, GetResult, Lookup, MemoryStore, Part, PutOutcome, PutResult, ReadRequest,
+    RecordStore as _, RecordView, RemoveResult, Store, overhead_bytes,
 };
 
 /// Whose the logs of tests are.
@@ -108,6 +108,7 @@ impl Kept {
         let (sender, receiver) = mpsc::channel();
         let later = || later(sender);
         let attested = self.store.attest(&key(name), Tag { time, op: 1 }, later);
+        self.read_all();
         self.store_all();
         let result = attested.map(|at_once| at_once.or_else(|| receiver.try_recv().ok()));
         result == Ok(Some(Ok(PutOutcome::Stored)))
@@ -148,6 +149,15 @@ impl Kept {
 
     /// The same of a part of the value.
     pub fn read_part(&self, name: &str, part: Part) -> Lookup<(u64, Option<String>)> {
+        self.try_read_part(name, part).expect("few reads wait")
+    }
+
+    /// The time and the value of a key, or why it cannot be read now.
+    pub fn try_read(&self, name: &str) -> GetResult<(u64, Option<String>)> {
+        self.try_read_part(name, Part::Whole)
+    }
+
+    fn try_read_part(&self, name: &str, part: Part) -> GetResult<(u64, Option<String>)> {
         let (sender, receiver) = mpsc::channel();
         let view = |held: &RecordView<'_>| {
             let value = || String::from_utf8_lossy(held.value()).into_owned();
@@ -158,8 +168,7 @@ impl Kept {
         let request = ReadRequest { part, deadline };
         let at_once = self.store.get(&key(name), request, view, || later(sender));
         self.read_all();
-        let read = at_once.unwrap_or_else(|| receiver.try_recv().expect("it is read by now"));
-        read.expect("few reads wait")
+        at_once.unwrap_or_else(|| receiver.try_recv().expect("it is read by now"))
     }
 
     /// Has all reads done that wait for the disk.

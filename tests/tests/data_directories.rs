@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use dkvs_tests::process::{Cluster, Gateway, Node, Process, Programs, ServersFile, own_loopback};
@@ -288,18 +289,78 @@ fn a_damaged_log_costs_what_was_damaged_and_the_server_starts_by_itself() {
     bytes[at.unwrap()] ^= 1;
     fs::write(&segment, &bytes).unwrap();
     // The value of one record: its key is known.
-    let mut damaged = node(ours, &data, &[]);
-    damaged.process.kill();
+    let mut damaged = PROGRAMS.node_command(ours);
+    damaged.args(["--data-dir", &data]);
+    let mut damaged = Process::spawn(damaged);
+    let line = damaged.stderr_line_with("the log is damaged");
+    assert!(
+        line.contains("no record is lost") && line.contains("unreadable_values=1"),
+        "{line}"
+    );
+    assert!(
+        !line.contains("lost_ranges") && !line.contains("other replicas"),
+        "{line}"
+    );
+    damaged.stderr_line_with("serving");
+    damaged.kill();
     // All of the segment: nothing is known any more.
     fs::write(&segment, vec![7; bytes.len()]).unwrap();
     let mut node = PROGRAMS.node_command(ours);
     node.args(["--data-dir", &data]);
     let mut node = Process::spawn(node);
     let line = node.stderr_line_with("the log is damaged");
-    assert!(line.contains("keys=0"), "{line}");
+    assert!(
+        line.contains("keys=0") && line.contains("lost_ranges=1"),
+        "{line}"
+    );
     node.stderr_line_with("serving");
     let (status, _) = node.end_with(Signal::TERM);
     assert!(status.success());
+}
+
+/// Else the same start, once the port is free, would be refused for what it declares.
+#[test]
+fn a_server_whose_port_is_taken_makes_and_declares_nothing() {
+    let directory = Directory::new("taken");
+    let data = directory.path("s1");
+    let taken = UdpSocket::bind((own_loopback(), 0)).unwrap();
+    let ours = taken.local_addr().unwrap();
+    for declared in ["new", "incomplete"] {
+        let refused = refusal(ours, &data, &["--declare", declared]);
+        assert!(refused.contains("cannot take datagrams on"), "{refused}");
+        assert!(!Path::new(&data).exists());
+    }
+    drop(taken);
+    end(node(ours, &data, &["--declare", "new"]));
+}
+
+#[tokio::test]
+async fn the_key_of_a_damaged_record_is_logged_at_debug_alone() {
+    let directory = Directory::new("keys");
+    let data = directory.path("s1");
+    let more = [
+        "--declare",
+        "new",
+        "--cache",
+        "0",
+        "a-secret-name",
+        "a value",
+    ];
+    let mut cluster = cluster(&data, &more);
+    let segment = Path::new(&data).join("log/0000000001.log");
+    let bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(7).position(|seven| seven == b"a value");
+    let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(b"b", at.unwrap() as u64).unwrap();
+    let url = cluster.gateway.url("/kv/a-secret-name");
+    assert!(!status(&client(), "GET", &url, "").await.is_success());
+    let process = &mut cluster.nodes[0].process;
+    let line = process.stderr_line_with("a record cannot be read");
+    assert!(line.contains("segment=1"), "{line}");
+    assert!(!line.contains("secret"), "{line}");
+    process.end_with(Signal::TERM);
+    let rest = process.rest_of_stderr();
+    assert!(!rest.iter().any(|line| line.contains("secret")), "{rest:?}");
 }
 
 /// One durable server and a gateway.

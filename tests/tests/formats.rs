@@ -6,11 +6,11 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use dkvs_common::model::Durability;
 use dkvs_common::tag::Tag;
-use dkvs_storage_node::store::disk::backup::back_up;
+use dkvs_storage_node::store::disk::backup::Backup;
 use dkvs_storage_node::store::disk::directory::{DataDirectory, DirectoryError, Owner};
 use dkvs_storage_node::store::disk::{Declaration, OpenOptions, Opened};
 use dkvs_storage_node::store::{Lookup, Part, PutOutcome, RecordStore as _, RecordView};
@@ -276,6 +276,8 @@ fn a_log_without_an_identity_is_opened_with_a_declaration_alone() {
     for declaration in [None, Some(Declaration::New)] {
         let refused = refusal(directory.path(), declaration);
         assert!(refused.contains("--declare incomplete"), "{refused}");
+        assert!(refused.contains("there is no "), "{refused}");
+        assert!(!refused.contains("take the file away"), "{refused}");
     }
     let (whose, opened) = open(directory.path(), Some(Declaration::Incomplete));
     assert_eq!(read(&opened, "k"), Lookup::Corrupt);
@@ -301,6 +303,114 @@ fn a_directory_without_its_log_begins_anew_only_if_that_is_declared() {
     assert!(refused.contains("holds nothing at all"), "{refused}");
     let (_, opened) = open(directory.path(), Some(Declaration::Incomplete));
     assert_eq!(read(&opened, "k"), Lookup::Corrupt);
+}
+
+/// What lies in a directory: all names, and what is in the files.
+fn contents(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let inside = contents(&path);
+        found.push((path.clone(), fs::read(&path).ok()));
+        found.extend(inside);
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_start_that_is_refused_changes_nothing() {
+    use Declaration::{Complete, Incomplete, New};
+    let nowhere = DataDir::new();
+    let empty = DataDir::new();
+    fs::create_dir_all(empty.path()).unwrap();
+    let with = |change: fn(&Path)| {
+        let directory = new_directory(4_000, "k");
+        change(Path::new(directory.path()));
+        directory
+    };
+    let edit = |path: &Path, from: &str, to: &str| {
+        let identity = path.join("identity.json");
+        let text = fs::read_to_string(&identity).unwrap();
+        assert!(text.contains(from));
+        fs::write(identity, text.replace(from, to)).unwrap();
+    };
+    let no_log = with(|path| fs::remove_dir_all(path.join("log")).unwrap());
+    let no_identity = with(|path| fs::remove_file(path.join("identity.json")).unwrap());
+    let no_lock = with(|path| fs::remove_file(path.join("lock")).unwrap());
+    edit(
+        Path::new(no_lock.path()),
+        "127.0.0.1:4000",
+        "127.0.0.1:4001",
+    );
+    let newer = with(|path| fs::remove_file(path.join("lock")).unwrap());
+    edit(Path::new(newer.path()), "\"format\": 2", "\"format\": 3");
+    let backup = with(|path| fs::remove_file(path.join("lock")).unwrap());
+    edit(
+        Path::new(backup.path()),
+        "\"is_backup\": false",
+        "\"is_backup\": true",
+    );
+    let failed = with(|path| fs::write(path.join("failed"), "no such device").unwrap());
+    let damaged = with(|path| fs::write(path.join("identity.json"), "{").unwrap());
+    let (old_complete, old_incomplete) = (COMPLETE.write(), INCOMPLETE.write());
+    let old_empty = COMPLETE.write();
+    fs::write(Path::new(old_empty.path()).join("records.redb"), "").unwrap();
+    for old in [&old_complete, &old_incomplete, &old_empty] {
+        // It held it.
+        fs::write(Path::new(old.path()).join("lock"), "").unwrap();
+    }
+    for (directory, declarations) in [
+        (&nowhere, &[None, Some(Complete)][..]),
+        (&empty, &[None, Some(Complete)]),
+        (&no_log, &[None, Some(Complete)]),
+        (&no_identity, &[None, Some(New)]),
+        (&no_lock, &[None, Some(New)]),
+        (&newer, &[None, Some(Incomplete)]),
+        (&backup, &[None]),
+        (&failed, &[None]),
+        (&damaged, &[None, Some(Incomplete)]),
+        (&old_complete, &[Some(Complete), Some(New)]),
+        (&old_incomplete, &[Some(Incomplete), Some(New)]),
+        (&old_empty, &[None, Some(Complete)]),
+    ] {
+        let path = Path::new(directory.path());
+        let (there, before) = (path.exists(), contents(path));
+        for declaration in declarations {
+            let refused = refusal(directory.path(), *declaration);
+            // The engine of format 1 opens its file to look into it.
+            let is_old = |(path, _): &(PathBuf, _)| path.ends_with("records.redb");
+            let mut after = contents(path);
+            let names = |of: &[(PathBuf, _)]| -> Vec<PathBuf> {
+                of.iter().map(|(path, _)| path.clone()).collect()
+            };
+            assert_eq!(names(&after), names(&before), "{declaration:?}: {refused}");
+            let mut before = before.clone();
+            before.retain(|it| !is_old(it));
+            after.retain(|it| !is_old(it));
+            assert!(after == before, "{declaration:?}: {refused}");
+            assert_eq!(path.exists(), there, "{declaration:?}: {refused}");
+        }
+    }
+    has_all(&open(old_complete.path(), None).1);
+}
+
+#[test]
+fn what_there_is_of_a_conversion_that_fails_is_removed() {
+    let directory = COMPLETE.write();
+    let path = Path::new(directory.path());
+    // It has no room, say: the old files cannot be put there.
+    fs::write(path.join("before-format-2"), "").unwrap();
+    let refused = refusal(directory.path(), None);
+    assert!(
+        refused.contains("is not converted to format 2"),
+        "{refused}"
+    );
+    assert!(!path.join("log.new").exists() && !path.join("log").exists());
+    fs::remove_file(path.join("before-format-2")).unwrap();
+    has_all(&open(directory.path(), None).1);
 }
 
 fn files(path: &Path) -> Vec<PathBuf> {
@@ -334,7 +444,8 @@ fn every_file_is_its_owners_alone_also_in_a_directory_that_everyone_may_look_int
     while let Some(job) = opened.committer.hint_job() {
         opened.committer.finish_hint(job.run());
     }
-    back_up(&opened.store, &whose.backup_path(5), whose.owner(), drop).unwrap();
+    let backup = Backup::begin(&Arc::new(whose), 5).unwrap();
+    backup.run(&opened.store, drop).unwrap();
     let files = files(path);
     assert!(
         files
@@ -366,10 +477,11 @@ fn a_backup_has_what_was_confirmed_before_it_and_knows_that_it_is_one() {
     assert!(removed.is_none());
     let batch = opened.committer.begin().unwrap();
     opened.committer.finish(batch);
-    let to = whose.backup_path(5);
+    let backup = Backup::begin(&Arc::new(whose), 5).unwrap();
+    let to = backup.path().to_owned();
     let (store, committer) = (opened.store, &mut opened.committer);
     let mut pages = 0;
-    let report = back_up(&store, &to, whose.owner(), |_| {
+    let report = backup.run(&store, |_| {
         // The store goes on meanwhile, and gives room back.
         for name in ["key 1", "key 2000", "new"] {
             let record = record(name, 2 + pages, "after");
@@ -385,7 +497,7 @@ fn a_backup_has_what_was_confirmed_before_it_and_knows_that_it_is_one() {
     let report = report.unwrap();
     assert!(pages > 2 && report.unreadable == 0);
     assert!((2_999..=3_000).contains(&report.records), "{report:?}");
-    drop((store, whose));
+    drop((store, backup));
     let to = to.to_str().unwrap();
     assert!(refusal(to, None).contains("are a backup"));
     let (_, restored) = open(to, Some(Declaration::Complete));
@@ -400,4 +512,58 @@ fn a_backup_has_what_was_confirmed_before_it_and_knows_that_it_is_one() {
     assert_eq!(read(&restored, "key 7"), Lookup::Absent);
     drop(restored);
     open(to, None);
+}
+
+#[test]
+fn one_backup_is_made_at_a_time_and_each_under_a_name_of_its_own() {
+    let directory = DataDir::new();
+    let (whose, mut opened) = open(directory.path(), Some(Declaration::New));
+    put(&mut opened, "k", 1, "v");
+    let whose = Arc::new(whose);
+    let backups = Path::new(directory.path()).join("backups");
+    // What a crash left of one.
+    fs::create_dir_all(backups.join("6.partial/log")).unwrap();
+    let mut made = Vec::new();
+    for (time, name) in [(5, "5"), (5, "5-2"), (5, "5-3"), (6, "6-2")] {
+        let backup = Backup::begin(&whose, time).unwrap();
+        assert_eq!(backup.path(), backups.join(name));
+        let report = backup.run(&opened.store, |_| {
+            assert!(Backup::begin(&whose, time).is_none(), "one is under way");
+            assert!(Backup::begin(&whose, time + 1).is_none());
+        });
+        assert_eq!(report.unwrap().records, 1);
+        made.push(backup.path().to_owned());
+    }
+    drop((opened, whose));
+    for path in made {
+        let (_, restored) = open(path.to_str().unwrap(), Some(Declaration::Complete));
+        assert_eq!(read(&restored, "k"), value("v"));
+    }
+}
+
+#[test]
+fn what_there_is_of_a_backup_that_fails_is_removed() {
+    let directory = DataDir::new();
+    let (whose, mut opened) = open(directory.path(), Some(Declaration::New));
+    for number in 0..20 {
+        put(
+            &mut opened,
+            &format!("key {number}"),
+            1,
+            &"v".repeat(100_000),
+        );
+    }
+    let backup = Backup::begin(&Arc::new(whose), 5).unwrap();
+    let partial = backup.path().with_extension("partial");
+    let mut pages = 0;
+    let failed = backup.run(&opened.store, |_| {
+        pages += 1;
+        if pages == 1 {
+            // No file can be made there any more.
+            fs::remove_dir_all(partial.join("log")).unwrap();
+            fs::write(partial.join("log"), "").unwrap();
+        }
+    });
+    assert!(pages > 0 && failed.is_err());
+    assert!(!partial.exists() && !backup.path().exists());
 }

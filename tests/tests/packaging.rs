@@ -193,9 +193,9 @@ fn the_units_do_what_is_written_of_them() {
     says("The data directory of a server is `/var/lib/dkvs/PORT`.");
     assert_eq!(of_unit(&server, "StateDirectory"), "dkvs/%i");
     assert!(of_unit(&server, "ExecStart").contains(" --data-dir %S/dkvs/%i "));
-    says("`LimitNOFILE=4096` is for 504");
+    says("`LimitNOFILE=4096` is for 492");
     assert_eq!(of_unit(&server, "LimitNOFILE"), "4096");
-    assert_eq!(dkvs_runtime::open_files::wanted_by_server(504), 4_096);
+    assert_eq!(dkvs_runtime::open_files::wanted_by_server(492), 4_096);
     says("| `keys` |\n| `dkvs-gateway.service`");
     says("| `keys`, `servers.txt` |\n\nSet `ADDRESS`");
     for (unit, files) in [

@@ -440,6 +440,7 @@ async fn an_embedded_cluster_with_a_data_directory_reports_its_disks() {
         assert_eq!(storage["complete"], true);
         assert_eq!(storage["read_only"], false);
         assert_eq!(storage["disk_full"], false);
+        assert_eq!(storage["lost_ranges"], 0);
         assert_eq!(storage["commits"], 1);
         assert_eq!(storage["waiting"], 0);
         assert!(storage["last_commit_age_ms"].is_u64(), "{storage}");

@@ -94,6 +94,112 @@ fn a_value_that_is_damaged_while_the_store_is_open_is_found_when_it_is_read() {
     }
 }
 
+/// Whoever reads it by blocks verifies the whole; the server that has it must know of the damage all the
+/// same, or it counts as one that has the value.
+#[test]
+fn damage_in_the_middle_of_a_long_value_is_noted_when_parts_of_it_are_read() {
+    let long = format!("{}needle{}", "a".repeat(300_000), "b".repeat(300_000));
+    let new = |cache_bytes_max| {
+        let disk = SimulatedDisk::default();
+        let options = OpenOptions {
+            cache_bytes_max,
+            ..options(Some(Declaration::New))
+        };
+        let mut kept = open(&disk, options).unwrap();
+        stored(kept.put_at("long", 5, &long));
+        (disk, kept)
+    };
+    let read = |kept: &Kept, at: usize| {
+        let block = Part::Block {
+            offset: at as u32,
+            bytes: 1_000,
+        };
+        kept.read_part("long", block)
+    };
+    let read_all = |kept: &Kept| {
+        for at in (0..600_000).step_by(1_000) {
+            assert_eq!(read(kept, at), shown(5, &long[at..at + 1_000]));
+        }
+    };
+    // It costs reading it once more.
+    let (disk, kept) = new(64 << 20);
+    let before = disk.read_bytes();
+    read_all(&kept);
+    let bytes = disk.read_bytes() - before;
+    assert!(bytes < 2 * 700_000, "{bytes} bytes are read");
+
+    let (disk, mut kept) = new(0);
+    read_all(&kept);
+    assert_eq!(kept.disk().status().damaged, 0);
+    let (name, at) = find(&disk, b"needle").remove(0);
+    disk.flip(&name, at, 0);
+    // At the latest when as much of it was read again, whichever part that is.
+    let mut reads = 0;
+    while read(&kept, 500_000) == shown(5, &long[500_000..501_000]) {
+        reads += 1;
+        assert!(reads < 20);
+    }
+    assert_eq!(read(&kept, 500_000), Lookup::Corrupt);
+    assert_eq!(kept.read_part("long", Part::First(100)), Lookup::Corrupt);
+    assert_eq!(kept.disk().status().damaged, 1);
+    assert_eq!(kept.put_at("long", 5, &long), STORED, "the same again");
+    assert_eq!(kept.read("long"), shown(5, &long));
+    read_all(&kept);
+}
+
+/// The disk says no, and later it does not: a cable, a controller, a path to a disk elsewhere.
+#[test]
+fn an_error_of_a_read_that_passes_takes_nothing_for_good() {
+    let disk = SimulatedDisk::default();
+    let uncached = OpenOptions {
+        cache_bytes_max: 0,
+        ..options(Some(Declaration::New))
+    };
+    let mut kept = open(&disk, uncached).unwrap();
+    let long = "a long value ".repeat(20_000);
+    let values = [("short", "a value of its own"), ("long", &long)];
+    for (name, value) in values {
+        stored(kept.put_at(name, 5, value));
+    }
+    for (name, at) in ["a value of its own", "a long value a long value"]
+        .map(|text| find(&disk, text.as_bytes()).remove(0))
+    {
+        disk.break_block(&name, at as u64);
+    }
+    let block = Part::Block {
+        offset: 100_000,
+        bytes: 1_000,
+    };
+    for _ in 0..2 {
+        for (name, _) in values {
+            assert_eq!(kept.read(name), Lookup::Corrupt);
+        }
+        // Not even of the part that can be read, since the whole is not what was written.
+        assert_eq!(kept.read_part("long", block), Lookup::Corrupt);
+    }
+    assert_eq!(kept.disk().status().damaged, 2, "each counts once");
+    disk.mend_blocks();
+    assert_eq!(
+        kept.read_part("long", block),
+        shown(5, &long[100_000..101_000])
+    );
+    for (name, value) in values {
+        assert_eq!(kept.read(name), shown(5, value));
+        assert_eq!(kept.put_at(name, 5, value), STORED, "it is there");
+        assert_eq!(kept.read(name), shown(5, value));
+    }
+    // What is not what was written stays corrupt, however often it is asked for.
+    let (name, at) = find(&disk, b"a value of its own").remove(0);
+    let mut bytes = disk.contents(&name).unwrap();
+    bytes[at] ^= 1;
+    drop(kept);
+    disk.put(&name, bytes);
+    let kept = reopen(&disk);
+    for _ in 0..3 {
+        assert_eq!(kept.read("short"), Lookup::Corrupt);
+    }
+}
+
 /// Forty keys, half of them written twice, over two segments.
 fn store_of_forty() -> SimulatedDisk {
     let disk = SimulatedDisk::default();

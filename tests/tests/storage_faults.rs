@@ -213,6 +213,63 @@ fn a_disk_that_others_fill_refuses_a_put_and_takes_it_when_there_is_room() {
     assert_eq!(kept.read("long"), shown(2, &value));
 }
 
+/// Its limit on open files is low, or others have taken what the system has.
+#[test]
+fn a_process_that_may_open_no_file_refuses_puts_meanwhile_and_its_disk_has_not_failed() {
+    let disk = SimulatedDisk::default();
+    let uncached = OpenOptions {
+        cache_bytes_max: 0,
+        ..options(Some(Declaration::New))
+    };
+    let mut kept = open(&disk, uncached).unwrap();
+    let value = "v".repeat(20_000);
+    let name = |number: u64| format!("key {number}");
+    for number in 0..40 {
+        stored(kept.put_at(&name(number), 1, &value));
+    }
+    disk.limit_open_files(Some(0));
+    let mut number = 40;
+    while kept.put_at(&name(number), 1, &value) == STORED {
+        number += 1;
+        assert!(number < 60);
+    }
+    let refused = Err(StoreError::OutOfFiles);
+    assert_eq!(kept.put_at(&name(number), 1, &value), refused);
+    let long = "v".repeat(70_000);
+    assert_eq!(kept.put_at("key 1", 2, &long), refused, "it has no segment");
+    while kept.committer.as_mut().unwrap().idle() {}
+    if let Some(job) = kept.committer.as_mut().unwrap().hint_job() {
+        kept.committer.as_mut().unwrap().finish_hint(job.run());
+    }
+    // Reads are answered or refused, and nothing counts as damaged.
+    let (mut read, mut not_read) = (0, 0);
+    for at in 0..number {
+        match kept.try_read(&name(at)) {
+            Ok(seen) => {
+                assert_eq!(seen, shown(1, &value));
+                read += 1;
+            }
+            Err(error) => {
+                assert_eq!(error, StoreError::OutOfFiles);
+                not_read += 1;
+            }
+        }
+    }
+    assert!(read > 0 && not_read > 10, "{read} and {not_read}");
+    let status = kept.disk().status();
+    assert!(!status.is_read_only && !status.is_disk_full);
+    assert_eq!(status.damaged, 0);
+
+    disk.limit_open_files(None);
+    assert_eq!(kept.put_at("key 1", 2, &long), STORED);
+    assert_eq!(kept.read("key 1"), shown(2, &long));
+    for at in (0..number).filter(|at| *at != 1) {
+        assert_eq!(kept.read(&name(at)), shown(1, &value), "key {at}");
+    }
+    kept.close();
+    assert_eq!(reopen(&disk).read("key 1"), shown(2, &long));
+}
+
 #[test]
 fn of_a_batch_that_does_not_fit_as_a_whole_what_fits_and_what_makes_room_is_stored() {
     let value = "v".repeat(100_000);
@@ -448,6 +505,37 @@ fn a_store_that_does_not_sync_is_refused_after_the_machine_went_down_and_not_oth
     kept.close();
     // It ended in good order, and that was synced.
     assert!(open(&disk, in_run(9)).is_ok());
+}
+
+#[test]
+fn what_the_records_take_is_known_after_each_commit_without_asking_the_disk() {
+    let disk = SimulatedDisk::default();
+    let mut kept = new_store(&disk);
+    stored(kept.put_at("k", 1, "v"));
+    let before = kept.disk().status();
+    let asked = disk.room_questions();
+    let record = 63 + 7;
+    for number in 1..=100 {
+        stored(kept.put_at(&format!("key{number:03}"), 1, "v"));
+        let now = kept.disk().status();
+        assert_eq!(now.live_bytes, before.live_bytes + number * record);
+        assert_eq!(now.dead_bytes, before.dead_bytes);
+        assert_eq!(now.disk_bytes, before.disk_bytes);
+    }
+    for number in 1..=10 {
+        stored(kept.put_at(&format!("key{number:03}"), 2, "v"));
+        let now = kept.disk().status();
+        assert_eq!(now.live_bytes, before.live_bytes + 100 * record);
+        assert_eq!(now.dead_bytes, before.dead_bytes + number * record);
+    }
+    assert_eq!(disk.room_questions(), asked);
+    // Of a segment more it takes note as well.
+    for number in 0..10 {
+        stored(kept.put_at(&format!("key {number}"), 1, &"v".repeat(20_000)));
+    }
+    let now = kept.disk().status();
+    assert!(now.disk_bytes > before.disk_bytes, "{now:?}");
+    assert!(now.live_bytes > 200_000, "{now:?}");
 }
 
 #[test]

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use dkvs_common::model::Direction;
 use dkvs_common::record::{Attributes, OperationId, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
+use dkvs_log::simulated::SimulatedDisk;
+use dkvs_storage_node::store::disk::Declaration;
 use dkvs_storage_node::store::{
     AttestError, Lookup, Part, PutOutcome, PutResult, RecordChange, RecordStore as _, RecordView,
     RemoveOutcome, Store, StoreError,
 };
-use dkvs_tests::stores::{Kept, content, key, of_each_kind, record, shown};
+use dkvs_tests::stores::{Kept, content, key, later, of_each_kind, open, options, record, shown};
 
 const STORED: PutResult = Ok(PutOutcome::Stored);
 
@@ -378,4 +380,44 @@ fn the_changes_of_a_hook_add_up_to_what_is_held() {
         assert!(!scanned.is_empty() && scanned.len() < 40, "{kind}");
         assert_eq!(*held.lock().unwrap(), scanned, "{kind}");
     }
+}
+
+/// Else every put would wait while the disk is read.
+#[test]
+fn what_is_attested_is_read_by_a_reader_and_not_by_the_thread_that_writes() {
+    let disk = SimulatedDisk::default();
+    let mut kept = open(&disk, options(Some(Declaration::New))).unwrap();
+    let long = "v".repeat(100_000);
+    for (name, value) in [("short", "v"), ("long", long.as_str()), ("moved", "v")] {
+        assert_eq!(kept.put_at(name, 5, value), STORED);
+    }
+    assert_eq!(kept.delete_at("deleted", 5), STORED);
+    kept.close();
+    let mut kept = open(&disk, options(Some(Declaration::Incomplete))).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    for name in ["short", "long", "deleted"] {
+        let tag = Tag { time: 5, op: 1 };
+        let attested = kept.store.attest(&key(name), tag, || later(sender.clone()));
+        assert_eq!(attested, Ok(None));
+        assert!(!kept.disk().has_gathered(), "{name} is to be read first");
+    }
+    kept.read_all();
+    let before = disk.read_bytes();
+    kept.store_all();
+    assert_eq!(disk.read_bytes(), before, "nothing is read by who writes");
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [STORED; 3]);
+    assert_eq!(kept.read("short"), shown(5, "v"));
+    assert_eq!(kept.read("long"), shown(5, &long));
+    assert_eq!(kept.read("deleted"), Lookup::Found((5, None)));
+    // What is replaced between is attested as it is then.
+    let tag = Tag { time: 5, op: 1 };
+    let attested = kept.store.attest(&key("moved"), tag, || later(sender));
+    assert_eq!(attested, Ok(None));
+    kept.read_all();
+    let moved = kept
+        .store
+        .apply(&key("moved"), &record("moved", 6, "w"), || Box::new(drop));
+    assert_eq!(moved, None);
+    kept.store_all();
+    assert_eq!(receiver.try_recv(), Ok(STORED));
 }

@@ -8,9 +8,13 @@ pub const RESERVED: usize = 64;
 /// listen on, and what its runtime waits with.
 pub const PER_WORKER: usize = 8;
 
+/// What a storage server has open for its data directory: 64 segments of the log, its other files, one
+/// for each read that is under way, and those of a backup.
+pub const PER_DATA_DIRECTORY: usize = 96;
+
 /// What a storage server inside another process has open: its socket, and the files of its data
 /// directory.
-pub const PER_EMBEDDED_SERVER: usize = 8;
+pub const PER_EMBEDDED_SERVER: usize = 8 + PER_DATA_DIRECTORY;
 
 /// Raises the limit as far as the system lets the process, and returns what it is then.
 #[cfg(unix)]
@@ -33,7 +37,7 @@ pub fn raise_limit() -> usize {
 
 /// What a storage server of so many workers may have open at once.
 pub fn wanted_by_server(workers: usize) -> usize {
-    RESERVED + workers * PER_WORKER
+    RESERVED + PER_DATA_DIRECTORY + workers * PER_WORKER
 }
 
 #[cfg(test)]
@@ -43,8 +47,9 @@ mod tests {
     #[test]
     fn the_documents_say_what_a_server_wants() {
         let documents = include_str!("../../../docs/operations/deploy.md");
-        let formula = format!("server:   {RESERVED} + workers × {PER_WORKER}\n");
+        let fixed = RESERVED + PER_DATA_DIRECTORY;
+        let formula = format!("server:   {fixed} + workers × {PER_WORKER}\n");
         assert!(documents.contains(&formula), "{formula}");
-        assert_eq!(wanted_by_server(2), RESERVED + 2 * PER_WORKER);
+        assert_eq!(wanted_by_server(2), fixed + 2 * PER_WORKER);
     }
 }

@@ -62,6 +62,7 @@ struct StorageBody {
     last_commit_age_ms: Option<u64>,
     waiting: u64,
     reads_waiting: u64,
+    lost_ranges: u64,
     quarantined_keys: u64,
     damaged_records: u64,
 }
@@ -88,6 +89,7 @@ impl StorageBody {
             last_commit_age_ms: statistic(Statistic::LastCommitAgeMs),
             waiting: statistic(Statistic::Waiting)?,
             reads_waiting: statistic(Statistic::ReadsWaiting)?,
+            lost_ranges: statistic(Statistic::LostRanges)?,
             quarantined_keys: statistic(Statistic::QuarantinedKeys)?,
             damaged_records: statistic(Statistic::DamagedRecords)?,
         })

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crate::errors::AppendError;
 use crate::format::{Entry, FileHead, FileKind, Location, RECORDS_BEGIN, RecordHead, Seed};
 use crate::log::{Appended, HintState, Log, Room, Segment};
+use crate::medium::MediumFile;
 use crate::segment::{Span, segment_name};
-use crate::spares::BLOCK_BYTES;
+use crate::spares::{BLOCK_BYTES, Ready};
 
 impl Log {
     /// Appends records under the next numbers, in their order, and syncs once. Their places are added
@@ -85,7 +86,7 @@ impl Log {
         if let Some(number) = self.active.filter(|_| !buffer.is_empty()) {
             let segment = &self.segments[&number];
             let begin = u64::from(segment.span.end) - buffer.len() as u64;
-            segment.file.write_at(begin, buffer)?;
+            self.active_file()?.write_at(begin, buffer)?;
             buffer.clear();
         }
         Ok(())
@@ -94,19 +95,25 @@ impl Log {
     /// Returns once a crash takes back nothing of what was written.
     pub(crate) fn sync_written(&mut self) -> io::Result<()> {
         let written = self.next_sequence - 1;
-        if let Some(number) = self.active.filter(|_| self.synced < written) {
-            self.segments[&number].file.sync()?;
+        if self.active.is_some() && self.synced < written {
+            self.active_file()?.sync()?;
             self.synced = written;
             self.high_water.write(written)?;
         }
         Ok(())
     }
 
+    fn active_file(&self) -> io::Result<&dyn MediumFile> {
+        let file = self.active_file.as_deref();
+        file.ok_or_else(|| io::Error::other("no segment is open"))
+    }
+
     /// Seals the active segment and begins the next one.
     fn rotate(&mut self) -> io::Result<()> {
         self.sync_written()?;
-        let spare = self.ready.pop_front();
-        let spare = spare.ok_or_else(|| io::Error::other("no segment was made ready"))?;
+        let ready = self.ready.pop_front();
+        let Ready { spare, file } =
+            ready.ok_or_else(|| io::Error::other("no segment was made ready"))?;
         let number = self.next_segment;
         let next = number.checked_add(1);
         self.next_segment = next.ok_or_else(|| io::Error::other("no more segments"))?;
@@ -119,8 +126,8 @@ impl Log {
             body_checksum: 0,
         };
         self.medium.rename(&spare.name, &segment_name(number))?;
-        spare.file.write_at(0, &head.encode())?;
-        spare.file.sync()?;
+        file.write_at(0, &head.encode())?;
+        file.sync()?;
         self.medium.sync_names()?;
         let span = Span {
             segment: number,
@@ -128,19 +135,19 @@ impl Log {
             last: self.next_sequence - 1,
             end: RECORDS_BEGIN,
         };
-        self.files.insert(number, Arc::clone(&spare.file));
+        self.files.insert_pinned(number, Arc::clone(&file));
         let segment = Segment {
             span,
             capacity: spare.bytes,
             live_bytes: 0,
             live_records: 0,
-            file: spare.file,
             hint: HintState::Missing,
             is_stuck: false,
         };
         self.segments.insert(number, segment);
         let sealed = self.active.replace(number);
-        let Some(sealed) = sealed else {
+        let sealed_file = self.active_file.replace(file);
+        let Some((sealed, sealed_file)) = sealed.zip(sealed_file) else {
             return self.write_manifest();
         };
         let segment = self
@@ -153,13 +160,13 @@ impl Log {
             self.files.remove(sealed);
             return self.medium.remove(&segment_name(sealed));
         }
+        self.files.unpin(sealed);
         // The room that it does not need goes back.
         segment.capacity = segment.span.end.next_multiple_of(BLOCK_BYTES);
         if segment.live_records == 0 {
             self.emptied.push(sealed);
         }
         self.write_manifest()?;
-        let segment = &self.segments[&sealed];
-        segment.file.set_size(segment.span.end.into())
+        sealed_file.set_size(self.segments[&sealed].span.end.into())
     }
 }

@@ -7,12 +7,11 @@
 //! A live record that cannot be read stays where it is, and so does its segment, until its owner has
 //! it replaced. Nothing that is known is forgotten for the sake of room.
 
-use std::sync::Arc;
-
 use crate::errors::{AppendError, ReadError};
 use crate::format::{Entry, Location, RECORDS_BEGIN, Seed};
 use crate::hint::Hint;
 use crate::log::{HintState, Log, Room, Segment};
+use crate::medium::is_out_of_files;
 use crate::reader::Record;
 use crate::scan::Scanner;
 use crate::segment::{Span, Visited, hint_name, segment_name};
@@ -84,8 +83,18 @@ impl Log {
                 return Ok(true);
             }
         }
-        let Some(mut victim) = self.victim.take().or_else(|| self.choose()) else {
-            return Ok(false);
+        let victim = match self.victim.take() {
+            Some(victim) => Some(victim),
+            None => match self.choose() {
+                Some(number) => match self.begin(number) {
+                    Err(AppendError::OutOfFiles(_)) => return Ok(false),
+                    begun => begun?,
+                },
+                None => return Ok(false),
+            },
+        };
+        let Some(mut victim) = victim else {
+            return Ok(true);
         };
         let Some(segment) = self.segments.get(&victim.segment) else {
             return Ok(true);
@@ -121,6 +130,8 @@ impl Log {
                         head,
                     });
                 }
+                // It may be whole: later.
+                Err(ReadError::OutOfFiles(_)) => return Ok(false),
                 // It stays.
                 Err(ReadError::Damaged | ReadError::Io(_) | ReadError::Gone) => {
                     index.unreadable(&visited);
@@ -130,7 +141,7 @@ impl Log {
         match self.copy(&live, index) {
             // Not before: what is looked at again is not to be released twice.
             Ok(()) => expired.into_iter().for_each(|at| self.release(at)),
-            Err(AppendError::Full) => return Ok(false),
+            Err(AppendError::Full | AppendError::OutOfFiles(_)) => return Ok(false),
             Err(error) => return Err(error),
         }
         if !is_end {
@@ -160,8 +171,10 @@ impl Log {
     pub fn compact_oldest(&mut self) {
         let oldest = self.segments.keys().next().copied();
         let may_go = |it: &u32| self.active != Some(*it) && !self.segments[it].is_stuck;
-        if let Some(oldest) = oldest.filter(may_go) {
-            self.victim = Some(self.begin(oldest));
+        if let Some(oldest) = oldest.filter(may_go)
+            && let Ok(Some(victim)) = self.begin(oldest)
+        {
+            self.victim = Some(victim);
         }
     }
 
@@ -203,7 +216,7 @@ impl Log {
 
     /// The segment that is to be emptied next: one with a gap, or the one with the most dead bytes for
     /// its length, if it is worth it.
-    fn choose(&self) -> Option<Victim> {
+    fn choose(&self) -> Option<u32> {
         let each = self.segment_bytes().ok()?;
         let is_short = self.is_full || self.spares.bytes() < self.reserve_wanted(each);
         let is_urgent = self.spares.len() <= 1;
@@ -216,7 +229,7 @@ impl Log {
                 && self.fits_copies(it.live_bytes, left, available)
         });
         if let Some(segment) = segments.clone().find(|it| self.has_known_gap(it.span)) {
-            return Some(self.begin(segment.span.segment));
+            return Some(segment.span.segment);
         }
         if !is_short && !self.is_too_long() {
             return None;
@@ -225,29 +238,41 @@ impl Log {
         let best = segments.max_by_key(|it| part(it))?;
         let is_worth_it = part(best) >= (1 << 16) / DEAD_PART_MIN;
         let is_needed = is_urgent && best.dead_bytes() > 0;
-        (is_worth_it || is_needed).then(|| self.begin(best.span.segment))
+        (is_worth_it || is_needed).then_some(best.span.segment)
     }
 
-    fn begin(&self, number: u32) -> Victim {
-        let segment = &self.segments[&number];
+    /// Begins to empty a segment; none if it cannot be read at all, and stays.
+    fn begin(&mut self, number: u32) -> Result<Option<Victim>, AppendError> {
+        let Some(segment) = self.segments.get_mut(&number) else {
+            return Ok(None);
+        };
         let span = segment.span;
         let history = self.options.history;
         let names = match Hint::read(&*self.medium, history, span) {
             Some(hint) => Names::Hint(hint),
             None => {
+                let file = match self.files.segment(number) {
+                    Ok(Some(file)) => file,
+                    Err(error) if is_out_of_files(&error) => {
+                        return Err(AppendError::OutOfFiles(error));
+                    }
+                    Ok(None) | Err(_) => {
+                        segment.is_stuck = true;
+                        return Ok(None);
+                    }
+                };
                 let seed = Seed {
                     history: history.seed(),
                     segment: number,
                 };
-                let file = Arc::clone(&segment.file);
                 let places = (RECORDS_BEGIN, span.end);
                 Names::Scan(Scanner::new(file, seed, places, (span.first, span.last)))
             }
         };
-        Victim {
+        Ok(Some(Victim {
             segment: number,
             names,
-        }
+        }))
     }
 
     /// Removes a segment without live records, once the copies of those that it had are synced.

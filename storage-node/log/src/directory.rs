@@ -20,6 +20,8 @@ const ZEROS_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    /// Open, so that names are synced however many files may be open.
+    names: File,
     /// Whether a sync does anything.
     syncs: Arc<AtomicBool>,
     _lock: File,
@@ -61,8 +63,10 @@ impl Directory {
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => return Err(at(&lock_path)(error)),
         }
+        let names = File::open(path).map_err(at(path))?;
         Ok(Self {
             path: path.to_owned(),
+            names,
             syncs: Arc::new(AtomicBool::new(syncs)),
             _lock: lock,
         })
@@ -119,7 +123,7 @@ impl Medium for Directory {
 
     fn sync_names(&self) -> io::Result<()> {
         match self.syncs.load(Ordering::Relaxed) {
-            true => File::open(&self.path)?.sync_all(),
+            true => self.names.sync_all(),
             false => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::format::{FORMAT, HeadError, History};
+use crate::medium::is_out_of_files;
 
 /// A log is not opened. Nothing on the disk that was confirmed has changed.
 #[derive(Debug, Error)]
@@ -56,6 +57,9 @@ pub enum AppendError {
     /// The disk has no room for them. Nothing has changed.
     #[error("the disk has no room")]
     Full,
+    /// The process may open no more files, for now. Nothing has changed.
+    #[error("no more files may be open: {0}")]
+    OutOfFiles(io::Error),
     /// One of them is longer than any may be. Nothing has changed.
     #[error("a key, a head or a value is too long")]
     TooLong,
@@ -74,9 +78,23 @@ pub enum ReadError {
     /// What lies there is not the record that was written.
     #[error("the record is damaged")]
     Damaged,
+    /// The process may open no more files, for now, or the log is closed. It says nothing of the record.
+    #[error("no file can be opened: {0}")]
+    OutOfFiles(io::Error),
     /// The disk refuses.
     #[error("{0}")]
     Io(io::Error),
+}
+
+impl ReadError {
+    pub(crate) fn of(error: io::Error) -> Self {
+        match error.kind() {
+            // The file is shorter than it was, or gone.
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => Self::Damaged,
+            _ if is_out_of_files(&error) => Self::OutOfFiles(error),
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// Sequence numbers of records of which some are lost. Those of them that were shown when the log was

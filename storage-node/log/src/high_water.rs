@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::errors::OpenError;
 use crate::format::{FileHead, FileKind, History, NUMBER_MAX};
-use crate::medium::{Medium, MediumFile, is_readable};
+use crate::medium::{Medium, MediumFile, is_readable, open_if_sound};
 use crate::segment::read_head;
 
 const NAME: &str = "high-water";
@@ -32,7 +32,7 @@ impl HighWater {
     /// Makes one that says that all up to a number was synced. A file that is there is written anew:
     /// the disk may be full.
     pub(crate) fn create(medium: &dyn Medium, history: History, synced: u64) -> io::Result<Self> {
-        let old = medium.open(NAME).ok();
+        let old = open_if_sound(medium, NAME)?;
         let old = old
             .filter(|file| file.size().is_ok_and(|bytes| bytes >= BYTES) && is_readable(&**file));
         let mut mark = Self {
@@ -57,7 +57,7 @@ impl HighWater {
         medium: &dyn Medium,
         history: History,
     ) -> Result<Option<(Self, u64)>, OpenError> {
-        let Ok(file) = medium.open(NAME) else {
+        let Some(file) = open_if_sound(medium, NAME)? else {
             return Ok(None);
         };
         let mut newest = None;

@@ -11,11 +11,12 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::files::Files;
 use crate::format::{
     FILE_HEAD_BYTES, FileHead, FileKind, History, Location, RECORD_HEAD_BYTES, RECORDS_BEGIN, Seed,
     VALUE_BYTES_MAX, u32_at,
 };
-use crate::medium::{Medium, MediumFile};
+use crate::medium::{Medium, MediumFile, is_full, is_out_of_files};
 use crate::scan::{Item, Scanner};
 use crate::segment::{Span, Visited, hint_name, read_file};
 
@@ -35,7 +36,8 @@ impl Hint {
     /// The hint of a segment, if there is one and it is sound.
     pub(crate) fn read(medium: &dyn Medium, history: History, span: Span) -> Option<Self> {
         let name = hint_name(span.segment);
-        let (head, bytes) = read_file(medium, (&name, FileKind::Hint), history).ok()?;
+        let file = medium.open(&name).ok()?;
+        let (head, bytes) = read_file(&*file, FileKind::Hint, history).ok()?;
         if head.numbers != numbers(span) {
             return None;
         }
@@ -101,18 +103,26 @@ fn numbers(span: Span) -> [u64; 4] {
 /// The work of writing a segment's hint, for any thread. The log goes on meanwhile.
 #[derive(Debug)]
 pub struct HintJob {
-    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) files: Arc<Files>,
     pub(crate) history: History,
     pub(crate) span: Span,
-    pub(crate) file: Arc<dyn MediumFile>,
 }
 
 /// What came of a [`HintJob`], for the log to know.
 #[derive(Debug)]
 pub struct HintDone {
     pub(crate) segment: u32,
-    /// How long the hint is; none if it was not written, for want of room or because of damage.
-    pub(crate) bytes: Option<u64>,
+    pub(crate) outcome: HintOutcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HintOutcome {
+    /// It has so many bytes.
+    Written(u64),
+    /// No more files may be open. It is worth another try.
+    NotNow,
+    /// It was not written for want of room or because of damage.
+    Never,
 }
 
 impl HintJob {
@@ -123,12 +133,15 @@ impl HintJob {
     /// If the disk fails. The log is none the worse: the segment has no hint, and is read instead.
     pub fn run(self) -> io::Result<HintDone> {
         let segment = self.span.segment;
-        let not_written = HintDone {
-            segment,
-            bytes: None,
+        let done = |outcome| Ok(HintDone { segment, outcome });
+        let file = match self.files.segment(segment) {
+            Ok(Some(file)) => file,
+            Ok(None) => return done(HintOutcome::Never),
+            Err(error) if is_out_of_files(&error) => return done(HintOutcome::NotNow),
+            Err(error) => return Err(error),
         };
-        let Some(body) = self.body() else {
-            return Ok(not_written);
+        let Some(body) = self.body(file) else {
+            return done(HintOutcome::Never);
         };
         let head = FileHead {
             kind: FileKind::Hint,
@@ -139,18 +152,18 @@ impl HintJob {
         };
         let bytes = [&head.encode()[..], &body].concat();
         let length = bytes.len() as u64;
-        match self.medium.create(&hint_name(segment), length) {
+        match self.files.create(&hint_name(segment), length) {
             // It is not synced: after a crash it is sound or not, and that can be seen.
             Ok(file) => file.write_at(0, &bytes)?,
-            Err(error) if crate::medium::is_full(&error) => return Ok(not_written),
+            Err(error) if is_full(&error) => return done(HintOutcome::Never),
+            Err(error) if is_out_of_files(&error) => return done(HintOutcome::NotNow),
             Err(error) => return Err(error),
         }
-        let bytes = Some(length);
-        Ok(HintDone { segment, bytes })
+        done(HintOutcome::Written(length))
     }
 
     /// All entries, unless a record is damaged.
-    fn body(&self) -> Option<Vec<u8>> {
+    fn body(&self, file: Arc<dyn MediumFile>) -> Option<Vec<u8>> {
         let Span {
             segment,
             first,
@@ -158,7 +171,6 @@ impl HintJob {
             end,
         } = self.span;
         let history = self.history.seed();
-        let file = Arc::clone(&self.file);
         let places = (RECORDS_BEGIN, end);
         let mut scanner = Scanner::new(file, Seed { history, segment }, places, (first, last));
         let mut body = Vec::new();

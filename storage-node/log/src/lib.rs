@@ -27,11 +27,13 @@
 //!   [`Log::hint_job`] are called by the owner when it sees fit; the log has no thread and no clock.
 //! * On a full disk, records that make room are still taken ([`Room::Reserve`]).
 //! * An error of a write or a sync is final: from then on the log is only read.
+//! * At most [`OPEN_SEGMENTS_MAX`] segments are kept open. If the process may open no more files, that is
+//!   no error of the disk: what needs one is refused, and nothing has changed.
 //!
 //! ```text
-//!   recover  opens -----.                 .-> spares, manifest, high_water --.
-//!   compact  moves --> append --> room --> log                                --> format, medium
-//!                                         '-> reader; scan, hint, victim ----'
+//!   recover  opens -----.                 .-> spares, manifest, high_water --------.
+//!   compact  moves --> append --> room --> log                                      --> format, medium
+//!                                         '-> reader; scan, hint, victim --> files -'
 //! ```
 
 #![forbid(unsafe_code)]
@@ -42,6 +44,7 @@ mod compact;
 #[cfg(unix)]
 mod directory;
 mod errors;
+mod files;
 mod format;
 mod high_water;
 mod hint;
@@ -63,11 +66,12 @@ pub use compact::{Index, Liveness};
 #[cfg(unix)]
 pub use directory::{Directory, DirectoryError};
 pub use errors::{AppendError, LostRange, OpenError, ReadError};
+pub use files::OPEN_SEGMENTS_MAX;
 pub use format::{Entry, FORMAT, History, KEY_BYTES_MAX, Location, VALUE_BYTES_MAX};
 pub use hint::{HintDone, HintJob};
 pub use log::{Appended, Log, Options, Room};
-pub use medium::{Medium, MediumFile, is_full};
+pub use medium::{Medium, MediumFile, is_full, is_out_of_files};
 pub use reader::{Reader, Record};
 pub use recover::{Recovery, Visit};
-pub use room::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Space};
+pub use room::{RecordSpace, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Space};
 pub use segment::Visited;

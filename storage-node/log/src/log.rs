@@ -5,13 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use crate::errors::{AppendError, LostRange};
+use crate::files::Files;
 use crate::format::{History, Location, RECORDS_BEGIN};
 use crate::high_water::HighWater;
 use crate::manifest::{Lost, Manifest, ManifestFiles, merge};
-use crate::medium::{Medium, MediumFile};
-use crate::reader::{Files, Reader};
+use crate::medium::{Medium, MediumFile, is_out_of_files};
+use crate::reader::Reader;
 use crate::segment::Span;
-use crate::spares::{Spare, Spares};
+use crate::spares::{Ready, Spares};
 use crate::victim::Victim;
 
 /// How a log is opened.
@@ -61,7 +62,6 @@ pub(crate) struct Segment {
     pub(crate) capacity: u32,
     pub(crate) live_bytes: u64,
     pub(crate) live_records: u64,
-    pub(crate) file: Arc<dyn MediumFile>,
     pub(crate) hint: HintState,
     /// Whether some of its live records could not be moved.
     pub(crate) is_stuck: bool,
@@ -84,19 +84,23 @@ impl Segment {
 /// A log that is open.
 #[derive(Debug)]
 pub struct Log {
+    /// The medium by way of [`Files`].
     pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) _owned_medium: Arc<dyn Medium>,
     pub(crate) options: Options,
     pub(crate) files: Arc<Files>,
     pub(crate) segments: BTreeMap<u32, Segment>,
     /// The segment to which records are appended.
     pub(crate) active: Option<u32>,
+    /// Its file.
+    pub(crate) active_file: Option<Arc<dyn MediumFile>>,
     pub(crate) next_segment: u32,
     pub(crate) next_sequence: u64,
     /// The last record that was synced.
     pub(crate) synced: u64,
     pub(crate) spares: Spares,
     /// The next segments, in this order.
-    pub(crate) ready: VecDeque<Spare>,
+    pub(crate) ready: VecDeque<Ready>,
     pub(crate) manifest: ManifestFiles,
     pub(crate) generation: u64,
     pub(crate) lost: Vec<Lost>,
@@ -177,6 +181,20 @@ impl Log {
                 "it has failed before",
             ))),
             false => Ok(()),
+        }
+    }
+
+    /// Syncs all that there is, if syncs did nothing so far, and they sync from now on.
+    pub fn sync_from_now_on(&self) -> io::Result<()> {
+        self.medium.sync_from_now_on()
+    }
+
+    /// Makes an error of the disk final, unless no more files may be open: of what had to open one
+    /// nothing was done.
+    pub(crate) fn note_opening<T>(&mut self, result: io::Result<T>) -> Result<T, AppendError> {
+        match result {
+            Err(error) if is_out_of_files(&error) => Err(AppendError::OutOfFiles(error)),
+            result => self.note(result),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::errors::{LostRange, OpenError};
 use crate::format::{
     FILE_HEAD_BYTES, FileHead, FileKind, History, NUMBER_MAX, RECORDS_BEGIN, u32_at, u64_at,
 };
-use crate::medium::{Medium, MediumFile, is_readable};
+use crate::medium::{Medium, MediumFile, is_readable, open_if_sound};
 use crate::segment::{Span, read_file};
 
 pub(crate) const NAMES: [&str; 2] = ["manifest-a", "manifest-b"];
@@ -167,7 +167,10 @@ pub(crate) fn merge(lost: &mut Vec<Lost>) {
 pub(crate) fn load(medium: &dyn Medium, history: History) -> Result<Option<Manifest>, OpenError> {
     let mut copies = Vec::new();
     for name in NAMES {
-        match read_file(medium, (name, FileKind::Manifest), history) {
+        let Some(file) = open_if_sound(medium, name)? else {
+            continue;
+        };
+        match read_file(&*file, FileKind::Manifest, history) {
             Ok((head, body)) => copies.extend(Manifest::decode(&head, &body)),
             Err(error) => OpenError::refuse(name, history, error)?,
         }
@@ -187,8 +190,8 @@ pub(crate) struct ManifestFiles {
 impl ManifestFiles {
     /// Opens the files, or makes those that are not there or cannot be read.
     pub(crate) fn open(medium: &dyn Medium, history: History) -> io::Result<Self> {
-        let open = |name: &str| match medium.open(name) {
-            Ok(file) if is_readable(&*file) => Ok(file),
+        let open = |name: &str| match open_if_sound(medium, name)? {
+            Some(file) if is_readable(&*file) => Ok(file),
             _ => medium.create(name, ROOM_BYTES),
         };
         let files = [open(NAMES[0])?, open(NAMES[1])?];

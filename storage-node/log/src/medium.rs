@@ -13,7 +13,8 @@ pub trait Medium: fmt::Debug + Send + Sync {
 
     /// Makes a file of so many zeros, for which the disk has set room aside, in place of any that has
     /// the name. If the disk has no room, an error of a kind of which [`is_full`] knows, and no
-    /// file.
+    /// file; if no more files may be open, one of which [`is_out_of_files`] knows. Beside this, opening
+    /// and listing, nothing needs to open a file.
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn MediumFile>>;
 
     /// Opens a file that is there.
@@ -61,8 +62,37 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
+/// How Unix says that the process may open no more files, and that the system may not.
+pub(crate) const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
+/// Whether an error says that the process, or the system, may open no more files for now. It says
+/// nothing of the disk.
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}
+
+/// A file that is there, if the disk gives it.
+///
+/// # Errors
+///
+/// If that is not known, since no more files may be open.
+pub(crate) fn open_if_sound(
+    medium: &dyn Medium,
+    name: &str,
+) -> io::Result<Option<Arc<dyn MediumFile>>> {
+    match medium.open(name) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if is_out_of_files(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// In what pieces a file is read of which a part cannot be.
 const PIECE_BYTES: usize = 4_096;
+
+/// How much is cleared at a time.
+const CLEAR_BYTES: u32 = 64 << 10;
 
 /// Fills `out` from `offset` on with what can be read; all other bytes are 0. Returns whether the disk
 /// gave all that the file has.
@@ -107,4 +137,21 @@ pub(crate) fn is_readable(file: &dyn MediumFile) -> bool {
         at += bytes as u64;
     }
     true
+}
+
+/// Writes zeros from an offset on, wherever there is anything else. Returns how far that was.
+pub(crate) fn clear(file: &dyn MediumFile, from: u32, to: u32) -> io::Result<u64> {
+    let mut bytes = vec![0; CLEAR_BYTES as usize];
+    let (mut at, mut cleared) = (from, 0);
+    while at < to {
+        let piece = &mut bytes[..CLEAR_BYTES.min(to - at) as usize];
+        read_lossy(file, at.into(), piece);
+        if piece.iter().any(|byte| *byte != 0) {
+            piece.fill(0);
+            file.write_at(at.into(), piece)?;
+            cleared = u64::from(at - from) + piece.len() as u64;
+        }
+        at += piece.len() as u32;
+    }
+    Ok(cleared)
 }

@@ -1,42 +1,11 @@
 //! Reads records, from any number of threads at once.
 
-use std::collections::HashMap;
-use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crate::errors::ReadError;
+use crate::files::Files;
 use crate::format::{Location, RECORD_HEAD_BYTES, RecordHead, Seed};
 use crate::medium::MediumFile;
-
-/// The open files of the segments, as the log and its readers share them.
-#[derive(Debug)]
-pub(crate) struct Files {
-    /// What the checksums of this history begin with.
-    history: u32,
-    files: RwLock<HashMap<u32, Arc<dyn MediumFile>>>,
-}
-
-impl Files {
-    pub(crate) fn new(history: u32) -> Arc<Self> {
-        let files = RwLock::default();
-        Arc::new(Self { history, files })
-    }
-
-    pub(crate) fn insert(&self, segment: u32, file: Arc<dyn MediumFile>) {
-        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        files.insert(segment, file);
-    }
-
-    pub(crate) fn remove(&self, segment: u32) {
-        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        files.remove(&segment);
-    }
-
-    fn file(&self, segment: u32) -> Result<Arc<dyn MediumFile>, ReadError> {
-        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-        files.get(&segment).cloned().ok_or(ReadError::Gone)
-    }
-}
 
 /// Reads records where they lie. Copies of it read the same log, while that goes on.
 #[derive(Debug, Clone)]
@@ -82,7 +51,7 @@ impl Reader {
             offset,
             bytes,
         } = location;
-        let file = self.0.file(segment)?;
+        let file = self.0.to_read(segment)?;
         let mut record = vec![0; bytes as usize];
         read(&*file, offset.into(), &mut record)?;
         let history = self.0.history;
@@ -114,7 +83,7 @@ impl Reader {
         from: u32,
         out: &mut [u8],
     ) -> Result<(), ReadError> {
-        let file = self.0.file(location.segment)?;
+        let file = self.0.to_read(location.segment)?;
         let end = u64::from(from) + out.len() as u64;
         if value_bytes > location.bytes || end > value_bytes.into() {
             return Err(ReadError::Damaged);
@@ -125,10 +94,5 @@ impl Reader {
 }
 
 fn read(file: &dyn MediumFile, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
-    file.read_at(offset, out)
-        .map_err(|error| match error.kind() {
-            // The file is shorter than it was.
-            io::ErrorKind::UnexpectedEof => ReadError::Damaged,
-            _ => ReadError::Io(error),
-        })
+    file.read_at(offset, out).map_err(ReadError::of)
 }

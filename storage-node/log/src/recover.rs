@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::errors::{LostRange, OpenError};
+use crate::files::Files;
 use crate::format::{
     FILE_HEAD_BYTES, FileHead, FileKind, History, Location, NUMBER_MAX, RECORD_HEAD_BYTES,
     RECORDS_BEGIN, Seed,
@@ -19,14 +20,10 @@ use crate::high_water::HighWater;
 use crate::hint::Hint;
 use crate::log::{HintState, Log, Options, Segment};
 use crate::manifest::{self, Manifest, ManifestFiles};
-use crate::medium::{Medium, MediumFile, read_lossy};
-use crate::reader::Files;
+use crate::medium::{Medium, MediumFile, clear};
 use crate::scan::{Item, Scanner};
 use crate::segment::{Span, Visited, hint_name, hint_of, read_head, segment_name, segment_of};
 use crate::spares::{BLOCK_BYTES, Spares};
-
-/// How much is cleared at a time.
-const CLEAR_BYTES: u32 = 64 << 10;
 
 /// Without a manifest, whole segments may be gone behind the last one: so many numbers count as lost.
 const UNKNOWN_RECORDS: u64 = 1 << 32;
@@ -114,7 +111,7 @@ impl Log {
             false => manifest.segments.pop(),
         };
         for span in &manifest.segments {
-            opening.show_sealed(*span, &mut showing);
+            opening.show_sealed(*span, &mut showing)?;
             known = known.max(span.last);
         }
         if let Some(span) = tail {
@@ -188,6 +185,8 @@ struct Tail {
 struct Opening {
     medium: Arc<dyn Medium>,
     options: Options,
+    owned_medium: Arc<dyn Medium>,
+    open_files: Arc<Files>,
     files: BTreeMap<u32, SegmentFile>,
     hints: BTreeSet<u32>,
     names: Vec<String>,
@@ -199,9 +198,8 @@ struct Opening {
     is_rebuilt: bool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct SegmentFile {
-    file: Arc<dyn MediumFile>,
     /// The first sequence number, if the head is sound and of this segment.
     first: Option<u64>,
     bytes: u32,
@@ -210,10 +208,15 @@ struct SegmentFile {
 impl Opening {
     /// Opens what is there, and refuses what is not this log's.
     fn new(medium: Arc<dyn Medium>, options: Options) -> Result<Self, OpenError> {
+        let open_files = Files::new(&medium, options.history.seed());
+        let owned_medium = medium;
+        let medium: Arc<dyn Medium> = Arc::clone(&open_files) as _;
         let names = medium.list()?;
         let found: BTreeSet<u32> = names.iter().filter_map(|name| segment_of(name)).collect();
         let mut opening = Self {
             options,
+            owned_medium,
+            open_files,
             files: BTreeMap::new(),
             hints: names.iter().filter_map(|name| hint_of(name)).collect(),
             manifest: manifest::load(&*medium, options.history)?,
@@ -245,9 +248,14 @@ impl Opening {
         };
         let first = first.filter(|first| (1..NUMBER_MAX).contains(first));
         let bytes = u32::try_from(file.size()?).unwrap_or(u32::MAX);
-        self.files
-            .insert(number, SegmentFile { file, first, bytes });
+        self.files.insert(number, SegmentFile { first, bytes });
+        self.open_files.insert(number, file);
         Ok(())
+    }
+
+    /// The file of a segment that was found.
+    fn file(&self, number: u32) -> io::Result<Arc<dyn MediumFile>> {
+        file_of(&self.open_files, number)
     }
 
     fn seed(&self, segment: u32) -> Seed {
@@ -258,8 +266,10 @@ impl Opening {
     /// The manifest, or one that is made of what is there.
     fn manifest(&mut self, recovery: &mut Recovery) -> Result<Manifest, OpenError> {
         let next = self.manifest.as_ref().map(|it| it.next_segment);
-        let mut later = self.files.range(next.unwrap_or(0)..);
-        let is_old = later.any(|(number, file)| self.first_record(*number, file).is_some());
+        let mut is_old = false;
+        for (number, file) in self.files.range(next.unwrap_or(0)..) {
+            is_old = is_old || self.first_record(*number, file)?.is_some();
+        }
         match self.manifest.take() {
             Some(manifest) if !is_old => {
                 for span in &manifest.segments {
@@ -275,34 +285,38 @@ impl Opening {
             old => {
                 recovery.is_manifest_lost = true;
                 self.is_rebuilt = true;
-                Ok(self.rebuild(old.unwrap_or_default()))
+                Ok(self.rebuild(old.unwrap_or_default())?)
             }
         }
     }
 
     /// The number of the first record of a segment of which nothing else is known.
-    fn first_record(&self, number: u32, found: &SegmentFile) -> Option<u64> {
-        let file = Arc::clone(&found.file);
+    fn first_record(&self, number: u32, found: &SegmentFile) -> io::Result<Option<u64>> {
+        let file = self.file(number)?;
         let places = (RECORDS_BEGIN, found.bytes);
         let numbers = (found.first.unwrap_or(1), NUMBER_MAX);
         let mut scanner = Scanner::new(file, self.seed(number), places, numbers);
         loop {
-            match scanner.step()? {
-                Item::Record { head, .. } => return Some(head.sequence),
-                Item::Gap { .. } => {}
+            match scanner.step() {
+                Some(Item::Record { head, .. }) => return Ok(Some(head.sequence)),
+                Some(Item::Gap { .. }) => {}
+                None => return Ok(None),
             }
         }
     }
 
     /// A manifest of the segments that are there. All numbers that they do not have count as lost.
-    fn rebuild(&self, old: Manifest) -> Manifest {
+    fn rebuild(&self, old: Manifest) -> io::Result<Manifest> {
         let mut manifest = Manifest {
             segments: Vec::new(),
             is_last_sealed: true,
             ..old
         };
         for (number, file) in &self.files {
-            let first = file.first.or_else(|| self.first_record(*number, file));
+            let first = match file.first {
+                Some(first) => Some(first),
+                None => self.first_record(*number, file)?,
+            };
             let before = manifest.segments.last();
             let is_behind = |first: &u64| before.is_none_or(|it| it.first < *first);
             let Some(first) = first.filter(is_behind) else {
@@ -331,12 +345,12 @@ impl Opening {
             let last = first - 1;
             manifest.add_lost(LostRange { first: 1, last });
         }
-        manifest
+        Ok(manifest)
     }
 
     /// Shows the records of a segment that has all of its numbers.
-    fn show_sealed(&mut self, span: Span, showing: &mut Showing<'_>) {
-        let found = self.files[&span.segment].clone();
+    fn show_sealed(&mut self, span: Span, showing: &mut Showing<'_>) -> io::Result<()> {
+        let found = self.files[&span.segment];
         let hint = match self.hints.contains(&span.segment) {
             true => Hint::read(&*self.medium, self.options.history, span),
             false => None,
@@ -351,12 +365,13 @@ impl Opening {
                     ..visited
                 });
             }
-            return;
+            return Ok(());
         }
         showing.recovery.scanned += 1;
         let places = (RECORDS_BEGIN, span.end);
         let numbers = (span.first, span.last);
-        let scanner = Scanner::new(found.file, self.seed(span.segment), places, numbers);
+        let file = self.file(span.segment)?;
+        let scanner = Scanner::new(file, self.seed(span.segment), places, numbers);
         let mut scanner = scanner.with_values();
         let mut due = span.first;
         while let Some(item) = scanner.step() {
@@ -375,6 +390,7 @@ impl Opening {
         if due <= span.last {
             showing.lose(due, span.last);
         }
+        Ok(())
     }
 
     /// Shows the records of the segment to which records were appended last.
@@ -384,12 +400,13 @@ impl Opening {
         (known, high_water): (u64, Option<u64>),
         showing: &mut Showing<'_>,
     ) -> io::Result<Tail> {
-        let found = self.files[&span.segment].clone();
+        let found = self.files[&span.segment];
+        let file = self.file(span.segment)?;
         let places = (RECORDS_BEGIN, found.bytes);
         let records_max = u64::from(found.bytes) / RECORD_HEAD_BYTES as u64;
         let numbers = (span.first, span.first + records_max);
         let seed = self.seed(span.segment);
-        let scanner = || Scanner::new(Arc::clone(&found.file), seed, places, numbers);
+        let scanner = || Scanner::new(Arc::clone(&file), seed, places, numbers);
         let mut synced = known.max(high_water.unwrap_or(0));
         let mut first_pass = scanner();
         while let Some(item) = first_pass.step() {
@@ -447,13 +464,13 @@ impl Opening {
             };
             // Never confirmed, nor was anything behind it.
             debug_assert!(sequence > synced);
-            showing.recovery.torn_bytes += clear(&*found.file, offset, found.bytes)?;
+            showing.recovery.torn_bytes += clear(&*file, offset, found.bytes)?;
             break;
         }
         // Where the disk refuses to read, nothing more is written.
         is_damaged |= scanner.has_errors();
         // What was seen may have been written and not synced.
-        found.file.sync()?;
+        file.sync()?;
         let records_in = |bytes: u32| u64::from(bytes) / RECORD_HEAD_BYTES as u64;
         let mut last_possible = last.max(synced);
         if let Some(garbage) = garbage {
@@ -483,6 +500,10 @@ impl Opening {
         let listed: BTreeSet<u32> = manifest.segments.iter().map(|it| it.segment).collect();
         let last = manifest.segments.last().map(|it| it.segment);
         let active = last.filter(|_| !manifest.is_last_sealed);
+        let active_file = active.map(|number| self.file(number)).transpose()?;
+        if let Some((number, file)) = active.zip(active_file.clone()) {
+            self.open_files.insert_pinned(number, file);
+        }
         // The mark is made anew only when the manifest knows what may be lost without it.
         let mut manifest_files = ManifestFiles::open(&*self.medium, self.options.history)?;
         manifest_files.make_room(listed.len() + 2)?;
@@ -503,15 +524,13 @@ impl Opening {
             None => HighWater::create(&*self.medium, self.options.history, synced)?,
         };
         let mut segments = BTreeMap::new();
-        let files = Files::new(self.options.history.seed());
         for span in &manifest.segments {
             let number = span.segment;
-            let found = self.files[&number].clone();
+            let found = self.files[&number];
             let is_active = active == Some(number);
             if !is_active && found.bytes > span.end {
-                found.file.set_size(span.end.into())?;
+                file_of(&self.open_files, number)?.set_size(span.end.into())?;
             }
-            files.insert(number, Arc::clone(&found.file));
             let (live_bytes, live_records) = self.live.get(&number).copied().unwrap_or_default();
             let hinted = self.hinted.get(&number).copied();
             let capacity = match is_active {
@@ -523,7 +542,6 @@ impl Opening {
                 capacity,
                 live_bytes,
                 live_records,
-                file: found.file,
                 hint: hinted.map_or(HintState::Missing, HintState::Written),
                 is_stuck: false,
             };
@@ -532,9 +550,10 @@ impl Opening {
         let is_empty = |it: &&Segment| it.live_records == 0 && active != Some(it.span.segment);
         let emptied = segments.values().filter(is_empty).map(|it| it.span.segment);
         let log = Log {
-            files,
+            files: self.open_files,
             emptied: emptied.collect(),
             active,
+            active_file,
             next_segment: manifest.next_segment,
             next_sequence: manifest.next_sequence,
             synced: manifest.next_sequence - 1,
@@ -555,32 +574,25 @@ impl Opening {
             segments,
             options: self.options,
             medium: self.medium,
+            _owned_medium: self.owned_medium,
         };
         // What is in no manifest was on its way in, or out.
         for number in self.hints.difference(&listed) {
             log.medium.remove(&hint_name(*number))?;
         }
-        let unlisted = self.files.keys().filter(|number| !listed.contains(number));
-        for number in unlisted.filter(|_| !self.is_rebuilt) {
+        let unlisted = || self.files.keys().filter(|number| !listed.contains(number));
+        for number in unlisted().filter(|_| !self.is_rebuilt) {
             log.medium.remove(&segment_name(*number))?;
         }
+        // They are no files of the log, or they are kept for somebody to look at.
+        unlisted().for_each(|number| log.files.remove(*number));
+        // Whoever begins next may need as many.
+        log.files.close();
         Ok(log)
     }
 }
 
-/// Writes zeros from an offset on, wherever there is anything else. Returns how far that was.
-fn clear(file: &dyn MediumFile, from: u32, to: u32) -> io::Result<u64> {
-    let mut bytes = vec![0; CLEAR_BYTES as usize];
-    let (mut at, mut cleared) = (from, 0);
-    while at < to {
-        let piece = &mut bytes[..CLEAR_BYTES.min(to - at) as usize];
-        read_lossy(file, at.into(), piece);
-        if piece.iter().any(|byte| *byte != 0) {
-            piece.fill(0);
-            file.write_at(at.into(), piece)?;
-            cleared = u64::from(at - from) + piece.len() as u64;
-        }
-        at += piece.len() as u32;
-    }
-    Ok(cleared)
+fn file_of(files: &Files, segment: u32) -> io::Result<Arc<dyn MediumFile>> {
+    let file = files.segment(segment)?;
+    file.ok_or_else(|| io::ErrorKind::NotFound.into())
 }

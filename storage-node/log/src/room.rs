@@ -57,6 +57,19 @@ pub struct Space {
     pub compacted: u64,
 }
 
+/// What the records of the log take, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordSpace {
+    /// Those that are live.
+    pub live: u64,
+    /// Those that are not.
+    pub dead: u64,
+    /// What was moved by compaction since the log was opened.
+    pub compacted: u64,
+    /// It changes whenever a segment comes or goes.
+    pub segments: (u32, usize),
+}
+
 impl Log {
     /// How long the next segment is to be.
     pub(crate) fn segment_bytes(&self) -> io::Result<u32> {
@@ -102,7 +115,7 @@ impl Log {
             return Ok(());
         }
         let is_there = self.make_ready(entries, room);
-        let is_there = self.note(is_there)?;
+        let is_there = self.note_opening(is_there)?;
         if room == Room::Ordinary {
             self.is_full = !is_there;
         }
@@ -110,8 +123,8 @@ impl Log {
             return Ok(());
         }
         // Nothing is held back that others may need.
-        while let Some(spare) = self.ready.pop_front() {
-            self.spares.put(spare);
+        while let Some(ready) = self.ready.pop_front() {
+            self.spares.put(ready.spare);
         }
         Err(AppendError::Full)
     }
@@ -164,11 +177,11 @@ impl Log {
         room: Room,
     ) -> io::Result<Option<u32>> {
         if let Some(ready) = self.ready.get(at) {
-            if ready.bytes >= bytes {
-                return Ok(Some(ready.bytes));
+            if ready.spare.bytes >= bytes {
+                return Ok(Some(ready.spare.bytes));
             }
             let short = self.ready.remove(at).expect("it is there");
-            self.spares.put(short);
+            self.spares.put(short.spare);
         }
         match self.manifest.make_room(self.segments.len() + at + 2) {
             Err(error) if is_full(&error) => return Ok(None),
@@ -178,39 +191,49 @@ impl Log {
         let wanted = self.reserve_wanted(each);
         let best = bytes.next_multiple_of(BLOCK_BYTES).max(each);
         let taken = match room {
-            Room::Ordinary => match self.spares.take_surplus(bytes, wanted) {
-                Some(spare) => Some(spare),
+            Room::Ordinary => match self.spares.take_surplus(bytes, wanted)? {
+                Some(ready) => Some(ready),
                 None if !self.spares.refill(wanted, each)? => None,
                 None => self.spares.make(best, u64::from(each) / 4)?,
             },
             // What is left outside of the reserve, if that is full; else the reserve.
             Room::Reserve => match self.spares.refill(wanted, each)? {
                 true => match self.spares.make(best, 0)? {
-                    Some(spare) => Some(spare),
+                    Some(ready) => Some(ready),
                     None => self.spares.take(bytes, 1)?,
                 },
                 false => self.spares.take(bytes, 1)?,
             },
             Room::Compaction => match self.spares.make(best, 0)? {
-                Some(spare) => Some(spare),
+                Some(ready) => Some(ready),
                 None => self.spares.take(bytes, 0)?,
             },
         };
-        Ok(taken.map(|spare| {
-            let bytes = spare.bytes;
-            self.ready.insert(at, spare);
+        Ok(taken.map(|ready| {
+            let bytes = ready.spare.bytes;
+            self.ready.insert(at, ready);
             bytes
         }))
     }
 
-    /// What the log takes of the disk.
+    /// What its records take. It costs nothing to know, unlike [`Self::space`].
+    pub fn records(&self) -> RecordSpace {
+        RecordSpace {
+            live: self.live_bytes,
+            dead: self.bytes - self.live_bytes,
+            compacted: self.compacted,
+            segments: (self.next_segment, self.segments.len()),
+        }
+    }
+
+    /// What the log takes of the disk. It asks the disk, and looks at each segment.
     pub fn space(&self) -> Space {
         let hints = self.segments.values().map(|it| match it.hint {
             HintState::Written(bytes) => bytes,
             _ => 0,
         });
         let capacity = self.segments.values().map(|it| u64::from(it.capacity));
-        let ready = self.ready.iter().map(|it| u64::from(it.bytes));
+        let ready = self.ready.iter().map(|it| u64::from(it.spare.bytes));
         let taken: u64 = hints.chain(capacity).chain(ready).sum();
         Space {
             live: self.live_bytes,

@@ -1,7 +1,7 @@
 //! What is known of a segment, and the names of the files.
 
 use crate::format::{FILE_HEAD_BYTES, FileHead, FileKind, HeadError, History, Location};
-use crate::medium::{Medium, MediumFile, read_lossy};
+use crate::medium::{MediumFile, read_lossy};
 
 /// Which records a segment has, and where they end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,19 +72,18 @@ pub(crate) fn spare_of(name: &str) -> Option<u32> {
 
 /// Reads a whole file of a kind: its head and its body, where both are sound.
 pub(crate) fn read_file(
-    medium: &dyn Medium,
-    (name, kind): (&str, FileKind),
+    file: &dyn MediumFile,
+    kind: FileKind,
     history: History,
 ) -> Result<(FileHead, Vec<u8>), HeadError> {
-    let file = medium.open(name).map_err(|_| HeadError::Damaged)?;
-    let head = read_head(&*file, 0, kind, history)?;
+    let head = read_head(file, 0, kind, history)?;
     let size = file.size().map_err(|_| HeadError::Damaged)?;
     let begin = FILE_HEAD_BYTES as u64;
     if head.body_bytes > size.saturating_sub(begin) {
         return Err(HeadError::Damaged);
     }
     let mut body = vec![0; usize::try_from(head.body_bytes).map_err(|_| HeadError::Damaged)?];
-    read_lossy(&*file, begin, &mut body);
+    read_lossy(file, begin, &mut body);
     match crc32c::crc32c(&body) == head.body_checksum {
         true => Ok((head, body)),
         false => Err(HeadError::Damaged),

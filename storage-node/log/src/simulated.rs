@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::medium::{Medium, MediumFile};
+use crate::medium::{EMFILE, Medium, MediumFile};
 
 /// A file takes room in pieces of so many bytes.
 const BLOCK_BYTES: u64 = 4_096;
@@ -25,6 +25,7 @@ struct State {
     unsynced_names: Vec<NameChange>,
     operations: u64,
     written_bytes: u64,
+    read_bytes: u64,
     syncs: u64,
     fault: Option<(u64, Fault)>,
     is_down: bool,
@@ -33,6 +34,12 @@ struct State {
     others: u64,
     /// Blocks that cannot be read.
     unreadable: BTreeSet<(usize, u64)>,
+    /// How often it was asked what room there is.
+    room_questions: u64,
+    /// How many handles there are.
+    open_files: usize,
+    /// How many there may be.
+    open_files_max: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +87,16 @@ impl SimulatedDisk {
         self.state().bytes_max = Some(bytes_max);
     }
 
+    /// At most so many files may be open from now on, or any number. Those that are stay open.
+    pub fn limit_open_files(&self, open_files_max: Option<usize>) {
+        self.state().open_files_max = open_files_max;
+    }
+
+    /// How many files are open.
+    pub fn open_files(&self) -> usize {
+        self.state().open_files
+    }
+
     /// Others take so many bytes of it from now on.
     pub fn set_others(&self, bytes: u64) {
         self.state().others = bytes;
@@ -95,9 +112,19 @@ impl SimulatedDisk {
         self.state().written_bytes
     }
 
+    /// How many bytes were read.
+    pub fn read_bytes(&self) -> u64 {
+        self.state().read_bytes
+    }
+
     /// How often a file or the names were synced.
     pub fn syncs(&self) -> u64 {
         self.state().syncs
+    }
+
+    /// How often it was asked what room there is.
+    pub fn room_questions(&self) -> u64 {
+        self.state().room_questions
     }
 
     /// What the files take of it.
@@ -189,6 +216,20 @@ impl SimulatedDisk {
         state.synced_names.remove(name);
     }
 
+    /// Flips a bit of a file, also for those who have it open.
+    pub fn flip(&self, name: &str, offset: usize, bit: usize) {
+        let mut state = self.state();
+        let Some(file) = state.names.get(name).copied() else {
+            return;
+        };
+        let File { seen, synced, .. } = &mut state.files[file];
+        for contents in [seen, synced] {
+            if let Some(byte) = contents.get_mut(offset) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
     /// A block of a file cannot be read from now on.
     pub fn break_block(&self, name: &str, offset: u64) {
         let mut state = self.state();
@@ -197,12 +238,18 @@ impl SimulatedDisk {
         }
     }
 
+    /// All blocks can be read again.
+    pub fn mend_blocks(&self) {
+        self.state().unreadable.clear();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn file(&self, number: usize) -> Arc<dyn MediumFile> {
         let disk = self.clone();
+        self.state().open_files += 1;
         Arc::new(SimulatedFile { disk, number })
     }
 }
@@ -235,6 +282,16 @@ impl State {
         let taken = self.bytes_taken() + self.others;
         self.bytes_max
             .map_or(1 << 50, |max| max.saturating_sub(taken))
+    }
+
+    fn check_open_files(&self) -> io::Result<()> {
+        match self
+            .open_files_max
+            .is_some_and(|max| self.open_files >= max)
+        {
+            true => Err(io::Error::from_raw_os_error(EMFILE)),
+            false => Ok(()),
+        }
     }
 
     fn check_room(&self, more: u64) -> io::Result<()> {
@@ -336,6 +393,7 @@ impl Medium for SimulatedDisk {
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn MediumFile>> {
         let mut state = self.state();
         state.step()?;
+        state.check_open_files()?;
         state.check_room(bytes)?;
         let number = state.files.len();
         let mut file = File::default();
@@ -349,7 +407,10 @@ impl Medium for SimulatedDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
-        let number = self.state().number(name)?;
+        let state = self.state();
+        let number = state.number(name)?;
+        state.check_open_files()?;
+        drop(state);
         Ok(self.file(number))
     }
 
@@ -380,7 +441,9 @@ impl Medium for SimulatedDisk {
     }
 
     fn bytes_available(&self) -> io::Result<u64> {
-        Ok(self.state().bytes_available())
+        let mut state = self.state();
+        state.room_questions += 1;
+        Ok(state.bytes_available())
     }
 }
 
@@ -390,13 +453,20 @@ struct SimulatedFile {
     number: usize,
 }
 
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        self.disk.state().open_files -= 1;
+    }
+}
+
 impl MediumFile for SimulatedFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.disk.state().files[self.number].seen.len() as u64)
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
+        state.read_bytes += out.len() as u64;
         let end = offset + out.len() as u64;
         let mut blocks = offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
         if blocks.any(|block| state.unreadable.contains(&(self.number, block))) {

@@ -13,11 +13,18 @@ use crate::segment::{spare_name, spare_of};
 /// Files take room in pieces of so many bytes, on most disks.
 pub(crate) const BLOCK_BYTES: u32 = 4_096;
 
+/// A file of the reserve, which is closed.
 #[derive(Debug)]
 pub(crate) struct Spare {
     pub(crate) name: String,
-    pub(crate) file: Arc<dyn MediumFile>,
     pub(crate) bytes: u32,
+}
+
+/// One that is about to become a segment, and is open.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) spare: Spare,
+    pub(crate) file: Arc<dyn MediumFile>,
 }
 
 #[derive(Debug)]
@@ -51,7 +58,7 @@ impl Spares {
                 continue;
             }
             let name = name.clone();
-            spares.put(Spare { name, file, bytes });
+            spares.put(Spare { name, bytes });
         }
         Ok(spares)
     }
@@ -76,14 +83,17 @@ impl Spares {
     }
 
     /// Makes one outside of the reserve, if the disk has room for it and for `free` bytes more.
-    pub(crate) fn make(&mut self, bytes: u32, free: u64) -> io::Result<Option<Spare>> {
+    pub(crate) fn make(&mut self, bytes: u32, free: u64) -> io::Result<Option<Ready>> {
         if self.medium.bytes_available()? < u64::from(bytes) + free {
             return Ok(None);
         }
         let name = spare_name(self.next_number);
         self.next_number = self.next_number.wrapping_add(1);
         match self.medium.create(&name, bytes.into()) {
-            Ok(file) => Ok(Some(Spare { name, file, bytes })),
+            Ok(file) => Ok(Some(Ready {
+                spare: Spare { name, bytes },
+                file,
+            })),
             Err(error) if is_full(&error) => Ok(None),
             Err(error) => Err(error),
         }
@@ -93,10 +103,10 @@ impl Spares {
     pub(crate) fn refill(&mut self, target: u64, each: u32) -> io::Result<bool> {
         let before = self.spares.len();
         while self.bytes() < target
-            && let Some(spare) = self.make(each, 0)?
+            && let Some(Ready { spare, file }) = self.make(each, 0)?
         {
             // After a crash it is there.
-            spare.file.sync()?;
+            file.sync()?;
             self.put(spare);
         }
         if self.spares.len() > before {
@@ -116,19 +126,29 @@ impl Spares {
     }
 
     /// Takes one of at least so many bytes that the reserve does not need.
-    pub(crate) fn take_surplus(&mut self, bytes: u32, target: u64) -> Option<Spare> {
+    pub(crate) fn take_surplus(&mut self, bytes: u32, target: u64) -> io::Result<Option<Ready>> {
         let at = self.spares.partition_point(|it| it.bytes < bytes);
-        let needed = target + u64::from(self.spares.get(at)?.bytes);
-        (self.bytes() >= needed).then(|| self.spares.remove(at))
+        let spare = self.spares.get(at);
+        match spare.filter(|it| self.bytes() >= target + u64::from(it.bytes)) {
+            Some(_) => Ok(Some(self.take_at(at)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes one, unless it cannot be opened.
+    fn take_at(&mut self, at: usize) -> io::Result<Ready> {
+        let file = self.medium.open(&self.spares[at].name)?;
+        let spare = self.spares.remove(at);
+        Ok(Ready { spare, file })
     }
 
     /// Takes one of at least so many bytes out of the reserve, all of which but the largest `keep`
     /// files may be used.
-    pub(crate) fn take(&mut self, bytes: u32, keep: usize) -> io::Result<Option<Spare>> {
+    pub(crate) fn take(&mut self, bytes: u32, keep: usize) -> io::Result<Option<Ready>> {
         let free = self.spares.len().saturating_sub(keep);
         let at = self.spares.partition_point(|it| it.bytes < bytes);
         if at < free {
-            return Ok(Some(self.spares.remove(at)));
+            return Ok(Some(self.take_at(at)?));
         }
         let inside: u64 = self.spares[..free]
             .iter()

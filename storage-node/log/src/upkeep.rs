@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::errors::AppendError;
 use crate::format::RECORDS_BEGIN;
-use crate::hint::{HintDone, HintJob};
+use crate::hint::{HintDone, HintJob, HintOutcome};
 use crate::log::{HintState, Log, Room};
 use crate::segment::hint_name;
 
@@ -15,7 +15,11 @@ impl Log {
     pub fn maintain(&mut self) -> Result<bool, AppendError> {
         self.check()?;
         let maintained = self.maintain_files();
-        self.note(maintained)
+        match self.note_opening(maintained) {
+            // It can wait.
+            Err(AppendError::OutOfFiles(_)) => Ok(false),
+            maintained => maintained,
+        }
     }
 
     fn maintain_files(&mut self) -> io::Result<bool> {
@@ -50,23 +54,25 @@ impl Log {
         })?;
         segment.hint = HintState::Taken;
         Some(HintJob {
-            medium: Arc::clone(&self.medium),
             history: self.options.history,
             span: segment.span,
-            file: Arc::clone(&segment.file),
+            files: Arc::clone(&self.files),
         })
     }
 
     /// Takes note of a hint that was written.
     pub fn finish_hint(&mut self, done: &HintDone) -> Result<(), AppendError> {
-        let Some(bytes) = done.bytes else {
-            return Ok(());
+        let state = match done.outcome {
+            HintOutcome::Written(bytes) => HintState::Written(bytes),
+            HintOutcome::NotNow => HintState::Missing,
+            HintOutcome::Never => return Ok(()),
         };
         match self.segments.get_mut(&done.segment) {
             Some(segment) => {
-                segment.hint = HintState::Written(bytes);
+                segment.hint = state;
                 Ok(())
             }
+            None if state == HintState::Missing => Ok(()),
             // The segment went meanwhile.
             None => {
                 let removed = self.medium.remove(&hint_name(done.segment));

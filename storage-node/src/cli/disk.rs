@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use dkvs_runtime::signals::Backups;
 
-use crate::store::disk::backup::{BackupReport, back_up};
+use crate::store::disk::backup::{Backup, BackupReport};
 use crate::store::disk::directory::DataDirectory;
 use crate::store::disk::{CommitThread, Committer, DiskStore};
 
@@ -37,14 +37,15 @@ impl Disk {
         })
     }
 
-    /// Copies the records into the directory, on a thread of its own.
+    /// Copies the records into the directory, on a thread of its own, unless that is under way.
     fn back_up(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let to = self
-            .directory
-            .backup_path(since.map_or(0, |since| since.as_secs()));
-        let (whose, store) = (Arc::clone(&self.directory), Arc::clone(&self.store));
-        tracing::info!(path = %to.display(), "a backup begins");
+        let now = since.map_or(0, |since| since.as_secs());
+        let Some(backup) = Backup::begin(&self.directory, now) else {
+            return tracing::warn!("SIGUSR1: a backup is under way, and no other one begins");
+        };
+        let store = Arc::clone(&self.store);
+        tracing::info!(path = %backup.path().display(), "a backup begins");
         let copy = move || {
             let mut begun = Instant::now();
             // As much time for everybody else.
@@ -52,13 +53,13 @@ impl Disk {
                 thread::sleep(begun.elapsed());
                 begun = Instant::now();
             };
-            match back_up(&store, &to, whose.owner(), pace) {
+            match backup.run(&store, pace) {
                 Ok(BackupReport {
                     records,
                     unreadable,
                     bytes,
                 }) => {
-                    let path = to.display();
+                    let path = backup.path().display();
                     tracing::info!(%path, records, bytes, unreadable, "a backup is made");
                 }
                 Err(error) => tracing::error!(%error, "a backup was not made"),

@@ -41,10 +41,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .map(KeyFile::open)
         .transpose()?;
     let metrics = arguments.metrics.map(bind_metrics).transpose()?;
+    let bind = || {
+        let bound = arguments.bound();
+        Sockets::bind(bound.into(), workers)
+            .with_context(|| format!("cannot take datagrams on {bound}"))
+    };
+    // What is declared is not taken before it is known that the server can start. The port is not kept
+    // meanwhile, since a port that is silent is waited for.
+    drop(bind()?);
     let (store, disk) = store(arguments, cluster)?;
-    let bound = arguments.bound();
-    let sockets = Sockets::bind(bound.into(), workers)
-        .with_context(|| format!("cannot take datagrams on {bound}"))?;
+    let sockets = bind()?;
     let mut node = StorageNode::new(sockets, store, config)?;
     node.set_offload(arguments.udp_offload == Switch::On);
     if let Some(key_file) = &key_file {

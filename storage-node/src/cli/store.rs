@@ -25,6 +25,8 @@ pub(super) fn store(
     let has_data_dir = arguments.data_dir.is_some();
     let durability = DurabilityChoice::resolve(arguments.durability, has_data_dir);
     let durability = durability.map_err(anyhow::Error::msg)?;
+    // What is wrong shows before anything is declared or made.
+    let pairs = initial_pairs(&arguments.pairs)?;
     let mut opened = None;
     let store = match &arguments.data_dir {
         None => Store::Memory(MemoryStore::new(arguments.max_memory.0)),
@@ -52,7 +54,7 @@ pub(super) fn store(
             Store::Disk(store.store)
         }
     };
-    for (op, (key, value)) in (1..).zip(initial_pairs(&arguments.pairs)?) {
+    for (op, (key, value)) in (1..).zip(pairs) {
         let content_type = ContentType::default();
         // The smallest tags there are: whatever is written later is newer.
         let tag = Tag { time: 0, op };

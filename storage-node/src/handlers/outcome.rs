@@ -24,7 +24,7 @@ fn count_put(counters: &Counters, result: PutResult) {
         Err(refused) => {
             match refused {
                 StoreError::Full(_) | StoreError::DiskFull => counters.puts_refused_full.add(1),
-                StoreError::Busy => counters.puts_refused_busy.add(1),
+                StoreError::Busy | StoreError::OutOfFiles => counters.puts_refused_busy.add(1),
                 StoreError::ReadOnly | StoreError::Failed => counters.puts_failed.add(1),
                 StoreError::NoTag => {}
             }
@@ -37,7 +37,7 @@ fn count_put(counters: &Counters, result: PutResult) {
 pub(super) fn refusal(error: StoreError) -> ReplicaResponse {
     ReplicaResponse::Refused(match error {
         StoreError::Full(_) | StoreError::DiskFull => Refusal::Full,
-        StoreError::Busy => Refusal::Busy,
+        StoreError::Busy | StoreError::OutOfFiles => Refusal::Busy,
         StoreError::ReadOnly => Refusal::ReadOnly,
         StoreError::Failed | StoreError::NoTag => Refusal::Internal,
     })

@@ -15,7 +15,7 @@ use dkvs_common::wire::v1::{DumpBuilder, is_in_dumps};
 
 use crate::service::Service;
 use crate::store::disk::Place;
-use crate::store::{CountedScan, HeldRecord, PageEnd, PageLimits, ScannedValue, Store};
+use crate::store::{CountedScan, HeldRecord, PageEnd, PageLimits, ScannedValue, Store, StoreError};
 
 /// How much one step looks at, so that what else arrives does not wait for long.
 const STEP: PageLimits = PageLimits {
@@ -52,13 +52,16 @@ struct Pair {
     value: PairValue,
 }
 
+/// None if it is damaged; an error if it cannot be read now.
+type ReadValue = Result<Option<Vec<u8>>, StoreError>;
+
 enum PairValue {
     /// None if it is damaged.
     Known(Option<Bytes>),
     /// It is to be read.
     OnDisk(Place),
     /// It is being read.
-    Awaited(Arc<Mutex<Option<Option<Vec<u8>>>>>),
+    Awaited(Place, Arc<Mutex<Option<ReadValue>>>),
 }
 
 /// What comes next of a dump.
@@ -105,22 +108,24 @@ impl PairValue {
             });
             // If too many wait already, it is asked for again.
             if store.read_place(key, place, completion) {
-                *self = Self::Awaited(awaited);
+                *self = Self::Awaited(*place, awaited);
             }
             return None;
         }
-        if let Self::Awaited(awaited) = self {
+        if let Self::Awaited(place, awaited) = self {
             let value = awaited
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
-            if let Some(value) = value {
-                *self = Self::Known(value.map(Bytes::from));
+            match value {
+                Some(Ok(value)) => *self = Self::Known(value.map(Bytes::from)),
+                Some(Err(_)) => *self = Self::OnDisk(*place),
+                None => {}
             }
         }
         match self {
             Self::Known(value) => Some(value),
-            Self::OnDisk(_) | Self::Awaited(_) => None,
+            Self::OnDisk(_) | Self::Awaited(..) => None,
         }
     }
 }

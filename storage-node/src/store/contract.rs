@@ -147,7 +147,8 @@ pub enum Lookup<R> {
     Corrupt,
 }
 
-/// The outcome of a read. The only error is [`StoreError::Busy`]: too many reads wait for the disk.
+/// The outcome of a read. The only errors are [`StoreError::Busy`], if too many reads wait for the disk,
+/// and [`StoreError::OutOfFiles`].
 pub type GetResult<R> = Result<Lookup<R>, StoreError>;
 
 /// What a read asks for.
@@ -214,6 +215,9 @@ pub enum StoreError {
     /// Too much waits for the disk.
     #[error("too much waits for the disk")]
     Busy,
+    /// The process may open no more files, for now.
+    #[error("no more files may be open")]
+    OutOfFiles,
     /// The disk has failed.
     #[error("the disk has failed, and nothing more is stored")]
     ReadOnly,

@@ -2,11 +2,13 @@
 //!
 //! Every record that was confirmed before a copy began is in it, in that version or a newer one. The
 //! store goes on meanwhile: keys are walked page by page, and values read as any reader reads them.
+//! One copy of a directory is made at a time, under a name that nothing else has or had.
 
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
@@ -15,8 +17,9 @@ use dkvs_log::{AppendError, DirectoryError, Log, ReadError, Room};
 use thiserror::Error;
 
 use super::convert::LOG;
+use super::directory::DataDirectory;
 use super::entry::Located;
-use super::files::{make_directory, sync_directory};
+use super::files::{make_directory, remove_if_there, sync_directory};
 use super::format::Manifest;
 use super::identity::{Identity, Owner, new_history};
 use super::queue::NewRecord;
@@ -31,7 +34,10 @@ const PAGE_BYTES: usize = 1 << 20;
 /// How many records are copied at a time.
 const PAGE_RECORDS: usize = 1_024;
 
-/// A backup was not made; there may be part of one whose name ends in `.partial`.
+/// What the name of a copy ends in until it is whole.
+const PARTIAL: &str = "partial";
+
+/// A backup was not made. What there was of it is removed, if the disk allows that.
 #[derive(Debug, Error)]
 pub enum BackupError {
     /// A file cannot be read or written.
@@ -46,6 +52,9 @@ pub enum BackupError {
     /// Its log cannot be written.
     #[error("{0}")]
     Append(#[from] AppendError),
+    /// A record cannot be read now.
+    #[error("{0}")]
+    Read(#[from] ReadError),
 }
 
 /// What a backup holds.
@@ -59,23 +68,79 @@ pub struct BackupReport {
     pub bytes: u64,
 }
 
-/// Copies a store to a new directory, which is a data directory of `owner`. `pace` is called with what
-/// was copied after each page, and decides when the next one begins.
-pub fn back_up(
+/// A backup of a data directory that is about to be made. There is one at a time.
+#[derive(Debug)]
+pub struct Backup {
+    directory: Arc<DataDirectory>,
+    path: PathBuf,
+}
+
+impl Backup {
+    /// Begins one at this time; none if another one is under way.
+    pub fn begin(directory: &Arc<DataDirectory>, unix_s: u64) -> Option<Self> {
+        if !directory.begin_backup() {
+            return None;
+        }
+        let is_taken = |path: &PathBuf| path.exists() || path.with_extension(PARTIAL).exists();
+        let mut path = directory.backup_path(unix_s);
+        let mut number = 1_u64;
+        while is_taken(&path) {
+            number += 1;
+            path.set_file_name(format!("{unix_s}-{number}"));
+        }
+        let directory = Arc::clone(directory);
+        Some(Self { directory, path })
+    }
+
+    /// Where it is to lie.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies the store of the directory. `pace` is called with what was copied after each page, and
+    /// decides when the next one begins.
+    pub fn run(
+        &self,
+        store: &DiskStore,
+        mut pace: impl FnMut(usize),
+    ) -> Result<BackupReport, BackupError> {
+        // Under another name until it is whole.
+        let partial = self.path.with_extension(PARTIAL);
+        let made = make(store, &partial, self.directory.owner(), &mut pace);
+        let made = made.and_then(|report| {
+            fs::rename(&partial, &self.path)?;
+            if let Some(parent) = self.path.parent() {
+                sync_directory(parent)?;
+            }
+            Ok(report)
+        });
+        if made.is_err()
+            && let Err(error) = remove_if_there(&partial)
+        {
+            let path = partial.display();
+            tracing::warn!(%path, %error, "part of a backup is left, and can be deleted");
+        }
+        made
+    }
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        self.directory.end_backup();
+    }
+}
+
+/// Copies a store to a new directory, which is a data directory of `owner`.
+fn make(
     store: &DiskStore,
     to: &Path,
     owner: &Owner,
-    mut pace: impl FnMut(usize),
+    pace: &mut dyn FnMut(usize),
 ) -> Result<BackupReport, BackupError> {
-    // Under another name until it is whole.
-    let partial = to.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial)?;
-    }
-    make_directory(&partial)?;
+    make_directory(to)?;
     let history = new_history()?;
-    let mut log = writing::begin::<BackupError>(&partial.join(LOG), history)?;
-    let report = copy(store, &mut log, &mut pace)?;
+    let mut log = writing::begin::<BackupError>(&to.join(LOG), history)?;
+    let report = copy(store, &mut log, pace)?;
     let manifest = Manifest {
         is_complete: store.is_complete() && report.unreadable == 0,
         ..Manifest::default()
@@ -85,11 +150,7 @@ pub fn back_up(
         is_backup: true,
         ..Identity::of(owner, history)
     };
-    identity.write(&partial)?;
-    fs::rename(&partial, to)?;
-    if let Some(parent) = to.parent() {
-        sync_directory(parent)?;
-    }
+    identity.write(to)?;
     Ok(report)
 }
 
@@ -137,7 +198,7 @@ fn copy_page(
 ) -> Result<usize, BackupError> {
     let mut records = Vec::new();
     for (key, located) in page {
-        match read(store, key.as_bytes(), *located) {
+        match read(store, key.as_bytes(), *located)? {
             Some((located, value)) => {
                 records.push(NewRecord {
                     key: Bytes::copy_from_slice(key.as_bytes()),
@@ -157,20 +218,23 @@ fn copy_page(
 
 /// A record and its value of the log, in this version or a newer one; none if it was removed, or cannot
 /// be read.
-fn read(store: &DiskStore, key: &[u8], mut located: Located) -> Option<(Located, Bytes)> {
+fn read(
+    store: &DiskStore,
+    key: &[u8],
+    mut located: Located,
+) -> Result<Option<(Located, Bytes)>, BackupError> {
     loop {
         match store.values.read_past_cache(key, &located) {
-            Ok(value) => return Some((located, value)),
-            Err(ReadError::Gone) => {
-                let now = store.table().read_bytes(key, Located::of)?;
-                if now.location == located.location {
-                    return None;
-                }
-                located = now;
-            }
+            Ok(value) => return Ok(Some((located, value))),
+            Err(ReadError::Gone) => match store.table().read_bytes(key, Located::of) {
+                Some(now) if now.location != located.location => located = now,
+                _ => return Ok(None),
+            },
+            // It may be whole, so a backup without it would be incomplete for nothing.
+            Err(error @ ReadError::OutOfFiles(_)) => return Err(error.into()),
             Err(ReadError::Damaged | ReadError::Io(_)) => {
                 store.note_damage(key, located.location);
-                return None;
+                return Ok(None);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use dkvs_common::record::{Record, RecordVersion};
 use dkvs_common::tag::Tag;
+use dkvs_log::{Location, ReadError};
 
 use super::entry::{IndexEntry, Located};
 use super::format::{Kind, flags};
@@ -111,8 +112,8 @@ impl Batch {
                     Err(_) => return (Err(StoreError::NoTag), None),
                 }
             }
-            QueuedPut::Attested(key) => {
-                let attested = self.attested(key.as_bytes(), store);
+            QueuedPut::Attested(key, value) => {
+                let attested = self.attested(key.as_bytes(), value, store);
                 let taken = attested.and_then(|record| self.take(record, false, store));
                 return (taken.map(|()| PutOutcome::Stored), None);
             }
@@ -132,7 +133,12 @@ impl Batch {
     }
 
     /// The record that is held for a key, as one that is not quarantined.
-    fn attested(&self, key: &[u8], store: &DiskStore) -> Result<NewRecord, StoreError> {
+    fn attested(
+        &self,
+        key: &[u8],
+        value: Option<(Location, Bytes)>,
+        store: &DiskStore,
+    ) -> Result<NewRecord, StoreError> {
         if let Some(change) = self.by_key.get(key) {
             let record = self.changes[*change].record.clone();
             return match record.head.kind {
@@ -142,16 +148,25 @@ impl Batch {
         }
         let located = store.table().read_bytes(key, Located::of);
         let located = located.ok_or(StoreError::Failed)?;
-        // The log's value of a tombstone is not kept in memory, either.
-        match store.values.read(key, &located, Part::Whole) {
-            Ok(piece) => Ok(quarantined(
+        let value = value.filter(|(location, _)| *location == located.location);
+        let value = match value {
+            Some((_, value)) => Ok(value),
+            // It was moved or replaced since it was read, or could not be read then.
+            None => {
+                let read = store.values.read(key, &located, Part::Whole);
+                read.map(|piece| piece.bytes().clone())
+            }
+        };
+        match value {
+            Ok(log_value) => Ok(quarantined(
                 NewRecord {
                     key: Bytes::copy_from_slice(key),
                     head: located.stored,
-                    log_value: piece.bytes().clone(),
+                    log_value,
                 },
                 false,
             )),
+            Err(ReadError::OutOfFiles(_)) => Err(StoreError::OutOfFiles),
             Err(_) => {
                 store.note_damage(key, located.location);
                 Err(StoreError::Failed)

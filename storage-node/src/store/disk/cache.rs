@@ -90,6 +90,16 @@ impl ValueCache {
         removed.map(|(_, chunk)| chunk)
     }
 
+    /// Forgets all of what lay at a place.
+    pub(super) fn forget_all(&self, location: Location) {
+        let Some(chunks) = &self.chunks else {
+            return;
+        };
+        for number in 0..=location.bytes / CHUNK_BYTES_MAX as u32 {
+            chunks.remove(&ChunkId { location, number });
+        }
+    }
+
     /// What is in it, in bytes, overhead included.
     pub(super) fn bytes(&self) -> u64 {
         self.chunks.as_ref().map_or(0, Cache::weight)
@@ -138,6 +148,15 @@ mod tests {
         assert_eq!(cache.chunk(longer, 0), None);
         assert_eq!(cache.forget(at(1)).unwrap(), "first");
         assert_eq!(cache.chunk(at(1), 0), None);
+        let long = Location {
+            bytes: 2 * CHUNK_BYTES_MAX as u32,
+            ..at(1)
+        };
+        for number in 0..3 {
+            cache.keep(long, number, Bytes::from_static(b"chunk"));
+        }
+        cache.forget_all(long);
+        assert!((0..3).all(|number| cache.chunk(long, number).is_none()));
     }
 
     #[test]

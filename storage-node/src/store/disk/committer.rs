@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_log::{AppendError, HintDone, HintJob, Location, Log, Medium, Room};
+use dkvs_log::{AppendError, HintDone, HintJob, Location, Log, Room};
 use thiserror::Error;
 
 use super::batch::{Batch, Change};
@@ -38,7 +38,6 @@ const REMOVALS_PART: u64 = 16;
 pub struct Committer {
     store: Arc<DiskStore>,
     log: Log,
-    medium: Arc<dyn Medium>,
     manifest: Manifest,
     /// Where the manifest lies.
     manifest_location: Option<Location>,
@@ -48,6 +47,10 @@ pub struct Committer {
     compaction_due: u64,
     /// Bytes appended since the last upkeep.
     appended: u64,
+    /// Whether a file could not be opened, the last time.
+    is_out_of_files: bool,
+    /// Of the log when it was noted last what it takes of the disk.
+    noted_segments: (u32, usize),
     /// Called with the reason if the disk fails for good.
     on_failure: Option<OnFailure>,
 }
@@ -88,19 +91,20 @@ enum Stored {
 impl Committer {
     pub(super) fn new(
         store: Arc<DiskStore>,
-        (log, medium): (Log, Arc<dyn Medium>),
+        log: Log,
         (manifest, manifest_location): (Manifest, Option<Location>),
         removal_bytes: u64,
     ) -> Self {
-        let committer = Self {
+        let mut committer = Self {
             store,
             log,
-            medium,
             manifest,
             manifest_location,
             removal_bytes,
             compaction_due: 0,
             appended: 0,
+            is_out_of_files: false,
+            noted_segments: (0, 0),
             on_failure: None,
         };
         committer.note_space();
@@ -147,6 +151,7 @@ impl Committer {
         };
         if !batch.is_empty() {
             self.store.status.committed(begun.elapsed());
+            self.note_records();
         }
         self.store.queue().end_batch(batch.items, batch.item_bytes);
         batch.complete(|change| match &stored {
@@ -171,7 +176,7 @@ impl Committer {
         match self.append(&newest, room) {
             Ok(()) => Stored::All,
             Err(AppendError::Full) => Stored::Each(self.commit_each(batch)),
-            Err(error) => Stored::None(self.fail(&error)),
+            Err(error) => Stored::None(self.refuse(&error)),
         }
     }
 
@@ -197,7 +202,7 @@ impl Committer {
             match self.append(&[change], room) {
                 Ok(()) => return Ok(()),
                 Err(AppendError::Full) => {}
-                Err(error) => return Err(self.fail(&error)),
+                Err(error) => return Err(self.refuse(&error)),
             }
             if !change.makes_room || !self.compact_step(COMPACT_STEP_BYTES) {
                 break;
@@ -226,6 +231,9 @@ impl Committer {
         status.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         if room == Room::Ordinary && status.is_disk_full.swap(false, Ordering::Relaxed) {
             tracing::info!("the disk has room again");
+        }
+        if std::mem::take(&mut self.is_out_of_files) {
+            tracing::info!("files can be opened again, and puts are taken");
         }
         Ok(())
     }
@@ -270,6 +278,20 @@ impl Committer {
                 self.store.table().insert(entry);
             }
         }
+    }
+
+    /// Why nothing was appended, for who asked for it.
+    fn refuse(&mut self, error: &AppendError) -> StoreError {
+        if !matches!(error, AppendError::OutOfFiles(_)) {
+            return self.fail(error);
+        }
+        if !std::mem::replace(&mut self.is_out_of_files, true) {
+            tracing::warn!(
+                %error,
+                "puts are refused until a file can be opened; raise the limit on open files"
+            );
+        }
+        StoreError::OutOfFiles
     }
 
     fn fail(&mut self, error: &AppendError) -> StoreError {
@@ -332,7 +354,10 @@ impl Committer {
             removal_bytes: &mut self.removal_bytes,
         };
         match self.log.compact_step(budget, &mut index) {
-            Ok(is_more) => is_more,
+            Ok(is_more) => {
+                self.note_records();
+                is_more
+            }
             Err(error) => {
                 self.fail(&error);
                 false
@@ -373,8 +398,19 @@ impl Committer {
         }
     }
 
-    fn note_space(&self) {
+    /// Notes what the log takes, so that the state shows it.
+    fn note_space(&mut self) {
+        self.noted_segments = self.log.records().segments;
         self.store.status.note_space(&self.log.space());
+    }
+
+    /// The same after each change, and so without asking the disk, unless a segment came or went.
+    fn note_records(&mut self) {
+        let records = self.log.records();
+        match records.segments == self.noted_segments {
+            true => self.store.status.note_records(&records),
+            false => self.note_space(),
+        }
     }
 
     /// Ends in good order: what gathered is stored, and if it was not synced so far, it is now.
@@ -386,7 +422,7 @@ impl Committer {
         }
         self.log.check_open()?;
         if self.manifest.unsynced_run != 0 {
-            self.medium.sync_from_now_on()?;
+            self.log.sync_from_now_on()?;
             let manifest = Manifest {
                 unsynced_run: 0,
                 ..self.manifest

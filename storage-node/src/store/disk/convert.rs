@@ -21,7 +21,7 @@ use dkvs_common::record::Attributes;
 use dkvs_log::{AppendError, DirectoryError, History, Log, Room};
 use thiserror::Error;
 
-use super::files::{make_directory, sync_directory};
+use super::files::{make_directory, remove_if_there, sync_directory};
 use super::format::{self, Kind, Manifest, StoredHead, flags};
 use super::format_1::{OldError, OldRecord, OldStore};
 use super::identity::{IDENTITY, Identity};
@@ -29,8 +29,10 @@ use super::queue::NewRecord;
 use super::writing;
 
 pub(super) const LOG: &str = "log";
-const LOG_NEW: &str = "log.new";
+pub(super) const LOG_NEW: &str = "log.new";
 const BEFORE: &str = "before-format-2";
+/// What a log has that was not begun.
+const LOCK: &str = "lock";
 const RECORDS: &str = "records.redb";
 const WITNESS: &str = "witness";
 
@@ -58,6 +60,14 @@ pub(super) enum ConvertError {
 /// Whether a directory has records of format 1.
 pub(super) fn has_old_records(directory: &Path) -> bool {
     directory.join(RECORDS).exists()
+}
+
+/// Whether a log was begun in a directory, under this name.
+pub(super) fn has_log(directory: &Path, name: &str) -> bool {
+    let Ok(mut entries) = fs::read_dir(directory.join(name)) else {
+        return false;
+    };
+    entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK))
 }
 
 /// The records of format 1 in a directory; none if nothing was ever stored there.
@@ -91,24 +101,24 @@ pub(super) fn convert(
         Ok::<(), ConvertError>(())
     })?;
     append(&mut log, &mut batch)?;
-    let manifest = Manifest {
-        is_complete: old.manifest.is_complete,
-        // The quarantined ones say so themselves.
-        floor: 0,
-        unsynced_run: old.manifest.unsynced_run,
-    };
-    writing::end::<ConvertError>(log, manifest)?;
+    writing::end::<ConvertError>(log, new_manifest(old))?;
     sync_directory(directory)?;
     Ok(())
 }
 
+/// What a store of format 1 knows of itself once it is converted.
+pub(super) fn new_manifest(old: &OldStore) -> Manifest {
+    Manifest {
+        is_complete: old.manifest.is_complete,
+        // The quarantined ones say so themselves.
+        floor: 0,
+        unsynced_run: old.manifest.unsynced_run,
+    }
+}
+
 /// Takes away what is left of a conversion that did not come to its end.
 pub(super) fn discard_new(directory: &Path) -> io::Result<()> {
-    let new = directory.join(LOG_NEW);
-    match new.exists() {
-        true => fs::remove_dir_all(&new),
-        false => Ok(()),
-    }
+    remove_if_there(&directory.join(LOG_NEW))
 }
 
 /// Puts the identity where the old files will lie.

@@ -16,21 +16,22 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dkvs_common::model::Durability;
 use dkvs_log::{Directory, History, Log};
-use thiserror::Error;
 
-use super::convert::{self, ConvertError, LOG};
+use super::convert::{self, ConvertError, LOG, LOG_NEW};
 use super::files::{make_directory, private, sync_directory, write_synced};
-use super::format_1::OldError;
+use super::format_1::{OldError, OldStore};
 use super::identity::{FORMAT, IDENTITY, Identity, IdentityError, new_history};
-use super::open::{OpenError, Opened};
+use super::open::{self, OpenError, Opened};
 use super::options::{Declaration, OpenOptions};
-use super::ring_change::{REPLICATION, RingChange};
+use super::ring_change::RingChange;
 use super::store::DiskStore;
 
 pub use super::identity::Owner;
+pub use super::refusals::DirectoryError;
 
 const LOCK: &str = "lock";
 const FAILED: &str = "failed";
@@ -40,167 +41,10 @@ const FAILED: &str = "failed";
 pub struct DataDirectory {
     path: PathBuf,
     owner: Owner,
+    /// Whether a backup is being made.
+    is_backing_up: AtomicBool,
     /// Locked for as long as it is open.
-    _lock: File,
-}
-
-/// A data directory is not opened. Nothing in it has changed.
-#[derive(Debug, Error)]
-pub enum DirectoryError {
-    /// A file cannot be read or written.
-    #[error("{path}: {error}")]
-    Io {
-        /// Which file.
-        path: String,
-        /// Why not.
-        error: io::Error,
-    },
-    /// Another process has it open.
-    #[error("{path} is in use by another process; each server needs a directory of its own")]
-    InUse {
-        /// The directory.
-        path: String,
-    },
-    /// The identity is no identity.
-    #[error(
-        "{path} does not say whose records these are ({reason}); if they are this server's, take \
-         the file away and start it once with --declare incomplete"
-    )]
-    NoIdentity {
-        /// The identity's file.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A newer version wrote it.
-    #[error(
-        "{path} is in format {format}, and this version reads formats up to {FORMAT}; start the \
-         version that wrote it, or a newer one"
-    )]
-    Newer {
-        /// The directory.
-        path: String,
-        /// Its format.
-        format: u32,
-    },
-    /// It is another server's.
-    #[error(
-        "{path} belongs to {theirs}, and this is {ours}; give this server its own directory. If it \
-         has moved to another address, start it once with --declare incomplete, and change no other \
-         server until reads have filled it again"
-    )]
-    Other {
-        /// The directory.
-        path: String,
-        /// Whose it is.
-        theirs: String,
-        /// The server that asks for it.
-        ours: String,
-    },
-    /// The servers file is not that of the last start.
-    #[error("{path} belongs to {theirs}, and the servers file is of ring {ring}: {}", what_changed(.change.as_deref()))]
-    OtherRing {
-        /// The directory.
-        path: String,
-        /// Whose it is.
-        theirs: String,
-        /// The ring of the servers file.
-        ring: String,
-        /// What differs; none if it is not known which servers were in the ring before.
-        change: Option<Box<RingChange>>,
-    },
-    /// The disk failed when it was in use last.
-    #[error(
-        "{path} was given up because its disk failed: {reason}. Replace the disk, and start the \
-         server once with --declare incomplete"
-    )]
-    Failed {
-        /// The directory.
-        path: String,
-        /// What the disk said.
-        reason: String,
-    },
-    /// It is a copy that was made of another one.
-    #[error(
-        "{path}: the records are a backup, and its server has gone on since it was made. If the other \
-         servers of the cluster have gone on, start this one once with --declare incomplete. If the \
-         whole cluster is restored from backups, start each server once with --declare complete"
-    )]
-    Backup {
-        /// The directory.
-        path: String,
-    },
-    /// It is of an older format, and is not converted. It is as it was.
-    #[error(
-        "{path} is not converted to format {FORMAT}: {error}. With --declare incomplete the server \
-         begins without records if they are damaged, and answers for no key until the other replicas \
-         have said what they hold"
-    )]
-    Convert {
-        /// The directory.
-        path: String,
-        /// Why not.
-        error: String,
-    },
-    /// Its log is not opened.
-    #[error("{0}")]
-    Log(#[from] dkvs_log::DirectoryError),
-    /// Its store is not opened.
-    #[error("{path}: {error}{}", what_to_do(.error))]
-    Store {
-        /// The directory.
-        path: String,
-        /// Why not.
-        error: OpenError,
-    },
-}
-
-/// What differs in a servers file, and what an operator may do about it.
-fn what_changed(change: Option<&RingChange>) -> String {
-    match change {
-        None => "the directory does not say which servers were in its ring. Start the server once \
-                 with the servers file that it had, so that the directory notes them, and then with \
-                 the new one"
-            .into(),
-        Some(change) if change.keeps_majorities => format!(
-            "{change}. Each key keeps a majority of its servers (of {REPLICATION}). Read every key \
-             with wait=all, then start this server once with --declare complete, or with --declare \
-             incomplete if /servers does not tell that it is complete, and one that joins with \
-             --declare incomplete; change nothing else until every key was read again"
-        ),
-        Some(change) => format!(
-            "{change}. That is too much at once: of some keys fewer than a majority of their servers \
-             (of {REPLICATION}) would be those that hold them, and such keys could not be read any \
-             more, or would be told as absent. No declaration helps. Start the server with the \
-             servers file that it had, and change one server at a time; or begin a new cluster with \
-             empty directories, and copy the keys to it"
-        ),
-    }
-}
-
-/// What an operator may do about a store that is not opened.
-fn what_to_do(error: &OpenError) -> &'static str {
-    match error {
-        OpenError::Empty => {
-            ". If the server is new, together with its whole cluster, start it once with --declare \
-             new. If it has held records before, or joins servers that do, start it once with \
-             --declare incomplete: it answers for no key until the other replicas told it what \
-             they hold"
-        }
-        OpenError::Unsynced => {
-            ". Start the server once with --declare incomplete: it answers for no key until the \
-             other replicas told it what they hold"
-        }
-        OpenError::NothingToDeclare(_) => "; start the server without --declare",
-        OpenError::Log(dkvs_log::OpenError::Foreign { .. }) => {
-            ". Give this server its own log; if that is lost, take this one away and start the server \
-             once with --declare incomplete"
-        }
-        OpenError::Log(dkvs_log::OpenError::Newer { .. }) | OpenError::Unknown { .. } => {
-            "; start the version that wrote it, or a newer one"
-        }
-        OpenError::Log(_) | OpenError::Commit(_) => "",
-    }
+    lock: Option<File>,
 }
 
 impl DataDirectory {
@@ -215,20 +59,20 @@ impl DataDirectory {
         owner: Owner,
         options: OpenOptions,
     ) -> Result<(Self, Opened), DirectoryError> {
-        make_directory(path).map_err(io_error(path))?;
-        let lock = lock(path)?;
-        let directory = Self {
+        let mut directory = Self {
             path: path.to_owned(),
             owner,
-            _lock: lock,
+            is_backing_up: AtomicBool::new(false),
+            lock: None,
         };
-        let mut known = directory.read_identity()?;
-        let is_uncertain = directory.check(known.as_ref(), options.declaration)?;
-        directory.convert(&mut known, options.declaration)?;
-        let options = OpenOptions {
-            is_uncertain,
-            ..options
-        };
+        if !path.join(LOCK).exists() {
+            // What is refused leaves nothing behind, not even the lock.
+            directory.examine(options)?;
+            make_directory(path).map_err(io_error(path))?;
+        }
+        directory.lock = Some(lock(path)?);
+        let (mut known, options) = directory.examine(options)?;
+        directory.convert(&mut known, options)?;
         let (history, is_new) = directory.history(known.as_ref(), options.declaration)?;
         if is_new && options.declaration.is_some() {
             // The log is begun in the name of this directory, or not at all.
@@ -248,12 +92,44 @@ impl DataDirectory {
         Ok((directory, opened))
     }
 
+    /// Looks whether it may be opened, and how, and changes nothing.
+    fn examine(
+        &self,
+        options: OpenOptions,
+    ) -> Result<(Option<Identity>, OpenOptions), DirectoryError> {
+        let known = self.read_identity()?;
+        let is_uncertain = self.check(known.as_ref(), options.declaration)?;
+        let options = OpenOptions {
+            is_uncertain,
+            ..options
+        };
+        self.check_emptiness(known.as_ref(), options)?;
+        Ok((known, options))
+    }
+
+    /// Refuses a directory without records, unless it is declared that this is right.
+    fn check_emptiness(
+        &self,
+        known: Option<&Identity>,
+        options: OpenOptions,
+    ) -> Result<(), DirectoryError> {
+        let is_old = known.is_none_or(|identity| identity.format != FORMAT);
+        let has_records = convert::has_log(&self.path, LOG)
+            || !is_old && convert::has_log(&self.path, LOG_NEW)
+            || is_old && convert::has_old_records(&self.path);
+        match has_records {
+            true => Ok(()),
+            false => open::check_nothing(options).map_err(self.store_error()),
+        }
+    }
+
     /// Makes a directory of format 2 of one of format 1.
     fn convert(
         &self,
         known: &mut Option<Identity>,
-        declaration: Option<Declaration>,
+        options: OpenOptions,
     ) -> Result<(), DirectoryError> {
+        let declaration = options.declaration;
         let path = || self.path.display().to_string();
         let failed = |error: ConvertError| DirectoryError::Convert {
             path: path(),
@@ -272,27 +148,51 @@ impl DataDirectory {
             Some(known) => Identity::converted(known, history),
             None => Identity::of(&self.owner, history),
         };
-        match convert::open_old(&self.path) {
+        let old = match convert::open_old(&self.path) {
             Ok(Some(old)) if old.manifest.is_snapshot && !is_declared(declaration) => {
                 return Err(DirectoryError::Backup { path: path() });
             }
-            Ok(Some(old)) => {
-                identity.is_backup = old.manifest.is_snapshot;
-                convert::convert(&self.path, &old, history).map_err(failed)?;
-            }
-            // Nothing was ever stored.
-            Ok(None) => {}
+            Ok(old) => old,
             Err(OldError::Damaged(reason)) if declaration == Some(Declaration::Incomplete) => {
                 tracing::warn!(%reason, "the damaged records are put aside");
+                None
             }
             Err(error) => return Err(failed(error.into())),
+        };
+        // What would be refused once it is converted is not converted.
+        let checked = match &old {
+            Some(old) => open::check_manifest(convert::new_manifest(old), options),
+            // Nothing was ever stored.
+            None => open::check_nothing(options),
+        };
+        checked.map_err(self.store_error())?;
+        identity.is_backup = old.as_ref().is_some_and(|it| it.manifest.is_snapshot);
+        let made = self.make_converted(old, (known.as_ref(), &identity), history);
+        if let Err(error) = made {
+            // Unless it is what the directory says that it has.
+            if self.read_identity().is_ok_and(|it| it == *known)
+                && let Err(error) = convert::discard_new(&self.path)
+            {
+                tracing::warn!(%error, "part of a conversion is left");
+            }
+            return Err(failed(error));
         }
-        convert::keep_identity(&self.path, known.as_ref())
-            .and_then(|()| identity.write(&self.path))
-            .and_then(|()| convert::finish(&self.path))
-            .map_err(io_error(&self.path))?;
+        convert::finish(&self.path).map_err(io_error(&self.path))?;
         *known = Some(identity);
         Ok(())
+    }
+
+    fn make_converted(
+        &self,
+        old: Option<OldStore>,
+        (known, identity): (Option<&Identity>, &Identity),
+        history: History,
+    ) -> Result<(), ConvertError> {
+        if let Some(old) = old {
+            convert::convert(&self.path, &old, history)?;
+        }
+        convert::keep_identity(&self.path, known)?;
+        Ok(identity.write(&self.path)?)
     }
 
     /// The history of the log, and whether there is no such log yet.
@@ -306,16 +206,16 @@ impl DataDirectory {
         }
         let log = self.path.join(LOG);
         let mut found = None;
-        if log.exists() {
+        if convert::has_log(&self.path, LOG) {
+            if !is_declared(declaration) {
+                let path = self.path.join(IDENTITY).display().to_string();
+                return Err(DirectoryError::IdentityGone { path });
+            }
             let medium = Directory::open(&log, true)?;
             found = Log::history_in(&medium).map_err(io_error(&log))?;
         }
         match found {
-            Some(history) if is_declared(declaration) => Ok((history, false)),
-            Some(_) => Err(DirectoryError::NoIdentity {
-                path: self.path.join(IDENTITY).display().to_string(),
-                reason: "there is none, and there is a log".into(),
-            }),
+            Some(history) => Ok((history, false)),
             None => Ok((new_history().map_err(io_error(&log))?, true)),
         }
     }
@@ -385,12 +285,14 @@ impl DataDirectory {
         let medium = Directory::open(&log, options.durability == Durability::Fsync)?;
         sync_directory(&self.path).map_err(io_error(&self.path))?;
         let opened = DiskStore::open(Arc::new(medium), history, options);
-        let opened = opened.map_err(|error| DirectoryError::Store {
-            path: self.path.display().to_string(),
-            error,
-        })?;
+        let opened = opened.map_err(self.store_error())?;
         report(&opened);
         Ok(opened)
+    }
+
+    fn store_error(&self) -> impl FnOnce(OpenError) -> DirectoryError {
+        let path = self.path.display().to_string();
+        move |error| DirectoryError::Store { path, error }
     }
 
     fn read_identity(&self) -> Result<Option<Identity>, DirectoryError> {
@@ -424,9 +326,18 @@ impl DataDirectory {
         identity.write(&self.path).map_err(io_error(&path))
     }
 
-    /// Where a backup that is made at this moment is to lie.
-    pub fn backup_path(&self, unix_s: u64) -> PathBuf {
+    /// Where a backup that is made at this moment is to lie, if it is the first one of the moment.
+    pub(super) fn backup_path(&self, unix_s: u64) -> PathBuf {
         self.path.join("backups").join(unix_s.to_string())
+    }
+
+    /// Claims the only place for a backup that is being made. Returns whether it was free.
+    pub(super) fn begin_backup(&self) -> bool {
+        !self.is_backing_up.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn end_backup(&self) {
+        self.is_backing_up.store(false, Ordering::Release);
     }
 
     /// Whose records it holds.
@@ -443,15 +354,24 @@ fn is_declared(declaration: Option<Declaration>) -> bool {
 /// Leaves a line in the log of the server if records were lost.
 fn report(opened: &Opened) {
     let (status, recovery) = (opened.store.status(), &opened.recovery);
-    if !recovery.lost.is_empty() || recovery.values_lost > 0 {
+    let (lost_ranges, unreadable_values) = (recovery.lost.len(), recovery.values_lost);
+    let keys = opened.store.table().len();
+    if lost_ranges > 0 {
         tracing::warn!(
-            lost_ranges = recovery.lost.len(),
+            lost_ranges,
             lost = ?recovery.lost,
-            unreadable_values = recovery.values_lost,
+            unreadable_values,
             quarantined_keys = status.quarantined,
-            keys = opened.store.table().len(),
+            keys,
             "the log is damaged: keys whose newest record may be among what is lost are answered as \
              corrupt until the other replicas have said what they hold; the others are served"
+        );
+    } else if unreadable_values > 0 {
+        tracing::warn!(
+            unreadable_values,
+            keys,
+            "the log is damaged: no record is lost, and values cannot be read; their keys are answered \
+             as corrupt until they are written again, or can be read; the others are served"
         );
     }
     if recovery.torn_bytes > 0 {

@@ -44,6 +44,7 @@ impl Located {
 }
 
 /// Where a record lies, for a read of that very one.
+#[derive(Debug, Clone, Copy)]
 pub struct Place(pub(super) Located);
 
 /// Bytes of an entry beside the key.
@@ -151,8 +152,8 @@ impl IndexEntry {
         self.0[FLAGS] & DAMAGED != 0
     }
 
-    pub(super) fn set_damaged(&mut self) {
-        self.set(DAMAGED, true);
+    pub(super) fn set_damaged(&mut self, is_damaged: bool) {
+        self.set(DAMAGED, is_damaged);
     }
 
     fn set(&mut self, flag: u8, is_set: bool) {
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!((entry.stored_head(), entry.location()), (head, location));
         assert_eq!(entry.log_value_bytes(), 100 - 32 - 30 - 3);
         assert!(entry.head().has_nul && !entry.head().is_tombstone);
-        entry.set_damaged();
+        entry.set_damaged(true);
         entry.set_quarantined(true);
         assert!(entry.head().is_damaged && entry.head().is_quarantined);
         assert_eq!(entry.stored_head().flags, head.flags | flags::QUARANTINED);

@@ -81,7 +81,7 @@ impl Loading {
             _ => {
                 let mut entry = IndexEntry::new(record.key, head, record.location);
                 if record.is_value_lost {
-                    entry.set_damaged();
+                    entry.set_damaged(true);
                 }
                 self.quarantined += usize::from(head.flags & flags::QUARANTINED != 0);
                 self.table.insert(entry)

@@ -34,10 +34,10 @@
 //! * `format`: records in the log; `entry`: what memory keeps of them
 //! * `store`: what reads see; `queue`: what waits to be written; `reads`: what waits to be read;
 //!   `reading`: how it is
-//! * `values`, `cache`: the values; `status`: the state, for statistics
+//! * `values`, `cache`, `verify`: the values; `status`: the state, for statistics
 //! * `batch`, `committer`, `writing`: what is made durable together, and how; `index`: what is live, for the log
 //! * `format_1`, `convert`: data directories of format 1, and how they become such of format 2
-//! * `thread`: committer and readers at work; [`directory`], `identity`,
+//! * `thread`: committer and readers at work; [`directory`], `refusals`, `identity`,
 //!   [`ring_change`]: the data directory, whose it is, and what may change; [`backup`]: copies of it
 
 pub mod backup;
@@ -58,11 +58,13 @@ mod options;
 mod queue;
 mod reading;
 mod reads;
+mod refusals;
 pub mod ring_change;
 mod status;
 mod store;
 mod thread;
 mod values;
+mod verify;
 mod writing;
 
 pub use batch::Batch;

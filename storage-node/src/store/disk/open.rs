@@ -75,8 +75,8 @@ impl DiskStore {
         let (mut log, recovery) = match Log::open(Arc::clone(&medium), log_options, visit) {
             Ok(opened) => opened,
             Err(dkvs_log::OpenError::Empty) => {
-                Found::NOTHING.manifest(options)?;
-                let log = Log::create(Arc::clone(&medium), log_options);
+                check_nothing(options)?;
+                let log = Log::create(medium, log_options);
                 (log.map_err(OpenError::Log)?, Recovery::default())
             }
             Err(error) => return Err(OpenError::Log(error)),
@@ -116,18 +116,29 @@ impl DiskStore {
             .status
             .opened(quarantined, damaged, recovery.lost.len());
         let store = Arc::new(store);
-        let committer = Committer::new(
-            Arc::clone(&store),
-            (log, medium),
-            (manifest, location),
-            removal_bytes,
-        );
+        let committer =
+            Committer::new(Arc::clone(&store), log, (manifest, location), removal_bytes);
         Ok(Opened {
             store,
             committer,
             recovery,
         })
     }
+}
+
+/// Refuses a store in which nothing was ever stored, unless it is declared that this is right.
+pub(super) fn check_nothing(options: OpenOptions) -> Result<(), OpenError> {
+    Found::NOTHING.manifest(options).map(drop)
+}
+
+/// Refuses what would be refused of a store with this manifest, if nothing of it is lost.
+pub(super) fn check_manifest(manifest: Manifest, options: OpenOptions) -> Result<(), OpenError> {
+    let found = Found {
+        manifest: Some(manifest),
+        is_empty: false,
+        ..Found::NOTHING
+    };
+    found.manifest(options).map(drop)
 }
 
 /// What a log says of its store.

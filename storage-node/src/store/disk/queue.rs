@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
-use dkvs_log::Entry;
+use dkvs_log::{Entry, Location};
 
 use super::format::{self, HEAD_BYTES, StoredHead};
 use crate::store::contract::{Completion, MintTag, PutResult, RemoveResult, StoreError};
@@ -58,8 +58,8 @@ pub(super) enum QueuedPut {
         content: Content,
         mint: MintTag,
     },
-    /// The record that is held, attested.
-    Attested(Key),
+    /// The record that is held, attested, with its value of the log if that is known, and where it lay.
+    Attested(Key, Option<(Location, Bytes)>),
 }
 
 /// A record that is to be written to the log.

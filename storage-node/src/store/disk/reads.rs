@@ -6,25 +6,39 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use dkvs_common::kv::Key;
 
 use super::entry::Located;
-use crate::store::contract::{Lookup, ReadRequest};
+use crate::store::contract::{Completion, GetResult, PutResult, ReadRequest};
 use crate::store::view::RecordView;
 
 /// Most reads that wait for the disk.
 pub(super) const READS_WAITING_MAX: usize = 1_024;
 
 /// Takes what a read finds.
-pub(super) type Answer = Box<dyn for<'a> FnOnce(Lookup<RecordView<'a>>) + Send>;
+pub(super) type Answer = Box<dyn for<'a> FnOnce(GetResult<RecordView<'a>>) + Send>;
 
 /// A read that waits for the disk.
 pub struct ColdRead {
     pub(super) key: Key,
-    pub(super) read: ReadRequest,
-    /// Which record is read; if none, the newest.
-    pub(super) place: Option<Located>,
-    pub(super) answer: Answer,
+    pub(super) wanted: Wanted,
     /// For [`Mutant::ColdReadShared`](dkvs_common::mutants::Mutant::ColdReadShared): what the first read of the key that waits was to be shown.
     #[cfg(feature = "mutants")]
     pub(super) located: Option<Located>,
+}
+
+/// What a read is for.
+pub(super) enum Wanted {
+    /// What may be shown of a record.
+    View {
+        read: ReadRequest,
+        /// Which record is read; if none, the newest.
+        place: Option<Located>,
+        answer: Answer,
+    },
+    /// What is held, though it may not be shown yet: it is to be attested then. That takes so many
+    /// bytes of what waits to be written.
+    Attest {
+        bytes: usize,
+        completion: Completion<PutResult>,
+    },
 }
 
 /// Reads in the order in which they came.
@@ -41,12 +55,11 @@ struct Waiting {
 }
 
 impl ReadQueue {
-    /// Adds a read, if there is room for it. `answer` is made only then.
+    /// Adds a read, if there is room for it. What is wanted is made only then.
     pub(super) fn push(
         &self,
         key: &Key,
-        (read, place): (ReadRequest, Option<Located>),
-        answer: impl FnOnce() -> Answer,
+        wanted: impl FnOnce() -> Wanted,
         #[cfg(feature = "mutants")] located: Located,
     ) -> bool {
         let mut waiting = self.lock();
@@ -59,9 +72,7 @@ impl ReadQueue {
             #[cfg(feature = "mutants")]
             located: first.map_or(Some(located), |first| first.located),
             key: key.clone(),
-            read,
-            place,
-            answer: answer(),
+            wanted: wanted(),
         };
         waiting.reads.push_back(cold);
         drop(waiting);

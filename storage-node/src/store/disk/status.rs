@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dkvs_log::Space;
+use dkvs_log::{RecordSpace, Space};
 
 /// The state of a store and of its disk. Written by the committer, read by anyone.
 #[derive(Default)]
@@ -128,6 +128,18 @@ impl Status {
 
     pub(super) fn note_space(&self, space: &Space) {
         *self.space.lock().unwrap_or_else(PoisonError::into_inner) = Some(*space);
+    }
+
+    /// The same of what is known without asking the disk. What the log takes in all is as it was.
+    pub(super) fn note_records(&self, records: &RecordSpace) {
+        let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(space) = space.as_mut() {
+            let taken = space.live + space.dead + space.overhead;
+            space.live = records.live;
+            space.dead = records.dead;
+            space.overhead = taken.saturating_sub(records.live + records.dead);
+            space.compacted = records.compacted;
+        }
     }
 
     /// The state now, while so many records wait to be synced.

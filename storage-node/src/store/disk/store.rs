@@ -2,7 +2,7 @@
 //! what has to be read from the disk into that of its readers.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use super::entry::{IndexEntry, Located};
 use super::format;
 use super::options::OpenOptions;
 use super::queue::{Item, NewRecord, Queue, QueuedPut, Work};
-use super::reads::{ColdRead, ReadQueue};
+use super::reads::{ColdRead, ReadQueue, Wanted};
 use super::status::{DiskStatus, Status};
 use super::values::Values;
 use crate::store::contract::{
@@ -27,7 +27,7 @@ use crate::store::contract::{
 };
 use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
 use crate::store::table::{KeyRange, RecordTable};
-use crate::store::view::RecordView;
+use crate::store::view::{Part, RecordView};
 
 /// Records on a disk, with their keys, heads and places in memory. See the [module](super).
 pub struct DiskStore {
@@ -37,6 +37,8 @@ pub struct DiskStore {
     queue: Mutex<Queue>,
     pub(super) gathered: Condvar,
     pub(super) reads: ReadQueue,
+    /// Whether a record is being read that could not be before.
+    pub(super) is_reading_again: AtomicBool,
     pub(super) status: Status,
 }
 
@@ -54,6 +56,7 @@ impl DiskStore {
             queue: Mutex::default(),
             gathered: Condvar::new(),
             reads: ReadQueue::default(),
+            is_reading_again: AtomicBool::new(false),
             status: Status::default(),
         };
         store
@@ -69,33 +72,62 @@ impl DiskStore {
     }
 
     /// The record of a key, if it may be shown.
-    pub(super) fn locate(&self, key: &Key) -> Lookup<Located> {
+    fn locate(&self, key: &Key) -> Lookup<Located> {
+        match self.locate_to_read(key) {
+            Lookup::Found(located) if located.head.is_damaged => Lookup::Corrupt,
+            located => located,
+        }
+    }
+
+    /// The record of a key, if it may be shown once it is read.
+    pub(super) fn locate_to_read(&self, key: &Key) -> Lookup<Located> {
         match self.table.read(key, Located::of) {
-            Some(located) if located.head.is_quarantined || located.head.is_damaged => {
-                Lookup::Corrupt
-            }
+            Some(located) if located.head.is_quarantined => Lookup::Corrupt,
             Some(located) => Lookup::Found(located),
             None if self.is_complete() => Lookup::Absent,
             None => Lookup::Corrupt,
         }
     }
 
-    /// What lies at a place is not what was written there. It is never asked for again.
+    /// What lies at a place cannot be read as it was written there.
     pub(super) fn note_damage(&self, key: &[u8], location: Location) {
-        self.values.cache.forget(location);
+        self.values.cache.forget_all(location);
         let noted = self.table.adjust(key, |held| {
             let is_it = held.location() == location && !held.is_damaged();
             if is_it {
-                held.set_damaged();
+                held.set_damaged(true);
             }
             is_it
         });
         if noted == Some(true) {
             self.status.damaged.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
-                key = %key.escape_ascii(),
+                segment = location.segment,
+                offset = location.offset,
+                bytes = location.bytes,
                 "a record cannot be read as it was written; its key is answered as corrupt until it \
-                 is written again"
+                 is written again, or can be read"
+            );
+            if let Ok(key) = Key::new(Bytes::copy_from_slice(key)) {
+                tracing::debug!(?key, "the key of the record that cannot be read");
+            }
+        }
+    }
+
+    /// What lies at a place is what was written there, after all.
+    pub(super) fn note_sound(&self, key: &Key, location: Location) {
+        let noted = self.table.adjust(key.as_bytes(), |held| {
+            let is_it = held.location() == location && held.is_damaged();
+            if is_it {
+                held.set_damaged(false);
+            }
+            is_it
+        });
+        if noted == Some(true) {
+            tracing::info!(
+                segment = location.segment,
+                offset = location.offset,
+                "a record that could not be read can be read again"
             );
         }
     }
@@ -117,6 +149,60 @@ impl DiskStore {
     ) -> Option<PutResult> {
         let enqueued = self.enqueue(bytes, || Work::Put(put, completion()));
         enqueued.err().map(Err)
+    }
+
+    /// Has the record that is held for a key attested. If its value is not in memory a reader reads it
+    /// first, so that no put waits for that.
+    fn attest_held(
+        &self,
+        key: Key,
+        bytes: usize,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        let at_hand = |located: &Located| {
+            let piece = self.values.at_hand(key.as_bytes(), located, Part::Whole)?;
+            Some((located.location, piece.bytes().clone()))
+        };
+        let Some(located) = self.table.read(&key, Located::of) else {
+            return Some(Err(StoreError::Failed));
+        };
+        let at_hand = at_hand(&located);
+        if at_hand.is_some() {
+            let put = QueuedPut::Attested(key, at_hand);
+            return self.enqueue_put(bytes, put, completion);
+        }
+        if let Err(refused) = self.check_room_for(bytes) {
+            return Some(Err(refused));
+        }
+        let wanted = || Wanted::Attest {
+            bytes,
+            completion: completion(),
+        };
+        let is_taken = self.reads.push(
+            &key,
+            wanted,
+            #[cfg(feature = "mutants")]
+            located,
+        );
+        (!is_taken).then_some(Err(StoreError::Busy))
+    }
+
+    /// Puts a put into the queue, and wakes who takes it from there, or refuses it.
+    pub(super) fn enqueue_or_refuse(
+        &self,
+        bytes: usize,
+        put: QueuedPut,
+        completion: Completion<PutResult>,
+    ) {
+        let mut queue = self.queue();
+        if let Err(refused) = self.check_room_in(&queue, bytes) {
+            drop(queue);
+            return completion(Err(refused));
+        }
+        let work = Work::Put(put, completion);
+        queue.push(Item { bytes, work });
+        drop(queue);
+        self.wake();
     }
 
     fn check_room_in(&self, queue: &Queue, bytes: usize) -> Result<(), StoreError> {
@@ -176,34 +262,40 @@ impl RecordStore for DiskStore {
         view: impl FnOnce(&RecordView<'_>) -> R + Send + 'static,
         completion: impl FnOnce() -> Completion<GetResult<R>>,
     ) -> Option<GetResult<R>> {
-        let located = match self.locate(key) {
+        let located = match self.locate_to_read(key) {
             Lookup::Found(located) => located,
             Lookup::Absent => return Some(Ok(Lookup::Absent)),
             Lookup::Corrupt => return Some(Ok(Lookup::Corrupt)),
         };
-        if located.is_known_whole() {
+        let is_damaged = located.head.is_damaged;
+        if located.is_known_whole() && !is_damaged {
             let tombstone = RecordView::of_head(located.head);
             return Some(Ok(Lookup::Found(view(&tombstone))));
         }
         let reads = &self.status.reads;
-        let at_hand = self.values.at_hand(key.as_bytes(), &located, read.part);
-        if let Some(record) = at_hand
+        let at_hand = || self.values.at_hand(key.as_bytes(), &located, read.part);
+        if let Some(record) = (!is_damaged)
+            .then(at_hand)
+            .flatten()
             .as_ref()
             .and_then(|piece| piece.view(&located, read.part))
         {
             reads.hit();
             return Some(Ok(Lookup::Found(view(&record))));
         }
-        let answer = || -> super::reads::Answer {
+        let wanted = || {
             let complete = completion();
-            Box::new(move |lookup| {
-                complete(Ok(lookup.map(|record| view(&record))));
-            })
+            Wanted::View {
+                read,
+                place: None,
+                answer: Box::new(move |lookup| {
+                    complete(lookup.map(|lookup| lookup.map(|record| view(&record))));
+                }),
+            }
         };
         let is_taken = self.reads.push(
             &owned_key(key),
-            (read, None),
-            answer,
+            wanted,
             #[cfg(feature = "mutants")]
             located,
         );
@@ -319,7 +411,7 @@ impl RecordStore for DiskStore {
             Some(held) => {
                 let key = owned_key(key);
                 let bytes = key.as_bytes().len() + held.value_bytes as usize;
-                Ok(self.enqueue_put(bytes, QueuedPut::Attested(key), completion))
+                Ok(self.attest_held(key, bytes, completion))
             }
         }
     }

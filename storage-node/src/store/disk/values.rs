@@ -7,6 +7,7 @@ use dkvs_log::{Location, ReadError, Reader};
 use super::cache::{CHUNK_BYTES_MAX, ValueCache};
 use super::entry::Located;
 use super::format::{LogValue, is_sound, take_apart};
+use super::verify::Verified;
 use crate::store::view::{Part, RecordView};
 
 /// Whether a record's value of the log is a single chunk.
@@ -20,6 +21,8 @@ pub(super) struct Piece {
     bytes: Bytes,
     /// Where it begins.
     at: usize,
+    /// Whether all of the value is to be verified, of which this is a part.
+    pub(super) is_whole_due: bool,
 }
 
 impl Piece {
@@ -50,6 +53,19 @@ impl Piece {
         })
     }
 
+    /// A whole value of the log.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self::at(bytes, 0)
+    }
+
+    fn at(bytes: Bytes, at: usize) -> Self {
+        Self {
+            bytes,
+            at,
+            is_whole_due: false,
+        }
+    }
+
     /// All of it.
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -60,6 +76,7 @@ impl Piece {
 pub(super) struct Values {
     reader: Reader,
     pub(super) cache: ValueCache,
+    verified: Verified,
 }
 
 impl Values {
@@ -67,6 +84,7 @@ impl Values {
         Self {
             reader,
             cache: ValueCache::new(cache_bytes_max),
+            verified: Verified::default(),
         }
     }
 
@@ -77,7 +95,7 @@ impl Values {
             // Bits flip in memory, too: then the disk is asked.
             let is_block = matches!(part, Part::Block { .. });
             let is_good = is_block || is_sound(key, &located.stored, &bytes);
-            return is_good.then_some(Piece { bytes, at: 0 });
+            return is_good.then(|| Piece::whole(bytes));
         }
         let chunk = |number| self.cache.chunk(located.location, number).ok_or(());
         match part {
@@ -97,13 +115,25 @@ impl Values {
             return Ok(piece);
         }
         if !is_short(located) && part != Part::Whole {
-            return gather(located, part, |number| self.read_chunk(located, number));
+            let mut is_whole_due = false;
+            let piece = gather(located, part, |number| {
+                self.read_chunk(located, number, &mut is_whole_due)
+            });
+            return piece.map(|piece| Piece {
+                is_whole_due,
+                ..piece
+            });
         }
         let bytes = self.read_whole(key, located)?;
         if is_short(located) {
             self.cache.keep(located.location, 0, bytes.clone());
         }
-        Ok(Piece { bytes, at: 0 })
+        Ok(Piece::whole(bytes))
+    }
+
+    /// Verifies all of a value of the log, as it is on the disk.
+    pub(super) fn verify(&self, key: &[u8], located: &Located) -> Result<(), ReadError> {
+        self.read_whole(key, located).map(drop)
     }
 
     /// All of a value of the log, without keeping it.
@@ -142,7 +172,12 @@ impl Values {
         }
     }
 
-    fn read_chunk(&self, located: &Located, number: u32) -> Result<Bytes, ReadError> {
+    fn read_chunk(
+        &self,
+        located: &Located,
+        number: u32,
+        is_whole_due: &mut bool,
+    ) -> Result<Bytes, ReadError> {
         if let Some(chunk) = self.cache.chunk(located.location, number) {
             return Ok(chunk);
         }
@@ -154,6 +189,8 @@ impl Values {
         self.reader
             .read_part(located.location, log_value_bytes, from, &mut chunk)?;
         let chunk = Bytes::from(chunk);
+        let chunks = located.log_value_bytes.div_ceil(CHUNK_BYTES_MAX) as u32;
+        *is_whole_due |= self.verified.is_due(located.location, chunks);
         self.cache.keep(located.location, number, chunk.clone());
         Ok(chunk)
     }
@@ -180,13 +217,12 @@ fn gather<E>(
     // A value has at most 16 MiB, so its chunks have small numbers.
     let bytes = chunk(first as u32)?;
     if first == last {
-        return Ok(Piece { bytes, at });
+        return Ok(Piece::at(bytes, at));
     }
     let mut joined = Vec::with_capacity((last + 1 - first) * CHUNK_BYTES_MAX);
     joined.extend_from_slice(&bytes);
     for number in first + 1..=last {
         joined.extend_from_slice(&chunk(number as u32)?);
     }
-    let bytes = joined.into();
-    Ok(Piece { bytes, at })
+    Ok(Piece::at(joined.into(), at))
 }
