@@ -77,7 +77,17 @@ fn put_more_and_list(dkvs: &Configuration) -> Result<(), Failure> {
     let mut pages = 0;
     let mut cursor = None;
     while cursor.is_some() || pages == 0 {
-        let page = list_keys(dkvs, Some("fruit/"), Some(2), cursor.as_deref(), None, None, None, None, None)?;
+        let page = list_keys(
+            dkvs,
+            Some("fruit/"),
+            Some(2),
+            cursor.as_deref(),
+            None,
+            None,
+            None,
+            None,
+            None,
+        )?;
         keys.extend(page.keys.into_iter().map(|key| match key {
             ListedKey::String(key) => key,
             // A key whose bytes are not UTF-8.
