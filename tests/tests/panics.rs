@@ -11,6 +11,7 @@ use dkvs_runtime::panics::STATUS;
 use dkvs_tests::process::{DataDir, Programs, own_loopback};
 use dkvs_tests::programs;
 use flate2::read::GzDecoder;
+use rustix::process::Signal;
 
 const PROGRAMS: Programs = programs!();
 
@@ -37,34 +38,37 @@ fn a_panic_of_the_engine_of_format_1_over_damaged_files_is_a_refusal_with_its_re
     let socket = UdpSocket::bind((own_loopback(), 0)).unwrap();
     let addr = socket.local_addr().unwrap();
     drop(socket);
+    let with_records = |records: &[u8]| {
+        let directory = DataDir::new();
+        fs::create_dir_all(directory.path()).unwrap();
+        fs::write(Path::new(directory.path()).join("records.redb"), records).unwrap();
+        directory
+    };
     // As the server of that version left it, the engine checks all of it. Once it was ended in good
     // order, as when it is put aside after a conversion, the engine believes what it finds.
-    let as_killed = {
+    let sound = {
         let records = &include_bytes!("directories_of_format_1/complete.redb.gz")[..];
-        let mut file = Vec::new();
-        GzDecoder::new(records).read_to_end(&mut file).unwrap();
-        file
+        let mut as_killed = Vec::new();
+        GzDecoder::new(records).read_to_end(&mut as_killed).unwrap();
+        let directory = with_records(&as_killed);
+        let mut node = PROGRAMS.node_at(addr, &["--data-dir", directory.path()]);
+        node.process.end_with(Signal::TERM);
+        fs::read(Path::new(directory.path()).join("before-format-2/records.redb")).unwrap()
     };
     // What has to be refused in any case, since `--declare new` is for a directory without records.
     let refused = |records: &[u8]| {
-        let directory = DataDir::new();
-        fs::create_dir_all(directory.path()).unwrap();
-        let path = Path::new(directory.path()).join("records.redb");
-        fs::write(path, records).unwrap();
+        let directory = with_records(records);
         let mut command = PROGRAMS.node_command(addr);
         command.args(["--data-dir", directory.path(), "--declare", "new"]);
         let (status, _, said) = PROGRAMS.run_to_end(command);
         assert_eq!(status.code(), Some(1), "{said}");
-        (directory, said)
+        said
     };
-    let (converted, _) = refused(&as_killed);
-    let put_aside = Path::new(converted.path()).join("before-format-2/records.redb");
-    let sound = fs::read(put_aside).unwrap();
     let mut panics = 0;
     for at in (0..sound.len().min(64 << 10)).step_by(256) {
         let mut damaged = sound.clone();
         damaged[at..at + 64].fill(0xff);
-        let (_, said) = refused(&damaged);
+        let said = refused(&damaged);
         if said.contains("panicked at") {
             panics += 1;
             assert!(said.contains("the records are damaged"), "{at}: {said}");

@@ -96,7 +96,10 @@ fn full_disk(disk_bytes: u64, length: usize, batch: usize) {
         "{what}: full at {space:?}"
     );
     // What is wanted grows a little with the last segments.
-    assert!(space.reserve * 20 >= space.reserve_wanted * 19, "{what}: {space:?}");
+    assert!(
+        space.reserve * 20 >= space.reserve_wanted * 19,
+        "{what}: {space:?}"
+    );
     assert!(space.available > 0, "{what}: others need some, too");
     let first = *keys;
 

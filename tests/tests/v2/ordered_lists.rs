@@ -290,11 +290,16 @@ async fn a_list_costs_servers_what_it_returns_however_many_other_keys_there_are(
     }
 }
 
-/// Keys that are there all the time, and every tenth that is deleted before.
-const KEPT: usize = 20_000;
+/// Keys that are there all the time, and every tenth that is deleted before: 20,000, or as many as
+/// the variable `LISTED_KEYS` says.
+fn keys_kept() -> usize {
+    let said = std::env::var("LISTED_KEYS").ok();
+    said.map_or(20_000, |keys| keys.parse().expect("a number of keys"))
+}
 
 #[tokio::test]
 async fn nothing_is_missing_or_twice_or_out_of_order_while_keys_come_and_go_and_a_server_dies() {
+    let key_count = keys_kept();
     let mut cluster = PROGRAMS.cluster(4, &[]);
     let (client, url) = (client(), cluster.gateway.url(""));
     let kept = |number: usize| format!("k/{number:06}/kept");
@@ -309,11 +314,11 @@ async fn nothing_is_missing_or_twice_or_out_of_order_while_keys_come_and_go_and_
     let mut fillers = JoinSet::new();
     for part in 0..4 {
         let (client, url) = (client.clone(), format!("{url}/batch"));
-        let numbers = puts(part * KEPT / 4..(part + 1) * KEPT / 4);
+        let numbers = puts(part * key_count / 4..(part + 1) * key_count / 4);
         fillers.spawn(async move { batch(&client, url, numbers).await });
     }
     fillers.join_all().await;
-    let deletes = (0..KEPT).filter(|number| number % 10 == 9);
+    let deletes = (0..key_count).filter(|number| number % 10 == 9);
     let deletes = deletes.map(|number| json!({ "op": "delete", "key": name(number) }));
     batch(&client, format!("{url}/batch"), deletes.collect()).await;
 
@@ -329,7 +334,7 @@ async fn nothing_is_missing_or_twice_or_out_of_order_while_keys_come_and_go_and_
             let mut random = Random::new(writer);
             while !is_over.load(Ordering::Relaxed) {
                 let change = |_| {
-                    let key = format!("k/{:06}/passing {writer}", random.below(KEPT));
+                    let key = format!("k/{:06}/passing {writer}", random.below(key_count));
                     match random.below(2) {
                         0 => json!({ "op": "put", "key": key, "value": "v" }),
                         _ => json!({ "op": "delete", "key": key }),
@@ -341,7 +346,7 @@ async fn nothing_is_missing_or_twice_or_out_of_order_while_keys_come_and_go_and_
         });
     }
 
-    let mut expected: Vec<String> = (0..KEPT)
+    let mut expected: Vec<String> = (0..key_count)
         .filter(|number| number % 10 != 9)
         .map(kept)
         .collect();
