@@ -169,6 +169,12 @@ fn a_full_disk_refuses_values_takes_deletions_and_recovers_by_itself() {
         for number in (0..stored).step_by(1 + stored / 20) {
             assert_eq!(kept.put_at(&name(number), 2, &value), STORED, "{what}");
         }
+        // Of keys that are not there they make no room, and leave what there is to the others.
+        for number in 0..20_000 {
+            let deleted = kept.delete_at(&format!("none {number}"), 3);
+            let is_full = deleted == Err(StoreError::DiskFull);
+            assert!(is_full || deleted == STORED, "{what}: {deleted:?}");
+        }
         for number in 0..stored {
             assert_eq!(kept.delete_at(&name(number), 3), STORED, "{what}: {number}");
         }

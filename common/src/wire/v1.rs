@@ -154,6 +154,11 @@ pub fn check_value(value: &Value) -> Result<(), Unrepresentable> {
     }
 }
 
+/// Whether a value of so many bytes, with a NUL or without one, can travel by DKVS/1.
+pub fn is_carried(value_bytes: usize, has_nul: bool) -> bool {
+    value_bytes <= KEY_OR_VALUE_BYTES_MAX && !has_nul
+}
+
 /// A datagram that is no reply to what was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a datagram of {datagram_bytes} bytes is no reply to this request")]
@@ -241,7 +246,6 @@ const ARROW: &[u8] = b" --> ";
 /// Whether a dump contains a pair of a key and a value that is so long and has a byte 0 or not: one
 /// that a get would return, and whose line fits a datagram.
 pub fn is_in_dumps(key: &[u8], value_bytes: usize, has_nul: bool) -> bool {
-    let is_carried = |bytes: usize, has_nul: bool| bytes <= KEY_OR_VALUE_BYTES_MAX && !has_nul;
     line_bytes(key.len(), value_bytes) <= DATAGRAM_BYTES_MAX
         && is_carried(key.len(), key.contains(&NUL))
         && is_carried(value_bytes, has_nul)

@@ -142,6 +142,7 @@ impl Log {
             live_bytes: 0,
             live_records: 0,
             hint: HintState::Missing,
+            compacted_up_to: 0,
             is_stuck: false,
         };
         self.segments.insert(number, segment);

@@ -100,6 +100,7 @@ impl Log {
             return Ok(true);
         };
         let is_oldest = self.segments.keys().next() == Some(&segment.span.segment);
+        let (begin, mut end) = (segment.compacted_up_to, segment.compacted_up_to);
         let reader = self.reader();
         let (mut live, mut expired) = (Vec::new(), Vec::new());
         let (mut cost, mut is_end) = (0, false);
@@ -109,9 +110,10 @@ impl Log {
                 break;
             };
             cost += LOOK_BYTES;
-            let Some(visited) = named else {
+            let Some(visited) = named.filter(|it| it.location.offset >= begin) else {
                 continue;
             };
+            end = visited.location.offset + 1;
             match index.liveness(&visited, is_oldest) {
                 Liveness::Live => {}
                 Liveness::Dead => continue,
@@ -139,10 +141,13 @@ impl Log {
             }
         }
         match self.copy(&live, index) {
-            // Not before: what is looked at again is not to be released twice.
+            // Not before: after a step that is refused, all of it is looked at again.
             Ok(()) => expired.into_iter().for_each(|at| self.release(at)),
             Err(AppendError::Full | AppendError::OutOfFiles(_)) => return Ok(false),
             Err(error) => return Err(error),
+        }
+        if let Some(segment) = self.segments.get_mut(&victim.segment) {
+            segment.compacted_up_to = end;
         }
         if !is_end {
             self.victim = Some(victim);

@@ -76,6 +76,11 @@ impl Directory {
         let syncs = Arc::clone(&self.syncs);
         Arc::new(DirectoryFile { file, syncs })
     }
+
+    /// From now on a sync does nothing, until [`Medium::sync_from_now_on`].
+    pub fn sync_no_more(&self) {
+        self.syncs.store(false, Ordering::Relaxed);
+    }
 }
 
 /// How a file is opened that nobody else may read.
@@ -129,7 +134,7 @@ impl Medium for Directory {
     }
 
     fn sync_from_now_on(&self) -> io::Result<()> {
-        if self.syncs.swap(true, Ordering::Relaxed) {
+        if self.syncs.load(Ordering::Relaxed) {
             return Ok(());
         }
         for name in self.list()? {
@@ -138,7 +143,10 @@ impl Medium for Directory {
                 File::open(path)?.sync_all()?;
             }
         }
-        self.sync_names()
+        self.names.sync_all()?;
+        // Not before: after an error it is to be tried again.
+        self.syncs.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn bytes_available(&self) -> io::Result<u64> {

@@ -115,6 +115,13 @@ pub struct HintDone {
     pub(crate) outcome: HintOutcome,
 }
 
+impl HintDone {
+    /// Whether it was not written since no more files may be open, for now.
+    pub fn is_to_be_tried_again(&self) -> bool {
+        self.outcome == HintOutcome::NotNow
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HintOutcome {
     /// It has so many bytes.

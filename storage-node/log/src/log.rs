@@ -63,6 +63,9 @@ pub(crate) struct Segment {
     pub(crate) live_bytes: u64,
     pub(crate) live_records: u64,
     pub(crate) hint: HintState,
+    /// Compaction has looked at every record that begins before this place: what was live there was
+    /// moved, and what expired was released. It is looked at once, whatever interrupts it.
+    pub(crate) compacted_up_to: u32,
     /// Whether some of its live records could not be moved.
     pub(crate) is_stuck: bool,
 }

@@ -543,6 +543,7 @@ impl Opening {
                 live_bytes,
                 live_records,
                 hint: hinted.map_or(HintState::Missing, HintState::Written),
+                compacted_up_to: 0,
                 is_stuck: false,
             };
             segments.insert(number, segment);

@@ -5,8 +5,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use dkvs_log::simulated::SimulatedDisk;
-use dkvs_log::{AppendError, OPEN_SEGMENTS_MAX, OpenError, ReadError, Room, is_out_of_files};
+use dkvs_log::{
+    AppendError, Index, Liveness, Location, OPEN_SEGMENTS_MAX, OpenError, ReadError, Room, Visited,
+    is_out_of_files,
+};
 use support::{Change, Owner, key, value};
 
 const LENGTH: usize = 15_000;
@@ -180,4 +185,55 @@ fn a_log_is_opened_as_it_is_or_not_at_all_however_few_files_may_be_open() {
         }
     }
     assert!((2..14).contains(&refused), "{refused}");
+}
+
+/// Takes every record for live wherever it lies, as an owner does that keeps no places of some.
+#[derive(Default)]
+struct WithoutPlaces {
+    moved: BTreeMap<(u32, u32), usize>,
+}
+
+impl Index for WithoutPlaces {
+    fn liveness(&mut self, _: &Visited<'_>, _: bool) -> Liveness {
+        Liveness::Live
+    }
+
+    fn head_of_copy(&mut self, _: &Visited<'_>) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn moved(&mut self, _: &[u8], from: Location, _: Location, _: u64) {
+        *self.moved.entry((from.segment, from.offset)).or_default() += 1;
+    }
+
+    fn unreadable(&mut self, _: &Visited<'_>) {}
+}
+
+#[test]
+fn compaction_that_is_interrupted_moves_no_record_twice() {
+    let disk = SimulatedDisk::default();
+    let mut owner = log_of(&disk, 12);
+    let oldest = owner.keys.0.values().map(|it| it.location.segment).min();
+    let records = |owner: &Owner| {
+        let places = owner.keys.0.values().map(|it| it.location.segment);
+        places.filter(|segment| Some(*segment) == oldest).count()
+    };
+    assert!(records(&owner) > 2, "there is something to interrupt");
+    let mut index = WithoutPlaces::default();
+    owner.log.compact_oldest();
+    for step in 0..records(&owner) {
+        if step == 1 {
+            // No copy can be made now.
+            disk.limit_open_files(Some(0));
+            assert!(matches!(owner.log.compact_step(1 << 20, &mut index), Ok(_)));
+            disk.limit_open_files(None);
+        }
+        // From its beginning again.
+        owner.log.compact_oldest();
+        assert!(owner.log.compact_step(1, &mut index).unwrap());
+    }
+    let moved = |(segment, _): &(u32, u32)| Some(*segment) == oldest;
+    let counts: Vec<_> = index.moved.iter().filter(|(at, _)| moved(at)).collect();
+    assert_eq!(counts.len(), records(&owner));
+    assert!(counts.iter().all(|(_, count)| **count == 1), "{counts:?}");
 }

@@ -23,6 +23,9 @@ const STEP: PageLimits = PageLimits {
     bytes: 256 << 10,
 };
 
+/// Most values that are read from the disk at a time.
+const READS_AT_A_TIME: usize = 32;
+
 /// A dump under way. Other requests for one are dropped until it has gone.
 pub struct Dump {
     scan: CountedScan,
@@ -181,8 +184,8 @@ impl Service {
     /// Puts pairs of the page into a datagram, or takes the next page.
     fn send(&self, dump: &mut Dump, mut sending: Sending) -> DumpStep {
         let store = &self.replica.store;
-        // All that is to be read is asked for together.
-        for pair in &mut sending.page {
+        // Some are read together, and others' reads find a place beside them.
+        for pair in sending.page.iter_mut().take(READS_AT_A_TIME) {
             let _ = pair.value.poll(store, &pair.key);
         }
         while let Some(pair) = sending.page.front_mut() {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::model::ReplicaResponse;
-use dkvs_common::wire::v1::{GetReply, PutReply, Request};
+use dkvs_common::wire::v1::{GetReply, PutReply, Request, is_carried};
 
 use super::deferred::{Deferred, DeferredReplies};
 use super::dump::Dump;
 use crate::service::Service;
 use crate::statistics::Counters;
+use crate::store::{Lookup, RecordStore as _};
 
 /// What is sent back for a datagram of DKVS/1.
 pub enum V1Response {
@@ -25,6 +26,16 @@ pub enum V1Response {
 }
 
 impl Service {
+    /// Whether DKVS/1 can carry what is held of a key. The value is not read for it.
+    fn is_carried(&self, key: &Key) -> bool {
+        match self.replica.store.head(key) {
+            Lookup::Found(head) if !head.is_tombstone => {
+                is_carried(head.value_bytes as usize, head.has_nul)
+            }
+            _ => true,
+        }
+    }
+
     /// Answers one datagram of DKVS/1, if that is on, at once or by `deferred`. `unix_ms` is the
     /// time of the wall clock in milliseconds.
     pub fn handle_v1(
@@ -39,6 +50,12 @@ impl Service {
             return V1Response::Silence;
         }
         match Request::decode(datagram) {
+            Ok(Request::Get(key)) if !self.is_carried(&key) => {
+                self.counters.gets.add(1);
+                self.counters.values_unrepresentable.add(1);
+                tracing::debug!(?key, "its value does not travel by DKVS/1: told as unknown");
+                V1Response::Datagram(GetReply::Unknown.encode())
+            }
             Ok(Request::Get(key)) => {
                 let responder = || -> crate::handlers::Responder {
                     let (deferred, counters) = (Arc::clone(deferred), Arc::clone(&self.counters));

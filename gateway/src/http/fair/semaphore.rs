@@ -48,7 +48,7 @@ pub(crate) struct FairPermit {
 
 /// One who waits. When it is dropped, it does so no longer.
 struct Waiting<'a> {
-    of: &'a FairSemaphore,
+    of: &'a Arc<FairSemaphore>,
     caller: CallerId,
     number: u64,
 }
@@ -162,6 +162,11 @@ impl Drop for Waiting<'_> {
         });
         if is_last == Some(true) {
             state.turns.retain(|it| *it != caller);
+        }
+        drop(state);
+        // Those behind it may want no more than is free.
+        if is_last.is_some() {
+            self.of.release(0);
         }
     }
 }

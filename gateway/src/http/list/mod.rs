@@ -96,21 +96,31 @@ pub(super) async fn list(
     }
     let parts = match is_json && query.values.is_none() {
         true => Vec::new(),
-        false => parts(&app, list.items(), query.values, is_lines).await,
+        false => tokio::select! {
+            parts = parts(&app, list.items(), query.values, is_lines) => parts,
+            () = slot.displaced() => return Err(limits::displaced(&app.counts)),
+        },
     };
     let rest = ListRest {
         cursor: cursor.clone(),
         left_out,
         report: ListReport::new(&view, &list),
     };
+    // The list is under way until its reply has gone, or whoever takes that.
     let ending: Box<dyn FnOnce() -> String + Send> = match is_lines {
-        true => Box::new(String::new),
+        true => Box::new(move || {
+            drop(slot);
+            String::new()
+        }),
         false => {
             let mut rest = text(&rest);
             rest.truncate(rest.trim_ascii_end().len() - 1);
             // What serde writes is UTF-8; behind its first brace.
             let rest = String::from_utf8(rest.split_off(1)).unwrap_or_default();
-            Box::new(move || format!("],{rest},\"elapsed_us\":{}}}\n", micros(started.elapsed())))
+            Box::new(move || {
+                drop(slot);
+                format!("],{rest},\"elapsed_us\":{}}}\n", micros(started.elapsed()))
+            })
         }
     };
     let frame = ReplyFrame {

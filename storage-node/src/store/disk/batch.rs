@@ -40,6 +40,8 @@ pub(super) struct Change {
     pub(super) is_newest: bool,
     /// Whether it frees more room than it takes, once it is stored.
     pub(super) makes_room: bool,
+    /// The change of the same batch whose record it attests: if that is not stored, this is not.
+    pub(super) relies_on: Option<usize>,
 }
 
 /// A result that waits for the disk.
@@ -114,7 +116,11 @@ impl Batch {
             }
             QueuedPut::Attested(key, value) => {
                 let attested = self.attested(key.as_bytes(), value, store);
+                let attests = self.by_key.get(key.as_bytes()).copied();
                 let taken = attested.and_then(|record| self.take(record, false, store));
+                if let (Ok(()), Some(change)) = (taken, self.changes.last_mut()) {
+                    change.relies_on = attests;
+                }
                 return (taken.map(|()| PutOutcome::Stored), None);
             }
         };
@@ -221,7 +227,9 @@ impl Batch {
             .read_bytes(&record.key, |held| held.location().bytes);
         let bytes = record.record_bytes();
         let makes_room = match record.head.kind {
-            Kind::Tombstone | Kind::Removal | Kind::Manifest => true,
+            Kind::Removal | Kind::Manifest => true,
+            // One of a key that is not there frees nothing.
+            Kind::Tombstone => held_bytes.is_some(),
             Kind::Value => held_bytes.is_some_and(|held_bytes| bytes <= held_bytes),
         };
         let number = self.changes.len();
@@ -232,6 +240,7 @@ impl Batch {
             record,
             is_newest: true,
             makes_room,
+            relies_on: None,
         });
     }
 

@@ -182,15 +182,18 @@ impl Committer {
 
     /// One change after the other, since there is no room for all of them.
     fn commit_each(&mut self, batch: &Batch) -> Vec<Result<(), StoreError>> {
-        let each = batch.changes.iter().map(|change| {
+        let mut each: Vec<Result<(), StoreError>> = Vec::with_capacity(batch.changes.len());
+        for change in &batch.changes {
             let key = &change.record.key;
             let held = self.store.table().read_bytes(key, IndexEntry::tag);
-            match change.still_applies(held) {
-                true => self.commit_one(change),
+            let relied_on = change.relies_on.map_or(Ok(()), |number| each[number]);
+            let stored = match change.still_applies(held) {
+                true => relied_on.and_then(|()| self.commit_one(change)),
                 false => Err(StoreError::DiskFull),
-            }
-        });
-        each.collect()
+            };
+            each.push(stored);
+        }
+        each
     }
 
     fn commit_one(&mut self, change: &Change) -> Result<(), StoreError> {

@@ -282,10 +282,14 @@ impl DataDirectory {
 
     fn open_store(&self, history: History, options: OpenOptions) -> Result<Opened, DirectoryError> {
         let log = self.path.join(LOG);
-        let medium = Directory::open(&log, options.durability == Durability::Fsync)?;
+        let medium = Arc::new(Directory::open(&log, true)?);
         sync_directory(&self.path).map_err(io_error(&self.path))?;
-        let opened = DiskStore::open(Arc::new(medium), history, options);
-        let opened = opened.map_err(self.store_error())?;
+        let shared = Arc::clone(&medium);
+        let opened = DiskStore::open(shared, history, options).map_err(self.store_error())?;
+        // Not before: that the machine may go down with what is not synced, is synced.
+        if options.durability != Durability::Fsync {
+            medium.sync_no_more();
+        }
         report(&opened);
         Ok(opened)
     }

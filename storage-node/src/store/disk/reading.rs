@@ -120,7 +120,10 @@ impl DiskStore {
                 Lookup::Corrupt => return answer(Ok(Lookup::Corrupt)),
             };
             let read = match located.head.is_damaged {
-                true => self.read_again(key, &located),
+                true => match self.read_again(key, &located) {
+                    Some(read) => read,
+                    None => break,
+                },
                 false if located.is_known_whole() => {
                     return answer(Ok(Lookup::Found(RecordView::of_head(located.head))));
                 }
@@ -168,15 +171,16 @@ impl DiskStore {
     }
 
     /// Reads a record that could not be read before: an error of the disk may have passed. One such
-    /// read is under way at a time, since a disk that fails may take long to say so.
-    fn read_again(&self, key: &Key, located: &Located) -> Result<Piece, ReadError> {
+    /// read is under way at a time, since a disk that fails may take long to say so: none while it is.
+    fn read_again(&self, key: &Key, located: &Located) -> Option<Result<Piece, ReadError>> {
         if self.is_reading_again.swap(true, Ordering::Acquire) {
-            return Err(ReadError::Damaged);
+            return None;
         }
         let read = self.values.read_past_cache(key.as_bytes(), located);
         self.is_reading_again.store(false, Ordering::Release);
-        let bytes = read?;
-        self.note_sound(key, located.location);
-        Ok(Piece::whole(bytes))
+        Some(read.map(|bytes| {
+            self.note_sound(key, located.location);
+            Piece::whole(bytes)
+        }))
     }
 }

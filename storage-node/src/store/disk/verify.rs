@@ -2,25 +2,26 @@
 //!
 //! Parts of a long value are not verified: who asked for all of them verifies the whole, and takes it from
 //! another server if it is wrong. So that the server with the damage knows of it, too, it reads the whole
-//! itself, once for as many chunks from the disk as the value has. That is twice the work at most.
+//! itself, each time that as many chunks of it were read from the disk as it has. So verifying reads no more
+//! than what is verified was read.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use dkvs_log::Location;
 
-/// Of so many long values it is known that they were verified of late. As many reads may wait.
-const VERIFIED_MAX: usize = 1_024;
+/// Of so many long values it is known how much of them was read. As many reads may wait.
+const COUNTED_MAX: usize = 1_024;
 
-/// Long values that were verified of late.
+/// How much was read of long values of late.
 #[derive(Default)]
 pub(super) struct Verified(Mutex<Values>);
 
 #[derive(Default)]
 struct Values {
-    /// After how many more chunks each is to be verified again.
-    chunks_left: HashMap<Location, u32>,
-    /// In the order in which they were verified; some may not be in the table any more.
+    /// How many chunks of each were read since it was verified.
+    chunks_read: HashMap<Location, u32>,
+    /// The same values, in the order in which they came.
     order: VecDeque<Location>,
 }
 
@@ -29,24 +30,25 @@ impl Verified {
     /// to be verified.
     pub(super) fn is_due(&self, location: Location, chunks: u32) -> bool {
         let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(left) = values.chunks_left.get_mut(&location) {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                values.chunks_left.remove(&location);
+        let known = values.chunks_read.get(&location).copied();
+        let read = known.unwrap_or(0) + 1;
+        if read >= chunks {
+            if known.is_some() {
+                values.chunks_read.remove(&location);
+                values.order.retain(|it| *it != location);
             }
-            return false;
-        }
-        if chunks < 2 {
             return true;
         }
-        if values.order.len() >= VERIFIED_MAX
+        values.chunks_read.insert(location, read);
+        if known.is_none() {
+            values.order.push_back(location);
+        }
+        if values.order.len() > COUNTED_MAX
             && let Some(oldest) = values.order.pop_front()
         {
-            values.chunks_left.remove(&oldest);
+            values.chunks_read.remove(&oldest);
         }
-        values.chunks_left.insert(location, chunks - 1);
-        values.order.push_back(location);
-        true
+        false
     }
 }
 
@@ -67,7 +69,7 @@ mod tests {
         let verified = Verified::default();
         for _ in 0..5 {
             let due: Vec<bool> = (0..16).map(|_| verified.is_due(at(0), 16)).collect();
-            assert!(due[0] && !due[1..].contains(&true), "{due:?}");
+            assert!(due[15] && !due[..15].contains(&true), "{due:?}");
         }
         // Several at a time do not disturb each other.
         let mut count = 0;
@@ -83,10 +85,10 @@ mod tests {
     fn what_is_known_is_limited() {
         let verified = Verified::default();
         for offset in 0..10_000 {
-            assert!(verified.is_due(at(offset), 256));
+            assert!(!verified.is_due(at(offset), 256));
         }
         let values = verified.0.lock().unwrap();
-        assert_eq!(values.order.len(), VERIFIED_MAX);
-        assert_eq!(values.chunks_left.len(), VERIFIED_MAX);
+        assert_eq!(values.order.len(), COUNTED_MAX);
+        assert_eq!(values.chunks_read.len(), COUNTED_MAX);
     }
 }

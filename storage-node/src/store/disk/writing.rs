@@ -77,6 +77,10 @@ where
     while let Some(job) = log.hint_job() {
         let done = job.run()?;
         log.finish_hint(&done)?;
+        // Hints save time, and nothing else.
+        if done.is_to_be_tried_again() {
+            break;
+        }
     }
     log.maintain()?;
     Ok(())
