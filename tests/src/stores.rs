@@ -17,6 +17,9 @@ use dkvs_storage_node::store::{
     RecordStore as _, RecordView, RemoveResult, Store, overhead_bytes,
 };
 
+/// The result of a put that is stored.
+pub const STORED: PutResult = Ok(PutOutcome::Stored);
+
 /// Whose the logs of tests are.
 pub const HISTORY: History = History(*b"history of tests");
 
@@ -38,6 +41,14 @@ pub fn options(declaration: Option<Declaration>) -> OpenOptions {
     }
 }
 
+/// The options of a new store that keeps no values in memory, so that reads see what is on the disk.
+pub fn uncached() -> OpenOptions {
+    OpenOptions {
+        cache_bytes_max: 0,
+        ..options(Some(Declaration::New))
+    }
+}
+
 /// Opens the store on a disk.
 pub fn open(disk: &SimulatedDisk, options: OpenOptions) -> Result<Kept, OpenError> {
     let opened = DiskStore::open(Arc::new(disk.clone()), HISTORY, options)?;
@@ -46,6 +57,21 @@ pub fn open(disk: &SimulatedDisk, options: OpenOptions) -> Result<Kept, OpenErro
         committer: Some(opened.committer),
         recovery: opened.recovery,
     })
+}
+
+/// Opens a new store on a disk.
+pub fn new_store(disk: &SimulatedDisk) -> Kept {
+    open(disk, options(Some(Declaration::New))).expect("a new store is opened")
+}
+
+/// Opens the store on a disk again.
+pub fn reopen(disk: &SimulatedDisk) -> Kept {
+    open(disk, options(None)).expect("the store is opened again")
+}
+
+/// Fails unless a put was stored.
+pub fn stored(result: PutResult) {
+    assert_eq!(result, STORED);
 }
 
 /// An empty store of each kind, which takes so many bytes.

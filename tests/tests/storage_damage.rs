@@ -4,23 +4,9 @@ use std::sync::Arc;
 
 use dkvs_log::simulated::{Kept as Remains, SimulatedDisk};
 use dkvs_storage_node::store::disk::{Declaration, DiskStore, OpenError, OpenOptions};
-use dkvs_storage_node::store::{Lookup, Part, PutOutcome, RecordStore as _, StoreError};
+use dkvs_storage_node::store::{Lookup, Part, PutOutcome, RecordStore as _};
 use dkvs_tests::random::Random;
-use dkvs_tests::stores::{Kept, open, options, shown};
-
-const STORED: Result<PutOutcome, StoreError> = Ok(PutOutcome::Stored);
-
-fn stored(result: Result<PutOutcome, StoreError>) {
-    assert_eq!(result, STORED);
-}
-
-fn new_store(disk: &SimulatedDisk) -> Kept {
-    open(disk, options(Some(Declaration::New))).unwrap()
-}
-
-fn reopen(disk: &SimulatedDisk) -> Kept {
-    open(disk, options(None)).unwrap()
-}
+use dkvs_tests::stores::{Kept, STORED, new_store, open, options, reopen, shown, stored, uncached};
 
 /// Where these bytes lie: in which file, and from where on.
 fn find(disk: &SimulatedDisk, bytes: &[u8]) -> Vec<(String, usize)> {
@@ -72,11 +58,7 @@ fn a_damaged_record_is_neither_shown_nor_absent_until_it_is_put_again() {
 #[test]
 fn a_value_that_is_damaged_while_the_store_is_open_is_found_when_it_is_read() {
     let disk = SimulatedDisk::default();
-    let uncached = OpenOptions {
-        cache_bytes_max: 0,
-        ..options(Some(Declaration::New))
-    };
-    let mut kept = open(&disk, uncached).unwrap();
+    let mut kept = open(&disk, uncached()).unwrap();
     let long = "a long value ".repeat(20_000);
     stored(kept.put_at("short", 5, "a value of its own"));
     stored(kept.put_at("long", 5, &long));
@@ -151,11 +133,7 @@ fn damage_in_the_middle_of_a_long_value_is_noted_when_parts_of_it_are_read() {
 #[test]
 fn an_error_of_a_read_that_passes_takes_nothing_for_good() {
     let disk = SimulatedDisk::default();
-    let uncached = OpenOptions {
-        cache_bytes_max: 0,
-        ..options(Some(Declaration::New))
-    };
-    let mut kept = open(&disk, uncached).unwrap();
+    let mut kept = open(&disk, uncached()).unwrap();
     let long = "a long value ".repeat(20_000);
     let values = [("short", "a value of its own"), ("long", &long)];
     for (name, value) in values {

@@ -5,22 +5,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use dkvs_common::model::Durability;
 use dkvs_log::simulated::{Fault, Kept as Remains, SimulatedDisk};
 use dkvs_storage_node::store::disk::{Declaration, OpenError, OpenOptions};
-use dkvs_storage_node::store::{Lookup, PutOutcome, RecordStore as _, RemoveOutcome, StoreError};
-use dkvs_tests::stores::{Kept, key, later, open, options, record, shown};
-
-const STORED: Result<PutOutcome, StoreError> = Ok(PutOutcome::Stored);
-
-fn stored(result: Result<PutOutcome, StoreError>) {
-    assert_eq!(result, STORED);
-}
-
-fn new_store(disk: &SimulatedDisk) -> Kept {
-    open(disk, options(Some(Declaration::New))).unwrap()
-}
-
-fn reopen(disk: &SimulatedDisk) -> Kept {
-    open(disk, options(None)).unwrap()
-}
+use dkvs_storage_node::store::{Lookup, RecordStore as _, RemoveOutcome, StoreError};
+use dkvs_tests::stores::{
+    Kept, STORED, key, later, new_store, open, options, record, reopen, shown, stored, uncached,
+};
 
 /// Why a store is not opened.
 fn refusal(disk: &SimulatedDisk, options: OpenOptions) -> OpenError {
@@ -126,8 +114,7 @@ fn filled(disk_bytes: u64, value: &str) -> (SimulatedDisk, Kept, usize) {
     disk.resize(disk_bytes);
     let options = OpenOptions {
         segment_bytes: 64 << 20,
-        cache_bytes_max: 0,
-        ..options(Some(Declaration::New))
+        ..uncached()
     };
     let mut kept = open(&disk, options).unwrap();
     let mut stored = 0;
@@ -223,11 +210,7 @@ fn a_disk_that_others_fill_refuses_a_put_and_takes_it_when_there_is_room() {
 #[test]
 fn a_process_that_may_open_no_file_refuses_puts_meanwhile_and_its_disk_has_not_failed() {
     let disk = SimulatedDisk::default();
-    let uncached = OpenOptions {
-        cache_bytes_max: 0,
-        ..options(Some(Declaration::New))
-    };
-    let mut kept = open(&disk, uncached).unwrap();
+    let mut kept = open(&disk, uncached()).unwrap();
     let value = "v".repeat(20_000);
     let name = |number: u64| format!("key {number}");
     for number in 0..40 {

@@ -15,9 +15,9 @@ use dkvs_storage_node::store::{
     AttestError, Lookup, Part, PutOutcome, PutResult, RecordChange, RecordStore as _, RecordView,
     RemoveOutcome, Store, StoreError,
 };
-use dkvs_tests::stores::{Kept, content, key, later, of_each_kind, open, options, record, shown};
-
-const STORED: PutResult = Ok(PutOutcome::Stored);
+use dkvs_tests::stores::{
+    Kept, STORED, content, key, later, of_each_kind, open, options, record, shown,
+};
 
 fn superseded(time: u64) -> PutResult {
     Ok(PutOutcome::Superseded(Tag { time, op: 1 }))

@@ -83,17 +83,16 @@ impl Log {
                 return Ok(true);
             }
         }
-        let victim = match self.victim.take() {
-            Some(victim) => Some(victim),
-            None => match self.choose() {
-                Some(number) => match self.begin(number) {
-                    Err(AppendError::OutOfFiles(_)) => return Ok(false),
-                    begun => begun?,
-                },
-                None => return Ok(false),
-            },
-        };
-        let Some(mut victim) = victim else {
+        if self.victim.is_none() {
+            let Some(number) = self.choose() else {
+                return Ok(false);
+            };
+            self.victim = match self.begin(number) {
+                Err(AppendError::OutOfFiles(_)) => return Ok(false),
+                begun => begun?,
+            };
+        }
+        let Some(mut victim) = self.victim.take() else {
             return Ok(true);
         };
         let Some(segment) = self.segments.get(&victim.segment) else {

@@ -518,14 +518,8 @@ impl Core {
         is_long_known.then_some(incarnation.boot_id)
     }
 
-    fn fetch(
-        &mut self,
-        id: RequestId,
-        from: ServerId,
-        key: Key,
-        (assembly, stalls): (Assembly, u32),
-        now: Now,
-    ) {
+    /// Fetches a value of which so much is there, from a server that has stalled with it so often.
+    fn fetch(&mut self, id: RequestId, from: ServerId, key: Key, begun: (Assembly, u32), now: Now) {
         let Some(request) = self.requests.get_mut(id) else {
             return;
         };
@@ -534,14 +528,11 @@ impl Core {
             purpose: Purpose::Fetch,
         };
         let token = request.token(id, command);
-        let begun: Result<RequestHandle, RequestError> = match self.servers.to(from) {
-            Some(link) => {
-                let begun = (assembly, stalls);
-                link.fetch(key, begun, token, now.at, request.deadline)
-            }
+        let fetch: Result<RequestHandle, RequestError> = match self.servers.to(from) {
+            Some(link) => link.fetch(key, begun, token, now.at, request.deadline),
             None => Err(RequestError::TooMany),
         };
-        match begun {
+        match fetch {
             Ok(handle) => request.sent.push(Sent {
                 to: from,
                 id: command,

@@ -7,7 +7,7 @@ use dkvs_log::{Location, ReadError, Reader};
 use super::cache::{CHUNK_BYTES_MAX, ValueCache};
 use super::entry::Located;
 use super::format::{LogValue, is_sound, take_apart};
-use super::verify::Verified;
+use super::verify::ReadChunks;
 use crate::store::view::{Part, RecordView};
 
 /// Whether a record's value of the log is a single chunk.
@@ -76,7 +76,7 @@ impl Piece {
 pub(super) struct Values {
     reader: Reader,
     pub(super) cache: ValueCache,
-    verified: Verified,
+    read_chunks: ReadChunks,
 }
 
 impl Values {
@@ -84,7 +84,7 @@ impl Values {
         Self {
             reader,
             cache: ValueCache::new(cache_bytes_max),
-            verified: Verified::default(),
+            read_chunks: ReadChunks::default(),
         }
     }
 
@@ -190,7 +190,7 @@ impl Values {
             .read_part(located.location, log_value_bytes, from, &mut chunk)?;
         let chunk = Bytes::from(chunk);
         let chunks = located.log_value_bytes.div_ceil(CHUNK_BYTES_MAX) as u32;
-        *is_whole_due |= self.verified.is_due(located.location, chunks);
+        *is_whole_due |= self.read_chunks.is_due(located.location, chunks);
         self.cache.keep(located.location, number, chunk.clone());
         Ok(chunk)
     }

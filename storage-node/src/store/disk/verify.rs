@@ -15,7 +15,7 @@ const COUNTED_MAX: usize = 1_024;
 
 /// How much was read of long values of late.
 #[derive(Default)]
-pub(super) struct Verified(Mutex<Values>);
+pub(super) struct ReadChunks(Mutex<Values>);
 
 #[derive(Default)]
 struct Values {
@@ -25,7 +25,7 @@ struct Values {
     order: VecDeque<Location>,
 }
 
-impl Verified {
+impl ReadChunks {
     /// Notes that a chunk of a value of so many chunks was read from the disk. Returns whether the value is
     /// to be verified.
     pub(super) fn is_due(&self, location: Location, chunks: u32) -> bool {
@@ -66,16 +66,16 @@ mod tests {
 
     #[test]
     fn a_value_is_verified_once_for_as_many_chunks_as_it_has() {
-        let verified = Verified::default();
+        let chunks = ReadChunks::default();
         for _ in 0..5 {
-            let due: Vec<bool> = (0..16).map(|_| verified.is_due(at(0), 16)).collect();
+            let due: Vec<bool> = (0..16).map(|_| chunks.is_due(at(0), 16)).collect();
             assert!(due[15] && !due[..15].contains(&true), "{due:?}");
         }
         // Several at a time do not disturb each other.
         let mut count = 0;
         for _ in 0..16 {
             for offset in 1..1_000 {
-                count += usize::from(verified.is_due(at(offset), 16));
+                count += usize::from(chunks.is_due(at(offset), 16));
             }
         }
         assert_eq!(count, 999);
@@ -83,11 +83,11 @@ mod tests {
 
     #[test]
     fn what_is_known_is_limited() {
-        let verified = Verified::default();
+        let chunks = ReadChunks::default();
         for offset in 0..10_000 {
-            assert!(!verified.is_due(at(offset), 256));
+            assert!(!chunks.is_due(at(offset), 256));
         }
-        let values = verified.0.lock().unwrap();
+        let values = chunks.0.lock().unwrap();
         assert_eq!(values.order.len(), COUNTED_MAX);
         assert_eq!(values.chunks_read.len(), COUNTED_MAX);
     }
