@@ -12,6 +12,7 @@ use super::entry::{IndexEntry, Located};
 use super::format::{Kind, flags};
 use super::queue::{NewRecord, QueuedPut, Work};
 use super::store::DiskStore;
+use super::values::Piece;
 use crate::store::contract::{
     Completion, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
@@ -160,7 +161,7 @@ impl Batch {
             // It was moved or replaced since it was read, or could not be read then.
             None => {
                 let read = store.values.read(key, &located, Part::Whole);
-                read.map(|piece| piece.bytes().clone())
+                read.map(Piece::into_bytes)
             }
         };
         match value {

@@ -7,7 +7,8 @@
 //! The cache is that of `quick_cache` (Clock-PRO, with S3-FIFO's ghosts): what is read once does not
 //! displace what is read again and again.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use dkvs_log::Location;
 use foldhash::quality::FixedState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -28,6 +29,10 @@ const SHARDS_MAX: usize = 64;
 /// For the size of what the cache remembers: a guess at the mean chunk, in bytes.
 const CHUNK_BYTES_MEAN: usize = 1 << 10;
 
+/// A chunk of a value: its bytes lie beside the count of who has it, so that it is not looked for twice.
+/// It keeps nothing else in memory.
+pub(super) type Chunk = Arc<[u8]>;
+
 /// Which chunk of which value of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ChunkId {
@@ -38,8 +43,8 @@ struct ChunkId {
 #[derive(Debug, Clone, Copy)]
 struct ByBytes;
 
-impl Weighter<ChunkId, Bytes> for ByBytes {
-    fn weight(&self, _: &ChunkId, chunk: &Bytes) -> u64 {
+impl Weighter<ChunkId, Chunk> for ByBytes {
+    fn weight(&self, _: &ChunkId, chunk: &Chunk) -> u64 {
         chunk.len() as u64 + CHUNK_OVERHEAD_BYTES
     }
 }
@@ -47,7 +52,7 @@ impl Weighter<ChunkId, Bytes> for ByBytes {
 /// Chunks of values within a budget.
 pub(super) struct ValueCache {
     /// None if there is no budget.
-    chunks: Option<Cache<ChunkId, Bytes, ByBytes, FixedState>>,
+    chunks: Option<Cache<ChunkId, Chunk, ByBytes, FixedState>>,
 }
 
 impl ValueCache {
@@ -71,20 +76,21 @@ impl ValueCache {
     }
 
     /// A chunk, if it is there.
-    pub(super) fn chunk(&self, location: Location, number: u32) -> Option<Bytes> {
+    pub(super) fn chunk(&self, location: Location, number: u32) -> Option<Chunk> {
         self.chunks.as_ref()?.get(&ChunkId { location, number })
     }
 
     /// Keeps a chunk, which is at most [`CHUNK_BYTES_MAX`] bytes long, if there is room for it.
-    pub(super) fn keep(&self, location: Location, number: u32, chunk: Bytes) {
-        debug_assert!(chunk.len() <= CHUNK_BYTES_MAX);
+    pub(super) fn keep(&self, location: Location, number: u32, chunk: impl Into<Chunk>) {
         if let Some(chunks) = &self.chunks {
+            let chunk = chunk.into();
+            debug_assert!(chunk.len() <= CHUNK_BYTES_MAX);
             chunks.insert(ChunkId { location, number }, chunk);
         }
     }
 
     /// Forgets the first chunk of what lay at a place. Others go as they are not asked for.
-    pub(super) fn forget(&self, location: Location) -> Option<Bytes> {
+    pub(super) fn forget(&self, location: Location) -> Option<Chunk> {
         let number = 0;
         let removed = self.chunks.as_ref()?.remove(&ChunkId { location, number });
         removed.map(|(_, chunk)| chunk)
@@ -122,38 +128,38 @@ mod tests {
     fn it_keeps_what_it_is_given_within_its_budget() {
         let cache = ValueCache::new(4 << 20);
         for offset in 0..1_000 {
-            cache.keep(at(offset), 0, vec![offset as u8; 10_000].into());
+            cache.keep(at(offset), 0, vec![offset as u8; 10_000]);
             assert!(cache.bytes() <= 4 << 20);
         }
         assert!(cache.bytes() > 2 << 20, "{}", cache.bytes());
         let there = (0..1_000).filter_map(|offset| Some((offset, cache.chunk(at(offset), 0)?)));
-        let there: Vec<(u32, Bytes)> = there.collect();
+        let there: Vec<(u32, Chunk)> = there.collect();
         assert!(there.len() > 200);
         for (offset, chunk) in there {
-            assert_eq!(chunk, vec![offset as u8; 10_000]);
+            assert_eq!(*chunk, vec![offset as u8; 10_000]);
         }
     }
 
     #[test]
     fn a_chunk_is_found_by_its_place_and_number_alone_and_forgotten() {
         let cache = ValueCache::new(1 << 20);
-        cache.keep(at(1), 0, Bytes::from_static(b"first"));
-        cache.keep(at(1), 1, Bytes::from_static(b"second"));
-        assert_eq!(cache.chunk(at(1), 1).unwrap(), "second");
+        cache.keep(at(1), 0, *b"first");
+        cache.keep(at(1), 1, *b"second");
+        assert_eq!(*cache.chunk(at(1), 1).unwrap(), *b"second");
         assert_eq!(cache.chunk(at(2), 0), None);
         let longer = Location {
             bytes: 101,
             ..at(1)
         };
         assert_eq!(cache.chunk(longer, 0), None);
-        assert_eq!(cache.forget(at(1)).unwrap(), "first");
+        assert_eq!(*cache.forget(at(1)).unwrap(), *b"first");
         assert_eq!(cache.chunk(at(1), 0), None);
         let long = Location {
             bytes: 2 * CHUNK_BYTES_MAX as u32,
             ..at(1)
         };
         for number in 0..3 {
-            cache.keep(long, number, Bytes::from_static(b"chunk"));
+            cache.keep(long, number, *b"chunk");
         }
         cache.forget_all(long);
         assert!((0..3).all(|number| cache.chunk(long, number).is_none()));
@@ -162,7 +168,7 @@ mod tests {
     #[test]
     fn without_a_budget_nothing_is_kept() {
         let cache = ValueCache::new(0);
-        cache.keep(at(1), 0, Bytes::from_static(b"first"));
+        cache.keep(at(1), 0, *b"first");
         assert_eq!((cache.chunk(at(1), 0), cache.bytes()), (None, 0));
     }
 }

@@ -9,11 +9,11 @@ use dkvs_log::{Location, LostRange, Visited};
 
 use super::entry::IndexEntry;
 use super::format::{self, Decoded, Kind, Manifest, StoredHead, UnknownHead, flags};
-use crate::store::table::RecordTable;
+use crate::store::table::TableBuilder;
 
 /// What was shown so far.
 pub(super) struct Loading {
-    pub(super) table: RecordTable<IndexEntry>,
+    pub(super) table: TableBuilder<IndexEntry>,
     /// The newest manifest, and where it lies.
     pub(super) manifest: Option<(Manifest, Location)>,
     /// The last number.
@@ -32,7 +32,7 @@ pub(super) struct Loading {
 impl Loading {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
-            table: RecordTable::new(bytes_max),
+            table: TableBuilder::new(bytes_max),
             manifest: None,
             last: 0,
             removal_bytes: 0,
@@ -76,7 +76,7 @@ impl Loading {
         let old = match head.kind {
             Kind::Removal => {
                 self.removal_bytes += u64::from(record.location.bytes);
-                self.table.remove_if(record.key, |_| true)
+                self.table.remove(record.key)
             }
             _ => {
                 let mut entry = IndexEntry::new(record.key, head, record.location);
@@ -181,13 +181,14 @@ mod tests {
         assert_eq!(visit(&mut loading, 3, b"a", &head(7).encode()), Some(1));
         let removal = StoredHead::of_removal(Tag { time: 7, op: 1 });
         assert_eq!(visit(&mut loading, 4, b"a", &removal.encode()), Some(3));
-        assert_eq!(loading.table.len(), 1);
         // It came again, with an older tag.
         assert_eq!(visit(&mut loading, 5, b"a", &head(5).encode()), None);
-        let tag = loading.table.read_bytes(b"a", IndexEntry::tag);
-        assert_eq!(tag, Some(Tag { time: 5, op: 1 }));
         assert_eq!(loading.removal_bytes, 100);
         assert!(loading.unknown.is_none());
+        let table = loading.table.build();
+        let tag = table.read_bytes(b"a", IndexEntry::tag);
+        assert_eq!(tag, Some(Tag { time: 5, op: 1 }));
+        assert_eq!(table.len(), 2);
     }
 
     #[test]
@@ -241,6 +242,6 @@ mod tests {
         newer[0] = 2;
         assert_eq!(visit(&mut loading, 1, b"a", &newer), Some(1));
         assert_eq!(loading.unknown, Some((1, UnknownHead::Newer(2))));
-        assert_eq!(loading.table.len(), 0);
+        assert_eq!(loading.table.build().len(), 0);
     }
 }

@@ -111,7 +111,8 @@ impl DiskStore {
         }
         let (quarantined, damaged) = loading.count();
         let removal_bytes = loading.removal_bytes;
-        let store = Self::new(loading.table, log.reader(), options, manifest.is_complete);
+        let table = loading.table.build();
+        let store = Self::new(table, log.reader(), options, manifest.is_complete);
         store
             .status
             .opened(quarantined, damaged, recovery.lost.len());

@@ -161,7 +161,7 @@ impl DiskStore {
     ) -> Option<PutResult> {
         let at_hand = |located: &Located| {
             let piece = self.values.at_hand(key.as_bytes(), located, Part::Whole)?;
-            Some((located.location, piece.bytes().clone()))
+            Some((located.location, piece.into_bytes()))
         };
         let Some(located) = self.table.read(&key, Located::of) else {
             return Some(Err(StoreError::Failed));

@@ -1,10 +1,12 @@
 //! The values of records that lie in the log: read by parts, from the cache or from the disk.
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 use dkvs_common::record::Attributes;
 use dkvs_log::{Location, ReadError, Reader};
 
-use super::cache::{CHUNK_BYTES_MAX, ValueCache};
+use super::cache::{CHUNK_BYTES_MAX, Chunk, ValueCache};
 use super::entry::Located;
 use super::format::{LogValue, is_sound, take_apart};
 use super::verify::ReadChunks;
@@ -16,13 +18,32 @@ fn is_short(located: &Located) -> bool {
 }
 
 /// A piece of a value of the log.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Piece {
-    bytes: Bytes,
+    bytes: Held,
     /// Where it begins.
     at: usize,
     /// Whether all of the value is to be verified, of which this is a part.
     pub(super) is_whole_due: bool,
+}
+
+/// Who has the bytes.
+#[derive(Debug)]
+enum Held {
+    /// The cache, too.
+    Chunk(Chunk),
+    Own(Bytes),
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Chunk(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
 }
 
 impl Piece {
@@ -55,10 +76,10 @@ impl Piece {
 
     /// A whole value of the log.
     pub(super) fn whole(bytes: Bytes) -> Self {
-        Self::at(bytes, 0)
+        Self::at(Held::Own(bytes), 0)
     }
 
-    fn at(bytes: Bytes, at: usize) -> Self {
+    fn at(bytes: Held, at: usize) -> Self {
         Self {
             bytes,
             at,
@@ -67,8 +88,11 @@ impl Piece {
     }
 
     /// All of it.
-    pub(super) fn bytes(&self) -> &Bytes {
-        &self.bytes
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self.bytes {
+            Held::Chunk(bytes) => Bytes::from_owner(bytes),
+            Held::Own(bytes) => bytes,
+        }
     }
 }
 
@@ -95,7 +119,7 @@ impl Values {
             // Bits flip in memory, too: then the disk is asked.
             let is_block = matches!(part, Part::Block { .. });
             let is_good = is_block || is_sound(key, &located.stored, &bytes);
-            return is_good.then(|| Piece::whole(bytes));
+            return is_good.then(|| Piece::at(Held::Chunk(bytes), 0));
         }
         let chunk = |number| self.cache.chunk(located.location, number).ok_or(());
         match part {
@@ -126,7 +150,7 @@ impl Values {
         }
         let bytes = self.read_whole(key, located)?;
         if is_short(located) {
-            self.cache.keep(located.location, 0, bytes.clone());
+            self.cache.keep(located.location, 0, &*bytes);
         }
         Ok(Piece::whole(bytes))
     }
@@ -143,7 +167,7 @@ impl Values {
         located: &Located,
     ) -> Result<Bytes, ReadError> {
         match self.at_hand(key, located, Part::Whole) {
-            Some(piece) => Ok(piece.bytes),
+            Some(piece) => Ok(piece.into_bytes()),
             None => self.read_whole(key, located),
         }
     }
@@ -161,7 +185,7 @@ impl Values {
     /// Keeps the value of a record that was just written.
     pub(super) fn keep(&self, location: Location, log_value: &Bytes) {
         if log_value.len() <= CHUNK_BYTES_MAX {
-            self.cache.keep(location, 0, log_value.clone());
+            self.cache.keep(location, 0, &**log_value);
         }
     }
 
@@ -177,7 +201,7 @@ impl Values {
         located: &Located,
         number: u32,
         is_whole_due: &mut bool,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<Chunk, ReadError> {
         if let Some(chunk) = self.cache.chunk(located.location, number) {
             return Ok(chunk);
         }
@@ -188,7 +212,7 @@ impl Values {
         let from = begin as u32;
         self.reader
             .read_part(located.location, log_value_bytes, from, &mut chunk)?;
-        let chunk = Bytes::from(chunk);
+        let chunk = Chunk::from(chunk);
         let chunks = located.log_value_bytes.div_ceil(CHUNK_BYTES_MAX) as u32;
         *is_whole_due |= self.read_chunks.is_due(located.location, chunks);
         self.cache.keep(located.location, number, chunk.clone());
@@ -200,7 +224,7 @@ impl Values {
 fn gather<E>(
     located: &Located,
     part: Part,
-    mut chunk: impl FnMut(u32) -> Result<Bytes, E>,
+    mut chunk: impl FnMut(u32) -> Result<Chunk, E>,
 ) -> Result<Piece, E> {
     let range = part.range(located.head.value_bytes as usize);
     let prefix = located.stored.prefix_bytes(located.log_value_bytes);
@@ -217,12 +241,12 @@ fn gather<E>(
     // A value has at most 16 MiB, so its chunks have small numbers.
     let bytes = chunk(first as u32)?;
     if first == last {
-        return Ok(Piece::at(bytes, at));
+        return Ok(Piece::at(Held::Chunk(bytes), at));
     }
     let mut joined = Vec::with_capacity((last + 1 - first) * CHUNK_BYTES_MAX);
     joined.extend_from_slice(&bytes);
     for number in first + 1..=last {
         joined.extend_from_slice(&chunk(number as u32)?);
     }
-    Ok(Piece::at(joined.into(), at))
+    Ok(Piece::at(Held::Own(joined.into()), at))
 }

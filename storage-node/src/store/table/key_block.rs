@@ -101,6 +101,17 @@ fn push_entry(rest: &mut Vec<u8>, shared: usize, parts: [&[u8]; 2]) {
     rest.extend_from_slice(parts[1]);
 }
 
+/// Adds a key to the end of a block's rest, behind `last`, if there is room for it.
+pub(super) fn append(rest: &mut Vec<u8>, last: &[u8], key: &[u8]) -> bool {
+    let shared = common(last, key);
+    let suffix = &key[shared..];
+    let has_room = rest.len() + entry_bytes(shared, suffix.len()) <= REST_BYTES_MAX;
+    if has_room {
+        push_entry(rest, shared, [suffix, &[]]);
+    }
+    has_room
+}
+
 /// What such an entry takes at most, in bytes.
 fn entry_bytes(shared: usize, suffix_bytes: usize) -> usize {
     number_bytes(shared) + number_bytes(suffix_bytes) + suffix_bytes

@@ -13,7 +13,7 @@ use std::ops::{Bound, Range};
 
 use dkvs_common::model::Direction;
 
-use super::key_block::{Block, Edit};
+use super::key_block::{self, Block, Edit, REST_BYTES_MAX};
 
 /// Where a range of keys begins and ends, whichever the direction.
 pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
@@ -28,6 +28,23 @@ pub(super) struct KeyOrder {
 }
 
 impl KeyOrder {
+    /// The order of these keys, which have to ascend.
+    pub(super) fn of_ascending<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut blocks = Vec::new();
+        let (mut first, mut last) = (None, &[][..]);
+        let mut rest = Vec::with_capacity(REST_BYTES_MAX);
+        for key in keys {
+            if first.is_none() || !key_block::append(&mut rest, last, key) {
+                blocks.extend(block(first.replace(key), &rest));
+                rest.clear();
+            }
+            last = key;
+        }
+        blocks.extend(block(first, &rest));
+        let blocks = blocks.into_iter().collect();
+        Self { blocks }
+    }
+
     /// Takes in a key, which has to be new.
     pub(super) fn insert(&mut self, key: &[u8]) {
         let Some((first, rest)) = self.block_of_mut(key) else {
@@ -198,6 +215,11 @@ impl KeyOrder {
             self.set_rest(&first, rest);
         }
     }
+}
+
+/// A block with this first key, if there is one.
+fn block(first: Option<&[u8]>, rest: &[u8]) -> Option<(Box<[u8]>, Box<[u8]>)> {
+    first.map(|first| (first.into(), rest.into()))
 }
 
 /// Whether a key comes before a range that begins so.
@@ -405,6 +427,9 @@ mod tests {
                     order.insert(&key);
                 }
                 if number % 50 == 0 {
+                    order.check(&expected);
+                    // What is made of all keys at once is gone on with like what it became.
+                    order = KeyOrder::of_ascending(expected.iter().map(Vec::as_slice));
                     order.check(&expected);
                 }
             }

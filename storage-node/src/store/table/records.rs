@@ -102,8 +102,12 @@ impl<E: TableEntry> RecordTable<E> {
 
     /// Puts an entry in the place of the one that is there, whatever the limit is. Returns that.
     pub(in crate::store) fn insert(&self, entry: E) -> Option<E> {
-        let key = entry.key().to_vec();
-        let place = place(Position::of_key_bytes(&key), &key);
+        self.insert_with(entry, |key| self.key_order().insert(key))
+    }
+
+    /// The same; `added` is called with a key that was not there.
+    pub(super) fn insert_with(&self, entry: E, added: impl FnOnce(&[u8])) -> Option<E> {
+        let place = place(Position::of_key_bytes(entry.key()), entry.key());
         let bytes = entry.bytes();
         match self.shard(place.position).entry(place) {
             Entry::Occupied(held) => {
@@ -113,12 +117,12 @@ impl<E: TableEntry> RecordTable<E> {
                 Some(mem::replace(held, entry))
             }
             Entry::Vacant(vacancy) => {
-                let entry_bytes = bytes + overhead_bytes(key.len());
+                let entry_bytes = bytes + overhead_bytes(place.key.len());
                 self.bytes.fetch_add(entry_bytes, Ordering::Relaxed);
                 self.records.fetch_add(1, Ordering::Relaxed);
                 self.note_change(place, None, Some(&entry));
+                added(place.key);
                 vacancy.insert(entry);
-                self.key_order().insert(&key);
                 None
             }
         }
@@ -159,10 +163,20 @@ impl<E: TableEntry> RecordTable<E> {
         key: &[u8],
         is_it: impl FnOnce(&E) -> bool,
     ) -> Option<E> {
+        self.remove_with(key, is_it, |key| self.key_order().remove(key))
+    }
+
+    /// The same; `removed_key` is called with a key whose entry was taken out.
+    pub(super) fn remove_with(
+        &self,
+        key: &[u8],
+        is_it: impl FnOnce(&E) -> bool,
+        removed_key: impl FnOnce(&[u8]),
+    ) -> Option<E> {
         let place = place(Position::of_key_bytes(key), key);
         let mut shard = self.shard(place.position);
         let removed = shard.remove_if(place, is_it)?;
-        self.key_order().remove(key);
+        removed_key(key);
         let entry_bytes = removed.bytes() + overhead_bytes(key.len());
         self.bytes.fetch_sub(entry_bytes, Ordering::Relaxed);
         self.records.fetch_sub(1, Ordering::Relaxed);
@@ -235,6 +249,17 @@ impl<E: TableEntry> RecordTable<E> {
 
     pub(super) fn shard(&self, position: Position) -> MutexGuard<'_, Shard<E>> {
         lock(&self.shards[shard_number(position)])
+    }
+
+    /// All shards, which nobody else has.
+    pub(super) fn shards_mut(&mut self) -> impl Iterator<Item = &mut Shard<E>> {
+        let shards = self.shards.iter_mut();
+        shards.map(|shard| shard.get_mut().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets the order of the keys, which has to be that of all of them.
+    pub(super) fn set_key_order(&mut self, order: KeyOrder) {
+        self.key_order = Mutex::new(order);
     }
 
     /// Locks the order of the keys.

@@ -240,7 +240,10 @@ fn over_keys(options: &Options) -> anyhow::Result<Curve> {
 /// What a server with a disk takes for its keys, and how long it takes to start with them.
 fn on_disk(options: &Options) -> anyhow::Result<Curve> {
     let mut rows = Vec::new();
-    for keys in KEYS_HELD {
+    for keys in KEYS_HELD
+        .into_iter()
+        .chain(options.storage.then_some(10_000_000))
+    {
         let directory = Directory::new("disk")?;
         let (addr, data) = (cluster::node_addr()?, directory.0.join("data"));
         let start = |more: &[&str]| {

@@ -72,6 +72,11 @@ const PUT_SYNCED: Spec = ratio(
     "PUT n=3 w=2, linearizable, synced to disk, over the same in memory",
     None,
 );
+const GET_STORED: Spec = ratio(
+    "get-stored",
+    "GET n=3 r=2, linearizable, of values on disk that are read again and again, over the same in memory",
+    goal(0.97, 0.97),
+);
 const ONE_CONNECTION: Spec = Spec {
     metric: Metric::MedianUs,
     comparison: Comparison::Difference,
@@ -131,6 +136,9 @@ pub fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     }
     if wants(&[PUT_SYNCED]) {
         synced_puts(options, report)?;
+    }
+    if wants(&[GET_STORED]) {
+        stored_gets(options, report)?;
     }
     if wants(&[ONE_CONNECTION]) {
         one_connection(options, report)?;
@@ -269,19 +277,7 @@ impl Traffic {
 
 /// The keys are few beside the puts, so old rows are being cleaned nearly all the time.
 fn synced_puts(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    let directory = Directory::new("synced")?;
-    let memory = Cluster::start(3, options)?;
-    let disk = Cluster::start_on_disk(3, options, &directory.0)?;
-    let requests = cluster::puts(PUT_LINEARIZABLE);
-    let side = |name, addr| {
-        let load = load(options, addr, &requests);
-        Side::new(name, move || load.measure())
-    };
-    let sides = vec![
-        side("in memory", memory.addr()),
-        side("synced", disk.addr()),
-    ];
-    let rounds = take_turns(options.rounds(), sides)?;
+    let rounds = memory_and_disk(options, &cluster::puts(PUT_LINEARIZABLE))?;
     report.compare(&PUT_SYNCED, &rounds[1], &rounds[0])?;
     let p99 = |rounds: &Rounds| {
         let measured = rounds.measured.iter();
@@ -291,11 +287,34 @@ fn synced_puts(options: &Options, report: &mut Report) -> anyhow::Result<()> {
         Spread::of(&values).map_or(f64::NAN, |spread| spread.median)
     };
     report.note(format!(
-        "PUT: p99 {} in memory, {} synced, while old rows are cleaned",
+        "PUT: p99 {} in memory, {} synced, while old records are cleaned",
         amount(p99(&rounds[0]), "us"),
         amount(p99(&rounds[1]), "us")
     ));
     Ok(())
+}
+
+/// The values are few, so all of them are in the memory of whoever keeps what was read.
+fn stored_gets(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let rounds = memory_and_disk(options, &cluster::gets(LINEARIZABLE))?;
+    report.compare(&GET_STORED, &rounds[1], &rounds[0])
+}
+
+/// The same requests to servers that have everything in memory, and to servers with disks.
+fn memory_and_disk(options: &Options, requests: &[Vec<u8>]) -> anyhow::Result<Vec<Rounds>> {
+    let directory = Directory::new("disk")?;
+    let memory = Cluster::start(3, options)?;
+    let disk = Cluster::start_on_disk(3, options, &directory.0)?;
+    disk.fill("")?;
+    let side = |name, addr| {
+        let load = load(options, addr, requests);
+        Side::new(name, move || load.measure())
+    };
+    let sides = vec![
+        side("in memory", memory.addr()),
+        side("on disk", disk.addr()),
+    ];
+    take_turns(options.rounds(), sides)
 }
 
 fn puts(options: &Options, report: &mut Report) -> anyhow::Result<()> {
