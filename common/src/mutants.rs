@@ -74,6 +74,11 @@ pub enum Mutant {
     ListedByAnyEntry,
     /// A list goes on behind the keys that begin as a folder does without its end.
     FolderSkippedTooFar,
+    /// The sums by which replicas find where they differ say which keys there are, and not of which
+    /// version.
+    SumsWithoutTags,
+    /// Servers pull what came by DKVS/1, too: of two tags the greater one.
+    V1Pulled,
 }
 
 impl Mutant {
@@ -111,6 +116,8 @@ impl Mutant {
         Self::MergedPastPage,
         Self::ListedByAnyEntry,
         Self::FolderSkippedTooFar,
+        Self::SumsWithoutTags,
+        Self::V1Pulled,
     ];
 
     /// Its name on a command line.
@@ -148,6 +155,8 @@ impl Mutant {
             Self::MergedPastPage => "merged-past-page",
             Self::ListedByAnyEntry => "listed-by-any-entry",
             Self::FolderSkippedTooFar => "folder-skipped-too-far",
+            Self::SumsWithoutTags => "sums-without-tags",
+            Self::V1Pulled => "v1-pulled",
         }
     }
 }

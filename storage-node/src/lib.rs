@@ -8,7 +8,8 @@
 //! * [`store`]: the pairs, bounded in memory, and on a disk if they are to last
 //! * `handlers`: what a replica does for each command
 //! * [`protocol`]: datagrams to commands, responses to datagrams; [`service`]: both together
-//! * [`maintenance`]: background work
+//! * [`maintenance`]: background work of each worker
+//! * [`leaves`], [`anti_entropy`]: what is held, as sums; and pulling what peers have that is newer
 //! * [`udp`]: sockets, and the workers that drive the rest
 //! * [`statistics`], [`metrics`]: the numbers that a server reports of itself, for Prometheus, too
 //! * [`cli`]: the `dkvs-storage-node` program
@@ -21,9 +22,11 @@
     expect(clippy::unwrap_used, reason = "a test fails by panicking")
 )]
 
+pub mod anti_entropy;
 pub mod cli;
 mod config;
 mod handlers;
+pub mod leaves;
 pub mod maintenance;
 pub mod metrics;
 mod peer;
@@ -35,8 +38,10 @@ pub mod udp;
 
 /// The modules of this package that log something.
 pub const LOG_MODULES: &[&str] = &[
+    "dkvs_storage_node::anti_entropy::task",
     "dkvs_storage_node::cli::disk",
     "dkvs_storage_node::cli::run",
+    "dkvs_storage_node::cli::settings",
     "dkvs_storage_node::handlers::list::page",
     "dkvs_storage_node::handlers::outcome",
     "dkvs_storage_node::handlers::stage",
@@ -59,6 +64,7 @@ use std::sync::Arc;
 
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
+use leaves::Membership;
 use protocol::Issuer;
 use service::{Service, ServiceConfig};
 use store::Store;
@@ -73,9 +79,15 @@ pub struct StorageNode {
 }
 
 impl StorageNode {
-    /// A server over one store, with a worker for each socket.
-    pub fn new(sockets: Sockets, store: Store, config: ServiceConfig) -> io::Result<Self> {
-        let service = Arc::new(Service::new(store, config));
+    /// A server over one store, with a worker for each socket; as a member of its cluster, if it knows
+    /// that.
+    pub fn new(
+        sockets: Sockets,
+        store: Store,
+        config: ServiceConfig,
+        membership: Option<Membership>,
+    ) -> io::Result<Self> {
+        let service = Arc::new(Service::of_member(store, config, membership));
         let local_addr = sockets.local_addr()?;
         let sockets = sockets.into_inner();
         let worker = |socket| Worker::new(socket, Arc::clone(&service));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::handlers::Replica;
+use crate::leaves::{LeafSums, Membership};
 use crate::statistics::Counters;
 use crate::store::Store;
 
@@ -20,9 +21,17 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves `store`.
+    /// Serves `store`, as a server that knows no other.
     pub fn new(store: Store, config: ServiceConfig) -> Self {
-        let replica = Replica::new(store, config);
+        Self::of_member(store, config, None)
+    }
+
+    /// Serves `store`, as part of a cluster: it tells its peers what it holds, so that they find where
+    /// they differ. Nothing may use the store before this returns.
+    pub fn of_member(store: Store, config: ServiceConfig, membership: Option<Membership>) -> Self {
+        let leaf_sums = membership.and_then(|membership| LeafSums::of(&store, membership));
+        let mut replica = Replica::new(store, config);
+        replica.leaf_sums = leaf_sums;
         let counters = Arc::clone(&replica.counters);
         Self { replica, counters }
     }
@@ -48,6 +57,11 @@ impl Service {
     /// [`Statistic`](dkvs_common::model::Statistic).
     pub fn statistics(&self, now: Instant) -> Vec<(u8, u64)> {
         self.replica.statistics(now)
+    }
+
+    /// What the store holds of each part of the ring, if the server knows its cluster.
+    pub fn leaf_sums(&self) -> Option<&Arc<LeafSums>> {
+        self.replica.leaf_sums.as_ref()
     }
 
     pub(crate) fn config(&self) -> &ServiceConfig {

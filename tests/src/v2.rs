@@ -23,6 +23,8 @@ const WAIT: Duration = Duration::from_millis(500);
 pub struct Client {
     socket: UdpSocket,
     next_id: u64,
+    /// The ring that it says it is of.
+    epoch: u32,
 }
 
 impl Client {
@@ -35,7 +37,16 @@ impl Client {
         let socket = UdpSocket::bind((host, 0)).unwrap();
         socket.connect(server).unwrap();
         socket.set_read_timeout(Some(WAIT)).unwrap();
-        Self { socket, next_id: 0 }
+        Self {
+            socket,
+            next_id: 0,
+            epoch: 0,
+        }
+    }
+
+    /// The same client, of a ring: servers that know theirs answer no other.
+    pub fn of_ring(self, epoch: u32) -> Self {
+        Self { epoch, ..self }
     }
 
     /// Sends any bytes.
@@ -47,7 +58,7 @@ impl Client {
     pub fn ask(&mut self, request: &Request) -> Reply {
         self.next_id += 1;
         let id = RequestId(self.next_id);
-        let datagram = sealed(id, request);
+        let datagram = sealed_for(self.epoch, id, request);
         let reply = (0..TRIES).find_map(|_| {
             self.send(&datagram);
             self.receive(id).ok()
@@ -88,9 +99,13 @@ pub fn put(name: &str, value: &str, tag: Tag) -> Request {
 
 /// A datagram with one request.
 pub fn sealed(id: RequestId, request: &Request) -> Vec<u8> {
+    sealed_for(0, id, request)
+}
+
+fn sealed_for(epoch: u32, id: RequestId, request: &Request) -> Vec<u8> {
     let envelope = Envelope {
         sender: Sender::Client,
-        epoch: 0,
+        epoch,
         authentication: None,
     };
     let message = RequestMessage {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Direction, KeyPosition};
+use super::{Direction, KeyPosition, LeafScope};
 use crate::kv::Key;
 use crate::record::{Attributes, ContentType, Record};
 use crate::tag::Tag;
@@ -90,6 +90,27 @@ pub enum ReplicaCommand {
     },
     /// Return counts and sizes.
     GetStatistics,
+    /// Return what is held in leaves that the asker and the server have in common: so many sums, each
+    /// of so many leaves, but for the last, which may be of fewer.
+    GetLeafSums {
+        /// Which leaves they have in common.
+        scope: LeafScope,
+        /// The first leaf.
+        first: u32,
+        /// How many leaves make a sum, at least 1.
+        leaves_per_sum: u32,
+        /// Most sums to return, at least 1.
+        sums_max: u8,
+    },
+    /// Return which records are held in a leaf, in ring order.
+    GetLeafEntries {
+        /// Which leaves asker and server have in common.
+        scope: LeafScope,
+        /// The leaf.
+        leaf: u32,
+        /// Only those after this key of the leaf are returned; all, if there is none.
+        after: Option<Key>,
+    },
     /// Answer for a key from now on, though the server may have lost what it held: a read that began
     /// after this server had started found that no confirmed record is newer.
     Attest {
@@ -116,6 +137,8 @@ impl ReplicaCommand {
             Self::GetBlock { .. } => "get block",
             Self::List { .. } => "list",
             Self::GetStatistics => "statistics",
+            Self::GetLeafSums { .. } => "leaf sums",
+            Self::GetLeafEntries { .. } => "leaf entries",
             Self::Attest { .. } => "vouch",
         }
     }
@@ -130,7 +153,12 @@ impl ReplicaCommand {
             | Self::PutStaged { key, .. }
             | Self::GetBlock { key, .. }
             | Self::Attest { key, .. } => Some(key),
-            Self::Ping | Self::Stage { .. } | Self::List { .. } | Self::GetStatistics => None,
+            Self::Ping
+            | Self::Stage { .. }
+            | Self::List { .. }
+            | Self::GetStatistics
+            | Self::GetLeafSums { .. }
+            | Self::GetLeafEntries { .. } => None,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! * [`ReplicaCommand`]: what one replica is asked to do
 //! * [`ReplicaResponse`]: what it answers; [`Refusal`]: why it does not do it
 //! * [`Direction`], [`KeyPosition`]: in which order keys are listed, and where a list begins
+//! * [`LeafScope`], [`LeafSum`], [`LeafEntry`]: how replicas find where they differ
 //! * [`Statistic`], [`Durability`]: what a server reports of itself
 //! * [`Unrepresentable`]: what DKVS/1 cannot carry
 //!
@@ -18,6 +19,7 @@ mod command;
 mod direction;
 mod durability;
 mod key_position;
+mod leaf;
 mod refusal;
 mod response;
 mod statistic;
@@ -27,6 +29,7 @@ pub use command::ReplicaCommand;
 pub use direction::Direction;
 pub use durability::Durability;
 pub use key_position::KeyPosition;
+pub use leaf::{LeafEntry, LeafScope, LeafSum};
 pub use refusal::Refusal;
 pub use response::{EntryKind, PageEntry, PageRest, ReplicaResponse};
 pub use statistic::{Statistic, UnknownStatistic};

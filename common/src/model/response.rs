@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{KeyPosition, Refusal};
+use super::{KeyPosition, LeafEntry, LeafSum, Refusal};
 use crate::kv::{Key, Value};
 use crate::record::{Attributes, Content, Digest};
 use crate::tag::Tag;
@@ -66,6 +66,21 @@ pub enum ReplicaResponse {
         is_left_out: bool,
         /// The keys.
         entries: Vec<PageEntry>,
+    },
+    /// To a request for sums: so many as were asked for, or as there are leaves. None, if the server's
+    /// leaves are coarser than what was asked for.
+    LeafSums {
+        /// The depth of the finest leaves of which it has sums.
+        depth: u8,
+        /// The sums.
+        sums: Vec<LeafSum>,
+    },
+    /// To a request for the entries of a leaf.
+    LeafEntries {
+        /// Whether there are more after the last of these.
+        has_more: bool,
+        /// The entries, in ring order.
+        entries: Vec<LeafEntry>,
     },
     /// Numbers by name, which is the byte of a [`Statistic`](super::Statistic).
     Statistics(Vec<(u8, u64)>),

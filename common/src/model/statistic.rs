@@ -109,6 +109,20 @@ pub enum Statistic {
     QuarantinedKeys = 51,
     /// Records that were found damaged on the disk.
     DamagedRecords = 52,
+    /// Servers that are replicas of some key beside this one.
+    Peers = 53,
+    /// Those that held the same when this server compared itself with them last.
+    PeersInStep = 54,
+    /// Comparisons with peers that came to their end.
+    Comparisons = 55,
+    /// Leaves in which a peer differed, each time.
+    LeavesDiffering = 56,
+    /// Records that were pulled from peers and stored.
+    RecordsPulled = 57,
+    /// Their keys and values, in bytes.
+    PulledBytes = 58,
+    /// Records that a peer listed as newer, and did not give, or that could not be stored.
+    PullsFailed = 59,
 }
 
 /// No statistic has this byte, or none that was known when this was written.
@@ -121,7 +135,7 @@ pub struct UnknownStatistic {
 
 impl Statistic {
     /// Every statistic.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 59] = [
         Self::Keys,
         Self::Bytes,
         Self::Gets,
@@ -174,6 +188,13 @@ impl Statistic {
         Self::LostRanges,
         Self::QuarantinedKeys,
         Self::DamagedRecords,
+        Self::Peers,
+        Self::PeersInStep,
+        Self::Comparisons,
+        Self::LeavesDiffering,
+        Self::RecordsPulled,
+        Self::PulledBytes,
+        Self::PullsFailed,
     ];
 }
 
@@ -195,7 +216,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let known = Statistic::try_from(byte).map(|statistic| statistic as u8);
             let expected = match byte {
-                1..=52 => Ok(byte),
+                1..=59 => Ok(byte),
                 _ => Err(UnknownStatistic { byte }),
             };
             assert_eq!(known, expected);

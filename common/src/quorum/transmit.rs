@@ -4,7 +4,7 @@ use crate::cluster::ServerId;
 use crate::model::ReplicaCommand;
 use crate::tag::Tag;
 
-/// What a command is for, so that its response finds its way back. The last three are of operations
+/// What a command is for, so that its response finds its way back. The last four are of operations
 /// that need no quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
@@ -26,6 +26,8 @@ pub enum Purpose {
     Statistics,
     /// To have a server greeted, and known by that.
     Ping,
+    /// What one server asks another.
+    Ask,
 }
 
 /// Names a command of one machine.

@@ -192,6 +192,7 @@ fn servers(settings: &mut Settings) -> anyhow::Result<Servers> {
             let durability = DurabilityChoice::resolve(durability, data_dir.is_some());
             Ok(Servers::Embedded(EmbeddedOptions {
                 servers,
+                replication: settings.replication,
                 durability: durability.map_err(anyhow::Error::msg)?,
                 data_dir,
                 declaration: settings.declare.map(Declaration::from),
@@ -274,6 +275,7 @@ mod tests {
             config.servers,
             Servers::Embedded(EmbeddedOptions {
                 servers: None,
+                replication: None,
                 data_dir: None,
                 durability: Durability::Memory,
                 declaration: None,

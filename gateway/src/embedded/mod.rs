@@ -24,6 +24,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context as _;
 use dkvs_common::cluster::{Cluster, Server, ServerId};
 use dkvs_common::server_map::ServerMap;
+use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::envelope::ClusterKey;
 use dkvs_common::wire::v2::keys::Keys;
 use tokio::runtime::Handle;
@@ -31,10 +32,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use dkvs_storage_node::LOG_MODULES as STORAGE_LOG_MODULES;
+use dkvs_storage_node::leaves::Membership;
 pub(crate) use node::EMBEDDED_SERVER_BYTES_MAX;
-use node::{Authentication, Node, PreparedServer, StorageLocation};
+use node::{Authentication, Node, Peers, PreparedServer, StorageLocation};
 pub use options::{Declaration, DeclarationChoice, DurabilityChoice, EmbeddedOptions};
 use sockets::{bind_any, cluster_of};
+
+/// What each pulls a second at most of what the others have and it lacks, in bytes.
+const REPAIR_BYTES_PER_SECOND: u64 = 8 << 20;
 
 /// Storage servers in this process. They end when the value is dropped.
 pub struct EmbeddedCluster {
@@ -89,9 +94,19 @@ impl EmbeddedCluster {
             keys: keys.clone(),
             is_v1_on: embedded.is_v1_on,
         };
+        let view = Arc::new(ClusterView::first(cluster.clone()));
+        let replication = embedded.replication(cluster.servers().len());
         let run = |((id, server), prepared): ((ServerId, Server), PreparedServer)| {
             let authentication = authentication.clone();
-            let node = Node::run(server.addr.into(), prepared, authentication, &handle)?;
+            let peers = Peers {
+                membership: Membership {
+                    view: Arc::clone(&view),
+                    own: id,
+                    replication,
+                },
+                repair_rate: REPAIR_BYTES_PER_SECOND,
+            };
+            let node = Node::run(server.addr.into(), prepared, authentication, peers, &handle)?;
             anyhow::Ok((id, node))
         };
         let nodes = cluster.iter().zip(prepared).map(run);

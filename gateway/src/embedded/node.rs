@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use anyhow::Context;
 use dkvs_common::model::Durability;
 use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_storage_node::StorageNode;
+use dkvs_storage_node::anti_entropy::{PullOptions, PullThread};
+use dkvs_storage_node::leaves::Membership;
 use dkvs_storage_node::service::ServiceConfig;
 use dkvs_storage_node::store::disk::directory::{self, DataDirectory, Owner};
 use dkvs_storage_node::store::disk::{CommitThread, Declaration, OpenOptions};
@@ -86,6 +88,14 @@ impl StorageLocation {
     }
 }
 
+/// What a server is in its cluster, and how much it pulls from the others.
+#[derive(Clone)]
+pub(super) struct Peers {
+    pub(super) membership: Membership,
+    /// In bytes a second; 0 pulls nothing.
+    pub(super) repair_rate: u64,
+}
+
 /// Everything that a server needs in order to run.
 pub(super) struct PreparedServer {
     pub(super) sockets: Sockets,
@@ -98,6 +108,7 @@ pub(super) struct Node {
     addr: SocketAddr,
     location: StorageLocation,
     authentication: Authentication,
+    peers: Peers,
     is_running: AtomicBool,
     /// Locked while the server stops or starts.
     running: Mutex<Option<Running>>,
@@ -109,6 +120,7 @@ struct Running {
     /// Carries nothing; closed once all tasks have ended, and their sockets with them.
     ended: mpsc::Receiver<()>,
     disk: Option<CommitThread>,
+    pulling: Option<PullThread>,
 }
 
 impl Node {
@@ -121,13 +133,15 @@ impl Node {
             opened,
         }: PreparedServer,
         authentication: Authentication,
+        peers: Peers,
         runtime: &Handle,
     ) -> anyhow::Result<Self> {
-        let running = run(opened, sockets, &authentication, runtime)?;
+        let running = run(opened, sockets, &authentication, &peers, runtime)?;
         Ok(Self {
             addr,
             location,
             authentication,
+            peers,
             is_running: AtomicBool::new(true),
             running: Mutex::new(Some(running)),
         })
@@ -142,7 +156,14 @@ impl Node {
     pub(super) fn stop(&self) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_running.store(false, Ordering::Relaxed);
-        if let Some(Running { stop, ended, disk }) = running.take() {
+        if let Some(Running {
+            stop,
+            ended,
+            disk,
+            pulling,
+        }) = running.take()
+        {
+            drop(pulling);
             stop.cancel();
             // The error means that all tasks have ended.
             let _ = ended.recv();
@@ -157,7 +178,13 @@ impl Node {
             let sockets = Sockets::bind(self.addr, NonZeroUsize::MIN)
                 .with_context(|| format!("it cannot have its port {} back", self.addr))?;
             let opened = self.location.open(None)?;
-            *running = Some(run(opened, sockets, &self.authentication, runtime)?);
+            *running = Some(run(
+                opened,
+                sockets,
+                &self.authentication,
+                &self.peers,
+                runtime,
+            )?);
             self.is_running.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -168,6 +195,7 @@ fn run(
     opened: OpenStore,
     sockets: Sockets,
     authentication: &Authentication,
+    peers: &Peers,
     runtime: &Handle,
 ) -> anyhow::Result<Running> {
     let OpenStore { store, disk } = opened;
@@ -178,7 +206,9 @@ fn run(
         // A new boot id each time tells gateways that the server has restarted.
         ..ServiceConfig::new(getrandom::u64()?)
     };
-    let mut node = StorageNode::new(sockets, store, config)?;
+    let membership = Some(peers.membership.clone());
+    let mut node = StorageNode::new(sockets, store, config, membership)?;
+    let service = Arc::clone(node.service());
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
     node.set_keys(&authentication.keys, &secret);
@@ -193,5 +223,23 @@ fn run(
             drop(alive);
         });
     }
-    Ok(Running { stop, ended, disk })
+    let pulling = match peers.repair_rate {
+        0 => None,
+        bytes_per_second => PullThread::start(
+            &service,
+            PullOptions {
+                bytes_per_second,
+                keys: Some(authentication.keys.clone()),
+                datagram_bytes_max: DATAGRAM_BYTES_MAX,
+                offload: true,
+            },
+        )
+        .context("cannot start a thread that pulls from replicas")?,
+    };
+    Ok(Running {
+        stop,
+        ended,
+        disk,
+        pulling,
+    })
 }

@@ -36,6 +36,7 @@ pub(super) struct ServerBody {
     bytes: Option<u64>,
     corrupt_answers: Option<u64>,
     storage: Option<StorageBody>,
+    repair: Option<RepairBody>,
     traffic: Option<TrafficBody>,
     /// Whether an embedded server runs; null for others.
     running: Option<bool>,
@@ -92,6 +93,33 @@ impl StorageBody {
             lost_ranges: statistic(Statistic::LostRanges)?,
             quarantined_keys: statistic(Statistic::QuarantinedKeys)?,
             damaged_records: statistic(Statistic::DamagedRecords)?,
+        })
+    }
+}
+
+/// How far a server is in step with the other replicas of its keys.
+#[derive(Serialize)]
+struct RepairBody {
+    peers: u64,
+    peers_in_step: u64,
+    comparisons: u64,
+    leaves_differing: u64,
+    records_pulled: u64,
+    pulled_bytes: u64,
+    pulls_failed: u64,
+}
+
+impl RepairBody {
+    /// None of a server that has no peers, or pulls nothing from them.
+    fn new(statistic: impl Fn(Statistic) -> Option<u64>) -> Option<Self> {
+        Some(Self {
+            peers: statistic(Statistic::Peers)?,
+            peers_in_step: statistic(Statistic::PeersInStep)?,
+            comparisons: statistic(Statistic::Comparisons)?,
+            leaves_differing: statistic(Statistic::LeavesDiffering)?,
+            records_pulled: statistic(Statistic::RecordsPulled)?,
+            pulled_bytes: statistic(Statistic::PulledBytes)?,
+            pulls_failed: statistic(Statistic::PullsFailed)?,
         })
     }
 }
@@ -166,6 +194,7 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
         bytes: statistic(Statistic::Bytes),
         corrupt_answers: statistic(Statistic::CorruptAnswers),
         storage: StorageBody::new(statistic),
+        repair: RepairBody::new(statistic),
         traffic: status.traffic.map(|traffic| TrafficBody {
             requests: traffic.requests,
             retransmissions: traffic.retransmissions,

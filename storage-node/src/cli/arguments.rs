@@ -89,6 +89,17 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(super) servers: Option<PathBuf>,
 
+    /// How many replicas each key has, as the gateways are told: with --servers, a server compares what
+    /// it holds with the other replicas
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) replication: u8,
+
+    /// Most bytes a second of records that other replicas have and this server lacks, which it pulls
+    /// from them if it has --servers; 0 pulls nothing
+    #[arg(long, value_name = "SIZE", default_value = "8M")]
+    pub(super) repair_rate: Size,
+
     /// Longest DKVS/2 datagram to send, in bytes, from 512 to 65507; every path to the clients has
     /// to carry it whole
     #[arg(long, value_name = "BYTES", default_value_t = 1200,
@@ -193,7 +204,8 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 fn parse_filter(words: &str) -> Result<LogFilter, String> {
-    let modules = [LOG_MODULES, dkvs_runtime::LOG_MODULES, &["dkvs_common"]].concat();
+    let own = [LOG_MODULES, dkvs_client::LOG_MODULES];
+    let modules = [&own.concat(), dkvs_runtime::LOG_MODULES, &["dkvs_common"]].concat();
     LogFilter::parse(words, &modules)
 }
 

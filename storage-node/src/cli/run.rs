@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Arguments, Switch};
 use super::disk::{Disk, back_up_when_asked};
-use super::settings::{NO_RANDOM, check_exposure, cluster, config};
+use super::settings::{NO_RANDOM, check_exposure, cluster, config, membership};
 use super::store::store;
 use crate::StorageNode;
+use crate::anti_entropy::{PullOptions, PullThread};
 use crate::metrics;
 use crate::service::Service;
 use crate::store::RecordStore as _;
@@ -49,9 +50,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // What is declared is not taken before it is known that the server can start. The port is not kept
     // meanwhile, since a port that is silent is waited for.
     drop(bind()?);
+    let membership = membership(arguments, cluster.as_ref());
     let (store, disk) = store(arguments, cluster)?;
     let sockets = bind()?;
-    let mut node = StorageNode::new(sockets, store, config)?;
+    let mut node = StorageNode::new(sockets, store, config, membership)?;
     node.set_offload(arguments.udp_offload == Switch::On);
     if let Some(key_file) = &key_file {
         let mut secret = [0; 32];
@@ -100,6 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let disk = disk.map(Disk::start).transpose()?;
     let threads = spawn_workers(node, &shutdown)?;
+    let pulling = pull(arguments, &service, key_file.as_ref())?;
     runtime.block_on(async {
         tokio::select! {
             () = wait_for_signal(signals, &shutdown) => {}
@@ -113,6 +116,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Err(_) => bail!("a worker panicked"),
         }
     }
+    drop(pulling);
     report(&service);
     match disk {
         Some(disk) => disk
@@ -121,6 +125,25 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .context("the data directory was not left in good order"),
         None => Ok(()),
     }
+}
+
+/// Starts to pull what other replicas have and this server lacks, if that is wanted and it knows them.
+fn pull(
+    arguments: &Arguments,
+    service: &Arc<Service>,
+    key_file: Option<&KeyFile>,
+) -> anyhow::Result<Option<PullThread>> {
+    let bytes_per_second = arguments.repair_rate.0 as u64;
+    if bytes_per_second == 0 {
+        return Ok(None);
+    }
+    let options = PullOptions {
+        bytes_per_second,
+        keys: key_file.map(KeyFile::subscribe),
+        datagram_bytes_max: arguments.max_datagram.into(),
+        offload: arguments.udp_offload == Switch::On,
+    };
+    PullThread::start(service, options).context("cannot start a thread that pulls from replicas")
 }
 
 fn bind_metrics(addr: SocketAddr) -> anyhow::Result<TcpListener> {

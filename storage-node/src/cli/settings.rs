@@ -1,12 +1,16 @@
 //! What the arguments amount to: the checks before anything starts, and the server's settings.
 
+use std::sync::Arc;
+
 use anyhow::{Context, ensure};
 use dkvs_common::cluster::Cluster;
 use dkvs_common::ring::Ring;
+use dkvs_common::view::ClusterView;
 use dkvs_runtime::about;
 use dkvs_runtime::key_file::KeyFile;
 
 use super::arguments::{Arguments, DurabilityChoice};
+use crate::leaves::Membership;
 use crate::service::ServiceConfig;
 
 /// Checks the arguments, and the files that they name, without serving.
@@ -96,6 +100,26 @@ pub(super) fn cluster(arguments: &Arguments) -> anyhow::Result<Option<Cluster>> 
          an address that is listed"
     );
     Ok(Some(cluster))
+}
+
+/// What the server is in its cluster; none if no servers file names it.
+pub(super) fn membership(arguments: &Arguments, cluster: Option<&Cluster>) -> Option<Membership> {
+    let cluster = cluster?;
+    let own = cluster
+        .iter()
+        .find(|(_, server)| server.addr == arguments.addr());
+    let Some((own, _)) = own else {
+        tracing::warn!(
+            addr = %arguments.addr(),
+            "the servers file does not have this server, which compares itself with no other"
+        );
+        return None;
+    };
+    Some(Membership {
+        view: Arc::new(ClusterView::first(cluster.clone())),
+        own,
+        replication: arguments.replication,
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use dkvs_common::model::ReplicaResponse;
 
+use super::leaves::LeafRoom;
 use crate::peer::{Account, Peer};
 
 /// Who sent a command, and when.
@@ -46,6 +47,8 @@ pub(crate) struct ResponseRoom {
     pub(crate) page_bytes: usize,
     /// The bytes of an entry of a page beside its key.
     pub(crate) page_entry_bytes: usize,
+    /// The entries of a leaf.
+    pub(crate) leaf: LeafRoom,
 }
 
 /// Sends the response to one command, once it is known. Called once, on any thread.

@@ -95,6 +95,15 @@ impl Replica {
                 };
                 return lists.push(query, caller, self, responder);
             }
+            ReplicaCommand::GetLeafSums {
+                scope,
+                first,
+                leaves_per_sum,
+                sums_max,
+            } => self.leaf_sums(&scope, first, leaves_per_sum, sums_max, room.leaf),
+            ReplicaCommand::GetLeafEntries { scope, leaf, after } => {
+                self.leaf_entries(&scope, leaf, after.as_ref(), room.leaf)
+            }
             ReplicaCommand::Attest { boot_id, key, tag } => {
                 return self.attest(boot_id, &key, tag, responder);
             }

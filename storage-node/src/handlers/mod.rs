@@ -6,7 +6,7 @@
 //! for its turn, are answered later, through the [`Responder`] of their command.
 //!
 //! * `dispatch`: which handler a command goes to
-//! * `get`, `tag`, `put`, `stage`, `list`, `attest`, `report`: the handlers, by command
+//! * `get`, `tag`, `put`, `stage`, `list`, `leaves`, `attest`, `report`: the handlers, by command
 //! * `untagged`: the commands of DKVS/1, which has no tags
 //! * `replica`: what they all act on; `uploads`: values that arrive in blocks
 //! * `caller`: what comes with a command; `outcome`: what comes of the store, as responses
@@ -15,6 +15,7 @@ mod attest;
 mod caller;
 mod dispatch;
 mod get;
+mod leaves;
 mod list;
 mod outcome;
 mod put;
@@ -26,6 +27,7 @@ mod untagged;
 mod uploads;
 
 pub(crate) use caller::{Caller, Responder, ResponseRoom};
+pub(crate) use leaves::LeafRoom;
 pub(crate) use list::ListQueue;
 pub(crate) use replica::Replica;
 pub(crate) use uploads::BITMAP_BYTES_MAX;

@@ -8,7 +8,8 @@ use dkvs_common::model::{Refusal, ReplicaResponse};
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
 use dkvs_common::wire::v2::reply::{
-    self, Greeting, PAGE_ENTRY_BYTES, PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply,
+    self, Greeting, LEAF_ENTRY_BYTES, LEAF_HEAD_BYTES, LEAF_SUM_BYTES, PAGE_ENTRY_BYTES,
+    PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply,
 };
 use dkvs_common::wire::v2::request::Request;
 
@@ -16,7 +17,7 @@ use super::access::{Access, SenderStatus};
 use super::datagram::Received;
 use super::deferred::{Backlog, ReplyTo};
 use super::replies::Replies;
-use crate::handlers::{BITMAP_BYTES_MAX, Caller, ResponseRoom};
+use crate::handlers::{BITMAP_BYTES_MAX, Caller, LeafRoom, ResponseRoom};
 use crate::service::Service;
 use crate::store::RecordStore as _;
 
@@ -57,6 +58,11 @@ fn room(replies: &Replies<'_>) -> ResponseRoom {
         value_bytes,
         page_bytes: value_bytes + RECORD_HEAD_BYTES - PAGE_HEAD_BYTES,
         page_entry_bytes: PAGE_ENTRY_BYTES,
+        leaf: LeafRoom {
+            sums_max: (value_bytes + RECORD_HEAD_BYTES - LEAF_HEAD_BYTES) / LEAF_SUM_BYTES,
+            bytes: value_bytes + RECORD_HEAD_BYTES - LEAF_HEAD_BYTES,
+            entry_bytes: LEAF_ENTRY_BYTES,
+        },
     }
 }
 

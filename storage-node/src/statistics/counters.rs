@@ -55,8 +55,38 @@ pub struct Counters {
     pub replies_too_long: Counter,
     /// Gets of values that DKVS/1 cannot carry, answered as unknown.
     pub values_unrepresentable: Counter,
+    /// Servers that are replicas of some key beside this one.
+    pub peers: Gauge,
+    /// Those that held the same when this server compared itself with them last.
+    pub peers_in_step: Gauge,
+    /// Comparisons with peers that came to their end.
+    pub comparisons: Counter,
+    /// Leaves in which a peer differed, each time.
+    pub leaves_differing: Counter,
+    /// Records pulled from peers and stored.
+    pub records_pulled: Counter,
+    /// Their keys and values, in bytes.
+    pub pulled_bytes: Counter,
+    /// Records that a peer listed as newer, and did not give, or that could not be stored.
+    pub pulls_failed: Counter,
     /// Datagrams that the system did not receive or send.
     pub io_errors: Counter,
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// It is this now.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    pub fn number(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A count that only grows.

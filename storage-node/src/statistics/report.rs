@@ -80,9 +80,30 @@ pub(crate) fn report(
         (Statistic::CorruptAnswers, counters.corrupt_answers.count()),
     ]
     .into_iter()
+    .chain(repair_report(counters))
     .chain(disk_report(store, now))
     .map(|(name, value)| (name as u8, value))
     .collect()
+}
+
+/// How far the server is in step with its peers; nothing where it has none, or pulls nothing.
+fn repair_report(counters: &Counters) -> Vec<(Statistic, u64)> {
+    let peers = counters.peers.number();
+    if peers == 0 {
+        return Vec::new();
+    }
+    vec![
+        (Statistic::Peers, peers),
+        (Statistic::PeersInStep, counters.peers_in_step.number()),
+        (Statistic::Comparisons, counters.comparisons.count()),
+        (
+            Statistic::LeavesDiffering,
+            counters.leaves_differing.count(),
+        ),
+        (Statistic::RecordsPulled, counters.records_pulled.count()),
+        (Statistic::PulledBytes, counters.pulled_bytes.count()),
+        (Statistic::PullsFailed, counters.pulls_failed.count()),
+    ]
 }
 
 /// The state of a disk; nothing for a store in memory.

@@ -80,6 +80,16 @@ pub trait RecordStore {
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult>;
 
+    /// Stores a record that another replica holds, as [`Self::apply`] does, but never in the place of one
+    /// that came by DKVS/1: whose tag is the greater says nothing about which of the two is newer. That
+    /// one supersedes it.
+    fn apply_pulled(
+        &self,
+        key: &Key,
+        record: &Record,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult>;
+
     /// Stores `content` under a tag that `mint` makes greater than that of the record that is
     /// there, or than [`Tag::ZERO`].
     fn apply_next(
@@ -257,6 +267,8 @@ pub enum AttestError {
 pub struct RecordChange<'a> {
     /// Which key.
     pub key: &'a [u8],
+    /// Where it lies on the ring.
+    pub position: Position,
     /// What was held; none if there was no record.
     pub old: Option<RecordVersion>,
     /// What is held now; none if the record was removed.
@@ -267,6 +279,15 @@ pub struct RecordChange<'a> {
 /// store is locked meanwhile: it may not use the store, and has to be quick.
 pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
 
+/// Who gives a store a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenBy {
+    /// A client.
+    Client,
+    /// This server itself, which pulled it from another replica.
+    Replica,
+}
+
 /// The outcome of a put that stores nothing, given what is held and whether that is sound; none if the
 /// put is to be stored. A damaged record is replaced by a sound one with the same tag, and a sound one
 /// by itself if the put has a greater age.
@@ -274,7 +295,12 @@ pub(super) fn resolve(
     held: RecordVersion,
     is_sound: impl FnOnce() -> bool,
     put: RecordVersion,
+    given_by: GivenBy,
 ) -> Option<PutOutcome> {
+    let is_kept = given_by == GivenBy::Replica && held.tag.is_by_v1();
+    if is_kept && !mutants::is_on(Mutant::V1Pulled) {
+        return Some(PutOutcome::Superseded(held.tag));
+    }
     if held.tag > put.tag {
         let superseded = PutOutcome::Superseded(held.tag);
         return (!mutants::is_on(Mutant::OlderTagStored)).then_some(superseded);

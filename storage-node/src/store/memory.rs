@@ -9,8 +9,8 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
 use super::contract::{
-    AttestError, ChangeHook, Completion, GetResult, Lookup, MintTag, PutOutcome, PutResult,
-    ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
+    AttestError, ChangeHook, Completion, GetResult, GivenBy, Lookup, MintTag, PutOutcome,
+    PutResult, ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use super::head::{HeldRecord, RecordHead, TableEntry};
 use super::packed::PackedRecord;
@@ -80,7 +80,8 @@ impl RecordStore for MemoryStore {
     }
 
     fn resolve(&self, key: &Key, put: RecordVersion) -> Option<PutOutcome> {
-        let resolved = |held: &PackedRecord| resolve(held.version(), || held.is_sound(), put);
+        let resolved =
+            |held: &PackedRecord| resolve(held.version(), || held.is_sound(), put, GivenBy::Client);
         self.table.read(key, resolved).flatten()
     }
 
@@ -109,7 +110,18 @@ impl RecordStore for MemoryStore {
         record: &Record,
         _completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        Some(self.table.apply(key, record).map_err(StoreError::Full))
+        let put = self.table.apply_given(key, record, GivenBy::Client);
+        Some(put.map_err(StoreError::Full))
+    }
+
+    fn apply_pulled(
+        &self,
+        key: &Key,
+        record: &Record,
+        _completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        let put = self.table.apply_given(key, record, GivenBy::Replica);
+        Some(put.map_err(StoreError::Full))
     }
 
     fn apply_next(

@@ -138,6 +138,15 @@ impl RecordStore for Store {
         of_each!(self, store => store.apply(key, record, completion))
     }
 
+    fn apply_pulled(
+        &self,
+        key: &Key,
+        record: &Record,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        of_each!(self, store => store.apply_pulled(key, record, completion))
+    }
+
     fn apply_next(
         &self,
         key: &Key,

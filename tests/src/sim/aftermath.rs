@@ -9,7 +9,8 @@ use super::invariants::{convergence, deadlines, registers};
 use super::plan::KeyPlan;
 use super::request::{Request, RequestKind};
 use super::statistics::Count;
-use super::world::{Phase, World};
+use super::v1_plan::Dialect;
+use super::world::{Event, Phase, World};
 use crate::history::{Action, Reply};
 
 impl World {
@@ -55,7 +56,7 @@ impl World {
                 }
             }
         };
-        if gateway == self.gateways.len() {
+        if gateway == self.plan.gateways.len() {
             self.conclude();
             return false;
         }
@@ -67,6 +68,38 @@ impl World {
         self.now = self.now + convergence::REST;
         self.read_all(gateway, keys);
         true
+    }
+
+    /// Everything has healed: when servers must have pulled what they lacked is known now.
+    pub(super) fn expect_convergence(&mut self) {
+        let Some(timing) = self.plan.pulls else {
+            return;
+        };
+        let at = self.now + convergence::LATEST + timing.interval * convergence::INTERVALS;
+        self.queue.enter(at, Event::PullingEnds);
+    }
+
+    /// By now, servers have pulled what they lacked, though nobody has read it.
+    pub(super) fn end_pulling(&mut self) {
+        for server in 0..self.servers.len() {
+            let client = self.client_of(server);
+            self.gateways[client].end_pulling();
+        }
+        let is_member = |server: usize| {
+            self.plan.servers[server].knows_ring && self.plan.dialect(server) == Dialect::Both
+        };
+        if self.promises_less || !(0..self.servers.len()).all(is_member) {
+            return;
+        }
+        let mut checked = Ok(());
+        for plan in &self.plan.keys {
+            let replication = usize::from(self.plan.replication);
+            let ring = self.view.ring();
+            let list = ring.preference_list(Position::of_key(&plan.key), replication);
+            checked = checked.and(convergence::check_unread(&plan.key, &list, &self.servers));
+            self.statistics.count(Count::KeysPulled);
+        }
+        self.report(checked);
     }
 
     /// Has a client that speaks DKVS/1 write the next key that such clients use, from this one on, if

@@ -112,6 +112,12 @@ fn request_words(request: &Request) -> String {
             format!("get {key} at {tag} from {offset}")
         }
         Request::Command(ReplicaCommand::List { .. }) => "list".into(),
+        Request::Command(ReplicaCommand::GetLeafSums { first, .. }) => {
+            format!("sums from leaf {first}")
+        }
+        Request::Command(ReplicaCommand::GetLeafEntries { leaf, .. }) => {
+            format!("entries of leaf {leaf}")
+        }
         Request::Trace { .. } => "trace".into(),
         Request::Command(ReplicaCommand::GetStatistics) => "statistics".into(),
         Request::Command(ReplicaCommand::Attest { boot_id, key, tag }) => {

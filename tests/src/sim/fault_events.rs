@@ -25,14 +25,22 @@ impl World {
     /// It is time for a fault of this kind.
     pub(super) fn begin_fault(&mut self, plan: usize) {
         let FaultPlan { kind, lasts, .. } = self.faults.plans[plan];
-        let (gateways, servers) = (self.gateways.len(), self.servers.len());
+        let (gateways, servers) = (self.plan.gateways.len(), self.servers.len());
         let gateway = self.faults.random.below(gateways);
         let server = self.faults.random.below(servers);
         let begun = match kind {
-            FaultKind::LinkCut => Some(self.cut(&[gateway], &[server])),
+            FaultKind::LinkCut => {
+                let client = self.faults.random.below(self.gateways.len());
+                Some(self.cut(&[client], &[server]))
+            }
             FaultKind::ServerCut => {
-                let all: Vec<usize> = (0..gateways).collect();
-                Some(self.cut(&all, &[server]))
+                let all: Vec<usize> = (0..self.gateways.len()).collect();
+                let servers: Vec<usize> = (0..servers).collect();
+                let cuts = [
+                    self.cut(&all, &[server]),
+                    self.cut(&[self.client_of(server)], &servers),
+                ];
+                Some(joined(cuts))
             }
             FaultKind::GatewayCut => {
                 let all: Vec<usize> = (0..servers).collect();
@@ -82,10 +90,17 @@ impl World {
                 }
                 let checked = confirmations.look_at_start(server, &self.servers[server]);
                 self.report(checked);
+                let client = self.client_of(server);
+                self.gateways[client].start(self.now);
+                self.wakes[client] = None;
+                self.begin_to_pull(server);
             }
             Fault::ServerPaused(server) => {
                 self.servers[server].set_paused(false);
                 self.serve(server);
+                let client = self.client_of(server);
+                self.gateways[client].resume(self.now);
+                self.settle(client);
             }
             Fault::GatewayDown(gateway) => {
                 self.gateways[gateway].start(self.now);
@@ -154,17 +169,14 @@ impl World {
         let mut side = |count| -> (Vec<usize>, Vec<usize>) {
             (0..count).partition(|_| Chance::percent(50).happens(random))
         };
-        let (gateways, other_gateways) = side(self.gateways.len());
+        let (mut gateways, mut other_gateways) = side(self.plan.gateways.len());
         let (servers, other_servers) = side(self.servers.len());
-        let cuts = [
+        gateways.extend(servers.iter().map(|server| self.client_of(*server)));
+        other_gateways.extend(other_servers.iter().map(|server| self.client_of(*server)));
+        joined([
             self.cut(&gateways, &other_servers),
             self.cut(&other_gateways, &servers),
-        ];
-        let routes = cuts.into_iter().flat_map(|cut| match cut {
-            Fault::Cut(routes) => routes,
-            _ => Vec::new(),
-        });
-        Fault::Cut(routes.collect())
+        ])
     }
 
     /// Whether one more server may be out of service.
@@ -194,6 +206,9 @@ impl World {
             _ => Harm::None,
         };
         self.look_at_store(server);
+        let client = self.client_of(server);
+        self.gateways[client].crash();
+        self.wakes[client] = None;
         self.servers[server].crash(harm);
         if harm == Harm::Amnesia {
             self.invariants.confirmations.forget_all(server);
@@ -209,6 +224,8 @@ impl World {
             return None;
         }
         self.servers[server].set_paused(true);
+        let client = self.client_of(server);
+        self.gateways[client].pause();
         Some(Fault::ServerPaused(server))
     }
 
@@ -243,4 +260,13 @@ impl World {
             format!("gw{gateway}: its wall clock is set {way} by {by_ms} ms")
         });
     }
+}
+
+/// Cuts that begin and end together.
+fn joined(cuts: [Fault; 2]) -> Fault {
+    let routes = cuts.into_iter().flat_map(|cut| match cut {
+        Fault::Cut(routes) => routes,
+        _ => Vec::new(),
+    });
+    Fault::Cut(routes.collect())
 }

@@ -19,7 +19,10 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
+use dkvs_storage_node::anti_entropy::Timing;
+use dkvs_storage_node::service::Service;
 
+use super::anti_entropy::Pulling;
 use super::clock::WallClock;
 use super::invariants::convergence::READ_WITHIN;
 use super::lister::{PageAnswer, PageOrder};
@@ -62,6 +65,8 @@ pub struct Gateway {
     asked_by_v1: BTreeMap<SocketAddrV4, (Token, ServerId, Expects)>,
     /// How many sockets for DKVS/1 it has opened.
     sockets: u32,
+    /// What a server pulls by this, if it is a server's.
+    pulling: Option<Pulling>,
 }
 
 /// What all gateways of a world have in common.
@@ -155,6 +160,7 @@ impl Gateway {
             by_v1: VecDeque::new(),
             asked_by_v1: BTreeMap::new(),
             sockets: 0,
+            pulling: None,
         };
         gateway.start(Moment::START);
         gateway
@@ -189,6 +195,7 @@ impl Gateway {
     /// The process ends, with all it has under way.
     pub fn crash(&mut self) {
         self.core = None;
+        self.pulling = None;
         self.is_paused = false;
         self.inbox.clear();
         self.under_way.clear();
@@ -231,6 +238,26 @@ impl Gateway {
         }
         self.core = Some(core);
         self.sending_to = None;
+    }
+
+    /// The server whose client this is pulls by it from now on.
+    pub fn begin_to_pull(&mut self, service: Arc<Service>, timing: Timing, now: Moment) {
+        self.pulling = Pulling::new(service, timing, self.now(now));
+    }
+
+    /// It pulls nothing any more.
+    pub fn end_pulling(&mut self) {
+        self.pulling = None;
+    }
+
+    /// Lets the server pull what it can, unless the process stands still.
+    pub fn pull(&mut self, now: Moment) {
+        let at = self.now(now);
+        if let (Some(core), Some(pulling), false) =
+            (&mut self.core, &mut self.pulling, self.is_paused)
+        {
+            pulling.drive(core, at);
+        }
     }
 
     /// The process stands still.
@@ -427,7 +454,9 @@ impl Gateway {
     /// When something is due next; none while the process stands still.
     pub fn next_timeout(&self) -> Option<Moment> {
         let core = self.core.as_ref().filter(|_| !self.is_paused)?;
-        core.poll_timeout().map(Moment::of)
+        let pulling = self.pulling.as_ref().and_then(Pulling::next_timeout);
+        let due = core.poll_timeout().into_iter().chain(pulling).min();
+        due.map(Moment::of)
     }
 
     /// Whether there may be something to send.

@@ -21,7 +21,7 @@ impl World {
     /// The page after this one is asked for, unless it was, for as long as the clients ask for anything.
     pub(super) fn take_lister_turn(&mut self, page: usize) {
         let up = |gateway: &usize| self.gateways[*gateway].is_up();
-        let up: Vec<usize> = (0..self.gateways.len()).filter(up).collect();
+        let up: Vec<usize> = (0..self.plan.gateways.len()).filter(up).collect();
         let Some(lister) = self.lister.as_mut().filter(|_| self.phase == Phase::Chaos) else {
             return;
         };

@@ -7,6 +7,7 @@
 //! * [`gateway`], [`server`]: the code that production runs, unchanged, with a process around it;
 //!   [`on_disk`]: what a server does on its disk, and what happens to that
 //! * [`network`]: links, and the faults on them; [`clock`]: wall clocks, none of which is right
+//! * `anti_entropy`: how a server pulls from its peers, by a client of its own
 //! * [`client`], [`ledger`], [`values`], [`request`]: requests and answers, and what is written
 //! * [`invariants`]: what has to hold
 //! * [`log`], [`datagram`], [`statistics`]: what happened, to be hashed, read and counted
@@ -20,6 +21,7 @@
 //! After quinn's `Pair`, openraft's one file per invariant and TigerBeetle's packet simulator.
 
 mod aftermath;
+mod anti_entropy;
 mod c_client;
 mod c_workload;
 pub mod campaign;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dkvs_common::kv::Key;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::params::{Quorum, majority};
+use dkvs_storage_node::anti_entropy::Timing;
 
 use super::chance::{Chance, Delay, Span};
 use super::v1_plan::{Dialect, V1Plan};
@@ -41,6 +42,8 @@ pub struct Plan {
     /// What speaks DKVS/1, if anything does.
     pub v1: Option<V1Plan>,
     pub places: PlacesPlan,
+    /// How servers that know their ring pull from each other, if they do.
+    pub pulls: Option<Timing>,
 }
 
 /// How many requests a gateway takes on, and on whose behalf the clients ask.
@@ -311,6 +314,7 @@ impl Plan {
             },
             v1: None,
             places: draw_places(&mut Random::of(seed, "places")),
+            pulls: draw_pulls(&mut Random::of(seed, "pulls")),
         }
     }
 }
@@ -337,6 +341,18 @@ fn draw_places(random: &mut Random) -> PlacesPlan {
         decided_max,
         callers,
     }
+}
+
+/// Far more often than servers do, since a world lasts for seconds.
+fn draw_pulls(random: &mut Random) -> Option<Timing> {
+    let ms = |random: &mut Random, from, to| Span::ms(from, to).draw(random);
+    let timing = Timing {
+        interval: ms(random, 20, 1_000),
+        pause: ms(random, 0, 200),
+        retry: ms(random, 10, 500),
+        answer: ms(random, 50, 1_000),
+    };
+    Chance::percent(60).happens(random).then_some(timing)
 }
 
 fn draw_disks(random: &mut Random, servers: usize, replication: u8) -> Option<DiskPlan> {

@@ -7,18 +7,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkvs_common::kv::Key;
+use dkvs_common::kv::{Key, Value};
+use dkvs_common::record::{Content, ContentType, Record};
+use dkvs_common::ring::Position;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_common::wire::v2::session::SessionSecret;
 use dkvs_common::wire::v2::{DatagramKind, MAGIC, kind_of};
+use dkvs_storage_node::leaves::Membership;
 use dkvs_storage_node::maintenance::{Arrival, Maintenance};
 use dkvs_storage_node::protocol::{Access, Issuer, Received, V1Response};
 use dkvs_storage_node::service::{Service, ServiceConfig};
-use dkvs_storage_node::store::{Lookup, MemoryStore, Part, Store};
+use dkvs_storage_node::store::{Lookup, MemoryStore, Part, RecordStore as _, Store};
 
 use super::chance::Chance;
 use super::clock::WallClock;
@@ -47,6 +51,8 @@ pub struct Server {
     dialect: Dialect,
     /// By which it mints tags for what comes by DKVS/1.
     clock: WallClock,
+    /// What it is in its cluster, if it knows that.
+    membership: Option<Membership>,
 }
 
 /// The ring that a server belongs to, and how long its datagrams may be.
@@ -123,6 +129,7 @@ impl Server {
         keys: Option<Keys>,
         [random, disk_random]: [Random; 2],
         (dialect, ahead_ms): (Dialect, i64),
+        membership: Option<Membership>,
     ) -> Self {
         // The servers of the original system have none.
         let disks = disks.filter(|_| dialect != Dialect::V1);
@@ -143,6 +150,7 @@ impl Server {
             liar: None,
             dialect,
             clock: WallClock::new(ahead_ms, 0),
+            membership,
         };
         server.start();
         server
@@ -170,7 +178,7 @@ impl Server {
     /// keep. Where there are keys, nobody believes it.
     pub fn lie(&mut self) {
         let epoch = Some(self.ring.epoch);
-        self.liar = Some(self.process(empty(), epoch));
+        self.liar = Some(self.process(empty(), epoch, None));
     }
 
     /// Whether it started without what it had confirmed.
@@ -213,7 +221,7 @@ impl Server {
     /// A server of another ring takes the address of one that is down.
     pub fn replace_by_foreign_server(&mut self) {
         let epoch = Some(self.ring.epoch ^ 1);
-        let process = self.process(empty(), epoch);
+        let process = self.process(empty(), epoch, None);
         if let State::Down { foreign, .. } = &mut self.state {
             *foreign = Some(process);
         }
@@ -228,13 +236,14 @@ impl Server {
         };
         let epoch = self.plan.knows_ring.then_some(self.ring.epoch);
         let opened = self.disk.as_mut().map(OnDisk::open);
+        let membership = self.membership.clone();
         let process = match opened {
             Some(opened) => {
-                let mut process = self.process(Store::Disk(opened.store), epoch);
+                let mut process = self.process(Store::Disk(opened.store), epoch, membership);
                 process.at_work = Some(AtWork::new(opened.committer));
                 process
             }
-            None => self.process(kept, epoch),
+            None => self.process(kept, epoch, membership),
         };
         let is_paused = false;
         self.state = State::Up { process, is_paused };
@@ -388,7 +397,20 @@ impl Server {
         sent
     }
 
-    fn process(&mut self, store: Store, epoch: Option<u32>) -> Process {
+    /// What answers for it, while its process runs.
+    pub fn service(&self) -> Option<Arc<Service>> {
+        match &self.state {
+            State::Up { process, .. } => Some(Arc::clone(&process.service)),
+            State::Down { .. } => None,
+        }
+    }
+
+    fn process(
+        &mut self,
+        store: Store,
+        epoch: Option<u32>,
+        membership: Option<Membership>,
+    ) -> Process {
         let config = ServiceConfig {
             epoch,
             datagram_bytes_max: self.ring.datagram_bytes_max,
@@ -403,7 +425,7 @@ impl Server {
                 Access::keyed(keys.clone(), issuer)
             }
         };
-        let service = Arc::new(Service::new(store, config));
+        let service = Arc::new(Service::of_member(store, config, membership));
         Process {
             maintenance: Maintenance::new(Arc::clone(&service), || {}),
             service,
@@ -419,12 +441,42 @@ fn empty() -> Store {
     Store::Memory(MemoryStore::new(usize::MAX))
 }
 
+/// A store in memory that holds the same, as one that was read from a disk does: what follows the changes
+/// of a store does so for as long as that lives.
+fn copied(store: &Store) -> Store {
+    let copy = MemoryStore::new(usize::MAX);
+    let mut keys = Vec::new();
+    store.scan(Position([0; 20]), None, |held| {
+        keys.extend(Key::new(held.key().to_vec()));
+        ControlFlow::Continue(())
+    });
+    for key in keys {
+        let record = store.read_now(&key, Part::Whole, |held| Record {
+            tag: held.head().tag,
+            attributes: held.attributes(),
+            content: match held.head().is_tombstone {
+                true => Content::Tombstone,
+                false => Content::Value {
+                    content_type: ContentType::new(held.content_type().to_vec())
+                        .expect("it was one before"),
+                    value: Value::new(held.value().to_vec()).expect("it was one before"),
+                },
+            },
+            checksum: held.head().checksum,
+        });
+        if let Lookup::Found(record) = record {
+            let _ = copy.apply(&key, &record, || Box::new(drop));
+        }
+    }
+    Store::Memory(copy)
+}
+
 impl Process {
     /// Ends it, and leaves what it holds.
     fn into_store(self) -> Store {
         drop(self.maintenance);
         let service = Arc::into_inner(self.service);
-        service.expect("nobody else has it").into_store()
+        copied(&service.expect("nobody else has it").into_store())
     }
 
     /// As a worker of the server does, datagram by datagram.

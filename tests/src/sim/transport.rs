@@ -200,7 +200,7 @@ impl World {
 
     /// Lets a server read from its disk what is asked for, and take to it what has gathered, if it is
     /// not at that already.
-    fn use_disk(&mut self, server: usize) {
+    pub(super) fn use_disk(&mut self, server: usize) {
         while let Some((start, takes)) = self.servers[server].begin_read() {
             let at = self.now + takes;
             self.queue.enter(at, Event::ReadEnds { server, start });

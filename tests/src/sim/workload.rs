@@ -41,11 +41,12 @@ impl World {
             if self.clients.iter().all(rest) {
                 self.heal();
                 self.phase = Phase::Healed;
+                self.expect_convergence();
             }
             return;
         }
         let up = |gateway: &usize| self.gateways[*gateway].is_up();
-        let up: Vec<usize> = (0..self.gateways.len()).filter(up).collect();
+        let up: Vec<usize> = (0..self.plan.gateways.len()).filter(up).collect();
         let Some(gateway) = requester.choose(&up) else {
             return self.let_think(client);
         };

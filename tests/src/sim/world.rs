@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkvs_client::Protocol;
-use dkvs_common::cluster::{Cluster, Server as Listed};
+use dkvs_common::cluster::{Cluster, Server as Listed, ServerId};
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
+
+use dkvs_storage_node::leaves::Membership;
 
 use super::c_client::CClient;
 use super::chance::Chance;
@@ -37,6 +39,7 @@ use super::plan::Plan;
 use super::queue::Queue;
 use super::server::{Inbound, Ring, Server};
 use super::statistics::{Count, Statistics};
+use super::v1_plan::Dialect;
 use crate::random::Random;
 
 /// Everything there is.
@@ -47,6 +50,7 @@ pub(super) struct World {
     pub(super) view: Arc<ClusterView>,
     pub(super) network: Network,
     pub(super) servers: Vec<Server>,
+    /// The gateways, and behind them a client for each server.
     pub(super) gateways: Vec<Gateway>,
     /// By gateway: when it is woken next, and when it sends next.
     pub(super) wakes: Vec<Option<Moment>>,
@@ -164,6 +168,8 @@ pub(super) enum Event {
         server: usize,
         start: u64,
     },
+    /// By now, servers have pulled what they lacked.
+    PullingEnds,
 }
 
 /// Most events of a world; one that has more is going in circles.
@@ -202,7 +208,22 @@ impl World {
             let random = [random, Random::of(seed, &format!("disk {number}"))];
             let ahead_ms = plan.v1.as_ref().map_or(0, |v1| v1.ahead_ms[number]);
             let v1 = (plan.dialect(number), ahead_ms);
-            let mut server = Server::new(*server, plan.disks, ring, keys.clone(), random, v1);
+            let id = ServerId(number as u16);
+            let membership = server.knows_ring.then(|| Membership {
+                view: Arc::clone(&view),
+                own: id,
+                replication: plan.replication,
+            });
+            let membership = membership.filter(|_| plan.dialect(number) == Dialect::Both);
+            let mut server = Server::new(
+                *server,
+                plan.disks,
+                ring,
+                keys.clone(),
+                random,
+                v1,
+                membership,
+            );
             if options.sabotage == Some(Sabotage::Lying) {
                 server.lie();
             }
@@ -211,18 +232,22 @@ impl World {
         let gateway = |(number, gateway): (usize, &super::plan::GatewayPlan)| {
             Gateway::new(seed, number, *gateway, setting.clone())
         };
-        let (gateways, servers) = (plan.gateways.len(), plan.servers.len());
+        // A server asks its peers by a client of its own, which has a gateway's plan.
+        let servers = plan.servers.len();
+        let plans = plan.gateways.iter().cycle();
+        let plans = plans.take(plan.gateways.len() + servers);
+        let gateways = plan.gateways.len() + servers;
         let falls_back = plan.v1.as_ref().map_or(Chance::NEVER, |v1| v1.falls_back);
         let callers = plan.places.callers;
         let client = |number| Client::new(seed, number, plan.workload, falls_back, callers);
         let c_clients = plan.v1.as_ref().map_or(0, |v1| v1.clients);
-        let c_client = |number| CClient::new(seed, number, gateways);
+        let c_client = |number| CClient::new(seed, number, plan.gateways.len());
         let mut world = Self {
             now: Moment::START,
             queue: Queue::default(),
             network: Network::new(seed, gateways, servers, plan.link_conditions),
             servers: plan.servers.iter().enumerate().map(server).collect(),
-            gateways: plan.gateways.iter().enumerate().map(gateway).collect(),
+            gateways: plans.enumerate().map(gateway).collect(),
             wakes: vec![None; gateways],
             server_wakes: vec![None; servers],
             turns: vec![false; gateways],
@@ -261,6 +286,9 @@ impl World {
         self.take_lister_turn(0);
         for plan in 0..self.faults.kinds() {
             self.expect_fault(plan);
+        }
+        for server in 0..self.servers.len() {
+            self.begin_to_pull(server);
         }
     }
 
@@ -378,8 +406,13 @@ impl World {
                 }
             }
             Event::FaultEnds { number } => self.end_fault(number),
-            Event::CommitEnds { server, start } => self.end_commit(server, start),
+            Event::CommitEnds { server, start } => {
+                self.end_commit(server, start);
+                // What it pulled may be stored now.
+                self.settle(self.client_of(server));
+            }
             Event::ReadEnds { server, start } => self.end_read(server, start),
+            Event::PullingEnds => self.end_pulling(),
         }
     }
 
@@ -392,6 +425,10 @@ impl World {
 
     /// Takes the answers of a gateway, sends its datagrams, and sets when it is woken.
     pub(super) fn settle(&mut self, gateway: usize) {
+        self.gateways[gateway].pull(self.now);
+        if let Some(server) = gateway.checked_sub(self.plan.gateways.len()) {
+            self.use_disk(server);
+        }
         self.take_answers(gateway);
         if self.gateways[gateway].wants_to_send() && !self.turns[gateway] {
             let turn = self.gateways[gateway].turn();
@@ -421,6 +458,25 @@ impl World {
         }
         while let Some(page) = self.gateways[gateway].poll_page() {
             self.handle_page(page);
+        }
+    }
+
+    /// The client by which a server asks its peers.
+    pub(super) fn client_of(&self, server: usize) -> usize {
+        self.plan.gateways.len() + server
+    }
+
+    /// A server that was started begins to pull from its peers, if servers do.
+    pub(super) fn begin_to_pull(&mut self, server: usize) {
+        let Some(timing) = self.plan.pulls else {
+            return;
+        };
+        let client = self.client_of(server);
+        if let Some(service) = self.servers[server].service()
+            && matches!(self.phase, Phase::Chaos | Phase::Healed)
+        {
+            self.gateways[client].begin_to_pull(service, timing, self.now);
+            self.settle(client);
         }
     }
 

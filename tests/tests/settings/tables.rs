@@ -416,6 +416,18 @@ pub const SERVER_FLAGS: &[(&str, &[(&str, &str)])] = &[
     ),
     ("--servers", &[("", NO_VALUE)]),
     (
+        "--replication",
+        &[("0", "1..=255"), ("256", "1..=255"), ("x", "invalid digit")],
+    ),
+    (
+        "--repair-rate",
+        &[
+            ("", "a size is a whole number"),
+            ("-1", "a size is a whole number"),
+            ("8MB", "a size is a whole number"),
+        ],
+    ),
+    (
         "--max-datagram",
         &[
             ("511", "512..=65507"),

@@ -1,6 +1,7 @@
 //! A gateway that speaks DKVS/2: what it promises beyond DKVS/1, and beside servers that speak that
 //! only.
 
+mod anti_entropy;
 mod batches;
 mod deletion;
 mod keys;

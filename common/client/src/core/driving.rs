@@ -26,8 +26,8 @@ use super::caller::CallerId;
 use super::config::{AdmissionError, Now, Protocol, RequestOptions, Wait};
 use super::counts::Limit;
 use super::operation::{
-    CommandId, FollowUp, ListOperation, ListResult, Operation, Outgoing, Purpose, ReadOperation,
-    ReadResult, Statistics, StatusOperation, Step, WriteOperation, WriteResult,
+    AskOperation, CommandId, FollowUp, ListOperation, ListResult, Operation, Outgoing, Purpose,
+    ReadOperation, ReadResult, Statistics, StatusOperation, Step, WriteOperation, WriteResult,
 };
 use super::places::NoPlace;
 use super::request::{InFlight, Progress, RequestId, Sent, Token};
@@ -135,7 +135,7 @@ impl Core {
         let list = List::new(servers, listing, now.at, timeout / LIST_SOFT_DEADLINE_PART);
         let memory = self.memory.account(caller);
         let operation = ListOperation::new(Arc::clone(&self.view), list, prefix, memory, on_end);
-        self.begin(operation, of_all_servers(timeout, caller), now)
+        self.begin(operation, without_quorum(timeout, caller), now)
     }
 
     /// Begins to ask every server for its statistics.
@@ -147,8 +147,24 @@ impl Core {
         on_end: impl FnOnce(Vec<(ServerId, Option<Statistics>)>) + Send + 'static,
     ) -> Result<RequestId, AdmissionError> {
         let operation = StatusOperation::new(self.view.servers(), on_end);
-        let options = of_all_servers(timeout, caller);
+        let options = without_quorum(timeout, caller);
         self.begin(operation, options, now)
+    }
+
+    /// Begins to ask one server to carry out a command, whatever the others hold. Gives its response,
+    /// with the whole of a long value; none if it did not answer in time, or there was no memory for
+    /// its value.
+    pub fn ask(
+        &mut self,
+        to: ServerId,
+        command: ReplicaCommand,
+        timeout: Duration,
+        now: Now,
+        on_end: impl FnOnce(Option<ReplicaResponse>) + Send + 'static,
+    ) -> Result<RequestId, AdmissionError> {
+        let memory = self.memory.account(CallerId::Internal);
+        let operation = AskOperation::new(to, command, memory, on_end);
+        self.begin(operation, without_quorum(timeout, CallerId::Internal), now)
     }
 
     /// Begins an operation. It is completed once, unless it is cancelled. Fails, with nothing sent, if
@@ -552,8 +568,8 @@ impl Core {
     }
 }
 
-/// How an operation is carried out that asks all servers.
-fn of_all_servers(timeout: Duration, caller: CallerId) -> RequestOptions {
+/// How an operation is carried out that needs no quorum.
+fn without_quorum(timeout: Duration, caller: CallerId) -> RequestOptions {
     RequestOptions {
         quorum: Quorum::new(1, 1).expect("one of one is a quorum"),
         level: Level::Agreement,

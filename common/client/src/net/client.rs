@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::list::Listing;
 use dkvs_common::record::{Attributes, Content};
 use dkvs_common::tag::Tag;
@@ -134,6 +136,21 @@ impl Client {
                 .list(listing, timeout, caller, now, send_to(ended))
         });
         Ok(pending?.ended().await)
+    }
+
+    /// Asks one server to carry out a command, for up to `timeout`. Returns its response, with the whole
+    /// of a long value; none if it did not answer in time, or there was no memory for its value.
+    pub fn ask(
+        &self,
+        to: ServerId,
+        command: ReplicaCommand,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Option<ReplicaResponse>, AdmissionError>> + use<> {
+        let pending = self.begin(|state, now, ended| {
+            self.worker.open(state, to, now);
+            state.core.ask(to, command, timeout, now, send_to(ended))
+        });
+        async { Ok(pending?.ended().await) }
     }
 
     /// Asks every server whether it answers and how it does, for up to `timeout`. One entry per

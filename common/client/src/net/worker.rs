@@ -153,7 +153,7 @@ impl Worker {
     }
 
     /// The same for one server, if it is to be asked by DKVS/2.
-    fn open(&self, state: &mut State, server: ServerId, now: Now) {
+    pub(super) fn open(&self, state: &mut State, server: ServerId, now: Now) {
         if self.0.protocol == Protocol::V1 || state.core.is_open(server) {
             return;
         }

@@ -308,6 +308,41 @@ const MEANINGS: &[Meaning] = &[
         "Records that were found damaged on the disk",
         &[(Statistic::DamagedRecords, None)],
     ),
+    gauge(
+        "dkvs_server_peers",
+        "Servers that are replicas of some key beside this one",
+        &[(Statistic::Peers, None)],
+    ),
+    gauge(
+        "dkvs_server_peers_in_step",
+        "Peers that held the same when the server compared itself with them last",
+        &[(Statistic::PeersInStep, None)],
+    ),
+    counter(
+        "dkvs_server_comparisons",
+        "Comparisons with peers that came to their end",
+        &[(Statistic::Comparisons, None)],
+    ),
+    counter(
+        "dkvs_server_leaves_differing",
+        "Leaves in which a peer differed, each time that they were compared",
+        &[(Statistic::LeavesDiffering, None)],
+    ),
+    counter(
+        "dkvs_server_records_pulled",
+        "Records that the server lacked, pulled from peers and stored",
+        &[(Statistic::RecordsPulled, None)],
+    ),
+    counter(
+        "dkvs_server_pulled_bytes",
+        "Bytes of keys and values in them",
+        &[(Statistic::PulledBytes, None)],
+    ),
+    counter(
+        "dkvs_server_pulls_failed",
+        "Records that a peer listed as newer, and did not give, or that could not be stored",
+        &[(Statistic::PullsFailed, None)],
+    ),
 ];
 
 #[cfg(test)]

@@ -124,6 +124,8 @@ impl List {
             | ReplicaResponse::Digest { .. }
             | ReplicaResponse::Staged { .. }
             | ReplicaResponse::Statistics(_)
+            | ReplicaResponse::LeafSums { .. }
+            | ReplicaResponse::LeafEntries { .. }
             | ReplicaResponse::Absent { .. }
             | ReplicaResponse::Superseded { .. } => {
                 self.fail(from, ListServerState::Refused(Refusal::Internal));

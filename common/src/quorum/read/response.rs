@@ -44,6 +44,8 @@ impl From<ReplicaResponse> for GetResponse {
             | ReplicaResponse::Staged { .. }
             | ReplicaResponse::Page { .. }
             | ReplicaResponse::Statistics(_)
+            | ReplicaResponse::LeafSums { .. }
+            | ReplicaResponse::LeafEntries { .. }
             | ReplicaResponse::Superseded { .. } => Self::Refused(Refusal::Internal),
         }
     }

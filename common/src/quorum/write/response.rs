@@ -32,6 +32,8 @@ impl WriteResponse {
             | ReplicaResponse::Staged { .. }
             | ReplicaResponse::Page { .. }
             | ReplicaResponse::Statistics(_)
+            | ReplicaResponse::LeafSums { .. }
+            | ReplicaResponse::LeafEntries { .. }
             | ReplicaResponse::Superseded { .. } => Self::Refused(Refusal::Internal),
         }
     }
@@ -51,6 +53,8 @@ impl WriteResponse {
             | ReplicaResponse::Staged { .. }
             | ReplicaResponse::Page { .. }
             | ReplicaResponse::Statistics(_)
+            | ReplicaResponse::LeafSums { .. }
+            | ReplicaResponse::LeafEntries { .. }
             | ReplicaResponse::Absent { .. } => Self::Refused(Refusal::Internal),
         }
     }

@@ -1,10 +1,12 @@
 //! Numbers and byte strings, read from the front of a datagram and written to the end of one.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use bytes::Bytes;
 
 use super::error::{MessageError, WrongLength};
 use crate::kv::{KEY_BYTES_MAX, Key};
-use crate::model::KeyPosition;
+use crate::model::{KeyPosition, LeafScope};
 use crate::record::{Attributes, AttributesError, ContentType};
 use crate::tag::Tag;
 
@@ -148,6 +150,26 @@ pub(super) fn read_attributes(body: &mut Reader<'_>) -> Result<Attributes, Messa
         })?;
     body.bytes(length)?;
     Ok(attributes)
+}
+
+pub(super) fn read_leaf_scope(body: &mut Reader<'_>) -> Result<LeafScope, MessageError> {
+    let ip = Ipv4Addr::from(body.array::<4>()?);
+    let scope = LeafScope {
+        asker: SocketAddrV4::new(ip, body.u16()?),
+        replication: body.u8()?,
+        depth: body.u8()?,
+    };
+    match scope.replication > 0 && scope.depth <= LeafScope::DEPTH_MAX {
+        true => Ok(scope),
+        false => Err(MessageError::Field),
+    }
+}
+
+pub(super) fn write_leaf_scope(body: &mut Vec<u8>, scope: &LeafScope) {
+    body.put(&scope.asker.ip().octets());
+    body.put_u16(scope.asker.port());
+    body.put_u8(scope.replication);
+    body.put_u8(scope.depth);
 }
 
 /// Bytes of a place beside its bytes.

@@ -1,8 +1,8 @@
 //! A datagram of every kind, in hexadecimal: what this layout is, whatever the code says.
 
 use crate::model::{
-    Direction, Durability, EntryKind, KeyPosition, PageEntry, PageRest, Refusal, ReplicaCommand,
-    ReplicaResponse,
+    Direction, Durability, EntryKind, KeyPosition, LeafEntry, LeafScope, LeafSum, PageEntry,
+    PageRest, Refusal, ReplicaCommand, ReplicaResponse,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use super::message::{
 use super::reply::{Greeting, Reply};
 use super::request::Request;
 use crate::kv::{Key, Value};
-use crate::record::{Attributes, Content, ContentType, Record};
+use crate::record::{Attributes, Content, ContentType, Record, RecordVersion};
 use crate::tag::Tag;
 use crate::trace::{SpanId, Trace, TraceId};
 
@@ -64,6 +64,12 @@ fn messages(datagram: &Bytes) -> Bytes {
 }
 
 const UPLOAD: u64 = 0x99;
+
+const SCOPE: LeafScope = LeafScope {
+    asker: std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 0, 0, 7), 5_000),
+    replication: 3,
+    depth: 14,
+};
 
 fn requests() -> Vec<Request> {
     let record = |content| Record::new(&key(), TAG, content);
@@ -134,6 +140,22 @@ fn requests() -> Vec<Request> {
             boot_id: 0xb007,
             key: key(),
             tag: TAG,
+        }),
+        Request::Command(ReplicaCommand::GetLeafSums {
+            scope: SCOPE,
+            first: 256,
+            leaves_per_sum: 4,
+            sums_max: 64,
+        }),
+        Request::Command(ReplicaCommand::GetLeafEntries {
+            scope: SCOPE,
+            leaf: 259,
+            after: None,
+        }),
+        Request::Command(ReplicaCommand::GetLeafEntries {
+            scope: SCOPE,
+            leaf: 259,
+            after: Some(key()),
         }),
         Request::Trace {
             of: RequestId(0x7f),
@@ -237,6 +259,40 @@ fn replies() -> Vec<(u8, Reply)> {
         (
             11,
             Reply::Response(ReplicaResponse::Statistics(vec![(1, 1_000), (2, 7)])),
+        ),
+        (
+            32,
+            Reply::Response(ReplicaResponse::LeafSums {
+                depth: 14,
+                sums: vec![
+                    LeafSum {
+                        sum: 0x0123_4567_89ab_cdef,
+                        keys: 300,
+                    },
+                    LeafSum::default(),
+                ],
+            }),
+        ),
+        (
+            33,
+            Reply::Response(ReplicaResponse::LeafEntries {
+                has_more: true,
+                entries: vec![LeafEntry {
+                    key: key(),
+                    version: RecordVersion {
+                        tag: TAG,
+                        checksum: 0xdead_beef,
+                        born: 7,
+                    },
+                }],
+            }),
+        ),
+        (
+            33,
+            Reply::Response(ReplicaResponse::LeafEntries {
+                has_more: false,
+                entries: Vec::new(),
+            }),
         ),
         (get, Reply::Response(ReplicaResponse::absent(Tag::ZERO))),
         (get, Reply::Response(ReplicaResponse::absent(TAG))),

@@ -42,6 +42,8 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const TRACE: u8 = 13;
     pub(in crate::wire::v2) const LIST: u8 = 14;
     pub(in crate::wire::v2) const PUT_STAGED_WITH_ATTRIBUTES: u8 = 15;
+    pub(in crate::wire::v2) const LEAF_SUMS: u8 = 32;
+    pub(in crate::wire::v2) const LEAF_ENTRIES: u8 = 33;
 }
 
 /// What every message begins with.

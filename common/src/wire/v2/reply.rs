@@ -9,8 +9,11 @@ use super::coding::{
 };
 use super::error::MessageError;
 use super::head::{REPLY_HEAD_BYTES, operation};
-use crate::model::{Durability, EntryKind, PageEntry, PageRest, Refusal, ReplicaResponse};
-use crate::record::{Attributes, Digest};
+use crate::model::{
+    Durability, EntryKind, LeafEntry, LeafScope, LeafSum, PageEntry, PageRest, Refusal,
+    ReplicaResponse,
+};
+use crate::record::{Attributes, Digest, RecordVersion};
 use crate::tag::Tag;
 
 /// Most bytes of a [`ReplicaResponse::Staged`] bitmap: 256 blocks.
@@ -27,6 +30,15 @@ pub const PAGE_REST_BYTES: usize = KEY_POSITION_HEAD_BYTES;
 
 /// Bytes of an entry of a page beside the key.
 pub const PAGE_ENTRY_BYTES: usize = 2 + 16 + 1;
+
+/// Bytes of the sum of leaves.
+pub const LEAF_SUM_BYTES: usize = 8 + 4;
+
+/// Bytes of sums, or of the entries of a leaf, beside them.
+pub const LEAF_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 1;
+
+/// Bytes of an entry of a leaf beside the key.
+pub const LEAF_ENTRY_BYTES: usize = 2 + 16 + 4 + 4;
 
 /// What a server answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +118,8 @@ impl Reply {
             | ReplicaResponse::Digest { .. }
             | ReplicaResponse::Staged { .. }
             | ReplicaResponse::Page { .. }
+            | ReplicaResponse::LeafSums { .. }
+            | ReplicaResponse::LeafEntries { .. }
             | ReplicaResponse::Statistics(_) => status::OK,
             ReplicaResponse::Absent { .. } => status::ABSENT,
             ReplicaResponse::Superseded { .. } => status::SUPERSEDED,
@@ -244,6 +258,8 @@ fn decode_ok(
         },
         operation::LIST => decode_page(body)?,
         operation::STATS => decode_stats(body)?,
+        operation::LEAF_SUMS => decode_leaf_sums(body)?,
+        operation::LEAF_ENTRIES => decode_leaf_entries(body)?,
         operation => return Err(MessageError::Operation { operation }),
     })
 }
@@ -286,6 +302,43 @@ fn decode_page(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
         is_left_out: flags & LEFT_OUT != 0,
         entries,
     })
+}
+
+fn decode_leaf_sums(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
+    let depth = body.u8()?;
+    let mut sums = Vec::new();
+    while body.end().is_err() {
+        let (sum, keys) = (body.u64()?, body.u32()?);
+        sums.push(LeafSum { sum, keys });
+    }
+    match depth <= LeafScope::DEPTH_MAX && sums.len() <= LeafSum::COUNT_MAX.into() {
+        true => Ok(ReplicaResponse::LeafSums { depth, sums }),
+        false => Err(MessageError::Field),
+    }
+}
+
+fn decode_leaf_entries(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
+    let has_more = match body.u8()? {
+        0 => false,
+        MORE => true,
+        _ => return Err(MessageError::Field),
+    };
+    let mut entries = Vec::new();
+    while body.end().is_err() {
+        entries.push(LeafEntry {
+            key: read_key(body)?,
+            version: RecordVersion {
+                tag: read_tag(body)?,
+                checksum: body.u32()?,
+                born: body.u32()?,
+            },
+        });
+    }
+    // One who says that there are more, and shows none, is asked the same again for ever.
+    match has_more && entries.is_empty() {
+        true => Err(MessageError::Field),
+        false => Ok(ReplicaResponse::LeafEntries { has_more, entries }),
+    }
 }
 
 fn decode_stats(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
@@ -353,6 +406,22 @@ fn encode_response(response: &ReplicaResponse, body: &mut Vec<u8>) {
                 write_key(body, key);
                 write_tag(body, *tag);
                 body.put_u8(*kind as u8);
+            }
+        }
+        ReplicaResponse::LeafSums { depth, sums } => {
+            body.put_u8(*depth);
+            for LeafSum { sum, keys } in sums {
+                body.put_u64(*sum);
+                body.put_u32(*keys);
+            }
+        }
+        ReplicaResponse::LeafEntries { has_more, entries } => {
+            body.put_u8(if *has_more { MORE } else { 0 });
+            for LeafEntry { key, version } in entries {
+                write_key(body, key);
+                write_tag(body, version.tag);
+                body.put_u32(version.checksum);
+                body.put_u32(version.born);
             }
         }
         ReplicaResponse::Statistics(stats) => {

@@ -2,14 +2,14 @@
 
 use super::coding::{
     AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type,
-    read_key, read_key_position, read_tag, write_content_type, write_key, write_key_position,
-    write_tag,
+    read_key, read_key_position, read_leaf_scope, read_tag, write_content_type, write_key,
+    write_key_position, write_leaf_scope, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
-use crate::model::{Direction, ReplicaCommand};
+use crate::model::{Direction, LeafSum, ReplicaCommand};
 use crate::record::{Attributes, CONTENT_TYPE_BYTES_MAX, Content, Record};
 use crate::trace::{SpanId, Trace, TraceId};
 
@@ -71,6 +71,8 @@ impl Request {
             ReplicaCommand::GetBlock { .. } => operation::GET_BLOCK,
             ReplicaCommand::List { .. } => operation::LIST,
             ReplicaCommand::GetStatistics => operation::STATS,
+            ReplicaCommand::GetLeafSums { .. } => operation::LEAF_SUMS,
+            ReplicaCommand::GetLeafEntries { .. } => operation::LEAF_ENTRIES,
             ReplicaCommand::Attest { .. } => operation::ATTEST,
         }
     }
@@ -219,6 +221,16 @@ fn decode_command(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaCommand
             }
         }
         operation::STATS => ReplicaCommand::GetStatistics,
+        operation::LEAF_SUMS => decode_leaf_sums(body)?,
+        operation::LEAF_ENTRIES => ReplicaCommand::GetLeafEntries {
+            scope: read_leaf_scope(body)?,
+            leaf: body.u32()?,
+            after: match body.u8()? {
+                0 => None,
+                1 => Some(read_key(body)?),
+                _ => return Err(MessageError::Field),
+            },
+        },
         operation::ATTEST => ReplicaCommand::Attest {
             boot_id: body.u64()?,
             key: read_key(body)?,
@@ -226,6 +238,20 @@ fn decode_command(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaCommand
         },
         operation => return Err(MessageError::Operation { operation }),
     })
+}
+
+fn decode_leaf_sums(body: &mut Reader<'_>) -> Result<ReplicaCommand, MessageError> {
+    let scope = read_leaf_scope(body)?;
+    let (first, leaves_per_sum, sums_max) = (body.u32()?, body.u32()?, body.u8()?);
+    match leaves_per_sum > 0 && (1..=LeafSum::COUNT_MAX).contains(&sums_max) {
+        true => Ok(ReplicaCommand::GetLeafSums {
+            scope,
+            first,
+            leaves_per_sum,
+            sums_max,
+        }),
+        false => Err(MessageError::Field),
+    }
 }
 
 fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
@@ -294,6 +320,25 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
             body.put_u16(u16::try_from(prefix.len()).unwrap_or(u16::MAX));
             body.put(prefix);
             write_key_position(body, start, prefix);
+        }
+        ReplicaCommand::GetLeafSums {
+            scope,
+            first,
+            leaves_per_sum,
+            sums_max,
+        } => {
+            write_leaf_scope(body, scope);
+            body.put_u32(*first);
+            body.put_u32(*leaves_per_sum);
+            body.put_u8(*sums_max);
+        }
+        ReplicaCommand::GetLeafEntries { scope, leaf, after } => {
+            write_leaf_scope(body, scope);
+            body.put_u32(*leaf);
+            body.put_u8(after.is_some().into());
+            if let Some(after) = after {
+                write_key(body, after);
+            }
         }
         ReplicaCommand::Attest { boot_id, key, tag } => {
             body.put_u64(*boot_id);

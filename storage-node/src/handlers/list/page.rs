@@ -235,6 +235,7 @@ mod tests {
                 value_bytes: 0,
                 page_bytes,
                 page_entry_bytes: PAGE_ENTRY_BYTES,
+                leaf: crate::handlers::LeafRoom::default(),
             },
         }
     }

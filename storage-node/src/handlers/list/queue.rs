@@ -229,6 +229,7 @@ mod tests {
                 value_bytes: 0,
                 page_bytes: usize::MAX,
                 page_entry_bytes: 19,
+                leaf: crate::handlers::LeafRoom::default(),
             },
         }
     }

@@ -14,7 +14,7 @@ use super::queue::{NewRecord, QueuedPut, Work};
 use super::store::DiskStore;
 use super::values::Piece;
 use crate::store::contract::{
-    Completion, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
+    Completion, GivenBy, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::TableEntry as _;
 use crate::store::table::overhead_bytes;
@@ -106,8 +106,12 @@ impl Batch {
 
     /// Returns as well by which change of the batch the result holds, if it adds none.
     fn put(&mut self, put: QueuedPut, store: &DiskStore) -> (PutResult, Option<usize>) {
+        let mut given_by = GivenBy::Client;
         let record = match put {
-            QueuedPut::Record(record) => record,
+            QueuedPut::Record(record, by) => {
+                given_by = by;
+                record
+            }
             QueuedPut::Next { key, content, mint } => {
                 let held = self.held(store, key.as_bytes());
                 match mint(held.map_or(Tag::ZERO, |held| held.version.tag)) {
@@ -129,7 +133,7 @@ impl Batch {
         let mut is_quarantined = !store.status.is_complete.load(Ordering::Relaxed);
         if let Some(held) = held {
             let put = record.head.version();
-            if let Some(put) = resolve(held.version, || !held.is_damaged, put) {
+            if let Some(put) = resolve(held.version, || !held.is_damaged, put, given_by) {
                 return (Ok(put), held.change);
             }
             is_quarantined = held.is_quarantined;

@@ -9,7 +9,7 @@ use dkvs_common::tag::Tag;
 use dkvs_log::{Entry, Location};
 
 use super::format::{self, HEAD_BYTES, StoredHead};
-use crate::store::contract::{Completion, MintTag, PutResult, RemoveResult, StoreError};
+use crate::store::contract::{Completion, GivenBy, MintTag, PutResult, RemoveResult, StoreError};
 
 /// Most bytes of records that wait for the disk. Four of the longest values fit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -51,7 +51,7 @@ pub(super) enum Work {
 /// What is to be stored.
 pub(super) enum QueuedPut {
     /// A record.
-    Record(NewRecord),
+    Record(NewRecord, GivenBy),
     /// A value under the next tag.
     Next {
         key: Key,

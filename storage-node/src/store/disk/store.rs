@@ -22,8 +22,8 @@ use super::reads::{ColdRead, ReadQueue, Wanted};
 use super::status::{DiskStatus, Status};
 use super::values::Values;
 use crate::store::contract::{
-    AttestError, ChangeHook, Completion, GetResult, Lookup, MintTag, PutOutcome, PutResult,
-    ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
+    AttestError, ChangeHook, Completion, GetResult, GivenBy, Lookup, MintTag, PutOutcome,
+    PutResult, ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
 use crate::store::table::{KeyRange, RecordTable};
@@ -130,6 +130,38 @@ impl DiskStore {
                 "a record that could not be read can be read again"
             );
         }
+    }
+
+    fn resolve_given(
+        &self,
+        key: &Key,
+        put: RecordVersion,
+        given_by: GivenBy,
+    ) -> Option<PutOutcome> {
+        let resolved =
+            |held: &IndexEntry| resolve(held.version(), || !held.is_damaged(), put, given_by);
+        self.table.read(key, resolved).flatten()
+    }
+
+    fn apply_given(
+        &self,
+        key: &Key,
+        record: &Record,
+        given_by: GivenBy,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        if let Some(put) = self.resolve_given(key, record.version(), given_by) {
+            return Some(Ok(put));
+        }
+        // Before memory is taken for it.
+        if let Err(refused) =
+            self.check_room_for(format::bytes_of(key, &record.attributes, &record.content))
+        {
+            return Some(Err(refused));
+        }
+        let record = NewRecord::of(key.as_bytes(), record);
+        let bytes = record.bytes();
+        self.enqueue_put(bytes, QueuedPut::Record(record, given_by), completion)
     }
 
     /// Puts into the queue what `work` makes, unless that has no room for so many bytes.
@@ -316,8 +348,7 @@ impl RecordStore for DiskStore {
     }
 
     fn resolve(&self, key: &Key, put: RecordVersion) -> Option<PutOutcome> {
-        let resolved = |held: &IndexEntry| resolve(held.version(), || !held.is_damaged(), put);
-        self.table.read(key, resolved).flatten()
+        self.resolve_given(key, put, GivenBy::Client)
     }
 
     fn scan(
@@ -347,17 +378,17 @@ impl RecordStore for DiskStore {
         record: &Record,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        if let Some(put) = self.resolve(key, record.version()) {
-            return Some(Ok(put));
-        }
-        // Before memory is taken for it.
-        if let Err(refused) =
-            self.check_room_for(format::bytes_of(key, &record.attributes, &record.content))
-        {
-            return Some(Err(refused));
-        }
-        let record = NewRecord::of(key.as_bytes(), record);
-        self.enqueue_put(record.bytes(), QueuedPut::Record(record), completion)
+        self.apply_given(key, record, GivenBy::Client, completion)
+    }
+
+    /// Otherwise as [`Self::apply`].
+    fn apply_pulled(
+        &self,
+        key: &Key,
+        record: &Record,
+        completion: impl FnOnce() -> Completion<PutResult>,
+    ) -> Option<PutResult> {
+        self.apply_given(key, record, GivenBy::Replica, completion)
     }
 
     /// The tag is greater than those of the records that wait, too.

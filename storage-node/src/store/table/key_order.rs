@@ -19,6 +19,9 @@ use super::key_block::{self, Block, Edit, REST_BYTES_MAX};
 pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// The first key of a block, and its rest.
+type OwnedBlock = (Box<[u8]>, Box<[u8]>);
+
+/// The same, of which the rest may be changed.
 type BlockMut<'a> = (&'a Box<[u8]>, &'a mut Box<[u8]>);
 
 /// The keys of a table in the order of their bytes.
@@ -218,7 +221,7 @@ impl KeyOrder {
 }
 
 /// A block with this first key, if there is one.
-fn block(first: Option<&[u8]>, rest: &[u8]) -> Option<(Box<[u8]>, Box<[u8]>)> {
+fn block(first: Option<&[u8]>, rest: &[u8]) -> Option<OwnedBlock> {
     first.map(|first| (first.into(), rest.into()))
 }
 

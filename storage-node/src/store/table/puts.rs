@@ -8,17 +8,34 @@ use dkvs_common::tag::Tag;
 use super::cost::overhead_bytes;
 use super::records::RecordTable;
 use super::shard::{Entry, place};
-use crate::store::contract::{Full, PutOutcome, resolve};
+use crate::store::contract::{Full, GivenBy, PutOutcome, resolve};
 use crate::store::head::TableEntry;
 use crate::store::packed::PackedRecord;
 
 impl RecordTable<PackedRecord> {
+    /// Stores a record that a client gives.
+    #[cfg(test)]
+    pub(in crate::store) fn apply(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
+        self.apply_given(key, record, GivenBy::Client)
+    }
+
     /// Stores a record, unless one with the same or a greater tag is there. One that is no
     /// longer than the record it replaces always fits.
-    pub(in crate::store) fn apply(&self, key: &Key, record: &Record) -> Result<PutOutcome, Full> {
+    pub(in crate::store) fn apply_given(
+        &self,
+        key: &Key,
+        record: &Record,
+        given_by: GivenBy,
+    ) -> Result<PutOutcome, Full> {
         let newer = |held: Option<&PackedRecord>| {
-            let resolved =
-                held.and_then(|held| resolve(held.version(), || held.is_sound(), record.version()));
+            let resolved = held.and_then(|held| {
+                resolve(
+                    held.version(),
+                    || held.is_sound(),
+                    record.version(),
+                    given_by,
+                )
+            });
             resolved.map_or_else(|| Ok(record.clone()), Err)
         };
         let replaced = self.replace(key, (&record.attributes, &record.content), newer)?;

@@ -195,6 +195,7 @@ impl<E: TableEntry> RecordTable<E> {
         if let Some(hook) = self.hook.get() {
             hook(RecordChange {
                 key: place.key,
+                position: place.position,
                 old: before.map(E::version),
                 new: after.map(E::version),
             });

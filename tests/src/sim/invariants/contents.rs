@@ -1,6 +1,8 @@
 //! Of one tag there is one content, with the same attributes: two records of a key under one tag never
 //! differ but in their ages, on whatever server and at whatever time they were seen.
 //!
+//! What came by DKVS/1 has a tag of the server that it came to, and is on no other.
+//!
 //! And the attributes are what the record's operation wrote, with the age of one of its attempts.
 
 use std::collections::BTreeMap;
@@ -30,6 +32,8 @@ struct Seen {
     content_type: Box<[u8]>,
     value: Box<[u8]>,
     attributes: Attributes,
+    /// Where it is, if it came by DKVS/1.
+    by_v1_at: Option<usize>,
 }
 
 impl Contents {
@@ -74,6 +78,7 @@ impl Contents {
             content_type: held.content_type().into(),
             value: held.value().into(),
             attributes: held.attributes().of_record(),
+            by_v1_at: is_by_v1(tag).then_some(server),
         };
         if !is_written(held, ledger) {
             return violation("with attributes that nobody wrote");

@@ -14,6 +14,7 @@
 //! it goes, and carries it. To add one: a type in a file of its own that implements [`Operation`], a
 //! line here, and a method of [`Core`](super::Core) that begins it.
 
+mod ask;
 mod candidate;
 mod contract;
 mod list;
@@ -22,6 +23,7 @@ mod read;
 mod status;
 mod write;
 
+pub use ask::AskOperation;
 pub(super) use candidate::pair_bytes;
 pub use candidate::{Admission, Candidate, Met};
 pub use contract::{CommandId, FollowUp, Operation, Purpose, Step};

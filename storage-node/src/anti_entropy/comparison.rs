@@ -1,0 +1,204 @@
+//! Finding the leaves in which a peer differs: sums over many leaves first, then over parts of those
+//! that differ, down to single leaves; and once more after a while, since what differs for a moment is a
+//! write on its way.
+
+use std::time::{Duration, Instant};
+
+use dkvs_common::model::LeafSum;
+
+/// Most leaves that one comparison finds. Where there are more, the rest is found by the next.
+const DIFFERING_MAX: usize = 1_024;
+
+/// How often a leaf is looked at whose difference keeps changing. Then it is taken as it is.
+const LOOKS_MAX: u32 = 3;
+
+/// Sums to ask a peer for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) first: u32,
+    pub(super) leaves_per_sum: u32,
+    pub(super) sums_max: u8,
+}
+
+/// What is next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To ask this.
+    Ask(Question),
+    /// To wait until then.
+    Wait(Instant),
+    /// It has ended: these leaves differ, in ascending order.
+    Differ(Vec<u32>),
+}
+
+/// Some leaves, from one to before another.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: u32,
+    end: u32,
+}
+
+/// By how much a peer has more than this server: the sum, modulo 2^64, and how many records.
+type Difference = (u64, i64);
+
+/// One comparison with one peer.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    /// What is still to be asked for, the next last.
+    spans: Vec<Span>,
+    differing: Vec<(u32, Difference)>,
+    looks: u32,
+    /// When those that differ are looked at again.
+    again_at: Option<Instant>,
+    /// Which of them are still to be.
+    again: Vec<(u32, Difference)>,
+    confirmed: Vec<u32>,
+    /// Whether there may be more.
+    is_cut: bool,
+}
+
+impl Comparison {
+    /// A comparison of so many leaves.
+    pub(super) fn new(leaves: u32) -> Self {
+        let all = Span {
+            first: 0,
+            end: leaves,
+        };
+        Self {
+            spans: if leaves > 0 { vec![all] } else { Vec::new() },
+            differing: Vec::new(),
+            looks: 0,
+            again_at: None,
+            again: Vec::new(),
+            confirmed: Vec::new(),
+            is_cut: false,
+        }
+    }
+
+    /// Whether there may be more leaves that differ than it has found.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// What is next. Leaves that differ are looked at again after `pause`.
+    pub(super) fn next(&mut self, now: Instant, pause: Duration) -> Next {
+        loop {
+            if let Some(span) = self.spans.last() {
+                let leaves_per_sum = (span.end - span.first).div_ceil(LeafSum::COUNT_MAX.into());
+                let sums = (span.end - span.first).div_ceil(leaves_per_sum);
+                return Next::Ask(Question {
+                    first: span.first,
+                    leaves_per_sum,
+                    sums_max: sums as u8,
+                });
+            }
+            if self.looks == 0 && (self.differing.is_empty() || self.is_cut) {
+                // Writes that are on their way do not make so many differ.
+                let mut leaves: Vec<u32> = self.differing.drain(..).map(|it| it.0).collect();
+                leaves.sort_unstable();
+                return Next::Differ(leaves);
+            }
+            if self.looks == 0 {
+                self.look_again(now + pause);
+            }
+            if let Some(at) = self.again_at.filter(|at| now < *at) {
+                return Next::Wait(at);
+            }
+            if let Some((first, _)) = self.again.last() {
+                // As many as follow each other.
+                let run = self.again.iter().rev().zip(*first..);
+                let run = run.take_while(|((leaf, _), expected)| leaf == expected);
+                let count = run.count().min(LeafSum::COUNT_MAX.into());
+                return Next::Ask(Question {
+                    first: *first,
+                    leaves_per_sum: 1,
+                    sums_max: count as u8,
+                });
+            }
+            if self.differing.is_empty() || self.looks > LOOKS_MAX {
+                let changing = self.differing.drain(..).map(|(leaf, _)| leaf);
+                self.confirmed.extend(changing);
+                self.confirmed.sort_unstable();
+                return Next::Differ(std::mem::take(&mut self.confirmed));
+            }
+            self.look_again(now + pause);
+        }
+    }
+
+    fn look_again(&mut self, at: Instant) {
+        self.looks += 1;
+        self.again_at = Some(at);
+        self.again = std::mem::take(&mut self.differing);
+        self.again
+            .sort_unstable_by_key(|(leaf, _)| std::cmp::Reverse(*leaf));
+    }
+
+    /// The peer has answered the last question; `own` is what this server holds in so many leaves from
+    /// one on. Returns false if that was no answer to it.
+    pub(super) fn handle_sums(
+        &mut self,
+        sums: &[LeafSum],
+        own: impl Fn(u32, u32) -> LeafSum,
+    ) -> bool {
+        if self.looks > 0 {
+            return self.handle_again(sums, own);
+        }
+        let (Some(span), false) = (self.spans.pop(), sums.is_empty()) else {
+            return false;
+        };
+        let per_sum = (span.end - span.first).div_ceil(LeafSum::COUNT_MAX.into());
+        let mut first = span.first;
+        let mut parts = Vec::new();
+        for theirs in sums {
+            if first >= span.end {
+                return false;
+            }
+            let count = per_sum.min(span.end - first);
+            let difference = difference(own(first, count), *theirs);
+            if difference != (0, 0) {
+                match count {
+                    1 if self.differing.len() >= DIFFERING_MAX => self.is_cut = true,
+                    1 => self.differing.push((first, difference)),
+                    _ => parts.push(Span {
+                        first,
+                        end: first + count,
+                    }),
+                }
+            }
+            first += count;
+        }
+        if first < span.end {
+            // The peer has answered a part of the question.
+            parts.push(Span { first, ..span });
+        }
+        self.spans.extend(parts.into_iter().rev());
+        if self.is_cut {
+            self.spans.clear();
+        }
+        true
+    }
+
+    fn handle_again(&mut self, sums: &[LeafSum], own: impl Fn(u32, u32) -> LeafSum) -> bool {
+        if sums.is_empty() {
+            return false;
+        }
+        for theirs in sums {
+            let Some((leaf, before)) = self.again.pop() else {
+                return false;
+            };
+            match difference(own(leaf, 1), *theirs) {
+                (0, 0) => {}
+                same if same == before => self.confirmed.push(leaf),
+                other => self.differing.push((leaf, other)),
+            }
+        }
+        true
+    }
+}
+
+fn difference(ours: LeafSum, theirs: LeafSum) -> Difference {
+    (
+        theirs.sum.wrapping_sub(ours.sum),
+        i64::from(theirs.keys) - i64::from(ours.keys),
+    )
+}

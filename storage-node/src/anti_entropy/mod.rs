@@ -1,0 +1,25 @@
+//! Anti-entropy: a server compares what it holds with its peers, and takes over what is newer there,
+//! though nobody reads it.
+//!
+//! ```text
+//!             poll_ask                    handle_answer
+//!   machine ------------> a peer, by the client ------------> machine
+//!             poll_timeout                handle_timeout, handle_stored
+//! ```
+//!
+//! * `machine`: when which peer is compared with, and what is pulled; no sockets, no clock
+//! * `comparison`: finding the leaves in which a peer differs
+//! * `allowance`: how much may be pulled
+//! * `task`: drives the machine by the client of a cluster
+//!
+//! A server only ever pulls. It stores what it pulled as it would store the very put that the peer had
+//! confirmed, had that come late: unless it holds something newer. So nothing is brought back that a
+//! confirmed write has replaced.
+
+mod allowance;
+mod comparison;
+mod machine;
+mod task;
+
+pub use machine::{AntiEntropy, Ask, Timing};
+pub use task::{PullOptions, PullThread};

@@ -1,0 +1,101 @@
+//! What the server holds in leaves that it shares with another: the responses to `GetLeafSums` and
+//! `GetLeafEntries`.
+
+use std::ops::ControlFlow;
+
+use dkvs_common::kv::Key;
+use dkvs_common::model::{LeafEntry, LeafScope, Refusal, ReplicaResponse};
+use dkvs_common::ring::Position;
+
+use super::replica::Replica;
+use crate::leaves::is_compared;
+use crate::store::RecordStore as _;
+
+/// Most leaves that are added up for one request.
+pub(crate) const LEAVES_ADDED_MAX: u32 = 1 << 16;
+
+/// Most entries of a response, so that a part of the store is not locked for long.
+const ENTRIES_MAX: usize = 256;
+
+impl Replica {
+    /// As many sums as were asked for, or as few as keep the work within bounds.
+    pub(super) fn leaf_sums(
+        &self,
+        scope: &LeafScope,
+        first: u32,
+        leaves_per_sum: u32,
+        sums_max: u8,
+        room: LeafRoom,
+    ) -> ReplicaResponse {
+        let Some(leaf_sums) = &self.leaf_sums else {
+            return ReplicaResponse::Refused(Refusal::Unsupported);
+        };
+        let Some(shared) = leaf_sums.shared_in(scope) else {
+            return ReplicaResponse::Refused(Refusal::Unsupported);
+        };
+        let depth = leaf_sums.depth();
+        let mut sums = Vec::new();
+        if scope.depth <= depth && leaves_per_sum > 0 {
+            let added = leaves_per_sum.saturating_mul(shared.fineness());
+            let sums_max = u32::from(sums_max).min(LEAVES_ADDED_MAX / added.max(1)) as usize;
+            let firsts = (first..shared.count()).step_by(leaves_per_sum as usize);
+            let firsts = firsts.take(sums_max.min(room.sums_max));
+            sums.extend(firsts.map(|first| leaf_sums.sum(&shared, first, leaves_per_sum)));
+        }
+        ReplicaResponse::LeafSums { depth, sums }
+    }
+
+    /// The records of a leaf, as far as they fit into so many bytes.
+    pub(super) fn leaf_entries(
+        &self,
+        scope: &LeafScope,
+        leaf: u32,
+        after: Option<&Key>,
+        room: LeafRoom,
+    ) -> ReplicaResponse {
+        let leaf_sums = self.leaf_sums.as_ref();
+        let shared = leaf_sums.filter(|sums| scope.depth <= sums.depth());
+        let Some(shared) = shared.and_then(|sums| sums.shared_in(scope)) else {
+            return ReplicaResponse::Refused(Refusal::Unsupported);
+        };
+        let Some((first, last)) = shared.positions(leaf) else {
+            let (has_more, entries) = (false, Vec::new());
+            return ReplicaResponse::LeafEntries { has_more, entries };
+        };
+        let from = after.map_or(first, |after| Position::of_key(after).max(first));
+        let (mut entries, mut bytes, mut has_more) = (Vec::new(), 0, false);
+        self.store.scan(from, after, |held| {
+            if Position::of_key_bytes(held.key()) > last {
+                return ControlFlow::Break(());
+            }
+            let entry_bytes = room.entry_bytes + held.key().len();
+            // A key that fits into no response fits into no request by which it could be asked for.
+            if !is_compared(held.tag()) || entry_bytes > room.bytes {
+                return ControlFlow::Continue(());
+            }
+            if bytes + entry_bytes > room.bytes || entries.len() == ENTRIES_MAX {
+                has_more = true;
+                return ControlFlow::Break(());
+            }
+            bytes += entry_bytes;
+            let key = bytes::Bytes::copy_from_slice(held.key());
+            if let Ok(key) = Key::new(key) {
+                let version = held.version();
+                entries.push(LeafEntry { key, version });
+            }
+            ControlFlow::Continue(())
+        });
+        ReplicaResponse::LeafEntries { has_more, entries }
+    }
+}
+
+/// How much room sums, or the entries of a leaf, have in a response.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LeafRoom {
+    /// How many sums fit.
+    pub(crate) sums_max: usize,
+    /// For all entries.
+    pub(crate) bytes: usize,
+    /// What an entry takes beside its key.
+    pub(crate) entry_bytes: usize,
+}

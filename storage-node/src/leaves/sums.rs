@@ -1,0 +1,204 @@
+//! A sum for each leaf of the arcs of which a server is a replica.
+
+use std::hash::Hasher as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use dkvs_common::cluster::ServerId;
+use dkvs_common::model::{LeafScope, LeafSum};
+use dkvs_common::mutants::{self, Mutant};
+use dkvs_common::record::RecordVersion;
+use dkvs_common::ring::Position;
+use dkvs_common::tag::Tag;
+use siphasher::sip::SipHasher13;
+
+use super::arcs::{Membership, OwnArc, bucket};
+use super::shared::SharedLeaves;
+use crate::store::{RecordChange, RecordStore as _, Store};
+
+/// Records of a leaf, where a server has as many as the leaves were made for.
+const LEAF_RECORDS: usize = 256;
+
+/// The depth is at least this: as deep as is right for four million records, in 256 KiB.
+const DEPTH_MIN: u8 = 14;
+
+const DEPTH_MAX: u8 = 20;
+
+/// The sums of a server's leaves.
+pub struct LeafSums {
+    membership: Membership,
+    depth: u8,
+    /// In ring order, each with the number of its first leaf.
+    arcs: Vec<(OwnArc, usize)>,
+    leaves: Box<[Leaf]>,
+    hash: SipHasher13,
+}
+
+/// The sum of a leaf. The two parts are not changed at once: who reads both may find them between two
+/// changes, and looks again before acting on it.
+#[derive(Default)]
+struct Leaf {
+    sum: AtomicU64,
+    keys: AtomicU32,
+}
+
+/// Whether a record is among those that replicas compare and pull.
+pub(crate) fn is_compared(tag: Tag) -> bool {
+    !tag.is_by_v1() || mutants::is_on(Mutant::V1Pulled)
+}
+
+impl LeafSums {
+    /// The sums of what a store holds, as leaves that are as deep as is right for that. From now on
+    /// they follow the store's changes. None if something else follows them already.
+    ///
+    /// Nothing may change the store meanwhile.
+    pub fn of(store: &Store, membership: Membership) -> Option<Arc<Self>> {
+        let leaves = (store.len() / LEAF_RECORDS).max(1);
+        let depth = leaves.next_power_of_two().ilog2() as u8;
+        let depth = depth.clamp(DEPTH_MIN, DEPTH_MAX);
+        Self::with_depth(store, membership, depth)
+    }
+
+    /// The same with leaves of a depth.
+    pub fn with_depth(store: &Store, membership: Membership, depth: u8) -> Option<Arc<Self>> {
+        let sums = Arc::new(Self::new(membership, depth));
+        let followed = Arc::clone(&sums);
+        if !store.set_change_hook(Box::new(move |change| followed.note(change))) {
+            return None;
+        }
+        store.scan(Position([0; 20]), None, |held| {
+            sums.note(RecordChange {
+                key: held.key(),
+                position: Position::of_key_bytes(held.key()),
+                old: None,
+                new: Some(held.version()),
+            });
+            ControlFlow::Continue(())
+        });
+        Some(sums)
+    }
+
+    fn new(membership: Membership, depth: u8) -> Self {
+        let mut leaves = 0;
+        let mut arcs = Vec::new();
+        for arc in membership.arcs() {
+            let first = leaves;
+            leaves += arc.interval.leaves(depth) as usize;
+            arcs.push((arc, first));
+        }
+        // What it is has to be the same at all servers, and is no secret: whoever chooses keys and values
+        // does not choose the tags.
+        let epoch = membership.view.ring().epoch();
+        let hash = SipHasher13::new_with_keys(epoch.into(), membership.replication.into());
+        Self {
+            depth,
+            arcs,
+            leaves: (0..leaves).map(|_| Leaf::default()).collect(),
+            hash,
+            membership,
+        }
+    }
+
+    /// The server as part of its cluster.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The depth of its leaves.
+    pub fn depth(&self) -> u8 {
+        self.depth
+    }
+
+    /// The leaves that this server and another have in common, at a depth that is no greater than that
+    /// of the sums.
+    pub fn shared_with(&self, peer: ServerId, depth: u8) -> SharedLeaves {
+        let shared = self.arcs.iter().enumerate();
+        let shared = shared.filter(|(_, (arc, _))| arc.replicas.contains(&peer));
+        let depth = depth.min(self.depth);
+        SharedLeaves::new(
+            depth,
+            self.depth - depth,
+            shared.map(|(number, (arc, _))| (number, arc.interval)),
+        )
+    }
+
+    /// Which leaves asker and server have in common; none if they do not see the cluster alike.
+    pub fn shared_in(&self, scope: &LeafScope) -> Option<SharedLeaves> {
+        if scope.replication != self.membership.replication {
+            return None;
+        }
+        let mut servers = self.membership.view.cluster().iter();
+        let (asker, _) = servers.find(|(_, server)| server.addr == scope.asker)?;
+        Some(self.shared_with(asker, scope.depth))
+    }
+
+    /// The sum of so many leaves from one on, or of as many as there are.
+    pub fn sum(&self, shared: &SharedLeaves, first: u32, count: u32) -> LeafSum {
+        let mut sum = LeafSum::default();
+        for (arc, buckets) in shared.parts(first, count) {
+            sum += self.sum_within(arc, buckets);
+        }
+        sum
+    }
+
+    /// The sum of leaves of this depth within an arc, from one to another.
+    fn sum_within(&self, arc: usize, buckets: [u32; 2]) -> LeafSum {
+        let Some((arc, first)) = self.arcs.get(arc) else {
+            return LeafSum::default();
+        };
+        let begin = bucket(arc.interval.first, self.depth);
+        let end = bucket(arc.interval.last, self.depth);
+        let [from, to] = buckets.map(|bucket| bucket.clamp(begin, end) - begin);
+        let mut sum = LeafSum::default();
+        for leaf in &self.leaves[first + from as usize..=first + to as usize] {
+            sum += LeafSum {
+                sum: leaf.sum.load(Ordering::Relaxed),
+                keys: leaf.keys.load(Ordering::Relaxed),
+            };
+        }
+        sum
+    }
+
+    fn leaf_of(&self, position: Position) -> Option<&Leaf> {
+        let ends_before = |(arc, _): &(OwnArc, usize)| arc.interval.last < position;
+        let (arc, first) = self.arcs.get(self.arcs.partition_point(ends_before))?;
+        if position < arc.interval.first {
+            return None;
+        }
+        let number = bucket(position, self.depth) - bucket(arc.interval.first, self.depth);
+        self.leaves.get(first + number as usize)
+    }
+
+    fn note(&self, change: RecordChange<'_>) {
+        let Some(leaf) = self.leaf_of(change.position) else {
+            return;
+        };
+        let number = |version: Option<RecordVersion>| match version {
+            Some(version) if is_compared(version.tag) => (self.number(change.key, version), 1),
+            _ => (0, 0),
+        };
+        let ((old, had), (new, has)) = (number(change.old), number(change.new));
+        leaf.sum.fetch_add(new.wrapping_sub(old), Ordering::Relaxed);
+        match (had, has) {
+            (0, 1) => drop(leaf.keys.fetch_add(1, Ordering::Relaxed)),
+            (1, 0) => drop(leaf.keys.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+
+    /// What a record adds to a sum.
+    fn number(&self, key: &[u8], version: RecordVersion) -> u64 {
+        let mut hash = self.hash;
+        if mutants::is_on(Mutant::SumsWithoutTags) {
+            hash.write(key);
+            return hash.finish();
+        }
+        hash.write_u64(version.tag.time.to_be());
+        hash.write_u64(version.tag.op.to_be());
+        hash.write_u32(version.checksum.to_be());
+        hash.write_u32(version.born.to_be());
+        hash.write(key);
+        hash.finish()
+    }
+}
