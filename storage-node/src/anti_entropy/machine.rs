@@ -23,6 +23,10 @@ const SESSIONS_MAX: usize = 4;
 /// Most records that are pulled at a time.
 const PULLS_MAX: usize = 64;
 
+/// What a record counts beside its key and value, in bytes: what it costs to ask for it and to store it, so
+/// that many short records take no more of the machine than few long ones.
+const RECORD_BYTES: usize = 256;
+
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -369,8 +373,6 @@ impl AntiEntropy {
             let position = Position::of_key(&entry.key);
             positions.is_some_and(|(first, last)| (first..=last).contains(&position))
         };
-        let bytes: usize = entries.iter().map(|it| it.key.as_bytes().len() + 32).sum();
-        self.allowance.spend(bytes);
         let after = entries.last().map(|entry| entry.key.clone());
         let is_wanted = |entry: &LeafEntry| {
             is_of_leaf(entry) && is_newer(self.service.store().peek(&entry.key), entry)
@@ -421,7 +423,7 @@ impl AntiEntropy {
                 return self.end_pull(&pull, None);
             }
         }
-        self.allowance.spend(pull.bytes);
+        self.allowance.spend(pull.bytes + RECORD_BYTES);
         if !is_compared(record.tag) || !record.is_sound(&pull.key) {
             return self.end_pull(&pull, None);
         }

@@ -120,7 +120,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub gateway: Gateway,
     /// The gateway reads it at the start; it goes with the cluster.
-    _servers: ServersFile,
+    servers: ServersFile,
 }
 
 impl Cluster {
@@ -158,19 +158,42 @@ impl Cluster {
         Self::of(nodes, options, &[])
     }
 
+    /// Servers that know each other, and pull from each other what they lack; without keys.
+    pub fn start_members(servers: usize, options: &Options) -> anyhow::Result<Self> {
+        let addrs = (0..servers).map(|_| node_addr());
+        let addrs = addrs.collect::<anyhow::Result<Vec<_>>>()?;
+        let file = servers_file(&addrs);
+        let node = |addr| node_with(addr, options, &["--servers", file.path()], None);
+        let nodes = addrs.into_iter().map(node);
+        Self::of(nodes.collect::<anyhow::Result<_>>()?, options, &[])
+    }
+
+    /// Ends one of them, and starts it anew, with nothing.
+    pub fn empty_member(&mut self, number: usize, options: &Options) -> anyhow::Result<()> {
+        let addr = self.nodes[number].addr;
+        self.nodes[number].process.kill();
+        let arguments = ["--servers", self.servers.path()];
+        self.nodes[number] = node_with(addr, options, &arguments, None)?;
+        Ok(())
+    }
+
+    /// The number of their ring.
+    pub fn epoch(&self) -> anyhow::Result<u32> {
+        let text = std::fs::read(&self.servers)?;
+        let cluster = dkvs_common::cluster::Cluster::parse("servers", &text)?;
+        Ok(dkvs_common::ring::Ring::new(&cluster).epoch())
+    }
+
     fn of(nodes: Vec<Node>, options: &Options, more: &[&str]) -> anyhow::Result<Self> {
-        let line = |node: &Node| {
-            let (ip, port) = (node.addr.ip(), node.addr.port());
-            format!("{ip} {port} {RING_POINTS}\n")
-        };
-        let servers = ServersFile::with_text(nodes.iter().map(line).collect::<String>());
+        let addrs: Vec<SocketAddr> = nodes.iter().map(|node| node.addr).collect();
+        let servers = servers_file(&addrs);
         let mut command = Role::Gateway.command()?;
         command.args(["--servers", servers.path(), "--listen", "127.0.0.1:0"]);
         command.args(more).args(options.gateway_arguments());
         Ok(Self {
             nodes,
             gateway: Gateway::of(command),
-            _servers: servers,
+            servers,
         })
     }
 
@@ -187,4 +210,9 @@ impl Cluster {
     pub fn addr(&self) -> SocketAddr {
         self.gateway.addr
     }
+}
+
+fn servers_file(addrs: &[SocketAddr]) -> ServersFile {
+    let line = |addr: &SocketAddr| format!("{} {} {RING_POINTS}\n", addr.ip(), addr.port());
+    ServersFile::with_text(addrs.iter().map(line).collect::<String>())
 }

@@ -247,7 +247,8 @@ fn on_disk(options: &Options) -> anyhow::Result<Curve> {
         let directory = Directory::new("disk")?;
         let (addr, data) = (cluster::node_addr()?, directory.0.join("data"));
         let start = |more: &[&str]| {
-            let arguments = [&["--durability", "buffered"], more].concat();
+            // The keys of the longest row take more than a server has by default.
+            let arguments = [&["--durability", "buffered", "--max-memory", "4G"], more].concat();
             cluster::node_on_disk(addr, options, &data, &arguments, None)
         };
         let mut node = start(&["--declare", "new"])?;

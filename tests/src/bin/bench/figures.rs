@@ -16,9 +16,9 @@ use crate::udp::Talk;
 use crate::wire;
 
 const AGREEMENT: &str = "?n=3&r=2&consistency=agreement";
-const LINEARIZABLE: &str = "?n=3&r=2&consistency=linearizable";
+pub const LINEARIZABLE: &str = "?n=3&r=2&consistency=linearizable";
 const PUT_AGREEMENT: &str = "?n=3&w=2&consistency=agreement";
-const PUT_LINEARIZABLE: &str = "?n=3&w=2&consistency=linearizable";
+pub const PUT_LINEARIZABLE: &str = "?n=3&w=2&consistency=linearizable";
 
 /// Connections that carry long values at a time.
 const LARGE_CONNECTIONS: usize = 4;

@@ -18,6 +18,7 @@ mod options;
 mod overload;
 mod peers;
 mod reference;
+mod repair;
 mod report;
 mod role;
 mod spread;
@@ -56,6 +57,7 @@ fn bench(options: &Options) -> anyhow::Result<bool> {
     print!("{}", report.head());
     figures::measure(options, &mut report)?;
     overload::measure(options, &mut report)?;
+    repair::measure(options, &mut report)?;
     if options.storage {
         storage::measure(options, &mut report)?;
     }

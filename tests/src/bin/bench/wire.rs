@@ -3,7 +3,7 @@
 //! Replies are looked into as little as a load can afford: every status, nothing else. That the
 //! values are right is asked once, before anything is measured.
 
-use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse, Statistic};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -29,9 +29,6 @@ const REPLY_HEAD_BYTES: usize = 12;
 const PATIENCE: Duration = Duration::from_millis(500);
 const TRIES: usize = 10;
 
-/// The number under which a server reports how many gets it has answered.
-const STATISTIC_GETS: u8 = 3;
-
 /// A get of each key by DKVS/1, in an order that looks random.
 pub fn gets_v1() -> Vec<Vec<u8>> {
     shuffled_keys().map(String::into_bytes).collect()
@@ -50,7 +47,7 @@ pub fn gets_v2() -> anyhow::Result<(Vec<Vec<u8>>, usize)> {
         }))
     });
     let gets = gets.collect::<anyhow::Result<Vec<_>>>()?;
-    let mut datagrams = pack(&gets, DATAGRAM_BYTES_DEFAULT);
+    let mut datagrams = pack(&gets, DATAGRAM_BYTES_DEFAULT, 0);
     let each = datagrams.first().context("there are keys")?.1;
     datagrams.retain(|(_, messages)| *messages == each);
     Ok((
@@ -85,11 +82,11 @@ fn shuffled_keys() -> impl Iterator<Item = String> {
 }
 
 /// Packs requests into datagrams, each with the number of its messages.
-fn pack(requests: &[Request], datagram_bytes: usize) -> Vec<(Vec<u8>, usize)> {
+fn pack(requests: &[Request], datagram_bytes: usize, epoch: u32) -> Vec<(Vec<u8>, usize)> {
     let builder = || {
         let envelope = Envelope {
             sender: Sender::Client,
-            epoch: 0,
+            epoch,
             authentication: None,
         };
         Builder::new(envelope, datagram_bytes)
@@ -141,6 +138,8 @@ impl Values {
 pub struct Client {
     socket: UdpSocket,
     values: Values,
+    /// The ring that it says it is of.
+    epoch: u32,
 }
 
 impl Client {
@@ -154,13 +153,22 @@ impl Client {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.connect(server)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { socket, values })
+        Ok(Self {
+            socket,
+            values,
+            epoch: 0,
+        })
+    }
+
+    /// The same client, of a ring: servers that know theirs answer no other.
+    pub fn of_ring(self, epoch: u32) -> Self {
+        Self { epoch, ..self }
     }
 
     /// The replies to some requests, in no order; each datagram is asked again if none come.
     fn ask(&self, requests: &[Request]) -> anyhow::Result<Vec<Reply>> {
         let mut replies = Vec::new();
-        for (datagram, messages) in pack(requests, self.values.datagram_bytes) {
+        for (datagram, messages) in pack(requests, self.values.datagram_bytes, self.epoch) {
             let answered = (0..TRIES).find_map(|_| self.exchange(&datagram, messages).ok());
             replies.extend(answered.context("the server does not answer")?);
         }
@@ -262,12 +270,17 @@ impl Client {
 
     /// How many gets the server has answered since it started.
     pub fn gets_answered(&self) -> anyhow::Result<u64> {
+        self.statistic(Statistic::Gets)
+    }
+
+    /// A number that the server reports of itself.
+    pub fn statistic(&self, wanted: Statistic) -> anyhow::Result<u64> {
         let replies = self.ask(&[Request::Command(ReplicaCommand::GetStatistics)])?;
         let Some(Reply::Response(ReplicaResponse::Statistics(statistics))) = replies.first() else {
             bail!("statistics were answered {replies:?}");
         };
-        let gets = statistics.iter().find(|(name, _)| *name == STATISTIC_GETS);
-        Ok(gets.context("the server does not count gets")?.1)
+        let found = statistics.iter().find(|(name, _)| *name == wanted as u8);
+        Ok(found.context("the server does not report it")?.1)
     }
 }
 
