@@ -217,8 +217,11 @@ impl KeyOrder {
     }
 }
 
+/// The first key of a block, and the rest of it.
+type OwnedBlock = (Box<[u8]>, Box<[u8]>);
+
 /// A block with this first key, if there is one.
-fn block(first: Option<&[u8]>, rest: &[u8]) -> Option<(Box<[u8]>, Box<[u8]>)> {
+fn block(first: Option<&[u8]>, rest: &[u8]) -> Option<OwnedBlock> {
     first.map(|first| (first.into(), rest.into()))
 }
 
