@@ -40,6 +40,12 @@ pub fn wanted_by_server(workers: usize) -> usize {
     RESERVED + PER_DATA_DIRECTORY + workers * PER_WORKER
 }
 
+/// The fewest files with which a storage server of so many workers starts. With a data directory it
+/// refuses puts if no file is left for it.
+pub fn needed_by_server(workers: usize) -> usize {
+    RESERVED + workers * PER_WORKER
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +57,8 @@ mod tests {
         let formula = format!("server:   {fixed} + workers × {PER_WORKER}\n");
         assert!(documents.contains(&formula), "{formula}");
         assert_eq!(wanted_by_server(2), fixed + 2 * PER_WORKER);
+        let least = format!("with fewer than {RESERVED} + workers × {PER_WORKER} a server");
+        assert!(documents.contains(&least), "{least}");
+        assert_eq!(needed_by_server(2), RESERVED + 2 * PER_WORKER);
     }
 }

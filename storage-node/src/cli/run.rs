@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use dkvs_common::model::Durability;
 use dkvs_runtime::hosts::Hosts;
 use dkvs_runtime::key_file::{self, KeyFile};
@@ -26,13 +26,7 @@ use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     check_exposure(arguments)?;
     let workers = arguments.workers.unwrap_or_else(workers_default);
-    let (files, wanted) = (
-        open_files::raise_limit(),
-        open_files::wanted_by_server(workers.get()),
-    );
-    if files < wanted {
-        tracing::warn!("the process may open {files} files only, and may need {wanted}");
-    }
+    check_open_files(open_files::raise_limit(), workers.get())?;
     let cluster = cluster(arguments)?;
     let config = config(arguments, cluster.as_ref())?;
     let key_file = arguments
@@ -121,6 +115,25 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .context("the data directory was not left in good order"),
         None => Ok(()),
     }
+}
+
+/// Warns where the limit on open files may be reached.
+///
+/// # Errors
+///
+/// If the process may open too few to start.
+fn check_open_files(files: usize, workers: usize) -> anyhow::Result<()> {
+    let needed = open_files::needed_by_server(workers);
+    ensure!(
+        files >= needed,
+        "a process that may open {files} files is too small for {workers} workers; it takes {needed} \
+         at the least; raise the limit (ulimit -n) or lower --workers"
+    );
+    let wanted = open_files::wanted_by_server(workers);
+    if files < wanted {
+        tracing::warn!("the process may open {files} files only, and may need {wanted}");
+    }
+    Ok(())
 }
 
 fn bind_metrics(addr: SocketAddr) -> anyhow::Result<TcpListener> {
