@@ -268,6 +268,12 @@ fn the_manifests_do_what_is_written_of_them() {
     // The notice, and what is then under way.
     let grace = gateways["template"]["spec"]["terminationGracePeriodSeconds"].as_u64();
     assert!(grace.expect("it is set") >= 10 + 10);
+    says("Datagrams reach a server whether its probe is answered or not");
+    for number in 0..servers["replicas"].as_u64().expect("a number") {
+        let name = format!("dkvs-server-{number}");
+        let service = object("2-servers.yaml", "Service", &name);
+        assert_eq!(service["spec"]["publishNotReadyAddresses"], true, "{name}");
+    }
     says("the namespace that may read the\nservers' metrics (`monitoring`)");
     let policy = object("4-network-policies.yaml", "NetworkPolicy", "dkvs-server");
     let from = &policy["spec"]["ingress"][1];
