@@ -48,7 +48,7 @@ impl OpenFilesDemand {
             + self.servers
             + watch_v1_sockets_max(self.servers)
             + self.workers * (PER_WORKER + self.servers)
-            + self.embedded * PER_EMBEDDED_SERVER
+            + self.embedded * (PER_EMBEDDED_SERVER + self.servers)
     }
 
     /// The limit on open files that grants all of it.
@@ -159,7 +159,7 @@ mod tests {
         let formula = format!(
             "gateway:  {} + 3 × servers\n          and for each worker {PER_WORKER} + servers + the \
              greater of {} and max-connections + {V1_SOCKETS_MAX}\n          and \
-             {PER_EMBEDDED_SERVER} more for each embedded server\n",
+             {PER_EMBEDDED_SERVER} + servers more for each embedded server\n",
             demand(0, 0, 0, 0).fixed(),
             2 * V1_SOCKETS_MAX
         );

@@ -34,6 +34,7 @@ pub mod protocol;
 pub mod service;
 pub mod statistics;
 pub mod store;
+mod turns;
 pub mod udp;
 
 /// The modules of this package that log something.

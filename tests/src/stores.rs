@@ -13,7 +13,7 @@ use dkvs_storage_node::store::disk::{
     Committer, Declaration, DiskStore, INDEX_HEAD_BYTES, OpenError, OpenOptions,
 };
 use dkvs_storage_node::store::{
-    Completion, GetResult, Lookup, MemoryStore, Part, PutOutcome, PutResult, ReadRequest,
+    Asker, Completion, GetResult, Lookup, MemoryStore, Part, PutOutcome, PutResult, ReadRequest,
     RecordStore as _, RecordView, RemoveResult, Store, overhead_bytes,
 };
 
@@ -190,8 +190,11 @@ impl Kept {
             let value = (!held.head().is_tombstone).then(value);
             (held.head().tag.time, value)
         };
-        let deadline = None;
-        let request = ReadRequest { part, deadline };
+        let request = ReadRequest {
+            part,
+            deadline: None,
+            asker: Asker::OWN,
+        };
         let at_once = self.store.get(&key(name), request, view, || later(sender));
         self.read_all();
         at_once.unwrap_or_else(|| receiver.try_recv().expect("it is read by now"))

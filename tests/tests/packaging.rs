@@ -193,9 +193,9 @@ fn the_units_do_what_is_written_of_them() {
     says("The data directory of a server is `/var/lib/dkvs/PORT`.");
     assert_eq!(of_unit(&server, "StateDirectory"), "dkvs/%i");
     assert!(of_unit(&server, "ExecStart").contains(" --data-dir %S/dkvs/%i "));
-    says("`LimitNOFILE=4096` is for 492");
+    says("`LimitNOFILE=4096` is for 480 workers and 96 servers");
     assert_eq!(of_unit(&server, "LimitNOFILE"), "4096");
-    assert_eq!(dkvs_runtime::open_files::wanted_by_server(492), 4_096);
+    assert_eq!(dkvs_runtime::open_files::wanted_by_server(480, 96), 4_096);
     says("| `keys` |\n| `dkvs-gateway.service`");
     says("| `keys`, `servers.txt` |\n\nSet `ADDRESS`");
     for (unit, files) in [
@@ -268,6 +268,12 @@ fn the_manifests_do_what_is_written_of_them() {
     // The notice, and what is then under way.
     let grace = gateways["template"]["spec"]["terminationGracePeriodSeconds"].as_u64();
     assert!(grace.expect("it is set") >= 10 + 10);
+    says("Datagrams reach a server whether its probe is answered or not");
+    for number in 0..servers["replicas"].as_u64().expect("a number") {
+        let name = format!("dkvs-server-{number}");
+        let service = object("2-servers.yaml", "Service", &name);
+        assert_eq!(service["spec"]["publishNotReadyAddresses"], true, "{name}");
+    }
     says("the namespace that may read the\nservers' metrics (`monitoring`)");
     let policy = object("4-network-policies.yaml", "NetworkPolicy", "dkvs-server");
     let from = &policy["spec"]["ingress"][1];

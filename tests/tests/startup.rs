@@ -489,3 +489,35 @@ async fn a_gateway_whose_greeting_nobody_reads_serves_all_the_same() {
     let get = exchange(addr, request("GET", "/livez", None)).await;
     assert_eq!(get.json["status"], "alive");
 }
+
+/// The command with a limit on the files that it may open.
+#[cfg(unix)]
+fn with_open_files(files: usize, command: &Command) -> Command {
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", &format!(r#"ulimit -n {files} && exec "$0" "$@""#)]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_that_may_open_too_few_files_says_how_many_it_takes() {
+    let servers = ServersFile::with_text("127.0.0.1 4000 1\n");
+    let embedded = command(&["--embedded", "3", "--workers", "2"]);
+    let gateway = command(&["--servers", servers.path(), "--workers", "1"]);
+    let mut node = PROGRAMS.node_command((own_loopback(), 0).into());
+    node.args(["--workers", "2", "--metrics", "127.0.0.1:0"]);
+    let data = DataDir::new();
+    let mut durable = PROGRAMS.node_command((own_loopback(), 4000).into());
+    durable.args(["--workers", "2", "--data-dir", data.path()]);
+    for files in [9, 10, 11, 12, 16, 25, 64] {
+        for command in [&embedded, &gateway, &node, &durable] {
+            let err = refusal(with_open_files(files, command));
+            let expected = format!("a process that may open {files} files is too small");
+            assert!(err.contains(&expected), "{files}: {err}");
+            let takes = err.split("it takes ").nth(1).unwrap();
+            let least = takes.split(' ').next().unwrap().parse::<usize>();
+            assert!(least.unwrap() > files, "{err}");
+        }
+    }
+}

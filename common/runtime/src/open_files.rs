@@ -12,8 +12,8 @@ pub const PER_WORKER: usize = 8;
 /// for each read that is under way, and those of a backup.
 pub const PER_DATA_DIRECTORY: usize = 96;
 
-/// What a storage server inside another process has open: its socket, and the files of its data
-/// directory.
+/// What a storage server inside another process has open beside a socket towards each of the other
+/// servers: its own socket, and the files of its data directory.
 pub const PER_EMBEDDED_SERVER: usize = 8 + PER_DATA_DIRECTORY;
 
 /// Raises the limit as far as the system lets the process, and returns what it is then.
@@ -35,9 +35,16 @@ pub fn raise_limit() -> usize {
     usize::MAX
 }
 
-/// What a storage server of so many workers may have open at once.
-pub fn wanted_by_server(workers: usize) -> usize {
-    RESERVED + PER_DATA_DIRECTORY + workers * PER_WORKER
+/// What a storage server of so many workers may have open at once, in a cluster of so many servers, of
+/// which it asks each by a socket of its own.
+pub fn wanted_by_server(workers: usize, servers: usize) -> usize {
+    RESERVED + PER_DATA_DIRECTORY + workers * PER_WORKER + servers
+}
+
+/// The fewest files with which a storage server of so many workers starts. With a data directory it
+/// refuses puts if no file is left for it.
+pub fn needed_by_server(workers: usize) -> usize {
+    RESERVED + workers * PER_WORKER
 }
 
 #[cfg(test)]
@@ -48,8 +55,11 @@ mod tests {
     fn the_documents_say_what_a_server_wants() {
         let documents = include_str!("../../../docs/operations/deploy.md");
         let fixed = RESERVED + PER_DATA_DIRECTORY;
-        let formula = format!("server:   {fixed} + workers × {PER_WORKER}\n");
+        let formula = format!("server:   {fixed} + workers × {PER_WORKER} + servers\n");
         assert!(documents.contains(&formula), "{formula}");
-        assert_eq!(wanted_by_server(2), fixed + 2 * PER_WORKER);
+        assert_eq!(wanted_by_server(2, 5), fixed + 2 * PER_WORKER + 5);
+        let least = format!("with fewer than {RESERVED} + workers × {PER_WORKER} a server");
+        assert!(documents.contains(&least), "{least}");
+        assert_eq!(needed_by_server(2), RESERVED + 2 * PER_WORKER);
     }
 }

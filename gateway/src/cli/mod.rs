@@ -135,16 +135,21 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let files_max = open_files::raise_limit();
     let files = Files::open(config)?;
     let keys = files.keys.as_ref().map(KeyFile::subscribe);
-    let (cluster, embedded) = match &config.servers {
-        Servers::File(path) => (read_cluster(path)?, None),
+    let (cluster, plan, embedded) = match &config.servers {
+        Servers::File(path) => {
+            let cluster = read_cluster(path)?;
+            let plan = WorkerPlan::new(config, cluster.servers().len(), false, files_max)?;
+            (cluster, plan, None)
+        }
         Servers::Embedded(options) => {
+            // It is known before they start that there are files enough for them.
+            let servers = EmbeddedCluster::check(options)?;
+            let plan = WorkerPlan::new(config, servers, true, files_max)?;
             let embedded = EmbeddedCluster::start(options, keys.clone())?;
-            (embedded.cluster().clone(), Some(embedded))
+            (embedded.cluster().clone(), plan, Some(embedded))
         }
     };
     let replication = replication(config.replication, cluster.servers().len())?;
-    let is_embedded = embedded.is_some();
-    let plan = WorkerPlan::new(config, cluster.servers().len(), is_embedded, files_max)?;
     let listeners = plan.bind(config.listen)?;
     let listen = listeners[0].local_addr()?;
     let admin = WorkerPlan::bind_admin(config)?;

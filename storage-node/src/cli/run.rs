@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use dkvs_common::model::Durability;
 use dkvs_runtime::hosts::Hosts;
 use dkvs_runtime::key_file::{self, KeyFile};
@@ -27,14 +27,13 @@ use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     check_exposure(arguments)?;
     let workers = arguments.workers.unwrap_or_else(workers_default);
-    let (files, wanted) = (
-        open_files::raise_limit(),
-        open_files::wanted_by_server(workers.get()),
-    );
-    if files < wanted {
-        tracing::warn!("the process may open {files} files only, and may need {wanted}");
-    }
+    let files = open_files::raise_limit();
+    check_open_files(files, workers.get())?;
     let cluster = cluster(arguments)?;
+    let servers = cluster
+        .as_ref()
+        .map_or(0, |cluster| cluster.servers().len());
+    warn_of_few_files(files, workers.get(), servers);
     let config = config(arguments, cluster.as_ref())?;
     let key_file = arguments
         .key_file
@@ -144,6 +143,27 @@ fn pull(
         offload: arguments.udp_offload == Switch::On,
     };
     PullThread::start(service, options).context("cannot start a thread that pulls from replicas")
+}
+
+/// # Errors
+///
+/// If the process may open too few files to start.
+fn check_open_files(files: usize, workers: usize) -> anyhow::Result<()> {
+    let needed = open_files::needed_by_server(workers);
+    ensure!(
+        files >= needed,
+        "a process that may open {files} files is too small for {workers} workers; it takes {needed} \
+         at the least; raise the limit (ulimit -n) or lower --workers"
+    );
+    Ok(())
+}
+
+/// Warns where the limit on open files may be reached.
+fn warn_of_few_files(files: usize, workers: usize, servers: usize) {
+    let wanted = open_files::wanted_by_server(workers, servers);
+    if files < wanted {
+        tracing::warn!("the process may open {files} files only, and may need {wanted}");
+    }
 }
 
 fn bind_metrics(addr: SocketAddr) -> anyhow::Result<TcpListener> {

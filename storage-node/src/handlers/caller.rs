@@ -6,6 +6,7 @@ use dkvs_common::model::ReplicaResponse;
 
 use super::leaves::LeafRoom;
 use crate::peer::{Account, Peer};
+use crate::store::Asker;
 
 /// Who sent a command, and when.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,11 @@ impl Caller {
     /// Whom its work is charged to.
     pub(crate) fn account(&self) -> Account {
         Account::of(self.peer, self.key_id)
+    }
+
+    /// Whose turn it is when the disk is read for it.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker::of(self.account(), self.peer)
     }
 
     /// Until when it waits for the response.

@@ -27,11 +27,11 @@ impl Replica {
             ReplicaCommand::GetStatistics => ReplicaResponse::Statistics(self.statistics(now)),
             _ if epoch != caller.epoch => ReplicaResponse::Refused(Refusal::WrongEpoch { epoch }),
             ReplicaCommand::Get { key } => {
-                return self.get(&key, room.value_bytes, caller.deadline(), responder);
+                return self.get(&key, room.value_bytes, caller, responder);
             }
             ReplicaCommand::GetTag { key } => self.get_tag(&key),
             ReplicaCommand::GetDigest { key } => {
-                return self.get_digest(&key, caller.deadline(), responder);
+                return self.get_digest(&key, caller, responder);
             }
             ReplicaCommand::GetBlock {
                 key,
@@ -41,7 +41,7 @@ impl Replica {
             } => {
                 let block_bytes = usize::from(block_bytes).min(room.value_bytes);
                 let block = (offset, block_bytes);
-                return self.get_block(&key, tag, block, caller.deadline(), responder);
+                return self.get_block(&key, tag, block, caller, responder);
             }
             ReplicaCommand::Put { key, record } => {
                 return self.put(&key, &record, responder, || {});

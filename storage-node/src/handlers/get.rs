@@ -1,7 +1,6 @@
 //! Records and the blocks of long values: the responses to `Get` and `GetBlock`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use dkvs_common::kv::Key;
@@ -9,19 +8,19 @@ use dkvs_common::model::ReplicaResponse;
 use dkvs_common::record::{ContentType, Digest};
 use dkvs_common::tag::Tag;
 
-use super::caller::Responder;
+use super::caller::{Caller, Responder};
 use super::outcome::{get_response, record_response, value_response};
 use super::replica::Replica;
 use crate::store::{Part, ReadRequest, RecordStore as _, RecordView};
 
 impl Replica {
     /// The record of a key; of a long value as much as there is room for. None if the disk has to be
-    /// read: the response comes through what `responder` makes then, if it comes before the deadline.
+    /// read: the response comes through what `responder` makes then, if it comes before the deadline of the caller.
     pub(super) fn get(
         &self,
         key: &Key,
         room_bytes: usize,
-        deadline: Instant,
+        caller: Caller,
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         self.counters.gets.add(1);
@@ -41,7 +40,7 @@ impl Replica {
                 block: copy(&value[..value.len().min(block_bytes)]),
             })
         };
-        self.read(key, Part::First(room_bytes), deadline, record, responder)
+        self.read(key, Part::First(room_bytes), caller, record, responder)
     }
 
     /// At most `block_bytes` bytes of a version's value.
@@ -50,7 +49,7 @@ impl Replica {
         key: &Key,
         tag: Tag,
         (offset, bytes): (u32, usize),
-        deadline: Instant,
+        caller: Caller,
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         let block = move |held: &RecordView<'_>| {
@@ -65,19 +64,22 @@ impl Replica {
         };
         // The whole value may be thousands of blocks: the caller verifies it once it is together.
         let part = Part::Block { offset, bytes };
-        self.read(key, part, deadline, block, responder)
+        self.read(key, part, caller, block, responder)
     }
 
     pub(super) fn read(
         &self,
         key: &Key,
         part: Part,
-        deadline: Instant,
+        caller: Caller,
         view: impl FnOnce(&RecordView<'_>) -> ReplicaResponse + Send + 'static,
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
-        let deadline = Some(deadline);
-        let request = ReadRequest { part, deadline };
+        let request = ReadRequest {
+            part,
+            deadline: Some(caller.deadline()),
+            asker: caller.asker(),
+        };
         let result = self.store.get(key, request, view, || {
             let (counters, respond) = (Arc::clone(&self.counters), responder());
             Box::new(move |result| respond(get_response(&counters, result)))

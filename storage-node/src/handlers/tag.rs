@@ -1,12 +1,10 @@
 //! What names a record, without its value: the responses to `GetTag` and `GetDigest`.
 
-use std::time::Instant;
-
 use dkvs_common::kv::Key;
 use dkvs_common::model::ReplicaResponse;
 use dkvs_common::record::Attributes;
 
-use super::caller::Responder;
+use super::caller::{Caller, Responder};
 use super::outcome::{read_response, record_response, value_response};
 use super::replica::Replica;
 use crate::store::{Lookup, Part, RecordHead, RecordStore as _, RecordView};
@@ -20,11 +18,11 @@ impl Replica {
     }
 
     /// None if the disk has to be read, since the record says more than is known without: the response
-    /// comes through what `responder` makes then, if it comes before the deadline.
+    /// comes through what `responder` makes then, if it comes before the deadline of the caller.
     pub(super) fn get_digest(
         &self,
         key: &Key,
-        deadline: Instant,
+        caller: Caller,
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         let head = match self.store.head(key) {
@@ -32,7 +30,7 @@ impl Replica {
                 let whole = |held: &RecordView<'_>| {
                     record_response(held, || digest(&held.head(), held.attributes()))
                 };
-                return self.read(key, Part::First(0), deadline, whole, responder);
+                return self.read(key, Part::First(0), caller, whole, responder);
             }
             lookup => lookup,
         };

@@ -11,7 +11,8 @@ use dkvs_common::tag::Tag;
 use super::caller::Responder;
 use super::outcome::{get_response, put_response};
 use super::replica::Replica;
-use crate::store::{Part, ReadRequest, RecordStore as _, RecordView};
+use crate::peer::{Account, Peer};
+use crate::store::{Asker, Part, ReadRequest, RecordStore as _, RecordView};
 
 impl Replica {
     /// The value of a key, if there is one. None if the disk has to be read: the response comes
@@ -19,6 +20,7 @@ impl Replica {
     pub(crate) fn get_untagged(
         &self,
         key: &Key,
+        peer: Peer,
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         self.counters.gets.add(1);
@@ -32,6 +34,7 @@ impl Replica {
         let request = ReadRequest {
             part: Part::Whole,
             deadline: None,
+            asker: Asker::of(Account::of(peer, 0), peer),
         };
         let result = self.store.get(key, request, value, || {
             let (counters, respond) = (Arc::clone(&self.counters), responder());

@@ -66,7 +66,7 @@ impl Service {
                         }
                     })
                 };
-                let response = self.replica.get_untagged(&key, responder);
+                let response = self.replica.get_untagged(&key, peer.into(), responder);
                 let reply = response.and_then(|response| get_reply(&self.counters, &key, response));
                 reply.map_or(V1Response::Silence, |reply| {
                     V1Response::Datagram(reply.encode())

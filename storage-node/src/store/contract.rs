@@ -18,6 +18,7 @@ use thiserror::Error;
 use super::head::{HeldRecord, RecordHead};
 use super::table::KeyRange;
 use super::view::{Part, RecordView};
+use crate::peer::{Account, Peer};
 
 /// Records by key, of which the one with the greatest tag stays.
 pub trait RecordStore {
@@ -169,6 +170,27 @@ pub struct ReadRequest {
     /// When nobody waits for it any more: if that has come before the disk was asked, it is dropped,
     /// and its completion is not called.
     pub deadline: Option<Instant>,
+    /// Who waits for it.
+    pub asker: Asker,
+}
+
+/// Who a read is done for. Askers take turns at the disk: accounts, and within one of these its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker(Option<(Account, Peer)>);
+
+impl Asker {
+    /// The process itself.
+    pub const OWN: Self = Self(None);
+
+    /// The sender of a command.
+    pub(crate) fn of(account: Account, peer: Peer) -> Self {
+        Self(Some((account, peer)))
+    }
+
+    /// The sender; none of what the process reads for itself.
+    pub(super) fn sender(self) -> Option<(Account, Peer)> {
+        self.0
+    }
 }
 
 impl<R> Lookup<R> {

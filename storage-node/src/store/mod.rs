@@ -45,8 +45,8 @@ use dkvs_common::tag::Tag;
 use disk::DiskStore;
 
 pub use contract::{
-    AttestError, ChangeHook, Completion, Full, GetResult, Lookup, MintTag, PutOutcome, PutResult,
-    ReadRequest, RecordChange, RecordStore, RemoveOutcome, RemoveResult, StoreError,
+    Asker, AttestError, ChangeHook, Completion, Full, GetResult, Lookup, MintTag, PutOutcome,
+    PutResult, ReadRequest, RecordChange, RecordStore, RemoveOutcome, RemoveResult, StoreError,
 };
 pub use dump::{CountedScan, ScannedValue};
 pub use head::{HeldRecord, RecordHead};

@@ -21,7 +21,7 @@ use dkvs_runtime::program;
 use dkvs_storage_node::store::disk::directory::{DataDirectory, Owner};
 use dkvs_storage_node::store::disk::{CommitThread, Declaration, DiskStore, OpenOptions};
 use dkvs_storage_node::store::{
-    Completion, Part, PutResult, ReadRequest, RecordStore as _, RecordView,
+    Asker, Completion, Part, PutResult, ReadRequest, RecordStore as _, RecordView,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -89,6 +89,7 @@ fn read(path: &Path) -> anyhow::Result<()> {
     let request = ReadRequest {
         part: Part::Whole,
         deadline: None,
+        asker: Asker::OWN,
     };
     let view = |_: &RecordView<'_>| panic!("on purpose");
     let got = store.get(&key()?, request, view, || Box::new(drop));

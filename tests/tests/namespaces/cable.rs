@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use dkvs_client::transport::link::{Link, LinkEvent};
+use dkvs_client::transport::link::{Link, LinkEvent, Party};
 use dkvs_client::transport::peer::PeerConfig;
 use dkvs_common::kv::Key;
 use dkvs_common::wire::v2::keys::Keys;
@@ -108,7 +108,8 @@ fn ask(
     sent: &mut Vec<Vec<u8>>,
 ) -> ReplicaResponse {
     let deadline = Instant::now() + PATIENCE;
-    link.send(command, 0, Instant::now(), deadline).unwrap();
+    let by = (0, Party::default());
+    link.send(command, by, Instant::now(), deadline).unwrap();
     loop {
         while let Some(datagram) = link.poll_transmit(Instant::now()) {
             socket.send(&datagram).unwrap();

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use dkvs_common::host::host_of;
 
+use crate::transport::link::Party;
+
 /// Who makes a request: what it takes of the client is counted as theirs, so that no one of them can
 /// take all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +27,16 @@ impl CallerId {
         match host_of(address) {
             IpAddr::V4(address) => Self::AddressV4(address.to_bits()),
             IpAddr::V6(address) => Self::NetworkV6((address.to_bits() >> 64) as u64),
+        }
+    }
+
+    /// For whom its long values are on their way.
+    pub(super) fn party(self) -> Party {
+        match self {
+            Self::Internal => Party(0, 0),
+            Self::Token(number) => Party(1, number),
+            Self::AddressV4(address) => Party(2, address.into()),
+            Self::NetworkV6(network) => Party(3, network),
         }
     }
 }

@@ -495,7 +495,8 @@ impl Core {
                 ..token
             };
             // If it cannot be asked, a later read asks again.
-            let _ = link.send(command, token, now.at, pending.deadline);
+            let by = (token, CallerId::Internal.party());
+            let _ = link.send(command, by, now.at, pending.deadline);
         }
     }
 
@@ -545,7 +546,10 @@ impl Core {
         };
         let token = request.token(id, command);
         let fetch: Result<RequestHandle, RequestError> = match self.servers.to(from) {
-            Some(link) => link.fetch(key, begun, token, now.at, request.deadline),
+            Some(link) => {
+                let by = (token, request.caller.party());
+                link.fetch(key, begun, by, now.at, request.deadline)
+            }
             None => Err(RequestError::TooMany),
         };
         match fetch {

@@ -139,7 +139,8 @@ impl Core {
         let sent = match self.servers.to(to) {
             Some(link) => {
                 let message = outgoing.command(link.message_bytes_max());
-                let sent = link.send(message, token, now.at, request.deadline);
+                let by = (token, request.caller.party());
+                let sent = link.send(message, by, now.at, request.deadline);
                 if let (Ok(handle), Some(trace)) = (&sent, request.trace) {
                     link.set_trace(*handle, trace);
                 }

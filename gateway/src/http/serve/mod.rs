@@ -5,7 +5,7 @@
 //! * `clock`: how long they may be idle or slow
 //! * `slots`: how many there are, and which make room for others; `occupant`: one of them, as these see it
 //! * `heads`: the memory that long heads of requests take
-//! * `stream`: what arrives, timed and counted
+//! * `stream`: what arrives, timed and counted; `targets`: those of requests that the library would correct
 //! * `peer`: how they end; `request_body`: what is left of a request by then; `reply_body`: a reply that the
 //!   gateway is still making
 //! * `connection`: one of them, until its end
@@ -26,6 +26,7 @@ mod reply_body;
 mod request_body;
 mod slots;
 mod stream;
+mod targets;
 
 use std::convert::Infallible;
 use std::future::{Future, ready};

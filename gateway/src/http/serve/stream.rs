@@ -1,5 +1,5 @@
 //! The stream of a connection: what arrives moves its clock and is counted, so that neither a head nor
-//! a body makes the connection's buffer larger than it may be.
+//! a body makes the connection's buffer larger than it may be, and no target is corrected.
 
 use std::future::Future as _;
 use std::io;
@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock::{Clock, Phase};
 use super::heads::{HeadMemory, NoRoom};
+use super::targets::Targets;
 
 /// The most that is read of a body at a time, in bytes. The connection's buffer keeps the size of the
 /// largest read.
@@ -20,6 +21,7 @@ pub(super) struct TimedStream<S> {
     stream: S,
     clock: Clock,
     head: HeadMemory,
+    targets: Targets,
     is_refused: bool,
     /// Whether bytes that were taken are kept back below, as TLS does.
     is_flush_blocked: bool,
@@ -31,6 +33,7 @@ impl<S> TimedStream<S> {
             stream,
             clock,
             head,
+            targets: Targets::default(),
             is_refused: false,
             is_flush_blocked: false,
         }
@@ -106,7 +109,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
             buffer.advance(arrived);
             read
         };
-        self.note_arrived(buffer.filled().len() - before);
+        let arrived = &mut buffer.filled_mut()[before..];
+        self.targets.refuse_fragments(arrived);
+        self.note_arrived(arrived.len());
         read
     }
 }

@@ -1,17 +1,11 @@
 //! Lists that wait for their turn.
 //!
-//! ```text
-//!   List --> [ account: [ peer: list, list ] [ peer: list ] ] [ account: ... ] --> one slice, and the
-//!                 ^                                                      |         next account
-//!                 '------------------------------------------------------'
-//! ```
-//!
 //! A worker answers everything else that has arrived before it does a slice of a page. The accounts
-//! take turns, within an account its peers do, and a peer's lists follow each other. So a list
+//! take [turns](Turns), within an account its peers do, and a peer's lists follow each other. So a list
 //! waits for as many slices as others list, whatever they ask for, and a get for one.
 //!
 //! The queue is bounded. When it is full, whoever has most lists in it gives way to whoever would
-//! have fewer ([`who_gives_way`]), and is answered `busy`.
+//! have fewer ([`Turns::who_gives_way`]), and is answered `busy`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -21,7 +15,8 @@ use dkvs_common::model::{Refusal, ReplicaResponse};
 use super::page::{PageQuery, PageScan};
 use crate::handlers::caller::{Caller, Responder};
 use crate::handlers::replica::Replica;
-use crate::peer::{Account, Holding, Peer, who_gives_way};
+use crate::peer::{Account, Peer};
+use crate::turns::Turns;
 
 /// Most lists that wait for a worker.
 pub(crate) const LISTS_WAITING_MAX: usize = 256;
@@ -32,21 +27,7 @@ pub(crate) const RECORDS_PER_SLICE_MAX: usize = 256;
 /// The lists that wait for one worker.
 #[derive(Default)]
 pub(crate) struct ListQueue {
-    /// The first has the next turn. None of them is empty.
-    accounts: VecDeque<OfAccount>,
-    waiting: usize,
-}
-
-struct OfAccount {
-    account: Account,
-    /// The first has the account's next turn. None of them is empty.
-    peers: VecDeque<OfPeer>,
-}
-
-struct OfPeer {
-    peer: Peer,
-    /// In the order in which they came.
-    lists: VecDeque<WaitingList>,
+    lists: Turns<WaitingList>,
 }
 
 struct WaitingList {
@@ -61,13 +42,12 @@ struct WaitingList {
 impl ListQueue {
     /// Whether none waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting == 0
+        self.lists.is_empty()
     }
 
     /// Since when the list waits whose turn is next.
     pub(crate) fn next_turn(&self) -> Option<Instant> {
-        let next = self.accounts.front()?.peers.front()?.lists.front()?;
-        Some(next.arrived)
+        self.lists.first().map(|next| next.arrived)
     }
 
     /// Takes a list, which is answered in its turn. A repeat of one that waits is that one. Returns a
@@ -81,13 +61,10 @@ impl ListQueue {
     ) -> Option<ReplicaResponse> {
         let (account, peer) = (caller.account(), caller.peer);
         let waits = |list: &WaitingList| list.request == caller.request;
-        if self
-            .lists_of(account, peer)
-            .is_some_and(|lists| lists.iter().any(waits))
-        {
+        if self.lists.of(account, peer).any(waits) {
             return None;
         }
-        if self.waiting == LISTS_WAITING_MAX && !self.make_room_for(account, peer, replica) {
+        if self.lists.len() == LISTS_WAITING_MAX && !self.make_room_for(account, peer, replica) {
             replica.counters.lists_refused_busy.add(1);
             return Some(ReplicaResponse::Refused(Refusal::Busy));
         }
@@ -98,97 +75,38 @@ impl ListQueue {
             scan: PageScan::new(query),
             respond: responder(),
         };
-        let of_account = self.accounts.iter_mut().find(|it| it.account == account);
-        let of_account = match of_account {
-            Some(of_account) => of_account,
-            None => self.accounts.push_back_mut(OfAccount {
-                account,
-                peers: VecDeque::new(),
-            }),
-        };
-        let of_peer = of_account.peers.iter_mut().find(|it| it.peer == peer);
-        let of_peer = match of_peer {
-            Some(of_peer) => of_peer,
-            None => of_account.peers.push_back_mut(OfPeer {
-                peer,
-                lists: VecDeque::new(),
-            }),
-        };
-        of_peer.lists.push_back(list);
-        self.waiting += 1;
+        self.lists.push(account, peer, list);
         None
     }
 
     /// Lets the next list have its turn: a slice of it, after which it is answered or waits for the
     /// next. A list whose client has stopped waiting is dropped.
     pub(crate) fn take_turn(&mut self, replica: &Replica, now: Instant) {
-        let Some(mut of_account) = self.accounts.pop_front() else {
-            return;
-        };
-        if let Some(mut of_peer) = of_account.peers.pop_front() {
-            if let Some(mut list) = of_peer.lists.pop_front() {
-                if now >= list.deadline {
-                    replica.counters.expired.add(1);
-                    self.waiting -= 1;
-                } else {
-                    match replica.scan_slice(&mut list.scan, RECORDS_PER_SLICE_MAX) {
-                        Some(response) => {
-                            (list.respond)(response);
-                            self.waiting -= 1;
-                        }
-                        None => of_peer.lists.push_front(list),
-                    }
-                }
+        self.lists.take_turn(|lists| {
+            let Some(mut list) = lists.pop_front() else {
+                return;
+            };
+            if now >= list.deadline {
+                return replica.counters.expired.add(1);
             }
-            if !of_peer.lists.is_empty() {
-                of_account.peers.push_back(of_peer);
+            match replica.scan_slice(&mut list.scan, RECORDS_PER_SLICE_MAX) {
+                Some(response) => (list.respond)(response),
+                None => lists.push_front(list),
             }
-        }
-        if !of_account.peers.is_empty() {
-            self.accounts.push_back(of_account);
-        }
-    }
-
-    fn lists_of(&self, account: Account, peer: Peer) -> Option<&VecDeque<WaitingList>> {
-        let of_account = self.accounts.iter().find(|it| it.account == account)?;
-        let of_peer = of_account.peers.iter().find(|it| it.peer == peer)?;
-        Some(&of_peer.lists)
+        });
     }
 
     /// Refuses the last list of whoever is to give way; returns whether there is room then.
     fn make_room_for(&mut self, account: Account, peer: Peer, replica: &Replica) -> bool {
-        let holdings = self.accounts.iter().flat_map(|of_account| {
-            of_account.peers.iter().map(|of_peer| Holding {
-                account: of_account.account,
-                peer: of_peer.peer,
-                amount: of_peer.lists.len(),
-            })
-        });
-        let holdings: Vec<Holding> = holdings.collect();
-        let Some((account, peer)) = who_gives_way(&holdings, (account, peer), 1) else {
+        let Some(giving) = self.lists.who_gives_way(account, peer) else {
             return false;
         };
-        let Some(last) = self.remove_last(account, peer) else {
+        let Some(last) = self.lists.remove(giving, VecDeque::pop_back) else {
             return false;
         };
         replica.counters.lists_refused_busy.add(1);
         (last.respond)(ReplicaResponse::Refused(Refusal::Busy));
         true
-    }
-
-    fn remove_last(&mut self, account: Account, peer: Peer) -> Option<WaitingList> {
-        let at = self.accounts.iter().position(|it| it.account == account)?;
-        let of_account = &mut self.accounts[at];
-        let place = of_account.peers.iter().position(|it| it.peer == peer)?;
-        let last = of_account.peers[place].lists.pop_back()?;
-        self.waiting -= 1;
-        if of_account.peers[place].lists.is_empty() {
-            of_account.peers.remove(place);
-        }
-        if of_account.peers.is_empty() {
-            self.accounts.remove(at);
-        }
-        Some(last)
     }
 }
 
@@ -353,7 +271,7 @@ mod tests {
         let refused = answers.take();
         let expected = (max / 2..max).rev().map(|number| ((1, 1, number), false));
         assert_eq!(refused, expected.collect::<Vec<_>>());
-        assert_eq!(queue.waiting, LISTS_WAITING_MAX);
+        assert_eq!(queue.lists.len(), LISTS_WAITING_MAX);
         while !queue.is_empty() {
             queue.take_turn(&replica, now);
         }

@@ -21,7 +21,7 @@ use super::queue::QueuedPut;
 use super::reads::{ColdRead, Wanted};
 use super::store::DiskStore;
 use super::values::Piece;
-use crate::store::contract::{Completion, GetResult, Lookup, ReadRequest, StoreError};
+use crate::store::contract::{Asker, Completion, GetResult, Lookup, ReadRequest, StoreError};
 use crate::store::view::{Part, RecordView};
 
 /// How often a record may be moved away under a read. Each time compaction has removed a segment.
@@ -59,9 +59,42 @@ impl ColdRead {
         }
         store.read_with(&self.key, part, answer);
     }
+
+    /// Answers that it was not done since too many wait.
+    fn refuse(self, store: &DiskStore) {
+        if let Wanted::View { answer, .. } = self.wanted {
+            store.status.reads.refused();
+            answer(Err(StoreError::Busy));
+        }
+    }
 }
 
 impl DiskStore {
+    /// Has a read wait for the disk, and refuses the one that gives way to it, if there is one. Returns
+    /// whether the read was taken: not if too many wait.
+    pub(super) fn wait_for_disk(
+        &self,
+        key: &Key,
+        asker: Asker,
+        wanted: impl FnOnce() -> Wanted,
+        #[cfg(feature = "mutants")] located: Located,
+    ) -> bool {
+        let pushed = self.reads.push(
+            key,
+            asker,
+            wanted,
+            #[cfg(feature = "mutants")]
+            Some(located),
+        );
+        let Ok(displaced) = pushed else {
+            return false;
+        };
+        if let Some(displaced) = displaced {
+            displaced.refuse(self);
+        }
+        true
+    }
+
     /// Has the whole value of the record at a place read, or of a newer one if that is gone. None is
     /// given to the completion if there is none, or it is damaged, and an error if it cannot be read
     /// now. Returns whether the read was taken: not if too many wait.
@@ -74,6 +107,7 @@ impl DiskStore {
         let read = ReadRequest {
             part: Part::Whole,
             deadline: None,
+            asker: Asker::OWN,
         };
         let wanted = || Wanted::View {
             read,
@@ -85,8 +119,9 @@ impl DiskStore {
                 }));
             }),
         };
-        self.reads.push(
+        self.wait_for_disk(
             key,
+            Asker::OWN,
             wanted,
             #[cfg(feature = "mutants")]
             place.0,

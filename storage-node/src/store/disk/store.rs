@@ -22,7 +22,7 @@ use super::reads::{ColdRead, ReadQueue, Wanted};
 use super::status::{DiskStatus, Status};
 use super::values::Values;
 use crate::store::contract::{
-    AttestError, ChangeHook, Completion, GetResult, GivenBy, Lookup, MintTag, PutOutcome,
+    Asker, AttestError, ChangeHook, Completion, GetResult, GivenBy, Lookup, MintTag, PutOutcome,
     PutResult, ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
@@ -210,8 +210,9 @@ impl DiskStore {
             bytes,
             completion: completion(),
         };
-        let is_taken = self.reads.push(
+        let is_taken = self.wait_for_disk(
             &key,
+            Asker::OWN,
             wanted,
             #[cfg(feature = "mutants")]
             located,
@@ -325,8 +326,9 @@ impl RecordStore for DiskStore {
                 }),
             }
         };
-        let is_taken = self.reads.push(
+        let is_taken = self.wait_for_disk(
             &owned_key(key),
+            read.asker,
             wanted,
             #[cfg(feature = "mutants")]
             located,

@@ -84,6 +84,12 @@ async fn a_request_line_that_is_not_one_is_400() {
         "G\tT /livez HTTP/1.1",
         "G(T /livez HTTP/1.1",
         "GET /li\x01vez HTTP/1.1",
+        "GET /livez# HTTP/1.1",
+        "GET /livez#a?b HTTP/1.1",
+        "GET /livez?#a HTTP/1.1",
+        "GET http://localhost/livez#a HTTP/1.1",
+        "GET http://localhost#a HTTP/1.1",
+        "GET # HTTP/1.1",
         "GET http:///livez HTTP/1.1",
         "GET http://local host/livez HTTP/1.1",
     ] {
@@ -95,6 +101,37 @@ async fn a_request_line_that_is_not_one_is_400() {
     for before in ["\r\n", "\r\n\r\n", "\n"] {
         assert_eq!(raw(gateway.addr, &format!("{before}{head}")).await, 200);
     }
+}
+
+#[tokio::test]
+async fn a_fragment_names_no_other_key_whatever_comes_before_it() {
+    let gateway = programs!().gateway(&["--embedded", "1"]);
+    let put = |key: &str, fields: &str| {
+        format!("PUT /kv/{key} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n\r\n")
+    };
+    let read = |key: &'static str| {
+        let head = format!("GET /kv/{key} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        exchange(gateway.addr, head)
+    };
+    let chunked = "transfer-encoding: chunked";
+    for before in [
+        String::new(),
+        "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n".into(),
+        put("first", "content-length: 17") + "GET /a#b HTTP/1.1",
+        put("first", chunked) + "11\r\nGET /a#b HTTP/1.1\r\n0\r\nx: #\r\n\r\n",
+    ] {
+        let mut connection = Connection::open(gateway.addr).await;
+        let refused = put("key#1", "content-length: 5") + "other";
+        connection.send(format!("{before}{refused}")).await;
+        let replies = String::from_utf8(connection.rest().await).unwrap();
+        let statuses = replies.matches("HTTP/1.1 200 ").count();
+        assert_eq!(statuses, usize::from(!before.is_empty()), "{replies}");
+        assert_eq!(replies.matches("HTTP/1.1 400 ").count(), 1, "{replies}");
+        assert_eq!(shown(&read("key").await), (404, "key-not-found"));
+    }
+    let first = read("first").await;
+    let first = String::from_utf8(first.body).unwrap();
+    assert!(first.contains(r#""value":"GET /a#b HTTP/1.1""#), "{first}");
 }
 
 #[tokio::test]

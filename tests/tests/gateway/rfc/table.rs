@@ -171,7 +171,7 @@ const REQUIREMENTS: &[Requirement] = &[
     ("9112 3.2", Should, "an invalid request line is answered 400",
         By(&["requests::a_request_line_that_is_not_one_is_400", "requests::a_target_has_one_of_the_forms_that_its_method_takes"])),
     ("9112 3.2", Should, "it is not corrected",
-        By(&["requests::a_request_line_that_is_not_one_is_400"])),
+        By(&["requests::a_request_line_that_is_not_one_is_400", "requests::a_fragment_names_no_other_key_whatever_comes_before_it"])),
     ("9112 3.2", Must, "a request has a Host like its target",
         NotOurs(CLIENT)),
     ("9112 3.2", Must, "no Host, more than one, or an invalid one is answered 400",

@@ -11,7 +11,7 @@
 //!
 //! Small requests go first. Uploads and fetches take turns in what they leave of the peer's window,
 //! and open no more requests than fit it. So a short request waits at most for what is in flight
-//! already, however long the values are.
+//! already, however long the values are; and a long value for one of each other party's.
 //!
 //! * `transfers`: all uploads and fetches, and whose turn it is
 //! * `upload`, `fetch`: one of each; [`assembly`]: the value that a fetch puts together
@@ -39,7 +39,7 @@ use block_range::BlockRange;
 pub use event::{LinkEvent, RequestHandle};
 use fetch::Fetch;
 pub use lengths::{MESSAGE_BYTES_GUARANTEED, get_key_bytes_max, list_bytes_max, put_key_bytes_max};
-pub use transfers::{TRANSFERS_AT_ONCE, TRANSFERS_MAX};
+pub use transfers::{Party, TRANSFERS_AT_ONCE, TRANSFERS_MAX};
 use transfers::{Transfer, TransferKind, TransferProgress, Transfers};
 use upload::{TooLong, Upload};
 
@@ -144,14 +144,14 @@ impl<T: Copy> Link<T> {
     pub fn send(
         &mut self,
         command: ReplicaCommand,
-        token: T,
+        (token, party): (T, Party),
         now: Instant,
         deadline: Instant,
     ) -> Result<RequestHandle, RequestError> {
         let request = match command {
             ReplicaCommand::Put { key, record } if self.may_be_too_long(&key, &record) => {
                 let upload = |number| TransferKind::Upload(Upload::new(number, key, record));
-                return self.begin_transfer(token, now, deadline, upload);
+                return self.begin_transfer((token, party), now, deadline, upload);
             }
             command => Request::Command(command),
         };
@@ -173,12 +173,12 @@ impl<T: Copy> Link<T> {
         &mut self,
         key: Key,
         (assembly, stalls): (Assembly, u32),
-        token: T,
+        by: (T, Party),
         now: Instant,
         deadline: Instant,
     ) -> Result<RequestHandle, RequestError> {
         let fetch = |_| TransferKind::Fetch(Fetch::new(key, assembly, stalls));
-        self.begin_transfer(token, now, deadline, fetch)
+        self.begin_transfer(by, now, deadline, fetch)
     }
 
     /// A server that was not met yet may announce a shorter limit than this client's, but none
@@ -194,7 +194,7 @@ impl<T: Copy> Link<T> {
 
     fn begin_transfer(
         &mut self,
-        token: T,
+        by: (T, Party),
         now: Instant,
         deadline: Instant,
         kind: impl FnOnce(u64) -> TransferKind,
@@ -206,7 +206,7 @@ impl<T: Copy> Link<T> {
             return Err(RequestError::Unreachable);
         }
         self.peer.greet_if_due(now);
-        let number = self.transfers.begin(token, deadline, kind);
+        let number = self.transfers.begin(by, deadline, kind);
         Ok(RequestHandle::Transfer(number))
     }
 

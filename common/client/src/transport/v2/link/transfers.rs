@@ -19,14 +19,22 @@ pub const TRANSFERS_MAX: usize = 1_024;
 /// sooner, and a server keeps fewer incomplete uploads.
 pub const TRANSFERS_AT_ONCE: usize = 8;
 
+/// How many take turns if parties that had none among those are waiting: one of each is let in.
+pub(super) const TRANSFERS_AT_ONCE_MAX: usize = 2 * TRANSFERS_AT_ONCE;
+
+/// For whom a transfer is made. Parties take turns, however many transfers each of them has waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Party(pub u8, pub u64);
+
 /// All transfers of a link.
 #[derive(Debug)]
 pub(super) struct Transfers<T> {
     under_way: BTreeMap<u64, Transfer<T>>,
     /// Those that take turns, the next first.
     turns: VecDeque<u64>,
-    /// Those that do not yet, the oldest first.
-    waiting: VecDeque<u64>,
+    /// Those that do not yet, of each party the oldest first; the party first whose turn is next. None
+    /// of them is empty.
+    waiting: VecDeque<(Party, VecDeque<u64>)>,
     next_number: u64,
 }
 
@@ -34,6 +42,7 @@ pub(super) struct Transfers<T> {
 #[derive(Debug)]
 pub(super) struct Transfer<T> {
     token: T,
+    party: Party,
     pub(super) deadline: Instant,
     kind: TransferKind,
 }
@@ -78,7 +87,7 @@ impl<T: Copy> Transfers<T> {
     /// Begins a transfer, which `kind` makes for its number; returns the number.
     pub(super) fn begin(
         &mut self,
-        token: T,
+        (token, party): (T, Party),
         deadline: Instant,
         kind: impl FnOnce(u64) -> TransferKind,
     ) -> u64 {
@@ -86,11 +95,15 @@ impl<T: Copy> Transfers<T> {
         self.next_number = self.next_number.wrapping_add(1);
         let transfer = Transfer {
             token,
+            party,
             deadline,
             kind: kind(number),
         };
         self.under_way.insert(number, transfer);
-        self.waiting.push_back(number);
+        match self.waiting.iter_mut().find(|(it, _)| *it == party) {
+            Some((_, waiting)) => waiting.push_back(number),
+            None => self.waiting.push_back((party, VecDeque::from([number]))),
+        }
         number
     }
 
@@ -104,12 +117,10 @@ impl<T: Copy> Transfers<T> {
 
     /// Lets waiting transfers take turns, as far as there is room; returns how many do.
     pub(super) fn admit(&mut self, now: Instant) -> usize {
-        let under_way = &mut self.under_way;
+        let under_way = &self.under_way;
         self.turns.retain(|number| under_way.contains_key(number));
-        while self.turns.len() < TRANSFERS_AT_ONCE
-            && let Some(number) = self.waiting.pop_front()
-        {
-            if let Some(transfer) = under_way.get_mut(&number) {
+        while let Some(number) = self.next_waiting() {
+            if let Some(transfer) = self.under_way.get_mut(&number) {
                 if let TransferKind::Fetch(fetch) = &mut transfer.kind {
                     fetch.start(now);
                 }
@@ -117,6 +128,29 @@ impl<T: Copy> Transfers<T> {
             }
         }
         self.turns.len()
+    }
+
+    /// Takes out the next that waits, if it may take turns now; it may have been removed.
+    fn next_waiting(&mut self) -> Option<u64> {
+        let at = if self.turns.len() < TRANSFERS_AT_ONCE {
+            0
+        } else if self.turns.len() < TRANSFERS_AT_ONCE_MAX {
+            let mut waiting = self.waiting.iter();
+            waiting.position(|(party, _)| !self.has_turn(*party))?
+        } else {
+            return None;
+        };
+        let (party, mut numbers) = self.waiting.remove(at)?;
+        let number = numbers.pop_front();
+        if !numbers.is_empty() {
+            self.waiting.push_back((party, numbers));
+        }
+        number
+    }
+
+    fn has_turn(&self, party: Party) -> bool {
+        let mut taking = self.turns.iter().filter_map(|it| self.under_way.get(it));
+        taking.any(|transfer| transfer.party == party)
     }
 
     /// The transfer whose turn it is. It goes to the end of the queue.

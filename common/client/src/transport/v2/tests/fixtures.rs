@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use super::super::link::Party;
 use super::super::peer::PeerConfig;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, ContentType, Record};
@@ -36,4 +37,9 @@ pub(super) fn record(number: u64, value: Vec<u8>) -> Record {
 
 pub(super) fn key(number: u64) -> Key {
     Key::new(format!("key {number}")).unwrap()
+}
+
+/// A request of the party that is alone in most tests.
+pub(super) fn by(token: u64) -> (u64, Party) {
+    (token, Party::default())
 }

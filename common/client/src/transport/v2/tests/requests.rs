@@ -10,7 +10,7 @@ use super::super::peer::retransmission::RTO_INITIAL;
 use super::super::peer::{
     GREETING_INTERVAL, PeerVersion, REQUESTS_MAX, RequestError, UNREACHABLE_PAUSE,
 };
-use super::fixtures::{SECOND, key};
+use super::fixtures::{SECOND, by, key};
 use super::world::{Faults, World};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::tag::Tag;
@@ -118,7 +118,7 @@ fn attestation_is_requested_until_it_is_answered() {
         let request = ReplicaCommand::Attest { boot_id, key, tag };
         world
             .link
-            .send(request, token, world.now, deadline)
+            .send(request, by(token), world.now, deadline)
             .unwrap();
     };
     world.put(1, deadline);
@@ -172,7 +172,7 @@ fn unreachable_port_ends_open_requests_and_reports_which_were_sent() {
 
     let refused = world
         .link
-        .send(ReplicaCommand::Ping, 3, world.now, deadline)
+        .send(ReplicaCommand::Ping, by(3), world.now, deadline)
         .unwrap_err();
     assert_eq!(refused, RequestError::Unreachable);
     world.underway.clear();
@@ -189,7 +189,7 @@ fn limits_on_requests_and_on_their_length_hold() {
     let long = ReplicaCommand::Get {
         key: dkvs_common::kv::Key::new(vec![b'k'; 1_200]).unwrap(),
     };
-    let refused = world.link.send(long, 0, now, deadline).unwrap_err();
+    let refused = world.link.send(long, by(0), now, deadline).unwrap_err();
     assert!(matches!(
         refused,
         RequestError::TooLong {
@@ -199,7 +199,10 @@ fn limits_on_requests_and_on_their_length_hold() {
     ));
     let mut opened = 0;
     let refused = loop {
-        match world.link.send(ReplicaCommand::Ping, opened, now, deadline) {
+        match world
+            .link
+            .send(ReplicaCommand::Ping, by(opened), now, deadline)
+        {
             Ok(_) => opened += 1,
             Err(refused) => break refused,
         }
@@ -217,7 +220,7 @@ fn world_with_a_request_beyond_the_limit() -> (World, std::time::Instant) {
         key: dkvs_common::kv::Key::new(vec![b'k'; 1_000]).unwrap(),
     };
     let deadline = world.now + SECOND;
-    world.link.send(long, 1, world.now, deadline).unwrap();
+    world.link.send(long, by(1), world.now, deadline).unwrap();
     (world, deadline)
 }
 
@@ -226,7 +229,7 @@ fn request_beyond_the_announced_limit_is_reported() {
     let (mut world, deadline) = world_with_a_request_beyond_the_limit();
     world
         .link
-        .send(ReplicaCommand::Ping, 2, world.now, deadline)
+        .send(ReplicaCommand::Ping, by(2), world.now, deadline)
         .unwrap();
     world.run(deadline);
     let ends: Vec<_> = world.events.drain(..).map(|(_, event)| event).collect();

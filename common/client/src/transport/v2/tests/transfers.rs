@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::link::LinkEvent;
 use super::super::link::assembly::Assembly;
-use super::fixtures::{SECOND, key, record};
+use super::super::link::{LinkEvent, Party, TRANSFERS_AT_ONCE};
+use super::fixtures::{SECOND, by, key, record};
 use super::server::Server;
 use super::world::{Faults, World};
 use dkvs_common::kv::Value;
@@ -40,7 +40,7 @@ fn fetching(world: &mut World, bytes: usize) {
     let deadline = world.now + 10 * SECOND;
     world
         .link
-        .fetch(key(1), (assembly, 0), 9, world.now, deadline)
+        .fetch(key(1), (assembly, 0), by(9), world.now, deadline)
         .unwrap();
 }
 
@@ -109,7 +109,7 @@ fn a_short_request_does_not_wait_for_a_long_transfer() {
     let start = world.now;
     world
         .link
-        .send(ReplicaCommand::Ping, 2, start, start + SECOND)
+        .send(ReplicaCommand::Ping, by(2), start, start + SECOND)
         .unwrap();
     // The window is full; the first answers make room.
     world.run(start + Duration::from_micros(500));
@@ -127,6 +127,38 @@ fn two_transfers_share_the_window() {
     let ends: Vec<_> = world.events.iter().map(|(at, _)| *at - start).collect();
     assert_eq!(ends.len(), 2);
     assert!(ends[1] < ends[0] * 5 / 4, "{ends:?}");
+}
+
+#[test]
+fn however_many_transfers_a_party_has_others_wait_for_few_of_them() {
+    let mut world = World::met(5);
+    let start = world.now;
+    for number in 0..100 {
+        world.put_value(number, long(50_000), start + 10 * SECOND);
+    }
+    world.run(start + Duration::from_millis(1));
+    for number in [100, 101] {
+        let (key, record) = (key(number), record(number, long(50_000)));
+        let put = ReplicaCommand::Put { key, record };
+        let by = (number, Party(1, number));
+        let sent = world.link.send(put, by, world.now, start + 10 * SECOND);
+        sent.unwrap();
+    }
+    let before = world.events.len();
+    world.run(start + 10 * SECOND);
+    assert_eq!(world.events.len(), 102);
+    let of_others = |(_, event): &(_, LinkEvent<u64>)| {
+        matches!(event, LinkEvent::Response { token: 100.., .. })
+    };
+    let ends = world.events[before..].iter().enumerate();
+    let ends: Vec<usize> = ends
+        .filter(|(_, it)| of_others(it))
+        .map(|(at, _)| at)
+        .collect();
+    assert!(
+        ends.len() == 2 && ends[1] <= 2 * TRANSFERS_AT_ONCE,
+        "{ends:?}"
+    );
 }
 
 #[test]
@@ -165,7 +197,7 @@ fn stalled_fetch_is_given_up_and_finished_elsewhere() {
     let deadline = other.now + SECOND;
     other
         .link
-        .fetch(key(1), (assembly, 1), 9, other.now, deadline)
+        .fetch(key(1), (assembly, 1), by(9), other.now, deadline)
         .unwrap();
     other.run(deadline);
     assert_eq!(fetched(&other).unwrap().as_bytes(), long(1 << 20));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::super::link::{Link, LinkEvent, RequestHandle};
 use super::super::peer::PeerConfig;
-use super::fixtures::{config, key, record};
+use super::fixtures::{by, config, key, record};
 use super::server::Server;
 use crate::testing::start_of_time;
 use dkvs_common::model::ReplicaCommand;
@@ -164,7 +164,7 @@ impl World {
         self.link
             .send(
                 ReplicaCommand::Put { key, record },
-                number,
+                by(number),
                 self.now,
                 deadline,
             )
