@@ -202,3 +202,124 @@ fn difference(ours: LeafSum, theirs: LeafSum) -> Difference {
         i64::from(theirs.keys) - i64::from(ours.keys),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PAUSE: Duration = Duration::from_secs(2);
+
+    fn sum_of(leaves: &[u64], first: u32, count: u32) -> LeafSum {
+        let end = (first.saturating_add(count) as usize).min(leaves.len());
+        let mut sum = LeafSum::default();
+        for leaf in leaves.get(first as usize..end).unwrap_or_default() {
+            sum += LeafSum {
+                sum: *leaf,
+                keys: u32::from(*leaf > 0),
+            };
+        }
+        sum
+    }
+
+    /// What a peer answers that holds this, with so many sums at most.
+    fn answer(theirs: &[u64], question: Question, sums_max: usize) -> Vec<LeafSum> {
+        let Question {
+            first,
+            leaves_per_sum,
+            sums_max: wanted,
+        } = question;
+        let firsts = (first..theirs.len() as u32).step_by(leaves_per_sum as usize);
+        let firsts = firsts.take(sums_max.min(wanted.into()));
+        firsts
+            .map(|first| sum_of(theirs, first, leaves_per_sum))
+            .collect()
+    }
+
+    /// The leaves that a comparison finds, and how long it took. `change` may change what the peer holds
+    /// whenever it was asked.
+    fn compare(
+        ours: &[u64],
+        mut theirs: Vec<u64>,
+        sums_max: usize,
+        mut change: impl FnMut(&mut [u64]),
+    ) -> (Vec<u32>, bool, Duration) {
+        let start = Instant::now();
+        let (mut now, mut questions) = (start, 0);
+        let mut comparison = Comparison::new(ours.len() as u32);
+        loop {
+            match comparison.next(now, PAUSE) {
+                Next::Ask(question) => {
+                    questions += 1;
+                    assert!(questions < 100_000, "it goes in circles");
+                    let sums = answer(&theirs, question, sums_max);
+                    let own = |first, count| sum_of(ours, first, count);
+                    assert!(comparison.handle_sums(&sums, own));
+                    change(&mut theirs);
+                }
+                Next::Wait(at) => {
+                    assert!(at > now);
+                    now = at;
+                }
+                Next::Differ(leaves) => return (leaves, comparison.is_cut(), now - start),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn exactly_what_differs_is_found_however_few_sums_come_at_a_time(
+            ours in prop::collection::vec(0..4u64, 0..5_000),
+            changes in prop::collection::btree_map(any::<prop::sample::Index>(), 4..9u64, 0..40),
+            sums_max in 1..70usize,
+        ) {
+            let mut theirs = ours.clone();
+            for (index, value) in changes.iter().filter(|_| !ours.is_empty()) {
+                theirs[index.index(ours.len())] = *value;
+            }
+            let (all, differ) = (0..ours.len(), |leaf: &usize| ours[*leaf] != theirs[*leaf]);
+            let expected: Vec<u32> = all.filter(differ).map(|leaf| leaf as u32).collect();
+            let (found, is_cut, took) = compare(&ours, theirs, sums_max, |_| {});
+            prop_assert_eq!(&found, &expected);
+            prop_assert!(!is_cut);
+            prop_assert_eq!(took > Duration::ZERO, !expected.is_empty(), "it looks again");
+        }
+    }
+
+    #[test]
+    fn what_differs_for_a_moment_is_not_found_and_what_keeps_changing_is_in_the_end() {
+        let (ours, mut theirs) = (vec![1; 100], vec![1; 100]);
+        theirs[7] = 2;
+        let (found, _, took) = compare(&ours, theirs.clone(), 64, |theirs| theirs[7] = 1);
+        assert_eq!((found, took), (Vec::new(), PAUSE));
+        let (found, _, took) = compare(&ours, theirs, 64, |theirs| theirs[7] += 1);
+        assert_eq!((found, took), (vec![7], PAUSE * LOOKS_MAX));
+    }
+
+    #[test]
+    fn where_nearly_everything_differs_a_part_is_found_at_once() {
+        let (ours, theirs) = (vec![0; 10_000], vec![1; 10_000]);
+        let (found, is_cut, took) = compare(&ours, theirs, 64, |_| {});
+        assert_eq!(
+            (found.len(), is_cut, took),
+            (DIFFERING_MAX, true, Duration::ZERO)
+        );
+        assert!(found.is_sorted());
+    }
+
+    #[test]
+    fn what_is_no_answer_ends_it() {
+        let own = |_, _| LeafSum::default();
+        let mut comparison = Comparison::new(10);
+        assert!(!comparison.handle_sums(&[], own));
+        let mut comparison = Comparison::new(10);
+        assert!(
+            !comparison.handle_sums(&[LeafSum::default(); 11], own),
+            "one too many"
+        );
+        let nothing = Comparison::new(0).next(Instant::now(), PAUSE);
+        assert_eq!(nothing, Next::Differ(Vec::new()));
+    }
+}
