@@ -202,15 +202,18 @@ pub(super) fn name_version(
     form: Form,
     has_tokens: bool,
 ) {
+    const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+    const SHARED: HeaderValue = HeaderValue::from_static("no-cache");
+    const ACCEPT: HeaderValue = HeaderValue::from_static("accept");
+
     if let Some(tag) = tag {
         headers.insert(header::ETAG, conditional::entity_tag(tag, form));
     }
-    let caching = match has_tokens {
-        true => "private, no-cache",
-        false => "no-cache",
-    };
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
-    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        if has_tokens { PRIVATE } else { SHARED },
+    );
+    headers.insert(header::VARY, ACCEPT);
 }
 
 /// The report on the read, as headers.
