@@ -32,6 +32,12 @@ impl<const N: usize> Digits<N> {
     }
 }
 
+impl<const N: usize> AsRef<[u8]> for Digits<N> {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The bytes of twice as many digits, of either case; none for anything else.
 pub fn parse<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     if digits.len() != 2 * N {

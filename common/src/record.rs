@@ -129,16 +129,24 @@ pub struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// Those of `content`.
     pub fn of(content: &'a Content) -> Self {
-        let (kind, content_type, value) = match content {
+        match content {
             Content::Value {
                 content_type,
                 value,
-            } => (0, content_type.as_bytes(), value.as_bytes()),
-            Content::Tombstone => (1, &[][..], &[][..]),
-        };
+            } => Self::of_value(content_type, value.as_bytes()),
+            Content::Tombstone => Self {
+                kind: 1,
+                content_type: &[],
+                value: &[],
+            },
+        }
+    }
+
+    /// Those of a value.
+    pub fn of_value(content_type: &'a ContentType, value: &'a [u8]) -> Self {
         Self {
-            kind,
-            content_type,
+            kind: 0,
+            content_type: content_type.as_bytes(),
             value,
         }
     }
@@ -196,6 +204,8 @@ pub fn checksum_of(key: &[u8], tag: Tag, attributes: &Attributes, parts: &Parts<
     let fields = attributes.fields();
     [&head[..], &fields, key, parts.content_type, parts.value]
         .iter()
+        // Most records have neither attributes nor a media type.
+        .filter(|bytes| !bytes.is_empty())
         .fold(0, |crc, bytes| crc32c::crc32c_append(crc, bytes))
 }
 

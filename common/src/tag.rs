@@ -59,6 +59,12 @@ impl TagText {
     }
 }
 
+impl AsRef<[u8]> for TagText {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Bits of a time that count within a millisecond.
 const COUNTER_BITS: u32 = 16;
 

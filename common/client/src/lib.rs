@@ -13,6 +13,7 @@
 //! `core` and `transport` do no I/O and read no clock; `net` does both, and decides nothing.
 
 pub mod core;
+mod id_map;
 pub mod net;
 pub mod transport;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{KeyPosition, LeafEntry, LeafSum, Refusal};
 use crate::kv::{Key, Value};
-use crate::record::{Attributes, Content, Digest};
+use crate::record::{Attributes, Digest, Parts, checksum_of};
 use crate::tag::Tag;
 
 /// What one replica answers. Cheap to clone, but for pages.
@@ -120,18 +120,11 @@ impl ReplicaResponse {
         if digest.is_beginning(block) {
             return self;
         }
-        let content = Value::new(block.clone()).map(|value| Content::Value {
-            content_type: digest.content_type.clone(),
-            value,
-        });
-        match content {
-            Ok(content)
-                if crate::record::checksum(key, digest.tag, &digest.attributes, &content)
-                    == digest.checksum =>
-            {
-                self
-            }
-            _ => Self::Refused(Refusal::Corrupt),
+        let parts = Parts::of_value(&digest.content_type, block);
+        let found = checksum_of(key.as_bytes(), digest.tag, &digest.attributes, &parts);
+        match found == digest.checksum {
+            true => self,
+            false => Self::Refused(Refusal::Corrupt),
         }
     }
 }

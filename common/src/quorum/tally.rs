@@ -82,6 +82,22 @@ impl<A> Tally<A> {
         }
     }
 
+    /// The same replicas, all pending again.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        let replica = |replica: &Replica<A>| Replica {
+            server: replica.server,
+            ring_point: replica.ring_point,
+            state: ReplicaState::Pending,
+            latency: None,
+        };
+        Self {
+            pending: self.replicas.len(),
+            replicas: self.replicas.iter().map(replica).collect(),
+            started: self.started,
+        }
+    }
+
     /// Records the state of `from`, unless it is known already. [`ReplicaState::Pending`] counts as
     /// repeated.
     pub fn record(&mut self, from: ServerId, state: ReplicaState<A>, now: Instant) -> Recorded {

@@ -135,6 +135,9 @@ impl Attributes {
 
     /// Reads the fields that these flags name from the beginning of `bytes`.
     pub fn decode_fields(flags: u8, bytes: &[u8]) -> Result<Self, AttributesError> {
+        if flags == 0 {
+            return Ok(Self::NONE);
+        }
         if flags & !FLAGS != 0 {
             return Err(AttributesError::Flags { flags });
         }

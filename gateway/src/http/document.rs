@@ -20,6 +20,8 @@ use dkvs_client::{
 };
 use http_body::{Frame, SizeHint};
 
+use super::object::{escape, escaped_bytes};
+
 /// Pieces of a reply have about this many bytes.
 const PIECE_BYTES: usize = 16 << 10;
 
@@ -224,42 +226,6 @@ impl Part {
                 piece.extend_from_slice(STANDARD.encode(&taken).as_bytes());
             }
         }
-    }
-}
-
-/// How many bytes a byte of text becomes within a JSON string.
-fn escaped_bytes(byte: u8) -> u64 {
-    match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
-        0..0x20 => 6,
-        _ => 1,
-    }
-}
-
-/// Writes text as the inside of a JSON string, as `serde_json` does.
-fn escape(text: &[u8], to: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    for plain in text.split_inclusive(|byte| escaped_bytes(*byte) > 1) {
-        let (&last, before) = plain.split_last().expect("it has the byte that ends it");
-        to.extend_from_slice(before);
-        let short = match last {
-            b'"' | b'\\' => last,
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            8 => b'b',
-            12 => b'f',
-            0..0x20 => {
-                let [high, low] = [last >> 4, last & 15].map(|digit| HEX[usize::from(digit)]);
-                to.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
-                continue;
-            }
-            _ => {
-                to.push(last);
-                continue;
-            }
-        };
-        to.extend_from_slice(&[b'\\', short]);
     }
 }
 

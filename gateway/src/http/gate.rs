@@ -40,7 +40,10 @@ const CROSS_SITE: ProblemType = ProblemType {
 const TOKEN_BYTES_MAX: usize = 512;
 
 /// For how long a browser that came by TLS comes by nothing else: a year.
-const STRICT_TRANSPORT: &str = "max-age=31536000";
+const STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+const CROSS_ORIGIN: HeaderValue = HeaderValue::from_static("cross-origin");
+const ALL_HEADERS: HeaderValue = HeaderValue::from_static("*");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -139,13 +142,11 @@ impl Gate {
 
     /// Adds what caches and browsers may do with a response, where it does not say so itself.
     pub(super) fn decorate(&self, headers: &mut HeaderMap, allowed_origin: Option<HeaderValue>) {
-        let mut add = |name: HeaderName, value: &'static str| {
-            headers
-                .entry(name)
-                .or_insert(HeaderValue::from_static(value));
+        let mut add = |name: HeaderName, value: HeaderValue| {
+            headers.entry(name).or_insert(value);
         };
         if allowed_origin.is_some() {
-            add(CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin");
+            add(CROSS_ORIGIN_RESOURCE_POLICY, CROSS_ORIGIN);
         }
         for (name, value) in BROWSER_HEADERS {
             add(name, value);
@@ -154,7 +155,7 @@ impl Gate {
             add(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
         }
         if allowed_origin.is_some() {
-            add(header::ACCESS_CONTROL_EXPOSE_HEADERS, "*");
+            add(header::ACCESS_CONTROL_EXPOSE_HEADERS, ALL_HEADERS);
         }
         self.vary(headers);
         if let Some(origin) = allowed_origin {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::client_error::no_memory_for_reply;
 use super::document::Json;
+use super::object::Object;
 use super::problem::Problem;
 
 /// The usual length of the report on a small value, in bytes.
@@ -63,8 +64,30 @@ pub(super) fn counted_json(
     client_and_caller: (&Client, CallerId),
     document: &impl Serialize,
 ) -> Result<Response<Body>, Problem> {
+    counted_text(client_and_caller, text(document))
+}
+
+/// The same, of a document that is text already.
+///
+/// # Errors
+///
+/// If there is none.
+pub(super) fn counted_text(
+    client_and_caller: (&Client, CallerId),
+    text: Vec<u8>,
+) -> Result<Response<Body>, Problem> {
     let map = HeaderMap::with_capacity(HEADERS_USUAL);
-    json_of(client_and_caller, map, Json::Text(text(document)))
+    json_of(client_and_caller, map, Json::Text(text))
+}
+
+/// An object with the members that `write` writes, and a line end.
+pub(super) fn object_text(write: impl FnOnce(&mut Object<'_>)) -> Vec<u8> {
+    let mut text = Vec::with_capacity(JSON_BYTES_USUAL);
+    let mut object = Object::begin(&mut text);
+    write(&mut object);
+    object.end();
+    text.push(b'\n');
+    text
 }
 
 /// A JSON document and a line end.

@@ -8,7 +8,7 @@
 //! * [`hosts`], `validity`, [`gate`], [`access`]: which requests pass, and what a token permits
 //! * `fair`: how callers share what there is little of
 //! * `counts`, `feed`, `checks`, `liveness`, `app`: the state of a worker, and of the gateway
-//! * `report`, `json`, `document`: what a request came to, as JSON, and the memory that this takes;
+//! * `object`, `report`, `json`, `document`: what a request came to, as JSON, and the memory that this takes;
 //!   `repeatable`: the same of many reads
 //! * endpoints: `kv`, `list`, `batch`, `ring`, `servers`, `switch`, `health`, `metrics`, `events` with
 //!   `snapshot`, `console`, `docs` with `archive`
@@ -44,6 +44,7 @@ mod list;
 mod liveness;
 mod metrics;
 mod no_such_path;
+mod object;
 pub mod operations;
 mod parameters;
 mod path;

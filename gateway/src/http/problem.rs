@@ -10,6 +10,8 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use super::object::Object;
+
 /// What all problems of one type have in common.
 #[derive(Debug)]
 pub(super) struct ProblemType {
@@ -52,6 +54,17 @@ impl Problem {
             self.0.members.append(&mut members);
         }
         self
+    }
+
+    /// Adds the members that `write` writes.
+    pub(super) fn with_members(self, write: impl FnOnce(&mut Object<'_>)) -> Self {
+        let mut text = Vec::new();
+        let mut object = Object::begin(&mut text);
+        write(&mut object);
+        object.end();
+        let members: Map<String, Json> =
+            serde_json::from_slice(&text).expect("what was written is an object");
+        self.with(members)
     }
 
     /// Adds a header to the response.

@@ -12,65 +12,55 @@ use dkvs_common::quorum::{Level, Refusal};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
-use serde::{Serialize, Serializer};
 
 use dkvs_client::WriteResult;
 
-/// A key: as text, or in base64 where it is no UTF-8.
-#[derive(Serialize)]
-pub(super) struct KeyText<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_base64: Option<String>,
-}
+use super::object::Object;
 
-impl<'a> KeyText<'a> {
-    pub(super) fn new(key: &'a Key) -> Self {
-        let text = std::str::from_utf8(key.as_bytes()).ok();
-        Self {
-            key: text,
-            key_base64: text.is_none().then(|| STANDARD.encode(key.as_bytes())),
-        }
+/// Writes a key: as text, or in base64 where it is no UTF-8.
+pub(super) fn write_key(object: &mut Object<'_>, key: &Key) {
+    match std::str::from_utf8(key.as_bytes()) {
+        Ok(text) => object.string("key", text),
+        Err(_) => object.plain("key_base64", STANDARD.encode(key.as_bytes())),
     }
 }
 
-/// A value: as text, or in base64 where it is no UTF-8.
-#[derive(Serialize)]
-pub(super) struct ValueText<'a> {
-    value: std::borrow::Cow<'a, str>,
-    encoding: &'static str,
+/// The encoding of a value that is UTF-8.
+pub(super) const UTF_8: &str = "utf-8";
+
+/// The encoding of any other.
+pub(super) const BASE64: &str = "base64";
+
+/// Writes a value: as text, or in base64 where it is no UTF-8.
+pub(super) fn write_value(object: &mut Object<'_>, value: &Value) {
+    let encoding = match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => {
+            object.string("value", text);
+            UTF_8
+        }
+        Err(_) => {
+            object.plain("value", STANDARD.encode(value.as_bytes()));
+            BASE64
+        }
+    };
+    object.plain("encoding", encoding);
 }
 
-impl<'a> ValueText<'a> {
-    pub(super) const UTF_8: &'static str = "utf-8";
-    pub(super) const BASE64: &'static str = "base64";
-
-    pub(super) fn new(value: &'a Value) -> Self {
-        match std::str::from_utf8(value.as_bytes()) {
-            Ok(text) => Self {
-                value: text.into(),
-                encoding: Self::UTF_8,
-            },
-            Err(_) => Self {
-                value: STANDARD.encode(value.as_bytes()).into(),
-                encoding: Self::BASE64,
-            },
-        }
+/// Writes the tag of a value, if it has one.
+pub(super) fn write_tag(object: &mut Object<'_>, tag: Option<Tag>) {
+    match tag {
+        Some(tag) => object.plain("tag", tag.text()),
+        None => object.null("tag"),
     }
 }
 
 /// One replica of a request.
-#[derive(Serialize)]
 pub(super) struct ReplicaReport<'a> {
     server: &'a str,
-    #[serde(serialize_with = "as_digits")]
     ring_point: Position,
     status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     /// The version that the replica reported.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     tag: Option<Tag>,
     latency_us: Option<u64>,
 }
@@ -87,6 +77,22 @@ impl<'a> ReplicaReport<'a> {
         }
     }
 
+    fn write(&self, object: &mut Object<'_>) {
+        object.plain("server", self.server);
+        object.plain("ring_point", self.ring_point.digits());
+        object.plain("status", self.status);
+        if let Some(reason) = self.reason {
+            object.string("reason", reason);
+        }
+        if let Some(tag) = self.tag {
+            object.plain("tag", tag.text());
+        }
+        match self.latency_us {
+            Some(us) => object.number("latency_us", us),
+            None => object.null("latency_us"),
+        }
+    }
+
     /// An entry of the `Server-Timing` header; `number` is the replica's place, from 0.
     pub(super) fn server_timing(&self, number: usize) -> String {
         let (server, status) = (&self.server, self.status);
@@ -100,27 +106,12 @@ impl<'a> ReplicaReport<'a> {
     }
 }
 
-fn as_digits<S: Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(position.digits().as_str())
-}
-
-fn as_text<S: Serializer>(tag: &Option<Tag>, serializer: S) -> Result<S::Ok, S::Error> {
-    match tag {
-        Some(tag) => serializer.serialize_str(tag.text().as_str()),
-        None => serializer.serialize_none(),
-    }
-}
-
-fn as_name<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(level.name())
-}
-
-fn as_outcome<S: Serializer>(applied: &Applied, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(match applied {
+fn outcome(applied: Applied) -> &'static str {
+    match applied {
         Applied::Committed => "committed",
         Applied::Unknown => "unknown",
         Applied::NotApplied => "not_applied",
-    })
+    }
 }
 
 /// Whole microseconds.
@@ -128,7 +119,7 @@ pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy)]
 pub(super) struct WriteQuorum {
     pub(super) n: u8,
     pub(super) w: u8,
@@ -136,13 +127,9 @@ pub(super) struct WriteQuorum {
 }
 
 /// The report on a write.
-#[derive(Serialize)]
 pub(super) struct WriteReport<'a> {
-    #[serde(serialize_with = "as_outcome")]
     pub(super) outcome: Applied,
-    #[serde(serialize_with = "as_name")]
     pub(super) consistency: Level,
-    #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: WriteQuorum,
     pub(super) replicas: Vec<ReplicaReport<'a>>,
@@ -197,9 +184,25 @@ impl<'a> WriteReport<'a> {
             replicas: write.replicas().iter().map(replica).collect(),
         }
     }
+
+    /// Writes the report's members.
+    pub(super) fn write(&self, object: &mut Object<'_>) {
+        let WriteQuorum { n, w, confirmed } = self.quorum;
+        object.plain("outcome", outcome(self.outcome));
+        object.plain("consistency", self.consistency.name());
+        write_tag(object, self.tag);
+        object.object("quorum", |object| {
+            object.number("n", n);
+            object.number("w", w);
+            object.number("confirmed", confirmed as u64);
+        });
+        object.objects("replicas", &self.replicas, |object, replica| {
+            replica.write(object);
+        });
+    }
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy)]
 pub(super) struct ReadQuorum {
     pub(super) n: u8,
     pub(super) r: u8,
@@ -207,11 +210,8 @@ pub(super) struct ReadQuorum {
 }
 
 /// The report on a read, without the value.
-#[derive(Serialize)]
 pub(super) struct ReadReport<'a> {
-    #[serde(serialize_with = "as_name")]
     pub(super) consistency: Level,
-    #[serde(serialize_with = "as_text")]
     pub(super) tag: Option<Tag>,
     pub(super) quorum: ReadQuorum,
     pub(super) replicas: Vec<ReplicaReport<'a>>,
@@ -257,6 +257,21 @@ impl<'a> ReadReport<'a> {
             },
             replicas: read.replicas().iter().map(replica).collect(),
         }
+    }
+
+    /// Writes the report's members.
+    pub(super) fn write(&self, object: &mut Object<'_>) {
+        let ReadQuorum { n, r, agreeing } = self.quorum;
+        object.plain("consistency", self.consistency.name());
+        write_tag(object, self.tag);
+        object.object("quorum", |object| {
+            object.number("n", n);
+            object.number("r", r);
+            object.number("agreeing", agreeing as u64);
+        });
+        object.objects("replicas", &self.replicas, |object, replica| {
+            replica.write(object);
+        });
     }
 }
 

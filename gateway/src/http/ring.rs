@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::access::Caller;
 use super::app::App;
-use super::json::counted_json;
+use super::json::{counted_json, counted_text, object_text};
 use super::problem::Problem;
-use super::report::KeyText;
+use super::report::write_key;
 use super::{parameters, path};
 
 #[derive(Serialize)]
@@ -61,20 +61,6 @@ pub(super) async fn ring(
     counted_json((&app.client, caller.id()), &body)
 }
 
-#[derive(Serialize)]
-struct PreferenceListBody<'a> {
-    #[serde(flatten)]
-    key: KeyText<'a>,
-    position: String,
-    replicas: Vec<PreferredServer>,
-}
-
-#[derive(Serialize)]
-struct PreferredServer {
-    server: String,
-    ring_point: String,
-}
-
 pub(super) async fn preference_list(
     State(app): State<App>,
     caller: Caller,
@@ -85,14 +71,13 @@ pub(super) async fn preference_list(
     let view = app.client.view();
     let position = Position::of_key(&key);
     let replicas = view.ring().preference_list(position, n);
-    let preferred = |point: &RingPoint| PreferredServer {
-        server: view.name(point.server).to_owned(),
-        ring_point: point.position.to_string(),
-    };
-    let body = PreferenceListBody {
-        key: KeyText::new(&key),
-        position: position.to_string(),
-        replicas: replicas.iter().map(preferred).collect(),
-    };
-    counted_json((&app.client, caller.id()), &body)
+    let text = object_text(|object| {
+        write_key(object, &key);
+        object.plain("position", position.digits());
+        object.objects("replicas", &replicas, |object, point| {
+            object.plain("server", view.name(point.server));
+            object.plain("ring_point", point.position.digits());
+        });
+    });
+    counted_text((&app.client, caller.id()), text)
 }

@@ -11,7 +11,7 @@
 //! bytes and its attributes, and never keeps alive the datagram in which it came.
 
 use dkvs_common::kv::Key;
-use dkvs_common::record::{Attributes, Content, Parts, Record, checksum_of};
+use dkvs_common::record::{Attributes, Content, Parts, Record, RecordVersion, checksum_of};
 use dkvs_common::tag::Tag;
 
 use super::head::{RecordHead, TableEntry};
@@ -111,12 +111,27 @@ impl PackedRecord {
 
     /// As a read of a part is shown it.
     pub(super) fn view(&self, part: Part) -> RecordView<'_> {
-        let value = self.value();
+        let (value, attributes) = (self.value(), self.attributes());
         RecordView {
-            head: self.head(),
-            attributes: self.attributes(),
+            head: self.head_with(&attributes),
+            attributes,
             content_type: self.content_type(),
             value: &value[part.range(value.len())],
+        }
+    }
+
+    /// What is known of the record without its value, whose attributes are these.
+    fn head_with(&self, attributes: &Attributes) -> RecordHead {
+        RecordHead {
+            tag: self.tag(),
+            checksum: self.checksum(),
+            born: attributes.born,
+            has_more_attributes: !attributes.of_record().is_none(),
+            value_bytes: self.value().len() as u32,
+            is_tombstone: self.is_tombstone(),
+            has_nul: self.0[KIND] & HAS_NUL != 0,
+            is_quarantined: false,
+            is_damaged: false,
         }
     }
 
@@ -149,16 +164,14 @@ impl TableEntry for PackedRecord {
     }
 
     fn head(&self) -> RecordHead {
-        RecordHead {
+        self.head_with(&self.attributes())
+    }
+
+    fn version(&self) -> RecordVersion {
+        RecordVersion {
             tag: self.tag(),
             checksum: self.checksum(),
             born: self.attributes().born,
-            has_more_attributes: !self.attributes().of_record().is_none(),
-            value_bytes: self.value().len() as u32,
-            is_tombstone: self.is_tombstone(),
-            has_nul: self.0[KIND] & HAS_NUL != 0,
-            is_quarantined: false,
-            is_damaged: false,
         }
     }
 

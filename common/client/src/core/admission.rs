@@ -155,10 +155,11 @@ fn verdict(
     falls_back_to_v1: bool,
     pair: Pair<'_>,
 ) -> Verdict {
-    let is_dependent = depends_on_server(falls_back_to_v1, pair);
+    // Asked of servers that are not met alone: it takes a look at every byte of the pair.
+    let is_dependent = || depends_on_server(falls_back_to_v1, pair);
     let is_able = |(_, capability): &(ServerId, ServerCapability)| match capability {
         ServerCapability::Unmet => false,
-        ServerCapability::Lost | ServerCapability::Away => !is_dependent,
+        ServerCapability::Lost | ServerCapability::Away => !is_dependent(),
         _ => can_take(*capability, pair).is_ok(),
     };
     let able = servers.clone().filter(is_able).count();
@@ -175,8 +176,8 @@ fn verdict(
                 ));
             }
             (ServerCapability::Unmet, Ok(())) => unmet.push(server),
-            (ServerCapability::Lost, Ok(())) if is_dependent => unmet.push(server),
-            (ServerCapability::Away, Ok(())) if is_dependent => {
+            (ServerCapability::Lost, Ok(())) if is_dependent() => unmet.push(server),
+            (ServerCapability::Away, Ok(())) if is_dependent() => {
                 states.push((server, ReplicaState::Unreachable));
             }
             (_, Ok(())) => {}
@@ -234,9 +235,9 @@ impl Core {
                         return false;
                     }
                     self.handle_admission(id, Admission::Meet(unmet.clone()), now);
-                    let ping = Outgoing::Command(ReplicaCommand::Ping);
                     for server in unmet {
-                        self.send(id, server, PING, &ping, now);
+                        let ping = Outgoing::Command(ReplicaCommand::Ping);
+                        self.send(id, server, PING, ping, now);
                     }
                 }
                 Verdict::Withhold(states) => {
@@ -258,19 +259,23 @@ impl Core {
         }
     }
 
-    /// A server has answered a put: notes whether it has room. `bytes` is what the put took.
+    /// A server has answered a put of this request: notes whether it has room.
     pub(super) fn note_room(
         &mut self,
         from: ServerId,
-        bytes: Option<usize>,
+        id: RequestId,
         response: &ReplicaResponse,
         now: Now,
     ) {
-        match (response, bytes) {
-            (ReplicaResponse::Refused(Refusal::Full), Some(bytes)) => {
-                self.full.insert(from, FullServer { at: now.at, bytes });
+        match response {
+            ReplicaResponse::Refused(Refusal::Full) => {
+                let request = self.requests.get(id);
+                let bytes = request.and_then(|request| request.operation.put_bytes());
+                if let Some(bytes) = bytes {
+                    self.full.insert(from, FullServer { at: now.at, bytes });
+                }
             }
-            (ReplicaResponse::Done, _) => drop(self.full.remove(from)),
+            ReplicaResponse::Done => drop(self.full.remove(from)),
             _ => {}
         }
     }

@@ -13,7 +13,8 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::Key;
 use dkvs_common::tag::Tag;
 
-use super::request::{IdMap, RequestId};
+use super::request::RequestId;
+use crate::id_map::IdMap;
 
 /// Most entries that a core keeps.
 pub(super) const ATTESTATIONS_MAX: usize = 1_024;

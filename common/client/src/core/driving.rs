@@ -275,7 +275,7 @@ impl Core {
                     to,
                     id: command,
                     outgoing,
-                } => self.send(id, to, command, &outgoing, now),
+                } => self.send(id, to, command, outgoing, now),
                 Step::Fetch {
                     from,
                     key,
@@ -384,11 +384,7 @@ impl Core {
     ) {
         let id = token.command;
         match id.purpose {
-            Purpose::Put => {
-                let request = self.requests.get(token.request);
-                let bytes = request.and_then(|request| request.operation.put_bytes());
-                self.note_room(from, bytes, &response, now);
-            }
+            Purpose::Put => self.note_room(from, token.request, &response, now),
             Purpose::WriteBack if response == ReplicaResponse::Done => {
                 self.counts.of_mut(from).repairs_stored += 1;
             }
@@ -518,7 +514,7 @@ impl Core {
         if let Some(boot_id) = started.and_then(|started| self.boot_id_before(server, started)) {
             let attest = ReplicaCommand::Attest { boot_id, key, tag };
             let outgoing = Outgoing::Command(attest);
-            self.send(id, server, command, &outgoing, now);
+            self.send(id, server, command, outgoing, now);
         } else if let Some(request) = self.requests.get_mut(id) {
             let operation = &mut request.operation;
             operation.handle_unreachable(server, command, false, now.at);

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::trace::Trace;
-use foldhash::fast::FixedState;
 
 use super::caller::CallerId;
 use super::config::Wait;
@@ -25,11 +24,6 @@ impl RequestId {
         Self { number, place: 0 }
     }
 }
-
-/// A map by numbers that this core has given itself: no peer chooses the keys, so a fast hash without
-/// a seed is good enough.
-#[expect(clippy::disallowed_types, reason = "its hasher is named")]
-pub(super) type IdMap<K, V> = std::collections::HashMap<K, V, FixedState>;
 
 /// Which command of which request a response is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

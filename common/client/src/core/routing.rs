@@ -69,7 +69,7 @@ impl Core {
         id: RequestId,
         to: ServerId,
         command: CommandId,
-        outgoing: &Outgoing,
+        outgoing: Outgoing,
         now: Now,
     ) {
         let Some(request) = self.requests.get_mut(id) else {
@@ -99,13 +99,13 @@ impl Core {
         id: RequestId,
         to: ServerId,
         command: CommandId,
-        outgoing: &Outgoing,
+        outgoing: Outgoing,
         now: Now,
     ) -> Option<ReplicaResponse> {
         let request = self.requests.get(id)?;
         let token = request.token(id, command);
         let deadline = request.deadline;
-        let message = outgoing.command(0);
+        let message = outgoing.into_command(0);
         let sent = self.exchange(to, &message, token, deadline);
         // It may have been restarted as one that speaks DKVS/2.
         self.servers.greet_if_due(to, now.at);
@@ -129,7 +129,7 @@ impl Core {
         id: RequestId,
         to: ServerId,
         command: CommandId,
-        outgoing: &Outgoing,
+        outgoing: Outgoing,
         now: Now,
     ) {
         let Some(request) = self.requests.get_mut(id) else {
@@ -138,7 +138,7 @@ impl Core {
         let token = request.token(id, command);
         let sent = match self.servers.to(to) {
             Some(link) => {
-                let message = outgoing.command(link.message_bytes_max());
+                let message = outgoing.into_command(link.message_bytes_max());
                 let by = (token, request.caller.party());
                 let sent = link.send(message, by, now.at, request.deadline);
                 if let (Ok(handle), Some(trace)) = (&sent, request.trace) {

@@ -255,6 +255,6 @@ fn respond(
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.extend(BROWSER_HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    headers.extend(BROWSER_HEADERS);
     response
 }

@@ -71,7 +71,6 @@ pub struct Write {
     level: Level,
     /// It was sent before under the tag that it has, and is not to be under any other.
     is_resubmission: bool,
-    started: Instant,
     deadline: Instant,
     transmitted: usize,
     round: u32,
@@ -123,7 +122,6 @@ impl Write {
             quorum,
             level,
             is_resubmission: false,
-            started: now,
             deadline,
             transmitted: 0,
             round: 0,
@@ -248,7 +246,7 @@ impl Write {
         self.may_be_stored |= !self.is_certainly_nowhere();
         self.is_storing = false;
         self.is_withheld = true;
-        self.tally = Tally::new(self.tally.list(), self.started);
+        self.tally = self.tally.anew();
         self.transmitted = self.tally.replicas().len();
         self.round += 1;
         for (server, state) in states {
@@ -309,7 +307,7 @@ impl Write {
         self.record = Some(self.record_under(tag, self.attributes));
         self.may_be_stored |= !self.is_certainly_nowhere();
         self.is_storing = true;
-        self.tally = Tally::new(self.tally.list(), self.started);
+        self.tally = self.tally.anew();
         self.transmitted = 0;
         self.round += 1;
         self.phase = Phase::Storing(tag);

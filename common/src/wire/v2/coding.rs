@@ -15,15 +15,26 @@ pub(super) struct Reader<'a> {
     bytes: &'a Bytes,
     /// How many bytes were taken.
     taken: usize,
+    /// How many of the bytes are to be read.
+    end: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a Bytes) -> Self {
-        Self { bytes, taken: 0 }
+        Self::of_first(bytes, bytes.len())
+    }
+
+    /// Reads the first `length` bytes, which are there.
+    pub(super) fn of_first(bytes: &'a Bytes, length: usize) -> Self {
+        Self {
+            bytes,
+            taken: 0,
+            end: length,
+        }
     }
 
     pub(super) fn bytes(&mut self, length: usize) -> Result<Bytes, WrongLength> {
-        if length > self.bytes.len() - self.taken {
+        if length > self.end - self.taken {
             return Err(WrongLength);
         }
         let start = self.taken;
@@ -32,9 +43,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], WrongLength> {
-        let array = self.bytes[self.taken..].first_chunk().ok_or(WrongLength)?;
+        let array = self.left().first_chunk().ok_or(WrongLength)?;
+        let array = *array;
         self.taken += N;
-        Ok(*array)
+        Ok(array)
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, WrongLength> {
@@ -55,18 +67,18 @@ impl<'a> Reader<'a> {
 
     /// Everything that is left, which stays.
     fn left(&self) -> &[u8] {
-        &self.bytes[self.taken..]
+        &self.bytes[self.taken..self.end]
     }
 
     /// Everything that is left.
     pub(super) fn rest(&mut self) -> Bytes {
-        let start = std::mem::replace(&mut self.taken, self.bytes.len());
-        self.bytes.slice(start..)
+        let start = std::mem::replace(&mut self.taken, self.end);
+        self.bytes.slice(start..self.end)
     }
 
     /// There must be nothing left.
     pub(super) fn end(&self) -> Result<(), WrongLength> {
-        if self.taken == self.bytes.len() {
+        if self.taken == self.end {
             Ok(())
         } else {
             Err(WrongLength)

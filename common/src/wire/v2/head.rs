@@ -53,9 +53,9 @@ pub(super) struct Head {
     pub(super) id: RequestId,
 }
 
-/// Cuts the next message off the messages of a datagram; none at their end. It is not shorter than a
-/// head.
-pub(super) fn split(messages: &mut Bytes) -> Result<Option<Bytes>, WrongLength> {
+/// The length of the next of the messages of a datagram, which is there as a whole; none at their
+/// end. It is not shorter than a head.
+pub(super) fn next_length(messages: &Bytes) -> Result<Option<usize>, WrongLength> {
     if messages.is_empty() {
         return Ok(None);
     }
@@ -64,18 +64,17 @@ pub(super) fn split(messages: &mut Bytes) -> Result<Option<Bytes>, WrongLength> 
     if length < REPLY_HEAD_BYTES || length > messages.len() {
         return Err(WrongLength);
     }
-    Ok(Some(messages.split_to(length)))
+    Ok(Some(length))
 }
 
 /// Reads the head of a message, and leaves the reader at its body.
 pub(super) fn read(message: &mut Reader<'_>) -> Result<Head, WrongLength> {
-    message.u16()?;
-    let (operation, status) = (message.u8()?, message.u8()?);
-    let id = RequestId(message.u64()?);
+    let head: [u8; REPLY_HEAD_BYTES] = message.array()?;
+    let [_, _, operation, status, id @ ..] = head;
     Ok(Head {
         operation,
         status,
-        id,
+        id: RequestId(u64::from_be_bytes(id)),
     })
 }
 
@@ -88,10 +87,10 @@ pub(super) fn write(
     body: impl FnOnce(&mut Vec<u8>),
 ) {
     let start = datagram.len();
-    datagram.put_u16(0);
-    datagram.put_u8(operation);
-    datagram.put_u8(status);
-    datagram.put_u64(id.0);
+    let mut head = [0; REPLY_HEAD_BYTES];
+    head[2..4].copy_from_slice(&[operation, status]);
+    head[4..].copy_from_slice(&id.0.to_be_bytes());
+    datagram.put(&head);
     body(datagram);
     // A message that is too long for its length field is too long for any datagram, too, and is
     // taken out again where that is built.

@@ -3,11 +3,11 @@
 //! A body's length follows from its fields; a message that is longer or shorter is refused. Of
 //! every message there is one encoding only.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use super::coding::{AppendFields as _, Reader};
 use super::error::WrongLength;
-use super::head::{Head, read, split, write};
+use super::head::{Head, next_length, read, write};
 use super::reply::Reply;
 use super::request::Request;
 
@@ -52,41 +52,51 @@ pub struct BadRequest {
 pub fn next_request(
     messages: &mut Bytes,
 ) -> Result<Option<Result<RequestMessage, BadRequest>>, WrongLength> {
-    let Some(message) = split(messages)? else {
+    let Some(length) = next_length(messages)? else {
         return Ok(None);
     };
-    let mut body = Reader::new(&message);
+    let mut body = Reader::of_first(messages, length);
     let Head {
         operation,
         status,
         id,
     } = read(&mut body)?;
-    let mut request = || -> Result<RequestMessage, MessageError> {
-        if status != 0 {
-            return Err(MessageError::Field);
-        }
-        let wait_ms = body.u16()?;
-        let request = Request::decode(operation, &mut body)?;
-        body.end()?;
-        Ok(RequestMessage {
-            id,
-            wait_ms,
-            request,
-        })
-    };
-    Ok(Some(request().map_err(|error| BadRequest {
+    let bad = |error| BadRequest {
         id,
         operation,
         error,
-    })))
+    };
+    let message = match read_wait(status, &mut body) {
+        Ok(wait_ms) => match Request::decode(operation, &mut body) {
+            Ok(request) if body.end().is_ok() => Ok(RequestMessage {
+                id,
+                wait_ms,
+                request,
+            }),
+            Ok(_) => Err(bad(WrongLength.into())),
+            Err(error) => Err(bad(error)),
+        },
+        Err(error) => Err(bad(error)),
+    };
+    messages.advance(length);
+    Ok(Some(message))
 }
 
-/// Takes the next reply off the messages of a datagram; none at their end.
+/// How long the sender of a request will wait, in milliseconds, which follows the head.
+fn read_wait(status: u8, body: &mut Reader<'_>) -> Result<u16, MessageError> {
+    match status {
+        0 => Ok(body.u16()?),
+        _ => Err(MessageError::Field),
+    }
+}
+
+/// Takes the next reply off the messages of a datagram; none at their end. After an error the rest
+/// cannot be read.
 pub fn next_reply(messages: &mut Bytes) -> Result<Option<ReplyMessage>, MessageError> {
-    let Some(message) = split(messages)? else {
+    let Some(length) = next_length(messages)? else {
         return Ok(None);
     };
-    let mut body = Reader::new(&message);
+    let mut body = Reader::of_first(messages, length);
     let Head {
         operation,
         status,
@@ -94,6 +104,7 @@ pub fn next_reply(messages: &mut Bytes) -> Result<Option<ReplyMessage>, MessageE
     } = read(&mut body)?;
     let reply = Reply::decode(operation, status, &mut body)?;
     body.end()?;
+    messages.advance(length);
     Ok(Some(ReplyMessage {
         id,
         operation,
@@ -104,11 +115,17 @@ pub fn next_reply(messages: &mut Bytes) -> Result<Option<ReplyMessage>, MessageE
 impl RequestMessage {
     /// Appends the message.
     pub fn encode(&self, datagram: &mut Vec<u8>) {
-        write(datagram, self.request.operation(), 0, self.id, |body| {
-            body.put_u16(self.wait_ms);
-            self.request.encode_body(body);
-        });
+        encode_request(self.id, self.wait_ms, &self.request, datagram);
     }
+}
+
+/// Appends the message of a request, which has this name, and whose sender will wait for `wait_ms`
+/// milliseconds.
+pub fn encode_request(id: RequestId, wait_ms: u16, request: &Request, datagram: &mut Vec<u8>) {
+    write(datagram, request.operation(), 0, id, |body| {
+        body.put_u16(wait_ms);
+        request.encode_body(body);
+    });
 }
 
 impl ReplyMessage {

@@ -1,22 +1,20 @@
 //! A value as a response: a JSON document, or its bytes with the report in headers.
 
-use std::borrow::Cow;
-
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::tag::Tag;
-use serde::Serialize;
 use serde_json::json;
 
 use crate::http::accept::Form;
 use crate::http::conditional::{self, precondition_failed};
 use crate::http::document::{Document, Json, is_long};
-use crate::http::json::text;
+use crate::http::json::object_text;
+use crate::http::object::Object;
 use crate::http::problem::{Problem, ProblemType};
 use crate::http::ranges::Part;
-use crate::http::report::{KeyText, ReadReport, ValueText};
+use crate::http::report::{BASE64, ReadReport, UTF_8, write_key, write_tag, write_value};
 
 const RANGE_NOT_SATISFIABLE: ProblemType = ProblemType {
     status: StatusCode::RANGE_NOT_SATISFIABLE,
@@ -38,40 +36,10 @@ pub(in crate::http) struct Found<'a> {
     pub(super) elapsed_us: u64,
 }
 
-#[derive(Serialize)]
-struct GetBody<'a, T> {
-    #[serde(flatten)]
-    key: KeyText<'a>,
-    #[serde(flatten)]
-    value: ValueText<'a>,
-    #[serde(flatten)]
-    rest: T,
-}
-
-/// What follows the value.
-#[derive(Serialize)]
-struct GetRest<'a> {
-    size: usize,
-    content_type: Option<Cow<'a, str>>,
-    #[serde(flatten)]
-    report: ReadReport<'a>,
-    elapsed_us: u64,
-}
-
-/// What follows the value in a list.
-#[derive(Serialize)]
-struct EntryRest<'a> {
-    size: usize,
-    content_type: Option<Cow<'a, str>>,
-    consistency: &'static str,
-    tag: Option<String>,
-    status: u16,
-}
-
 /// A JSON object without its end.
-fn members(object: &impl Serialize) -> Vec<u8> {
-    let mut text = text(object);
-    text.truncate(text.trim_ascii_end().len() - 1);
+fn begun(write: impl FnOnce(&mut Object<'_>)) -> Vec<u8> {
+    let mut text = Vec::new();
+    write(&mut Object::begin(&mut text));
     text
 }
 
@@ -107,30 +75,29 @@ impl<'a> Found<'a> {
     /// The JSON document, with the report in it. A value of more than `short_max` bytes is not copied
     /// into it.
     pub(in crate::http) fn json(self, key: &Key, short_max: usize) -> Json {
-        let rest = GetRest {
-            size: self.value.len(),
-            content_type: self.content_type(),
-            report: self.report,
-            elapsed_us: self.elapsed_us,
-        };
-        document(key, self.value, &rest, short_max)
+        document(key, self.value, short_max, |object| {
+            self.write_size_and_type(object);
+            self.report.write(object);
+            object.number("elapsed_us", self.elapsed_us);
+        })
     }
 
     /// The same as an entry of a list, without the report.
     pub(in crate::http) fn entry(self, key: &Key, short_max: usize) -> Json {
-        let rest = EntryRest {
-            size: self.value.len(),
-            content_type: self.content_type(),
-            consistency: self.report.consistency.name(),
-            tag: self.tag().map(|tag| tag.to_string()),
-            status: StatusCode::OK.as_u16(),
-        };
-        document(key, self.value, &rest, short_max)
+        document(key, self.value, short_max, |object| {
+            self.write_size_and_type(object);
+            object.plain("consistency", self.report.consistency.name());
+            write_tag(object, self.tag());
+            object.number("status", StatusCode::OK.as_u16());
+        })
     }
 
-    fn content_type(&self) -> Option<Cow<'a, str>> {
-        let content_type = self.content_type;
-        (!content_type.is_empty()).then(|| String::from_utf8_lossy(content_type))
+    fn write_size_and_type(&self, object: &mut Object<'_>) {
+        object.number("size", self.value.len() as u64);
+        match self.content_type {
+            [] => object.null("content_type"),
+            given => object.string("content_type", &String::from_utf8_lossy(given)),
+        }
     }
 
     /// The value's bytes, or some of them. The value may be someone else's HTML, so the headers
@@ -175,21 +142,28 @@ impl<'a> Found<'a> {
 }
 
 /// A key and its value, and what follows them.
-fn document(key: &Key, value: &Value, rest: &impl Serialize, short_max: usize) -> Json {
-    let key = KeyText::new(key);
+fn document(
+    key: &Key,
+    value: &Value,
+    short_max: usize,
+    rest: impl FnOnce(&mut Object<'_>),
+) -> Json {
     if value.len() <= short_max {
-        let value = ValueText::new(value);
-        return Json::Text(text(&GetBody { key, value, rest }));
+        return Json::Text(object_text(|object| {
+            write_key(object, key);
+            write_value(object, value);
+            rest(object);
+        }));
     }
     let mut document = Document::default();
-    document.text(members(&key));
+    document.text(begun(|object| write_key(object, key)));
     document.text(&br#","value":""#[..]);
     let encoding = match document.string(value.clone().into_bytes()) {
-        true => ValueText::UTF_8,
-        false => ValueText::BASE64,
+        true => UTF_8,
+        false => BASE64,
     };
     document.text(format!(r#"","encoding":"{encoding}","#));
-    document.text(members(rest).split_off(1));
+    document.text(begun(rest).split_off(1));
     document.text(&b"}\n"[..]);
     Json::Parts(document)
 }
@@ -202,15 +176,18 @@ pub(super) fn name_version(
     form: Form,
     has_tokens: bool,
 ) {
+    const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+    const SHARED: HeaderValue = HeaderValue::from_static("no-cache");
+    const ACCEPT: HeaderValue = HeaderValue::from_static("accept");
+
     if let Some(tag) = tag {
         headers.insert(header::ETAG, conditional::entity_tag(tag, form));
     }
-    let caching = match has_tokens {
-        true => "private, no-cache",
-        false => "no-cache",
-    };
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
-    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        if has_tokens { PRIVATE } else { SHARED },
+    );
+    headers.insert(header::VARY, ACCEPT);
 }
 
 /// The report on the read, as headers.

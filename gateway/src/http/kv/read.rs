@@ -173,9 +173,11 @@ fn unreachable(
     let about_key = refusals.iter().copied();
     let about_key: Vec<Refusal> = about_key.filter(|it| refusal::is_about_key(*it)).collect();
     match refusal::in_force(&about_key, options.quorum) {
-        Some(refusal) => refusal::not_carried(refusal, key, None).with(report),
+        Some(refusal) => {
+            refusal::not_carried(refusal, key, None).with_members(|object| report.write(object))
+        }
         None if refusals.contains(&Refusal::NotV2) && options.insists_on_tags() => {
-            no_tags(None).with(report)
+            no_tags(None).with_members(|object| report.write(object))
         }
         None => read_problem::unreachable(report),
     }

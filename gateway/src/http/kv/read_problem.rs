@@ -27,7 +27,7 @@ pub(super) fn key_not_found(report: ReadReport<'_>) -> Problem {
     let detail = format!("{agreeing} of {n} replicas hold no value for this key");
     Problem::new(&KEY_NOT_FOUND, detail)
         .with(json!({ "deleted": report.tag.is_some() }))
-        .with(report)
+        .with_members(|object| report.write(object))
 }
 
 pub(super) fn replicas_disagree(report: ReadReport<'_>) -> Problem {
@@ -43,7 +43,7 @@ pub(super) fn replicas_disagree(report: ReadReport<'_>) -> Problem {
              want"
         ),
     };
-    Problem::new(&REPLICAS_DISAGREE, detail).with(report)
+    Problem::new(&REPLICAS_DISAGREE, detail).with_members(|object| report.write(object))
 }
 
 pub(super) fn unreachable(report: ReadReport<'_>) -> Problem {
@@ -51,7 +51,7 @@ pub(super) fn unreachable(report: ReadReport<'_>) -> Problem {
     quorum_unreachable(format!(
         "so many of the {n} replicas cannot be reached that {r} can no longer answer"
     ))
-    .with(report)
+    .with_members(|object| report.write(object))
 }
 
 pub(super) fn timed_out(report: ReadReport<'_>) -> Problem {
@@ -60,7 +60,8 @@ pub(super) fn timed_out(report: ReadReport<'_>) -> Problem {
         Level::Linearizable => "told or confirmed the newest value",
         Level::Agreement => "answered",
     };
-    timeout(format!("fewer than {r} of {n} replicas {what} in time")).with(report)
+    timeout(format!("fewer than {r} of {n} replicas {what} in time"))
+        .with_members(|object| report.write(object))
 }
 
 /// The request insists on linearizable, and a replica holds what a client wrote by DKVS/1.
@@ -73,5 +74,5 @@ pub(super) fn came_by_v1(report: ReadReport<'_>) -> Problem {
                  linearizable again"
             .to_owned(),
     }])
-    .with(report)
+    .with_members(|object| report.write(object))
 }

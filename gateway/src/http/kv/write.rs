@@ -13,19 +13,18 @@ use dkvs_common::quorum::Refusal;
 use dkvs_common::quorum::write::WriteOutcome;
 use dkvs_common::record::{Content, ContentType};
 use futures_util::future::Either;
-use serde::Serialize;
 
 use super::request::{content_type_of, key_and_parameters};
 use super::{refusal, write_problem};
 use crate::http::app::App;
 use crate::http::client_error::no_tags;
-use crate::http::json::{json_text, report_bytes_max, text};
+use crate::http::json::{json_text, object_text, report_bytes_max};
 use crate::http::key_value::{invalid_value, value_too_large};
 use crate::http::operations::WRITE_PARAMETERS;
 use crate::http::operations::parameter::W;
 use crate::http::parameters::KeyParameters;
 use crate::http::problem::Problem;
-use crate::http::report::{KeyText, WriteReport, micros};
+use crate::http::report::{WriteReport, micros, write_key};
 use crate::http::{body, conditional};
 
 /// Not an `async fn`, like the other handlers here: that would keep the request as well as what it
@@ -144,15 +143,17 @@ fn conclude(
 ) -> Result<Vec<u8>, Problem> {
     let report = WriteReport::new(written);
     match written.write.outcome() {
-        Some(WriteOutcome::Committed) => Ok(text(&WriteBody {
-            key: KeyText::new(key),
-            report,
-            elapsed_us,
+        Some(WriteOutcome::Committed) => Ok(object_text(|object| {
+            write_key(object, key);
+            report.write(object);
+            object.number("elapsed_us", elapsed_us);
         })),
         Some(WriteOutcome::Refused) => {
             let refusals: Vec<Refusal> = written.write.refusals().collect();
             Err(match refusal::in_force(&refusals, options.quorum) {
-                Some(Refusal::NotV2) if options.insists_on_tags() => no_tags(None).with(report),
+                Some(Refusal::NotV2) if options.insists_on_tags() => {
+                    no_tags(None).with_members(|object| report.write(object))
+                }
                 Some(refusal) => write_problem::refused(refusal, (key, content), report),
                 None => write_problem::unreachable(report),
             })
@@ -164,13 +165,4 @@ fn conclude(
         Some(WriteOutcome::Unreachable) => Err(write_problem::unreachable(report)),
         Some(WriteOutcome::TimedOut) | None => Err(write_problem::timed_out(report)),
     }
-}
-
-#[derive(Serialize)]
-struct WriteBody<'a> {
-    #[serde(flatten)]
-    key: KeyText<'a>,
-    #[serde(flatten)]
-    report: WriteReport<'a>,
-    elapsed_us: u64,
 }

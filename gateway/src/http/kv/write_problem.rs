@@ -37,7 +37,7 @@ pub(super) fn unreachable(report: WriteReport<'_>) -> Problem {
     quorum_unreachable(format!(
         "so many of the {n} replicas cannot be reached that {w} can no longer confirm; {fate}"
     ))
-    .with(report)
+    .with_members(|object| report.write(object))
 }
 
 pub(super) fn timed_out(report: WriteReport<'_>) -> Problem {
@@ -46,7 +46,7 @@ pub(super) fn timed_out(report: WriteReport<'_>) -> Problem {
     timeout(format!(
         "fewer than {w} of {n} replicas confirmed in time; {fate}"
     ))
-    .with(report)
+    .with_members(|object| report.write(object))
 }
 
 /// Too many replicas refused, most of them for this reason.
@@ -83,7 +83,7 @@ pub(super) fn refused(
              reasons stand with each; {fate}"
         )),
     };
-    problem.with(report)
+    problem.with_members(|object| report.write(object))
 }
 
 /// The write met something newer and does not count as done. It was sent again, and no replica holds
@@ -109,7 +109,7 @@ pub(super) fn superseded(is_resubmission: bool, report: WriteReport<'_>) -> Prob
              leave the tag out"
         )
     };
-    Problem::new(&SUPERSEDED, detail).with(report)
+    Problem::new(&SUPERSEDED, detail).with_members(|object| report.write(object))
 }
 
 /// What became of the value, as a clause.

@@ -1,5 +1,7 @@
 //! Puts of records that are in the table as a whole.
 
+use std::borrow::Borrow;
+
 use dkvs_common::kv::Key;
 use dkvs_common::record::{Attributes, Content, Record};
 use dkvs_common::ring::Position;
@@ -36,7 +38,7 @@ impl RecordTable<PackedRecord> {
                     given_by,
                 )
             });
-            resolved.map_or_else(|| Ok(record.clone()), Err)
+            resolved.map_or(Ok(record), Err)
         };
         let replaced = self.replace(key, (&record.attributes, &record.content), newer)?;
         Ok(replaced.err().unwrap_or(PutOutcome::Stored))
@@ -59,11 +61,11 @@ impl RecordTable<PackedRecord> {
 
     /// Puts what `record` makes of the record that is there, if one is, in its place, if it makes
     /// anything: something with these attributes and this content.
-    fn replace<E>(
+    fn replace<R: Borrow<Record>, E>(
         &self,
         key: &Key,
         (attributes, content): (&Attributes, &Content),
-        record: impl FnOnce(Option<&PackedRecord>) -> Result<Record, E>,
+        record: impl FnOnce(Option<&PackedRecord>) -> Result<R, E>,
     ) -> Result<Result<(), E>, Full> {
         let place = place(Position::of_key(key), key.as_bytes());
         let mut shard = self.shard(place.position);
@@ -80,7 +82,7 @@ impl RecordTable<PackedRecord> {
                 } else {
                     self.give_back(held_bytes - bytes);
                 }
-                let packed = PackedRecord::new(key, &record);
+                let packed = PackedRecord::new(key, record.borrow());
                 self.note_change(place, Some(held), Some(&packed));
                 *held = packed;
             }
@@ -90,7 +92,7 @@ impl RecordTable<PackedRecord> {
                     Err(error) => return Ok(Err(error)),
                 };
                 self.take_room(bytes + overhead_bytes(place.key.len()))?;
-                let packed = PackedRecord::new(key, &record);
+                let packed = PackedRecord::new(key, record.borrow());
                 self.note_change(place, None, Some(&packed));
                 vacancy.insert(packed);
                 self.key_order().insert(place.key);

@@ -6,8 +6,8 @@ use dkvs_common::quorum::list::PageRequest;
 
 use crate::transport::list_bytes_max;
 
-/// A command before its server is known. Cheap to clone.
-#[derive(Debug, Clone)]
+/// A command before its server is known.
+#[derive(Debug)]
 pub enum Outgoing {
     /// A command.
     Command(ReplicaCommand),
@@ -17,10 +17,10 @@ pub enum Outgoing {
 
 impl Outgoing {
     /// The command, to a server that takes messages of at most `message_bytes_max`.
-    pub fn command(&self, message_bytes_max: usize) -> ReplicaCommand {
+    pub fn into_command(self, message_bytes_max: usize) -> ReplicaCommand {
         match self {
-            Self::Command(command) => command.clone(),
-            Self::Page(page, prefix) => page_command(page, prefix, message_bytes_max),
+            Self::Command(command) => command,
+            Self::Page(page, prefix) => page_command(&page, &prefix, message_bytes_max),
         }
     }
 }

@@ -112,7 +112,6 @@ pub struct LinearizableRead {
     /// Whether a replica reported a record that came by DKVS/1.
     has_met_v1: bool,
     quorum: Quorum,
-    started: Instant,
     deadline: Instant,
     round: u32,
     transmitted: usize,
@@ -145,7 +144,6 @@ impl LinearizableRead {
             repairs: Repairs::default(),
             has_met_v1: false,
             quorum,
-            started: now,
             deadline,
             round: 0,
             transmitted: 0,
@@ -238,6 +236,15 @@ impl LinearizableRead {
             Newest::Nothing => None,
             Newest::Tombstone(_) => Some(Content::Tombstone),
             Newest::Record(place, _) => self.records.content(place),
+        }
+    }
+
+    /// Whether a replica would be given anything, as far as is known.
+    fn has_content(&self, given: Newest) -> bool {
+        match given {
+            Newest::Nothing => false,
+            Newest::Tombstone(_) => true,
+            Newest::Record(place, _) => self.records.value(place).is_some(),
         }
     }
 
@@ -496,7 +503,7 @@ impl LinearizableRead {
                 .or(self.given);
         }
         if let Some(given) = self.given
-            && self.content(given).is_some()
+            && self.has_content(given)
             && !mutants::is_on(Mutant::NoWriteBack)
         {
             self.repairs.want(given, &self.tally);
@@ -554,7 +561,7 @@ impl LinearizableRead {
             self.outcome = Some(ReadOutcome::Unreachable);
             return;
         }
-        self.tally = Tally::new(self.tally.list(), self.started);
+        self.tally = self.tally.anew();
         self.records.clear();
         self.tombstones.clear();
         self.newest = None;

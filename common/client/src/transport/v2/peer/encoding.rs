@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use dkvs_common::model::ReplicaCommand;
-use dkvs_common::wire::v2::message::{REQUEST_HEAD_BYTES, RequestId, RequestMessage};
+use dkvs_common::wire::v2::message::{REQUEST_HEAD_BYTES, RequestId, encode_request};
 use dkvs_common::wire::v2::request::Request;
 
 /// What the message of a small pair takes, in bytes.
@@ -26,12 +26,7 @@ impl EncodedRequest {
             _ => Bytes::new(),
         };
         let mut head = Vec::with_capacity(MESSAGE_BYTES_USUAL);
-        RequestMessage {
-            id,
-            wait_ms: 0,
-            request,
-        }
-        .encode(&mut head);
+        encode_request(id, 0, &request, &mut head);
         // A message too long for its length field is too long for any datagram, and is refused for
         // that.
         let length = u16::try_from(head.len() + block.len()).unwrap_or(u16::MAX);

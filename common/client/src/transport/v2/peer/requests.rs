@@ -9,7 +9,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::counters::PeerCounters;
@@ -18,6 +18,7 @@ use super::event::PeerEvent;
 use super::retransmission::RetransmissionTimer;
 use super::retry_budget::RetryBudget;
 use super::window::Window;
+use crate::id_map::IdMap;
 use dkvs_common::model::{Refusal, ReplicaResponse};
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::wire::v2::message::RequestId;
@@ -26,10 +27,10 @@ use dkvs_common::wire::v2::reply::Reply;
 /// All open requests, the window that they share, and the events of those that have ended.
 #[derive(Debug)]
 pub(super) struct OpenRequests<T> {
-    open: BTreeMap<RequestId, OpenRequest<T>>,
+    open: IdMap<RequestId, OpenRequest<T>>,
     /// For [`Mutant::RepeatsCounted`]: the requests that were answered.
     #[cfg(feature = "mutants")]
-    answered: BTreeMap<RequestId, T>,
+    answered: IdMap<RequestId, T>,
     /// Requests to send again. These go first.
     resends: VecDeque<RequestId>,
     /// Requests to send for the first time.
@@ -101,9 +102,9 @@ impl<T> OpenRequest<T> {
 impl<T: Copy> OpenRequests<T> {
     pub(super) fn new(window: Window) -> Self {
         Self {
-            open: BTreeMap::new(),
+            open: IdMap::default(),
             #[cfg(feature = "mutants")]
-            answered: BTreeMap::new(),
+            answered: IdMap::default(),
             resends: VecDeque::new(),
             first_sends: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -252,7 +253,8 @@ impl<T: Copy> OpenRequests<T> {
         }
         let mut removed = self.open.remove(&id);
         if removed.is_none() && mutants::is_on(Mutant::OlderRequestAnswered) {
-            removed = self.open.pop_first().map(|(_, request)| request);
+            let oldest = self.open.keys().min().copied();
+            removed = oldest.and_then(|id| self.open.remove(&id));
         }
         let Some(request) = removed else {
             self.counters.unmatched += 1;
@@ -371,22 +373,30 @@ impl<T: Copy> OpenRequests<T> {
         self.events.pop_front()
     }
 
+    /// Removes all, and returns them in the order in which they were opened.
     fn take_all(&mut self) -> Vec<OpenRequest<T>> {
         self.window.reset();
         self.resends.clear();
         self.first_sends.clear();
         self.timers.clear();
-        std::mem::take(&mut self.open).into_values().collect()
+        let mut all: Vec<_> = self.open.drain().collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all.into_iter().map(|(_, request)| request).collect()
     }
 
     fn requeue_in_flight(&mut self) {
         self.window.reset();
-        for (id, request) in &mut self.open {
-            if std::mem::take(&mut request.is_in_flight) {
-                let deadline = request.deadline;
-                schedule(&mut self.timers, *id, request, deadline);
-                self.resends.push_back(*id);
-            }
+        let in_flight = self.open.iter_mut();
+        let mut in_flight: Vec<_> = in_flight
+            .filter_map(|(id, request)| {
+                std::mem::take(&mut request.is_in_flight).then_some((*id, request))
+            })
+            .collect();
+        in_flight.sort_unstable_by_key(|(id, _)| *id);
+        for (id, request) in in_flight {
+            let deadline = request.deadline;
+            schedule(&mut self.timers, id, request, deadline);
+            self.resends.push_back(id);
         }
     }
 

@@ -66,17 +66,18 @@ impl RetransmissionTimer {
     }
 }
 
-/// The smoothed round trip and its variation.
+/// The smoothed round trip and its variation, in nanoseconds.
 #[derive(Debug, Clone, Default)]
 struct RoundTrip {
-    smoothed: Option<Duration>,
-    variation: Duration,
+    smoothed: Option<u64>,
+    variation: u64,
 }
 
 impl RoundTrip {
     /// Adds a measurement. It has to be unambiguous: of a request that was sent once (Karn's
     /// algorithm).
     fn sample(&mut self, round_trip: Duration) {
+        let round_trip = nanoseconds(round_trip);
         match self.smoothed {
             None => {
                 self.smoothed = Some(round_trip);
@@ -91,14 +92,16 @@ impl RoundTrip {
 
     /// The smoothed round trip; none before the first measurement.
     fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
+        self.smoothed.map(Duration::from_nanos)
     }
 
     /// The retransmission timeout.
     fn timeout(&self) -> Duration {
         match self.smoothed {
             None => RTO_INITIAL,
-            Some(smoothed) => (smoothed + 4 * self.variation).clamp(RTO_MIN, RTO_MAX),
+            Some(smoothed) => {
+                Duration::from_nanos(smoothed + 4 * self.variation).clamp(RTO_MIN, RTO_MAX)
+            }
         }
     }
 
@@ -107,9 +110,16 @@ impl RoundTrip {
     /// at once.
     fn backed_off(&self, transmissions: u32, random: u8) -> Duration {
         let doublings = transmissions.saturating_sub(1).min(16);
-        let wait = self.timeout().saturating_mul(1 << doublings).min(RTO_MAX);
-        wait + wait * u32::from(random) / 1_024
+        let wait = nanoseconds(self.timeout()) << doublings;
+        let wait = wait.min(nanoseconds(RTO_MAX));
+        Duration::from_nanos(wait + wait * u64::from(random) / 1_024)
     }
+}
+
+/// A round trip or a timeout in nanoseconds; an hour of a longer one, so that sums are numbers, too.
+fn nanoseconds(duration: Duration) -> u64 {
+    const LONGEST: Duration = Duration::from_secs(3_600);
+    duration.min(LONGEST).as_nanos() as u64
 }
 
 #[cfg(test)]
