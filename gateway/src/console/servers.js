@@ -99,8 +99,9 @@ export class Servers {
     const cells = COLUMNS.map(({ title, number }) => html("td", { role: "cell", class: number ? "number" : null, "data-title": title }));
     const head = html("th", { role: "rowheader", scope: "row" }, name);
     cells[0] = head;
-    const keeps = { mode: html("div"), space: html("div", { class: "detail" }) };
-    cells[6].append(keeps.mode, keeps.space);
+    const detail = () => html("div", { class: "detail" });
+    const keeps = { mode: html("div"), space: detail(), repair: detail() };
+    cells[6].append(keeps.mode, keeps.space, keeps.repair);
     const toggle = html("button", { type: "button", onclick: () => this.#toggle(server) });
     if (this.#snapshot.embedded) cells.push(html("td", { role: "cell", class: "toggle" }, toggle));
     const element = html(
@@ -127,6 +128,7 @@ export class Servers {
     setText(row.cells[5], bytes(server.bytes));
     setText(row.keeps.mode, keeps(server));
     setText(row.keeps.space, space(server.storage));
+    setText(row.keeps.repair, inStep(server.repair));
     setText(row.cells[7], server.protocol ?? "not known yet");
 
     const stopped = server.running === false;
@@ -171,6 +173,13 @@ function keeps(server) {
   if (server.durability === "memory") return "in memory";
   const disk = server.storage ? `, ${bytes(server.storage.disk_bytes)} on disk` : "";
   return server.durability + disk;
+}
+
+// Whether the server held the same as its peers when it compared itself with them last, and what it has pulled.
+function inStep(repair) {
+  if (!repair) return "";
+  const pulled = repair.records_pulled > 0 ? `; ${plural(repair.records_pulled, "record")} pulled` : "";
+  return `in step with ${repair.peers_in_step} of ${plural(repair.peers, "peer")}${pulled}`;
 }
 
 // What the log takes of the disk, and what compaction has copied of it.

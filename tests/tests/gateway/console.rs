@@ -233,18 +233,14 @@ async fn a_server_that_is_stopped_is_done_without_and_repaired_when_it_is_back()
     }
     reachable(&client, &gateway, &server, true).await;
     assert_ne!(boot_id(&server).await, first);
-    // It has forgotten all it had; the read gives it the newest.
+    // It has forgotten all it had. A read gives it the newest, if it has not pulled that by then.
     let read = get(&client, url.clone()).await;
     assert_eq!(read.json["value"], "v2", "{read:?}");
-    assert_ne!(read.statuses()[0], "match", "{read:?}");
     until("the server is repaired", async || {
         let read = get(&client, url.clone()).await;
         read.statuses() == ["match"; 3]
     })
     .await;
-    let mut events = Events::open(client.get(gateway.url("/events"))).await;
-    let snapshot = patiently(events.next()).await.unwrap();
-    assert!(snapshot["totals"]["repairs"].as_u64() > Some(0));
 }
 
 #[tokio::test]
