@@ -25,7 +25,7 @@ const PULLS_MAX: usize = 64;
 
 /// What a record counts beside its key and value, in bytes: what it costs to ask for it and to store it, so
 /// that many short records take no more of the machine than few long ones.
-const RECORD_BYTES: usize = 256;
+const RECORD_BYTES: usize = 512;
 
 /// How long things take.
 #[derive(Debug, Clone, Copy)]

@@ -5,6 +5,8 @@
 //! This follows what arrives from request to request, and knows of their fields only what says how long
 //! their bodies are. What the library refuses ends the connection, so nothing has to be noticed here.
 
+use memchr::memchr;
+
 /// No target may have this byte, and the library refuses it.
 const REFUSED: u8 = 0x01;
 
@@ -84,7 +86,7 @@ impl Targets {
 
     /// Reads to the end of the line, or of what has arrived of it. Returns how many bytes that is.
     fn line(&mut self, arrived: &mut [u8]) -> usize {
-        let end = arrived.iter().position(|byte| *byte == b'\n');
+        let end = memchr(b'\n', arrived);
         let taken = end.map_or(arrived.len(), |end| end + 1);
         let part = &mut arrived[..end.unwrap_or(taken)];
         match self.part {
@@ -94,7 +96,7 @@ impl Targets {
         }
         if end.is_some() {
             self.part = self.after_line();
-            self.line = Line::default();
+            self.line.clear();
         }
         taken
     }
@@ -185,6 +187,16 @@ impl Default for Line {
 }
 
 impl Line {
+    /// Another line begins.
+    fn clear(&mut self) {
+        // The bytes of the one before are overwritten as far as they are looked at.
+        self.length = 0;
+        self.is_cut = false;
+        self.has_blank = false;
+        self.number = 0;
+        self.is_number_over = false;
+    }
+
     /// What is known of it, without the end of the line.
     fn text(&self) -> &[u8] {
         let text = &self.bytes[..self.length];
@@ -201,12 +213,18 @@ impl Line {
     /// Has each `#` behind the method refused. A method may have one.
     fn note_request(&mut self, part: &mut [u8]) {
         self.note(part);
-        for byte in part {
-            match *byte {
-                b' ' => self.has_blank = true,
-                b'#' if self.has_blank => *byte = REFUSED,
-                _ => {}
-            }
+        let behind_method = match self.has_blank {
+            true => Some(0),
+            false => memchr(b' ', part),
+        };
+        let Some(begin) = behind_method else {
+            return;
+        };
+        self.has_blank = true;
+        let mut target = &mut part[begin..];
+        while let Some(at) = memchr(b'#', target) {
+            target[at] = REFUSED;
+            target = &mut target[at..];
         }
     }
 
