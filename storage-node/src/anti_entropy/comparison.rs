@@ -55,29 +55,54 @@ pub(super) struct Comparison {
     confirmed: Vec<u32>,
     /// Whether there may be more.
     is_cut: bool,
+    /// The leaf behind the last that was found to differ.
+    behind: u32,
+    /// Whether the peer holds nothing at all where this server holds something.
+    is_ahead: bool,
 }
 
 impl Comparison {
-    /// A comparison of so many leaves.
-    pub(super) fn new(leaves: u32) -> Self {
-        let all = Span {
-            first: 0,
-            end: leaves,
-        };
+    /// A comparison of so many leaves, from one on and then those before it.
+    pub(super) fn new(leaves: u32, from: u32) -> Self {
+        let from = from.min(leaves);
+        let parts = [
+            Span {
+                first: 0,
+                end: from,
+            },
+            Span {
+                first: from,
+                end: leaves,
+            },
+        ];
+        let spans = parts.into_iter().filter(|span| span.first < span.end);
         Self {
-            spans: if leaves > 0 { vec![all] } else { Vec::new() },
+            spans: spans.collect(),
             differing: Vec::new(),
             looks: 0,
             again_at: None,
             again: Vec::new(),
             confirmed: Vec::new(),
             is_cut: false,
+            behind: 0,
+            is_ahead: false,
         }
+    }
+
+    /// The leaf behind the last that it found, from which on another comparison finds others.
+    pub(super) fn behind(&self) -> u32 {
+        self.behind
     }
 
     /// Whether there may be more leaves that differ than it has found.
     pub(super) fn is_cut(&self) -> bool {
         self.is_cut
+    }
+
+    /// Whether this server holds something where the peer holds nothing. Such leaves are not among those that
+    /// it has found: there is nothing to pull.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.is_ahead
     }
 
     /// What is next. Leaves that differ are looked at again after `pause`.
@@ -155,10 +180,15 @@ impl Comparison {
             }
             let count = per_sum.min(span.end - first);
             let difference = difference(own(first, count), *theirs);
-            if difference != (0, 0) {
+            if difference != (0, 0) && theirs.keys == 0 {
+                self.is_ahead = true;
+            } else if difference != (0, 0) {
                 match count {
                     1 if self.differing.len() >= DIFFERING_MAX => self.is_cut = true,
-                    1 => self.differing.push((first, difference)),
+                    1 => {
+                        self.differing.push((first, difference));
+                        self.behind = first + 1;
+                    }
                     _ => parts.push(Span {
                         first,
                         end: first + count,
@@ -240,13 +270,13 @@ mod tests {
     /// whenever it was asked.
     fn compare(
         ours: &[u64],
-        mut theirs: Vec<u64>,
+        (mut theirs, from): (Vec<u64>, u32),
         sums_max: usize,
         mut change: impl FnMut(&mut [u64]),
     ) -> (Vec<u32>, bool, Duration) {
         let start = Instant::now();
         let (mut now, mut questions) = (start, 0);
-        let mut comparison = Comparison::new(ours.len() as u32);
+        let mut comparison = Comparison::new(ours.len() as u32, from);
         loop {
             match comparison.next(now, PAUSE) {
                 Next::Ask(question) => {
@@ -274,6 +304,7 @@ mod tests {
             ours in prop::collection::vec(0..4u64, 0..5_000),
             changes in prop::collection::vec((any::<prop::sample::Index>(), 4..9u64), 0..40),
             sums_max in 1..70usize,
+            from in 0..6_000u32,
         ) {
             let mut theirs = ours.clone();
             for (index, value) in changes.iter().filter(|_| !ours.is_empty()) {
@@ -281,7 +312,7 @@ mod tests {
             }
             let (all, differ) = (0..ours.len(), |leaf: &usize| ours[*leaf] != theirs[*leaf]);
             let expected: Vec<u32> = all.filter(differ).map(|leaf| leaf as u32).collect();
-            let (found, is_cut, took) = compare(&ours, theirs, sums_max, |_| {});
+            let (found, is_cut, took) = compare(&ours, (theirs, from), sums_max, |_| {});
             prop_assert_eq!(&found, &expected);
             prop_assert!(!is_cut);
             prop_assert_eq!(took > Duration::ZERO, !expected.is_empty(), "it looks again");
@@ -292,16 +323,16 @@ mod tests {
     fn what_differs_for_a_moment_is_not_found_and_what_keeps_changing_is_in_the_end() {
         let (ours, mut theirs) = (vec![1; 60], vec![1; 60]);
         theirs[7] = 2;
-        let (found, _, took) = compare(&ours, theirs.clone(), 64, |theirs| theirs[7] = 1);
+        let (found, _, took) = compare(&ours, (theirs.clone(), 0), 64, |theirs| theirs[7] = 1);
         assert_eq!((found, took), (Vec::new(), PAUSE));
-        let (found, _, took) = compare(&ours, theirs, 64, |theirs| theirs[7] += 1);
+        let (found, _, took) = compare(&ours, (theirs, 0), 64, |theirs| theirs[7] += 1);
         assert_eq!((found, took), (vec![7], PAUSE * LOOKS_MAX));
     }
 
     #[test]
     fn where_nearly_everything_differs_a_part_is_found_at_once() {
         let (ours, theirs) = (vec![0; 10_000], vec![1; 10_000]);
-        let (found, is_cut, took) = compare(&ours, theirs, 64, |_| {});
+        let (found, is_cut, took) = compare(&ours, (theirs, 0), 64, |_| {});
         assert_eq!(
             (found.len(), is_cut, took),
             (DIFFERING_MAX, true, Duration::ZERO)
@@ -310,16 +341,37 @@ mod tests {
     }
 
     #[test]
+    fn where_the_peer_holds_nothing_there_is_nothing_to_find() {
+        let (ours, mut theirs) = (vec![1; 10_000], vec![0; 10_000]);
+        theirs[700] = 2;
+        let (found, is_cut, _) = compare(&ours, (theirs, 0), 64, |_| {});
+        assert_eq!((found, is_cut), (vec![700], false));
+        let mut comparison = Comparison::new(10, 0);
+        comparison.next(Instant::now(), PAUSE);
+        let own = |first, count| sum_of(&[1; 10], first, count);
+        assert!(comparison.handle_sums(&[LeafSum::default(); 10], own));
+        assert!(comparison.is_ahead());
+    }
+
+    #[test]
+    fn it_begins_where_it_is_told_to() {
+        let (ours, theirs) = (vec![0; 10_000], vec![1; 10_000]);
+        let (found, is_cut, _) = compare(&ours, (theirs, 9_500), 64, |_| {});
+        let expected: Vec<u32> = (0..524).chain(9_500..10_000).collect();
+        assert!(found == expected && is_cut);
+    }
+
+    #[test]
     fn what_is_no_answer_ends_it() {
         let own = |_, _| LeafSum::default();
-        let mut comparison = Comparison::new(10);
+        let mut comparison = Comparison::new(10, 3);
         assert!(!comparison.handle_sums(&[], own));
-        let mut comparison = Comparison::new(10);
+        let mut comparison = Comparison::new(10, 3);
         assert!(
             !comparison.handle_sums(&[LeafSum::default(); 11], own),
             "one too many"
         );
-        let nothing = Comparison::new(0).next(Instant::now(), PAUSE);
+        let nothing = Comparison::new(0, 0).next(Instant::now(), PAUSE);
         assert_eq!(nothing, Next::Differ(Vec::new()));
     }
 }

@@ -72,6 +72,8 @@ pub struct AntiEntropy {
     allowance: Allowance,
     /// When each peer is compared with next.
     peers: BTreeMap<ServerId, Instant>,
+    /// From which leaf on the next comparison begins, where the last one has not found all that differ.
+    resume: BTreeMap<ServerId, u32>,
     /// Those that held the same when they were compared with last.
     in_step: BTreeSet<ServerId>,
     sessions: BTreeMap<ServerId, Session>,
@@ -97,11 +99,13 @@ struct Session {
     /// What is newer at the peer, and still to be pulled.
     newer: VecDeque<LeafEntry>,
     pulls: usize,
-    /// Whether anything was pulled, or could not be.
+    /// Whether anything was pulled and stored, or could not be.
     has_pulled: bool,
     has_failed: bool,
     /// Whether any leaf did differ.
     differs: bool,
+    /// The leaf behind the last that was found.
+    behind: u32,
 }
 
 /// What a session waits for.
@@ -151,6 +155,7 @@ impl AntiEntropy {
             timing,
             allowance: Allowance::new(bytes_per_second),
             peers: peers.into_iter().map(|peer| (peer, now)).collect(),
+            resume: BTreeMap::new(),
             in_step: BTreeSet::new(),
             sessions: BTreeMap::new(),
             asks: VecDeque::new(),
@@ -218,9 +223,10 @@ impl AntiEntropy {
 
     fn begin(&mut self, peer: ServerId, depth: u8) {
         let leaves = self.leaf_sums.shared_with(peer, depth).count();
+        let from = self.resume.get(&peer).copied().unwrap_or(0);
         let session = Session {
             depth,
-            comparison: Comparison::new(leaves),
+            comparison: Comparison::new(leaves, from),
             waits: Waits::Not,
             leaves: None,
             after: None,
@@ -229,6 +235,7 @@ impl AntiEntropy {
             has_pulled: false,
             has_failed: false,
             differs: false,
+            behind: 0,
         };
         self.sessions.insert(peer, session);
     }
@@ -272,7 +279,8 @@ impl AntiEntropy {
                     Next::Differ(mut leaves) => {
                         let counters = &self.service.counters;
                         counters.leaves_differing.add(leaves.len() as u64);
-                        session.differs = !leaves.is_empty();
+                        session.differs = !leaves.is_empty() || session.comparison.is_ahead();
+                        session.behind = session.comparison.behind();
                         leaves.reverse();
                         session.leaves = Some(leaves);
                     }
@@ -449,22 +457,24 @@ impl AntiEntropy {
     fn end_pull(&mut self, pull: &Pull, result: Option<PutResult>) {
         self.pulling.remove(pull.key.as_bytes());
         let counters = &self.service.counters;
-        let is_done = match result {
+        let (mut has_pulled, mut has_failed) = (false, false);
+        match result {
             Some(Ok(PutOutcome::Stored)) => {
                 counters.records_pulled.add(1);
                 counters.pulled_bytes.add(pull.bytes as u64);
-                true
+                has_pulled = true;
             }
-            Some(Ok(PutOutcome::Superseded(_))) => true,
+            // Something newer has come meanwhile.
+            Some(Ok(PutOutcome::Superseded(_))) => {}
             Some(Err(_)) | None => {
                 counters.pulls_failed.add(1);
-                false
+                has_failed = true;
             }
-        };
+        }
         if let Some(session) = self.sessions.get_mut(&pull.from) {
             session.pulls = session.pulls.saturating_sub(1);
-            session.has_pulled |= is_done;
-            session.has_failed |= !is_done;
+            session.has_pulled |= has_pulled;
+            session.has_failed |= has_failed;
         }
     }
 
@@ -476,10 +486,17 @@ impl AntiEntropy {
         self.service.counters.comparisons.add(1);
         self.note_in_step(peer, !session.differs);
         let timing = self.timing;
+        let is_cut = session.comparison.is_cut();
+        match is_cut {
+            true => self.resume.insert(peer, session.behind),
+            false => self.resume.remove(&peer),
+        };
         let after = match session {
-            // Perhaps there is more, and what was pulled is looked at once more.
             _ if session.has_failed => timing.retry,
-            _ if session.has_pulled || session.comparison.is_cut() => Duration::ZERO,
+            // Perhaps there is more, and what was pulled is looked at once more.
+            _ if session.has_pulled => Duration::ZERO,
+            // There is more, but what was found is for the peer to pull.
+            _ if is_cut => timing.retry,
             _ => timing.interval,
         };
         self.peers.insert(peer, now + after);

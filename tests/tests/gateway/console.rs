@@ -6,7 +6,7 @@ use dkvs_gateway::tokens::{Scopes, mint};
 use dkvs_tests::http::{Events, Reply, client, exchange, get, put, request, send};
 use dkvs_tests::keys::set_mode;
 use dkvs_tests::process::{DataDir, Gateway, ServersFile};
-use dkvs_tests::{patiently, programs, until};
+use dkvs_tests::{programs, until};
 use reqwest::Client;
 use rustix::process::Signal;
 
