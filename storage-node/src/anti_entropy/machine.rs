@@ -406,11 +406,14 @@ impl AntiEntropy {
     fn pull(&mut self, peer: ServerId, entry: LeafEntry) {
         let key = entry.key.clone();
         let held = self.service.store().peek(&key);
-        if !is_newer(held, &entry) || !self.pulling.insert(key.as_bytes().to_vec()) {
-            return;
-        }
+        let is_due = is_newer(held, &entry) && self.pulling.insert(key.as_bytes().to_vec());
         if let Some(session) = self.sessions.get_mut(&peer) {
-            session.pulls += 1;
+            session.pulls += usize::from(is_due);
+            // Others pull it, or have: the peer may well be in step by that, and is compared with again.
+            session.has_pulled |= !is_due;
+        }
+        if !is_due {
+            return;
         }
         let pull = Pull {
             from: peer,
