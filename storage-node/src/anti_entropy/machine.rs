@@ -15,7 +15,7 @@ use super::allowance::Allowance;
 use super::comparison::{Comparison, Next};
 use crate::leaves::{LeafSums, is_compared};
 use crate::service::Service;
-use crate::store::{PutOutcome, PutResult, RecordHead, RecordStore as _};
+use crate::store::{GivenBy, PutOutcome, PutResult, RecordHead, RecordStore as _};
 
 /// Most peers that are compared with at a time.
 const SESSIONS_MAX: usize = 4;
@@ -441,7 +441,8 @@ impl AntiEntropy {
         let key = pull.key.clone();
         let (stored, wake) = (Arc::clone(&self.stored), Arc::clone(&self.wake));
         let mut pull = Some(pull);
-        let result = self.service.store().apply_pulled(&key, &record, || {
+        let store = self.service.store();
+        let result = store.apply_given(&key, &record, GivenBy::Replica, || {
             let pull = pull.take();
             Box::new(move |result| {
                 if let Some(pull) = pull {

@@ -72,22 +72,26 @@ pub trait RecordStore {
         visit: impl FnMut(&HeldRecord<'_>) -> ControlFlow<()>,
     );
 
-    /// Stores a record, unless one with the same or a greater tag is there. If it is this very record
-    /// that is there, the greater age of both is kept.
+    /// Stores a record that a client gives: see [`Self::apply_given`].
     fn apply(
         &self,
         key: &Key,
         record: &Record,
         completion: impl FnOnce() -> Completion<PutResult>,
-    ) -> Option<PutResult>;
+    ) -> Option<PutResult> {
+        self.apply_given(key, record, GivenBy::Client, completion)
+    }
 
-    /// Stores a record that another replica holds, as [`Self::apply`] does, but never in the place of one
-    /// that came by DKVS/1: whose tag is the greater says nothing about which of the two is newer. That
-    /// one supersedes it.
-    fn apply_pulled(
+    /// Stores a record, unless one with the same or a greater tag is there. If it is this very record
+    /// that is there, the greater age of both is kept.
+    ///
+    /// One that another replica gives is never stored in the place of one that came by DKVS/1: whose tag
+    /// is the greater says nothing about which of the two is newer. The one that is there supersedes it.
+    fn apply_given(
         &self,
         key: &Key,
         record: &Record,
+        given_by: GivenBy,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult>;
 
@@ -303,7 +307,7 @@ pub type ChangeHook = Box<dyn Fn(RecordChange<'_>) + Send + Sync>;
 
 /// Who gives a store a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GivenBy {
+pub enum GivenBy {
     /// A client.
     Client,
     /// This server itself, which pulled it from another replica.

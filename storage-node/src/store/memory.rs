@@ -104,23 +104,14 @@ impl RecordStore for MemoryStore {
         self.table.scan_keys(range, direction, visit);
     }
 
-    fn apply(
+    fn apply_given(
         &self,
         key: &Key,
         record: &Record,
+        given_by: GivenBy,
         _completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        let put = self.table.apply_given(key, record, GivenBy::Client);
-        Some(put.map_err(StoreError::Full))
-    }
-
-    fn apply_pulled(
-        &self,
-        key: &Key,
-        record: &Record,
-        _completion: impl FnOnce() -> Completion<PutResult>,
-    ) -> Option<PutResult> {
-        let put = self.table.apply_given(key, record, GivenBy::Replica);
+        let put = self.table.apply_given(key, record, given_by);
         Some(put.map_err(StoreError::Full))
     }
 

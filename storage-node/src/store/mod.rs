@@ -45,8 +45,9 @@ use dkvs_common::tag::Tag;
 use disk::DiskStore;
 
 pub use contract::{
-    Asker, AttestError, ChangeHook, Completion, Full, GetResult, Lookup, MintTag, PutOutcome,
-    PutResult, ReadRequest, RecordChange, RecordStore, RemoveOutcome, RemoveResult, StoreError,
+    Asker, AttestError, ChangeHook, Completion, Full, GetResult, GivenBy, Lookup, MintTag,
+    PutOutcome, PutResult, ReadRequest, RecordChange, RecordStore, RemoveOutcome, RemoveResult,
+    StoreError,
 };
 pub use dump::{CountedScan, ScannedValue};
 pub use head::{HeldRecord, RecordHead};
@@ -129,22 +130,14 @@ impl RecordStore for Store {
         of_each!(self, store => store.scan_keys(range, direction, visit));
     }
 
-    fn apply(
+    fn apply_given(
         &self,
         key: &Key,
         record: &Record,
+        given_by: GivenBy,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        of_each!(self, store => store.apply(key, record, completion))
-    }
-
-    fn apply_pulled(
-        &self,
-        key: &Key,
-        record: &Record,
-        completion: impl FnOnce() -> Completion<PutResult>,
-    ) -> Option<PutResult> {
-        of_each!(self, store => store.apply_pulled(key, record, completion))
+        of_each!(self, store => store.apply_given(key, record, given_by, completion))
     }
 
     fn apply_next(

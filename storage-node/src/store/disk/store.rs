@@ -143,27 +143,6 @@ impl DiskStore {
         self.table.read(key, resolved).flatten()
     }
 
-    fn apply_given(
-        &self,
-        key: &Key,
-        record: &Record,
-        given_by: GivenBy,
-        completion: impl FnOnce() -> Completion<PutResult>,
-    ) -> Option<PutResult> {
-        if let Some(put) = self.resolve_given(key, record.version(), given_by) {
-            return Some(Ok(put));
-        }
-        // Before memory is taken for it.
-        if let Err(refused) =
-            self.check_room_for(format::bytes_of(key, &record.attributes, &record.content))
-        {
-            return Some(Err(refused));
-        }
-        let record = NewRecord::of(key.as_bytes(), record);
-        let bytes = record.bytes();
-        self.enqueue_put(bytes, QueuedPut::Record(record, given_by), completion)
-    }
-
     /// Puts into the queue what `work` makes, unless that has no room for so many bytes.
     fn enqueue(&self, bytes: usize, work: impl FnOnce() -> Work) -> Result<(), StoreError> {
         let mut queue = self.queue();
@@ -374,23 +353,25 @@ impl RecordStore for DiskStore {
 
     /// What is resolved by what is synced already is returned at once; else it is known when the
     /// record is synced.
-    fn apply(
+    fn apply_given(
         &self,
         key: &Key,
         record: &Record,
+        given_by: GivenBy,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        self.apply_given(key, record, GivenBy::Client, completion)
-    }
-
-    /// Otherwise as [`Self::apply`].
-    fn apply_pulled(
-        &self,
-        key: &Key,
-        record: &Record,
-        completion: impl FnOnce() -> Completion<PutResult>,
-    ) -> Option<PutResult> {
-        self.apply_given(key, record, GivenBy::Replica, completion)
+        if let Some(put) = self.resolve_given(key, record.version(), given_by) {
+            return Some(Ok(put));
+        }
+        // Before memory is taken for it.
+        if let Err(refused) =
+            self.check_room_for(format::bytes_of(key, &record.attributes, &record.content))
+        {
+            return Some(Err(refused));
+        }
+        let record = NewRecord::of(key.as_bytes(), record);
+        let bytes = record.bytes();
+        self.enqueue_put(bytes, QueuedPut::Record(record, given_by), completion)
     }
 
     /// The tag is greater than those of the records that wait, too.
