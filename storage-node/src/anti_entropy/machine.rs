@@ -1,6 +1,7 @@
 //! When which peer is compared with, and what is pulled from it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use dkvs_common::tag::Tag;
 
 use super::allowance::Allowance;
 use super::comparison::{Comparison, Next};
-use crate::leaves::{LeafSums, is_compared};
+use crate::leaves::{LeafSums, SharedLeaves, is_compared};
 use crate::service::Service;
 use crate::store::{GivenBy, PutOutcome, PutResult, RecordHead, RecordStore as _};
 
@@ -68,6 +69,8 @@ pub struct Ask {
 pub struct AntiEntropy {
     service: Arc<Service>,
     leaf_sums: Arc<LeafSums>,
+    /// Where this server is, as its peers know it.
+    addr: SocketAddrV4,
     timing: Timing,
     allowance: Allowance,
     /// When each peer is compared with next.
@@ -89,7 +92,8 @@ pub struct AntiEntropy {
 
 /// What is under way with one peer.
 struct Session {
-    depth: u8,
+    /// The leaves that both have, by which they are compared.
+    shared: SharedLeaves,
     comparison: Comparison,
     waits: Waits,
     /// Once the comparison has ended: the leaves that differ, the next last.
@@ -147,11 +151,14 @@ impl AntiEntropy {
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Option<Self> {
         let leaf_sums = Arc::clone(service.leaf_sums()?);
-        let peers = leaf_sums.membership().peers();
+        let membership = leaf_sums.membership();
+        let addr = membership.view.cluster().addr(membership.own)?;
+        let peers = leaf_sums.peers();
         service.counters.peers.set(peers.len() as u64);
         Some(Self {
             service,
             leaf_sums,
+            addr,
             timing,
             allowance: Allowance::new(bytes_per_second),
             peers: peers.into_iter().map(|peer| (peer, now)).collect(),
@@ -222,11 +229,11 @@ impl AntiEntropy {
     }
 
     fn begin(&mut self, peer: ServerId, depth: u8) {
-        let leaves = self.leaf_sums.shared_with(peer, depth).count();
+        let shared = self.leaf_sums.shared_with(peer, depth);
         let from = self.resume.get(&peer).copied().unwrap_or(0);
         let session = Session {
-            depth,
-            comparison: Comparison::new(leaves, from),
+            comparison: Comparison::new(shared.count(), from),
+            shared,
             waits: Waits::Not,
             leaves: None,
             after: None,
@@ -259,7 +266,7 @@ impl AntiEntropy {
                 Waits::Answer => return,
                 Waits::Not | Waits::Until(_) | Waits::Pulls => {}
             }
-            let scope_depth = session.depth;
+            let scope_depth = session.shared.depth();
             let Some(leaves) = &session.leaves else {
                 match session.comparison.next(now, self.timing.pause) {
                     Next::Ask(question) => {
@@ -319,12 +326,9 @@ impl AntiEntropy {
     }
 
     fn scope(&self, depth: u8) -> LeafScope {
-        let membership = self.leaf_sums.membership();
-        let asker = membership.view.cluster().addr(membership.own);
         LeafScope {
-            // A server is in its own cluster.
-            asker: asker.unwrap_or_else(|| std::net::SocketAddrV4::new([0; 4].into(), 0)),
-            replication: membership.replication,
+            asker: self.addr,
+            replication: self.leaf_sums.membership().replication,
             depth,
         }
     }
@@ -351,12 +355,11 @@ impl AntiEntropy {
             let is_other = matches!(answer, Some(ReplicaResponse::Refused(Refusal::Unsupported)));
             return self.put_off(peer, is_other, now);
         };
-        if depth < session.depth {
+        if depth < session.shared.depth() {
             // Its leaves are coarser: once more, by those.
             return self.begin(peer, depth);
         }
-        let shared = self.leaf_sums.shared_with(peer, session.depth);
-        let own = |first, count| self.leaf_sums.sum(&shared, first, count);
+        let own = |first, count| self.leaf_sums.sum(&session.shared, first, count);
         match session.comparison.handle_sums(&sums, own) {
             true => drop(self.sessions.insert(peer, session)),
             false => self.put_off(peer, false, now),
@@ -374,9 +377,10 @@ impl AntiEntropy {
             self.sessions.remove(&peer);
             return self.put_off(peer, false, now);
         };
-        let depth = self.sessions.get(&peer).map_or(0, |session| session.depth);
-        let shared = self.leaf_sums.shared_with(peer, depth);
-        let positions = shared.positions(leaf);
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return;
+        };
+        let positions = session.shared.positions(leaf);
         let is_of_leaf = |entry: &LeafEntry| {
             let position = Position::of_key(&entry.key);
             positions.is_some_and(|(first, last)| (first..=last).contains(&position))
@@ -385,12 +389,8 @@ impl AntiEntropy {
         let is_wanted = |entry: &LeafEntry| {
             is_of_leaf(entry) && is_newer(self.service.store().peek(&entry.key), entry)
         };
-        let newer: Vec<LeafEntry> = entries.into_iter().filter(is_wanted).collect();
-        let Some(session) = self.sessions.get_mut(&peer) else {
-            return;
-        };
         session.waits = Waits::Not;
-        session.newer.extend(newer);
+        session.newer.extend(entries.into_iter().filter(is_wanted));
         match has_more {
             true => session.after = after,
             false => {

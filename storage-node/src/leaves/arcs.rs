@@ -1,6 +1,5 @@
 //! Which parts of the ring a server is a replica of, and with whom.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dkvs_common::cluster::ServerId;
@@ -58,14 +57,6 @@ impl Membership {
             arcs.extend(arc(first, Position([0xff; 20])));
         }
         arcs
-    }
-
-    /// The servers that are replicas of some key beside this one.
-    pub fn peers(&self) -> Vec<ServerId> {
-        let arcs = self.arcs();
-        let replicas = arcs.iter().flat_map(|arc| &arc.replicas);
-        let peers: BTreeSet<ServerId> = replicas.copied().collect();
-        peers.into_iter().filter(|peer| *peer != self.own).collect()
     }
 }
 

@@ -34,6 +34,11 @@ impl SharedLeaves {
         }
     }
 
+    /// Their depth.
+    pub fn depth(&self) -> u8 {
+        self.depth
+    }
+
     /// How many there are.
     pub fn count(&self) -> u32 {
         self.leaves

@@ -1,5 +1,6 @@
 //! A sum for each leaf of the arcs of which a server is a replica.
 
+use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -103,6 +104,13 @@ impl LeafSums {
     /// The server as part of its cluster.
     pub fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// The servers that are replicas of some key beside this one.
+    pub fn peers(&self) -> BTreeSet<ServerId> {
+        let replicas = self.arcs.iter().flat_map(|(arc, _)| &arc.replicas);
+        let own = self.membership.own;
+        replicas.copied().filter(|peer| *peer != own).collect()
     }
 
     /// The depth of its leaves.
