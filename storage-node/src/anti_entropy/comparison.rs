@@ -38,6 +38,17 @@ struct Span {
     end: u32,
 }
 
+impl Span {
+    fn leaves(self) -> u32 {
+        self.end - self.first
+    }
+
+    /// How many of its leaves each sum is of, so that one answer has room for all sums.
+    fn leaves_per_sum(self) -> u32 {
+        self.leaves().div_ceil(LeafSum::COUNT_MAX.into())
+    }
+}
+
 /// By how much a peer has more than this server: the sum, modulo 2^64, and how many records.
 type Difference = (u64, i64);
 
@@ -109,8 +120,8 @@ impl Comparison {
     pub(super) fn next(&mut self, now: Instant, pause: Duration) -> Next {
         loop {
             if let Some(span) = self.spans.last() {
-                let leaves_per_sum = (span.end - span.first).div_ceil(LeafSum::COUNT_MAX.into());
-                let sums = (span.end - span.first).div_ceil(leaves_per_sum);
+                let leaves_per_sum = span.leaves_per_sum();
+                let sums = span.leaves().div_ceil(leaves_per_sum);
                 return Next::Ask(Question {
                     first: span.first,
                     leaves_per_sum,
@@ -171,14 +182,13 @@ impl Comparison {
         let (Some(span), false) = (self.spans.pop(), sums.is_empty()) else {
             return false;
         };
-        let per_sum = (span.end - span.first).div_ceil(LeafSum::COUNT_MAX.into());
         let mut first = span.first;
         let mut parts = Vec::new();
         for theirs in sums {
             if first >= span.end {
                 return false;
             }
-            let count = per_sum.min(span.end - first);
+            let count = span.leaves_per_sum().min(span.end - first);
             let difference = difference(own(first, count), *theirs);
             if difference != (0, 0) && theirs.keys == 0 {
                 self.is_ahead = true;
