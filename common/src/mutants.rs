@@ -79,6 +79,13 @@ pub enum Mutant {
     SumsWithoutTags,
     /// Servers pull what came by DKVS/1, too: of two tags the greater one.
     V1Pulled,
+    /// A server that lost records answers for keys again although requests may be under way that count what
+    /// it said before the loss.
+    CompletedWithoutWait,
+    /// It does so once it was compared with one replica fewer than it has to be.
+    CompletedByFewer,
+    /// It counts replicas that do not answer for the keys themselves.
+    CompletedByIncomplete,
 }
 
 impl Mutant {
@@ -118,6 +125,9 @@ impl Mutant {
         Self::FolderSkippedTooFar,
         Self::SumsWithoutTags,
         Self::V1Pulled,
+        Self::CompletedWithoutWait,
+        Self::CompletedByFewer,
+        Self::CompletedByIncomplete,
     ];
 
     /// Its name on a command line.
@@ -157,6 +167,9 @@ impl Mutant {
             Self::FolderSkippedTooFar => "folder-skipped-too-far",
             Self::SumsWithoutTags => "sums-without-tags",
             Self::V1Pulled => "v1-pulled",
+            Self::CompletedWithoutWait => "completed-without-wait",
+            Self::CompletedByFewer => "completed-by-fewer",
+            Self::CompletedByIncomplete => "completed-by-incomplete",
         }
     }
 }

@@ -17,10 +17,15 @@ pub struct ServiceConfig {
     pub upload_bytes_max: usize,
     /// Whether DKVS/1 is answered. If not, only DKVS/2 is.
     pub is_v1_on: bool,
+    /// How deep leaves are at least, by which the server compares itself with others.
+    pub leaf_depth_min: u8,
 }
 
 /// The memory for uploads by default, in bytes.
 pub const UPLOAD_BYTES_DEFAULT: usize = 64 << 20;
+
+/// How deep leaves are at least, by default: as is right for four million records, in 256 KiB.
+pub(crate) const LEAF_DEPTH_MIN_DEFAULT: u8 = 14;
 
 impl ServiceConfig {
     /// The defaults.
@@ -32,6 +37,7 @@ impl ServiceConfig {
             epoch: None,
             upload_bytes_max: UPLOAD_BYTES_DEFAULT,
             is_v1_on: true,
+            leaf_depth_min: LEAF_DEPTH_MIN_DEFAULT,
         }
     }
 }

@@ -29,7 +29,9 @@ impl Service {
     /// Serves `store`, as part of a cluster: it tells its peers what it holds, so that they find where
     /// they differ. Nothing may use the store before this returns.
     pub fn of_member(store: Store, config: ServiceConfig, membership: Option<Membership>) -> Self {
-        let leaf_sums = membership.and_then(|membership| LeafSums::of(&store, membership));
+        let depth_min = config.leaf_depth_min;
+        let of_member = |membership| LeafSums::of(&store, membership, depth_min);
+        let leaf_sums = membership.and_then(of_member);
         let mut replica = Replica::new(store, config);
         replica.leaf_sums = leaf_sums;
         let counters = Arc::clone(&replica.counters);

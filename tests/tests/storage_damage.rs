@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use dkvs_common::kv::Key;
+use dkvs_common::ring::Position;
 use dkvs_log::simulated::{Kept as Remains, SimulatedDisk};
 use dkvs_storage_node::store::disk::{Declaration, DiskStore, OpenError, OpenOptions};
-use dkvs_storage_node::store::{Lookup, Part, PutOutcome, RecordStore as _};
+use dkvs_storage_node::store::{Interval, Lookup, Part, PutOutcome, RecordStore as _};
 use dkvs_tests::random::Random;
 use dkvs_tests::stores::{Kept, STORED, new_store, open, options, reopen, shown, stored, uncached};
 
@@ -310,6 +312,105 @@ fn what_was_written_after_a_lost_range_is_served_and_what_was_written_before_is_
     let kept = open(&disk, options(Some(Declaration::Complete))).unwrap();
     assert_eq!(kept.read("key 39"), expected(39));
     assert_eq!(kept.read("never"), Lookup::Absent);
+}
+
+/// The part of the ring in which a key lies, and no other of these.
+fn range_of(name: &str) -> Interval {
+    Interval::at(Position::of_key(&Key::new(name.to_owned()).unwrap()))
+}
+
+/// A store without its disk, which was given a few records again: `a`, `b`, and `c`, of which it answers
+/// for none.
+fn incomplete_store(disk: &SimulatedDisk) -> Kept {
+    let mut kept = open(disk, options(Some(Declaration::Incomplete))).unwrap();
+    for name in ["a", "b", "c"] {
+        stored(kept.put_at(name, 5, name));
+        assert_eq!(kept.read(name), Lookup::Corrupt);
+    }
+    kept
+}
+
+#[test]
+fn where_a_range_is_attested_keys_are_answered_for_and_absent_ones_are_absent() {
+    let disk = SimulatedDisk::default();
+    let mut kept = incomplete_store(&disk);
+    for name in ["a", "never"] {
+        kept.store.attest_range(range_of(name));
+    }
+    let check = |kept: &mut Kept, what: &str| {
+        assert_eq!(kept.read("a"), shown(5, "a"), "{what}");
+        assert_eq!(kept.read("never"), Lookup::Absent, "{what}");
+        assert_eq!(kept.read("b"), Lookup::Corrupt, "{what}");
+        assert_eq!(kept.read("never either"), Lookup::Corrupt, "{what}");
+        assert!(!kept.store.is_complete(), "{what}");
+    };
+    check(&mut kept, "at once");
+    stored(kept.put_at("a", 5, "a"));
+    // It is forgotten, unless it is to be remembered.
+    kept.close();
+    let mut kept = reopen(&disk);
+    assert_eq!(kept.read("a"), Lookup::Corrupt);
+    assert_eq!(kept.read("never"), Lookup::Corrupt);
+    for name in ["a", "never"] {
+        kept.store.attest_range(range_of(name));
+    }
+    kept.store.remember_attested().unwrap();
+    kept.store_all();
+    while kept.committer.as_mut().unwrap().idle() {}
+    assert_eq!(kept.disk().status().quarantined, 2, "of the others");
+    check(&mut kept, "remembered");
+    for round in 0..3 {
+        // A crash, an end in good order, and after compaction.
+        match round {
+            0 => drop(kept),
+            1 => kept.close(),
+            _ => {
+                let committer = kept.committer.as_mut().unwrap();
+                committer.compact_oldest();
+                while committer.idle() {}
+                drop(kept);
+            }
+        }
+        disk.crash(Remains::Nothing);
+        kept = reopen(&disk);
+        check(&mut kept, &format!("after start {round}"));
+        assert_eq!(kept.disk().status().quarantined, 2);
+    }
+    // What is put there afterwards is answered for by itself.
+    stored(kept.put_at("never", 7, "after all"));
+    assert_eq!(kept.read("never"), shown(7, "after all"));
+}
+
+#[test]
+fn what_was_attested_is_forgotten_when_more_is_lost_or_declared() {
+    let attested = || {
+        let disk = SimulatedDisk::default();
+        let mut kept = incomplete_store(&disk);
+        kept.store.attest_range(range_of("never"));
+        kept.store.attest_range(range_of("a"));
+        kept.store.remember_attested().unwrap();
+        kept.store_all();
+        kept.close();
+        assert_eq!(reopen(&disk).read("never"), Lookup::Absent);
+        disk
+    };
+    let disk = attested();
+    let mut kept = open(&disk, options(Some(Declaration::Incomplete))).unwrap();
+    for name in ["a", "never"] {
+        assert_eq!(kept.read(name), Lookup::Corrupt);
+    }
+    kept.close();
+    assert_eq!(reopen(&disk).read("never"), Lookup::Corrupt, "for good");
+    // The head of a record that is older than all that was attested.
+    let disk = attested();
+    let (name, at) = find(&disk, b"b\x01").pop().unwrap();
+    flip(&disk, (&name, at), 0);
+    for _ in 0..2 {
+        let mut kept = reopen(&disk);
+        assert_eq!(kept.read("never"), Lookup::Corrupt);
+        assert_eq!(kept.read("a"), Lookup::Corrupt);
+        kept.close();
+    }
 }
 
 #[test]

@@ -33,17 +33,29 @@ pub struct LeafSum {
     pub sum: u64,
     /// How many records.
     pub keys: u32,
+    /// Whether there is a leaf for all of whose keys the replica answers: it holds at least what it ever
+    /// confirmed of them, and since its start nothing that came by DKVS/1, which is in no sum.
+    pub has_answered: bool,
+    /// Whether there is one for which it does not.
+    pub has_unanswered: bool,
 }
 
 impl LeafSum {
     /// Most sums of a response.
     pub const COUNT_MAX: u8 = 64;
+
+    /// Whether the replica answers for all keys of these leaves.
+    pub fn is_answered(&self) -> bool {
+        self.has_answered && !self.has_unanswered
+    }
 }
 
 impl std::ops::AddAssign for LeafSum {
     fn add_assign(&mut self, other: Self) {
         self.sum = self.sum.wrapping_add(other.sum);
         self.keys = self.keys.saturating_add(other.keys);
+        self.has_answered |= other.has_answered;
+        self.has_unanswered |= other.has_unanswered;
     }
 }
 

@@ -79,6 +79,8 @@ pub enum ReplicaResponse {
     LeafEntries {
         /// Whether there are more after the last of these.
         has_more: bool,
+        /// Whether the server answers for all keys of the leaf, as [`LeafSum::has_answered`] says.
+        is_answered: bool,
         /// The entries, in ring order.
         entries: Vec<LeafEntry>,
     },

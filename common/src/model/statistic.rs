@@ -123,6 +123,10 @@ pub enum Statistic {
     PulledBytes = 58,
     /// Records that a peer listed as newer, and did not give, or that could not be stored.
     PullsFailed = 59,
+    /// The leaves of the ring of which this server is a replica.
+    Leaves = 60,
+    /// Those for whose keys it does not answer, since it may have lost records there.
+    LeavesIncomplete = 61,
 }
 
 /// No statistic has this byte, or none that was known when this was written.
@@ -135,7 +139,7 @@ pub struct UnknownStatistic {
 
 impl Statistic {
     /// Every statistic.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 61] = [
         Self::Keys,
         Self::Bytes,
         Self::Gets,
@@ -195,6 +199,8 @@ impl Statistic {
         Self::RecordsPulled,
         Self::PulledBytes,
         Self::PullsFailed,
+        Self::Leaves,
+        Self::LeavesIncomplete,
     ];
 }
 

@@ -1,6 +1,12 @@
 //! n, w and r: their defaults, and which are refused.
 
+use std::time::Duration;
+
 use thiserror::Error;
+
+/// The longest that a request may take. Servers that lost records rely on it: longer than that, and a
+/// quarter for clocks that do not run alike, nobody counts what they said before.
+pub const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 /// How many replicas a request asks, and how many of them have to confirm or agree.
 ///

@@ -163,9 +163,16 @@ function state(server) {
   if (!server.reachable) return { tone: "bad", text: "no answer" };
   if (server.storage?.read_only) return { tone: "bad", text: "disk failed" };
   if (server.storage?.disk_full) return { tone: "warn", text: "disk full" };
-  if (server.storage && !server.storage.complete) return { tone: "warn", text: "incomplete" };
+  if (server.storage && !server.storage.complete) return { tone: "warn", text: incomplete(server.repair) };
   if (server.storage?.quarantined_keys > 0) return { tone: "warn", text: `${plural(server.storage.quarantined_keys, "key")} quarantined` };
   return { tone: "ok", text: "answers" };
+}
+
+// Of a server that may have lost records: for how much of what it holds it answers again.
+function incomplete(repair) {
+  if (!repair?.leaves) return "incomplete";
+  const answered = Math.floor((100 * (repair.leaves - repair.leaves_incomplete)) / repair.leaves);
+  return `incomplete, answers for ${answered} %`;
 }
 
 function keeps(server) {

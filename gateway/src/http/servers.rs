@@ -107,6 +107,8 @@ struct RepairBody {
     records_pulled: u64,
     pulled_bytes: u64,
     pulls_failed: u64,
+    leaves: u64,
+    leaves_incomplete: u64,
 }
 
 impl RepairBody {
@@ -120,6 +122,8 @@ impl RepairBody {
             records_pulled: statistic(Statistic::RecordsPulled)?,
             pulled_bytes: statistic(Statistic::PulledBytes)?,
             pulls_failed: statistic(Statistic::PullsFailed)?,
+            leaves: statistic(Statistic::Leaves)?,
+            leaves_incomplete: statistic(Statistic::LeavesIncomplete)?,
         })
     }
 }

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use dkvs_common::model::LeafSum;
+use dkvs_common::mutants::{self, Mutant};
 
 /// Most leaves that one comparison finds. Where there are more, the rest is found by the next.
 const DIFFERING_MAX: usize = 1_024;
@@ -70,11 +71,17 @@ pub(super) struct Comparison {
     behind: u32,
     /// Whether the peer holds nothing at all where this server holds something.
     is_ahead: bool,
+    /// Whether it looks for leaves in which the peer has nothing that this server lacks, and answers for all
+    /// keys.
+    finds_answered: bool,
+    /// Those that it has found, as the first and how many.
+    answered: Vec<(u32, u32)>,
 }
 
 impl Comparison {
-    /// A comparison of so many leaves, from one on and then those before it.
-    pub(super) fn new(leaves: u32, from: u32) -> Self {
+    /// A comparison of so many leaves, from one on and then those before it. With `finds_answered` it looks
+    /// as well for [leaves that the peer answers for](Self::take_answered).
+    pub(super) fn new(leaves: u32, from: u32, finds_answered: bool) -> Self {
         let from = from.min(leaves);
         let parts = [
             Span {
@@ -97,7 +104,15 @@ impl Comparison {
             is_cut: false,
             behind: 0,
             is_ahead: false,
+            finds_answered,
+            answered: Vec::new(),
         }
+    }
+
+    /// Leaves, as the first and how many, in which the peer held nothing that this server does not hold, and for
+    /// all keys of which it answers: those that were found since this was called last.
+    pub(super) fn take_answered(&mut self) -> Vec<(u32, u32)> {
+        std::mem::take(&mut self.answered)
     }
 
     /// The leaf behind the last that it found, from which on another comparison finds others.
@@ -188,12 +203,26 @@ impl Comparison {
             if first >= span.end {
                 return false;
             }
-            let count = span.leaves_per_sum().min(span.end - first);
-            let difference = difference(own(first, count), *theirs);
+            // The last sum may be of leaves behind the span as well.
+            let per_sum = span.leaves_per_sum();
+            let count = per_sum.min(span.end - first);
+            let difference = difference(own(first, per_sum), *theirs);
+            let has_no_more = difference == (0, 0) || theirs.keys == 0;
+            let is_mixed = theirs.has_answered && theirs.has_unanswered;
+            if has_no_more && is_answered(theirs) {
+                self.answered.push((first, count));
+            } else if has_no_more && is_mixed && self.finds_answered && per_sum > 1 {
+                parts.push(Span {
+                    first,
+                    end: first + count,
+                });
+                first += count;
+                continue;
+            }
             if difference != (0, 0) && theirs.keys == 0 {
                 self.is_ahead = true;
             } else if difference != (0, 0) {
-                match count {
+                match per_sum {
                     1 if self.differing.len() >= DIFFERING_MAX => self.is_cut = true,
                     1 => {
                         self.differing.push((first, difference));
@@ -227,6 +256,7 @@ impl Comparison {
                 return false;
             };
             match difference(own(leaf, 1), *theirs) {
+                (0, 0) if is_answered(theirs) => self.answered.push((leaf, 1)),
                 (0, 0) => {}
                 same if same == before => self.confirmed.push(leaf),
                 other => self.differing.push((leaf, other)),
@@ -234,6 +264,10 @@ impl Comparison {
         }
         true
     }
+}
+
+fn is_answered(theirs: &LeafSum) -> bool {
+    theirs.is_answered() || mutants::is_on(Mutant::CompletedByIncomplete)
 }
 
 fn difference(ours: LeafSum, theirs: LeafSum) -> Difference {
@@ -257,6 +291,7 @@ mod tests {
             sum += LeafSum {
                 sum: *leaf,
                 keys: u32::from(*leaf > 0),
+                ..LeafSum::default()
             };
         }
         sum
@@ -286,7 +321,7 @@ mod tests {
     ) -> (Vec<u32>, bool, Duration) {
         let start = Instant::now();
         let (mut now, mut questions) = (start, 0);
-        let mut comparison = Comparison::new(ours.len() as u32, from);
+        let mut comparison = Comparison::new(ours.len() as u32, from, false);
         loop {
             match comparison.next(now, PAUSE) {
                 Next::Ask(question) => {
@@ -356,7 +391,7 @@ mod tests {
         theirs[700] = 2;
         let (found, is_cut, _) = compare(&ours, (theirs, 0), 64, |_| {});
         assert_eq!((found, is_cut), (vec![700], false));
-        let mut comparison = Comparison::new(10, 0);
+        let mut comparison = Comparison::new(10, 0, false);
         comparison.next(Instant::now(), PAUSE);
         let own = |first, count| sum_of(&[1; 10], first, count);
         assert!(comparison.handle_sums(&[LeafSum::default(); 10], own));
@@ -374,14 +409,54 @@ mod tests {
     #[test]
     fn what_is_no_answer_ends_it() {
         let own = |_, _| LeafSum::default();
-        let mut comparison = Comparison::new(10, 3);
+        let mut comparison = Comparison::new(10, 3, false);
         assert!(!comparison.handle_sums(&[], own));
-        let mut comparison = Comparison::new(10, 3);
+        let mut comparison = Comparison::new(10, 3, false);
         assert!(
             !comparison.handle_sums(&[LeafSum::default(); 11], own),
             "one too many"
         );
-        let nothing = Comparison::new(0, 0).next(Instant::now(), PAUSE);
+        let nothing = Comparison::new(0, 0, false).next(Instant::now(), PAUSE);
         assert_eq!(nothing, Next::Differ(Vec::new()));
+    }
+
+    #[test]
+    fn leaves_that_the_peer_answers_for_are_found_though_it_does_not_for_their_neighbours() {
+        // It answers for all but every seventh. One leaf has something newer there, one is empty there.
+        let (mut ours, mut theirs) = (vec![1; 3_000], vec![1; 3_000]);
+        theirs[100] = 2;
+        (ours[200], theirs[200]) = (3, 0);
+        let is_answered = |leaf: u32| !leaf.is_multiple_of(7);
+        for finds_answered in [true, false] {
+            let mut comparison = Comparison::new(3_000, 0, finds_answered);
+            let (mut now, mut found) = (Instant::now(), vec![false; 3_000]);
+            let differing = loop {
+                match comparison.next(now, PAUSE) {
+                    Next::Ask(question) => {
+                        let mut sums = answer(&theirs, question, 64);
+                        let firsts = (question.first..).step_by(question.leaves_per_sum as usize);
+                        for (sum, first) in sums.iter_mut().zip(firsts) {
+                            let end = (first + question.leaves_per_sum).min(3_000);
+                            sum.has_answered = (first..end).any(is_answered);
+                            sum.has_unanswered = !(first..end).all(is_answered);
+                        }
+                        let own = |first, count| sum_of(&ours, first, count);
+                        assert!(comparison.handle_sums(&sums, own));
+                        for (first, count) in comparison.take_answered() {
+                            found[first as usize..(first + count) as usize].fill(true);
+                        }
+                    }
+                    Next::Wait(at) => now = at,
+                    Next::Differ(leaves) => break leaves,
+                }
+            };
+            assert_eq!(differing, [100]);
+            let expected = |leaf: u32| finds_answered && is_answered(leaf) && leaf != 100;
+            for (leaf, is_found) in (0..).zip(found) {
+                // Beside what differs it comes to single leaves anyway.
+                assert!(is_found == expected(leaf) || !finds_answered, "{leaf}");
+                assert!(!is_found || is_answered(leaf) && leaf != 100, "{leaf}");
+            }
+        }
     }
 }

@@ -1,22 +1,22 @@
 //! When which peer is compared with, and what is pulled from it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddrV4;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
-use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{LeafEntry, LeafScope, Refusal, ReplicaCommand, ReplicaResponse};
-use dkvs_common::record::{Content, Record};
+use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::ring::Position;
-use dkvs_common::tag::Tag;
 
 use super::allowance::Allowance;
 use super::comparison::{Comparison, Next};
-use crate::leaves::{LeafSums, SharedLeaves, is_compared};
+use super::completing::Completing;
+use super::pulling::{is_held, is_newer};
+use super::session::{LeafLook, Session, Waits};
+use super::state::{AntiEntropy, Ask, Asked, Timing};
 use crate::service::Service;
-use crate::store::{GivenBy, PutOutcome, PutResult, RecordHead, RecordStore as _};
+use crate::store::RecordStore as _;
 
 /// Most peers that are compared with at a time.
 const SESSIONS_MAX: usize = 4;
@@ -24,121 +24,8 @@ const SESSIONS_MAX: usize = 4;
 /// Most records that are pulled at a time.
 const PULLS_MAX: usize = 64;
 
-/// What a record counts beside its key and value, in bytes: what it costs to ask for it and to store it, so
-/// that many short records take no more of the machine than few long ones.
-const RECORD_BYTES: usize = 512;
-
-/// How long things take.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// A peer that is in step is compared with again after so long.
-    pub interval: Duration,
-    /// What differs is looked at again after so long, before it counts.
-    pub pause: Duration,
-    /// One that did not answer is asked again after so long.
-    pub retry: Duration,
-    /// How long a peer has to answer.
-    pub answer: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(60),
-            pause: Duration::from_secs(2),
-            retry: Duration::from_secs(5),
-            answer: Duration::from_secs(5),
-        }
-    }
-}
-
-/// Something to ask a peer.
-#[derive(Debug)]
-pub struct Ask {
-    /// Names it to [`AntiEntropy::handle_answer`].
-    pub id: u64,
-    /// Whom.
-    pub to: ServerId,
-    /// What.
-    pub command: ReplicaCommand,
-    /// How long the peer has.
-    pub timeout: Duration,
-}
-
-/// The anti-entropy of a server.
-pub struct AntiEntropy {
-    service: Arc<Service>,
-    leaf_sums: Arc<LeafSums>,
-    /// Where this server is, as its peers know it.
-    addr: SocketAddrV4,
-    timing: Timing,
-    allowance: Allowance,
-    /// When each peer is compared with next.
-    peers: BTreeMap<ServerId, Instant>,
-    /// From which leaf on the next comparison begins, where the last one has not found all that differ.
-    resume: BTreeMap<ServerId, u32>,
-    /// Those that held the same when they were compared with last.
-    in_step: BTreeSet<ServerId>,
-    sessions: BTreeMap<ServerId, Session>,
-    asks: VecDeque<Ask>,
-    /// By number: what was asked, and has no answer.
-    asked: BTreeMap<u64, (ServerId, Asked)>,
-    numbers: u64,
-    /// The keys of what is being pulled.
-    pulling: BTreeSet<Vec<u8>>,
-    stored: Arc<Mutex<Vec<(Pull, PutResult)>>>,
-    wake: Arc<dyn Fn() + Send + Sync>,
-}
-
-/// What is under way with one peer.
-struct Session {
-    /// The leaves that both have, by which they are compared.
-    shared: SharedLeaves,
-    comparison: Comparison,
-    waits: Waits,
-    /// Once the comparison has ended: the leaves that differ, the next last.
-    leaves: Option<Vec<u32>>,
-    /// How far the first of them is read.
-    after: Option<Key>,
-    /// What is newer at the peer, and still to be pulled.
-    newer: VecDeque<LeafEntry>,
-    pulls: usize,
-    /// Whether anything was pulled and stored, or could not be.
-    has_pulled: bool,
-    has_failed: bool,
-    /// Whether any leaf did differ.
-    differs: bool,
-    /// The leaf behind the last that was found.
-    behind: u32,
-}
-
-/// What a session waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waits {
-    /// Nothing.
-    Not,
-    /// Sums or entries.
-    Answer,
-    /// This time.
-    Until(Instant),
-    /// What it pulls, or others do.
-    Pulls,
-}
-
-#[derive(Debug)]
-enum Asked {
-    Sums,
-    Entries { leaf: u32 },
-    Record(Pull),
-}
-
-/// A record that is being pulled.
-#[derive(Debug)]
-struct Pull {
-    from: ServerId,
-    key: Key,
-    bytes: usize,
-}
+/// With so many under way from a peer, no more of what it holds is read.
+const PULLS_AHEAD_MAX: usize = PULLS_MAX / 2;
 
 impl AntiEntropy {
     /// The anti-entropy of a server that knows its cluster; none of another. It pulls at most so many
@@ -154,6 +41,7 @@ impl AntiEntropy {
         let membership = leaf_sums.membership();
         let addr = membership.view.cluster().addr(membership.own)?;
         let peers = leaf_sums.peers();
+        let completing = Completing::new(&leaf_sums, now + timing.settling);
         service.counters.peers.set(peers.len() as u64);
         Some(Self {
             service,
@@ -162,9 +50,11 @@ impl AntiEntropy {
             timing,
             allowance: Allowance::new(bytes_per_second),
             peers: peers.into_iter().map(|peer| (peer, now)).collect(),
+            patience: BTreeMap::new(),
             resume: BTreeMap::new(),
             in_step: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            completing,
             asks: VecDeque::new(),
             asked: BTreeMap::new(),
             numbers: 0,
@@ -199,7 +89,7 @@ impl AntiEntropy {
         let idle: Vec<ServerId> = due.filter(|it| !self.sessions.contains_key(it)).collect();
         for peer in idle {
             if self.sessions.len() < SESSIONS_MAX {
-                self.begin(peer, self.leaf_sums.depth());
+                self.begin(peer, self.leaf_sums.depth(), now);
             }
         }
         self.advance_all(now);
@@ -228,16 +118,21 @@ impl AntiEntropy {
         self.advance_all(now);
     }
 
-    fn begin(&mut self, peer: ServerId, depth: u8) {
+    fn begin(&mut self, peer: ServerId, depth: u8, now: Instant) {
         let shared = self.leaf_sums.shared_with(peer, depth);
         let from = self.resume.get(&peer).copied().unwrap_or(0);
+        let number = self.numbers;
+        self.numbers += 1;
         let session = Session {
-            comparison: Comparison::new(shared.count(), from),
+            number,
+            comparison: Comparison::new(shared.count(), from, self.completing.is_some()),
             shared,
             waits: Waits::Not,
             leaves: None,
             after: None,
             newer: VecDeque::new(),
+            looks: BTreeMap::new(),
+            begun: now,
             pulls: 0,
             has_pulled: false,
             has_failed: false,
@@ -303,11 +198,12 @@ impl AntiEntropy {
                 session.waits = Waits::Pulls;
                 return;
             }
-            if let Some(entry) = session.newer.pop_front() {
-                self.pull(peer, entry);
+            if let Some((leaf, entry)) = session.newer.pop_front() {
+                self.pull(peer, leaf, entry);
                 continue;
             }
-            if session.pulls > 0 {
+            let pulls_max = leaf.map_or(1, |_| PULLS_AHEAD_MAX);
+            if session.pulls >= pulls_max {
                 session.waits = Waits::Pulls;
                 return;
             }
@@ -333,19 +229,6 @@ impl AntiEntropy {
         }
     }
 
-    fn ask(&mut self, to: ServerId, command: ReplicaCommand, asked: Asked) {
-        let id = self.numbers;
-        self.numbers += 1;
-        self.asked.insert(id, (to, asked));
-        let timeout = self.timing.answer;
-        self.asks.push_back(Ask {
-            id,
-            to,
-            command,
-            timeout,
-        });
-    }
-
     fn handle_sums(&mut self, peer: ServerId, answer: Option<ReplicaResponse>, now: Instant) {
         let Some(mut session) = self.sessions.remove(&peer) else {
             return;
@@ -357,13 +240,16 @@ impl AntiEntropy {
         };
         if depth < session.shared.depth() {
             // Its leaves are coarser: once more, by those.
-            return self.begin(peer, depth);
+            return self.begin(peer, depth, now);
         }
         let own = |first, count| self.leaf_sums.sum(&session.shared, first, count);
-        match session.comparison.handle_sums(&sums, own) {
-            true => drop(self.sessions.insert(peer, session)),
-            false => self.put_off(peer, false, now),
+        if !session.comparison.handle_sums(&sums, own) {
+            return self.put_off(peer, false, now);
         }
+        for (first, count) in session.comparison.take_answered() {
+            self.note_compared(peer, &session, first, count);
+        }
+        self.sessions.insert(peer, session);
     }
 
     fn handle_entries(
@@ -373,7 +259,12 @@ impl AntiEntropy {
         answer: Option<ReplicaResponse>,
         now: Instant,
     ) {
-        let Some(ReplicaResponse::LeafEntries { has_more, entries }) = answer else {
+        let Some(ReplicaResponse::LeafEntries {
+            has_more,
+            is_answered,
+            entries,
+        }) = answer
+        else {
             self.sessions.remove(&peer);
             return self.put_off(peer, false, now);
         };
@@ -383,14 +274,29 @@ impl AntiEntropy {
         let positions = session.shared.positions(leaf);
         let is_of_leaf = |entry: &LeafEntry| {
             let position = Position::of_key(&entry.key);
-            positions.is_some_and(|(first, last)| (first..=last).contains(&position))
+            positions.is_some_and(|positions| positions.contains(position))
         };
         let after = entries.last().map(|entry| entry.key.clone());
-        let is_wanted = |entry: &LeafEntry| {
-            is_of_leaf(entry) && is_newer(self.service.store().peek(&entry.key), entry)
-        };
+        let store = self.service.store();
+        let mut look = session.looks.remove(&leaf).unwrap_or(LeafLook {
+            is_covered: true,
+            pulls: 0,
+            is_read: false,
+        });
+        look.is_covered &= is_answered || mutants::is_on(Mutant::CompletedByIncomplete);
+        look.is_read = !has_more;
+        let listed = entries.into_iter().filter(is_of_leaf);
+        for entry in listed {
+            let held = store.peek(&entry.key);
+            if is_newer(held, &entry) {
+                look.pulls += 1;
+                session.newer.push_back((leaf, entry));
+            } else {
+                look.is_covered &= is_held(held, entry.version.tag);
+            }
+        }
+        session.looks.insert(leaf, look);
         session.waits = Waits::Not;
-        session.newer.extend(entries.into_iter().filter(is_wanted));
         match has_more {
             true => session.after = after,
             false => {
@@ -400,86 +306,7 @@ impl AntiEntropy {
                 }
             }
         }
-    }
-
-    /// Asks for a record, unless it is on its way already, or has come meanwhile.
-    fn pull(&mut self, peer: ServerId, entry: LeafEntry) {
-        let key = entry.key.clone();
-        let held = self.service.store().peek(&key);
-        let is_due = is_newer(held, &entry) && self.pulling.insert(key.as_bytes().to_vec());
-        if let Some(session) = self.sessions.get_mut(&peer) {
-            session.pulls += usize::from(is_due);
-            // Others pull it, or have: the peer may well be in step by that, and is compared with again.
-            session.has_pulled |= !is_due;
-        }
-        if !is_due {
-            return;
-        }
-        let pull = Pull {
-            from: peer,
-            key: key.clone(),
-            bytes: 0,
-        };
-        self.ask(peer, ReplicaCommand::Get { key }, Asked::Record(pull));
-    }
-
-    fn handle_record(&mut self, mut pull: Pull, answer: Option<ReplicaResponse>) {
-        let Some(record) = answer.and_then(|answer| record_of(&pull.key, answer)) else {
-            return self.end_pull(&pull, None);
-        };
-        pull.bytes = pull.key.as_bytes().len();
-        if let Content::Value { value, .. } = &record.content {
-            pull.bytes += value.len();
-            if value.len() > self.service.config().value_bytes_max {
-                return self.end_pull(&pull, None);
-            }
-        }
-        self.allowance.spend(pull.bytes + RECORD_BYTES);
-        if !is_compared(record.tag) || !record.is_sound(&pull.key) {
-            return self.end_pull(&pull, None);
-        }
-        let key = pull.key.clone();
-        let (stored, wake) = (Arc::clone(&self.stored), Arc::clone(&self.wake));
-        let mut pull = Some(pull);
-        let store = self.service.store();
-        let result = store.apply_given(&key, &record, GivenBy::Replica, || {
-            let pull = pull.take();
-            Box::new(move |result| {
-                if let Some(pull) = pull {
-                    let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
-                    stored.push((pull, result));
-                }
-                wake();
-            })
-        });
-        if let (Some(pull), Some(result)) = (pull, result) {
-            self.end_pull(&pull, Some(result));
-        }
-        self.service.wake_disk();
-    }
-
-    fn end_pull(&mut self, pull: &Pull, result: Option<PutResult>) {
-        self.pulling.remove(pull.key.as_bytes());
-        let counters = &self.service.counters;
-        let (mut has_pulled, mut has_failed) = (false, false);
-        match result {
-            Some(Ok(PutOutcome::Stored)) => {
-                counters.records_pulled.add(1);
-                counters.pulled_bytes.add(pull.bytes as u64);
-                has_pulled = true;
-            }
-            // Something newer has come meanwhile.
-            Some(Ok(PutOutcome::Superseded(_))) => {}
-            Some(Err(_)) | None => {
-                counters.pulls_failed.add(1);
-                has_failed = true;
-            }
-        }
-        if let Some(session) = self.sessions.get_mut(&pull.from) {
-            session.pulls = session.pulls.saturating_sub(1);
-            session.has_pulled |= has_pulled;
-            session.has_failed |= has_failed;
-        }
+        self.end_look(peer, leaf);
     }
 
     /// A session has ended.
@@ -495,15 +322,36 @@ impl AntiEntropy {
             true => self.resume.insert(peer, session.behind),
             false => self.resume.remove(&peer),
         };
+        if !session.differs || session.has_pulled {
+            self.patience.remove(&peer);
+        }
         let after = match session {
-            _ if session.has_failed => timing.retry,
-            // Perhaps there is more, and what was pulled is looked at once more.
-            _ if session.has_pulled => Duration::ZERO,
-            // There is more, but what was found is for the peer to pull.
-            _ if is_cut => timing.retry,
+            _ if session.has_pulled && !session.has_failed => {
+                // Perhaps there is more, and what was pulled is looked at once more.
+                Duration::ZERO
+            }
+            // What could not be pulled, or is for the peer to pull.
+            _ if session.has_failed || session.differs => {
+                let patience = self.patience.entry(peer).or_insert(timing.retry);
+                let after = *patience;
+                *patience = (after * 2).min(timing.interval);
+                after
+            }
             _ => timing.interval,
         };
-        self.peers.insert(peer, now + after);
+        let mut due = now + after;
+        if let Some(completing) = &mut self.completing {
+            completing.remember(self.service.store());
+            due = due.min(completing.from().max(now + timing.retry));
+            if completing.is_done() {
+                self.completing = None;
+                tracing::info!(
+                    "the server holds all that it ever confirmed, and answers for all its keys"
+                );
+            }
+        }
+        self.peers.insert(peer, due);
+        self.service.wake_disk();
     }
 
     /// A peer did not answer; or it is one that does not compare itself, by its version or its settings.
@@ -524,41 +372,5 @@ impl AntiEntropy {
         };
         let count = self.in_step.len() as u64;
         self.service.counters.peers_in_step.set(count);
-    }
-}
-
-/// Whether what a peer lists is newer than what is held, or sound where that is damaged.
-fn is_newer(held: Option<RecordHead>, entry: &LeafEntry) -> bool {
-    let version = entry.version;
-    if !is_compared(version.tag) {
-        return false;
-    }
-    match held {
-        None => true,
-        // Which of the two is newer means nothing.
-        Some(held) if !is_compared(held.tag) => false,
-        Some(held) if held.tag == version.tag => {
-            held.is_damaged || (held.checksum == version.checksum && held.born < version.born)
-        }
-        Some(held) => held.tag < version.tag,
-    }
-}
-
-/// The record of a response to a get, if it is one.
-fn record_of(key: &Key, response: ReplicaResponse) -> Option<Record> {
-    match response {
-        ReplicaResponse::Record { digest, block } => Some(Record {
-            tag: digest.tag,
-            attributes: digest.attributes,
-            content: Content::Value {
-                content_type: digest.content_type,
-                value: Value::new(block).ok()?,
-            },
-            checksum: digest.checksum,
-        }),
-        ReplicaResponse::Absent { tag, attributes } if tag != Tag::ZERO => Some(
-            Record::with_attributes(key, tag, attributes, Content::Tombstone),
-        ),
-        _ => None,
     }
 }

@@ -7,8 +7,11 @@
 //!             poll_timeout                handle_timeout, handle_stored
 //! ```
 //!
-//! * `machine`: when which peer is compared with, and what is pulled; no sockets, no clock
+//! * `machine`: when which peer is compared with, and what is read of it; no sockets, no clock
+//! * `state`: what it knows, and what it asks
+//! * `session`: what is under way with one peer; `pulling`: what is pulled from it
 //! * `comparison`: finding the leaves in which a peer differs
+//! * `completing`: when a server that lost records answers for its keys again
 //! * `allowance`: how much may be pulled
 //! * `task`: drives the machine by the client of a cluster
 //!
@@ -18,8 +21,12 @@
 
 mod allowance;
 mod comparison;
+mod completing;
 mod machine;
+mod pulling;
+mod session;
+mod state;
 mod task;
 
-pub use machine::{AntiEntropy, Ask, Timing};
+pub use state::{AntiEntropy, Ask, Timing};
 pub use task::{PullOptions, PullThread};

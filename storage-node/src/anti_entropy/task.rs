@@ -11,7 +11,7 @@ use dkvs_common::wire::v2::keys::Keys;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{AntiEntropy, Timing};
+use super::state::{AntiEntropy, Timing};
 use crate::leaves::Membership;
 use crate::service::Service;
 

@@ -9,7 +9,7 @@ use dkvs_common::ring::Position;
 
 use super::replica::Replica;
 use crate::leaves::is_compared;
-use crate::store::RecordStore as _;
+use crate::store::{Interval, RecordStore as _};
 
 /// Most leaves that are added up for one request.
 pub(crate) const LEAVES_ADDED_MAX: u32 = 1 << 16;
@@ -54,16 +54,21 @@ impl Replica {
         room: LeafRoom,
     ) -> ReplicaResponse {
         let leaf_sums = self.leaf_sums.as_ref();
-        let shared = leaf_sums.filter(|sums| scope.depth <= sums.depth());
-        let Some(shared) = shared.and_then(|sums| sums.shared_in(scope)) else {
+        let leaf_sums = leaf_sums.filter(|sums| scope.depth <= sums.depth());
+        let shared = leaf_sums.and_then(|sums| sums.shared_in(scope));
+        let (Some(leaf_sums), Some(shared)) = (leaf_sums, shared) else {
             return ReplicaResponse::Refused(Refusal::Unsupported);
         };
-        let Some((first, last)) = shared.positions(leaf) else {
-            let (has_more, entries) = (false, Vec::new());
-            return ReplicaResponse::LeafEntries { has_more, entries };
+        let Some(Interval { first, last }) = shared.positions(leaf) else {
+            return ReplicaResponse::LeafEntries {
+                has_more: false,
+                is_answered: false,
+                entries: Vec::new(),
+            };
         };
         let from = after.map_or(first, |after| Position::of_key(after).max(first));
         let (mut entries, mut bytes, mut has_more) = (Vec::new(), 0, false);
+        let mut is_left_out = false;
         self.store.scan(from, after, |held| {
             if Position::of_key_bytes(held.key()) > last {
                 return ControlFlow::Break(());
@@ -71,6 +76,7 @@ impl Replica {
             let entry_bytes = room.entry_bytes + held.key().len();
             // A key that fits into no response fits into no request by which it could be asked for.
             if !is_compared(held.tag()) || entry_bytes > room.bytes {
+                is_left_out = true;
                 return ControlFlow::Continue(());
             }
             if bytes + entry_bytes > room.bytes || entries.len() == ENTRIES_MAX {
@@ -85,7 +91,12 @@ impl Replica {
             }
             ControlFlow::Continue(())
         });
-        ReplicaResponse::LeafEntries { has_more, entries }
+        ReplicaResponse::LeafEntries {
+            has_more,
+            // What came by DKVS/1 meanwhile may have replaced something that is not among them.
+            is_answered: !is_left_out && leaf_sums.sum(&shared, leaf, 1).is_answered(),
+            entries,
+        }
     }
 }
 

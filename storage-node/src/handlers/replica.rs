@@ -13,7 +13,7 @@ use super::uploads::{UploadId, Uploads};
 use crate::config::ServiceConfig;
 use crate::leaves::LeafSums;
 use crate::statistics::Counters;
-use crate::store::Store;
+use crate::store::{RecordStore as _, Store};
 
 /// One replica: its store, its settings, and what is under way.
 pub(crate) struct Replica {
@@ -53,6 +53,12 @@ impl Replica {
             #[cfg(feature = "mutants")]
             unstored: Mutex::default(),
         }
+    }
+
+    /// Whether it answers for every key of which it is a replica.
+    pub(super) fn is_complete(&self) -> bool {
+        let leaf_sums = self.leaf_sums.as_deref();
+        self.store.is_complete() || leaf_sums.is_some_and(LeafSums::is_whole)
     }
 
     /// When [`Self::expire_uploads`] is to be called next, if there are uploads.

@@ -10,6 +10,12 @@ impl Replica {
     /// [`Statistic`](dkvs_common::model::Statistic).
     pub(crate) fn statistics(&self, now: Instant) -> Vec<(u8, u64)> {
         let uploads = self.uploads().report();
-        report(&self.store, &self.counters, uploads, now)
+        report(
+            &self.store,
+            self.leaf_sums.as_deref(),
+            &self.counters,
+            uploads,
+            now,
+        )
     }
 }

@@ -6,6 +6,8 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::ring::Position;
 use dkvs_common::view::ClusterView;
 
+use crate::store::Interval;
+
 /// A server as part of its cluster.
 #[derive(Debug, Clone)]
 pub struct Membership {
@@ -15,13 +17,6 @@ pub struct Membership {
     pub own: ServerId,
     /// How many replicas each key has.
     pub replication: u8,
-}
-
-/// Positions from the first to the last of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Interval {
-    pub(super) first: Position,
-    pub(super) last: Position,
 }
 
 /// An interval of the ring whose keys have these replicas.
@@ -69,12 +64,12 @@ pub(super) fn bucket(position: Position, depth: u8) -> u32 {
 
 impl Interval {
     /// How many leaves of a depth it has.
-    pub(super) fn leaves(self, depth: u8) -> u32 {
+    pub(in crate::leaves) fn leaves(self, depth: u8) -> u32 {
         bucket(self.last, depth) - bucket(self.first, depth) + 1
     }
 
     /// The leaf of this number.
-    pub(super) fn leaf(self, depth: u8, number: u32) -> Self {
+    pub(in crate::leaves) fn leaf(self, depth: u8, number: u32) -> Self {
         let bucket = bucket(self.first, depth) + number;
         let shift = 32 - u32::from(depth);
         let first = bucket.checked_shl(shift).unwrap_or(0);

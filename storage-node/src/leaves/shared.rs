@@ -1,8 +1,7 @@
 //! The leaves that two servers have in common, numbered as both number them.
 
-use dkvs_common::ring::Position;
-
-use super::arcs::{Interval, bucket};
+use super::arcs::bucket;
+use crate::store::Interval;
 
 /// The leaves of a depth that a server and another have in common.
 pub struct SharedLeaves {
@@ -66,11 +65,10 @@ impl SharedLeaves {
         })
     }
 
-    /// The positions of a leaf, from the first to the last.
-    pub fn positions(&self, leaf: u32) -> Option<(Position, Position)> {
+    /// The positions of a leaf.
+    pub fn positions(&self, leaf: u32) -> Option<Interval> {
         let (_, interval, first) = self.arc_of(leaf)?;
-        let Interval { first, last } = interval.leaf(self.depth, leaf - first);
-        Some((first, last))
+        Some(interval.leaf(self.depth, leaf - first))
     }
 
     /// The arc in which a leaf is.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::hash::Hasher as _;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::model::{LeafScope, LeafSum};
@@ -16,13 +16,10 @@ use siphasher::sip::SipHasher13;
 
 use super::arcs::{Membership, OwnArc, bucket};
 use super::shared::SharedLeaves;
-use crate::store::{RecordChange, RecordStore as _, Store};
+use crate::store::{Interval, RecordChange, RecordStore as _, Store};
 
 /// Records of a leaf, where a server has as many as the leaves were made for.
 const LEAF_RECORDS: usize = 256;
-
-/// The depth is at least this: as deep as is right for four million records, in 256 KiB.
-const DEPTH_MIN: u8 = 14;
 
 const DEPTH_MAX: u8 = 20;
 
@@ -33,6 +30,10 @@ pub struct LeafSums {
     /// In ring order, each with the number of its first leaf.
     arcs: Vec<(OwnArc, usize)>,
     leaves: Box<[Leaf]>,
+    /// How many of them are not complete.
+    incomplete: AtomicUsize,
+    /// Whether any of them has a record that is not compared, or has had one.
+    has_uncompared: AtomicBool,
     hash: SipHasher13,
 }
 
@@ -42,6 +43,17 @@ pub struct LeafSums {
 struct Leaf {
     sum: AtomicU64,
     keys: AtomicU32,
+    /// Whether there was a record since the start that is in no sum, since it came by DKVS/1.
+    has_uncompared: AtomicBool,
+    /// Whether the server holds at least what it ever confirmed there.
+    is_complete: AtomicBool,
+}
+
+impl Leaf {
+    fn is_answered(&self) -> bool {
+        let is_complete = self.is_complete.load(Ordering::Acquire);
+        is_complete && !self.has_uncompared.load(Ordering::Acquire)
+    }
 }
 
 /// Whether a record is among those that replicas compare and pull.
@@ -50,14 +62,14 @@ pub(crate) fn is_compared(tag: Tag) -> bool {
 }
 
 impl LeafSums {
-    /// The sums of what a store holds, as leaves that are as deep as is right for that. From now on
+    /// The sums of what a store holds, as leaves that are as deep as is right for that, but at least so deep. From now on
     /// they follow the store's changes. None if something else follows them already.
     ///
     /// Nothing may change the store meanwhile.
-    pub fn of(store: &Store, membership: Membership) -> Option<Arc<Self>> {
+    pub fn of(store: &Store, membership: Membership, depth_min: u8) -> Option<Arc<Self>> {
         let leaves = (store.len() / LEAF_RECORDS).max(1);
         let depth = leaves.next_power_of_two().ilog2() as u8;
-        let depth = depth.clamp(DEPTH_MIN, DEPTH_MAX);
+        let depth = depth.clamp(depth_min, DEPTH_MAX);
         Self::with_depth(store, membership, depth)
     }
 
@@ -77,6 +89,13 @@ impl LeafSums {
             });
             ControlFlow::Continue(())
         });
+        let is_complete = store.is_complete();
+        let is_answered = |range| is_complete || store.answers_for(range);
+        for leaf in 0..sums.len() {
+            if sums.positions(leaf).is_some_and(is_answered) {
+                sums.complete(leaf);
+            }
+        }
         Some(sums)
     }
 
@@ -96,6 +115,8 @@ impl LeafSums {
             depth,
             arcs,
             leaves: (0..leaves).map(|_| Leaf::default()).collect(),
+            incomplete: AtomicUsize::new(leaves),
+            has_uncompared: AtomicBool::new(false),
             hash,
             membership,
         }
@@ -144,28 +165,94 @@ impl LeafSums {
     /// The sum of so many leaves from one on, or of as many as there are.
     pub fn sum(&self, shared: &SharedLeaves, first: u32, count: u32) -> LeafSum {
         let mut sum = LeafSum::default();
-        for (arc, buckets) in shared.parts(first, count) {
-            sum += self.sum_within(arc, buckets);
+        for leaves in self.own_leaves(shared, first, count) {
+            for leaf in &self.leaves[leaves] {
+                sum.sum = sum.sum.wrapping_add(leaf.sum.load(Ordering::Acquire));
+                sum.keys = sum.keys.saturating_add(leaf.keys.load(Ordering::Acquire));
+            }
+        }
+        // After the sum, so that what was not compared before it is seen.
+        if self.is_whole() && !self.has_uncompared.load(Ordering::Acquire) {
+            sum.has_answered = true;
+            return sum;
+        }
+        for leaves in self.own_leaves(shared, first, count) {
+            for leaf in &self.leaves[leaves] {
+                let is_answered = leaf.is_answered();
+                sum.has_answered |= is_answered;
+                sum.has_unanswered |= !is_answered;
+            }
         }
         sum
     }
 
-    /// The sum of leaves of this depth within an arc, from one to another.
-    fn sum_within(&self, arc: usize, buckets: [u32; 2]) -> LeafSum {
+    /// The numbers of the server's own leaves that so many leaves from one on are made of.
+    pub(crate) fn own_leaves(
+        &self,
+        shared: &SharedLeaves,
+        first: u32,
+        count: u32,
+    ) -> impl Iterator<Item = Range<usize>> {
+        let parts = shared.parts(first, count);
+        parts.map(|(arc, buckets)| self.leaves_within(arc, buckets))
+    }
+
+    /// Those within an arc, from one bucket to another.
+    fn leaves_within(&self, arc: usize, buckets: [u32; 2]) -> Range<usize> {
         let Some((arc, first)) = self.arcs.get(arc) else {
-            return LeafSum::default();
+            return 0..0;
         };
         let begin = bucket(arc.interval.first, self.depth);
         let end = bucket(arc.interval.last, self.depth);
         let [from, to] = buckets.map(|bucket| bucket.clamp(begin, end) - begin);
-        let mut sum = LeafSum::default();
-        for leaf in &self.leaves[first + from as usize..=first + to as usize] {
-            sum += LeafSum {
-                sum: leaf.sum.load(Ordering::Relaxed),
-                keys: leaf.keys.load(Ordering::Relaxed),
-            };
+        first + from as usize..first + to as usize + 1
+    }
+
+    /// How many leaves the server has.
+    pub(crate) fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Of each arc: the numbers of its leaves, and how many replicas its keys have.
+    pub(crate) fn arcs(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let arcs = self.arcs.iter();
+        arcs.map(|(arc, first)| {
+            let leaves = *first..first + arc.interval.leaves(self.depth) as usize;
+            (leaves, arc.replicas.len())
+        })
+    }
+
+    /// The positions of a leaf.
+    pub(crate) fn positions(&self, leaf: usize) -> Option<Interval> {
+        let behind = self.arcs.partition_point(|(_, first)| *first <= leaf);
+        let (arc, first) = self.arcs.get(behind.checked_sub(1)?)?;
+        let number = u32::try_from(leaf - first).ok()?;
+        (leaf < self.len()).then(|| arc.interval.leaf(self.depth, number))
+    }
+
+    /// The server holds at least what it ever confirmed of the keys of a leaf.
+    pub(crate) fn complete(&self, leaf: usize) {
+        if let Some(leaf) = self.leaves.get(leaf)
+            && !leaf.is_complete.swap(true, Ordering::AcqRel)
+        {
+            self.incomplete.fetch_sub(1, Ordering::AcqRel);
         }
-        sum
+    }
+
+    /// Whether it does.
+    pub(crate) fn is_complete(&self, leaf: usize) -> bool {
+        let leaf = self.leaves.get(leaf);
+        leaf.is_some_and(|leaf| leaf.is_complete.load(Ordering::Acquire))
+    }
+
+    /// Whether it does so of all of its keys.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.incomplete() == 0
+    }
+
+    /// In how many leaves it may not.
+    pub fn incomplete(&self) -> usize {
+        self.incomplete.load(Ordering::Acquire)
     }
 
     fn leaf_of(&self, position: Position) -> Option<&Leaf> {
@@ -182,15 +269,20 @@ impl LeafSums {
         let Some(leaf) = self.leaf_of(change.position) else {
             return;
         };
+        if change.new.is_some_and(|it| !is_compared(it.tag)) {
+            // Before the sum lacks what it replaces.
+            leaf.has_uncompared.store(true, Ordering::Release);
+            self.has_uncompared.store(true, Ordering::Release);
+        }
         let number = |version: Option<RecordVersion>| match version {
             Some(version) if is_compared(version.tag) => (self.number(change.key, version), 1),
             _ => (0, 0),
         };
         let ((old, had), (new, has)) = (number(change.old), number(change.new));
-        leaf.sum.fetch_add(new.wrapping_sub(old), Ordering::Relaxed);
+        leaf.sum.fetch_add(new.wrapping_sub(old), Ordering::Release);
         match (had, has) {
-            (0, 1) => drop(leaf.keys.fetch_add(1, Ordering::Relaxed)),
-            (1, 0) => drop(leaf.keys.fetch_sub(1, Ordering::Relaxed)),
+            (0, 1) => drop(leaf.keys.fetch_add(1, Ordering::Release)),
+            (1, 0) => drop(leaf.keys.fetch_sub(1, Ordering::Release)),
             _ => {}
         }
     }

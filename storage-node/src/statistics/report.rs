@@ -5,6 +5,7 @@ use std::time::Instant;
 use dkvs_common::model::Statistic;
 
 use super::counters::Counters;
+use crate::leaves::LeafSums;
 use crate::store::{RecordStore as _, Store};
 
 /// Uploads since the start.
@@ -27,6 +28,7 @@ pub(crate) struct UploadReport {
 /// Every number that a server with this store has, by the byte of its [`Statistic`].
 pub(crate) fn report(
     store: &Store,
+    leaf_sums: Option<&LeafSums>,
     counters: &Counters,
     uploads: UploadReport,
     now: Instant,
@@ -80,14 +82,14 @@ pub(crate) fn report(
         (Statistic::CorruptAnswers, counters.corrupt_answers.count()),
     ]
     .into_iter()
-    .chain(repair_report(counters))
-    .chain(disk_report(store, now))
+    .chain(repair_report(leaf_sums, counters))
+    .chain(disk_report(store, leaf_sums, now))
     .map(|(name, value)| (name as u8, value))
     .collect()
 }
 
 /// How far the server is in step with its peers; nothing where it has none, or pulls nothing.
-fn repair_report(counters: &Counters) -> Vec<(Statistic, u64)> {
+fn repair_report(leaf_sums: Option<&LeafSums>, counters: &Counters) -> Vec<(Statistic, u64)> {
     let peers = counters.peers.number();
     if peers == 0 {
         return Vec::new();
@@ -103,21 +105,27 @@ fn repair_report(counters: &Counters) -> Vec<(Statistic, u64)> {
         (Statistic::RecordsPulled, counters.records_pulled.count()),
         (Statistic::PulledBytes, counters.pulled_bytes.count()),
         (Statistic::PullsFailed, counters.pulls_failed.count()),
+        (Statistic::Leaves, leaf_sums.map_or(0, |it| it.len() as u64)),
+        (
+            Statistic::LeavesIncomplete,
+            leaf_sums.map_or(0, |it| it.incomplete() as u64),
+        ),
     ]
 }
 
 /// The state of a disk; nothing for a store in memory.
-fn disk_report(store: &Store, now: Instant) -> Vec<(Statistic, u64)> {
+fn disk_report(store: &Store, leaf_sums: Option<&LeafSums>, now: Instant) -> Vec<(Statistic, u64)> {
     let Store::Disk(store) = store else {
         return Vec::new();
     };
     let status = store.status();
+    let is_complete = store.is_complete() || leaf_sums.is_some_and(LeafSums::is_whole);
     let age = |at: Instant| now.saturating_duration_since(at).as_millis();
     let number = |large: u128| u64::try_from(large).unwrap_or(u64::MAX);
     let numbers = [
         (Statistic::IsReadOnly, status.is_read_only.into()),
         (Statistic::IsDiskFull, status.is_disk_full.into()),
-        (Statistic::IsIncomplete, (!status.is_complete).into()),
+        (Statistic::IsIncomplete, (!is_complete).into()),
         (Statistic::LogBytes, status.live_bytes + status.dead_bytes),
         (Statistic::LiveBytes, status.live_bytes),
         (Statistic::DeadBytes, status.dead_bytes),

@@ -16,6 +16,7 @@ use dkvs_common::tag::{Exhausted, Tag};
 use thiserror::Error;
 
 use super::head::{HeldRecord, RecordHead};
+use super::ranges::Interval;
 use super::table::KeyRange;
 use super::view::{Part, RecordView};
 use crate::peer::{Account, Peer};
@@ -123,6 +124,22 @@ pub trait RecordStore {
         tag: Tag,
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Result<Option<PutResult>, AttestError>;
+
+    /// Answers for every key of a part of the ring from now on: for what is held as it is, and for what is
+    /// not held as absent. The caller knows that the store holds at least what its server ever confirmed there.
+    fn attest_range(&self, range: Interval);
+
+    /// Has a store on a disk remember what was attested by [`Self::attest_range`], so that it is attested
+    /// after a restart, too; if the disk has room for that.
+    ///
+    /// # Errors
+    ///
+    /// If too much waits for the disk, or it has failed.
+    fn remember_attested(&self) -> Result<(), StoreError>;
+
+    /// Whether it answers for all keys of a part of the ring: it is complete, or was told so by
+    /// [`Self::attest_range`].
+    fn answers_for(&self, range: Interval) -> bool;
 
     /// Whether a record of so many bytes would be taken now. It may still be refused later.
     fn check_room_for(&self, bytes: usize) -> Result<(), StoreError>;

@@ -22,6 +22,7 @@
 //! * `contract`: the contract as a trait; `head`, `view`: what is known of a record, and what a read is
 //!   shown
 //! * `table`: records in memory, or what is known of them, in ring order; `packed`: a whole one
+//! * `ranges`: parts of the ring
 //! * `memory`, [`disk`]: the two stores; `dump`: a count of either's records, and those very records
 
 mod contract;
@@ -30,6 +31,7 @@ mod dump;
 mod head;
 mod memory;
 mod packed;
+mod ranges;
 mod table;
 mod view;
 
@@ -52,6 +54,7 @@ pub use contract::{
 pub use dump::{CountedScan, ScannedValue};
 pub use head::{HeldRecord, RecordHead};
 pub use memory::MemoryStore;
+pub use ranges::Interval;
 pub use table::{KeyRange, NOTED_BYTES_MAX, PageEnd, PageLimits, overhead_bytes};
 pub use view::{Part, RecordView};
 
@@ -166,6 +169,18 @@ impl RecordStore for Store {
         completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Result<Option<PutResult>, AttestError> {
         of_each!(self, store => store.attest(key, tag, completion))
+    }
+
+    fn attest_range(&self, range: Interval) {
+        of_each!(self, store => store.attest_range(range));
+    }
+
+    fn remember_attested(&self) -> Result<(), StoreError> {
+        of_each!(self, store => store.remember_attested())
+    }
+
+    fn answers_for(&self, range: Interval) -> bool {
+        of_each!(self, store => store.answers_for(range))
     }
 
     fn check_room_for(&self, bytes: usize) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use dkvs_common::quorum::level::Level;
 use dkvs_common::ring::Position;
 
 use super::invariants::{convergence, deadlines, registers};
-use super::plan::KeyPlan;
+use super::plan::{FaultKind, FaultPlan, KeyPlan};
 use super::request::{Request, RequestKind};
 use super::statistics::Count;
 use super::v1_plan::Dialect;
@@ -98,6 +98,11 @@ impl World {
             let list = ring.preference_list(Position::of_key(&plan.key), replication);
             checked = checked.and(convergence::check_unread(&plan.key, &list, &self.servers));
             self.statistics.count(Count::KeysPulled);
+        }
+        // What is damaged is given to nobody, and what came by DKVS/1 is compared with nobody.
+        let is_damaged = |fault: &FaultPlan| fault.kind == FaultKind::DiskDamage;
+        if self.plan.v1.is_none() && !self.plan.faults.iter().any(is_damaged) {
+            checked = checked.and(convergence::check_complete(&self.servers));
         }
         self.report(checked);
     }

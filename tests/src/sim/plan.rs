@@ -79,6 +79,8 @@ pub struct ServerPlan {
     pub service: Span,
     /// Datagrams that its socket holds.
     pub buffer_datagrams: usize,
+    /// How deep the leaves are by which it compares itself with others.
+    pub leaf_depth: u8,
 }
 
 /// How disks are, of which each server has one.
@@ -287,13 +289,14 @@ impl Plan {
         };
         let knows_ring = Chance::percent(80).happens(random);
         let (calm, worst) = (Severity::Calm, severity);
+        let leaves = &mut Random::of(seed, "leaves");
         let disks = draw_disks(&mut Random::of(seed, "disks"), servers, replication);
-        Self {
+        let mut plan = Self {
             disks,
             severity,
             replication,
             servers: (0..servers)
-                .map(|_| draw_server(knows_ring, random))
+                .map(|_| draw_server(knows_ring, random, leaves))
                 .collect(),
             gateways: draw_gateways(random),
             is_keyed: Chance::percent(20).happens(random),
@@ -314,18 +317,43 @@ impl Plan {
             },
             v1: None,
             places: draw_places(&mut Random::of(seed, "places")),
-            pulls: draw_pulls(&mut Random::of(seed, "pulls")),
+            pulls: None,
+        };
+        if plan.disks.is_some() && severity != calm {
+            lose_disks(&mut plan, &mut Random::of(seed, "lost disks"));
         }
+        let [shorter, longer] = plan.workload.timeouts;
+        let settling = shorter.max(longer) * 5 / 4;
+        plan.pulls = draw_pulls(settling, &mut Random::of(seed, "pulls"));
+        plan
     }
 }
 
-fn draw_server(knows_ring: bool, random: &mut Random) -> ServerPlan {
+/// In some worlds disks are lost again and again, while requests are so short that servers find out soon
+/// what they have to hold.
+fn lose_disks(plan: &mut Plan, random: &mut Random) {
+    if !Chance::percent(30).happens(random) {
+        return;
+    }
+    plan.faults
+        .retain(|fault| fault.kind != FaultKind::DiskLoss);
+    plan.faults.push(FaultPlan {
+        kind: FaultKind::DiskLoss,
+        every: Span::ms(100, 600),
+        lasts: Span::ms(1, 60),
+    });
+    let shorter = Duration::from_millis(random.one_of(&[40, 100, 200, 400]));
+    plan.workload.timeouts = [shorter, shorter * 2];
+}
+
+fn draw_server(knows_ring: bool, random: &mut Random, leaves: &mut Random) -> ServerPlan {
     let slowest = random.one_of(&[5, 20, 20, 100, 500]);
     ServerPlan {
         ring_points: 1 + random.below(4) as u32,
         knows_ring,
         service: Span::us(2, slowest),
         buffer_datagrams: random.one_of(&[8, 64, 256]),
+        leaf_depth: 1 + leaves.below(10) as u8,
     }
 }
 
@@ -344,13 +372,15 @@ fn draw_places(random: &mut Random) -> PlacesPlan {
 }
 
 /// Far more often than servers do, since a world lasts for seconds.
-fn draw_pulls(random: &mut Random) -> Option<Timing> {
+fn draw_pulls(settling: Duration, random: &mut Random) -> Option<Timing> {
     let ms = |random: &mut Random, from, to| Span::ms(from, to).draw(random);
     let timing = Timing {
         interval: ms(random, 20, 1_000),
         pause: ms(random, 0, 200),
         retry: ms(random, 10, 500),
         answer: ms(random, 50, 1_000),
+        // By then no request is under way any more that counts what the server said before its start.
+        settling,
     };
     Chance::percent(60).happens(random).then_some(timing)
 }

@@ -186,6 +186,15 @@ impl Server {
         self.disk.as_ref().is_some_and(OnDisk::has_lost)
     }
 
+    /// In how many leaves of the ring it may have lost records.
+    pub fn incomplete_leaves(&self) -> usize {
+        let State::Up { process, .. } = &self.state else {
+            return 0;
+        };
+        let leaf_sums = process.service.leaf_sums();
+        leaf_sums.map_or(0, |leaf_sums| leaf_sums.incomplete())
+    }
+
     /// Whether it answers for a key: with its record, or that it has none.
     pub fn answers_for(&self, key: &Key) -> bool {
         match &self.state {
@@ -414,6 +423,7 @@ impl Server {
         let config = ServiceConfig {
             epoch,
             datagram_bytes_max: self.ring.datagram_bytes_max,
+            leaf_depth_min: self.plan.leaf_depth,
             ..ServiceConfig::new(self.random.number())
         };
         let access = match &self.keys {

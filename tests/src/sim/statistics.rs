@@ -51,10 +51,11 @@ pub enum Count {
     EndedEarly,
     ListedKeysChecked,
     KeysPulled,
+    Completions,
 }
 
 impl Count {
-    const NAMES: [&'static str; 34] = [
+    const NAMES: [&'static str; 35] = [
         "reads",
         "writes",
         "deletes",
@@ -89,6 +90,7 @@ impl Count {
         "requests that did not wait for every replica as asked",
         "keys of which lists had to show that they are there, or not",
         "keys that all replicas had to hold alike though nobody read them",
+        "times that a server found out what it has to hold of a part of the ring",
     ];
 }
 

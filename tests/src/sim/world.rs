@@ -425,8 +425,16 @@ impl World {
 
     /// Takes the answers of a gateway, sends its datagrams, and sets when it is woken.
     pub(super) fn settle(&mut self, gateway: usize) {
-        self.gateways[gateway].pull(self.now);
         if let Some(server) = gateway.checked_sub(self.plan.gateways.len()) {
+            let before = self.servers[server].incomplete_leaves();
+            self.gateways[gateway].pull(self.now);
+            if self.servers[server].incomplete_leaves() < before {
+                let server = (server, &self.servers[server]);
+                self.invariants
+                    .confirmations
+                    .note_completed(server.0, server.1);
+                self.statistics.count(Count::Completions);
+            }
             self.use_disk(server);
         }
         self.take_answers(gateway);

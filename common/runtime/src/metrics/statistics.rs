@@ -343,6 +343,16 @@ const MEANINGS: &[Meaning] = &[
         "Records that a peer listed as newer, and did not give, or that could not be stored",
         &[(Statistic::PullsFailed, None)],
     ),
+    gauge(
+        "dkvs_server_leaves",
+        "Leaves of the ring of which the server is a replica",
+        &[(Statistic::Leaves, None)],
+    ),
+    gauge(
+        "dkvs_server_leaves_incomplete",
+        "Those for whose keys it does not answer, since it may have lost records there",
+        &[(Statistic::LeavesIncomplete, None)],
+    ),
 ];
 
 #[cfg(test)]

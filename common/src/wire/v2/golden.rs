@@ -268,6 +268,8 @@ fn replies() -> Vec<(u8, Reply)> {
                     LeafSum {
                         sum: 0x0123_4567_89ab_cdef,
                         keys: 300,
+                        has_answered: true,
+                        has_unanswered: true,
                     },
                     LeafSum::default(),
                 ],
@@ -277,6 +279,7 @@ fn replies() -> Vec<(u8, Reply)> {
             33,
             Reply::Response(ReplicaResponse::LeafEntries {
                 has_more: true,
+                is_answered: false,
                 entries: vec![LeafEntry {
                     key: key(),
                     version: RecordVersion {
@@ -291,6 +294,7 @@ fn replies() -> Vec<(u8, Reply)> {
             33,
             Reply::Response(ReplicaResponse::LeafEntries {
                 has_more: false,
+                is_answered: true,
                 entries: Vec::new(),
             }),
         ),

@@ -32,7 +32,7 @@ pub const PAGE_REST_BYTES: usize = KEY_POSITION_HEAD_BYTES;
 pub const PAGE_ENTRY_BYTES: usize = 2 + 16 + 1;
 
 /// Bytes of the sum of leaves.
-pub const LEAF_SUM_BYTES: usize = 8 + 4;
+pub const LEAF_SUM_BYTES: usize = 8 + 4 + 1;
 
 /// Bytes of sums, or of the entries of a leaf, beside them.
 pub const LEAF_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 1;
@@ -58,6 +58,10 @@ impl From<ReplicaResponse> for Reply {
 const MORE: u8 = 1;
 const INCOMPLETE: u8 = 2;
 const LEFT_OUT: u8 = 4;
+
+/// Of the bits of a sum, and the second of the entries of a leaf.
+const ANSWERED: u8 = 2;
+const UNANSWERED: u8 = 4;
 /// Where the rest begins is said.
 const FROM: u8 = 8;
 
@@ -308,8 +312,16 @@ fn decode_leaf_sums(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageErr
     let depth = body.u8()?;
     let mut sums = Vec::new();
     while body.end().is_err() {
-        let (sum, keys) = (body.u64()?, body.u32()?);
-        sums.push(LeafSum { sum, keys });
+        let (sum, keys, bits) = (body.u64()?, body.u32()?, body.u8()?);
+        if bits & !(ANSWERED | UNANSWERED) != 0 {
+            return Err(MessageError::Field);
+        }
+        sums.push(LeafSum {
+            sum,
+            keys,
+            has_answered: bits & ANSWERED != 0,
+            has_unanswered: bits & UNANSWERED != 0,
+        });
     }
     match depth <= LeafScope::DEPTH_MAX && sums.len() <= LeafSum::COUNT_MAX.into() {
         true => Ok(ReplicaResponse::LeafSums { depth, sums }),
@@ -318,11 +330,11 @@ fn decode_leaf_sums(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageErr
 }
 
 fn decode_leaf_entries(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
-    let has_more = match body.u8()? {
-        0 => false,
-        MORE => true,
-        _ => return Err(MessageError::Field),
-    };
+    let bits = body.u8()?;
+    if bits & !(MORE | ANSWERED) != 0 {
+        return Err(MessageError::Field);
+    }
+    let (has_more, is_answered) = (bits & MORE != 0, bits & ANSWERED != 0);
     let mut entries = Vec::new();
     while body.end().is_err() {
         entries.push(LeafEntry {
@@ -337,7 +349,11 @@ fn decode_leaf_entries(body: &mut Reader<'_>) -> Result<ReplicaResponse, Message
     // One who says that there are more, and shows none, is asked the same again for ever.
     match has_more && entries.is_empty() {
         true => Err(MessageError::Field),
-        false => Ok(ReplicaResponse::LeafEntries { has_more, entries }),
+        false => Ok(ReplicaResponse::LeafEntries {
+            has_more,
+            is_answered,
+            entries,
+        }),
     }
 }
 
@@ -410,13 +426,21 @@ fn encode_response(response: &ReplicaResponse, body: &mut Vec<u8>) {
         }
         ReplicaResponse::LeafSums { depth, sums } => {
             body.put_u8(*depth);
-            for LeafSum { sum, keys } in sums {
-                body.put_u64(*sum);
-                body.put_u32(*keys);
+            for sum in sums {
+                body.put_u64(sum.sum);
+                body.put_u32(sum.keys);
+                let answered = if sum.has_answered { ANSWERED } else { 0 };
+                let unanswered = if sum.has_unanswered { UNANSWERED } else { 0 };
+                body.put_u8(answered | unanswered);
             }
         }
-        ReplicaResponse::LeafEntries { has_more, entries } => {
-            body.put_u8(if *has_more { MORE } else { 0 });
+        ReplicaResponse::LeafEntries {
+            has_more,
+            is_answered,
+            entries,
+        } => {
+            let more = if *has_more { MORE } else { 0 };
+            body.put_u8(more | if *is_answered { ANSWERED } else { 0 });
             for LeafEntry { key, version } in entries {
                 write_key(body, key);
                 write_tag(body, version.tag);

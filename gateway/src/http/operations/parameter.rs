@@ -6,9 +6,10 @@
 use dkvs_client::Wait;
 use dkvs_common::kv::KEY_BYTES_MAX;
 use dkvs_common::quorum::Level;
+use dkvs_common::quorum::params::REQUEST_TIMEOUT_MAX;
 
 /// The longest a request may take, in milliseconds.
-pub const TIMEOUT_MS_MAX: u64 = 30_000;
+pub const TIMEOUT_MS_MAX: u64 = REQUEST_TIMEOUT_MAX.as_millis() as u64;
 
 /// A parameter.
 #[derive(Debug, Clone, Copy)]

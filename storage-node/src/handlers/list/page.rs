@@ -185,7 +185,7 @@ impl Replica {
         self.counters.list_keys_left_out.add(scan.left_out);
         Some(ReplicaResponse::Page {
             rest,
-            is_incomplete: !self.store.is_complete(),
+            is_incomplete: !self.is_complete(),
             is_left_out: scan.left_out > 0,
             entries: std::mem::take(&mut scan.entries),
         })

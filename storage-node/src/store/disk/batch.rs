@@ -1,10 +1,10 @@
 //! What is made durable together: puts and removals as they are resolved one after the other.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use dkvs_common::record::{Record, RecordVersion};
+use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_log::{Location, ReadError};
 
@@ -14,9 +14,11 @@ use super::queue::{NewRecord, QueuedPut, Work};
 use super::store::DiskStore;
 use super::values::Piece;
 use crate::store::contract::{
-    Completion, GivenBy, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
+    Completion, GivenBy, PutOutcome, PutResult, RecordStore as _, RemoveOutcome, RemoveResult,
+    StoreError, resolve,
 };
 use crate::store::head::TableEntry as _;
+use crate::store::ranges::Interval;
 use crate::store::table::overhead_bytes;
 use crate::store::view::Part;
 
@@ -32,6 +34,8 @@ pub struct Batch {
     pub(super) items: usize,
     pub(super) item_bytes: usize,
     results: Vec<Pending>,
+    /// Whether it is to be noted which parts of the ring are attested.
+    pub(super) remembers_attested: bool,
 }
 
 /// A record of the log that is to be written.
@@ -98,6 +102,10 @@ impl Batch {
                 let (result, relies_on) = self.remove(key.as_bytes(), tag, store);
                 (PendingResult::Remove(completion, result), relies_on)
             }
+            Work::RememberAttested => {
+                self.remembers_attested = true;
+                return;
+            }
         };
         let added = (self.changes.len() > before).then_some(before);
         let change = added.or(relies_on);
@@ -130,13 +138,14 @@ impl Batch {
             }
         };
         let held = self.held(store, &record.key);
-        let mut is_quarantined = !store.status.is_complete.load(Ordering::Relaxed);
+        let mut is_quarantined =
+            !store.answers_for(Interval::at(Position::of_key_bytes(&record.key)));
         if let Some(held) = held {
             let put = record.head.version();
             if let Some(put) = resolve(held.version, || !held.is_damaged, put, given_by) {
                 return (Ok(put), held.change);
             }
-            is_quarantined = held.is_quarantined;
+            is_quarantined = store.is_quarantined(&record.key, held.is_quarantined);
         }
         let record = quarantined(record, is_quarantined);
         let taken = self.take(record, held.is_none(), store);

@@ -1,11 +1,13 @@
 //! Takes batches to the log, and does what the log has to have done.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use dkvs_common::mutants::{self, Mutant};
+use dkvs_common::ring::Position;
 use dkvs_log::{AppendError, HintDone, HintJob, Location, Log, Room};
 use thiserror::Error;
 
@@ -18,6 +20,7 @@ use super::store::DiskStore;
 use super::writing;
 use crate::store::contract::StoreError;
 use crate::store::head::TableEntry as _;
+use crate::store::ranges::IntervalSet;
 
 /// How many bytes compaction copies before it is looked whether anything has gathered.
 const COMPACT_STEP_BYTES: u64 = 512 << 10;
@@ -34,11 +37,21 @@ const UPKEEP_BYTES: u64 = 4 << 20;
 /// Removals may take one part in so many of the log.
 const REMOVALS_PART: u64 = 16;
 
+/// How many records are looked at at a time for whether they are still quarantined.
+const QUARANTINE_STEP_RECORDS: usize = 1_024;
+
+/// Most parts of the ring that are noted as attested.
+const ATTESTED_PARTS_MAX: usize = 4_096;
+
 /// Takes what gathers to the log, one batch after the other.
 pub struct Committer {
     store: Arc<DiskStore>,
     log: Log,
     manifest: Manifest,
+    /// The parts of the ring for which the store answers after a restart, though it is not complete.
+    attested: IntervalSet,
+    /// How far it was seen to that their records have no flag of quarantine any more; none if they have not.
+    unquarantined_to: Option<Position>,
     /// Where the manifest lies.
     manifest_location: Option<Location>,
     /// What removals take in the log, in bytes.
@@ -92,13 +105,16 @@ impl Committer {
     pub(super) fn new(
         store: Arc<DiskStore>,
         log: Log,
-        (manifest, manifest_location): (Manifest, Option<Location>),
+        (manifest, attested): (Manifest, IntervalSet),
+        manifest_location: Option<Location>,
         removal_bytes: u64,
     ) -> Self {
         let mut committer = Self {
             store,
             log,
             manifest,
+            attested,
+            unquarantined_to: None,
             manifest_location,
             removal_bytes,
             compaction_due: 0,
@@ -152,6 +168,9 @@ impl Committer {
         if !batch.is_empty() {
             self.store.status.committed(begun.elapsed());
             self.note_records();
+        }
+        if batch.remembers_attested {
+            self.remember_attested();
         }
         self.store.queue().end_batch(batch.items, batch.item_bytes);
         batch.complete(|change| match &stored {
@@ -283,6 +302,35 @@ impl Committer {
         }
     }
 
+    /// Notes which parts of the ring are attested. What lies there is stored already.
+    fn remember_attested(&mut self) {
+        let attested = self.store.attested().clone();
+        // While it is in very many pieces, there are more to come that join them.
+        if attested == self.attested || attested.len() > ATTESTED_PARTS_MAX || self.log.is_failed()
+        {
+            return;
+        }
+        self.unquarantined_to = Some(Position([0; 20]));
+        let before = std::mem::replace(&mut self.attested, attested);
+        match self.write_manifest() {
+            Ok(()) => {}
+            Err(AppendError::Full) => {
+                // It is found out once more after a restart.
+                tracing::debug!("the disk has no room to note which keys are answered for");
+                self.attested = before;
+            }
+            Err(error) => {
+                self.attested = before;
+                self.refuse(&error);
+            }
+        }
+    }
+
+    fn write_manifest(&mut self) -> Result<(), AppendError> {
+        let (log, location) = (&mut self.log, &mut self.manifest_location);
+        writing::write_manifest(log, location, self.manifest, &self.attested)
+    }
+
     /// Why nothing was appended, for who asked for it.
     fn refuse(&mut self, error: &AppendError) -> StoreError {
         if !matches!(error, AppendError::OutOfFiles(_)) {
@@ -333,7 +381,7 @@ impl Committer {
         if self.log.is_failed() {
             return false;
         }
-        if self.compact_step(COMPACT_STEP_BYTES) || self.maintain() {
+        if self.compact_step(COMPACT_STEP_BYTES) || self.maintain() || self.end_quarantines() {
             return true;
         }
         let space = self.log.space();
@@ -343,6 +391,35 @@ impl Committer {
         }
         self.note_space();
         false
+    }
+
+    /// Takes the flag of quarantine from some records that are answered for. Returns whether there may be more.
+    fn end_quarantines(&mut self) -> bool {
+        let Some(from) = self.unquarantined_to.take() else {
+            return false;
+        };
+        let (store, mut looked_at, mut flagged) = (&self.store, 0, Vec::new());
+        let next = &mut self.unquarantined_to;
+        store.table().scan(from, None, |held: &IndexEntry| {
+            if looked_at == QUARANTINE_STEP_RECORDS {
+                *next = Some(Position::of_key_bytes(held.key()));
+                return ControlFlow::Break(());
+            }
+            looked_at += 1;
+            if held.is_quarantined() && !store.is_quarantined(held.key(), true) {
+                flagged.push(held.key().to_vec());
+            }
+            ControlFlow::Continue(())
+        });
+        for key in flagged {
+            let was = store.table().adjust(&key, |held| {
+                let was = held.is_quarantined();
+                held.set_quarantined(false);
+                was
+            });
+            store.status.quarantine(-i64::from(was == Some(true)));
+        }
+        self.unquarantined_to.is_some()
     }
 
     /// Has the oldest segment compacted next, if there is another one: removals can go only from there.
@@ -426,11 +503,8 @@ impl Committer {
         self.log.check_open()?;
         if self.manifest.unsynced_run != 0 {
             self.log.sync_from_now_on()?;
-            let manifest = Manifest {
-                unsynced_run: 0,
-                ..self.manifest
-            };
-            writing::write_manifest(&mut self.log, &mut self.manifest_location, manifest)?;
+            self.manifest.unsynced_run = 0;
+            self.write_manifest()?;
         }
         // The mark may as well be there if power is lost now.
         self.log.maintain()?;

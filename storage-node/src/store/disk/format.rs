@@ -5,6 +5,7 @@
 //!   value of a record    [expiry 8] [operation 16] [slot: bytes 4 | slot] | type bytes 1 | type | value
 //!
 //!   head of the manifest version 1 | flags 1 | is complete 1 | floor 8 | unsynced run 8
+//!   value of it          for each part of the ring that is attested: first position 20 | last position 20
 //!
 //!   flags   0-1  0: a value, 1: a tombstone, 2: a removal, 3: the manifest of the store
 //!           2    quarantined
@@ -24,8 +25,11 @@ use dkvs_common::kv::Key;
 use dkvs_common::record::{
     Attributes, Content, OperationId, Parts, Record, RecordVersion, checksum_of,
 };
+use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use thiserror::Error;
+
+use crate::store::ranges::{Interval, IntervalSet};
 
 /// The version that is written, and the newest that is read.
 const VERSION: u8 = 1;
@@ -34,6 +38,9 @@ const VERSION: u8 = 1;
 pub(super) const HEAD_BYTES: usize = 30;
 
 const MANIFEST_BYTES: usize = 19;
+
+/// Bytes of a part of the ring.
+const INTERVAL_BYTES: usize = 40;
 
 const KIND: u8 = 0b11;
 
@@ -160,6 +167,29 @@ impl Manifest {
     }
 }
 
+/// The value of a manifest.
+pub(super) fn encode_attested(attested: &IntervalSet) -> Vec<u8> {
+    let ends = attested.iter().flat_map(|it| [it.first.0, it.last.0]);
+    ends.flatten().collect()
+}
+
+/// The parts of the ring that a manifest says are attested; none if it is not one.
+pub(super) fn decode_attested(value: &[u8]) -> Option<IntervalSet> {
+    let (parts, []) = value.as_chunks::<INTERVAL_BYTES>() else {
+        return None;
+    };
+    let mut attested = IntervalSet::default();
+    for part in parts {
+        let (first, last) = part.split_first_chunk()?;
+        let [first, last] = [*first, last.try_into().ok()?].map(Position);
+        if last < first {
+            return None;
+        }
+        attested.insert(Interval { first, last });
+    }
+    Some(attested)
+}
+
 /// The head of a record of the log whose key and value are so long.
 pub(super) fn decode(
     head: &[u8],
@@ -185,7 +215,7 @@ pub(super) fn decode(
             && flag_bits == Kind::Manifest as u8
             && head[2] <= 1
             && key_bytes == 0
-            && log_value_bytes == 0;
+            && log_value_bytes.is_multiple_of(INTERVAL_BYTES);
         return match is_known {
             true => Ok(Decoded::Manifest(Manifest {
                 is_complete: head[2] == 1,
@@ -432,5 +462,9 @@ mod tests {
         assert_eq!(decoded, Ok(Decoded::Manifest(manifest)));
         assert_eq!(decode(&manifest.encode(), 1, 0), Err(UnknownHead::Form));
         assert_eq!(decode(&manifest.encode(), 0, 1), Err(UnknownHead::Form));
+        assert_eq!(
+            decode(&manifest.encode(), 0, 80),
+            Ok(Decoded::Manifest(manifest))
+        );
     }
 }

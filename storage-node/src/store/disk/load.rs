@@ -5,10 +5,13 @@
 //! of their places, too. So which of them are quarantined because of their number is known by their
 //! place, once the number is.
 
+use dkvs_common::ring::Position;
 use dkvs_log::{Location, LostRange, Visited};
 
 use super::entry::IndexEntry;
 use super::format::{self, Decoded, Kind, Manifest, StoredHead, UnknownHead, flags};
+use crate::store::head::TableEntry as _;
+use crate::store::ranges::{Interval, IntervalSet};
 use crate::store::table::TableBuilder;
 
 /// What was shown so far.
@@ -16,6 +19,8 @@ pub(super) struct Loading {
     pub(super) table: TableBuilder<IndexEntry>,
     /// The newest manifest, and where it lies.
     pub(super) manifest: Option<(Manifest, Location)>,
+    /// Whether that says that parts of the ring are attested.
+    pub(super) is_attested: bool,
     /// The last number.
     pub(super) last: u64,
     /// What removals take in the log, in bytes.
@@ -34,6 +39,7 @@ impl Loading {
         Self {
             table: TableBuilder::new(bytes_max),
             manifest: None,
+            is_attested: false,
             last: 0,
             removal_bytes: 0,
             boundaries: Vec::new(),
@@ -53,6 +59,7 @@ impl Loading {
         match format::decode(record.head, record.key.len(), value_bytes) {
             Ok(Decoded::Manifest(manifest)) => {
                 self.boundaries.push((number, location));
+                self.is_attested = value_bytes > 0;
                 self.take_manifest(manifest, location)
             }
             Ok(Decoded::Record(head)) => self.take_record(record, &head),
@@ -113,6 +120,20 @@ impl Loading {
         });
     }
 
+    /// Quarantines nothing of parts of the ring for which the store answers.
+    pub(super) fn attest(&self, attested: &IntervalSet) {
+        if attested.is_empty() {
+            return;
+        }
+        self.table.adjust_all(|held| {
+            if held.is_quarantined()
+                && attested.contains(Interval::at(Position::of_key_bytes(held.key())))
+            {
+                held.set_quarantined(false);
+            }
+        });
+    }
+
     /// How many entries are quarantined, and how many damaged.
     pub(super) fn count(&self) -> (u64, u64) {
         let (mut quarantined, mut damaged) = (0, 0);
@@ -132,7 +153,6 @@ pub(super) fn floor_of(lost: &[LostRange]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::head::TableEntry as _;
     use dkvs_common::tag::Tag;
 
     fn visit(loading: &mut Loading, number: u64, key: &[u8], head: &[u8]) -> Option<u32> {

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use dkvs_common::model::Durability;
-use dkvs_log::{AppendError, History, Log, Medium, Recovery};
+use dkvs_log::{AppendError, History, Location, Log, Medium, ReadError, Reader, Recovery};
 use thiserror::Error;
 
 use super::committer::{CommitError, Committer};
-use super::format::Manifest;
+use super::format::{self, Manifest};
 use super::load::{Loading, floor_of};
 use super::options::{Declaration, OpenOptions};
 use super::store::DiskStore;
 use super::writing;
+use crate::store::ranges::IntervalSet;
 
 /// Why a store is not opened. No record that was confirmed has changed.
 #[derive(Debug, Error)]
@@ -87,6 +88,7 @@ impl DiskStore {
         }
         let found = Found {
             manifest: loading.manifest.map(|(manifest, _)| manifest),
+            is_attested: loading.is_attested,
             is_empty: loading.last == 0 && recovery.lost.is_empty(),
             last: log.next_sequence() - 1,
             lost_up_to: floor_of(&recovery.lost),
@@ -97,8 +99,14 @@ impl DiskStore {
             false => loading.quarantine_up_to(manifest.floor),
         }
         let mut location = loading.manifest.map(|(_, location)| location);
-        if found.manifest != Some(manifest) {
-            match writing::write_manifest(&mut log, &mut location, manifest) {
+        let keeps_attested = found.is_attested && found.is_kept(options);
+        let attested = match location.filter(|_| keeps_attested) {
+            Some(location) => read_attested(&log.reader(), location)?,
+            None => IntervalSet::default(),
+        };
+        let is_due = found.manifest != Some(manifest) || found.is_attested != keeps_attested;
+        if is_due {
+            match writing::write_manifest(&mut log, &mut location, manifest, &attested) {
                 Ok(()) => {}
                 // What is lost is told again at the next start.
                 Err(AppendError::Full) if found.is_due_to_loss(manifest, options) => {}
@@ -106,24 +114,36 @@ impl DiskStore {
             }
         }
         let is_written = location != loading.manifest.map(|(_, location)| location);
-        if !recovery.lost.is_empty() && (is_written || found.manifest == Some(manifest)) {
+        if !recovery.lost.is_empty() && (is_written || !is_due) {
             log.acknowledge_lost().map_err(CommitError::from)?;
         }
+        loading.attest(&attested);
         let (quarantined, damaged) = loading.count();
         let removal_bytes = loading.removal_bytes;
         let table = loading.table.build();
         let store = Self::new(table, log.reader(), options, manifest.is_complete);
+        let store = store.answering(attested.clone());
         store
             .status
             .opened(quarantined, damaged, recovery.lost.len());
         let store = Arc::new(store);
-        let committer =
-            Committer::new(Arc::clone(&store), log, (manifest, location), removal_bytes);
+        let (known, removal_bytes) = ((manifest, attested), removal_bytes);
+        let committer = Committer::new(Arc::clone(&store), log, known, location, removal_bytes);
         Ok(Opened {
             store,
             committer,
             recovery,
         })
+    }
+}
+
+/// The parts of the ring that the manifest at a place says are attested. One that is damaged says nothing: the
+/// server finds out again.
+fn read_attested(reader: &Reader, location: Location) -> Result<IntervalSet, OpenError> {
+    match reader.read(location) {
+        Ok(record) => Ok(format::decode_attested(record.value()).unwrap_or_default()),
+        Err(ReadError::OutOfFiles(error)) => Err(CommitError::from(error).into()),
+        Err(_) => Ok(IntervalSet::default()),
     }
 }
 
@@ -145,6 +165,8 @@ pub(super) fn check_manifest(manifest: Manifest, options: OpenOptions) -> Result
 /// What a log says of its store.
 struct Found {
     manifest: Option<Manifest>,
+    /// Whether that says that parts of the ring are attested.
+    is_attested: bool,
     /// Whether nothing was ever written to it.
     is_empty: bool,
     /// The last number.
@@ -156,6 +178,7 @@ struct Found {
 impl Found {
     const NOTHING: Self = Self {
         manifest: None,
+        is_attested: false,
         is_empty: true,
         last: 0,
         lost_up_to: 0,
@@ -173,6 +196,11 @@ impl Found {
                 Durability::Memory | Durability::Fsync => 0,
             },
         })
+    }
+
+    /// Whether the store holds what it did: nothing more is lost, and nothing is declared.
+    fn is_kept(&self, options: OpenOptions) -> bool {
+        self.lost_up_to == 0 && options.declaration.is_none()
     }
 
     /// Whether nothing but loss makes it necessary to write this manifest.
@@ -207,7 +235,11 @@ impl Found {
                 ));
             }
             Some(Declaration::Incomplete)
-                if is_new || known.is_complete || is_unsynced || options.is_uncertain =>
+                if is_new
+                    || known.is_complete
+                    || self.is_attested
+                    || is_unsynced
+                    || options.is_uncertain =>
             {
                 incomplete
             }

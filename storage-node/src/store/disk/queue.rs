@@ -46,6 +46,8 @@ pub(super) enum Work {
         tag: Tag,
         completion: Completion<RemoveResult>,
     },
+    /// To note which parts of the ring are attested.
+    RememberAttested,
 }
 
 /// What is to be stored.

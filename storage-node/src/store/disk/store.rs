@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
@@ -26,6 +26,7 @@ use crate::store::contract::{
     PutResult, ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
+use crate::store::ranges::{Interval, IntervalSet};
 use crate::store::table::{KeyRange, RecordTable};
 use crate::store::view::{Part, RecordView};
 
@@ -40,6 +41,8 @@ pub struct DiskStore {
     /// Whether a record is being read that could not be before.
     pub(super) is_reading_again: AtomicBool,
     pub(super) status: Status,
+    /// Where it answers for every key, though it is not complete.
+    attested: RwLock<IntervalSet>,
 }
 
 impl DiskStore {
@@ -58,12 +61,21 @@ impl DiskStore {
             reads: ReadQueue::default(),
             is_reading_again: AtomicBool::new(false),
             status: Status::default(),
+            attested: RwLock::default(),
         };
         store
             .status
             .is_complete
             .store(is_complete, Ordering::Relaxed);
         store
+    }
+
+    /// The same, answering for every key of parts of the ring.
+    pub(super) fn answering(self, attested: IntervalSet) -> Self {
+        Self {
+            attested: RwLock::new(attested),
+            ..self
+        }
     }
 
     /// What is known of the records that reads see.
@@ -82,11 +94,23 @@ impl DiskStore {
     /// The record of a key, if it may be shown once it is read.
     pub(super) fn locate_to_read(&self, key: &Key) -> Lookup<Located> {
         match self.table.read(key, Located::of) {
-            Some(located) if located.head.is_quarantined => Lookup::Corrupt,
+            Some(located) if self.is_quarantined(key.as_bytes(), located.head.is_quarantined) => {
+                Lookup::Corrupt
+            }
             Some(located) => Lookup::Found(located),
-            None if self.is_complete() => Lookup::Absent,
+            None if self.answers_for(Interval::at(Position::of_key(key))) => Lookup::Absent,
             None => Lookup::Corrupt,
         }
+    }
+
+    /// The parts of the ring for which it answers, though it is not complete.
+    pub(super) fn attested(&self) -> RwLockReadGuard<'_, IntervalSet> {
+        self.attested.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a record with this flag is quarantined: not where the store answers for every key.
+    pub(super) fn is_quarantined(&self, key: &[u8], is_flagged: bool) -> bool {
+        is_flagged && !self.answers_for(Interval::at(Position::of_key_bytes(key)))
     }
 
     /// What lies at a place cannot be read as it was written there.
@@ -428,6 +452,20 @@ impl RecordStore for DiskStore {
                 Ok(self.attest_held(key, bytes, completion))
             }
         }
+    }
+
+    fn attest_range(&self, range: Interval) {
+        let attested = self.attested.write();
+        let mut attested = attested.unwrap_or_else(PoisonError::into_inner);
+        attested.insert(range);
+    }
+
+    fn remember_attested(&self) -> Result<(), StoreError> {
+        self.enqueue(0, || Work::RememberAttested)
+    }
+
+    fn answers_for(&self, range: Interval) -> bool {
+        self.is_complete() || self.attested().contains(range)
     }
 
     fn check_room_for(&self, bytes: usize) -> Result<(), StoreError> {

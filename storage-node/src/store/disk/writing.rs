@@ -9,9 +9,10 @@ use dkvs_log::{
     OpenError, Options, Room,
 };
 
-use super::format::Manifest;
+use super::format::{self, Manifest};
 use super::options::SEGMENT_BYTES_DEFAULT;
 use super::queue::NewRecord;
+use crate::store::ranges::IntervalSet;
 
 /// Appends records and syncs once. Their places are added to `appended`; returns how many bytes they
 /// take.
@@ -34,17 +35,20 @@ pub(super) fn append<'a>(
         .sum())
 }
 
-/// Appends the manifest in the place of the one that lies at `location`, if there is one.
+/// Appends the manifest in the place of the one that lies at `location`, if there is one, with the parts
+/// of the ring for which the store answers though it is not complete.
 pub(super) fn write_manifest(
     log: &mut Log,
     location: &mut Option<Location>,
     manifest: Manifest,
+    attested: &IntervalSet,
 ) -> Result<(), AppendError> {
     let head = manifest.encode();
+    let attested = format::encode_attested(attested);
     let entry = Entry {
         key: &[],
         head: &head,
-        value: &[],
+        value: &attested,
     };
     let mut appended = Vec::new();
     log.append(&[entry], Room::Reserve, &mut appended)?;
@@ -73,7 +77,7 @@ pub(super) fn end<E>(mut log: Log, manifest: Manifest) -> Result<(), E>
 where
     E: From<io::Error> + From<AppendError>,
 {
-    write_manifest(&mut log, &mut None, manifest)?;
+    write_manifest(&mut log, &mut None, manifest, &IntervalSet::default())?;
     while let Some(job) = log.hint_job() {
         let done = job.run()?;
         log.finish_hint(&done)?;

@@ -160,6 +160,17 @@ impl Confirmations {
         self.ever_held.retain(|(held_by, _), _| *held_by != server);
     }
 
+    /// A server found out by itself what it has to hold: whatever it held beyond that was confirmed by
+    /// nobody else, and so is not missed.
+    pub fn note_completed(&mut self, number: usize, server: &Server) {
+        for ((held_by, key), ever) in &mut self.ever_held {
+            if *held_by == number && server.answers_for(key) {
+                let held = server.store().peek(key);
+                *ever = held.map_or(Tag::ZERO, |held| held.tag).min(*ever);
+            }
+        }
+    }
+
     /// A server was started, after whatever happened to its disk.
     pub fn look_at_start(&self, number: usize, server: &Server) -> Result<(), Violation> {
         for ((held_by, key), ever) in &self.ever_held {

@@ -70,6 +70,20 @@ pub fn check_unread(key: &Key, list: &PreferenceList, servers: &[Server]) -> Res
     })
 }
 
+/// Servers that lost records, where they can find out by their peers what they have to hold.
+pub fn check_complete(servers: &[Server]) -> Result<(), Violation> {
+    for (number, server) in servers.iter().enumerate() {
+        let incomplete = server.incomplete_leaves();
+        if incomplete > 0 {
+            let what = format!(
+                "s{number} does not answer for {incomplete} leaves though all its peers have been there for long"
+            );
+            return Err(Violation::new("completion", what));
+        }
+    }
+    Ok(())
+}
+
 /// The replicas of a linearizable key after such a read.
 pub fn check_replicas(
     key: &Key,
