@@ -1,0 +1,98 @@
+//! Servers that know each other and have disks: ended, started again, and started with nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+
+use crate::process::{DataDir, Node, Programs, ServersFile, own_loopback};
+use crate::replicas::Replicas;
+
+/// Ring points of each server.
+const RING_POINTS: usize = 8;
+
+/// See the module. Whatever it started ends with it.
+pub struct Members {
+    programs: Programs,
+    arguments: &'static [&'static str],
+    addrs: Vec<SocketAddr>,
+    servers: ServersFile,
+    replicas: Replicas,
+    /// None of those that are away.
+    nodes: Vec<Option<Node>>,
+    disks: Vec<DataDir>,
+}
+
+impl Members {
+    /// Starts so many, with further arguments.
+    pub fn start(programs: Programs, count: usize, arguments: &'static [&'static str]) -> Self {
+        let addrs: Vec<SocketAddr> = (0..count).map(|_| own_addr()).collect();
+        let line = |addr: &SocketAddr| format!("{} {} {RING_POINTS}\n", addr.ip(), addr.port());
+        let servers = ServersFile::with_text(addrs.iter().map(line).collect::<String>());
+        let mut members = Self {
+            programs,
+            arguments,
+            replicas: Replicas::new(&servers, addrs.clone()),
+            addrs,
+            servers,
+            nodes: (0..count).map(|_| None).collect(),
+            disks: (0..count).map(|_| DataDir::new()).collect(),
+        };
+        for number in 0..count {
+            members.start_with(number, &["--declare", "new"]);
+        }
+        members
+    }
+
+    /// Their servers file, for gateways.
+    pub fn servers(&self) -> &ServersFile {
+        &self.servers
+    }
+
+    /// To ask them one by one.
+    pub fn replicas(&self) -> &Replicas {
+        &self.replicas
+    }
+
+    /// Where one takes datagrams, and is known to be.
+    pub fn addr(&self, number: usize) -> SocketAddr {
+        self.addrs[number]
+    }
+
+    /// The numbers of those that are not away.
+    pub fn living(&self) -> BTreeSet<usize> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes
+            .filter(|(_, node)| node.is_some())
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    /// Kills one; whether it was there.
+    pub fn kill(&mut self, number: usize) -> bool {
+        self.nodes[number].take().is_some()
+    }
+
+    /// Starts one that is away, with what it had.
+    pub fn start_again(&mut self, number: usize) {
+        self.start_with(number, &[]);
+    }
+
+    /// Starts one that is away with an empty disk, as it is after a disk was replaced.
+    pub fn start_emptied(&mut self, number: usize) {
+        fs::remove_dir_all(self.disks[number].path()).expect("the directory is there");
+        self.start_with(number, &["--declare", "incomplete"]);
+    }
+
+    fn start_with(&mut self, number: usize, more: &[&str]) {
+        let members = ["--servers", self.servers.path()];
+        let disk = ["--data-dir", self.disks[number].path()];
+        let arguments = [self.arguments, &members, &disk, more].concat();
+        self.nodes[number] = Some(self.programs.node_at(self.addrs[number], &arguments));
+    }
+}
+
+/// An address that is ours alone, so that its port stays free while its server is away.
+pub fn own_addr() -> SocketAddr {
+    let socket = UdpSocket::bind((own_loopback(), 0)).expect("a port of our own address");
+    socket.local_addr().expect("a bound socket has an address")
+}
