@@ -1,7 +1,8 @@
 //! Real gateways and servers keep the promise of the linearizable level while processes are
-//! stopped, killed and replaced and datagrams are lost, repeated, delayed and cut off.
+//! stopped, killed and replaced and datagrams are lost, repeated, delayed and cut off; and the servers
+//! come together again without being read.
 //!
-//! Takes some twenty seconds. `cargo run --release -p dkvs-tests --bin soak` does it for as long
+//! Takes some twenty seconds, and up to a minute more until servers have compared themselves. `cargo run --release -p dkvs-tests --bin soak` does it for as long
 //! as one likes, each time from another seed.
 
 use std::path::Path;
@@ -42,5 +43,5 @@ fn each_key_is_one_register_whatever_breaks() {
     for count in [datagrams.dropped, datagrams.delayed, datagrams.duplicated] {
         assert!(count >= 10, "{finished}");
     }
-    assert_eq!(finished.faults.len(), 10, "{finished}");
+    assert_eq!(finished.faults.len(), 11, "{finished}");
 }

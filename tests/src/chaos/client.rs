@@ -98,9 +98,9 @@ impl Client {
         self.read_at(url, key, None).await
     }
 
-    /// The history so far.
-    pub(super) fn into_history(self) -> Vec<Operation> {
-        self.history
+    /// The history since it was taken last.
+    pub(super) fn take_history(&mut self) -> Vec<Operation> {
+        std::mem::take(&mut self.history)
     }
 
     async fn read(&mut self, key: u32) -> Result<(), Surprise> {
@@ -136,7 +136,7 @@ impl Client {
     }
 
     /// Writes or deletes. While its fate is unknown it may be sent again, to any gateway.
-    async fn write(&mut self, key: u32, action: Action) -> Result<(), Surprise> {
+    pub(super) async fn write(&mut self, key: u32, action: Action) -> Result<(), Surprise> {
         // Before its tag is minted: what is minted meanwhile and is greater comes later.
         let invoked = self.stage.now();
         let mut tag = self.draw_tag();

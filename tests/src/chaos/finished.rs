@@ -18,7 +18,9 @@ pub struct Finished {
     pub repeated: u64,
     /// How often something broke, by its name.
     pub faults: BTreeMap<&'static str, u64>,
-    /// What the proxy did with the datagrams between gateways and servers.
+    /// How many records servers pulled from each other.
+    pub pulled: u64,
+    /// What the proxy did with the datagrams to servers and from them, where there is one.
     pub datagrams: Counts,
     /// What was wrong, if anything was.
     pub verdict: Result<(), String>,
@@ -74,7 +76,7 @@ impl fmt::Display for Finished {
         write!(
             f,
             "seed {}: {} operations on {} keys ({} reads answered, {} unknown, {} not done, {} \
-             repetitions){faults}; datagrams: {passed} passed, {dropped} dropped, {delayed} \
+             repetitions){faults}; {} records pulled; datagrams: {passed} passed, {dropped} dropped, {delayed} \
              delayed, {duplicated} duplicated: {}",
             self.seed,
             self.history.len(),
@@ -85,6 +87,7 @@ impl fmt::Display for Finished {
             with(Reply::Unknown),
             with(Reply::NotDone),
             self.repeated,
+            self.pulled,
             match self.verdict {
                 Ok(()) => "linearizable",
                 Err(_) => "FAILED",
@@ -118,12 +121,13 @@ mod tests {
             ],
             repeated: 0,
             faults: BTreeMap::from([("cuts", 2)]),
+            pulled: 5,
             datagrams: Counts::default(),
             verdict: Ok(()),
         };
         let line = finished.to_string();
         assert!(line.starts_with("seed 3: 2 operations on 1 keys (1 reads answered, 1 unknown"));
-        assert!(line.contains(", 2 cuts;") && line.ends_with(": linearizable"));
+        assert!(line.contains(", 2 cuts; 5 records pulled;") && line.ends_with(": linearizable"));
         let path = finished.write_history(&std::env::temp_dir()).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         fs::remove_file(path).unwrap();

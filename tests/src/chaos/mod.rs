@@ -2,16 +2,17 @@
 //! break.
 //!
 //! ```text
-//!   clients --HTTP--> gateways --UDP--> proxy --UDP--> storage servers
+//!   clients --HTTP--> gateways --UDP--> proxy --UDP--> storage servers --UDP--> proxy, to their peers
 //!                        ^                ^                  ^
-//!                        | killed,        | loses, repeats,  | stopped and continued,
-//!                        | replaced       | delays, cuts     | one killed for good
+//!                        | killed,        | loses, repeats,  | stopped and continued, killed and
+//!                        | replaced       | delays, cuts     | started again, one killed for good
 //!                        +----------- the nemesis -----------+
 //! ```
 //!
 //! Every request and reply goes into a history, which is judged at the end: each key has to have
-//! been one register. Then everything is whole but for the server that was killed, and every key
-//! has to be readable by every gateway, with the same result.
+//! been one register. Then everything is whole but for the server that was killed: all replicas of
+//! each key have to come to hold the same, though nobody reads it, and then every key has to be
+//! readable by every gateway, with the same result.
 //!
 //! The seed decides which client requests what, what breaks and for how long. Which requests meet a
 //! fault is
@@ -26,6 +27,7 @@ mod runtime;
 mod scenario;
 mod schedule;
 mod stage;
+mod verdict;
 
 pub use finished::Finished;
 pub use level::Level;

@@ -2,7 +2,8 @@
 //!
 //! Keeps what the promise of the linearizable level assumes: a server that keeps its pairs in
 //! memory is ended once at most, late, and never comes back, so that of any key's replicas a
-//! minority is gone for good. Whatever else breaks is whole again when its phase ends.
+//! minority is gone for good. One that has a disk comes back with what it had. Whatever else breaks
+//! is whole again when its phase ends.
 
 use std::time::Duration;
 
@@ -38,8 +39,10 @@ pub enum Fault {
     Duplication { gateway: usize, percent: u8 },
     /// Some of it arrives late, and is overtaken.
     Delay { gateway: usize, percent: u8 },
-    /// Some of everything, for all gateways.
+    /// Some of everything, for all gateways, and between servers.
     Storm,
+    /// A server that has a disk is killed, and started again after the phase.
+    RestartServer { server: usize },
     /// A gateway is killed, and after the phase there is a fresh one.
     ReplaceGateway { gateway: usize },
     /// A server is killed for good.
@@ -60,6 +63,18 @@ pub struct Phase {
 pub struct Cast {
     pub servers: usize,
     pub gateways: usize,
+}
+
+impl Cast {
+    /// Whether a server has a disk: every other has.
+    pub fn has_disk(server: usize) -> bool {
+        server.is_multiple_of(2)
+    }
+
+    /// The number by which the proxy knows a server as one that asks others.
+    pub fn sender(self, server: usize) -> usize {
+        self.gateways + server
+    }
 }
 
 /// Draws so many phases. Three quarters through, a server is killed. Every other phase has one of
@@ -83,7 +98,8 @@ pub fn draw(random: &mut Random, cast: Cast, phases: usize) -> Vec<Phase> {
             faults.push(kind.draw(random, cast, &living));
             let another = Kind::ALL[random.below(Kind::ALL.len())];
             // Two of a kind would be two servers at a stand, or no gateway at all.
-            if another != kind && random.below(2) == 0 {
+            let is_of_other_kind = another != kind && !(kind.stops() && another.stops());
+            if is_of_other_kind && random.below(2) == 0 {
                 faults.push(another.draw(random, cast, &living));
             }
         }
@@ -109,11 +125,12 @@ enum Kind {
     Duplication,
     Delay,
     Storm,
+    RestartServer,
     ReplaceGateway,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Pause,
         Self::CutBothWays,
         Self::CutOneWay,
@@ -122,8 +139,14 @@ impl Kind {
         Self::Duplication,
         Self::Delay,
         Self::Storm,
+        Self::RestartServer,
         Self::ReplaceGateway,
     ];
+
+    /// Whether a server does nothing meanwhile.
+    fn stops(self) -> bool {
+        matches!(self, Self::Pause | Self::RestartServer)
+    }
 
     fn draw(self, random: &mut Random, cast: Cast, living: &[usize]) -> Fault {
         let gateway = random.below(cast.gateways);
@@ -157,6 +180,13 @@ impl Kind {
                 percent: percent(random, 20, 100),
             },
             Self::Storm => Fault::Storm,
+            Self::RestartServer => {
+                let with_disks = living.iter().filter(|server| Cast::has_disk(**server));
+                let with_disks: Vec<usize> = with_disks.copied().collect();
+                Fault::RestartServer {
+                    server: random.one_of(&with_disks),
+                }
+            }
             Self::ReplaceGateway => Fault::ReplaceGateway { gateway },
         }
     }
@@ -174,6 +204,7 @@ impl Fault {
             Self::Duplication { .. } => "duplications",
             Self::Delay { .. } => "delays",
             Self::Storm => "storms",
+            Self::RestartServer { .. } => "servers restarted",
             Self::ReplaceGateway { .. } => "gateways replaced",
             Self::KillServer { .. } => "servers killed",
         }
@@ -228,14 +259,15 @@ impl Fault {
                     delayed_percent: 50,
                     ..Conditions::CLEAR
                 };
-                let gateways = 0..cast.gateways;
-                gateways
-                    .flat_map(|gateway| of_gateway(gateway, conditions))
+                let senders = 0..cast.gateways + cast.servers;
+                senders
+                    .flat_map(|sender| of_gateway(sender, conditions))
                     .collect()
             }
-            Self::Pause { .. } | Self::ReplaceGateway { .. } | Self::KillServer { .. } => {
-                Vec::new()
-            }
+            Self::Pause { .. }
+            | Self::RestartServer { .. }
+            | Self::ReplaceGateway { .. }
+            | Self::KillServer { .. } => Vec::new(),
         }
     }
 }
@@ -318,7 +350,11 @@ mod tests {
                 panic!("{all:?}");
             };
             let after = &schedule[28..];
-            assert!(faults(after).all(|fault| *fault != Fault::Pause { server: killed }));
+            let is_of_killed = |fault: &Fault| {
+                *fault == Fault::Pause { server: killed }
+                    || *fault == Fault::RestartServer { server: killed }
+            };
+            assert!(!faults(after).any(is_of_killed));
         }
     }
 
@@ -328,6 +364,20 @@ mod tests {
             for Phase { faults, .. } in &schedule {
                 let names: BTreeSet<&str> = faults.iter().map(Fault::name).collect();
                 assert_eq!(names.len(), faults.len(), "{faults:?}");
+                let stopped = ["pauses", "servers restarted", "servers killed"];
+                let stopped = names.iter().filter(|name| stopped.contains(name));
+                assert!(stopped.count() <= 1, "{faults:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_comes_back_only_with_what_it_had() {
+        for schedule in schedules() {
+            for fault in faults(&schedule) {
+                if let Fault::RestartServer { server } = fault {
+                    assert!(Cast::has_disk(*server), "{fault:?}");
+                }
             }
         }
     }
@@ -371,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_storm_is_everywhere_and_a_loss_is_of_one_gateway() {
-        assert_eq!(Fault::Storm.conditions(CAST).len(), 2 * 2 * 5);
+        assert_eq!(Fault::Storm.conditions(CAST).len(), 2 * (2 + 5) * 5);
         let loss = Fault::Loss {
             gateway: 1,
             percent: 30,

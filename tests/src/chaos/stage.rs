@@ -62,7 +62,13 @@ impl Stage {
     pub(super) fn url(&self, gateway: usize, key: u32, query: &str) -> String {
         let addr = *self.gateways[gateway].lock().unwrap();
         let level = self.level.name();
-        format!("http://{addr}/kv/chaos-{key}?consistency={level}&{query}")
+        let name = Self::name_of(key);
+        format!("http://{addr}/kv/{name}?consistency={level}&{query}")
+    }
+
+    /// What a key of the history is called in the cluster.
+    pub(super) fn name_of(key: u32) -> String {
+        format!("chaos-{key}")
     }
 
     /// A gateway is somewhere else now.

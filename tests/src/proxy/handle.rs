@@ -55,9 +55,10 @@ impl Proxy {
         table.met = vec![false; self.addrs.len()];
     }
 
-    /// Whether the gateway that was expected last has spoken to every server.
-    pub fn has_met_the_expected(&self) -> bool {
-        self.shared.table().met.iter().all(|met| *met)
+    /// Whether the gateway that was expected last has spoken to these servers.
+    pub fn has_met_the_expected(&self, servers: &[usize]) -> bool {
+        let table = self.shared.table();
+        servers.iter().all(|server| table.met[*server])
     }
 
     /// From now on these are the conditions on these ways, and all others are clear. What is held

@@ -5,7 +5,8 @@
 //!                  <--                       <--- conditions ----    socket, connected ] <--> server
 //! ```
 //!
-//! Gateways find the fronts in their servers file; the servers do not know of them. On loopback
+//! Gateways find the fronts in their servers file; the servers do not know of them. A server that knows its
+//! peers by their fronts is a gateway, too, as far as it asks them. On loopback
 //! all gateways have one IP address, so a gateway is recognized by when it first sent: an address
 //! that is unknown belongs to the gateway that was expected last. A gateway with one worker has one
 //! socket towards each server for life, and once it has sent to all of them another may be expected.
