@@ -11,7 +11,6 @@ pub mod flood;
 pub mod history;
 pub mod http;
 pub mod keys;
-pub mod kills;
 pub mod load;
 pub mod members;
 pub mod memory_limit;

@@ -14,8 +14,7 @@ use std::{env, fs, thread};
 
 use anyhow::Context;
 use clap::Parser;
-use dkvs_tests::chaos::{Level, PHASES, Scenario};
-use dkvs_tests::kills;
+use dkvs_tests::chaos::{Finished, Kills, Level, PHASES, Scenario};
 use dkvs_tests::process::Programs;
 
 /// Breaks things under a running load and sees that each key stays one register.
@@ -34,7 +33,7 @@ struct Options {
     #[arg(long, value_enum, default_value = "linearizable")]
     consistency: Level,
 
-    /// Rather than that: servers with disks are killed so often, and what was confirmed is read back
+    /// Rather than that: servers with disks and gateways are killed so often, and nothing else happens
     #[arg(long)]
     kills: Option<usize>,
 
@@ -69,12 +68,7 @@ fn soak(options: &Options) -> anyhow::Result<bool> {
     let begun = Instant::now();
     let mut seed = options.seed.unwrap_or(since_epoch.as_secs());
     if let Some(kills) = options.kills {
-        let finished = kills::Scenario { seed, kills }.run(programs);
-        println!("{finished}");
-        for wrong in &finished.wrong {
-            println!("{wrong}");
-        }
-        return Ok(finished.wrong.is_empty());
+        return told(&Kills { seed, kills }.run(programs), options);
     }
     let is_over = || {
         let minutes = Duration::from_secs(60 * options.minutes);
@@ -87,19 +81,26 @@ fn soak(options: &Options) -> anyhow::Result<bool> {
             level: options.consistency,
             phases: PHASES,
         };
-        let finished = scenario.run(programs, &IS_TOLD_TO_END);
-        println!("{finished}");
-        if let Err(why) = &finished.verdict {
-            println!("{why}");
-            let directory = options.histories.clone().unwrap_or_else(env::temp_dir);
-            let path = finished.write_history(&directory);
-            let path = path.context("cannot write the history")?;
-            println!("the history is in {}", path.display());
+        if !told(&scenario.run(programs, &IS_TOLD_TO_END), options)? {
             return Ok(false);
         }
         seed += 1;
     }
     Ok(true)
+}
+
+/// Prints how a run ended, with its history if that was badly; whether it was well.
+fn told(finished: &Finished, options: &Options) -> anyhow::Result<bool> {
+    println!("{finished}");
+    let Err(why) = &finished.verdict else {
+        return Ok(true);
+    };
+    println!("{why}");
+    let directory = options.histories.clone().unwrap_or_else(env::temp_dir);
+    let path = finished.write_history(&directory);
+    let path = path.context("cannot write the history")?;
+    println!("the history is in {}", path.display());
+    Ok(false)
 }
 
 /// The first interrupt ends the soak after the scenario's end, which is brought about; a second

@@ -14,12 +14,15 @@
 //! each key have to come to hold the same, though nobody reads it, and then every key has to be
 //! readable by every gateway, with the same result.
 //!
+//! `kills` is the same without the proxy and its faults: what happens there are kills alone.
+//!
 //! The seed decides which client requests what, what breaks and for how long. Which requests meet a
 //! fault is
 //! the machine's doing: the same seed makes a similar run, not the same.
 
 mod client;
 mod finished;
+mod kills;
 mod level;
 mod nemesis;
 pub mod reply;
@@ -30,5 +33,6 @@ mod stage;
 mod verdict;
 
 pub use finished::Finished;
+pub use kills::Kills;
 pub use level::Level;
 pub use scenario::{PHASES, Scenario};
