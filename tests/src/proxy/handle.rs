@@ -76,6 +76,11 @@ impl Proxy {
     pub fn counts(&self) -> Counts {
         self.shared.counts()
     }
+
+    /// How many bytes of datagrams it has sent on so far, both ways together.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Acquire)
+    }
 }
 
 impl Drop for Proxy {

@@ -227,8 +227,13 @@ impl Relay {
             Direction::ToServer => client.upstream.send(datagram),
             Direction::FromServer => self.fronts[client.server].send_to(datagram, client.addr),
         };
-        if sent.is_err() {
-            count(&self.shared.dropped);
+        match sent {
+            Ok(_) => drop(
+                self.shared
+                    .bytes
+                    .fetch_add(datagram.len() as u64, Ordering::Release),
+            ),
+            Err(_) => count(&self.shared.dropped),
         }
         sent.is_ok()
     }

@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) dropped: AtomicU64,
     pub(super) delayed: AtomicU64,
     pub(super) duplicated: AtomicU64,
+    /// Of all that was sent on.
+    pub(super) bytes: AtomicU64,
 }
 
 /// What the handle sets, and what the thread reports of the gateways that sent.

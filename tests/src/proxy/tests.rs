@@ -69,6 +69,7 @@ fn what_is_sent_arrives_in_order_both_ways_when_it_is_clear() {
         ..Counts::default()
     };
     counted(&proxy, counts);
+    assert_eq!(proxy.bytes(), 200, "each is a byte");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use dkvs_tests::memory_limit::MemoryLimit;
 use dkvs_tests::process::{Gateway, Node, Process, ServersFile, own_loopback};
+use dkvs_tests::replicas::Replicas;
 
 use crate::http::{self, Client};
 use crate::options::Options;
@@ -76,7 +77,8 @@ pub fn node_addr() -> anyhow::Result<SocketAddr> {
     Ok(UdpSocket::bind((own_loopback(), 0))?.local_addr()?)
 }
 
-fn node_with(
+/// A server at an address, with further arguments, and within a limit on its memory.
+pub fn node_with(
     addr: SocketAddr,
     options: &Options,
     more: &[&str],
@@ -168,6 +170,50 @@ impl Cluster {
         Self::of(nodes.collect::<anyhow::Result<_>>()?, options, &[])
     }
 
+    /// The same with disks, in folders of a directory by the numbers of the servers.
+    pub fn start_members_on_disk(
+        servers: usize,
+        options: &Options,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        let addrs = (0..servers).map(|_| node_addr());
+        let addrs = addrs.collect::<anyhow::Result<Vec<_>>>()?;
+        let file = servers_file(&addrs);
+        let more = ["--servers", file.path(), "--declare", "new"];
+        let node = |(number, addr): (usize, SocketAddr)| {
+            node_on_disk(
+                addr,
+                options,
+                &directory.join(number.to_string()),
+                &more,
+                None,
+            )
+        };
+        let nodes = addrs.into_iter().enumerate().map(node);
+        Self::of(nodes.collect::<anyhow::Result<_>>()?, options, &[])
+    }
+
+    /// Starts one of these again that has ended, with further arguments.
+    pub fn start_member_on_disk(
+        &mut self,
+        number: usize,
+        options: &Options,
+        directory: &Path,
+        more: &[&str],
+    ) -> anyhow::Result<()> {
+        let directory = directory.join(number.to_string());
+        let more = [&["--servers", self.servers.path()], more].concat();
+        let addr = self.nodes[number].addr;
+        self.nodes[number] = node_on_disk(addr, options, &directory, &more, None)?;
+        Ok(())
+    }
+
+    /// The servers, to be asked one by one.
+    pub fn replicas(&self) -> Replicas {
+        let addrs = self.nodes.iter().map(|node| node.addr);
+        Replicas::new(&self.servers, addrs.collect())
+    }
+
     /// Ends one of them, and starts it anew, with nothing.
     pub fn empty_member(&mut self, number: usize, options: &Options) -> anyhow::Result<()> {
         let addr = self.nodes[number].addr;
@@ -212,7 +258,8 @@ impl Cluster {
     }
 }
 
-fn servers_file(addrs: &[SocketAddr]) -> ServersFile {
+/// A servers file with the usual ring points.
+pub fn servers_file(addrs: &[SocketAddr]) -> ServersFile {
     let line = |addr: &SocketAddr| format!("{} {} {RING_POINTS}\n", addr.ip(), addr.port());
     ServersFile::with_text(addrs.iter().map(line).collect::<String>())
 }

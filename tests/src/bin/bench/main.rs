@@ -5,6 +5,7 @@
 //! HTTP, [`udp`] and [`wire`] over UDP), lets the sides take turns ([`contest`]), and prints the result
 //! ([`report`]). `docs/performance.md` says what is measured and how.
 
+mod absence;
 mod cluster;
 mod contest;
 mod curves;
@@ -12,6 +13,7 @@ mod directory;
 mod figures;
 mod histogram;
 mod http;
+mod in_step;
 mod load;
 mod machine;
 mod options;
@@ -58,6 +60,8 @@ fn bench(options: &Options) -> anyhow::Result<bool> {
     figures::measure(options, &mut report)?;
     overload::measure(options, &mut report)?;
     repair::measure(options, &mut report)?;
+    absence::measure(options, &mut report)?;
+    in_step::measure(options, &mut report)?;
     if options.storage {
         storage::measure(options, &mut report)?;
     }

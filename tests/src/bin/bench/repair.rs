@@ -1,4 +1,4 @@
-//! What it costs that servers compare themselves, and how long one takes that has lost everything.
+//! What it costs requests that servers compare themselves, and that one pulls all that it has lost.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,10 @@ const PUT_OF_MEMBERS: Spec = ratio(
     goal(0.99, 0.99),
 );
 
+/// The table of requests beside a repair, and the server that comes back with nothing.
+const BESIDE: &str = "repair-beside-requests";
+const EMPTIED: usize = 2;
+
 /// Keys of the servers of which one comes back with nothing, and the bytes of a value.
 const KEYS: usize = 1_000_000;
 const VALUE_BYTES: usize = 100;
@@ -39,8 +43,9 @@ pub fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     if options.wants(GET_OF_MEMBERS.name) || options.wants(PUT_OF_MEMBERS.name) {
         in_step(options, report)?;
     }
-    if options.storage && options.wants("repair") {
-        report.curve(repair(options).context("the table repair")?);
+    if options.storage && options.wants(BESIDE) {
+        let table = beside(options).with_context(|| format!("the table {BESIDE}"))?;
+        report.curve(table);
     }
     Ok(())
 }
@@ -70,94 +75,124 @@ fn in_step(options: &Options, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// One of three servers comes back with nothing. Requests go on meanwhile.
-fn repair(options: &Options) -> anyhow::Result<Curve> {
+fn beside(options: &Options) -> anyhow::Result<Curve> {
     let keys = match options.quick {
         true => KEYS / 20,
         false => KEYS,
     };
     let mut members = Cluster::start_members(3, options)?;
-    let (epoch, values) = (
-        members.epoch()?,
-        Values {
-            bytes: VALUE_BYTES,
-            ..Values::SMALL
-        },
-    );
+    let values = Values {
+        bytes: VALUE_BYTES,
+        ..Values::SMALL
+    };
+    let epoch = members.epoch()?;
     for node in &members.nodes {
         let client = Client::with(node.addr, values)?.of_ring(epoch);
         client.fill_with(0..keys, 1)?;
     }
-    let gets = cluster::gets(LINEARIZABLE);
-    let load = |members: &Cluster| figures::load(options, members.addr(), &gets).measure();
-    let quiet = load(&members)?;
     // Alone, to see how long it takes.
     let alone = Instant::now();
-    members.empty_member(2, options)?;
-    let client = |members: &Cluster| -> anyhow::Result<Client> {
-        Ok(Client::new(members.nodes[2].addr)?.of_ring(epoch))
-    };
-    let held = |members: &Cluster| client(members)?.statistic(Statistic::Keys);
+    members.empty_member(EMPTIED, options)?;
     while held(&members)? < keys as u64 {
-        ensure!(
-            alone.elapsed() < PATIENCE,
-            "the server did not pull all keys"
-        );
+        is_patient(alone)?;
         std::thread::sleep(Duration::from_millis(20));
     }
-    let alone = alone.elapsed();
-    // And beside reads.
-    members.empty_member(2, options)?;
-    let mut beside = Vec::new();
-    let begun = Instant::now();
-    while held(&members)? < keys as u64 {
-        ensure!(
-            begun.elapsed() < PATIENCE,
-            "the server did not pull all keys"
-        );
-        beside.push(load(&members)?);
-    }
-    // Of the last, a part may have been quiet.
-    if beside.len() > 1 {
-        beside.pop();
-    }
-    let rate = |all: &[Measured]| {
-        let requests: u64 = all.iter().map(|one| one.requests).sum();
-        requests as f64 / all.iter().map(|one| one.seconds).sum::<f64>()
-    };
-    let p99 = |all: &[Measured]| {
-        let each = all.iter().map(|one| one.latency.percentile_us(0.99));
-        each.sum::<f64>() / all.len() as f64
-    };
-    let failures: u64 = beside.iter().map(|one| one.failures).sum();
-    ensure!(
-        failures == 0,
-        "{failures} requests failed beside the repair"
-    );
-    let quiet = [quiet];
-    let copied = (keys * (VALUE_BYTES + cluster::key(0).len())) as f64;
+    let alone = alone.elapsed().as_secs_f64();
+    let bytes = VALUE_BYTES + cluster::key(0).len();
+    let copied = |more: usize| (keys * (bytes + more)) as f64 / BYTES_PER_SECOND;
     let row = |what: &str, cell: String| (what.to_owned(), vec![cell]);
+    let mut rows = vec![
+        row("keys", keys.to_string()),
+        row("until it holds all of them", amount(alone, "s")),
+        row(
+            "a copy of keys and values at its rate",
+            amount(copied(0), "s"),
+        ),
+    ];
+    for (what, requests) in [
+        ("GET", cluster::gets(LINEARIZABLE)),
+        ("PUT", cluster::puts(PUT_LINEARIZABLE)),
+    ] {
+        let beside = Beside::measure(&mut members, keys, options, &requests)?;
+        rows.extend([
+            row(
+                &format!("{what} a second beside it, over those without"),
+                amount(rate(&beside.beside) / rate(&beside.without), ""),
+            ),
+            row(
+                "their p99, over that without",
+                amount(p99(&beside.beside) / p99(&beside.without), ""),
+            ),
+        ]);
+    }
     Ok(Curve {
-        name: "repair",
+        name: BESIDE,
         what: "A server of three that comes back with nothing",
         columns: vec!["what", "figure"],
-        rows: vec![
-            row("keys", keys.to_string()),
-            row(
-                "until it holds all of them",
-                amount(alone.as_secs_f64(), "s"),
-            ),
-            row(
-                "a copy of keys and values at its rate",
-                amount(copied / BYTES_PER_SECOND, "s"),
-            ),
-            row(
-                "GET a second beside it, over those before",
-                amount(rate(&beside) / rate(&quiet), ""),
-            ),
-            row(
-                "their p99, over that before",
-                amount(p99(&beside) / p99(&quiet), ""),
-            ),
-        ],
+        rows,
     })
+}
+
+/// Rounds of a load: before and after a repair, and while it runs.
+struct Beside {
+    without: Vec<Measured>,
+    beside: Vec<Measured>,
+}
+
+impl Beside {
+    fn measure(
+        members: &mut Cluster,
+        keys: usize,
+        options: &Options,
+        requests: &[Vec<u8>],
+    ) -> anyhow::Result<Self> {
+        let load = |members: &Cluster| figures::load(options, members.addr(), requests).measure();
+        let rounds = options.rounds().div_ceil(2);
+        let mut without = Vec::new();
+        for _ in 0..rounds {
+            without.push(load(members)?);
+        }
+        members.empty_member(EMPTIED, options)?;
+        let begun = Instant::now();
+        let mut beside = Vec::new();
+        while held(members)? < keys as u64 {
+            is_patient(begun)?;
+            beside.push(load(members)?);
+        }
+        // Of the last, a part may have been without.
+        if beside.len() > 1 {
+            beside.pop();
+        }
+        for _ in 0..rounds {
+            without.push(load(members)?);
+        }
+        let failures = without.iter().chain(&beside).map(|one| one.failures);
+        let failures: u64 = failures.sum();
+        ensure!(failures == 0, "{failures} requests failed");
+        Ok(Self { without, beside })
+    }
+}
+
+/// How many keys the server holds that has lost all.
+fn held(members: &Cluster) -> anyhow::Result<u64> {
+    let client = Client::new(members.nodes[EMPTIED].addr)?;
+    client.of_ring(members.epoch()?).statistic(Statistic::Keys)
+}
+
+fn is_patient(begun: Instant) -> anyhow::Result<()> {
+    ensure!(
+        begun.elapsed() < PATIENCE,
+        "the server did not pull all keys"
+    );
+    Ok(())
+}
+
+fn rate(rounds: &[Measured]) -> f64 {
+    let requests: u64 = rounds.iter().map(|one| one.requests).sum();
+    requests as f64 / rounds.iter().map(|one| one.seconds).sum::<f64>()
+}
+
+fn p99(rounds: &[Measured]) -> f64 {
+    let each = rounds.iter().map(|one| one.latency.percentile_us(0.99));
+    each.sum::<f64>() / rounds.len() as f64
 }
