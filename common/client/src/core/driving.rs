@@ -6,28 +6,26 @@
 //! [`Core::cancel`] has ended it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::quorum::list::{List, Listing};
-use dkvs_common::quorum::params::Quorum;
+use dkvs_common::quorum::FetchFailure;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::{Write, WriteResponse};
-use dkvs_common::quorum::{FetchFailure, Level};
 use dkvs_common::record::{Attributes, Content};
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
 
 use super::attestations::PendingAttestation;
 use super::caller::CallerId;
-use super::config::{AdmissionError, Now, Protocol, RequestOptions, Wait};
+use super::config::{AdmissionError, Now, RequestOptions, Wait};
 use super::counts::Limit;
 use super::operation::{
-    AskOperation, CommandId, FollowUp, ListOperation, ListResult, Operation, Outgoing, Purpose,
-    ReadOperation, ReadResult, Statistics, StatusOperation, Step, WriteOperation, WriteResult,
+    CommandId, FollowUp, Operation, Outgoing, Purpose, ReadOperation, ReadResult, Step,
+    WriteOperation, WriteResult,
 };
 use super::places::NoPlace;
 use super::request::{InFlight, Progress, RequestId, Sent, Token};
@@ -35,9 +33,6 @@ use super::state::Core;
 use crate::transport::assembly::Assembly;
 use crate::transport::link::RequestHandle;
 use crate::transport::peer::RequestError;
-
-/// A listing waits for silent servers for one part in this many of its timeout.
-const LIST_SOFT_DEADLINE_PART: u32 = 4;
 
 /// A read of a key.
 #[derive(Debug, Clone)]
@@ -118,58 +113,9 @@ impl Core {
         self.begin(operation, options, now)
     }
 
-    /// Begins to list keys, for up to `timeout`. Fails, with nothing sent, if it cannot begin.
-    pub fn list(
-        &mut self,
-        listing: Listing,
-        timeout: Duration,
-        caller: CallerId,
-        now: Now,
-        on_end: impl FnOnce(ListResult) + Send + 'static,
-    ) -> Result<RequestId, AdmissionError> {
-        if self.config.protocol == Protocol::V1 {
-            return Err(AdmissionError::NoListing);
-        }
-        let prefix = listing.prefix.clone();
-        let servers = self.view.servers();
-        let list = List::new(servers, listing, now.at, timeout / LIST_SOFT_DEADLINE_PART);
-        let memory = self.memory.account(caller);
-        let operation = ListOperation::new(Arc::clone(&self.view), list, prefix, memory, on_end);
-        self.begin(operation, without_quorum(timeout, caller), now)
-    }
-
-    /// Begins to ask every server for its statistics.
-    pub fn status(
-        &mut self,
-        timeout: Duration,
-        caller: CallerId,
-        now: Now,
-        on_end: impl FnOnce(Vec<(ServerId, Option<Statistics>)>) + Send + 'static,
-    ) -> Result<RequestId, AdmissionError> {
-        let operation = StatusOperation::new(self.view.servers(), on_end);
-        let options = without_quorum(timeout, caller);
-        self.begin(operation, options, now)
-    }
-
-    /// Begins to ask one server to carry out a command, whatever the others hold. Gives its response,
-    /// with the whole of a long value; none if it did not answer in time, or there was no memory for
-    /// its value.
-    pub fn ask(
-        &mut self,
-        to: ServerId,
-        command: ReplicaCommand,
-        timeout: Duration,
-        now: Now,
-        on_end: impl FnOnce(Option<ReplicaResponse>) + Send + 'static,
-    ) -> Result<RequestId, AdmissionError> {
-        let memory = self.memory.account(CallerId::Internal);
-        let operation = AskOperation::new(to, command, memory, on_end);
-        self.begin(operation, without_quorum(timeout, CallerId::Internal), now)
-    }
-
     /// Begins an operation. It is completed once, unless it is cancelled. Fails, with nothing sent, if
     /// too much is under way.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         operation: impl Operation + 'static,
         options: RequestOptions,
@@ -565,18 +511,5 @@ impl Core {
         for Sent { to, handle, .. } in sent {
             self.servers.abandon(to, handle);
         }
-    }
-}
-
-/// How an operation is carried out that needs no quorum.
-fn without_quorum(timeout: Duration, caller: CallerId) -> RequestOptions {
-    RequestOptions {
-        quorum: Quorum::new(1, 1).expect("one of one is a quorum"),
-        level: Level::Agreement,
-        may_fall_back: false,
-        timeout,
-        wait: Wait::All,
-        caller,
-        trace: None,
     }
 }

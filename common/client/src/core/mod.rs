@@ -11,7 +11,8 @@
 //! * [`operation`]: the kinds of request, one a file
 //! * `admission`: whether a write can succeed, before it is begun
 //! * `routing`: by which protocol a command goes, and what follows where a server speaks DKVS/1 only
-//! * `driving`: a request from its begin to its end, and its follow-ups; `request`: one in flight
+//! * `driving`: a request from its begin to its end, and its follow-ups; `without_quorum`: how those begin
+//!   that need none; `request`: one in flight
 //! * `caller`: on whose behalf a request is made; `by_caller`: what each of them holds; `places`: how many
 //!   requests of whom are in flight; `budget`: the memory that each caller may take
 //! * `state`: all that a core holds; `events`: what reaches it, and what it wants sent
@@ -41,6 +42,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod v1_only;
+mod without_quorum;
 
 pub use budget::{
     MemoryAccount, MemoryBudget, MemoryError, MemoryPermit, MemoryRefusals, SHARES,
