@@ -20,6 +20,7 @@
 //! * [`mod@read`]: [`read::agreement`], the original system's rule, and [`read::linearizable`]
 //! * [`mod@write`]: both levels; the linearizable one queries tags before it stores
 //! * [`list`]: the keys of all servers, page by page
+//! * [`inspect`]: what each replica of a key holds; nothing is decided by that
 //!
 //! Commands and responses are those of [`crate::model`]. A response is handed in with the
 //! [`CommandId`] of its command; one that does not fit the command counts as
@@ -27,6 +28,7 @@
 //! replica. Nothing here knows HTTP or a wire format. The division of labour follows riak_kv's get
 //! and put cores.
 
+pub mod inspect;
 pub mod level;
 pub mod list;
 pub mod params;

@@ -4,7 +4,7 @@ use crate::cluster::ServerId;
 use crate::model::ReplicaCommand;
 use crate::tag::Tag;
 
-/// What a command is for, so that its response finds its way back. The last four are of operations
+/// What a command is for, so that its response finds its way back. The last five are of operations
 /// that need no quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
@@ -28,6 +28,8 @@ pub enum Purpose {
     Ping,
     /// What one server asks another.
     Ask,
+    /// What a replica holds of a key, without the value.
+    GetDigest,
 }
 
 /// Names a command of one machine.

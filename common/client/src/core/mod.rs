@@ -56,7 +56,7 @@ pub use config::{
 };
 pub use counts::{Limit, RequestKind, RequestOutcome, RoundTrips, ServerCounts, Totals};
 pub use driving::{ReadRequest, WriteRequest};
-pub use operation::{ListResult, ReadResult, Statistics, WriteResult};
+pub use operation::{InspectResult, ListResult, ReadResult, Statistics, WriteResult};
 pub use request::{RequestId, Token};
 pub use servers::LinkStatus;
 pub use state::Core;

@@ -122,6 +122,16 @@ fn servers_without_tags_are_greeted_though_they_are_not_asked() {
     now.at += Duration::from_secs(1);
     assert!(!read(&mut core, options, now));
     assert!(greets_both(&sent(&mut core, now)));
+
+    now.at += Duration::from_secs(1);
+    let key = Key::new("k").unwrap();
+    let list = core.preference_list(&key, options.quorum);
+    let (ended, results) = std::sync::mpsc::channel();
+    let on_end = move |result: InspectResult| ended.send(result.inspect.is_in_step()).unwrap();
+    let request = ReadRequest { key, list, options };
+    core.inspect(request, now, on_end).unwrap();
+    assert_eq!(results.try_recv(), Ok(None));
+    assert!(greets_both(&sent(&mut core, now)));
 }
 
 /// Where DKVS/1 is not spoken, no answer by it makes a request promise less.

@@ -6,14 +6,20 @@ use std::time::Duration;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::Level;
+use dkvs_common::quorum::inspect::Inspect;
 use dkvs_common::quorum::list::{List, Listing};
 use dkvs_common::quorum::params::Quorum;
 
 use super::caller::CallerId;
 use super::config::{AdmissionError, Now, Protocol, RequestOptions, Wait};
-use super::operation::{AskOperation, ListOperation, ListResult, Statistics, StatusOperation};
+use super::driving::ReadRequest;
+use super::operation::{
+    AskOperation, InspectOperation, InspectResult, ListOperation, ListResult, Statistics,
+    StatusOperation,
+};
 use super::request::RequestId;
 use super::state::Core;
+use crate::transport::peer::PeerVersion;
 
 /// A listing waits for silent servers for one part in this many of its timeout.
 const LIST_SOFT_DEADLINE_PART: u32 = 4;
@@ -49,6 +55,30 @@ impl Core {
     ) -> Result<RequestId, AdmissionError> {
         let operation = StatusOperation::new(self.view.servers(), on_end);
         let options = without_quorum(timeout, caller);
+        self.begin(operation, options, now)
+    }
+
+    /// Begins to ask the replicas of a key what they hold. The options say how long, on whose behalf, and
+    /// under which trace; it has neither quorum nor level.
+    pub fn inspect(
+        &mut self,
+        request: ReadRequest,
+        now: Now,
+        on_end: impl FnOnce(InspectResult) + Send + 'static,
+    ) -> Result<RequestId, AdmissionError> {
+        let ReadRequest { key, list, options } = request;
+        // Those that seem to speak DKVS/1 only are not asked, but met again: they may speak DKVS/2 by now.
+        for point in &list {
+            if self.servers.speaks(point.server) == PeerVersion::V1 {
+                self.servers.greet_if_due(point.server, now.at);
+            }
+        }
+        let inspect = Inspect::new(key, list, now.at);
+        let operation = InspectOperation::new(Arc::clone(&self.view), inspect, on_end);
+        let options = RequestOptions {
+            trace: options.trace,
+            ..without_quorum(options.timeout, options.caller)
+        };
         self.begin(operation, options, now)
     }
 

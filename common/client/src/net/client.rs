@@ -19,8 +19,8 @@ use super::shared::Shared;
 use super::status::{ServerSnapshot, ServerStatus, Snapshot, Traffic};
 use super::worker::{State, Worker, now};
 use crate::core::{
-    AdmissionError, CallerId, Limits, ListResult, MemoryAccount, Now, Protocol, ReadRequest,
-    ReadResult, RequestId, RequestOptions, WriteRequest, WriteResult,
+    AdmissionError, CallerId, InspectResult, Limits, ListResult, MemoryAccount, Now, Protocol,
+    ReadRequest, ReadResult, RequestId, RequestOptions, WriteRequest, WriteResult,
 };
 
 /// One worker's client of the cluster. Clones are handles to the same. Its futures run on that
@@ -120,6 +120,23 @@ impl Client {
             state.core.write(request, now, send_to(ended))
         });
         async { Ok(pending?.ended().await) }
+    }
+
+    /// Asks the `options.quorum.n()` replicas of `key` what they hold, for up to `options.timeout`. Reads
+    /// no value, and changes nothing.
+    pub async fn inspect(
+        &self,
+        key: &Key,
+        options: RequestOptions,
+    ) -> Result<InspectResult, AdmissionError> {
+        let pending = self.begin(|state, now, ended| {
+            let list = state.core.preference_list(key, options.quorum);
+            self.worker.open_for(state, &list, now);
+            let key = key.clone();
+            let request = ReadRequest { key, list, options };
+            state.core.inspect(request, now, send_to(ended))
+        });
+        Ok(pending?.ended().await)
     }
 
     /// Lists keys, for up to `timeout`.

@@ -17,6 +17,7 @@
 mod ask;
 mod candidate;
 mod contract;
+mod inspect;
 mod list;
 mod outgoing;
 mod read;
@@ -27,6 +28,7 @@ pub use ask::AskOperation;
 pub(super) use candidate::pair_bytes;
 pub use candidate::{Admission, Candidate, Met};
 pub use contract::{CommandId, FollowUp, Operation, Purpose, Step};
+pub use inspect::{InspectOperation, InspectResult};
 pub use list::{ListOperation, ListResult};
 pub use outgoing::Outgoing;
 pub use read::{ReadOperation, ReadResult};
