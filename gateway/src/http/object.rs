@@ -50,6 +50,15 @@ impl<'a> Object<'a> {
         serde_json::to_writer(&mut *self.text, &number).expect("a number is JSON");
     }
 
+    /// A member that is true or false.
+    pub(super) fn boolean(&mut self, name: &'static str, is_true: bool) {
+        self.name(name);
+        self.text.extend_from_slice(match is_true {
+            true => b"true",
+            false => b"false",
+        });
+    }
+
     /// A member that is null.
     pub(super) fn null(&mut self, name: &'static str) {
         self.name(name);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::quorum::inspect::{Holding, Inspect};
 use dkvs_common::quorum::read::{Read, ReadResponse, ReplicaStanding};
 use dkvs_common::quorum::tally::{Replica, ReplicaState};
 use dkvs_common::quorum::write::{Applied, WriteResponse};
@@ -13,7 +14,7 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 
-use dkvs_client::WriteResult;
+use dkvs_client::{InspectResult, WriteResult};
 
 use super::object::Object;
 
@@ -274,6 +275,73 @@ impl<'a> ReadReport<'a> {
         });
     }
 }
+
+/// The report on what the replicas of a key hold.
+pub(super) struct HoldingsReport<'a> {
+    inspect: &'a Inspect,
+    view: &'a ClusterView,
+}
+
+impl<'a> HoldingsReport<'a> {
+    pub(super) fn new(InspectResult { inspect, view }: &'a InspectResult) -> Self {
+        Self { inspect, view }
+    }
+
+    /// Writes the report's members.
+    pub(super) fn write(&self, object: &mut Object<'_>) {
+        match self.inspect.is_in_step() {
+            Some(is_in_step) => object.boolean("in_step", is_in_step),
+            None => object.null("in_step"),
+        }
+        write_tag(object, self.inspect.newest());
+        object.objects("replicas", self.inspect.replicas(), |object, replica| {
+            self.write_replica(object, replica);
+        });
+    }
+
+    fn write_replica(&self, object: &mut Object<'_>, replica: &Replica<Holding>) {
+        let mut reason = None;
+        let (mut tag, mut value) = (None, None);
+        let status = match replica.state {
+            ReplicaState::Responded(holding) => {
+                reason = holding.is_by_v1().then_some(CAME_BY_V1);
+                tag = holding.tag();
+                match holding {
+                    Holding::Value {
+                        value_bytes,
+                        checksum,
+                        ..
+                    } => {
+                        value = Some((value_bytes, checksum));
+                        "value"
+                    }
+                    Holding::Tombstone(_) => "tombstone",
+                    Holding::Absent => "absent",
+                    Holding::Refused(refusal) => {
+                        reason = Some(reason_of(refusal));
+                        "refused"
+                    }
+                }
+            }
+            ReplicaState::Unreachable | ReplicaState::Indeterminate => "unreachable",
+            ReplicaState::TimedOut | ReplicaState::Pending => "timeout",
+        };
+        let report = ReplicaReport {
+            reason,
+            tag,
+            ..ReplicaReport::new(self.view, replica, status)
+        };
+        report.write(object);
+        if let Some((value_bytes, checksum)) = value {
+            object.number("size", value_bytes);
+            object.plain("checksum", format!("{checksum:08x}"));
+        }
+    }
+}
+
+/// The reason of a record that no other can be compared with.
+const CAME_BY_V1: &str =
+    "it came by DKVS/1: the server gave it a tag of its own, which does not tell how old it is";
 
 /// The reason of a replica that a withheld write was not sent to.
 const NOT_ASKED: &str = "the server was not asked, since too few of the others can do this";

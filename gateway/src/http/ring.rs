@@ -1,8 +1,10 @@
-//! The ring, and the preference lists of keys on it.
+//! The ring, the preference lists of keys on it, and what the replicas of a key hold.
+
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Response, Uri};
+use axum::http::{HeaderMap, Response, Uri};
 use dkvs_common::cluster::{Server, ServerId};
 use dkvs_common::ring::{Position, RingPoint};
 use serde::Serialize;
@@ -10,9 +12,10 @@ use serde::Serialize;
 use super::access::Caller;
 use super::app::App;
 use super::json::{counted_json, counted_text, object_text};
+use super::parameters::{self, PreferenceListParameters};
 use super::problem::Problem;
-use super::report::write_key;
-use super::{parameters, path};
+use super::report::{HoldingsReport, micros, write_key};
+use super::{path, trace};
 
 #[derive(Serialize)]
 struct RingBody {
@@ -64,20 +67,41 @@ pub(super) async fn ring(
 pub(super) async fn preference_list(
     State(app): State<App>,
     caller: Caller,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
+    let started = Instant::now();
     let key = path::key(&uri, "/ring/")?;
-    let n = parameters::replica_count(&app.defaults(), &uri)?;
-    let view = app.client.view();
+    let PreferenceListParameters {
+        mut options,
+        replicas,
+    } = PreferenceListParameters::parse(&app.defaults(), &uri)?;
     let position = Position::of_key(&key);
-    let replicas = view.ring().preference_list(position, n);
-    let text = object_text(|object| {
-        write_key(object, &key);
-        object.plain("position", position.digits());
-        object.objects("replicas", &replicas, |object, point| {
-            object.plain("server", view.name(point.server));
-            object.plain("ring_point", point.position.digits());
-        });
-    });
+    let text = match replicas {
+        false => {
+            let view = app.client.view();
+            let n = usize::from(options.quorum.n());
+            let list = view.ring().preference_list(position, n);
+            object_text(|object| {
+                write_key(object, &key);
+                object.plain("position", position.digits());
+                object.objects("replicas", &list, |object, point| {
+                    object.plain("server", view.name(point.server));
+                    object.plain("ring_point", point.position.digits());
+                });
+            })
+        }
+        true => {
+            options.caller = caller.id();
+            options.trace = trace::sampled(&headers);
+            let held = app.client.inspect(&key, options).await?;
+            object_text(|object| {
+                write_key(object, &key);
+                object.plain("position", position.digits());
+                HoldingsReport::new(&held).write(object);
+                object.number("elapsed_us", micros(started.elapsed()));
+            })
+        }
+    };
     counted_text((&app.client, caller.id()), text)
 }

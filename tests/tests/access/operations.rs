@@ -134,6 +134,33 @@ async fn every_operation_is_for_those_whom_it_is_declared_to_be_for() {
 }
 
 #[tokio::test]
+async fn what_replicas_hold_is_for_those_who_may_read_the_key() {
+    let reader = token("reader", "read", &["a/"]);
+    let writer = token("writer", "write,admin", &[]);
+    let tokens = token_file(&[&reader, &writer]);
+    let gateway = PROGRAMS.gateway(&["--embedded", "3", "--tokens", tokens.path()]);
+    let client = client();
+    for (token, key, status) in [
+        (None, "a/k", 401),
+        (Some(&writer), "a/k", 403),
+        (Some(&reader), "b/k", 403),
+        (Some(&reader), "a/k", 200),
+    ] {
+        let mut request = client.get(gateway.url(&format!("/ring/{key}?replicas=true")));
+        if let Some(token) = token {
+            request = request.bearer_auth(&token.token);
+        }
+        let reply = send(request).await;
+        assert_eq!(reply.status.as_u16(), status, "{reply:?}");
+        assert_eq!(
+            reply.json["replicas"].is_array(),
+            status == 200,
+            "{reply:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_batch_and_a_listing_do_what_the_token_is_good_for_and_no_more() {
     let reader = token("reader", "read", &["a/", "b"]);
     let writer = token("writer", "write", &[]);

@@ -135,6 +135,12 @@ impl At<'_> {
         self.ask("getValue", target, expected).await
     }
 
+    /// What the replicas of a key hold; `target` has a query.
+    pub async fn holdings(&mut self, target: &str) -> Reply {
+        let target = format!("{target}&replicas=true");
+        self.ask("getPreferenceList", &target, "200").await
+    }
+
     pub fn request(&self, id: &str, target: &str) -> RequestBuilder {
         let method = self.witness.contract.operation(id).method.clone();
         let url = self.gateway.url(target);
@@ -272,6 +278,18 @@ async fn the_cluster_and_its_health(witness: &mut Witness) {
     let list = at.ask("getPreferenceList", "/ring/%ff%00", "200").await;
     assert_members(&list, json!({ "key": null, "key_base64": "/wA=" }));
 
+    at.put("/kv/%ff?wait=all", "v", "200").await;
+    let held = at.holdings("/ring/%ff?n=2").await;
+    assert_members(&held, json!({ "key": null, "key_base64": "/w==" }));
+    assert_eq!(held.statuses(), ["value"; 2]);
+    at.delete("/kv/deleted?wait=all", "200").await;
+    let held = at.holdings("/ring/deleted?n=3").await;
+    assert_members(&held, json!({ "key": "deleted", "in_step": true }));
+    assert_eq!(held.statuses(), ["tombstone"; 3]);
+    let held = at.holdings("/ring/absent?n=3").await;
+    assert_members(&held, json!({ "in_step": true, "tag": null }));
+    assert_eq!(held.statuses(), ["absent"; 3]);
+
     let yaml = at.ask("getOpenapiYaml", "/openapi.yaml", "200").await;
     assert!(yaml.body == TEXT.as_bytes(), "it is another file");
     assert_eq!(yaml.header("content-type"), "application/yaml");
@@ -293,6 +311,7 @@ async fn paths_that_are_refused(witness: &mut Witness) {
     }
     for (target, expected) in [
         ("/ring/k?n=9", "400 invalid-parameter"),
+        ("/ring/k?replicas=1", "400 invalid-parameter"),
         ("/ring/", "400 invalid-key"),
         (&format!("/ring/{long}"), "414 invalid-key"),
     ] {
@@ -423,6 +442,11 @@ async fn servers_that_are_gone(witness: &mut Witness) {
     // A linearizable write is not sent before a majority has returned its tags.
     assert_members(&put, json!({ "outcome": "not_applied", "tag": null }));
     at.read("/kv/k?wait=all", UNREACHABLE).await;
+    let held = at.holdings("/ring/k?n=3").await;
+    assert_eq!(
+        sorted_statuses(&held),
+        ["unreachable", "unreachable", "value"]
+    );
     at.ask("getReadiness", "/readyz", "503 not-ready").await;
 
     // It was there a moment ago, and may have ended after it had stored the value.
@@ -455,6 +479,8 @@ async fn a_server_that_is_silent(witness: &mut Witness) {
     assert_eq!(put.count("timeout"), 1);
     let get = at.read(&format!("{wait}&r=1"), "200").await;
     assert_eq!(get.count("timeout"), 1);
+    let held = at.holdings("/ring/k?n=3&timeout_ms=500").await;
+    assert_eq!(held.count("timeout"), 1);
 }
 
 async fn servers_that_are_all_silent(witness: &mut Witness) {
@@ -499,6 +525,9 @@ async fn a_gateway_that_is_busy(witness: &mut Witness) {
     at.delete("/kv/k", "503 overloaded").await;
     at.read("/kv/k", "503 overloaded").await;
     at.ask("getServers", "/servers", "503 overloaded").await;
+    let inspect = "/ring/k?replicas=true";
+    at.ask("getPreferenceList", inspect, "503 overloaded").await;
+    at.ask("getPreferenceList", "/ring/k", "200").await;
     first.abort();
 }
 

@@ -158,9 +158,10 @@ fn filled_in<'a>(contract: &'a Contract, parameter: &'a Json) -> Option<&'a Json
 }
 
 /// Defaults say what holds without the parameter; all else that is filled in says something new.
-const DEFAULTS: [(&str, &str); 5] = [
+const DEFAULTS: [(&str, &str); 6] = [
     ("limit", "100"),
     ("raw", "false"),
+    ("replicas", "false"),
     ("reverse", "false"),
     ("values", "false"),
     ("wait", "\"quorum\""),

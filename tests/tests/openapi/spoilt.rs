@@ -21,6 +21,7 @@ async fn a_reply_that_is_wrong_anywhere_is_refused() {
         ("getValue", "/kv/k?n=9", "400 invalid-parameter"),
         ("getRing", "/ring", "200"),
         ("getPreferenceList", "/ring/k", "200"),
+        ("getPreferenceList", "/ring/k?replicas=true", "200"),
         ("getServers", "/servers", "200"),
         ("getLiveness", "/livez", "200"),
         ("getReadiness", "/readyz", "200"),
@@ -90,10 +91,10 @@ fn spoilt(good: &Json) -> Vec<(String, Json)> {
     spoilt
 }
 
-/// Whether a member may be missing: a key may be given in base64, a replica may have no tag,
-/// and a problem has what its kind has.
+/// Whether a member may be missing: a key may be given in base64, a replica may have no tag or hold no
+/// value, and a problem has what its kind has.
 fn is_optional(name: &str, pointer: &str, document: &Json) -> bool {
-    if pointer.starts_with("/replicas/") && name == "tag" {
+    if pointer.starts_with("/replicas/") && ["tag", "size", "checksum"].contains(&name) {
         return true;
     }
     let of_any_problem = ["type", "title", "status", "detail", "instance"].contains(&name);

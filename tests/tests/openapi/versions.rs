@@ -134,6 +134,8 @@ pub async fn servers_of_both_protocols(witness: &mut Witness) {
     assert_eq!(sorted_statuses(&put), ["refused", "stored", "stored"]);
     let get = at.read("/kv/%00?wait=all", "200").await;
     assert_eq!(sorted_statuses(&get), ["match", "match", "refused"]);
+    let held = at.holdings("/ring/%00?n=3").await;
+    assert_eq!(sorted_statuses(&held), ["refused", "value", "value"]);
     let delete = at.delete("/kv/%00?wait=all", "200").await;
     assert_eq!(sorted_statuses(&delete), ["refused", "stored", "stored"]);
     let get = at.read("/kv/%00?wait=all", "404 key-not-found").await;

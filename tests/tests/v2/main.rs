@@ -4,6 +4,7 @@
 mod anti_entropy;
 mod batches;
 mod deletion;
+mod inspect;
 mod keys;
 mod listing;
 mod long_values;

@@ -214,7 +214,7 @@ const KEY_BYTES: Text = Text {
 const DELIMITER_BYTES_MAX: usize = 64;
 
 /// A count of replicas, which the cluster limits further.
-const REPLICAS: Integer = Integer {
+const REPLICA_COUNT: Integer = Integer {
     min: 1,
     max: u8::MAX as u64,
     default: None,
@@ -228,15 +228,15 @@ pub(super) const CONSOLE_FILE: Parameter = Parameter::path("file", ANY_TEXT, "Th
 
 pub(in crate::http) const N: Parameter<Integer> = Parameter::query(
     "n",
-    REPLICAS,
+    REPLICA_COUNT,
     "How many servers of the preference list are asked",
 );
 
 pub(in crate::http) const W: Parameter<Integer> =
-    Parameter::query("w", REPLICAS, "How many servers have to confirm");
+    Parameter::query("w", REPLICA_COUNT, "How many servers have to confirm");
 
 pub(in crate::http) const R: Parameter<Integer> =
-    Parameter::query("r", REPLICAS, "How many servers have to agree");
+    Parameter::query("r", REPLICA_COUNT, "How many servers have to agree");
 
 pub(in crate::http) const CONSISTENCY: Parameter<Choice<Level>> = Parameter::query(
     "consistency",
@@ -274,6 +274,12 @@ pub(in crate::http) const RAW: Parameter<Boolean> = Parameter::query(
     "raw",
     Boolean { default: false },
     "`true` asks for the value's bytes",
+);
+
+pub(in crate::http) const REPLICAS: Parameter<Boolean> = Parameter::query(
+    "replicas",
+    Boolean { default: false },
+    "`true` asks the replicas what they hold",
 );
 
 pub(in crate::http) const PREFIX: Parameter<Text> = Parameter::query(

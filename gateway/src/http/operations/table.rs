@@ -6,8 +6,8 @@ use axum::http::Method;
 
 use super::parameter::{
     CONSISTENCY, CONSOLE_FILE, CURSOR, DELIMITER, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, KEY, LIMIT, N, PREFIX, Parameter, R, RANGE, RAW, REVERSE, SERVER, START,
-    TAG, TIMEOUT_MS, VALUES, W, WAIT,
+    IF_UNMODIFIED_SINCE, KEY, LIMIT, N, PREFIX, Parameter, R, RANGE, RAW, REPLICAS, REVERSE,
+    SERVER, START, TAG, TIMEOUT_MS, VALUES, W, WAIT,
 };
 use crate::tokens::Scope;
 
@@ -168,7 +168,8 @@ pub(in crate::http) const LIST_PARAMETERS: &[Parameter] = &[
     TIMEOUT_MS.untyped(),
 ];
 
-pub(in crate::http) const PREFERENCE_LIST_PARAMETERS: &[Parameter] = &[KEY, N.untyped()];
+pub(in crate::http) const PREFERENCE_LIST_PARAMETERS: &[Parameter] =
+    &[KEY, N.untyped(), REPLICAS.untyped(), TIMEOUT_MS.untyped()];
 
 const GET_STATUSES: &[u16] = &[
     200, 206, 304, 400, 401, 403, 404, 406, 409, 412, 414, 416, 421, 503, 504,
@@ -244,7 +245,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: OperationId::GetPreferenceList,
         access: Access::Key(Scope::Read),
         parameters: PREFERENCE_LIST_PARAMETERS,
-        statuses: &[200, 400, 401, 403, 414, 421],
+        statuses: &[200, 400, 401, 403, 414, 421, 503],
     },
     Operation {
         method: Method::GET,

@@ -7,4 +7,4 @@ mod query;
 mod request;
 
 pub(super) use query::{InvalidParameter, Query, RequestDefaults, invalid_parameters, none};
-pub(super) use request::{KeyParameters, replica_count, timeout};
+pub(super) use request::{KeyParameters, PreferenceListParameters, timeout};

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::http::Uri;
-use dkvs_client::{CallerId, RequestOptions};
+use dkvs_client::{CallerId, RequestOptions, Wait};
 use dkvs_common::quorum::Level;
 use dkvs_common::quorum::params::{Quorum, QuorumError};
 use dkvs_common::tag::{CLOCK_MS_MAX, Tag};
 
 use super::query::{Query, RequestDefaults};
-use crate::http::operations::parameter::{CONSISTENCY, N, R, RAW, TAG, TIMEOUT_MS, WAIT};
+use crate::http::operations::parameter::{CONSISTENCY, N, R, RAW, REPLICAS, TAG, TIMEOUT_MS, WAIT};
 use crate::http::operations::{Integer, PREFERENCE_LIST_PARAMETERS, Parameter};
 use crate::http::problem::Problem;
 
@@ -49,16 +49,35 @@ impl KeyParameters {
     }
 }
 
-/// The `n` of `/ring/{key}`.
-pub(in crate::http) fn replica_count(
-    defaults: &RequestDefaults,
-    uri: &Uri,
-) -> Result<usize, Problem> {
-    let mut query = Query::new(uri, PREFERENCE_LIST_PARAMETERS);
-    // The query has no `r`; the default allows any n.
-    let quorum = quorum(&mut query, defaults, &R);
-    query.finish()?;
-    Ok(quorum.n().into())
+/// The parameters of `/ring/{key}`.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct PreferenceListParameters {
+    /// How many replicas, and how long they are waited for.
+    pub(in crate::http) options: RequestOptions,
+    /// Whether they are asked what they hold.
+    pub(in crate::http) replicas: bool,
+}
+
+impl PreferenceListParameters {
+    /// Parses the query of `uri`.
+    pub(in crate::http) fn parse(defaults: &RequestDefaults, uri: &Uri) -> Result<Self, Problem> {
+        let mut query = Query::new(uri, PREFERENCE_LIST_PARAMETERS);
+        let parameters = Self {
+            options: RequestOptions {
+                // The query has no `r`; the default allows any n.
+                quorum: quorum(&mut query, defaults, &R),
+                level: Level::Agreement,
+                may_fall_back: false,
+                timeout: timeout(&mut query, defaults),
+                wait: Wait::All,
+                caller: CallerId::Internal,
+                trace: None,
+            },
+            replicas: query.flag(&REPLICAS),
+        };
+        query.finish()?;
+        Ok(parameters)
+    }
 }
 
 /// How long the request may take.
@@ -144,7 +163,6 @@ fn tag(query: &mut Query) -> Option<Tag> {
 mod tests {
     use super::*;
     use crate::http::operations::parameter::W;
-    use dkvs_client::Wait;
 
     const DEFAULTS: RequestDefaults = RequestDefaults {
         servers: 5,
