@@ -106,6 +106,43 @@ const tests = {
     assert.deepEqual(await answers(page), ["tombstone", "tombstone", "tombstone"]);
   },
 
+  async what_each_replica_holds_is_shown() {
+    const page = await openConsole(cluster.url);
+    const ask = async () => {
+      await page.locator("#result").evaluate((result) => result.replaceChildren());
+      await page.getByRole("button", { name: "What each replica holds" }).click();
+      return page.locator("#result .outcome .badge").innerText();
+    };
+    await page.fill("#key", "held");
+    await page.fill("#value", "eight by");
+    assert.match(await ask(), /in step/);
+    assert.deepEqual(await answers(page), ["absent", "absent", "absent"]);
+    await press(page, "PUT");
+    const tag = await page.locator("#result .tag code").innerText();
+    assert.match(await ask(), /in step/);
+    assert.deepEqual(await answers(page), ["value", "value", "value"]);
+    assert.equal(await page.locator("#result .tag code").innerText(), tag);
+    assert.equal(await page.locator(".replicas tbody tr", { hasText: `8 B · ${tag} · CRC ` }).count(), 3);
+    assert.equal(await page.locator("#ring .mark.ok").count(), 3);
+    assert.equal(await page.locator(".read").count(), 0);
+    // Replicas that differ do so for a moment only: these are made up.
+    await page.route("**/ring/held?*replicas=true", async (route) => {
+      const response = await route.fetch();
+      const body = await response.json();
+      const { server, ring_point, latency_us } = body.replicas[1];
+      body.replicas[1] = { server, ring_point, status: "absent", latency_us };
+      body.replicas[2].status = "timeout";
+      await route.fulfill({ json: { ...body, in_step: false } });
+    });
+    assert.match(await ask(), /not in step/);
+    assert.deepEqual(await answers(page), ["value", "absent", "timeout"]);
+    assert.deepEqual(await page.locator("#ring .mark").evaluateAll((marks) => marks.map((mark) => mark.classList[1])), ["ok", "warn", "bad"]);
+    await page.getByText("lacks the newest version").waitFor();
+    await page.fill("#key", "");
+    await page.getByRole("button", { name: "What each replica holds" }).click();
+    await page.locator("#result .problem", { hasText: "A key has at least one byte" }).waitFor();
+  },
+
   async keys_are_listed_in_order_from_any_key_and_folders_are_entered() {
     for (const key of ["tree/a", "tree/b/1", "tree/b/2", "tree/c", "tree/d/1"]) await put(cluster.url, key, "v");
     const page = await openConsole(cluster.url);

@@ -42,6 +42,7 @@ const VERDICTS = {
   differs: ["warn", "holds another value"],
   absent: ["idle", "holds nothing for this key"],
   tombstone: ["idle", "holds a tombstone: the key was deleted"],
+  value: ["ok", "holds a value"],
   pending: ["idle", "had not answered yet"],
   refused: ["bad", "refused"],
   timeout: ["bad", "was silent until the deadline"],
@@ -51,5 +52,6 @@ const VERDICTS = {
 /** What a replica's status means: its tone (ok, warn, bad, idle) and a phrase. */
 export function verdict(replica) {
   const [tone, meaning] = VERDICTS[replica.status] ?? ["idle", replica.status];
+  if (replica.behind) return { tone: "warn", meaning: `${meaning}, and lacks the newest version` };
   return { tone, meaning: replica.reason ?? meaning };
 }

@@ -1,4 +1,4 @@
-// The form of the key inspector: where a key lives, put, get, delete, and what each replica said.
+// The form of the key inspector: where a key lives, put, get, delete, what each replica said, and holds.
 // Owns the request that was sent last; the ring and the helper for quorums draw what it tells them.
 
 import { ask, keyPath, sentence, UNREACHABLE } from "./api.js";
@@ -44,6 +44,7 @@ export class Inspector {
       event.preventDefault();
       this.send(event.submitter?.dataset.method ?? "PUT");
     });
+    form.querySelector("#holdings").addEventListener("click", () => this.holdings());
   }
 
   /** What the form says: `{ key, value, contentType, n, w, r, consistency, problem }`. */
@@ -117,28 +118,59 @@ export class Inspector {
   /** Sends what the form says. */
   async send(method) {
     this.onSend(method);
-    const said = this.read();
-    if (!said.problem && !said.key.length) said.problem = ["key", "A key has at least one byte. Type one."];
-    const relevant = said.problem && (method === "PUT" || said.problem[0] !== "value");
-    this.#mark(relevant ? said.problem[0] : null);
-    if (relevant) {
-      this.note.textContent = said.problem[0] === "key" ? said.problem[1] : this.note.textContent;
-      this.#show({ title: said.problem[1], tone: "bad" });
-      this.#fields[said.problem[0]].focus();
-      return;
-    }
+    const said = this.#checked(method);
+    if (!said) return;
     const parameters = { n: said.n, [method === "GET" ? "r" : "w"]: method === "GET" ? said.r : said.w, consistency: said.consistency, wait: "all" };
     await this.#perform({ method, key: said.key, parameters, value: said.value, contentType: said.contentType });
   }
 
-  async #perform(request) {
-    const { method, key, parameters, value, contentType } = request;
+  /** Asks each replica what it holds, which changes nothing. */
+  async holdings() {
+    const said = this.#checked("GET");
+    if (!said) return;
+    const label = showKey(said.key);
+    await this.#busy(async (isLate) => {
+      const { ok, status, body } = await ask(keyPath("/ring", said.key, { n: said.n, replicas: true }));
+      if (isLate()) return;
+      this.#located = ok ? { label, position: body.position, replicas: body.replicas } : null;
+      if (ok) this.note.textContent = `SHA-1 ${body.position}`;
+      this.#tellHoldings(ok, status, body, label);
+    });
+  }
+
+  /** What the form says, or null where it says nothing that can be sent, which is shown. */
+  #checked(method) {
+    const said = this.read();
+    if (!said.problem && !said.key.length) said.problem = ["key", "A key has at least one byte. Type one."];
+    const relevant = said.problem && (method === "PUT" || said.problem[0] !== "value");
+    this.#mark(relevant ? said.problem[0] : null);
+    if (!relevant) return said;
+    this.note.textContent = said.problem[0] === "key" ? said.problem[1] : this.note.textContent;
+    this.#show({ title: said.problem[1], tone: "bad" });
+    this.#fields[said.problem[0]].focus();
+    return null;
+  }
+
+  /** Runs a request; it is given whether another one has begun since. */
+  async #busy(run) {
     // The answer tells where the key lives, too; what was typed last must not hide it.
     this.#locateSoon.cancel();
     const turn = (this.#seen += 1);
-    const label = showKey(key);
+    const isLate = () => turn !== this.#seen;
     this.#form.setAttribute("aria-busy", "true");
     try {
+      await run(isLate);
+    } catch (error) {
+      if (!isLate()) this.#show({ title: error instanceof TypeError ? UNREACHABLE : error.message, tone: "bad" });
+    } finally {
+      this.#form.removeAttribute("aria-busy");
+    }
+  }
+
+  #perform(request) {
+    const { method, key, parameters, value, contentType } = request;
+    const label = showKey(key);
+    return this.#busy(async (isLate) => {
       const options = { method, headers: { Accept: "application/json" } };
       if (method === "PUT") {
         options.body = value;
@@ -149,16 +181,11 @@ export class Inspector {
       const { ok, status, body } = await ask(keyPath("/kv", key, parameters), options);
       const located = await place;
       if (method !== "GET") this.onWrite();
-      if (turn !== this.#seen) return;
+      if (isLate()) return;
       this.#located = located?.ok ? { label, ...located.body } : null;
       if (this.#located) this.note.textContent = `SHA-1 ${this.#located.position}`;
       this.#tell(request, ok, status, body, label);
-    } catch (error) {
-      if (turn !== this.#seen) return;
-      this.#show({ title: error instanceof TypeError ? UNREACHABLE : error.message, tone: "bad" });
-    } finally {
-      this.#form.removeAttribute("aria-busy");
-    }
+    });
   }
 
   #tell(request, ok, status, body, label) {
@@ -181,6 +208,16 @@ export class Inspector {
     if (ok && method === "GET") details.push(this.#value(body));
     this.#show({ title: `${word}: ${label}`, word, label, tone, body, details });
     this.announce.textContent = spoken(word, label, body);
+  }
+
+  #tellHoldings(ok, status, body, label) {
+    const [tone, word] = !ok ? ["bad", "failed"] : { true: ["ok", "in step"], false: ["warn", "not in step"] }[body.in_step] ?? ["idle", "in step? not known"];
+    const replicas = body.replicas?.map((replica) => ({ ...replica, behind: isBehind(replica, body.tag) }));
+    const shown = { ...body, replicas };
+    this.#ring.show(this.#located && { ...this.#located, replicas, headline: word, tone });
+    const details = ok ? [] : [html("p", { class: "problem" }, sentence(body, status))];
+    this.#show({ title: `${word}: ${label}`, word, label, tone, body: shown, details });
+    this.announce.textContent = spoken(word, label, shown);
   }
 
   /** What `unknown` means, and the one safe way on. */
@@ -250,7 +287,7 @@ export class Inspector {
         { onpointerenter: () => this.#ring.point(replica.server), onpointerleave: () => this.#ring.point(null) },
         html("td", {}, number),
         html("th", { scope: "row", class: "mono" }, replica.server, html("span", { class: "hint at" }, `at ${replica.ring_point.slice(0, 8)}…`)),
-        html("td", {}, badge(tone, replica.status), html("span", { class: "hint meaning" }, meaning)),
+        html("td", {}, badge(tone, replica.status), html("span", { class: "hint meaning" }, meaning), held(replica)),
         html("td", { class: "number" }, duration(replica.latency_us)),
       );
     });
@@ -269,6 +306,17 @@ export class Inspector {
       else input.removeAttribute("aria-invalid");
     }
   }
+}
+
+/** Whether a replica said what it holds, and that is not the newest version. */
+function isBehind(replica, newest) {
+  return newest !== null && ["value", "tombstone", "absent"].includes(replica.status) && !replica.reason && replica.tag !== newest;
+}
+
+/** The version that a replica holds, where it was asked for that. */
+function held({ size, checksum, tag }) {
+  if (size === undefined) return "";
+  return html("span", { class: "hint at mono" }, `${byteCount(size)} · ${tag} · CRC ${checksum}`);
 }
 
 function headline(method, ok, missing, body) {
