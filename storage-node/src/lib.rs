@@ -39,6 +39,7 @@ pub mod udp;
 
 /// The modules of this package that log something.
 pub const LOG_MODULES: &[&str] = &[
+    "dkvs_storage_node::anti_entropy::machine",
     "dkvs_storage_node::anti_entropy::task",
     "dkvs_storage_node::cli::disk",
     "dkvs_storage_node::cli::run",

@@ -128,6 +128,20 @@ impl Replicas {
         }
     }
 
+    /// Waits until a server that lost its records answers for all keys of which it is a replica.
+    ///
+    /// # Panics
+    ///
+    /// If that takes too long.
+    pub async fn until_complete(&self, server: usize) {
+        let begun = Instant::now();
+        while self.statistic(server, Statistic::IsIncomplete) != 0 {
+            let waited = begun.elapsed();
+            assert!(waited < PATIENCE_FOR_REPAIR, "{server} is not complete");
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
     /// The keys of which these servers do not hold the same, with what they hold.
     fn differing<'a>(&self, names: &[&'a str], living: &BTreeSet<usize>) -> Vec<(&'a str, String)> {
         let clients = living.iter().map(|server| (*server, self.client(*server)));

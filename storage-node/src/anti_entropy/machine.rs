@@ -25,7 +25,7 @@ const SESSIONS_MAX: usize = 4;
 const PULLS_MAX: usize = 64;
 
 /// With so many under way from a peer, no more of what it holds is read.
-const PULLS_AHEAD_MAX: usize = PULLS_MAX / 2;
+const PULLS_AHEAD_MAX: usize = 32;
 
 impl AntiEntropy {
     /// The anti-entropy of a server that knows its cluster; none of another. It pulls at most so many

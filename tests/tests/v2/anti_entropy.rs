@@ -1,6 +1,6 @@
 //! Servers that know each other come together by themselves: nobody reads in here but replica by replica.
 
-use dkvs_common::model::{ReplicaCommand, ReplicaResponse, Statistic};
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse, Statistic};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
@@ -101,6 +101,31 @@ async fn a_server_whose_disk_was_replaced_holds_all_of_its_keys_though_nobody_re
     until("it holds them", async || statistic(Statistic::Keys) == held).await;
     members.replicas().until_in_step(emptied, 4).await;
     assert_eq!(statistic(Statistic::Keys), held, "and no other");
+    // Nothing is declared: it answers for what it has again, and for what is nowhere.
+    let tag_of = |name: &str| {
+        let request = Request::Command(ReplicaCommand::GetTag { key: key(name) });
+        members.replicas().client(emptied).ask(&request)
+    };
+    let refused = Reply::Response(ReplicaResponse::Refused(Refusal::Corrupt));
+    assert_eq!(tag_of(&names[0]), refused);
+    members.replicas().until_complete(emptied).await;
+    assert_eq!(statistic(Statistic::LeavesIncomplete), 0);
+    assert!(matches!(
+        tag_of(&names[0]),
+        Reply::Response(ReplicaResponse::Tag { .. })
+    ));
+    let nowhere = (0..).map(|number| format!("nowhere {number}"));
+    let mut nowhere = nowhere.filter(|name| members.replicas().of_key(name).contains(&emptied));
+    let nothing = Reply::Response(ReplicaResponse::absent(Tag::ZERO));
+    assert_eq!(tag_of(&nowhere.next().unwrap()), nothing);
+    members.kill(emptied);
+    members.start_again(emptied);
+    assert_eq!(
+        members
+            .replicas()
+            .statistic(emptied, Statistic::IsIncomplete),
+        0
+    );
 }
 
 #[tokio::test]
