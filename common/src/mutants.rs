@@ -86,6 +86,8 @@ pub enum Mutant {
     CompletedByFewer,
     /// It counts replicas that do not answer for the keys themselves.
     CompletedByIncomplete,
+    /// A damaged record is replaced by whatever another replica gives, be it older.
+    MendedByOlder,
 }
 
 impl Mutant {
@@ -128,6 +130,7 @@ impl Mutant {
         Self::CompletedWithoutWait,
         Self::CompletedByFewer,
         Self::CompletedByIncomplete,
+        Self::MendedByOlder,
     ];
 
     /// Its name on a command line.
@@ -170,6 +173,7 @@ impl Mutant {
             Self::CompletedWithoutWait => "completed-without-wait",
             Self::CompletedByFewer => "completed-by-fewer",
             Self::CompletedByIncomplete => "completed-by-incomplete",
+            Self::MendedByOlder => "mended-by-older",
         }
     }
 }

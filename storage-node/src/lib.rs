@@ -10,6 +10,7 @@
 //! * [`protocol`]: datagrams to commands, responses to datagrams; [`service`]: both together
 //! * [`maintenance`]: background work of each worker
 //! * [`leaves`], [`anti_entropy`]: what is held, as sums; and pulling what peers have that is newer
+//! * [`scrub`]: reading again what lies on the disk, before anybody asks for it
 //! * [`udp`]: sockets, and the workers that drive the rest
 //! * [`statistics`], [`metrics`]: the numbers that a server reports of itself, for Prometheus, too
 //! * [`cli`]: the `dkvs-storage-node` program
@@ -22,6 +23,7 @@
     expect(clippy::unwrap_used, reason = "a test fails by panicking")
 )]
 
+mod allowance;
 pub mod anti_entropy;
 pub mod cli;
 mod config;
@@ -31,6 +33,7 @@ pub mod maintenance;
 pub mod metrics;
 mod peer;
 pub mod protocol;
+pub mod scrub;
 pub mod service;
 pub mod statistics;
 pub mod store;
@@ -50,10 +53,12 @@ pub const LOG_MODULES: &[&str] = &[
     "dkvs_storage_node::protocol::dump",
     "dkvs_storage_node::protocol::v1",
     "dkvs_storage_node::protocol::v2",
+    "dkvs_storage_node::scrub::task",
     "dkvs_storage_node::store::disk::backup",
     "dkvs_storage_node::store::disk::committer",
     "dkvs_storage_node::store::disk::convert",
     "dkvs_storage_node::store::disk::directory",
+    "dkvs_storage_node::store::disk::scrub",
     "dkvs_storage_node::store::disk::store",
     "dkvs_storage_node::store::disk::thread",
     "dkvs_storage_node::udp",

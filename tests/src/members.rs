@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use crate::process::{DataDir, Node, Programs, ServersFile, own_loopback};
 use crate::replicas::Replicas;
@@ -81,6 +83,32 @@ impl Members {
     pub fn start_emptied(&mut self, number: usize) {
         fs::remove_dir_all(self.disks[number].path()).expect("the directory is there");
         self.start_with(number, &["--declare", "incomplete"]);
+    }
+
+    /// Flips a bit of what one has on its disk, wherever it lies there, while it runs.
+    ///
+    /// # Panics
+    ///
+    /// If it lies nowhere.
+    pub fn damage(&self, number: usize, bytes: &[u8]) {
+        let log = Path::new(self.disks[number].path()).join("log");
+        let mut found = 0;
+        for entry in fs::read_dir(log).expect("there is a log") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|it| it != "log") {
+                continue;
+            }
+            let contents = fs::read(&path).expect("a segment is readable");
+            let file = fs::File::options().write(true).open(&path);
+            let file = file.expect("a segment is writable");
+            let windows = contents.windows(bytes.len()).enumerate();
+            for (at, _) in windows.filter(|(_, it)| *it == bytes) {
+                let flipped = file.write_all_at(&[bytes[0] ^ 1], at as u64);
+                flipped.expect("a segment is writable");
+                found += 1;
+            }
+        }
+        assert!(found > 0, "it lies nowhere");
     }
 
     fn start_with(&mut self, number: usize, more: &[&str]) {

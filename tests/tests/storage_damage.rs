@@ -395,7 +395,7 @@ fn what_was_attested_is_forgotten_when_more_is_lost_or_declared() {
         disk
     };
     let disk = attested();
-    let mut kept = open(&disk, options(Some(Declaration::Incomplete))).unwrap();
+    let kept = open(&disk, options(Some(Declaration::Incomplete))).unwrap();
     for name in ["a", "never"] {
         assert_eq!(kept.read(name), Lookup::Corrupt);
     }
@@ -406,7 +406,7 @@ fn what_was_attested_is_forgotten_when_more_is_lost_or_declared() {
     let (name, at) = find(&disk, b"b\x01").pop().unwrap();
     flip(&disk, (&name, at), 0);
     for _ in 0..2 {
-        let mut kept = reopen(&disk);
+        let kept = reopen(&disk);
         assert_eq!(kept.read("never"), Lookup::Corrupt);
         assert_eq!(kept.read("a"), Lookup::Corrupt);
         kept.close();

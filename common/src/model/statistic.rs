@@ -123,10 +123,20 @@ pub enum Statistic {
     PulledBytes = 58,
     /// Records that a peer listed as newer, and did not give, or that could not be stored.
     PullsFailed = 59,
+    /// Records that were read again though nobody asked for them.
+    ScrubbedRecords = 60,
+    /// What these take in the log, in bytes.
+    ScrubbedBytes = 61,
+    /// How often all records were.
+    ScrubRounds = 62,
+    /// How long ago they were last, in milliseconds.
+    LastScrubRoundAgeMs = 63,
+    /// Damaged records that were written again, replaced or removed since, or can be read again.
+    MendedRecords = 64,
     /// The leaves of the ring of which this server is a replica.
-    Leaves = 60,
+    Leaves = 65,
     /// Those for whose keys it does not answer, since it may have lost records there.
-    LeavesIncomplete = 61,
+    LeavesIncomplete = 66,
 }
 
 /// No statistic has this byte, or none that was known when this was written.
@@ -139,7 +149,7 @@ pub struct UnknownStatistic {
 
 impl Statistic {
     /// Every statistic.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 66] = [
         Self::Keys,
         Self::Bytes,
         Self::Gets,
@@ -199,6 +209,11 @@ impl Statistic {
         Self::RecordsPulled,
         Self::PulledBytes,
         Self::PullsFailed,
+        Self::ScrubbedRecords,
+        Self::ScrubbedBytes,
+        Self::ScrubRounds,
+        Self::LastScrubRoundAgeMs,
+        Self::MendedRecords,
         Self::Leaves,
         Self::LeavesIncomplete,
     ];
@@ -222,7 +237,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let known = Statistic::try_from(byte).map(|statistic| statistic as u8);
             let expected = match byte {
-                1..=59 => Ok(byte),
+                1..=64 => Ok(byte),
                 _ => Err(UnknownStatistic { byte }),
             };
             assert_eq!(known, expected);

@@ -165,6 +165,8 @@ function state(server) {
   if (server.storage?.disk_full) return { tone: "warn", text: "disk full" };
   if (server.storage && !server.storage.complete) return { tone: "warn", text: incomplete(server.repair) };
   if (server.storage?.quarantined_keys > 0) return { tone: "warn", text: `${plural(server.storage.quarantined_keys, "key")} quarantined` };
+  const damaged = damagedNow(server.storage);
+  if (damaged > 0) return { tone: "warn", text: `${plural(damaged, "record")} damaged` };
   return { tone: "ok", text: "answers" };
 }
 
@@ -173,6 +175,12 @@ function incomplete(repair) {
   if (!repair?.leaves) return "incomplete";
   const answered = Math.floor((100 * (repair.leaves - repair.leaves_incomplete)) / repair.leaves);
   return `incomplete, answers for ${answered} %`;
+}
+
+// How many records are damaged now; unknown, and taken for none, of a server of an earlier version.
+function damagedNow(storage) {
+  if (!storage || storage.mended_records === null) return 0;
+  return storage.damaged_records - storage.mended_records;
 }
 
 function keeps(server) {

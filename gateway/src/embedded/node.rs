@@ -13,6 +13,7 @@ use dkvs_common::wire::v2::keys::Keys;
 use dkvs_storage_node::StorageNode;
 use dkvs_storage_node::anti_entropy::{PullOptions, PullThread};
 use dkvs_storage_node::leaves::Membership;
+use dkvs_storage_node::scrub::{SCRUB_RATE_DEFAULT, ScrubThread};
 use dkvs_storage_node::service::ServiceConfig;
 use dkvs_storage_node::store::disk::directory::{self, DataDirectory, Owner};
 use dkvs_storage_node::store::disk::{CommitThread, Declaration, OpenOptions};
@@ -121,6 +122,7 @@ struct Running {
     ended: mpsc::Receiver<()>,
     disk: Option<CommitThread>,
     pulling: Option<PullThread>,
+    scrubbing: Option<ScrubThread>,
 }
 
 impl Node {
@@ -161,9 +163,10 @@ impl Node {
             ended,
             disk,
             pulling,
+            scrubbing,
         }) = running.take()
         {
-            drop(pulling);
+            drop((pulling, scrubbing));
             stop.cancel();
             // The error means that all tasks have ended.
             let _ = ended.recv();
@@ -236,10 +239,13 @@ fn run(
         )
         .context("cannot start a thread that pulls from replicas")?,
     };
+    let scrubbing = ScrubThread::start(&service, SCRUB_RATE_DEFAULT)
+        .context("cannot start a thread that reads records again")?;
     Ok(Running {
         stop,
         ended,
         disk,
         pulling,
+        scrubbing,
     })
 }

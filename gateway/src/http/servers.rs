@@ -66,6 +66,29 @@ struct StorageBody {
     lost_ranges: u64,
     quarantined_keys: u64,
     damaged_records: u64,
+    /// Null of servers of versions before.
+    mended_records: Option<u64>,
+    scrub: Option<ScrubBody>,
+}
+
+/// What a server has read again though nobody asked for it.
+#[derive(Serialize)]
+struct ScrubBody {
+    records: u64,
+    bytes: u64,
+    rounds: u64,
+    last_round_age_ms: Option<u64>,
+}
+
+impl ScrubBody {
+    fn new(statistic: impl Fn(Statistic) -> Option<u64>) -> Option<Self> {
+        Some(Self {
+            records: statistic(Statistic::ScrubbedRecords)?,
+            bytes: statistic(Statistic::ScrubbedBytes)?,
+            rounds: statistic(Statistic::ScrubRounds)?,
+            last_round_age_ms: statistic(Statistic::LastScrubRoundAgeMs),
+        })
+    }
 }
 
 impl StorageBody {
@@ -93,6 +116,8 @@ impl StorageBody {
             lost_ranges: statistic(Statistic::LostRanges)?,
             quarantined_keys: statistic(Statistic::QuarantinedKeys)?,
             damaged_records: statistic(Statistic::DamagedRecords)?,
+            mended_records: statistic(Statistic::MendedRecords),
+            scrub: ScrubBody::new(statistic),
         })
     }
 }

@@ -9,12 +9,13 @@ use dkvs_common::model::{LeafEntry, LeafScope, Refusal, ReplicaCommand, ReplicaR
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::ring::Position;
 
-use super::allowance::Allowance;
 use super::comparison::{Comparison, Next};
 use super::completing::Completing;
+use super::mending::Mending;
 use super::pulling::{is_held, is_newer};
 use super::session::{LeafLook, Session, Waits};
 use super::state::{AntiEntropy, Ask, Asked, Timing};
+use crate::allowance::Allowance;
 use crate::service::Service;
 use crate::store::RecordStore as _;
 
@@ -43,6 +44,8 @@ impl AntiEntropy {
         let peers = leaf_sums.peers();
         let completing = Completing::new(&leaf_sums, now + timing.settling);
         service.counters.peers.set(peers.len() as u64);
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
+        let mending = Mending::new(Arc::clone(&service), timing.interval, &wake);
         Some(Self {
             service,
             leaf_sums,
@@ -59,8 +62,9 @@ impl AntiEntropy {
             asked: BTreeMap::new(),
             numbers: 0,
             pulling: BTreeSet::new(),
+            mending,
             stored: Arc::default(),
-            wake: Arc::new(wake),
+            wake,
         })
     }
 
@@ -79,7 +83,8 @@ impl AntiEntropy {
             Waits::Until(at) => Some(at),
             Waits::Not | Waits::Answer | Waits::Pulls => None,
         });
-        waiting.chain(idle.map(|(_, at)| *at)).min()
+        let mending = self.mending.poll_timeout();
+        waiting.chain(idle.map(|(_, at)| *at)).chain(mending).min()
     }
 
     /// Does what is due.
@@ -104,6 +109,9 @@ impl AntiEntropy {
             Asked::Sums => self.handle_sums(peer, answer, now),
             Asked::Entries { leaf } => self.handle_entries(peer, leaf, answer, now),
             Asked::Record(pull) => self.handle_record(pull, answer),
+            Asked::Mend(mend) => self
+                .mending
+                .handle_answer(mend, answer, &mut self.allowance),
         }
         self.advance_all(now);
     }
@@ -146,6 +154,10 @@ impl AntiEntropy {
         let peers: Vec<ServerId> = self.sessions.keys().copied().collect();
         for peer in peers {
             self.advance(peer, now);
+        }
+        while let Some((peer, mend)) = self.mending.poll(&mut self.allowance, now) {
+            let key = mend.key.clone();
+            self.ask(peer, ReplicaCommand::Get { key }, Asked::Mend(mend));
         }
     }
 

@@ -12,17 +12,19 @@
 //! * `session`: what is under way with one peer; `pulling`: what is pulled from it
 //! * `comparison`: finding the leaves in which a peer differs
 //! * `completing`: when a server that lost records answers for its keys again
-//! * `allowance`: how much may be pulled
+//! * `mending`: which peer is asked for a record that is damaged here
+//! * `given`: what a peer gives
 //! * `task`: drives the machine by the client of a cluster
 //!
 //! A server only ever pulls. It stores what it pulled as it would store the very put that the peer had
 //! confirmed, had that come late: unless it holds something newer. So nothing is brought back that a
 //! confirmed write has replaced.
 
-mod allowance;
 mod comparison;
 mod completing;
+mod given;
 mod machine;
+mod mending;
 mod pulling;
 mod session;
 mod state;

@@ -3,11 +3,11 @@
 use std::sync::{Arc, PoisonError};
 
 use dkvs_common::cluster::ServerId;
-use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{LeafEntry, ReplicaCommand, ReplicaResponse};
-use dkvs_common::record::{Content, Record};
+use dkvs_common::record::Content;
 use dkvs_common::tag::Tag;
 
+use super::given::record_of;
 use super::session::{LeafLook, Session};
 use super::state::{AntiEntropy, Asked, Pull};
 use crate::leaves::is_compared;
@@ -176,24 +176,5 @@ pub(super) fn is_newer(held: Option<RecordHead>, entry: &LeafEntry) -> bool {
             held.is_damaged || (held.checksum == version.checksum && held.born < version.born)
         }
         Some(held) => held.tag < version.tag,
-    }
-}
-
-/// The record of a response to a get, if it is one.
-fn record_of(key: &Key, response: ReplicaResponse) -> Option<Record> {
-    match response {
-        ReplicaResponse::Record { digest, block } => Some(Record {
-            tag: digest.tag,
-            attributes: digest.attributes,
-            content: Content::Value {
-                content_type: digest.content_type,
-                value: Value::new(block).ok()?,
-            },
-            checksum: digest.checksum,
-        }),
-        ReplicaResponse::Absent { tag, attributes } if tag != Tag::ZERO => Some(
-            Record::with_attributes(key, tag, attributes, Content::Tombstone),
-        ),
-        _ => None,
     }
 }

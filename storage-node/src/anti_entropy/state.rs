@@ -11,9 +11,10 @@ use dkvs_common::model::ReplicaCommand;
 use dkvs_common::quorum::params::REQUEST_TIMEOUT_MAX;
 use dkvs_common::tag::Tag;
 
-use super::allowance::Allowance;
 use super::completing::Completing;
+use super::mending::{Mend, Mending};
 use super::session::Session;
+use crate::allowance::Allowance;
 use crate::leaves::LeafSums;
 use crate::service::Service;
 use crate::store::PutResult;
@@ -84,6 +85,7 @@ pub struct AntiEntropy {
     pub(super) numbers: u64,
     /// The keys of what is being pulled.
     pub(super) pulling: BTreeSet<Vec<u8>>,
+    pub(super) mending: Mending,
     pub(super) stored: Arc<Mutex<Vec<(Pull, PutResult)>>>,
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
 }
@@ -93,6 +95,7 @@ pub(super) enum Asked {
     Sums,
     Entries { leaf: u32 },
     Record(Pull),
+    Mend(Mend),
 }
 
 /// A record that is being pulled.

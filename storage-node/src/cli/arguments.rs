@@ -100,6 +100,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE", default_value = "8M")]
     pub(super) repair_rate: Size,
 
+    /// How much of a data directory is read again a second, so that damage is found before somebody asks for
+    /// it, in bytes; 0 reads nothing again
+    #[arg(long, value_name = "SIZE", default_value = "1M", requires = "data_dir")]
+    pub(super) scrub_rate: Size,
+
     /// Longest DKVS/2 datagram to send, in bytes, from 512 to 65507; every path to the clients has
     /// to carry it whole
     #[arg(long, value_name = "BYTES", default_value_t = 1200,

@@ -20,6 +20,7 @@ use super::store::store;
 use crate::StorageNode;
 use crate::anti_entropy::{PullOptions, PullThread};
 use crate::metrics;
+use crate::scrub::ScrubThread;
 use crate::service::Service;
 use crate::store::RecordStore as _;
 use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
@@ -102,6 +103,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let disk = disk.map(Disk::start).transpose()?;
     let threads = spawn_workers(node, &shutdown)?;
     let pulling = pull(arguments, &service, key_file.as_ref())?;
+    let scrubbing = ScrubThread::start(&service, arguments.scrub_rate.0 as u64)
+        .context("cannot start a thread that reads records again")?;
     runtime.block_on(async {
         tokio::select! {
             () = wait_for_signal(signals, &shutdown) => {}
@@ -115,7 +118,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Err(_) => bail!("a worker panicked"),
         }
     }
-    drop(pulling);
+    drop((pulling, scrubbing));
     report(&service);
     match disk {
         Some(disk) => disk

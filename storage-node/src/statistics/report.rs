@@ -140,6 +140,10 @@ fn disk_report(store: &Store, leaf_sums: Option<&LeafSums>, now: Instant) -> Vec
         (Statistic::LostRanges, status.lost_ranges),
         (Statistic::QuarantinedKeys, status.quarantined),
         (Statistic::DamagedRecords, status.damaged),
+        (Statistic::MendedRecords, status.mended),
+        (Statistic::ScrubbedRecords, status.scrubbed_records),
+        (Statistic::ScrubbedBytes, status.scrubbed_bytes),
+        (Statistic::ScrubRounds, status.scrub_rounds),
         (Statistic::DiskBytes, status.disk_bytes),
         (Statistic::DiskAvailableBytes, status.disk_available_bytes),
         (Statistic::Commits, status.commits),
@@ -150,8 +154,11 @@ fn disk_report(store: &Store, leaf_sums: Option<&LeafSums>, now: Instant) -> Vec
         (Statistic::CommittedBytes, status.written_bytes),
         (Statistic::Waiting, status.waiting as u64),
     ];
-    let last = status
-        .last_commit
-        .map(|at| (Statistic::LastCommitAgeMs, number(age(at))));
+    let last = [
+        (Statistic::LastCommitAgeMs, status.last_commit),
+        (Statistic::LastScrubRoundAgeMs, status.last_scrub_round),
+    ];
+    let last = last.into_iter();
+    let last = last.filter_map(|(name, at)| Some((name, number(age(at?)))));
     numbers.into_iter().chain(last).collect()
 }

@@ -336,13 +336,17 @@ pub enum GivenBy {
 /// by itself if the put has a greater age.
 pub(super) fn resolve(
     held: RecordVersion,
-    is_sound: impl FnOnce() -> bool,
+    is_sound: impl Fn() -> bool,
     put: RecordVersion,
     given_by: GivenBy,
 ) -> Option<PutOutcome> {
     let is_kept = given_by == GivenBy::Replica && held.tag.is_by_v1();
     if is_kept && !mutants::is_on(Mutant::V1Pulled) {
         return Some(PutOutcome::Superseded(held.tag));
+    }
+    let is_mended = || given_by == GivenBy::Replica && !is_sound();
+    if held.tag > put.tag && mutants::is_on(Mutant::MendedByOlder) && is_mended() {
+        return None;
     }
     if held.tag > put.tag {
         let superseded = PutOutcome::Superseded(held.tag);

@@ -4,8 +4,9 @@ use dkvs_client::core::CallerId;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::ring::Position;
+use dkvs_storage_node::store::Store;
 
-use super::invariants::{convergence, deadlines, registers};
+use super::invariants::{convergence, deadlines, mending, registers};
 use super::plan::{FaultKind, FaultPlan, KeyPlan};
 use super::request::{Request, RequestKind};
 use super::statistics::Count;
@@ -84,6 +85,8 @@ impl World {
         for server in 0..self.servers.len() {
             let client = self.client_of(server);
             self.gateways[client].end_pulling();
+            self.servers[server].end_scrub();
+            self.count_mended(server);
         }
         let is_member = |server: usize| {
             self.plan.servers[server].knows_ring && self.plan.dialect(server) == Dialect::Both
@@ -97,6 +100,9 @@ impl World {
             let ring = self.view.ring();
             let list = ring.preference_list(Position::of_key(&plan.key), replication);
             checked = checked.and(convergence::check_unread(&plan.key, &list, &self.servers));
+            if self.plan.disks.is_some_and(|disks| disks.scrub.is_some()) {
+                checked = checked.and(mending::check(&plan.key, &list, &self.servers));
+            }
             self.statistics.count(Count::KeysPulled);
         }
         // What is damaged is given to nobody, and what came by DKVS/1 is compared with nobody.
@@ -105,6 +111,16 @@ impl World {
             checked = checked.and(convergence::check_complete(&self.servers));
         }
         self.report(checked);
+    }
+
+    /// Counts what a server has read again, and what of it was damaged and is so no more.
+    pub(super) fn count_mended(&mut self, server: usize) {
+        if let Store::Disk(store) = self.servers[server].store() {
+            let status = store.status();
+            self.statistics
+                .add(Count::Scrubbed, status.scrubbed_records);
+            self.statistics.add(Count::Mended, status.mended);
+        }
     }
 
     /// Has a client that speaks DKVS/1 write the next key that such clients use, from this one on, if

@@ -4,11 +4,12 @@
 //! whichever comes first; and no fault takes more servers out of service than the plan allows.
 
 use super::chance::{Chance, Span};
+use super::disk_plan::DiskPlan;
 use super::faults::Fault;
 use super::log::Line;
 use super::network::{Direction, Route};
 use super::on_disk::Harm;
-use super::plan::{DiskPlan, FaultKind, FaultPlan};
+use super::plan::{FaultKind, FaultPlan};
 use super::server::Server;
 use super::v1_plan::Dialect;
 use super::world::{Event, World};
@@ -83,7 +84,7 @@ impl World {
                 }
             }
             Fault::ServerDown(server) => {
-                self.servers[server].start();
+                self.servers[server].start(self.now);
                 let confirmations = &mut self.invariants.confirmations;
                 if self.servers[server].has_lost() {
                     confirmations.forget(server);
@@ -206,6 +207,7 @@ impl World {
             _ => Harm::None,
         };
         self.look_at_store(server);
+        self.count_mended(server);
         let client = self.client_of(server);
         self.gateways[client].crash();
         self.wakes[client] = None;

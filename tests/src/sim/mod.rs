@@ -1,7 +1,7 @@
 //! The simulator: a whole cluster with its gateways, clients and network in one thread, on a time
 //! of its own, under every fault that the promise covers; and again, to the last bit, from its seed.
 //!
-//! * [`plan`]: what a seed decides before anything happens; [`chance`]: what is left to chance
+//! * [`plan`], `disk_plan`: what a seed decides before anything happens; [`chance`]: what is left to chance
 //! * `world`: the event loop; `transport`: the way of a datagram; `workload`, `c_workload`: what
 //!   clients do; `faults`, `fault_events`: what goes wrong; `aftermath`: the checks at the end
 //! * [`gateway`], [`server`]: the code that production runs, unchanged, with a process around it;
@@ -29,6 +29,7 @@ pub mod chance;
 pub mod client;
 pub mod clock;
 pub mod datagram;
+mod disk_plan;
 mod execution;
 mod fault_events;
 mod faults;

@@ -1,19 +1,24 @@
 //! A server's disk, which forgets, loses and damages what lies on it, and what the server is doing there.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkvs_common::kv::Key;
 use dkvs_common::model::Durability;
-use dkvs_log::SEGMENT_BYTES_MIN;
+use dkvs_common::ring::Position;
 use dkvs_log::simulated::{Fault, Kept, SimulatedDisk};
+use dkvs_log::{Location, SEGMENT_BYTES_MIN};
+use dkvs_storage_node::scrub::Scrub;
+use dkvs_storage_node::store::RecordStore as _;
 use dkvs_storage_node::store::disk::{
     Batch, ColdRead, Committer, Declaration, DiskStore, OpenOptions, Opened,
 };
 
 use super::chance::Chance;
+use super::disk_plan::DiskPlan;
 use super::moment::Moment;
-use super::plan::DiskPlan;
 use crate::random::Random;
 use crate::stores::HISTORY;
 
@@ -61,6 +66,7 @@ pub struct AtWork {
     committer: Committer,
     committing: Option<Batch>,
     reading: VecDeque<ColdRead>,
+    scrub: Option<Scrub>,
 }
 
 impl OnDisk {
@@ -118,14 +124,14 @@ impl OnDisk {
     }
 
     /// The process ends while the disk is at work, or the whole machine does.
-    pub fn crash(&mut self, at_work: Option<AtWork>, harm: Harm) {
-        if let Some(mut at_work) = at_work
+    pub fn crash(&mut self, mut at_work: Option<AtWork>, harm: Harm) {
+        if let Some(at_work) = &mut at_work
             && at_work.committing.is_some()
             && CRASHES_IN_COMMIT.happens(&mut self.random)
         {
             let operation = self.disk.operations() + self.random.below(12) as u64;
             self.disk.fail_at(operation, Fault::Crash);
-            self.finish_commit(&mut at_work);
+            self.finish_commit(at_work);
         }
         // Bits that flip while power fails pass for a batch that was cut short.
         let loses_power = harm != Harm::Damage && self.plan.power_loss.happens(&mut self.random);
@@ -147,6 +153,11 @@ impl OnDisk {
             Harm::Loss => {
                 self.wipe();
                 self.declaration = Some(Declaration::Incomplete);
+            }
+            // Where it is looked for, it is worth looking for.
+            Harm::Damage if self.plan.scrub.is_some() && self.random.below(2) == 0 => {
+                let live = at_work.map_or(Vec::new(), |it| places(it.committer.store()));
+                self.damage_values(&live);
             }
             Harm::Damage => self.damage(),
         }
@@ -178,6 +189,23 @@ impl OnDisk {
         }
     }
 
+    /// Begins to read again what a store holds, if servers do.
+    pub fn begin_scrub(&self, store: &Arc<DiskStore>, now: Moment) -> Option<Scrub> {
+        let new = |pace| Scrub::new(Arc::clone(store), pace, now.instant(), || {});
+        self.plan.scrub.map(new)
+    }
+
+    /// Flips a bit of the value of some of these records.
+    fn damage_values(&mut self, live: &[Location]) {
+        for at in live {
+            if self.random.below(2) == 0 {
+                let name = format!("{:010}.log", at.segment);
+                let last = (at.offset + at.bytes) as usize - 1;
+                self.disk.flip(&name, last, self.random.below(8));
+            }
+        }
+    }
+
     /// Opens what the disk holds, as its operator does. Damage keeps no server from starting.
     pub fn open(&mut self) -> Opened {
         self.starts += 1;
@@ -195,10 +223,21 @@ impl OnDisk {
     }
 }
 
+/// Where the records lie that a store holds.
+fn places(store: &DiskStore) -> Vec<Location> {
+    let mut keys = Vec::new();
+    store.scan(Position([0; 20]), None, |held| {
+        keys.extend(Key::new(held.key().to_vec()));
+        ControlFlow::Continue(())
+    });
+    keys.iter().filter_map(|key| store.location(key)).collect()
+}
+
 impl AtWork {
     /// Doing nothing yet.
-    pub fn new(committer: Committer) -> Self {
+    pub fn new(committer: Committer, scrub: Option<Scrub>) -> Self {
         Self {
+            scrub,
             committer,
             committing: None,
             reading: VecDeque::new(),
@@ -223,6 +262,24 @@ impl AtWork {
         let begins = read.is_some();
         self.reading.extend(read);
         begins
+    }
+
+    /// Has the next record read again, if it is time.
+    pub fn scrub(&mut self, now: Moment) {
+        if let Some(scrub) = &mut self.scrub {
+            scrub.handle_read(now.instant());
+            scrub.handle_timeout(now.instant());
+        }
+    }
+
+    /// When that is next, if nothing is read before.
+    pub fn next_scrub(&self) -> Option<Moment> {
+        self.scrub.as_ref()?.poll_timeout().map(Moment::of)
+    }
+
+    /// Reads nothing again any more.
+    pub fn end_scrub(&mut self) {
+        self.scrub = None;
     }
 
     /// One of the reads ends.

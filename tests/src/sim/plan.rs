@@ -11,6 +11,7 @@ use dkvs_common::quorum::params::{Quorum, majority};
 use dkvs_storage_node::anti_entropy::Timing;
 
 use super::chance::{Chance, Delay, Span};
+use super::disk_plan::{self, DiskPlan};
 use super::v1_plan::{Dialect, V1Plan};
 use crate::random::Random;
 
@@ -81,23 +82,6 @@ pub struct ServerPlan {
     pub buffer_datagrams: usize,
     /// How deep the leaves are by which it compares itself with others.
     pub leaf_depth: u8,
-}
-
-/// How disks are, of which each server has one.
-#[derive(Debug, Clone, Copy)]
-pub struct DiskPlan {
-    /// How long a commit takes.
-    pub commit: Span,
-    /// How long it takes to read a value.
-    pub read: Span,
-    /// Most memory for values, in bytes.
-    pub cache_bytes_max: usize,
-    /// How likely it is the machine that goes down when a server crashes, so that what was not
-    /// synced may be lost.
-    pub power_loss: Chance,
-    /// The server from which on disks may be lost or damaged, and of how many: never of so many
-    /// that a majority of any key's replicas is hit.
-    pub victims: (usize, usize),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -226,14 +210,6 @@ impl FaultKind {
     }
 }
 
-impl DiskPlan {
-    /// Whether the disk of this server, of so many, may be lost or damaged.
-    pub fn may_hit(&self, server: usize, servers: usize) -> bool {
-        let (first, count) = self.victims;
-        (server + servers - first) % servers < count
-    }
-}
-
 impl LinkConditions {
     /// Nothing goes wrong.
     pub const CLEAR: Self = Self {
@@ -290,7 +266,7 @@ impl Plan {
         let knows_ring = Chance::percent(80).happens(random);
         let (calm, worst) = (Severity::Calm, severity);
         let leaves = &mut Random::of(seed, "leaves");
-        let disks = draw_disks(&mut Random::of(seed, "disks"), servers, replication);
+        let disks = DiskPlan::draw(&mut Random::of(seed, "disks"), servers, replication);
         let mut plan = Self {
             disks,
             severity,
@@ -319,18 +295,24 @@ impl Plan {
             places: draw_places(&mut Random::of(seed, "places")),
             pulls: None,
         };
+        plan.pulls = draw_pulls(&mut Random::of(seed, "pulls"));
         if plan.disks.is_some() && severity != calm {
             lose_disks(&mut plan, &mut Random::of(seed, "lost disks"));
         }
-        let [shorter, longer] = plan.workload.timeouts;
-        let settling = shorter.max(longer) * 5 / 4;
-        plan.pulls = draw_pulls(settling, &mut Random::of(seed, "pulls"));
+        if let Some(pulls) = &mut plan.pulls {
+            // By then no request is under way any more that counts what a server said before its start.
+            let [shorter, longer] = plan.workload.timeouts;
+            pulls.settling = shorter.max(longer) * 5 / 4;
+        }
+        if let Some(disks) = plan.disks.as_mut().filter(|_| plan.pulls.is_some()) {
+            disks.scrub = disk_plan::draw_scrub(&mut Random::of(seed, "scrub"));
+        }
         plan
     }
 }
 
 /// In some worlds disks are lost again and again, while requests are so short that servers find out soon
-/// what they have to hold.
+/// what they have to hold, and seldom compare themselves but at their start.
 fn lose_disks(plan: &mut Plan, random: &mut Random) {
     if !Chance::percent(30).happens(random) {
         return;
@@ -339,11 +321,14 @@ fn lose_disks(plan: &mut Plan, random: &mut Random) {
         .retain(|fault| fault.kind != FaultKind::DiskLoss);
     plan.faults.push(FaultPlan {
         kind: FaultKind::DiskLoss,
-        every: Span::ms(100, 600),
+        every: Span::ms(100, 400),
         lasts: Span::ms(1, 60),
     });
     let shorter = Duration::from_millis(random.one_of(&[40, 100, 200, 400]));
     plan.workload.timeouts = [shorter, shorter * 2];
+    if let Some(pulls) = &mut plan.pulls {
+        pulls.interval = Span::ms(500, 4_000).draw(random);
+    }
 }
 
 fn draw_server(knows_ring: bool, random: &mut Random, leaves: &mut Random) -> ServerPlan {
@@ -372,35 +357,16 @@ fn draw_places(random: &mut Random) -> PlacesPlan {
 }
 
 /// Far more often than servers do, since a world lasts for seconds.
-fn draw_pulls(settling: Duration, random: &mut Random) -> Option<Timing> {
+fn draw_pulls(random: &mut Random) -> Option<Timing> {
     let ms = |random: &mut Random, from, to| Span::ms(from, to).draw(random);
     let timing = Timing {
         interval: ms(random, 20, 1_000),
         pause: ms(random, 0, 200),
         retry: ms(random, 10, 500),
         answer: ms(random, 50, 1_000),
-        // By then no request is under way any more that counts what the server said before its start.
-        settling,
+        settling: Duration::MAX,
     };
     Chance::percent(60).happens(random).then_some(timing)
-}
-
-fn draw_disks(random: &mut Random, servers: usize, replication: u8) -> Option<DiskPlan> {
-    if Chance::percent(50).happens(random) {
-        return None;
-    }
-    Some(DiskPlan {
-        commit: random.one_of(&[
-            Span::us(100, 1_000),
-            Span::us(100, 1_000),
-            Span::ms(1, 10),
-            Span::ms(5, 100),
-        ]),
-        power_loss: random.one_of(&[Chance::NEVER, Chance::percent(50), Chance::percent(100)]),
-        victims: (random.below(servers), usize::from(replication / 2)),
-        read: random.one_of(&[Span::us(20, 200), Span::us(100, 5_000), Span::ms(1, 50)]),
-        cache_bytes_max: random.one_of(&[0, 0, 1_000, 1 << 20]),
-    })
 }
 
 fn draw_gateways(random: &mut Random) -> Vec<GatewayPlan> {

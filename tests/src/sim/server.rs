@@ -26,9 +26,10 @@ use dkvs_storage_node::store::{Lookup, MemoryStore, Part, RecordStore as _, Stor
 
 use super::chance::Chance;
 use super::clock::WallClock;
+use super::disk_plan::DiskPlan;
 use super::moment::Moment;
 use super::on_disk::{AtWork, Harm, OnDisk};
-use super::plan::{DiskPlan, ServerPlan};
+use super::plan::ServerPlan;
 use super::v1_plan::Dialect;
 use crate::random::Random;
 
@@ -152,7 +153,7 @@ impl Server {
             clock: WallClock::new(ahead_ms, 0),
             membership,
         };
-        server.start();
+        server.start(Moment::START);
         server
     }
 
@@ -238,7 +239,7 @@ impl Server {
     }
 
     /// The process starts, with what the one before it left, under another boot id.
-    pub fn start(&mut self) {
+    pub fn start(&mut self, now: Moment) {
         let kept = match &mut self.state {
             State::Down { kept, .. } => std::mem::replace(kept, empty()),
             State::Up { .. } => return,
@@ -248,8 +249,10 @@ impl Server {
         let membership = self.membership.clone();
         let process = match opened {
             Some(opened) => {
+                let disk = self.disk.as_ref();
+                let scrub = disk.and_then(|disk| disk.begin_scrub(&opened.store, now));
                 let mut process = self.process(Store::Disk(opened.store), epoch, membership);
-                process.at_work = Some(AtWork::new(opened.committer));
+                process.at_work = Some(AtWork::new(opened.committer, scrub));
                 process
             }
             None => self.process(kept, epoch, membership),
@@ -373,8 +376,26 @@ impl Server {
             State::Up {
                 process,
                 is_paused: false,
-            } => Some(Moment::of(process.maintenance.poll_timeout()?)),
+            } => {
+                let maintenance = process.maintenance.poll_timeout().map(Moment::of);
+                let scrub = process.at_work.as_ref().and_then(AtWork::next_scrub);
+                maintenance.into_iter().chain(scrub).min()
+            }
             State::Up { .. } | State::Down { .. } => None,
+        }
+    }
+
+    /// Reads again what nobody asks for, if it is time.
+    pub fn scrub(&mut self, now: Moment) {
+        if let Some((_, at_work)) = self.at_work() {
+            at_work.scrub(now);
+        }
+    }
+
+    /// Does so no more.
+    pub fn end_scrub(&mut self) {
+        if let Some((_, at_work)) = self.at_work() {
+            at_work.end_scrub();
         }
     }
 

@@ -52,10 +52,12 @@ pub enum Count {
     ListedKeysChecked,
     KeysPulled,
     Completions,
+    Scrubbed,
+    Mended,
 }
 
 impl Count {
-    const NAMES: [&'static str; 35] = [
+    const NAMES: [&'static str; 37] = [
         "reads",
         "writes",
         "deletes",
@@ -91,6 +93,8 @@ impl Count {
         "keys of which lists had to show that they are there, or not",
         "keys that all replicas had to hold alike though nobody read them",
         "times that a server found out what it has to hold of a part of the ring",
+        "records read again though nobody asked for them",
+        "damaged records that are so no more",
     ];
 }
 

@@ -201,6 +201,7 @@ impl World {
     /// Lets a server read from its disk what is asked for, and take to it what has gathered, if it is
     /// not at that already.
     pub(super) fn use_disk(&mut self, server: usize) {
+        self.servers[server].scrub(self.now);
         while let Some((start, takes)) = self.servers[server].begin_read() {
             let at = self.now + takes;
             self.queue.enter(at, Event::ReadEnds { server, start });
@@ -217,6 +218,9 @@ impl World {
         match self.servers[server].finish_commit(start) {
             DiskEvent::Done => {
                 self.statistics.count(Count::Commits);
+                let confirmations = &self.invariants.confirmations;
+                let checked = confirmations.look_at_commit(server, &self.servers[server]);
+                self.report(checked);
                 self.log
                     .enter(self.now, Line::Synced, &[server as u64], || {
                         format!("s{server}: what it took to its disk is synced")

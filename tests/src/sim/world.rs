@@ -386,7 +386,7 @@ impl World {
             Event::ServerWakes { server } => {
                 if self.server_wakes[server] == Some(self.now) {
                     self.server_wakes[server] = None;
-                    self.maintain(server);
+                    self.use_disk(server);
                 }
             }
             Event::ClientTurn { client } => self.take_client_turn(client),
@@ -411,7 +411,11 @@ impl World {
                 // What it pulled may be stored now.
                 self.settle(self.client_of(server));
             }
-            Event::ReadEnds { server, start } => self.end_read(server, start),
+            Event::ReadEnds { server, start } => {
+                self.end_read(server, start);
+                // It may have found damage, which is to be mended.
+                self.settle(self.client_of(server));
+            }
             Event::PullingEnds => self.end_pulling(),
         }
     }

@@ -428,6 +428,14 @@ pub const SERVER_FLAGS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "--scrub-rate",
+        &[
+            ("", "a size is a whole number"),
+            ("-1", "a size is a whole number"),
+            ("1MB", "a size is a whole number"),
+        ],
+    ),
+    (
         "--max-datagram",
         &[
             ("511", "512..=65507"),

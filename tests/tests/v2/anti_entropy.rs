@@ -17,7 +17,15 @@ use super::PROGRAMS;
 const WRITERS: usize = 16;
 
 fn members() -> Members {
-    Members::start(PROGRAMS, 5, &["--durability", "buffered"])
+    let arguments = &[
+        "--durability",
+        "buffered",
+        "--cache",
+        "0",
+        "--scrub-rate",
+        "1G",
+    ];
+    Members::start(PROGRAMS, 5, arguments)
 }
 
 fn names(count: usize) -> Vec<String> {
@@ -147,4 +155,43 @@ async fn what_came_by_dkvs_1_stays_where_it_came_to() {
     let held = members.replicas().client(late).ask(&request);
     let nothing = ReplicaResponse::absent(Tag::ZERO);
     assert_eq!(held, Reply::Response(nothing));
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_a_disk_is_mended_though_nobody_reads_it() {
+    let mut members = members();
+    let gateway = PROGRAMS.gateway_over(members.servers(), &[]);
+    let long = format!("{}needle{}", "a".repeat(150_000), "b".repeat(150_000));
+    let values = [("short", "a value of its own"), ("long", &long)];
+    let writes = values.map(|(name, value)| (format!("{name}?wait=all"), Some(value.into())));
+    write(&gateway, writes.to_vec()).await;
+    let damaged = ["short", "long"].map(|name| members.replicas().of_key(name)[0]);
+    members.damage(damaged[0], b"a value of its own");
+    members.damage(damaged[1], b"needle");
+    for number in damaged {
+        let count = damaged.iter().filter(|it| **it == number).count() as u64;
+        let statistic = |wanted| members.replicas().statistic(number, wanted);
+        until("mended", async || {
+            statistic(Statistic::MendedRecords) == count
+        })
+        .await;
+        assert_eq!(statistic(Statistic::DamagedRecords), count);
+    }
+    // It is on the disk, and what the server has of its own accord.
+    for ((name, value), number) in values.into_iter().zip(damaged) {
+        members.kill(number);
+        members.start_again(number);
+        let request = Request::Command(ReplicaCommand::Get { key: key(name) });
+        match members.replicas().client(number).ask(&request) {
+            Reply::Response(ReplicaResponse::Record { digest, block }) => {
+                assert_eq!(digest.value_bytes as usize, value.len());
+                assert!(value.as_bytes().starts_with(&block));
+            }
+            other => panic!("{other:?}"),
+        }
+        let damaged = members
+            .replicas()
+            .statistic(number, Statistic::DamagedRecords);
+        assert_eq!(damaged, 0);
+    }
 }

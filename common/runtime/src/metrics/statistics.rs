@@ -308,6 +308,34 @@ const MEANINGS: &[Meaning] = &[
         "Records that were found damaged on the disk",
         &[(Statistic::DamagedRecords, None)],
     ),
+    counter(
+        "dkvs_server_mended_records",
+        "Damaged records that were written again, replaced or removed since, or can be read again",
+        &[(Statistic::MendedRecords, None)],
+    ),
+    counter(
+        "dkvs_server_scrubbed_records",
+        "Records that were read again though nobody asked for them",
+        &[(Statistic::ScrubbedRecords, None)],
+    ),
+    counter(
+        "dkvs_server_scrubbed_bytes",
+        "What these records take in the log",
+        &[(Statistic::ScrubbedBytes, None)],
+    ),
+    counter(
+        "dkvs_server_scrub_rounds",
+        "How often all records were read again",
+        &[(Statistic::ScrubRounds, None)],
+    ),
+    Meaning {
+        scale: Scale::Milli,
+        ..gauge(
+            "dkvs_server_last_scrub_round_age_seconds",
+            "How long ago all records had been read again last",
+            &[(Statistic::LastScrubRoundAgeMs, None)],
+        )
+    },
     gauge(
         "dkvs_server_peers",
         "Servers that are replicas of some key beside this one",

@@ -452,7 +452,7 @@ fn statistics_count_datagrams_messages_and_uploads() {
         found.next().unwrap().1
     };
     // A disk has more numbers, and so has a server with peers.
-    assert_eq!(numbers.len(), Statistic::ALL.len() - 24 - 9);
+    assert_eq!(numbers.len(), Statistic::ALL.len() - 29 - 9);
     assert_eq!(number(Statistic::Keys), 1);
     assert_eq!(number(Statistic::Datagrams), 2);
     assert_eq!(number(Statistic::Messages), 4);

@@ -127,6 +127,25 @@ impl Batch {
                     Err(_) => return (Err(StoreError::NoTag), None),
                 }
             }
+            QueuedPut::Anew {
+                key,
+                location,
+                log_value,
+            } => {
+                let located = store.table().read_bytes(&key, Located::of);
+                let located = located.filter(|it| it.location == location);
+                // A change of the same batch says something newer, or the same and is not damaged.
+                if let Some(located) = located.filter(|_| !self.by_key.contains_key(&key)) {
+                    let head = located.stored;
+                    let record = NewRecord {
+                        key,
+                        head,
+                        log_value,
+                    };
+                    self.push(record, store);
+                }
+                return (Ok(PutOutcome::Stored), None);
+            }
             QueuedPut::Attested(key, value) => {
                 let attested = self.attested(key.as_bytes(), value, store);
                 let attests = self.by_key.get(key.as_bytes()).copied();

@@ -280,6 +280,7 @@ impl Committer {
         };
         if let Some(old) = old {
             store.status.quarantine(-i64::from(old.is_quarantined()));
+            store.status.mend(old.is_damaged());
             store.values.cache.forget(old.location());
             self.log.release(old.location());
         }

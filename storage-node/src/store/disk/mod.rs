@@ -34,6 +34,7 @@
 //! * `format`: records in the log; `entry`: what memory keeps of them
 //! * `store`: what reads see; `queue`: what waits to be written; `reads`: what waits to be read;
 //!   `reading`: how it is
+//! * `scrub`, `damage`: reading again what nobody asks for, and what is known to be damaged
 //! * `values`, `cache`, `verify`: the values; `status`: the state, for statistics
 //! * `batch`, `committer`, `writing`: what is made durable together, and how; `index`: what is live, for the log
 //! * `format_1`, `convert`: data directories of format 1, and how they become such of format 2
@@ -45,6 +46,7 @@ mod batch;
 mod cache;
 mod committer;
 mod convert;
+mod damage;
 pub mod directory;
 mod entry;
 mod files;
@@ -60,6 +62,7 @@ mod reading;
 mod reads;
 mod refusals;
 pub mod ring_change;
+mod scrub;
 mod status;
 mod store;
 mod thread;
@@ -69,10 +72,11 @@ mod writing;
 
 pub use batch::Batch;
 pub use committer::{CommitError, Committer};
+pub use damage::DamageHook;
 pub use entry::Place;
 pub use open::{OpenError, Opened};
 pub use options::{CACHE_BYTES_DEFAULT, Declaration, OpenOptions, SEGMENT_BYTES_DEFAULT};
-pub use reads::ColdRead;
+pub use reads::{ColdRead, Scrubbed};
 pub use status::DiskStatus;
 pub use store::DiskStore;
 pub use thread::CommitThread;

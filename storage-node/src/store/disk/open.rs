@@ -126,6 +126,9 @@ impl DiskStore {
         store
             .status
             .opened(quarantined, damaged, recovery.lost.len());
+        if damaged > 0 {
+            store.find_damaged();
+        }
         let store = Arc::new(store);
         let (known, removal_bytes) = ((manifest, attested), removal_bytes);
         let committer = Committer::new(Arc::clone(&store), log, known, location, removal_bytes);

@@ -60,6 +60,12 @@ pub(super) enum QueuedPut {
         content: Content,
         mint: MintTag,
     },
+    /// The record that lies at a place, as it is held, if it still lies there: with its value of the log.
+    Anew {
+        key: Bytes,
+        location: Location,
+        log_value: Bytes,
+    },
     /// The record that is held, attested, with its value of the log if that is known, and where it lay.
     Attested(Key, Option<(Location, Bytes)>),
 }

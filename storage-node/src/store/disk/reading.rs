@@ -41,6 +41,7 @@ impl ColdRead {
                 let put = QueuedPut::Attested(self.key, value);
                 return store.enqueue_or_refuse(bytes, put, completion);
             }
+            Wanted::Scrub { completion } => return completion(store.scrub_now(&self.key)),
         };
         if read.deadline.is_some_and(|deadline| deadline <= now) {
             return store.status.reads.expired();
@@ -207,7 +208,11 @@ impl DiskStore {
 
     /// Reads a record that could not be read before: an error of the disk may have passed. One such
     /// read is under way at a time, since a disk that fails may take long to say so: none while it is.
-    fn read_again(&self, key: &Key, located: &Located) -> Option<Result<Piece, ReadError>> {
+    pub(super) fn read_again(
+        &self,
+        key: &Key,
+        located: &Located,
+    ) -> Option<Result<Piece, ReadError>> {
         if self.is_reading_again.swap(true, Ordering::Acquire) {
             return None;
         }

@@ -19,7 +19,7 @@ use crate::turns::Turns;
 /// Most reads that wait for the disk.
 pub(super) const READS_WAITING_MAX: usize = 1_024;
 
-/// Most of them that the process asks for itself: for a dump, and to attest.
+/// Most of them that the process asks for itself: for a dump, to attest, and to scrub.
 pub(super) const OWN_READS_WAITING_MAX: usize = 256;
 
 /// Takes what a read finds.
@@ -49,6 +49,15 @@ pub(super) enum Wanted {
         bytes: usize,
         completion: Completion<PutResult>,
     },
+    /// Whether what is held can still be read as it was written.
+    Scrub { completion: Completion<Scrubbed> },
+}
+
+/// What came of a scrub of a record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// How many bytes were read; 0 if there was none to read, or it could not be read now.
+    pub bytes: u32,
 }
 
 /// Reads that wait, and whose turn it is.

@@ -15,7 +15,10 @@ pub(super) struct Status {
     pub(super) written_bytes: AtomicU64,
     /// Records that could not be read as they were written, since the start and before it.
     pub(super) damaged: AtomicU64,
+    /// Those of them that were written again, replaced or removed since, or can be read again.
+    pub(super) mended: AtomicU64,
     pub(super) reads: ReadCounts,
+    pub(super) scrub: ScrubCounts,
     commits: AtomicU64,
     commit_micros: AtomicU64,
     last_commit: Mutex<Option<Instant>>,
@@ -48,6 +51,31 @@ impl ReadCounts {
 
     pub(super) fn expired(&self) {
         self.expired.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What was read again though nobody asked for it.
+#[derive(Default)]
+pub(super) struct ScrubCounts {
+    records: AtomicU64,
+    bytes: AtomicU64,
+    rounds: AtomicU64,
+    last_round: Mutex<Option<Instant>>,
+}
+
+impl ScrubCounts {
+    pub(super) fn read(&self, bytes: u32) {
+        self.records.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+    }
+
+    pub(super) fn end_round(&self, now: Instant) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+        let mut last = self
+            .last_round
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = Some(now);
     }
 }
 
@@ -100,6 +128,16 @@ pub struct DiskStatus {
     pub quarantined: u64,
     /// Records that were found damaged, at the start and since.
     pub damaged: u64,
+    /// Those of them that were written again, replaced or removed since, or can be read again.
+    pub mended: u64,
+    /// Records that were read again though nobody asked for them, since the start.
+    pub scrubbed_records: u64,
+    /// What these take in the log, in bytes.
+    pub scrubbed_bytes: u64,
+    /// How often all records were.
+    pub scrub_rounds: u64,
+    /// When they were last.
+    pub last_scrub_round: Option<Instant>,
 }
 
 impl Status {
@@ -113,6 +151,11 @@ impl Status {
     /// So many keys more are quarantined.
     pub(super) fn quarantine(&self, more: i64) {
         self.quarantined.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// A record is replaced or removed, which was damaged or not.
+    pub(super) fn mend(&self, is_damaged: bool) {
+        self.mended.fetch_add(is_damaged.into(), Ordering::Relaxed);
     }
 
     pub(super) fn committed(&self, time: Duration) {
@@ -146,6 +189,7 @@ impl Status {
     pub(super) fn report(&self, waiting: usize) -> DiskStatus {
         let number = |of: &AtomicU64| of.load(Ordering::Relaxed);
         let last_commit = self.last_commit.lock();
+        let last_round = self.scrub.last_round.lock();
         let space = *self.space.lock().unwrap_or_else(PoisonError::into_inner);
         let of_space = |part: fn(&Space) -> u64| space.as_ref().map_or(0, part);
         DiskStatus {
@@ -172,6 +216,11 @@ impl Status {
             lost_ranges: number(&self.lost_ranges),
             quarantined: u64::try_from(self.quarantined.load(Ordering::Relaxed)).unwrap_or(0),
             damaged: number(&self.damaged),
+            mended: number(&self.mended),
+            scrubbed_records: number(&self.scrub.records),
+            scrubbed_bytes: number(&self.scrub.bytes),
+            scrub_rounds: number(&self.scrub.rounds),
+            last_scrub_round: *last_round.unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
@@ -14,6 +14,7 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_log::{Location, Reader};
 
+use super::damage::DamagedKeys;
 use super::entry::{IndexEntry, Located};
 use super::format;
 use super::options::OpenOptions;
@@ -40,7 +41,9 @@ pub struct DiskStore {
     pub(super) reads: ReadQueue,
     /// Whether a record is being read that could not be before.
     pub(super) is_reading_again: AtomicBool,
-    pub(super) status: Status,
+    /// What is damaged, for who mends it.
+    pub(super) damaged: DamagedKeys,
+    pub(super) status: Arc<Status>,
     /// Where it answers for every key, though it is not complete.
     attested: RwLock<IntervalSet>,
 }
@@ -60,7 +63,8 @@ impl DiskStore {
             gathered: Condvar::new(),
             reads: ReadQueue::default(),
             is_reading_again: AtomicBool::new(false),
-            status: Status::default(),
+            damaged: DamagedKeys::default(),
+            status: Arc::default(),
             attested: RwLock::default(),
         };
         store
@@ -113,8 +117,12 @@ impl DiskStore {
         is_flagged && !self.answers_for(Interval::at(Position::of_key_bytes(key)))
     }
 
-    /// What lies at a place cannot be read as it was written there.
+    /// What lies at a place cannot be read as it was written there. It is written anew if memory has all of
+    /// it, and else answered as corrupt.
     pub(super) fn note_damage(&self, key: &[u8], location: Location) {
+        if self.write_anew(key, location) {
+            return;
+        }
         self.values.cache.forget_all(location);
         let noted = self.table.adjust(key, |held| {
             let is_it = held.location() == location && !held.is_damaged();
@@ -135,6 +143,7 @@ impl DiskStore {
             if let Ok(key) = Key::new(Bytes::copy_from_slice(key)) {
                 tracing::debug!(?key, "the key of the record that cannot be read");
             }
+            self.damaged.note(key);
         }
     }
 
@@ -148,6 +157,7 @@ impl DiskStore {
             is_it
         });
         if noted == Some(true) {
+            self.status.mended.fetch_add(1, Ordering::Relaxed);
             tracing::info!(
                 segment = location.segment,
                 offset = location.offset,
@@ -176,7 +186,7 @@ impl DiskStore {
         Ok(())
     }
 
-    fn enqueue_put(
+    pub(super) fn enqueue_put(
         &self,
         bytes: usize,
         put: QueuedPut,

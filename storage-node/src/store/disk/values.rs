@@ -160,6 +160,17 @@ impl Values {
         self.read_whole(key, located).map(drop)
     }
 
+    /// All of a value of the log, if memory has all of it and it is what was written.
+    pub(super) fn in_memory(&self, key: &[u8], located: &Located) -> Option<Bytes> {
+        let chunk = |number| self.cache.chunk(located.location, number).ok_or(());
+        let bytes = match located.log_value_bytes {
+            // That of a deletion: no more than a content type that is empty.
+            1 => Bytes::from_static(&[0]),
+            _ => gather(located, Part::Whole, chunk).ok()?.into_bytes(),
+        };
+        is_sound(key, &located.stored, &bytes).then_some(bytes)
+    }
+
     /// All of a value of the log, without keeping it.
     pub(super) fn read_past_cache(
         &self,

@@ -171,6 +171,19 @@ impl Confirmations {
         }
     }
 
+    /// A server has stored something: what it held is not replaced by less, by whatever that came.
+    pub fn look_at_commit(&self, number: usize, server: &Server) -> Result<(), Violation> {
+        for ((held_by, key), (tag, _)) in &self.held {
+            let holds = |key| server.store().peek(key).map_or(Tag::ZERO, |held| held.tag);
+            if *held_by == number && holds(key) < *tag {
+                let (tag, holds) = (tag_words(*tag), tag_words(holds(key)));
+                let what = format!("s{number} held {key:?} at {tag} and holds {holds} now");
+                return Err(Violation::new(NAME, what));
+            }
+        }
+        Ok(())
+    }
+
     /// A server was started, after whatever happened to its disk.
     pub fn look_at_start(&self, number: usize, server: &Server) -> Result<(), Violation> {
         for ((held_by, key), ever) in &self.ever_held {

@@ -5,6 +5,7 @@
 //! * [`confirmations`]: a server holds what it confirmed, and gateways report what it answered
 //! * [`provenance`]: a read shows what an operation wrote, whole
 //! * [`convergence`]: once the world has healed every key can be read, and its replicas agree
+//! * [`mending`]: and nothing is left damaged that another replica has
 //! * [`registers`]: each key behaves as its level promises
 //! * [`lists`]: a list has the keys that were there before it began
 //! * [`shares`]: whoever is refused has requests in flight, or all places are taken
@@ -20,6 +21,7 @@ pub mod convergence;
 pub mod deadlines;
 pub mod downgrade;
 pub mod lists;
+pub mod mending;
 pub mod provenance;
 pub mod registers;
 pub mod shares;

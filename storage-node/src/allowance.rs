@@ -1,10 +1,10 @@
-//! How much may be pulled: so many bytes a second, and as many at once as half a second allows.
+//! How much background work may take: so many bytes a second, and as many at once as half a second allows.
 
 use std::time::{Duration, Instant};
 
-/// What may be pulled now. It may be overdrawn by what is on its way, and recovers with time.
+/// What may be taken now. It may be overdrawn by what is on its way, and recovers with time.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     bytes_per_second: u64,
     /// What is left, in bytes; less than nothing after more came than was left.
     left: i64,
@@ -13,7 +13,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    pub(super) fn new(bytes_per_second: u64) -> Self {
+    pub(crate) fn new(bytes_per_second: u64) -> Self {
         Self {
             bytes_per_second,
             left: 0,
@@ -22,7 +22,7 @@ impl Allowance {
     }
 
     fn refill(&mut self, now: Instant) {
-        let most = (self.bytes_per_second / 2).min(i64::MAX as u64) as i64;
+        let most = (self.bytes_per_second / 2).clamp(1, i64::MAX as u64) as i64;
         let Some(at) = self.at.replace(now) else {
             self.left = most;
             return;
@@ -38,7 +38,7 @@ impl Allowance {
     }
 
     /// When there is something left: now, or later.
-    pub(super) fn ready_at(&mut self, now: Instant) -> Instant {
+    pub(crate) fn ready_at(&mut self, now: Instant) -> Instant {
         self.refill(now);
         if self.left > 0 || self.bytes_per_second == 0 {
             return now;
@@ -49,7 +49,7 @@ impl Allowance {
     }
 
     /// So many bytes came.
-    pub(super) fn spend(&mut self, bytes: usize) {
+    pub(crate) fn spend(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes as i64);
     }
 }
