@@ -214,6 +214,7 @@ impl World {
         self.servers[server].crash(harm);
         if harm == Harm::Amnesia {
             self.invariants.confirmations.forget_all(server);
+            self.invariants.completion.forget(server);
         }
         if kind == FaultKind::ForeignServer {
             self.servers[server].replace_by_foreign_server();

@@ -172,6 +172,11 @@ impl World {
                 let key = &self.plan.keys[key].key;
                 let claims = confirmations.check(key, write, *tag, is_v1);
                 checked = checked.and(claims);
+                if !self.promises_less {
+                    let completion = &mut self.invariants.completion;
+                    let counted = completion.look_at_write(key, write, *tag, &self.servers);
+                    checked = checked.and(counted);
+                }
                 entry.reply_of_write(write)
             }
             Response::NotBegun => entry.reply_of_none(),

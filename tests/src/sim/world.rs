@@ -26,6 +26,7 @@ use super::client::Client;
 use super::faults::Faults;
 use super::gateway::{Gateway, Setting, Stimulus};
 use super::invariants::Violation;
+use super::invariants::completion::Completion;
 use super::invariants::confirmations::Confirmations;
 use super::invariants::contents::Contents;
 use super::invariants::v1_records::V1Records;
@@ -82,6 +83,7 @@ pub(super) struct World {
 #[derive(Default)]
 pub(super) struct Invariants {
     pub(super) contents: Contents,
+    pub(super) completion: Completion,
     pub(super) confirmations: Confirmations,
     pub(super) v1_records: V1Records,
 }
@@ -433,11 +435,7 @@ impl World {
             let before = self.servers[server].incomplete_leaves();
             self.gateways[gateway].pull(self.now);
             if self.servers[server].incomplete_leaves() < before {
-                let server = (server, &self.servers[server]);
-                self.invariants
-                    .confirmations
-                    .note_completed(server.0, server.1);
-                self.statistics.count(Count::Completions);
+                self.look_at_completion(server);
             }
             self.use_disk(server);
         }
@@ -489,6 +487,17 @@ impl World {
         {
             self.gateways[client].begin_to_pull(service, timing, self.now);
             self.settle(client);
+        }
+    }
+
+    /// A server answers for keys again that it may have lost.
+    fn look_at_completion(&mut self, number: usize) {
+        let server = &self.servers[number];
+        self.statistics.count(Count::Completions);
+        self.invariants.confirmations.note_completed(number, server);
+        if !self.promises_less {
+            let checked = self.invariants.completion.check(number, server);
+            self.report(checked);
         }
     }
 

@@ -3,6 +3,7 @@
 //! * [`deadlines`]: every request ends by its deadline
 //! * [`contents`]: of one tag there is one content, everywhere and forever
 //! * [`confirmations`]: a server holds what it confirmed, and gateways report what it answered
+//! * [`completion`]: a server that answers for a key holds what its confirmations were counted for
 //! * [`provenance`]: a read shows what an operation wrote, whole
 //! * [`convergence`]: once the world has healed every key can be read, and its replicas agree
 //! * [`mending`]: and nothing is left damaged that another replica has
@@ -15,6 +16,7 @@
 //! A server that forgets what it had confirmed breaks convergence, registers and lists, and is not held
 //! to them.
 
+pub mod completion;
 pub mod confirmations;
 pub mod contents;
 pub mod convergence;
