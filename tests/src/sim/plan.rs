@@ -297,7 +297,7 @@ impl Plan {
         };
         plan.pulls = draw_pulls(&mut Random::of(seed, "pulls"));
         if plan.disks.is_some() && severity != calm {
-            lose_disks(&mut plan, &mut Random::of(seed, "lost disks"));
+            harm_disks(&mut plan, &mut Random::of(seed, "lost disks"));
         }
         if let Some(pulls) = &mut plan.pulls {
             // By then no request is under way any more that counts what a server said before its start.
@@ -311,10 +311,17 @@ impl Plan {
     }
 }
 
-/// In some worlds disks are lost again and again, while requests are so short that servers find out soon
-/// what they have to hold, and seldom compare themselves but at their start.
-fn lose_disks(plan: &mut Plan, random: &mut Random) {
+/// In some worlds disks are damaged again and again. In some they are lost, while requests are so short that
+/// servers find out soon what they have to hold, and seldom compare themselves but at their start.
+fn harm_disks(plan: &mut Plan, random: &mut Random) {
     if !Chance::percent(30).happens(random) {
+        if Chance::percent(20).happens(random) {
+            plan.faults.push(FaultPlan {
+                kind: FaultKind::DiskDamage,
+                every: Span::ms(50, 400),
+                lasts: Span::ms(1, 60),
+            });
+        }
         return;
     }
     plan.faults
