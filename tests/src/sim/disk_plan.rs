@@ -10,6 +10,8 @@ use crate::random::Random;
 pub struct DiskPlan {
     /// How long a commit takes.
     pub commit: Span,
+    /// The same of the disks that may be lost, if these are others.
+    pub victims_commit: Option<Span>,
     /// How long it takes to read a value.
     pub read: Span,
     /// Most memory for values, in bytes.
@@ -37,12 +39,23 @@ impl DiskPlan {
                 Span::ms(1, 10),
                 Span::ms(5, 100),
             ]),
+            victims_commit: None,
             power_loss: random.one_of(&[Chance::NEVER, Chance::percent(50), Chance::percent(100)]),
             victims: (random.below(servers), usize::from(replication / 2)),
             read: random.one_of(&[Span::us(20, 200), Span::us(100, 5_000), Span::ms(1, 50)]),
             cache_bytes_max: random.one_of(&[0, 0, 1_000, 1 << 20]),
             scrub: None,
         })
+    }
+
+    /// As it is for this server, of so many.
+    pub fn of(self, server: usize, servers: usize) -> Self {
+        let is_victim = self.may_hit(server, servers);
+        let commit = self.victims_commit.filter(|_| is_victim);
+        Self {
+            commit: commit.unwrap_or(self.commit),
+            ..self
+        }
     }
 
     /// Whether the disk of this server, of so many, may be lost or damaged.

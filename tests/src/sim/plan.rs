@@ -312,7 +312,8 @@ impl Plan {
 }
 
 /// In some worlds disks are damaged again and again. In some they are lost, while requests are so short that
-/// servers find out soon what they have to hold, and seldom compare themselves but at their start.
+/// servers find out soon what they have to hold, and seldom compare themselves but at their start: with disks
+/// that are slower than the lost one, or while servers are cut off.
 fn harm_disks(plan: &mut Plan, random: &mut Random) {
     if !Chance::percent(30).happens(random) {
         if Chance::percent(20).happens(random) {
@@ -328,14 +329,30 @@ fn harm_disks(plan: &mut Plan, random: &mut Random) {
         .retain(|fault| fault.kind != FaultKind::DiskLoss);
     plan.faults.push(FaultPlan {
         kind: FaultKind::DiskLoss,
-        every: Span::ms(100, 400),
-        lasts: Span::ms(1, 60),
+        every: Span::ms(50, 400),
+        lasts: Span::ms(1, 40),
     });
-    let shorter = Duration::from_millis(random.one_of(&[40, 100, 200, 400]));
-    plan.workload.timeouts = [shorter, shorter * 2];
+    let mut shorter = Duration::from_millis(random.one_of(&[40, 100, 200, 400]));
     if let Some(pulls) = &mut plan.pulls {
         pulls.interval = Span::ms(500, 4_000).draw(random);
     }
+    // What a disk confirmed before it was lost is then still on its way to the other disks.
+    if Chance::percent(50).happens(random)
+        && let (Some(disks), Some(pulls)) = (&mut plan.disks, &mut plan.pulls)
+    {
+        disks.commit = Span::ms(40, 120);
+        disks.victims_commit = Some(Span::us(50, 300));
+        pulls.pause = Span::ms(0, 20).draw(random);
+        shorter = Duration::from_millis(400);
+    } else {
+        // Or one server lacks what the disk confirmed together with another.
+        plan.faults.push(FaultPlan {
+            kind: FaultKind::ServerCut,
+            every: Span::ms(80, 400),
+            lasts: Span::ms(50, 400),
+        });
+    }
+    plan.workload.timeouts = [shorter, shorter * 2];
 }
 
 fn draw_server(knows_ring: bool, random: &mut Random, leaves: &mut Random) -> ServerPlan {

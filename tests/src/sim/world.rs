@@ -219,7 +219,7 @@ impl World {
             let membership = membership.filter(|_| plan.dialect(number) == Dialect::Both);
             let mut server = Server::new(
                 *server,
-                plan.disks,
+                plan.disks.map(|disks| disks.of(number, plan.servers.len())),
                 ring,
                 keys.clone(),
                 random,
