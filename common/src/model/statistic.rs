@@ -237,7 +237,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let known = Statistic::try_from(byte).map(|statistic| statistic as u8);
             let expected = match byte {
-                1..=64 => Ok(byte),
+                1..=66 => Ok(byte),
                 _ => Err(UnknownStatistic { byte }),
             };
             assert_eq!(known, expected);
