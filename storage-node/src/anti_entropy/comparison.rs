@@ -211,28 +211,20 @@ impl Comparison {
             let is_mixed = theirs.has_answered && theirs.has_unanswered;
             if has_no_more && is_answered(theirs) {
                 self.answered.push((first, count));
-            } else if has_no_more && is_mixed && self.finds_answered && per_sum > 1 {
+            }
+            let is_sought = !has_no_more || is_mixed && self.finds_answered;
+            if is_sought && per_sum > 1 {
                 parts.push(Span {
                     first,
                     end: first + count,
                 });
-                first += count;
-                continue;
-            }
-            if difference != (0, 0) && theirs.keys == 0 {
-                self.is_ahead = true;
+            } else if !has_no_more && self.differing.len() >= DIFFERING_MAX {
+                self.is_cut = true;
+            } else if !has_no_more {
+                self.differing.push((first, difference));
+                self.behind = first + 1;
             } else if difference != (0, 0) {
-                match per_sum {
-                    1 if self.differing.len() >= DIFFERING_MAX => self.is_cut = true,
-                    1 => {
-                        self.differing.push((first, difference));
-                        self.behind = first + 1;
-                    }
-                    _ => parts.push(Span {
-                        first,
-                        end: first + count,
-                    }),
-                }
+                self.is_ahead = true;
             }
             first += count;
         }

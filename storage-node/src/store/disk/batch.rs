@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use dkvs_common::record::{Record, RecordVersion};
-use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_log::{Location, ReadError};
 
@@ -14,11 +13,9 @@ use super::queue::{NewRecord, QueuedPut, Work};
 use super::store::DiskStore;
 use super::values::Piece;
 use crate::store::contract::{
-    Completion, GivenBy, PutOutcome, PutResult, RecordStore as _, RemoveOutcome, RemoveResult,
-    StoreError, resolve,
+    Completion, GivenBy, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::TableEntry as _;
-use crate::store::ranges::Interval;
 use crate::store::table::overhead_bytes;
 use crate::store::view::Part;
 
@@ -157,8 +154,7 @@ impl Batch {
             }
         };
         let held = self.held(store, &record.key);
-        let mut is_quarantined =
-            !store.answers_for(Interval::at(Position::of_key_bytes(&record.key)));
+        let mut is_quarantined = !store.answers_for_key(&record.key);
         if let Some(held) = held {
             let put = record.head.version();
             if let Some(put) = resolve(held.version, || !held.is_damaged, put, given_by) {

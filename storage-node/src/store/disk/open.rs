@@ -121,8 +121,8 @@ impl DiskStore {
         let (quarantined, damaged) = loading.count();
         let removal_bytes = loading.removal_bytes;
         let table = loading.table.build();
-        let store = Self::new(table, log.reader(), options, manifest.is_complete);
-        let store = store.answering(attested.clone());
+        let is_complete = manifest.is_complete;
+        let store = Self::new(table, log.reader(), options, is_complete, attested.clone());
         store
             .status
             .opened(quarantined, damaged, recovery.lost.len());

@@ -54,6 +54,7 @@ impl DiskStore {
         reader: Reader,
         options: OpenOptions,
         is_complete: bool,
+        attested: IntervalSet,
     ) -> Self {
         let store = Self {
             table,
@@ -65,21 +66,13 @@ impl DiskStore {
             is_reading_again: AtomicBool::new(false),
             damaged: DamagedKeys::default(),
             status: Arc::default(),
-            attested: RwLock::default(),
+            attested: RwLock::new(attested),
         };
         store
             .status
             .is_complete
             .store(is_complete, Ordering::Relaxed);
         store
-    }
-
-    /// The same, answering for every key of parts of the ring.
-    pub(super) fn answering(self, attested: IntervalSet) -> Self {
-        Self {
-            attested: RwLock::new(attested),
-            ..self
-        }
     }
 
     /// What is known of the records that reads see.
@@ -102,7 +95,7 @@ impl DiskStore {
                 Lookup::Corrupt
             }
             Some(located) => Lookup::Found(located),
-            None if self.answers_for(Interval::at(Position::of_key(key))) => Lookup::Absent,
+            None if self.answers_for_key(key.as_bytes()) => Lookup::Absent,
             None => Lookup::Corrupt,
         }
     }
@@ -114,7 +107,14 @@ impl DiskStore {
 
     /// Whether a record with this flag is quarantined: not where the store answers for every key.
     pub(super) fn is_quarantined(&self, key: &[u8], is_flagged: bool) -> bool {
-        is_flagged && !self.answers_for(Interval::at(Position::of_key_bytes(key)))
+        is_flagged && !self.answers_for_key(key)
+    }
+
+    /// Whether it answers for a key, whether or not it holds a record of it. A complete store need not know
+    /// where the key lies.
+    pub(super) fn answers_for_key(&self, key: &[u8]) -> bool {
+        let range = || Interval::at(Position::of_key_bytes(key));
+        self.is_complete() || self.attested().contains(range())
     }
 
     /// What lies at a place cannot be read as it was written there. It is written anew if memory has all of
