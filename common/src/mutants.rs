@@ -86,6 +86,8 @@ pub enum Mutant {
     CompletedByFewer,
     /// It counts replicas that do not answer for the keys themselves.
     CompletedByIncomplete,
+    /// A write counts a replica that it cannot reach, since another one was told of that.
+    NudgeCounts,
     /// A damaged record is replaced by whatever another replica gives, be it older.
     MendedByOlder,
 }
@@ -130,6 +132,7 @@ impl Mutant {
         Self::CompletedWithoutWait,
         Self::CompletedByFewer,
         Self::CompletedByIncomplete,
+        Self::NudgeCounts,
         Self::MendedByOlder,
     ];
 
@@ -173,6 +176,7 @@ impl Mutant {
             Self::CompletedWithoutWait => "completed-without-wait",
             Self::CompletedByFewer => "completed-by-fewer",
             Self::CompletedByIncomplete => "completed-by-incomplete",
+            Self::NudgeCounts => "nudge-counts",
             Self::MendedByOlder => "mended-by-older",
         }
     }

@@ -9,7 +9,8 @@
 //! * `handlers`: what a replica does for each command
 //! * [`protocol`]: datagrams to commands, responses to datagrams; [`service`]: both together
 //! * [`maintenance`]: background work of each worker
-//! * [`leaves`], [`anti_entropy`]: what is held, as sums; and pulling what peers have that is newer
+//! * [`leaves`], [`anti_entropy`]: what is held, as sums; and pulling what peers have that is newer; `nudges`: what
+//!   others say of who lacks what
 //! * [`scrub`]: reading again what lies on the disk, before anybody asks for it
 //! * [`udp`]: sockets, and the workers that drive the rest
 //! * [`statistics`], [`metrics`]: the numbers that a server reports of itself, for Prometheus, too
@@ -31,6 +32,7 @@ mod handlers;
 pub mod leaves;
 pub mod maintenance;
 pub mod metrics;
+mod nudges;
 mod peer;
 pub mod protocol;
 pub mod scrub;

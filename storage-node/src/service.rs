@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::handlers::Replica;
 use crate::leaves::{LeafSums, Membership};
+use crate::nudges::Nudges;
 use crate::statistics::Counters;
 use crate::store::Store;
 
@@ -64,6 +65,10 @@ impl Service {
     /// What the store holds of each part of the ring, if the server knows its cluster.
     pub fn leaf_sums(&self) -> Option<&Arc<LeafSums>> {
         self.replica.leaf_sums.as_ref()
+    }
+
+    pub(crate) fn nudges(&self) -> &Nudges {
+        &self.replica.nudges
     }
 
     pub(crate) fn config(&self) -> &ServiceConfig {

@@ -74,6 +74,19 @@ impl Members {
         self.nodes[number].take().is_some()
     }
 
+    /// Stops one, as a terminal's Ctrl-Z does, or lets it go on.
+    ///
+    /// # Panics
+    ///
+    /// If it is away.
+    pub fn stand_still(&self, number: usize, is_still: bool) {
+        let node = self.nodes[number].as_ref().expect("it is not away");
+        match is_still {
+            true => node.process.stop(),
+            false => node.process.go_on(),
+        }
+    }
+
     /// Starts one that is away, with what it had.
     pub fn start_again(&mut self, number: usize) {
         self.start_with(number, &[]);

@@ -313,7 +313,7 @@ impl Member {
 
     /// What is asked of peers beside sums.
     fn gets(&mut self) -> Vec<Ask> {
-        self.machine.handle_stored(self.now);
+        self.machine.handle_wake(self.now);
         let asks = std::iter::from_fn(|| self.machine.poll_ask());
         asks.filter(|ask| matches!(ask.command, ReplicaCommand::Get { .. }))
             .collect()

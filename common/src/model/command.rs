@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Direction, KeyPosition, LeafScope};
+use super::{Direction, KeyPosition, LeafScope, Nudge};
 use crate::kv::Key;
 use crate::record::{Attributes, ContentType, Record};
 use crate::tag::Tag;
@@ -111,6 +111,10 @@ pub enum ReplicaCommand {
         /// Only those after this key of the leaf are returned; all, if there is none.
         after: Option<Key>,
     },
+    /// One server may lack what another has confirmed. The one that is ahead has the other told, as soon as
+    /// that can be reached; the one that is behind compares itself with it. It is a hint: who is told so
+    /// confirms nothing.
+    Nudge(Nudge),
     /// Answer for a key from now on, though the server may have lost what it held: a read that began
     /// after this server had started found that no confirmed record is newer.
     Attest {
@@ -139,6 +143,7 @@ impl ReplicaCommand {
             Self::GetStatistics => "statistics",
             Self::GetLeafSums { .. } => "leaf sums",
             Self::GetLeafEntries { .. } => "leaf entries",
+            Self::Nudge(_) => "nudge",
             Self::Attest { .. } => "vouch",
         }
     }
@@ -158,7 +163,8 @@ impl ReplicaCommand {
             | Self::List { .. }
             | Self::GetStatistics
             | Self::GetLeafSums { .. }
-            | Self::GetLeafEntries { .. } => None,
+            | Self::GetLeafEntries { .. }
+            | Self::Nudge(_) => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::cluster::ServerId;
 use crate::model::ReplicaCommand;
 use crate::tag::Tag;
 
-/// What a command is for, so that its response finds its way back. The last five are of operations
+/// What a command is for, so that its response finds its way back. The last six are of operations
 /// that need no quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
@@ -30,6 +30,8 @@ pub enum Purpose {
     Ask,
     /// What a replica holds of a key, without the value.
     GetDigest,
+    /// That a replica may lack what a write has stored at others.
+    Nudge,
 }
 
 /// Names a command of one machine.

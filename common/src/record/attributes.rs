@@ -244,7 +244,7 @@ mod tests {
             ..Attributes::NONE
         };
         assert_eq!(block(&born), [1, 1, 0, 0, 0, 9]);
-        assert_eq!(block(&Attributes::NONE), []);
+        assert_eq!(block(&Attributes::NONE), [0_u8; 0]);
     }
 
     #[test]

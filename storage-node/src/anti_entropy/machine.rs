@@ -30,7 +30,7 @@ const PULLS_AHEAD_MAX: usize = 32;
 
 impl AntiEntropy {
     /// The anti-entropy of a server that knows its cluster; none of another. It pulls at most so many
-    /// bytes a second, which are not 0. `wake` is called when [`Self::handle_stored`] is to be.
+    /// bytes a second, which are not 0. `wake` is called when [`Self::handle_wake`] is to be.
     pub fn new(
         service: Arc<Service>,
         timing: Timing,
@@ -45,6 +45,7 @@ impl AntiEntropy {
         let completing = Completing::new(&leaf_sums, now + timing.settling);
         service.counters.peers.set(peers.len() as u64);
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
+        service.nudges().wake_by(Arc::clone(&wake));
         let mending = Mending::new(Arc::clone(&service), timing.interval, &wake);
         Some(Self {
             service,
@@ -57,6 +58,8 @@ impl AntiEntropy {
             resume: BTreeMap::new(),
             in_step: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            nudged: BTreeSet::new(),
             completing,
             asks: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -84,7 +87,9 @@ impl AntiEntropy {
             Waits::Not | Waits::Answer | Waits::Pulls => None,
         });
         let mending = self.mending.poll_timeout();
-        waiting.chain(idle.map(|(_, at)| *at)).chain(mending).min()
+        let nudges = self.behind.values().copied();
+        let idle = idle.map(|(_, at)| *at);
+        waiting.chain(idle).chain(mending).chain(nudges).min()
     }
 
     /// Does what is due.
@@ -97,6 +102,7 @@ impl AntiEntropy {
                 self.begin(peer, self.leaf_sums.depth(), now);
             }
         }
+        self.pass_nudges_on(now);
         self.advance_all(now);
     }
 
@@ -112,12 +118,14 @@ impl AntiEntropy {
             Asked::Mend(mend) => self
                 .mending
                 .handle_answer(mend, answer, &mut self.allowance),
+            Asked::Nudge { again } => self.handle_nudge_answer(peer, again, answer.as_ref()),
         }
         self.advance_all(now);
     }
 
-    /// Takes note of what has been stored of what was pulled.
-    pub fn handle_stored(&mut self, now: Instant) {
+    /// Takes note of what has been stored of what was pulled, and of what other servers have said.
+    pub fn handle_wake(&mut self, now: Instant) {
+        self.handle_nudges(now);
         let stored =
             std::mem::take(&mut *self.stored.lock().unwrap_or_else(PoisonError::into_inner));
         for (pull, result) in stored {
@@ -352,6 +360,9 @@ impl AntiEntropy {
             _ => timing.interval,
         };
         let mut due = now + after;
+        if self.nudged.remove(&peer) {
+            due = due.min(now + self.timing.nudge);
+        }
         if let Some(completing) = &mut self.completing {
             completing.remember(self.service.store());
             due = due.min(completing.from().max(now + timing.retry));

@@ -4,7 +4,7 @@
 //! ```text
 //!             poll_ask                    handle_answer
 //!   machine ------------> a peer, by the client ------------> machine
-//!             poll_timeout                handle_timeout, handle_stored
+//!             poll_timeout                handle_timeout, handle_wake
 //! ```
 //!
 //! * `machine`: when which peer is compared with, and what is read of it; no sockets, no clock
@@ -12,6 +12,7 @@
 //! * `session`: what is under way with one peer; `pulling`: what is pulled from it
 //! * `comparison`: finding the leaves in which a peer differs
 //! * `completing`: when a server that lost records answers for its keys again
+//! * `nudging`: servers that are told to compare themselves now
 //! * `mending`: which peer is asked for a record that is damaged here
 //! * `given`: what a peer gives
 //! * `task`: drives the machine by the client of a cluster
@@ -25,6 +26,7 @@ mod completing;
 mod given;
 mod machine;
 mod mending;
+mod nudging;
 mod pulling;
 mod session;
 mod state;

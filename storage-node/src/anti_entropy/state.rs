@@ -19,6 +19,10 @@ use crate::leaves::LeafSums;
 use crate::service::Service;
 use crate::store::PutResult;
 
+/// A nudge is passed on after so long: gateways send one for all that is missed in half of that, so what was
+/// missed by then is stored here, and is found.
+const PASS_ON: Duration = Duration::from_secs(1);
+
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -26,6 +30,8 @@ pub struct Timing {
     pub interval: Duration,
     /// What differs is looked at again after so long, before it counts.
     pub pause: Duration,
+    /// A nudge is passed on after so long, and followed after so long.
+    pub nudge: Duration,
     /// One that did not answer is asked again after so long.
     pub retry: Duration,
     /// How long a peer has to answer.
@@ -40,6 +46,7 @@ impl Default for Timing {
         Self {
             interval: Duration::from_secs(60),
             pause: Duration::from_secs(2),
+            nudge: PASS_ON,
             retry: Duration::from_secs(5),
             answer: Duration::from_secs(5),
             settling: REQUEST_TIMEOUT_MAX * 5 / 4,
@@ -77,6 +84,10 @@ pub struct AntiEntropy {
     /// Those that held the same when they were compared with last.
     pub(super) in_step: BTreeSet<ServerId>,
     pub(super) sessions: BTreeMap<ServerId, Session>,
+    /// Those that may lack what this server holds, and when each is to be told so next.
+    pub(super) behind: BTreeMap<ServerId, Instant>,
+    /// Those that said so of this server while they were compared with it: they are once more.
+    pub(super) nudged: BTreeSet<ServerId>,
     /// How far the server is, if it may have lost records.
     pub(super) completing: Option<Completing>,
     pub(super) asks: VecDeque<Ask>,
@@ -93,9 +104,15 @@ pub struct AntiEntropy {
 #[derive(Debug)]
 pub(super) enum Asked {
     Sums,
-    Entries { leaf: u32 },
+    Entries {
+        leaf: u32,
+    },
     Record(Pull),
     Mend(Mend),
+    /// By when it would be said again.
+    Nudge {
+        again: Instant,
+    },
 }
 
 /// A record that is being pulled.

@@ -129,7 +129,7 @@ async fn run(service: Arc<Service>, timing: Timing, rate: u64, client: Client) {
             Some((id, answer)) = answers.recv() => {
                 machine.handle_answer(id, answer, Instant::now());
             }
-            () = stored.notified() => machine.handle_stored(Instant::now()),
+            () = stored.notified() => machine.handle_wake(Instant::now()),
             () = tokio::time::sleep_until(due.into()) => machine.handle_timeout(Instant::now()),
         }
     }

@@ -104,6 +104,7 @@ impl Replica {
             ReplicaCommand::GetLeafEntries { scope, leaf, after } => {
                 self.leaf_entries(&scope, leaf, after.as_ref(), room.leaf)
             }
+            ReplicaCommand::Nudge(nudge) => self.nudge(nudge),
             ReplicaCommand::Attest { boot_id, key, tag } => {
                 return self.attest(boot_id, &key, tag, responder);
             }

@@ -12,6 +12,7 @@ use dkvs_common::{kv::Key, record::Record};
 use super::uploads::{UploadId, Uploads};
 use crate::config::ServiceConfig;
 use crate::leaves::LeafSums;
+use crate::nudges::Nudges;
 use crate::statistics::Counters;
 use crate::store::{RecordStore as _, Store};
 
@@ -22,6 +23,8 @@ pub(crate) struct Replica {
     pub(crate) counters: Arc<Counters>,
     /// What the store holds of each part of the ring; none if the server does not know its cluster.
     pub(crate) leaf_sums: Option<Arc<LeafSums>>,
+    /// What it was told of servers that may lack something.
+    pub(crate) nudges: Nudges,
     /// Mints the tags of what comes without one.
     pub(super) clock: Arc<Mutex<TagClock>>,
     /// One table for all workers, so that its limits hold for all of them together. Blocks are
@@ -46,6 +49,7 @@ impl Replica {
             config,
             counters: Arc::default(),
             leaf_sums: None,
+            nudges: Nudges::default(),
             // The boot id is as random as the clock's operations have to be.
             clock: Arc::new(Mutex::new(TagClock::for_v1(config.boot_id as u32))),
             uploads: Mutex::new(Uploads::new(upload_bytes_max, value_bytes_max)),

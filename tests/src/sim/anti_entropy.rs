@@ -31,7 +31,7 @@ impl Pulling {
 
     /// Does all that can be done now.
     pub fn drive(&mut self, core: &mut Core, now: Now) {
-        self.machine.handle_stored(now.at);
+        self.machine.handle_wake(now.at);
         if self.machine.poll_timeout().is_some_and(|due| due <= now.at) {
             self.machine.handle_timeout(now.at);
         }

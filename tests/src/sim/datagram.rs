@@ -3,7 +3,7 @@
 //! Nothing is proved here: this looks at what was sent, before any damage, or at what a server
 //! took. The code under test does not use it.
 
-use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::model::{Nudge, ReplicaCommand, ReplicaResponse};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -117,6 +117,10 @@ fn request_words(request: &Request) -> String {
         }
         Request::Command(ReplicaCommand::GetLeafEntries { leaf, .. }) => {
             format!("entries of leaf {leaf}")
+        }
+        Request::Command(ReplicaCommand::Nudge(Nudge { behind, ahead })) => {
+            let (behind, ahead) = (behind.port(), ahead.port());
+            format!("nudge {behind} to compare itself with {ahead}")
         }
         Request::Trace { .. } => "trace".into(),
         Request::Command(ReplicaCommand::GetStatistics) => "statistics".into(),

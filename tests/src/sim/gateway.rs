@@ -410,7 +410,7 @@ impl Gateway {
                 is_write,
             } => {
                 if let Some(id) = self.under_way.remove(&operation) {
-                    core.cancel(id);
+                    core.cancel(id, now);
                     // A write goes on, and answers.
                     self.begun
                         .retain(|(begun, _), _| *begun != operation || is_write);

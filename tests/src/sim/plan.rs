@@ -386,6 +386,7 @@ fn draw_pulls(random: &mut Random) -> Option<Timing> {
     let timing = Timing {
         interval: ms(random, 20, 1_000),
         pause: ms(random, 0, 200),
+        nudge: Duration::from_millis(100),
         retry: ms(random, 10, 500),
         answer: ms(random, 50, 1_000),
         settling: Duration::MAX,

@@ -195,3 +195,31 @@ async fn what_is_damaged_on_a_disk_is_mended_though_nobody_reads_it() {
         assert_eq!(damaged, 0);
     }
 }
+
+#[tokio::test]
+async fn a_server_that_stood_still_is_told_what_it_missed() {
+    let members = members();
+    let gateway = PROGRAMS.gateway_over(members.servers(), &["--timeout", "300"]);
+    let names = names(50);
+    let of = |value: &str| {
+        let value = |name: &String| (name.clone(), Some(value.to_owned()));
+        names.iter().map(value).collect::<Vec<_>>()
+    };
+    write(&gateway, of("before")).await;
+    let still = members.replicas().of_key(&names[0])[0];
+    let addr = members.addr(still);
+    members.stand_still(still, true);
+    write(&gateway, of("meanwhile")).await;
+    let nudges = format!("dkvs_gateway_nudges_total{{server=\"{addr}\"}}");
+    let told = async || {
+        let page = reqwest::get(gateway.url("/metrics")).await.unwrap();
+        let page = page.text().await.unwrap();
+        let line = page.lines().find(|line| line.starts_with(&nudges));
+        line.is_some_and(|line| !line.ends_with(" 0"))
+    };
+    until("the others are told", told).await;
+    members.stand_still(still, false);
+    let all = names.iter().map(String::as_str);
+    let equal = members.replicas().until_equal(all, &members.living()).await;
+    equal.unwrap();
+}

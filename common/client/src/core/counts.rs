@@ -177,6 +177,8 @@ pub struct ServerCounts {
     pub repairs_sent: u64,
     /// How many of them it has stored.
     pub repairs_stored: u64,
+    /// How often another server was told that this one may lack what was written.
+    pub nudges: u64,
 }
 
 /// The last round trip to each server that any worker of the process has seen. Clones are handles to

@@ -167,7 +167,7 @@ impl Core {
 
     /// The caller does not wait for a request any more. A read ends; a write continues until it is
     /// decided.
-    pub fn cancel(&mut self, id: RequestId) {
+    pub fn cancel(&mut self, id: RequestId, now: Now) {
         let Some(request) = self.requests.get_mut(id) else {
             return;
         };
@@ -182,7 +182,7 @@ impl Core {
         // Nobody wants to hear of the other replicas any more. They are sent the record all the same.
         request.wait = Wait::Quorum;
         if request.progress() == Progress::Due {
-            self.end(id);
+            self.end(id, now);
         }
     }
 
@@ -207,14 +207,14 @@ impl Core {
                 return;
             };
             if request.operation.candidate().is_some() && !self.admit(id, now) {
-                return self.conclude(id);
+                return self.conclude(id, now);
             }
             let Some(request) = self.requests.get_mut(id) else {
                 return;
             };
             let operation = &mut request.operation;
             let Some(step) = operation.poll_step() else {
-                return self.conclude(id);
+                return self.conclude(id, now);
             };
             match step {
                 Step::Send {
@@ -248,13 +248,13 @@ impl Core {
 
     /// Ends a request that is due. One that is decided and waits leaves its place to others; where its
     /// caller has too many of those, the oldest of them ends with what it has.
-    fn conclude(&mut self, id: RequestId) {
+    fn conclude(&mut self, id: RequestId, now: Now) {
         let Some(request) = self.requests.get_mut(id) else {
             return;
         };
         match request.progress() {
             Progress::Undecided => {}
-            Progress::Due => self.end(id),
+            Progress::Due => self.end(id, now),
             Progress::Decided if request.is_among_decided => {}
             Progress::Decided => {
                 request.is_among_decided = true;
@@ -265,15 +265,16 @@ impl Core {
                     {
                         request.operation.handle_deadline(request.deadline);
                     }
-                    self.end(oldest);
+                    self.end(oldest, now);
                 }
             }
         }
     }
 
-    fn end(&mut self, id: RequestId) {
+    fn end(&mut self, id: RequestId, now: Now) {
         if let Some(mut request) = self.take_out(id) {
             self.detach(id, &mut request);
+            self.note_missed(id, &request, now);
             self.counts.ended(request.operation.counted());
             request.complete();
         }
@@ -304,7 +305,7 @@ impl Core {
             self.drive(id, now);
         } else {
             request.operation.handle_deadline(now.at);
-            self.end(id);
+            self.end(id, now);
         }
     }
 
@@ -330,7 +331,10 @@ impl Core {
     ) {
         let id = token.command;
         match id.purpose {
-            Purpose::Put => self.note_room(from, token.request, &response, now),
+            Purpose::Put => {
+                self.note_room(from, token.request, &response, now);
+                let _ = self.nudges.forget(token.request, from);
+            }
             Purpose::WriteBack if response == ReplicaResponse::Done => {
                 self.counts.of_mut(from).repairs_stored += 1;
             }
@@ -374,13 +378,14 @@ impl Core {
     /// Nothing listens where a command was sent, or was to be sent.
     pub(super) fn handle_lost(&mut self, token: Token, to: ServerId, was_sent: bool, now: Now) {
         if !self.requests.contains(token.request) {
-            if token.command.purpose == Purpose::WriteBack {
-                self.attestations.remove(token.request, to);
-            }
-            return;
+            return self.handle_late_failure(token, to, now);
         }
         if let Some(request) = self.in_time(token, now) {
             let operation = &mut request.operation;
+            if token.command.purpose == Purpose::Put && mutants::is_on(Mutant::NudgeCounts) {
+                operation.handle_response(to, token.command, ReplicaResponse::Done, now.at);
+                return self.fall_back_or_drive(token.request, now);
+            }
             operation.handle_unreachable(to, token.command, was_sent, now.at);
             self.fall_back_or_drive(token.request, now);
         }

@@ -15,6 +15,8 @@
 //!   that need none; `request`: one in flight
 //! * `caller`: on whose behalf a request is made; `by_caller`: what each of them holds; `places`: how many
 //!   requests of whom are in flight; `budget`: the memory that each caller may take
+//! * `attestations`: what follows a read that has ended; `missed`, `nudges`: who is told what a write has not
+//!   reached
 //! * `state`: all that a core holds; `events`: what reaches it, and what it wants sent
 //! * `servers`: the links; `deadlines`: when requests end at the latest; `counts`: what is counted
 //!
@@ -33,6 +35,8 @@ mod counts;
 mod deadlines;
 mod driving;
 mod events;
+mod missed;
+mod nudges;
 pub mod operation;
 mod places;
 mod request;

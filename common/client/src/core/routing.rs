@@ -224,9 +224,7 @@ impl Core {
                 LinkEvent::TooLong { token } => self.handle_too_long(token, server, now),
                 LinkEvent::NotV2 { token } => self.handle_not_v2(token, server, now),
                 // The deadline is the request's own, which `Core::handle_timeout` ends.
-                LinkEvent::Expired { token } => {
-                    self.attestations.remove(token.request, server);
-                }
+                LinkEvent::Expired { token } => self.handle_late_failure(token, server, now),
                 LinkEvent::Restarted => {
                     self.full.remove(server);
                     let addr = self.view.name(server);
@@ -239,8 +237,7 @@ impl Core {
     /// A command turned out to be longer than the server takes.
     fn handle_too_long(&mut self, token: Token, to: ServerId, now: Now) {
         let Some(request) = self.requests.get(token.request) else {
-            self.attestations.remove(token.request, to);
-            return;
+            return self.handle_late_failure(token, to, now);
         };
         let max = self.servers.message_bytes_max(to).unwrap_or(0);
         let refusal = key_too_long(request.operation.key_bytes_max(token.command, max));
@@ -265,8 +262,7 @@ impl Core {
             command,
         } = token;
         let Some(request) = self.requests.get_mut(id) else {
-            self.attestations.remove(id, server);
-            return;
+            return self.handle_late_failure(token, server, now);
         };
         if request.attempt != attempt {
             return;

@@ -19,6 +19,7 @@ use super::budget::MemoryBudget;
 use super::config::{CoreConfig, Endpoint, Now, Protocol};
 use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
 use super::deadlines::Deadlines;
+use super::nudges::Nudges;
 use super::places::Places;
 use super::request::{RequestId, Requests, Token};
 use super::servers::{LinkStatus, Servers};
@@ -36,6 +37,8 @@ pub struct Core {
     pub(super) deadlines: Deadlines<RequestId>,
     /// Of reads that have ended.
     pub(super) attestations: Attestations,
+    /// Of writes that have ended.
+    pub(super) nudges: Nudges,
     pub(super) servers: Servers,
     pub(super) by_v1: Exchanges<Token>,
     /// The servers that had no room a moment ago.
@@ -75,6 +78,7 @@ impl Core {
             requests: Requests::default(),
             deadlines: Deadlines::default(),
             attestations: Attestations::default(),
+            nudges: Nudges::default(),
             servers: Servers::default(),
             by_v1: Exchanges::default(),
             full: ServerMap::default(),

@@ -259,7 +259,7 @@ fn a_write_that_is_withdrawn_is_stored_nowhere_and_one_whose_caller_goes_away_is
     }
     for (stored, level) in [(1, Level::Agreement), (2, Level::Linearizable)] {
         let id = write(&mut core, level, level.name());
-        core.cancel(id);
+        core.cancel(id, now);
         exchange(&mut core, &service, now);
         assert_eq!(service.store().len(), stored);
     }

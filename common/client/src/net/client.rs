@@ -272,6 +272,6 @@ impl<T> PendingRequest<T> {
 
 impl<T> Drop for PendingRequest<T> {
     fn drop(&mut self) {
-        self.worker.state().core.cancel(self.id);
+        self.worker.state().core.cancel(self.id, now());
     }
 }

@@ -413,6 +413,21 @@ impl Write {
             .count()
     }
 
+    /// A replica that has confirmed, and those that may lack the record: they were silent, could not be
+    /// reached, or were busy. Nothing, if none has confirmed.
+    pub fn missed(&self) -> Option<(ServerId, impl Iterator<Item = &Replica<WriteResponse>>)> {
+        let mut servers = self.tally.servers();
+        let confirmed = servers.find(|server| self.is_confirmed(*server))?;
+        let is_missed = |replica: &&Replica<WriteResponse>| match replica.state {
+            ReplicaState::Responded(response) => response == WriteResponse::Refused(Refusal::Busy),
+            ReplicaState::Pending
+            | ReplicaState::Unreachable
+            | ReplicaState::Indeterminate
+            | ReplicaState::TimedOut => true,
+        };
+        Some((confirmed, self.tally.replicas().iter().filter(is_missed)))
+    }
+
     fn is_confirmed(&self, server: ServerId) -> bool {
         match self.tally.response_of(server) {
             Some(WriteResponse::Stored) => true,

@@ -164,10 +164,20 @@ pub(super) fn read_attributes(body: &mut Reader<'_>) -> Result<Attributes, Messa
     Ok(attributes)
 }
 
-pub(super) fn read_leaf_scope(body: &mut Reader<'_>) -> Result<LeafScope, MessageError> {
+/// The address by which the ring knows a server.
+pub(super) fn read_server(body: &mut Reader<'_>) -> Result<SocketAddrV4, MessageError> {
     let ip = Ipv4Addr::from(body.array::<4>()?);
+    Ok(SocketAddrV4::new(ip, body.u16()?))
+}
+
+pub(super) fn write_server(body: &mut Vec<u8>, addr: SocketAddrV4) {
+    body.put(&addr.ip().octets());
+    body.put_u16(addr.port());
+}
+
+pub(super) fn read_leaf_scope(body: &mut Reader<'_>) -> Result<LeafScope, MessageError> {
     let scope = LeafScope {
-        asker: SocketAddrV4::new(ip, body.u16()?),
+        asker: read_server(body)?,
         replication: body.u8()?,
         depth: body.u8()?,
     };
@@ -178,8 +188,7 @@ pub(super) fn read_leaf_scope(body: &mut Reader<'_>) -> Result<LeafScope, Messag
 }
 
 pub(super) fn write_leaf_scope(body: &mut Vec<u8>, scope: &LeafScope) {
-    body.put(&scope.asker.ip().octets());
-    body.put_u16(scope.asker.port());
+    write_server(body, scope.asker);
     body.put_u8(scope.replication);
     body.put_u8(scope.depth);
 }

@@ -1,7 +1,7 @@
 //! A datagram of every kind, in hexadecimal: what this layout is, whatever the code says.
 
 use crate::model::{
-    Direction, Durability, EntryKind, KeyPosition, LeafEntry, LeafScope, LeafSum, PageEntry,
+    Direction, Durability, EntryKind, KeyPosition, LeafEntry, LeafScope, LeafSum, Nudge, PageEntry,
     PageRest, Refusal, ReplicaCommand, ReplicaResponse,
 };
 use bytes::Bytes;
@@ -157,6 +157,10 @@ fn requests() -> Vec<Request> {
             leaf: 259,
             after: Some(key()),
         }),
+        Request::Command(ReplicaCommand::Nudge(Nudge {
+            behind: SCOPE.asker,
+            ahead: std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 0, 0, 2), 4_002),
+        })),
         Request::Trace {
             of: RequestId(0x7f),
             trace: Trace {

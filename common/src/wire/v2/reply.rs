@@ -235,6 +235,7 @@ fn decode_ok(
         | operation::PUT
         | operation::PUT_STAGED
         | operation::PUT_STAGED_WITH_ATTRIBUTES
+        | operation::NUDGE
         | operation::ATTEST => ReplicaResponse::Done,
         operation::GET => ReplicaResponse::Record {
             digest: Digest {

@@ -2,14 +2,14 @@
 
 use super::coding::{
     AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type,
-    read_key, read_key_position, read_leaf_scope, read_tag, write_content_type, write_key,
-    write_key_position, write_leaf_scope, write_tag,
+    read_key, read_key_position, read_leaf_scope, read_server, read_tag, write_content_type,
+    write_key, write_key_position, write_leaf_scope, write_server, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
 use super::reply::GREETING_BODY_BYTES;
 use crate::kv::{Key, Value};
-use crate::model::{Direction, LeafSum, ReplicaCommand};
+use crate::model::{Direction, LeafSum, Nudge, ReplicaCommand};
 use crate::record::{Attributes, CONTENT_TYPE_BYTES_MAX, Content, Record};
 use crate::trace::{SpanId, Trace, TraceId};
 
@@ -73,6 +73,7 @@ impl Request {
             ReplicaCommand::GetStatistics => operation::STATS,
             ReplicaCommand::GetLeafSums { .. } => operation::LEAF_SUMS,
             ReplicaCommand::GetLeafEntries { .. } => operation::LEAF_ENTRIES,
+            ReplicaCommand::Nudge(_) => operation::NUDGE,
             ReplicaCommand::Attest { .. } => operation::ATTEST,
         }
     }
@@ -231,6 +232,10 @@ fn decode_command(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaCommand
                 _ => return Err(MessageError::Field),
             },
         },
+        operation::NUDGE => ReplicaCommand::Nudge(Nudge {
+            behind: read_server(body)?,
+            ahead: read_server(body)?,
+        }),
         operation::ATTEST => ReplicaCommand::Attest {
             boot_id: body.u64()?,
             key: read_key(body)?,
@@ -339,6 +344,10 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
             if let Some(after) = after {
                 write_key(body, after);
             }
+        }
+        ReplicaCommand::Nudge(Nudge { behind, ahead }) => {
+            write_server(body, *behind);
+            write_server(body, *ahead);
         }
         ReplicaCommand::Attest { boot_id, key, tag } => {
             body.put_u64(*boot_id);

@@ -126,4 +126,9 @@ pub(super) fn push(page: &mut Page, view: &ClusterView, snapshots: &[Snapshot]) 
         "How many of them the server has stored",
         Samples::Counter(links.each(|server| server.counts.repairs_stored)),
     );
+    page.push(
+        "dkvs_gateway_nudges",
+        "How often another server was told that the server may lack what was written",
+        Samples::Counter(links.each(|server| server.counts.nudges)),
+    );
 }

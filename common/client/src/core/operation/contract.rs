@@ -79,6 +79,15 @@ pub struct FollowUp {
     pub tag: Tag,
 }
 
+/// A write has stored a record at a replica, and perhaps not at others.
+#[derive(Debug)]
+pub struct Missed {
+    /// One that has it.
+    pub ahead: ServerId,
+    /// Those that may lack it, each with whether its put is still under way.
+    pub behind: Vec<(ServerId, bool)>,
+}
+
 /// One kind of request, from its first command to its outcome. It neither sends nor waits: the core
 /// calls [`Self::poll_step`] until there is no step, and again whenever a step has ended.
 pub trait Operation: Send {
@@ -194,6 +203,11 @@ pub trait Operation: Send {
     /// What follows after its end.
     fn follow_ups(&self) -> Vec<FollowUp> {
         Vec::new()
+    }
+
+    /// What it has stored at some replicas and perhaps not at others, when it ends.
+    fn missed(&self) -> Option<Missed> {
+        None
     }
 
     /// How it is counted in the metrics, once it has ended; none if it is not.

@@ -27,7 +27,7 @@ mod write;
 pub use ask::AskOperation;
 pub(super) use candidate::pair_bytes;
 pub use candidate::{Admission, Candidate, Met};
-pub use contract::{CommandId, FollowUp, Operation, Purpose, Step};
+pub use contract::{CommandId, FollowUp, Missed, Operation, Purpose, Step};
 pub use inspect::{InspectOperation, InspectResult};
 pub use list::{ListOperation, ListResult};
 pub use outgoing::Outgoing;

@@ -6,12 +6,13 @@ use std::time::Instant;
 use dkvs_common::cluster::ServerId;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::Level;
+use dkvs_common::quorum::tally::ReplicaState;
 use dkvs_common::quorum::write::{Write, WriteOutcome};
 use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 
 use super::candidate::{Admission, Candidate, Met, pair_bytes};
-use super::contract::{CommandId, Operation, Purpose, Step};
+use super::contract::{CommandId, Missed, Operation, Purpose, Step};
 use crate::core::counts::{RequestKind, RequestOutcome};
 use crate::transport::put_key_bytes_max;
 
@@ -190,6 +191,16 @@ impl<F: FnOnce(WriteResult) + Send> Operation for WriteOperation<F> {
 
     fn wants_another_round(&self) -> bool {
         self.write.requires_tag_above().is_some()
+    }
+
+    fn missed(&self) -> Option<Missed> {
+        let (ahead, behind) = self.write.missed()?;
+        let behind = behind.map(|replica| {
+            let is_pending = replica.state == ReplicaState::Pending;
+            (replica.server, is_pending)
+        });
+        let behind = behind.collect();
+        Some(Missed { ahead, behind })
     }
 
     fn counted(&self) -> Option<(Level, RequestKind, RequestOutcome)> {

@@ -389,7 +389,7 @@ fn a_read_whose_caller_is_gone_is_evidence_all_the_same() {
     world.is_held = |request| matches!(request, Request::Command(ReplicaCommand::Put { .. }));
     let id = world.begin(Wait::All);
     world.run();
-    world.core.cancel(id);
+    world.core.cancel(id, world.now);
     assert_eq!(world.core.attestations.len(), 1);
     world.release();
     assert_eq!(world.attests.len(), 1);

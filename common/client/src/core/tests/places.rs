@@ -187,7 +187,7 @@ fn who_waits_for_a_quorum_that_cannot_come_holds_a_share_and_no_more() {
     let never = World::options(GREEDY, 3, Wait::Quorum);
     let cancelled = world.read(never).unwrap();
     assert_eq!(world.held(), (1, 0));
-    world.core.cancel(cancelled);
+    world.core.cancel(cancelled, world.now);
     assert_eq!(world.held(), (0, 0));
     for _ in 0..SHARE {
         world.read(never).unwrap();
@@ -235,13 +235,13 @@ fn a_write_whose_caller_has_gone_ends_when_it_is_decided_and_still_reaches_all()
                 options,
             };
             let id = world.core.write(request, world.now, |_| {}).unwrap();
-            world.core.cancel(id);
+            world.core.cancel(id, world.now);
             assert_eq!(world.held(), (1, 0));
             world.run();
         } else {
             let id = world.write(options).unwrap();
             assert_eq!(world.held(), (0, 1));
-            world.core.cancel(id);
+            world.core.cancel(id, world.now);
             assert!(world.writes.1.try_recv().is_ok());
         }
         assert_eq!(world.held(), (0, 0));
@@ -255,4 +255,33 @@ fn a_write_whose_caller_has_gone_ends_when_it_is_decided_and_still_reaches_all()
         assert_eq!(stored(&world), [1, 1, 1]);
         assert_eq!(world.held(), (0, 0));
     }
+}
+
+#[test]
+fn a_replica_that_a_write_has_not_reached_is_reported_to_one_that_confirmed_and_seldom() {
+    let mut world = World::new();
+    let told = |world: &World| world.core.server_counts(ServerId(2)).nudges;
+    // Its put is under way until the deadline.
+    for _ in 0..5 {
+        let options = World::options(MODEST, 2, Wait::Quorum);
+        world.write(options).unwrap();
+    }
+    assert_eq!((world.held(), told(&world)), ((0, 0), 0));
+    world.pass(SECOND);
+    assert_eq!(told(&world), 1);
+    // Now nothing listens there.
+    world.core.handle_unreachable(ServerId(2), world.now);
+    world.write(World::options(MODEST, 2, Wait::All)).unwrap();
+    assert_eq!(told(&world), 1, "a moment ago");
+    world.pass(SECOND);
+    world.core.handle_unreachable(ServerId(2), world.now);
+    world.write(World::options(MODEST, 2, Wait::All)).unwrap();
+    assert_eq!(told(&world), 2);
+    // A read tells nobody, nor does a write that all have confirmed.
+    world.is_silent = false;
+    world.pass(SECOND);
+    world.read(World::options(MODEST, 2, Wait::All)).unwrap();
+    world.write(World::options(MODEST, 2, Wait::All)).unwrap();
+    world.pass(2 * SECOND);
+    assert_eq!(told(&world), 2);
 }
