@@ -3,6 +3,7 @@
 //! * [`kv`]: keys and values, length-checked once, at construction; [`record`]: what is kept for a key;
 //!   [`slot`]: what is known of the record that comes next
 //! * [`cluster`]: the servers file and what it describes
+//! * [`epoch`]: which configuration of a cluster it is
 //! * [`ring`]: key to preference list; [`view`]: a cluster and its ring at a time
 //! * [`host`]: which addresses are those of one host
 //! * [`model`]: what servers are asked and answer, as plain types
@@ -16,6 +17,7 @@
 #![warn(missing_docs)]
 
 pub mod cluster;
+pub mod epoch;
 pub mod hex;
 pub mod histogram;
 pub mod host;

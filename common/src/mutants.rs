@@ -86,6 +86,8 @@ pub enum Mutant {
     CompletedByFewer,
     /// It counts replicas that do not answer for the keys themselves.
     CompletedByIncomplete,
+    /// Servers compare what they hold with servers of other configurations.
+    ComparedWithoutEpoch,
     /// A write counts a replica that it cannot reach, since another one was told of that.
     NudgeCounts,
     /// A damaged record is replaced by whatever another replica gives, be it older.
@@ -132,6 +134,7 @@ impl Mutant {
         Self::CompletedWithoutWait,
         Self::CompletedByFewer,
         Self::CompletedByIncomplete,
+        Self::ComparedWithoutEpoch,
         Self::NudgeCounts,
         Self::MendedByOlder,
     ];
@@ -176,6 +179,7 @@ impl Mutant {
             Self::CompletedWithoutWait => "completed-without-wait",
             Self::CompletedByFewer => "completed-by-fewer",
             Self::CompletedByIncomplete => "completed-by-incomplete",
+            Self::ComparedWithoutEpoch => "compared-without-epoch",
             Self::NudgeCounts => "nudge-counts",
             Self::MendedByOlder => "mended-by-older",
         }

@@ -101,24 +101,23 @@ impl Maintenance {
                     protocol,
                 });
             };
-            let (auth, first) = match reply {
+            let (auth, epoch, first) = match reply {
                 Deferred::V1(datagram) => {
                     transmit(datagram, Protocol::V1);
                     continue;
                 }
-                Deferred::V2(auth, first) => (auth, first),
+                Deferred::V2(auth, epoch, first) => (auth, epoch, first),
             };
             let mut send = |datagram: Vec<u8>| transmit(datagram.into(), Protocol::V2);
-            let epoch = config.epoch.unwrap_or(0);
             let mut replies =
                 Replies::new(auth.clone(), epoch, config.datagram_bytes_max, &mut send);
             replies.push(&first);
             let belongs = |next: &DeferredReply| {
-                let is_alike = matches!(&next.reply, Deferred::V2(ours, _) if ours.is_same(&auth));
+                let is_alike = matches!(&next.reply, Deferred::V2(ours, stated, _) if ours.is_same(&auth) && *stated == epoch);
                 next.peer == peer && is_alike
             };
             while let Some(DeferredReply { reply, .. }) = waiting.next_if(belongs) {
-                if let Deferred::V2(_, reply) = reply {
+                if let Deferred::V2(_, _, reply) = reply {
                     replies.push(&reply);
                 }
             }
@@ -158,7 +157,11 @@ mod tests {
             operation: 6,
             reply: ReplicaResponse::Done.into(),
         };
-        Deferred::V2(ReplyAuth::Checksum, reply)
+        Deferred::V2(
+            ReplyAuth::Checksum,
+            dkvs_common::epoch::StatedEpoch::None,
+            reply,
+        )
     }
 
     fn ids(transmit: &Transmit) -> Vec<u64> {
@@ -210,7 +213,7 @@ mod tests {
         let start = Instant::now();
         let envelope = Envelope {
             sender: Sender::Client,
-            epoch: 0,
+            epoch: dkvs_common::epoch::StatedEpoch::None,
             authentication: None,
         };
         let mut builder = Builder::new(envelope, 1_200);

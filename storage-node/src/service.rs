@@ -12,7 +12,7 @@ use crate::nudges::Nudges;
 use crate::statistics::Counters;
 use crate::store::Store;
 
-pub use crate::config::{ServiceConfig, UPLOAD_BYTES_DEFAULT};
+pub use crate::config::{Served, ServiceConfig, UPLOAD_BYTES_DEFAULT};
 
 /// One replica, and how datagrams read and change it. All workers of a server share it.
 pub struct Service {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::Cluster;
+use dkvs_common::epoch::Epoch;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse, Statistic};
 use dkvs_common::ring::{Position, Ring};
 use dkvs_common::wire::v2::reply::Reply;
@@ -20,6 +21,9 @@ use crate::waiting::PATIENCE;
 /// nothing calls for it, and pull only what differed twice.
 const PATIENCE_FOR_REPAIR: Duration = PATIENCE.saturating_mul(5);
 
+/// How many replicas each key has.
+const REPLICATION: u8 = 3;
+
 /// How often they are asked.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -31,7 +35,7 @@ pub struct Replicas {
     /// Where they take datagrams.
     addrs: Vec<SocketAddr>,
     ring: Ring,
-    replication: usize,
+    epoch: Epoch,
 }
 
 impl Replicas {
@@ -42,19 +46,19 @@ impl Replicas {
         Self {
             addrs,
             ring: Ring::new(&cluster),
-            replication: 3,
+            epoch: Epoch::of_file(&cluster, REPLICATION),
         }
     }
 
-    /// The number of their ring.
-    pub fn epoch(&self) -> u32 {
-        self.ring.epoch()
+    /// Their configuration.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// The numbers of a key's replicas.
     pub fn of_key(&self, name: &str) -> Vec<usize> {
         let position = Position::of_key(&key(name));
-        let list = self.ring.preference_list(position, self.replication);
+        let list = self.ring.preference_list(position, REPLICATION.into());
         list.iter()
             .map(|point| usize::from(point.server.0))
             .collect()
@@ -62,7 +66,7 @@ impl Replicas {
 
     /// A client of one of them alone.
     pub fn client(&self, server: usize) -> Client {
-        Client::new(self.addrs[server]).of_ring(self.ring.epoch())
+        Client::new(self.addrs[server]).of_epoch(self.epoch)
     }
 
     /// What a server reports of itself.

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkvs_common::epoch::{Epoch, StatedEpoch};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
@@ -23,8 +24,8 @@ const WAIT: Duration = Duration::from_millis(500);
 pub struct Client {
     socket: UdpSocket,
     next_id: u64,
-    /// The ring that it says it is of.
-    epoch: u32,
+    /// What it says it belongs to.
+    epoch: StatedEpoch,
 }
 
 impl Client {
@@ -40,12 +41,17 @@ impl Client {
         Self {
             socket,
             next_id: 0,
-            epoch: 0,
+            epoch: StatedEpoch::None,
         }
     }
 
-    /// The same client, of a ring: servers that know theirs answer no other.
-    pub fn of_ring(self, epoch: u32) -> Self {
+    /// The same client, of a configuration: servers that know theirs answer no other.
+    pub fn of_epoch(self, epoch: Epoch) -> Self {
+        self.that_states(StatedEpoch::Numbered(epoch))
+    }
+
+    /// The same client, which states this.
+    pub fn that_states(self, epoch: StatedEpoch) -> Self {
         Self { epoch, ..self }
     }
 
@@ -99,10 +105,10 @@ pub fn put(name: &str, value: &str, tag: Tag) -> Request {
 
 /// A datagram with one request.
 pub fn sealed(id: RequestId, request: &Request) -> Vec<u8> {
-    sealed_for(0, id, request)
+    sealed_for(StatedEpoch::None, id, request)
 }
 
-fn sealed_for(epoch: u32, id: RequestId, request: &Request) -> Vec<u8> {
+fn sealed_for(epoch: StatedEpoch, id: RequestId, request: &Request) -> Vec<u8> {
     let envelope = Envelope {
         sender: Sender::Client,
         epoch,

@@ -58,6 +58,8 @@ fn owner(port: u16) -> Owner {
     Owner {
         server: format!("127.0.0.1:{port}").parse().unwrap(),
         cluster: None,
+        replication: 3,
+        is_numbered: false,
     }
 }
 

@@ -60,7 +60,7 @@ impl Client {
     ) -> Vec<u8> {
         let envelope = Envelope {
             sender: Sender::Client,
-            epoch: 0,
+            epoch: dkvs_common::epoch::StatedEpoch::None,
             authentication: asked,
         };
         let mut builder = Builder::new(envelope, 60_000);

@@ -19,8 +19,8 @@ pub mod transport;
 
 pub use crate::core::{
     AdmissionError, ByCaller, CallerId, DECIDED_PER_PLACE, InspectResult, Limits, ListResult,
-    MemoryAccount, MemoryError, MemoryPermit, Protocol, ReadResult, RequestOptions, SHARES,
-    UNCOUNTED_BYTES_MAX, Wait, WriteResult,
+    MemoryAccount, MemoryError, MemoryPermit, OTHER_CONFIGURATION, Protocol, ReadResult,
+    RequestOptions, SHARES, UNCOUNTED_BYTES_MAX, Wait, WriteResult,
 };
 pub use net::{
     Client, ClientConfig, SOCKET_BUFFER_BYTES, ServerDescription, ServerSnapshot, ServerStatus,

@@ -16,6 +16,7 @@
 //! it out (the storage server).
 
 mod command;
+mod description;
 mod direction;
 mod durability;
 mod key_position;
@@ -27,6 +28,7 @@ mod statistic;
 mod unrepresentable;
 
 pub use command::ReplicaCommand;
+pub use description::Description;
 pub use direction::Direction;
 pub use durability::Durability;
 pub use key_position::KeyPosition;

@@ -1,5 +1,7 @@
 //! Why a replica does not carry out a command.
 
+use crate::epoch::Epoch;
+
 /// Why a replica did not do what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
@@ -33,6 +35,22 @@ pub enum Refusal {
         /// That ring.
         epoch: u32,
     },
+    /// It belongs to a later configuration of the cluster than the sender.
+    Stale {
+        /// That configuration.
+        served: Epoch,
+    },
+    /// It belongs to an earlier configuration than the sender.
+    Behind {
+        /// That configuration.
+        served: Epoch,
+    },
+    /// It belongs to a configuration with the same number which is not the same: the servers file or the
+    /// replication differs.
+    OtherConfiguration {
+        /// That configuration.
+        served: Epoch,
+    },
     /// It does not know the operation.
     Unsupported,
     /// It has too much under way.
@@ -51,7 +69,13 @@ impl Refusal {
     pub fn is_certain(self) -> bool {
         !matches!(
             self,
-            Self::Unstated | Self::WrongEpoch { .. } | Self::Corrupt | Self::Internal
+            Self::Unstated
+                | Self::WrongEpoch { .. }
+                | Self::Stale { .. }
+                | Self::Behind { .. }
+                | Self::OtherConfiguration { .. }
+                | Self::Corrupt
+                | Self::Internal
         )
     }
 }

@@ -189,6 +189,7 @@ fn watch_client_limits(servers: usize) -> Limits {
 fn client_config(config: &Config, context: &WorkerContext, limits: Limits) -> ClientConfig {
     ClientConfig {
         protocol: config.protocol,
+        replication: context.replication,
         datagram_bytes_max: config.datagram_bytes_max,
         value_bytes_max: config.value_bytes_max,
         offload: config.udp_offload,

@@ -160,6 +160,9 @@ fn open_data_directories(
             owner: Owner {
                 server: server.addr,
                 cluster: Some(cluster.clone()),
+                replication: embedded.replication(cluster.servers().len()),
+                // The only gateway is of the same version.
+                is_numbered: true,
             },
             durability: embedded.durability,
             thread: format!("storage-{number}"),

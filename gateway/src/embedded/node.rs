@@ -14,7 +14,7 @@ use dkvs_storage_node::StorageNode;
 use dkvs_storage_node::anti_entropy::{PullOptions, PullThread};
 use dkvs_storage_node::leaves::Membership;
 use dkvs_storage_node::scrub::{SCRUB_RATE_DEFAULT, ScrubThread};
-use dkvs_storage_node::service::ServiceConfig;
+use dkvs_storage_node::service::{Served, ServiceConfig};
 use dkvs_storage_node::store::disk::directory::{self, DataDirectory, Owner};
 use dkvs_storage_node::store::disk::{CommitThread, Declaration, OpenOptions};
 use dkvs_storage_node::store::{MemoryStore, Store};
@@ -59,6 +59,8 @@ pub(super) enum StorageLocation {
 /// An open store.
 pub(super) struct OpenStore {
     store: Store,
+    /// Of the data directory; none in memory.
+    store_id: Option<u64>,
     disk: Option<CommitThread>,
 }
 
@@ -73,7 +75,11 @@ impl StorageLocation {
         } = self
         else {
             let store = Store::Memory(MemoryStore::new(STORE_BYTES_MAX));
-            return Ok(OpenStore { store, disk: None });
+            return Ok(OpenStore {
+                store,
+                store_id: None,
+                disk: None,
+            });
         };
         let options = OpenOptions {
             declaration,
@@ -81,9 +87,11 @@ impl StorageLocation {
             ..OpenOptions::new(STORE_BYTES_MAX, *durability, directory::machine_run())
         };
         let (directory, opened) = DataDirectory::open(path, owner.clone(), options)?;
+        let store_id = Some(directory.store_id());
         let disk = CommitThread::start(opened.committer, thread.clone(), directory)?;
         Ok(OpenStore {
             store: Store::Disk(opened.store),
+            store_id,
             disk: Some(disk),
         })
     }
@@ -201,13 +209,23 @@ fn run(
     peers: &Peers,
     runtime: &Handle,
 ) -> anyhow::Result<Running> {
-    let OpenStore { store, disk } = opened;
+    let OpenStore {
+        store,
+        store_id,
+        disk,
+    } = opened;
+    // A new boot id each time tells gateways that the server has restarted.
+    let boot_id = getrandom::u64()?;
+    let Membership {
+        view, replication, ..
+    } = &peers.membership;
     let config = ServiceConfig {
+        served: Some(Served::of(view.cluster(), *replication, false)),
+        store_id: store_id.unwrap_or(boot_id),
         // Loopback carries the longest datagrams.
         datagram_bytes_max: DATAGRAM_BYTES_MAX,
         is_v1_on: authentication.is_v1_on,
-        // A new boot id each time tells gateways that the server has restarted.
-        ..ServiceConfig::new(getrandom::u64()?)
+        ..ServiceConfig::new(boot_id)
     };
     let membership = Some(peers.membership.clone());
     let mut node = StorageNode::new(sockets, store, config, membership)?;

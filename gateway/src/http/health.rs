@@ -73,9 +73,12 @@ pub(super) async fn ready(State(app): State<App>, uri: Uri) -> Result<Response<B
         .collect();
     let servers = statuses.len();
     let reachable = statuses.iter().filter(|status| status.is_reachable).count();
-    if reachable <= servers / 2 {
+    let others = statuses.iter().filter(|status| status.is_reachable);
+    let others = others.filter(|status| status.is_other_configuration);
+    let serving = reachable - others.count();
+    if serving <= servers / 2 {
         let mut detail =
-            format!("{reachable} of {servers} servers can be reached, which is no majority");
+            format!("{serving} of {servers} servers can be reached and used, which is no majority");
         for advice in advice {
             detail += &format!("; {advice}");
         }

@@ -362,6 +362,11 @@ pub(super) fn reason_of(refusal: Refusal) -> &'static str {
         Refusal::WrongEpoch { .. } => {
             "the server belongs to another ring: its servers file differs"
         }
+        Refusal::Stale { .. } => "the server is of a later configuration of the cluster",
+        Refusal::Behind { .. } => "the server is of an earlier configuration of the cluster",
+        Refusal::OtherConfiguration { .. } => {
+            "the server is of another configuration: its servers file or its replication differs"
+        }
         Refusal::Unsupported => "the server does not know this operation",
         Refusal::Busy => "too much is under way towards the server or in it",
         Refusal::Corrupt => {

@@ -20,6 +20,7 @@ use super::{path, trace};
 #[derive(Serialize)]
 struct RingBody {
     epoch: u32,
+    configuration: String,
     replication: u8,
     servers: Vec<RingServer>,
     points: Vec<Point>,
@@ -57,6 +58,7 @@ pub(super) async fn ring(
     };
     let body = RingBody {
         epoch: view.ring().epoch(),
+        configuration: app.client.epoch().to_string(),
         replication: app.replication,
         servers: view.cluster().iter().map(ring_server).collect(),
         points: view.ring().points().iter().map(point).collect(),

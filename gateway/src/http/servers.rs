@@ -3,7 +3,9 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
-use dkvs_client::{AdmissionError, CallerId, Client, ServerStatus, ServerVersion};
+use dkvs_client::{
+    AdmissionError, CallerId, Client, OTHER_CONFIGURATION, ServerStatus, ServerVersion,
+};
 use dkvs_common::model::{Durability, Statistic};
 use serde::Serialize;
 
@@ -29,6 +31,8 @@ pub(super) struct ServerBody {
     last_round_trip_us: Option<u64>,
     round_trip_us: Option<u64>,
     boot_id: Option<String>,
+    store_id: Option<String>,
+    configuration: Option<String>,
     durability: Option<&'static str>,
     datagram_bytes_max: Option<u16>,
     value_bytes_max: Option<u32>,
@@ -196,6 +200,7 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
         ServerVersion::V2(description) => Some(description),
         ServerVersion::V1 | ServerVersion::Unknown => None,
     };
+    let served = status.description.and_then(|description| description.epoch);
     let statistic = |wanted: Statistic| {
         let mut statistics = status.statistics.iter();
         let found = statistics.find(|(name, _)| Statistic::try_from(*name) == Ok(wanted));
@@ -212,6 +217,10 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
         last_round_trip_us: None,
         round_trip_us: status.round_trip.map(micros),
         boot_id: description.map(|description| format!("{:016x}", description.boot_id)),
+        store_id: status
+            .description
+            .map(|description| format!("{:016x}", description.store_id)),
+        configuration: served.map(|served| served.to_string()),
         durability: description.map(|description| match description.durability {
             Durability::Memory => "memory",
             Durability::Buffered => "buffered",
@@ -236,7 +245,10 @@ fn server_body(server: String, status: &ServerStatus) -> ServerBody {
     }
 }
 
-/// What the operator has to know of a server that speaks DKVS/1 only.
+/// What the operator has to know of a server that is not asked, or refuses.
 pub(super) fn advice_on(client: &Client, status: &ServerStatus) -> Option<&'static str> {
+    if status.is_other_configuration {
+        return Some(OTHER_CONFIGURATION);
+    }
     Some(status.v1_only?.advice(client.protocol()))
 }

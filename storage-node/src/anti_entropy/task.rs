@@ -50,12 +50,15 @@ impl PullThread {
         let Some(leaf_sums) = service.leaf_sums() else {
             return Ok(None);
         };
-        let Membership { view, .. } = leaf_sums.membership();
+        let Membership {
+            view, replication, ..
+        } = leaf_sums.membership();
         let shared = Arc::new(Shared::new(view.cluster().clone()));
         let value_bytes_max = service.config().value_bytes_max;
         let timing = Timing::default();
         let config = ClientConfig {
             protocol: Protocol::V2,
+            replication: *replication,
             datagram_bytes_max: options.datagram_bytes_max,
             value_bytes_max,
             offload: options.offload,

@@ -85,9 +85,16 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "on|off")]
     pub(super) v1: Option<Switch>,
 
-    /// The cluster's servers file: requests of clients with another ring are refused
+    /// The cluster's servers file: requests of clients with another one, or another replication, are
+    /// refused
     #[arg(long, value_name = "FILE")]
     pub(super) servers: Option<PathBuf>,
+
+    /// Whom to serve with --servers: those who state the same configuration (servers file and
+    /// replication), or also clients of versions that state their ring alone [default: numbered, but
+    /// either with a data directory of such a version until numbered is said once]
+    #[arg(long, value_name = "numbered|either", requires = "servers")]
+    pub(super) epochs: Option<Epochs>,
 
     /// How many replicas each key has, as the gateways are told: with --servers, a server compares what
     /// it holds with the other replicas
@@ -239,6 +246,15 @@ fn value_size(text: &str) -> Result<Size, String> {
         true => Ok(size),
         false => Err("no value can be longer than 16M".into()),
     }
+}
+
+/// Whom a server serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Epochs {
+    /// Who states the same configuration.
+    Numbered,
+    /// Also who states the same ring.
+    Either,
 }
 
 /// What a confirmed put survives.

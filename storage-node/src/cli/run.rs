@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Arguments, Switch};
 use super::disk::{Disk, back_up_when_asked};
-use super::settings::{NO_RANDOM, check_exposure, cluster, config, membership};
+use super::settings::{NO_RANDOM, check_exposure, cluster, config, membership, with_directory};
 use super::store::store;
 use crate::StorageNode;
 use crate::anti_entropy::{PullOptions, PullThread};
@@ -52,6 +52,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     drop(bind()?);
     let membership = membership(arguments, cluster.as_ref());
     let (store, disk) = store(arguments, cluster)?;
+    let config = match &disk {
+        Some(disk) => with_directory(arguments, config, &disk.directory),
+        None => config,
+    };
     let sockets = bind()?;
     let mut node = StorageNode::new(sockets, store, config, membership)?;
     node.set_offload(arguments.udp_offload == Switch::On);

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use dkvs_common::cluster::Cluster;
-use dkvs_common::ring::Ring;
 use dkvs_common::view::ClusterView;
 use dkvs_runtime::about;
 use dkvs_runtime::key_file::KeyFile;
 
-use super::arguments::{Arguments, DurabilityChoice};
+use super::arguments::{Arguments, DurabilityChoice, Epochs};
+use crate::config::Served;
 use crate::leaves::Membership;
 use crate::service::ServiceConfig;
+use crate::store::disk::directory::DataDirectory;
 
 /// Checks the arguments, and the files that they name, without serving.
 pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
@@ -24,11 +25,12 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<()> {
     let durability = DurabilityChoice::resolve(arguments.durability, arguments.data_dir.is_some())
         .map_err(anyhow::Error::msg)?;
     let keys = key_file.as_ref().map_or(0, |file| file.ids().len());
-    let epoch = config
-        .epoch
-        .map_or_else(|| "any".to_owned(), |epoch| format!("{epoch:08x}"));
+    let served = config.served.map_or_else(
+        || "ring any".to_owned(),
+        |served| format!("ring {:08x}, configuration {}", served.ring, served.epoch),
+    );
     let text = format!(
-        "the settings are good, and nothing was started\n  address {addr}, ring {epoch}, {keys} keys, \
+        "the settings are good, and nothing was started\n  address {addr}, {served}, {keys} keys, \
          durability {}\n",
         format!("{durability:?}").to_lowercase()
     );
@@ -79,10 +81,39 @@ pub(super) fn config(
     Ok(ServiceConfig {
         datagram_bytes_max: arguments.max_datagram.into(),
         value_bytes_max: arguments.max_value.0,
-        epoch: cluster.map(|cluster| Ring::new(cluster).epoch()),
+        served: cluster.map(|cluster| {
+            let takes_rings = arguments.epochs == Some(Epochs::Either);
+            Served::of(cluster, arguments.replication, takes_rings)
+        }),
         is_v1_on: arguments.is_v1_on(),
         ..ServiceConfig::new(boot_id)
     })
+}
+
+/// The same settings, with what a data directory knows.
+pub(super) fn with_directory(
+    arguments: &Arguments,
+    config: ServiceConfig,
+    directory: &DataDirectory,
+) -> ServiceConfig {
+    let takes_rings = match arguments.epochs {
+        Some(epochs) => epochs == Epochs::Either,
+        None => !directory.is_numbered(),
+    };
+    if takes_rings && arguments.epochs.is_none() && config.served.is_some() {
+        tracing::warn!(
+            "the directory is of a version that knew no configurations: clients that state their ring alone are \
+             served. Once all gateways are of this version, start the server once with --epochs numbered"
+        );
+    }
+    ServiceConfig {
+        served: config.served.map(|served| Served {
+            takes_rings,
+            ..served
+        }),
+        store_id: directory.store_id(),
+        ..config
+    }
 }
 
 /// The servers file, if there is one, in which the server itself has to be.

@@ -10,7 +10,7 @@ use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v1;
 
-use super::arguments::{Arguments, DurabilityChoice};
+use super::arguments::{Arguments, DurabilityChoice, Epochs};
 use super::disk::Opened;
 use crate::store::disk::directory::{self, DataDirectory, Owner};
 use crate::store::disk::{Declaration, OpenOptions};
@@ -45,6 +45,8 @@ pub(super) fn store(
             let owner = Owner {
                 server: addr,
                 cluster,
+                replication: arguments.replication,
+                is_numbered: arguments.epochs == Some(Epochs::Numbered),
             };
             let (directory, store) = DataDirectory::open(path, owner, options)?;
             opened = Some(Opened {

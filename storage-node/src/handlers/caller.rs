@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use dkvs_common::epoch::StatedEpoch;
 use dkvs_common::model::ReplicaResponse;
 
 use super::leaves::LeafRoom;
@@ -17,8 +18,8 @@ pub(crate) struct Caller {
     pub(crate) key_id: u8,
     /// The number that it gave the command.
     pub(crate) request: u64,
-    /// The ring of the sender.
-    pub(crate) epoch: u32,
+    /// What the sender belongs to.
+    pub(crate) epoch: StatedEpoch,
     /// When the command arrived.
     pub(crate) now: Instant,
     /// For how long it waits for the response from then on.

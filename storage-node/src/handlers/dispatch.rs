@@ -1,6 +1,7 @@
 //! Which handler a command goes to.
 
-use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
+use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::mutants::{self, Mutant};
 
 use super::caller::{Caller, Responder};
 use super::list::{ListQueue, PageQuery};
@@ -9,9 +10,29 @@ use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
 
 impl Replica {
-    /// Carries out a command. Returns the response, or none if it waits for the disk, or in `lists`
+    /// Carries out a command, if the sender belongs to the configuration that is served. Returns the response, or none if it waits for the disk, or in `lists`
     /// for its turn: what `responder` makes gets it then.
     pub(crate) fn handle(
+        &self,
+        command: ReplicaCommand,
+        caller: Caller,
+        lists: &mut ListQueue,
+        responder: impl FnOnce() -> Responder,
+    ) -> Option<ReplicaResponse> {
+        let served = self.config.served;
+        let refusal = served.and_then(|served| served.refuse(caller.epoch));
+        match (&command, refusal) {
+            // Asked by whoever finds out what is wrong.
+            (ReplicaCommand::Ping | ReplicaCommand::GetStatistics, _) | (_, None) => {}
+            (ReplicaCommand::GetLeafSums { .. } | ReplicaCommand::GetLeafEntries { .. }, _)
+                if mutants::is_on(Mutant::ComparedWithoutEpoch) => {}
+            (_, Some(refusal)) => return Some(ReplicaResponse::Refused(refusal)),
+        }
+        self.handle_served(command, caller, lists, responder)
+    }
+
+    /// The same of one that belongs to the configuration that is served.
+    fn handle_served(
         &self,
         command: ReplicaCommand,
         caller: Caller,
@@ -21,11 +42,9 @@ impl Replica {
         let Caller {
             peer, now, room, ..
         } = caller;
-        let epoch = self.config.epoch.unwrap_or(caller.epoch);
         Some(match command {
             ReplicaCommand::Ping => ReplicaResponse::Done,
             ReplicaCommand::GetStatistics => ReplicaResponse::Statistics(self.statistics(now)),
-            _ if epoch != caller.epoch => ReplicaResponse::Refused(Refusal::WrongEpoch { epoch }),
             ReplicaCommand::Get { key } => {
                 return self.get(&key, room.value_bytes, caller, responder);
             }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkvs_common::epoch::StatedEpoch;
 use dkvs_common::wire::v2::envelope::{self, Authentication, Envelope, Proof, Sender};
 use dkvs_common::wire::v2::keys::Keys;
 
@@ -34,8 +35,8 @@ pub struct Keyed {
 
 /// A datagram that is taken.
 pub(super) struct Opened {
-    /// The ring of its sender.
-    pub(super) epoch: u32,
+    /// What its sender belongs to.
+    pub(super) epoch: StatedEpoch,
     pub(super) messages: Bytes,
     pub(super) sender: SenderStatus,
     pub(super) auth: ReplyAuth,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use dkvs_common::epoch::StatedEpoch;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId};
 
 use super::replies::ReplyAuth;
@@ -47,7 +48,7 @@ pub(crate) struct DeferredReply {
 /// What it is, by protocol.
 pub(crate) enum Deferred {
     V1(Bytes),
-    V2(ReplyAuth, ReplyMessage),
+    V2(ReplyAuth, StatedEpoch, ReplyMessage),
 }
 
 impl DeferredReplies {
@@ -79,6 +80,7 @@ pub(super) struct ReplyTo<'a> {
     pub(super) deferred: &'a Arc<DeferredReplies>,
     pub(super) peer: SocketAddr,
     pub(super) auth: &'a ReplyAuth,
+    pub(super) epoch: StatedEpoch,
     pub(super) id: RequestId,
     pub(super) operation: u8,
 }
@@ -87,14 +89,14 @@ impl ReplyTo<'_> {
     /// Defers the response to the request.
     pub(super) fn responder(self) -> Responder {
         let (deferred, peer, auth) = (Arc::clone(self.deferred), self.peer, self.auth.clone());
-        let (id, operation) = (self.id, self.operation);
+        let (epoch, id, operation) = (self.epoch, self.id, self.operation);
         Box::new(move |response| {
             let reply = ReplyMessage {
                 id,
                 operation,
                 reply: response.into(),
             };
-            deferred.push(peer, Deferred::V2(auth, reply));
+            deferred.push(peer, Deferred::V2(auth, epoch, reply));
         })
     }
 }

@@ -3,9 +3,8 @@
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use dkvs_common::wire::v2::envelope::{
-    AUTHENTICATED_BYTES, Authentication, Builder, ClusterKey, Envelope, PLAIN_BYTES, Sender,
-};
+use dkvs_common::epoch::StatedEpoch;
+use dkvs_common::wire::v2::envelope::{Authentication, Builder, ClusterKey, Envelope, Sender};
 use dkvs_common::wire::v2::message::ReplyMessage;
 use dkvs_common::wire::v2::reply::RECORD_HEAD_BYTES;
 
@@ -13,16 +12,16 @@ use dkvs_common::wire::v2::reply::RECORD_HEAD_BYTES;
 pub(crate) struct Replies<'a> {
     builder: Builder,
     auth: ReplyAuth,
-    epoch: u32,
+    epoch: StatedEpoch,
     datagram_bytes_max: usize,
     send: &'a mut dyn FnMut(Vec<u8>),
 }
 
 impl<'a> Replies<'a> {
-    /// Replies of a server of a ring, which leave by calls of `send`.
+    /// Replies of a server, which leave by calls of `send`.
     pub(crate) fn new(
         auth: ReplyAuth,
-        epoch: u32,
+        epoch: StatedEpoch,
         datagram_bytes_max: usize,
         send: &'a mut dyn FnMut(Vec<u8>),
     ) -> Self {
@@ -54,6 +53,11 @@ impl<'a> Replies<'a> {
         }
     }
 
+    /// What they state.
+    pub(super) fn epoch(&self) -> StatedEpoch {
+        self.epoch
+    }
+
     /// How they are authenticated.
     pub(super) fn auth(&self) -> &ReplyAuth {
         &self.auth
@@ -68,7 +72,8 @@ impl<'a> Replies<'a> {
 
     /// The most bytes of a value and its content type that a reply with a record has room for.
     pub(super) fn value_bytes_max(&self) -> usize {
-        let overhead = self.auth.envelope_bytes() + RECORD_HEAD_BYTES;
+        let (before, after) = self.auth.envelope(self.epoch).around();
+        let overhead = before + after + RECORD_HEAD_BYTES;
         self.datagram_bytes_max.saturating_sub(overhead)
     }
 }
@@ -97,17 +102,20 @@ impl ReplyAuth {
     }
 
     /// A datagram of replies in the making.
-    pub(super) fn builder(&self, epoch: u32, datagram_bytes_max: usize) -> Builder {
+    pub(super) fn builder(&self, epoch: StatedEpoch, datagram_bytes_max: usize) -> Builder {
+        Builder::new(self.envelope(epoch), datagram_bytes_max)
+    }
+
+    fn envelope(&self, epoch: StatedEpoch) -> Envelope {
         let authentication = match self {
             Self::Checksum => None,
             Self::Key(authenticity) => Some(authenticity.authentication),
         };
-        let envelope = Envelope {
+        Envelope {
             sender: Sender::Server,
             epoch,
             authentication,
-        };
-        Builder::new(envelope, datagram_bytes_max)
+        }
     }
 
     /// The datagram of a builder of these replies.
@@ -124,14 +132,6 @@ impl ReplyAuth {
             (Self::Checksum, Self::Checksum) => true,
             (Self::Key(ours), Self::Key(theirs)) => Arc::ptr_eq(ours, theirs),
             _ => false,
-        }
-    }
-
-    /// Bytes around the messages of a datagram.
-    pub(super) fn envelope_bytes(&self) -> usize {
-        match self {
-            Self::Checksum => PLAIN_BYTES,
-            Self::Key(_) => AUTHENTICATED_BYTES,
         }
     }
 }

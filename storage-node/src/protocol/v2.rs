@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkvs_common::model::{Refusal, ReplicaResponse};
+use dkvs_common::epoch::StatedEpoch;
+use dkvs_common::model::{Description, Refusal, ReplicaResponse};
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
 use dkvs_common::wire::v2::reply::{
@@ -26,8 +27,8 @@ const _: () = assert!(BITMAP_BYTES_MAX == reply::BITMAP_BYTES_MAX);
 
 /// What the requests of a datagram have in common.
 struct Origin<'a> {
-    /// The ring of the sender.
-    epoch: u32,
+    /// What the sender belongs to.
+    epoch: StatedEpoch,
     peer: SocketAddr,
     sender: SenderStatus,
     /// The key that proved the datagram; 0 where none has to.
@@ -92,9 +93,9 @@ impl Service {
             backlog,
         };
         self.counters.datagrams.add(1);
-        let our_epoch = self.config().epoch.unwrap_or(0);
+        let own = self.stated_epoch(opened.epoch);
         let datagram_bytes_max = self.config().datagram_bytes_max;
-        let mut replies = Replies::new(opened.auth, our_epoch, datagram_bytes_max, send);
+        let mut replies = Replies::new(opened.auth, own, datagram_bytes_max, send);
         match opened.sender {
             SenderStatus::InSession { .. } => {
                 self.serve_all(opened.messages, &mut origin, &mut replies);
@@ -106,13 +107,30 @@ impl Service {
         replies.finish();
     }
 
-    /// Answers the greeting that the datagram of an unknown sender begins with, and nothing else: a
-    /// single answer, in the same envelope, is as long as the greeting.
+    /// What a reply states that this server belongs to: as whoever is answered states it.
+    pub(crate) fn stated_epoch(&self, stated: StatedEpoch) -> StatedEpoch {
+        match (self.config().served, stated) {
+            (Some(served), StatedEpoch::Numbered(_)) => StatedEpoch::Numbered(served.epoch),
+            (Some(served), _) => StatedEpoch::Ring(served.ring),
+            (None, _) => StatedEpoch::None,
+        }
+    }
+
+    /// Answers the greeting that the datagram of an unknown sender begins with, the question for a description
+    /// that may follow, and nothing else: each answer, in the same envelope, is as long as what it
+    /// answers.
     fn greet(&self, mut messages: Bytes, origin: &mut Origin<'_>, replies: &mut Replies<'_>) {
         match next_request(&mut messages) {
             Ok(Some(Ok(message))) if matches!(message.request, Request::Greet { .. }) => {
                 let _ = self.serve_in_time(message, origin, replies);
             }
+            _ => return self.counters.not_greetings.add(1),
+        }
+        match next_request(&mut messages) {
+            Ok(Some(Ok(message))) if message.request == Request::Describe => {
+                let _ = self.serve_in_time(message, origin, replies);
+            }
+            Ok(None) => {}
             _ => return self.counters.not_greetings.add(1),
         }
         if !messages.is_empty() {
@@ -165,7 +183,7 @@ impl Service {
         let (operation, peer) = (message.request.name(), origin.peer);
         let key = match &message.request {
             Request::Command(command) => command.key(),
-            Request::Greet { .. } | Request::Trace { .. } => None,
+            Request::Greet { .. } | Request::Describe | Request::Trace { .. } => None,
         };
         let key_bytes = key.map(|key| key.as_bytes().len());
         let status = self.serve_in_time(message, origin, replies);
@@ -202,6 +220,14 @@ impl Service {
                 let reply = Reply::Greeting(self.greeting(origin.sender));
                 return Some(push(replies, id, operation, reply));
             }
+            Request::Describe => {
+                let config = self.config();
+                let reply = Reply::Description(Description {
+                    store_id: config.store_id,
+                    epoch: config.served.map(|served| served.epoch),
+                });
+                return Some(push(replies, id, operation, reply));
+            }
             // It is about another request, and is not answered.
             Request::Trace { .. } => return None,
         };
@@ -222,6 +248,7 @@ impl Service {
             deferred,
             peer: origin.peer,
             auth: replies.auth(),
+            epoch: replies.epoch(),
             id,
             operation,
         };

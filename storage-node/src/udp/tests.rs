@@ -40,7 +40,7 @@ fn service() -> Arc<Service> {
 fn datagram(number: u64, command: ReplicaCommand) -> Vec<u8> {
     let envelope = Envelope {
         sender: envelope::Sender::Client,
-        epoch: 0,
+        epoch: dkvs_common::epoch::StatedEpoch::None,
         authentication: None,
     };
     let mut builder = Builder::new(envelope, 1_200);

@@ -109,6 +109,8 @@ fn open(path: &Path) -> anyhow::Result<(Arc<DiskStore>, CommitThread)> {
     let owner = Owner {
         server: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
         cluster: None,
+        replication: 3,
+        is_numbered: false,
     };
     let (directory, opened) = DataDirectory::open(path, owner, options)?;
     let thread = CommitThread::start(opened.committer, "storage".into(), directory)?;

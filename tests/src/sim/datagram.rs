@@ -10,15 +10,12 @@ use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
-use dkvs_common::wire::v2::envelope::{AUTHENTICATED_BYTES, PLAIN_BYTES, Sender, peek};
+use dkvs_common::wire::v2::envelope::{Sender, peek};
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestMessage, next_reply, next_request};
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
 
 use super::values::number_at_start;
-
-const CRC_BYTES: usize = 4;
-const HMAC_BYTES: usize = 16;
 
 /// The operations put, put staged, the latter without attributes and with them, and attest.
 const STORING: [u8; 4] = [6, 7, 15, 12];
@@ -43,14 +40,11 @@ fn messages(datagram: &Bytes, sender: Sender) -> Bytes {
     let Ok(envelope) = peek(datagram) else {
         return Bytes::new();
     };
-    let (around, after) = match envelope.authentication {
-        None => (PLAIN_BYTES, CRC_BYTES),
-        Some(_) => (AUTHENTICATED_BYTES, HMAC_BYTES),
-    };
-    if envelope.sender != sender || datagram.len() < around {
+    let (before, after) = envelope.around();
+    if envelope.sender != sender || datagram.len() < before + after {
         return Bytes::new();
     }
-    datagram.slice(around - after..datagram.len() - after)
+    datagram.slice(before..datagram.len() - after)
 }
 
 /// Whether a datagram of a client asks for something to be stored or attested, by its messages' heads alone.
@@ -122,6 +116,7 @@ fn request_words(request: &Request) -> String {
             let (behind, ahead) = (behind.port(), ahead.port());
             format!("nudge {behind} to compare itself with {ahead}")
         }
+        Request::Describe => "describe".into(),
         Request::Trace { .. } => "trace".into(),
         Request::Command(ReplicaCommand::GetStatistics) => "statistics".into(),
         Request::Command(ReplicaCommand::Attest { boot_id, key, tag }) => {
@@ -134,6 +129,7 @@ fn request_words(request: &Request) -> String {
 fn reply_words(reply: &Reply) -> String {
     match reply {
         Reply::Greeting(greeting) => format!("greeting of boot {:04x}", greeting.boot_id as u16),
+        Reply::Description(it) => format!("store {:04x}", it.store_id as u16),
         Reply::Response(ReplicaResponse::Done) => "done".into(),
         Reply::Response(ReplicaResponse::Record { digest, block }) => {
             let (value, tag) = (value_words(block), tag_words(digest.tag));
@@ -218,7 +214,7 @@ mod tests {
         ];
         let envelope = Envelope {
             sender: Sender::Client,
-            epoch: 0,
+            epoch: dkvs_common::epoch::StatedEpoch::None,
             authentication: None,
         };
         let mut builder = Builder::new(envelope, 1_200);

@@ -83,11 +83,12 @@ impl Setting {
         view: Arc<ClusterView>,
         datagram_bytes_max: usize,
         keys: Option<Keys>,
-        protocol: Protocol,
+        (protocol, replication): (Protocol, u8),
         places: PlacesPlan,
     ) -> Self {
         let config = CoreConfig {
             protocol,
+            replication,
             datagram_bytes_max,
             timeout_max: READ_WITHIN,
             requests_max: places.undecided_max,

@@ -21,7 +21,7 @@ use dkvs_common::wire::v2::{DatagramKind, MAGIC, kind_of};
 use dkvs_storage_node::leaves::Membership;
 use dkvs_storage_node::maintenance::{Arrival, Maintenance};
 use dkvs_storage_node::protocol::{Access, Issuer, Received, V1Response};
-use dkvs_storage_node::service::{Service, ServiceConfig};
+use dkvs_storage_node::service::{Served, Service, ServiceConfig};
 use dkvs_storage_node::store::{Lookup, MemoryStore, Part, RecordStore as _, Store};
 
 use super::chance::Chance;
@@ -59,7 +59,7 @@ pub struct Server {
 /// The ring that a server belongs to, and how long its datagrams may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Ring {
-    pub epoch: u32,
+    pub served: Served,
     pub datagram_bytes_max: usize,
 }
 
@@ -178,8 +178,8 @@ impl Server {
     /// From now on, another store answers in its place now and then: it confirms what it does not
     /// keep. Where there are keys, nobody believes it.
     pub fn lie(&mut self) {
-        let epoch = Some(self.ring.epoch);
-        self.liar = Some(self.process(empty(), epoch, None));
+        let served = Some(self.ring.served);
+        self.liar = Some(self.process(empty(), served, None));
     }
 
     /// Whether it started without what it had confirmed.
@@ -230,8 +230,12 @@ impl Server {
 
     /// A server of another ring takes the address of one that is down.
     pub fn replace_by_foreign_server(&mut self) {
-        let epoch = Some(self.ring.epoch ^ 1);
-        let process = self.process(empty(), epoch, None);
+        let mut served = self.ring.served;
+        served.epoch.hash ^= 1;
+        served.ring ^= 1;
+        // The same servers in the same places, of a cluster that had other keys.
+        let membership = self.membership.clone();
+        let process = self.process(empty(), Some(served), membership);
         if let State::Down { foreign, .. } = &mut self.state {
             *foreign = Some(process);
         }
@@ -244,18 +248,18 @@ impl Server {
             State::Down { kept, .. } => std::mem::replace(kept, empty()),
             State::Up { .. } => return,
         };
-        let epoch = self.plan.knows_ring.then_some(self.ring.epoch);
+        let served = self.plan.knows_ring.then_some(self.ring.served);
         let opened = self.disk.as_mut().map(OnDisk::open);
         let membership = self.membership.clone();
         let process = match opened {
             Some(opened) => {
                 let disk = self.disk.as_ref();
                 let scrub = disk.and_then(|disk| disk.begin_scrub(&opened.store, now));
-                let mut process = self.process(Store::Disk(opened.store), epoch, membership);
+                let mut process = self.process(Store::Disk(opened.store), served, membership);
                 process.at_work = Some(AtWork::new(opened.committer, scrub));
                 process
             }
-            None => self.process(kept, epoch, membership),
+            None => self.process(kept, served, membership),
         };
         let is_paused = false;
         self.state = State::Up { process, is_paused };
@@ -438,11 +442,11 @@ impl Server {
     fn process(
         &mut self,
         store: Store,
-        epoch: Option<u32>,
+        served: Option<Served>,
         membership: Option<Membership>,
     ) -> Process {
         let config = ServiceConfig {
-            epoch,
+            served,
             datagram_bytes_max: self.ring.datagram_bytes_max,
             leaf_depth_min: self.plan.leaf_depth,
             ..ServiceConfig::new(self.random.number())

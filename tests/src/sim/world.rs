@@ -19,6 +19,7 @@ use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
 
 use dkvs_storage_node::leaves::Membership;
+use dkvs_storage_node::service::Served;
 
 use super::c_client::CClient;
 use super::chance::Chance;
@@ -189,7 +190,7 @@ impl World {
         let cluster = Cluster::from_servers(&listed).expect("the plan's servers are distinct");
         let view = Arc::new(ClusterView::first(cluster));
         let ring = Ring {
-            epoch: view.ring().epoch(),
+            served: Served::of(view.cluster(), plan.replication, false),
             datagram_bytes_max: plan.datagram_bytes_max,
         };
         let keys = plan.is_keyed.then(|| keys(seed));
@@ -202,7 +203,7 @@ impl World {
             Arc::clone(&view),
             bytes_max,
             keys.clone(),
-            protocol,
+            (protocol, plan.replication),
             plan.places,
         );
         let server = |(number, server): (usize, &super::plan::ServerPlan)| {

@@ -152,7 +152,8 @@ fn what_was_captured_makes_a_server_send_nothing_to_a_bystander() {
         let config = PeerConfig {
             datagram_bytes_max: 1_200,
             window_bytes_max: 1 << 20,
-            epoch: 0,
+            ring: 0,
+            epoch: dkvs_common::epoch::Epoch { number: 1, hash: 0 },
             falls_back_to_v1: false,
             keys: Some((Arc::new(keys), SocketAddrV4::new(CLIENT, 5_000))),
         };

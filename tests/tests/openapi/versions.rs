@@ -270,7 +270,7 @@ fn store(server: SocketAddr, key: &'static str, tag: Tag) {
     let record = Record::new(&key, tag, content);
     let envelope = Envelope {
         sender: Sender::Client,
-        epoch: 0,
+        epoch: dkvs_common::epoch::StatedEpoch::None,
         authentication: None,
     };
     let message = RequestMessage {

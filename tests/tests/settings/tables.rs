@@ -416,6 +416,13 @@ pub const SERVER_FLAGS: &[(&str, &[(&str, &str)])] = &[
     ),
     ("--servers", &[("", NO_VALUE)]),
     (
+        "--epochs",
+        &[
+            ("", NO_VALUE),
+            ("hash", "possible values: numbered, either"),
+        ],
+    ),
+    (
         "--replication",
         &[("0", "1..=255"), ("256", "1..=255"), ("x", "invalid digit")],
     ),

@@ -3,6 +3,7 @@
 
 mod anti_entropy;
 mod batches;
+mod configurations;
 mod deletion;
 mod inspect;
 mod keys;

@@ -239,10 +239,10 @@ async fn a_key_is_refused_exactly_beyond_the_limit_that_is_reported() {
         let node = || PROGRAMS.node(&["--max-datagram", max_datagram]);
         let short = 1_200 - max_datagram.parse::<usize>().unwrap();
         for (method, value, limit, ok) in [
-            (&put, &b"v"[..], 1_145, 200),
-            (&put, &megabyte, 1_135, 200),
-            (&delete, b"", 1_147, 200),
-            (&read, b"", 1_168, 404),
+            (&put, &b"v"[..], 1_137, 200),
+            (&put, &megabyte, 1_127, 200),
+            (&delete, b"", 1_139, 200),
+            (&read, b"", 1_160, 404),
         ] {
             let limit = limit - short;
             let ours = (0..3).map(|_| node()).collect();

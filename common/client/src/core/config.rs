@@ -121,6 +121,8 @@ impl Limits {
 pub struct CoreConfig {
     /// Which protocol.
     pub protocol: Protocol,
+    /// How many replicas each key has.
+    pub replication: u8,
     /// The longest DKVS/2 datagram to send, in bytes.
     pub datagram_bytes_max: usize,
     /// The longest that any client of the cluster lets a request take.

@@ -4,16 +4,22 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
+use dkvs_common::model::Description;
 
 use super::config::Now;
 use super::request::Token;
 use super::state::Core;
 use crate::transport::v1::Exchange;
 
+/// What a server means for this client that serves another configuration; for the log.
+pub const OTHER_CONFIGURATION: &str = "it serves another configuration of the cluster, and refuses requests: its \
+    servers file or its --replication differs from that of this client. Start both with the same";
+
 impl Core {
     /// A datagram arrived from `server`.
     pub fn handle_datagram(&mut self, server: ServerId, datagram: &Bytes, now: Now) {
         let before = self.v1_only(server);
+        let described = self.description(server);
         self.servers.handle_datagram(server, datagram, now.at);
         let after = self.v1_only(server);
         if before != after
@@ -21,6 +27,16 @@ impl Core {
         {
             let addr = self.view.name(server);
             tracing::warn!(%addr, "{}", v1_only.advice(self.config.protocol));
+        }
+        if let Some(Description {
+            epoch: Some(served),
+            ..
+        }) = self.description(server)
+            && described.is_none_or(|before| before.epoch != Some(served))
+            && served != self.epoch()
+        {
+            let (addr, own) = (self.view.name(server), self.epoch());
+            tracing::warn!(%addr, %served, %own, "{OTHER_CONFIGURATION}");
         }
         self.handle_events(server, now);
     }

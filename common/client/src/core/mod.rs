@@ -60,6 +60,7 @@ pub use config::{
 };
 pub use counts::{Limit, RequestKind, RequestOutcome, RoundTrips, ServerCounts, Totals};
 pub use driving::{ReadRequest, WriteRequest};
+pub use events::OTHER_CONFIGURATION;
 pub use operation::{InspectResult, ListResult, ReadResult, Statistics, WriteResult};
 pub use request::{RequestId, Token};
 pub use servers::LinkStatus;

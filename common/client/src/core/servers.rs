@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkvs_common::cluster::ServerId;
+use dkvs_common::model::Description;
 use dkvs_common::server_map::ServerMap;
 use dkvs_common::wire::v2::keys::Keys;
 
@@ -71,6 +72,10 @@ impl Servers {
 
     pub(super) fn incarnation(&self, server: ServerId) -> Option<Incarnation> {
         self.link(server)?.incarnation()
+    }
+
+    pub(super) fn description(&self, server: ServerId) -> Option<Description> {
+        self.link(server)?.description()
     }
 
     /// The longest message to `server`, as far as is known; none before it is opened.

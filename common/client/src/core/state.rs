@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dkvs_common::cluster::ServerId;
+use dkvs_common::epoch::Epoch;
 use dkvs_common::histogram::Histogram;
 use dkvs_common::kv::Key;
+use dkvs_common::model::Description;
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::ring::PreferenceList;
@@ -31,6 +33,8 @@ use crate::transport::v1::Exchanges;
 pub struct Core {
     pub(super) config: CoreConfig,
     pub(super) view: Arc<ClusterView>,
+    /// Of the view and the replication.
+    epoch: Epoch,
     pub(super) keys: Option<Arc<Keys>>,
     pub(super) requests: Requests,
     pub(super) places: Places,
@@ -71,6 +75,7 @@ impl Core {
         random: u64,
     ) -> Self {
         Self {
+            epoch: Epoch::of_file(view.cluster(), config.replication),
             places: Places::new(config.requests_max, config.decided_max),
             config,
             view,
@@ -94,10 +99,28 @@ impl Core {
         &self.view
     }
 
+    /// The configuration that requests belong to which begin now.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// What `server` has said of itself, if it is one that does.
+    pub fn description(&self, server: ServerId) -> Option<Description> {
+        self.servers.description(server)
+    }
+
+    /// Whether `server` is known to serve another configuration, and refuses what this client asks.
+    pub fn is_other_configuration(&self, server: ServerId) -> bool {
+        let description = self.description(server);
+        let served = description.and_then(|description| description.epoch);
+        served.is_some_and(|served| served != self.epoch)
+    }
+
     /// Takes a newer view into use; an older one, or the same, changes nothing. Requests in flight
     /// go on with the view with which they began.
     pub fn set_view(&mut self, view: Arc<ClusterView>) {
         if view.number() > self.view.number() {
+            self.epoch = Epoch::of_file(view.cluster(), self.config.replication);
             self.view = view;
         }
     }
@@ -119,7 +142,8 @@ impl Core {
         let config = LinkConfig {
             datagram_bytes_max: self.config.datagram_bytes_max,
             window_bytes_max: endpoint.window_bytes_max,
-            epoch: self.view.ring().epoch(),
+            ring: self.view.ring().epoch(),
+            epoch: self.epoch,
             falls_back_to_v1: self.config.protocol == Protocol::Auto,
             keys: keys.map(|keys| (Arc::clone(keys), endpoint.local)),
         };

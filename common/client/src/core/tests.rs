@@ -45,6 +45,7 @@ fn core_that_speaks(protocol: Protocol, servers: u16) -> Core {
     let cluster = Cluster::parse("test", file.as_bytes()).unwrap();
     let config = CoreConfig {
         protocol,
+        replication: 3,
         datagram_bytes_max: 1_200,
         timeout_max: Duration::from_secs(1),
         requests_max: 10,
@@ -103,7 +104,15 @@ fn answer_by_v1(core: &mut Core, now: &mut Now) {
 }
 
 fn greets_both(sent: &[Request]) -> bool {
-    matches!(sent, [Request::Greet { .. }, Request::Greet { .. }])
+    matches!(
+        sent,
+        [
+            Request::Greet { .. },
+            Request::Describe,
+            Request::Greet { .. },
+            Request::Describe
+        ]
+    )
 }
 
 #[test]

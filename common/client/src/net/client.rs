@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkvs_common::cluster::ServerId;
+use dkvs_common::epoch::Epoch;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::list::Listing;
@@ -189,6 +190,8 @@ impl Client {
                 server,
                 is_reachable: answer.is_some(),
                 version: core.speaks(server).into(),
+                description: core.description(server),
+                is_other_configuration: core.is_other_configuration(server),
                 v1_only: core.v1_only(server),
                 round_trip: link.and_then(|link| link.round_trip),
                 statistics: answer.unwrap_or_default(),
@@ -196,6 +199,11 @@ impl Client {
             }
         });
         Ok(statuses.collect())
+    }
+
+    /// The configuration that requests belong to which begin now.
+    pub fn epoch(&self) -> Epoch {
+        self.worker.state().core.epoch()
     }
 
     /// What this worker has counted, and what it has in hand. May be asked by any thread.

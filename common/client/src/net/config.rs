@@ -12,6 +12,8 @@ use crate::core::{CoreConfig, Limits, Protocol};
 pub struct ClientConfig {
     /// Which protocol.
     pub protocol: Protocol,
+    /// How many replicas each key has.
+    pub replication: u8,
     /// The longest DKVS/2 datagram to send, in bytes.
     pub datagram_bytes_max: usize,
     /// The longest value that may be put by DKVS/2, in bytes.
@@ -31,6 +33,7 @@ impl ClientConfig {
     pub fn core(&self) -> CoreConfig {
         CoreConfig {
             protocol: self.protocol,
+            replication: self.replication,
             datagram_bytes_max: self.datagram_bytes_max,
             timeout_max: self.timeout_max,
             requests_max: self.limits.requests_max,

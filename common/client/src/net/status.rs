@@ -8,6 +8,7 @@ use dkvs_common::histogram::Histogram;
 
 use crate::core::{Limits, LinkStatus, ServerCounts, Statistics, Totals, V1Only};
 use crate::transport::peer::PeerVersion;
+use dkvs_common::model::Description;
 use dkvs_common::model::Durability;
 
 /// What a server is and does, as far as one worker knows.
@@ -19,6 +20,10 @@ pub struct ServerStatus {
     pub is_reachable: bool,
     /// Which protocol it speaks.
     pub version: ServerVersion,
+    /// What it has said of itself, if it is one that does.
+    pub description: Option<Description>,
+    /// Whether it serves another configuration, and refuses what this client asks.
+    pub is_other_configuration: bool,
     /// Whether it answers by DKVS/1 alone, where DKVS/2 is spoken as well.
     pub v1_only: Option<V1Only>,
     /// The smoothed round trip, by DKVS/2.

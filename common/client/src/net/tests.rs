@@ -22,6 +22,7 @@ fn client(protocol: Protocol) -> Client {
     let cluster = Cluster::parse("test", b"127.0.0.1 4000 1\n127.0.0.1 4001 1\n").unwrap();
     let config = ClientConfig {
         protocol,
+        replication: 2,
         datagram_bytes_max: 1_200,
         value_bytes_max: 1 << 20,
         offload: false,

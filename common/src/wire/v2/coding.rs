@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use bytes::Bytes;
 
 use super::error::{MessageError, WrongLength};
+use crate::epoch::Epoch;
 use crate::kv::{KEY_BYTES_MAX, Key};
 use crate::model::{KeyPosition, LeafScope};
 use crate::record::{Attributes, AttributesError, ContentType};
@@ -162,6 +163,19 @@ pub(super) fn read_attributes(body: &mut Reader<'_>) -> Result<Attributes, Messa
         })?;
     body.bytes(length)?;
     Ok(attributes)
+}
+
+/// The number and the hash of a configuration.
+pub(super) fn read_epoch(body: &mut Reader<'_>) -> Result<Epoch, MessageError> {
+    Ok(Epoch {
+        number: body.u32()?,
+        hash: body.u64()?,
+    })
+}
+
+pub(super) fn write_epoch(body: &mut Vec<u8>, epoch: Epoch) {
+    body.put_u32(epoch.number);
+    body.put_u64(epoch.hash);
 }
 
 /// The address by which the ring knows a server.

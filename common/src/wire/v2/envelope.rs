@@ -4,13 +4,15 @@
 //!   offset  bytes
 //!        0      4   magic: 00 'D' 'K' '2'
 //!        4      1   version: 2
-//!        5      1   flags: 1 = authenticated, 2 = from the server; no other bit
+//!        5      1   flags: 1 = authenticated, 2 = from the server, 4 = numbered; no other bit
 //!        6      1   key id: 1 to 255 if authenticated, else 0
 //!        7      1   0
-//!        8      4   ring epoch of the sender; 0 = it has none
-//!       12      8   session  \  if authenticated only
-//!       20      8   sequence /
-//!     12/28         messages, one after the other
+//!        8      4   if numbered: the number of the sender's configuration; else the hash of its ring, 0 = it
+//!                   has none
+//!       12      8   hash of the configuration, if numbered only
+//!               8   session  \  if authenticated only
+//!               8   sequence /
+//!                   messages, one after the other
 //!      end-4    4   CRC32C of all before it         (plain)
 //!      end-16  16   HMAC-SHA256, its first 16 bytes (authenticated)
 //! ```
@@ -29,12 +31,14 @@ use thiserror::Error;
 use super::coding::{AppendFields as _, Reader};
 use super::error::WrongLength;
 use super::{MAGIC, VERSION};
+use crate::epoch::{Epoch, StatedEpoch};
 
 const AUTHENTICATED: u8 = 1;
 const FROM_SERVER: u8 = 2;
+const NUMBERED: u8 = 4;
 
 /// The bits of the flags that have a meaning.
-pub(super) const FLAGS: u8 = AUTHENTICATED | FROM_SERVER;
+pub(super) const FLAGS: u8 = AUTHENTICATED | FROM_SERVER | NUMBERED;
 const CRC_BYTES: usize = 4;
 const HMAC_BYTES: usize = 16;
 
@@ -42,11 +46,14 @@ const HMAC_BYTES: usize = 16;
 /// up to a kibibyte at hand.
 const DATAGRAM_BYTES_USUAL: usize = 1_000;
 
-/// Bytes around the messages of a plain datagram.
-pub const PLAIN_BYTES: usize = 12 + CRC_BYTES;
+/// Bytes around the messages of the shortest datagram.
+pub const BYTES_MIN: usize = 12 + CRC_BYTES;
 
-/// Bytes around the messages of an authenticated datagram.
-pub const AUTHENTICATED_BYTES: usize = 28 + HMAC_BYTES;
+/// Most bytes around the messages of a plain datagram: it is numbered.
+pub const PLAIN_BYTES: usize = 20 + CRC_BYTES;
+
+/// Most bytes around the messages of an authenticated datagram: it is numbered.
+pub const AUTHENTICATED_BYTES: usize = 36 + HMAC_BYTES;
 
 /// Who sent a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +69,22 @@ pub enum Sender {
 pub struct Envelope {
     /// Who sent it. A datagram that comes back to its sender is no answer.
     pub sender: Sender,
-    /// The sender's ring; 0 if it has none.
-    pub epoch: u32,
+    /// What the sender belongs to.
+    pub epoch: StatedEpoch,
     /// The key, session and sequence of an authenticated datagram.
     pub authentication: Option<Authentication>,
+}
+
+impl Envelope {
+    /// How many bytes are before the messages, and how many behind them.
+    pub fn around(&self) -> (usize, usize) {
+        let numbered = match self.epoch {
+            StatedEpoch::Numbered(_) => 8,
+            StatedEpoch::None | StatedEpoch::Ring(_) => 0,
+        };
+        let authenticated = self.authentication.map_or(0, |_| 16);
+        (12 + numbered + authenticated, trailer_bytes(self))
+    }
 }
 
 /// The part of an authenticated envelope that a plain one lacks.
@@ -200,7 +219,14 @@ fn read(reader: &mut Reader<'_>) -> Result<Envelope, EnvelopeError> {
     if flags & !FLAGS != 0 || reserved != 0 || is_authenticated != (key_id != 0) {
         return Err(EnvelopeError::Flags);
     }
-    let epoch = reader.u32()?;
+    let epoch = match (flags & NUMBERED, reader.u32()?) {
+        (0, 0) => StatedEpoch::None,
+        (0, ring) => StatedEpoch::Ring(ring),
+        (_, number) => StatedEpoch::Numbered(Epoch {
+            number,
+            hash: reader.u64()?,
+        }),
+    };
     let authentication = if is_authenticated {
         Some(Authentication {
             key_id,
@@ -252,6 +278,9 @@ impl Builder {
         if envelope.sender == Sender::Server {
             flags |= FROM_SERVER;
         }
+        if matches!(envelope.epoch, StatedEpoch::Numbered(_)) {
+            flags |= NUMBERED;
+        }
         datagram.put(&MAGIC);
         datagram.put(&[
             VERSION,
@@ -259,7 +288,14 @@ impl Builder {
             envelope.authentication.map_or(0, |a| a.key_id),
             0,
         ]);
-        datagram.put_u32(envelope.epoch);
+        match envelope.epoch {
+            StatedEpoch::None => datagram.put_u32(0),
+            StatedEpoch::Ring(ring) => datagram.put_u32(ring),
+            StatedEpoch::Numbered(Epoch { number, hash }) => {
+                datagram.put_u32(number);
+                datagram.put_u64(hash);
+            }
+        }
         if let Some(authentication) = envelope.authentication {
             datagram.put_u64(authentication.session);
             datagram.put_u64(authentication.sequence);
@@ -343,10 +379,12 @@ mod tests {
     fn envelope(authentication: Option<Authentication>) -> Envelope {
         Envelope {
             sender: Sender::Client,
-            epoch: 7,
+            epoch: EPOCH,
             authentication,
         }
     }
+
+    const EPOCH: StatedEpoch = StatedEpoch::Numbered(Epoch { number: 1, hash: 7 });
 
     const SESSION: Option<Authentication> = Some(Authentication {
         key_id: 1,
@@ -438,8 +476,8 @@ mod tests {
         };
         assert_eq!(change(0, 1), EnvelopeError::NotV2);
         assert_eq!(change(4, 3), EnvelopeError::Version { version: 3 });
-        assert_eq!(change(5, 4), EnvelopeError::Flags);
-        assert_eq!(change(5, 1), EnvelopeError::Flags);
+        assert_eq!(change(5, 12), EnvelopeError::Flags);
+        assert_eq!(change(5, 5), EnvelopeError::Flags);
         assert_eq!(change(6, 1), EnvelopeError::Flags);
         assert_eq!(change(7, 1), EnvelopeError::Flags);
     }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::golden::{ID, TAG, content, hex, key};
+use super::golden_messages::{ID, TAG, content, hex, key};
 use super::message::{MessageError, ReplyMessage, RequestMessage, next_reply, next_request};
 use super::reply::Reply;
 use super::request::Request;

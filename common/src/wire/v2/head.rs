@@ -26,7 +26,8 @@ pub const REQUEST_HEAD_BYTES: usize = 14;
 pub const REPLY_HEAD_BYTES: usize = 12;
 
 /// The operations' bytes. 10 was a list in ring order, which gateways before 0.2 ask for. 16 to 31 are kept
-/// for conditional writes, 32 to 47 are for anti-entropy, 48 to 63 for hints.
+/// for conditional writes, 32 to 47 are for anti-entropy, 48 to 63 for hints, 64 to 79 for
+/// membership.
 pub(super) mod operation {
     pub(in crate::wire::v2) const GREET: u8 = 1;
     pub(in crate::wire::v2) const PING: u8 = 2;
@@ -45,6 +46,7 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const LEAF_SUMS: u8 = 32;
     pub(in crate::wire::v2) const LEAF_ENTRIES: u8 = 33;
     pub(in crate::wire::v2) const NUDGE: u8 = 48;
+    pub(in crate::wire::v2) const DESCRIBE: u8 = 64;
 }
 
 /// What every message begins with.

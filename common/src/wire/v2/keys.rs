@@ -181,7 +181,7 @@ mod tests {
         });
         let envelope = Envelope {
             sender: Sender::Client,
-            epoch: 0,
+            epoch: crate::epoch::StatedEpoch::None,
             authentication,
         };
         Builder::new(envelope, 100).finish_with(key, CLIENT)

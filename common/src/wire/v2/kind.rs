@@ -44,7 +44,7 @@ pub fn kind_of(datagram: &[u8]) -> DatagramKind {
         .zip(MAGIC)
         .map(|(at, byte)| bits(at, byte, 0xff))
         .sum();
-    let is_whole = datagram.len() >= envelope::PLAIN_BYTES;
+    let is_whole = datagram.len() >= envelope::BYTES_MIN;
     // Version, flags and the reserved byte, whatever the key.
     let rest = || bits(4, VERSION, 0xff) + bits(5, 0, !envelope::FLAGS) + bits(7, 0, 0xff);
     let is_intact = |(byte, expected): &(&u8, u8)| **byte == *expected;
@@ -64,6 +64,7 @@ pub fn kind_of(datagram: &[u8]) -> DatagramKind {
 mod tests {
     use super::super::DATAGRAM_BYTES_DEFAULT;
     use super::*;
+    use crate::epoch::{Epoch, StatedEpoch};
 
     #[test]
     fn what_c_clients_send_is_dkvs_1_however_much_it_looks_like_the_magic() {
@@ -101,7 +102,15 @@ mod tests {
             session: u64::MAX,
             sequence: 1,
         };
-        for envelope in [envelope(0, None), envelope(u32::MAX, Some(authentication))] {
+        let epoch = Epoch {
+            number: 1,
+            hash: u64::MAX,
+        };
+        for envelope in [
+            envelope(StatedEpoch::None, None),
+            envelope(StatedEpoch::Numbered(epoch), None),
+            envelope(StatedEpoch::Ring(u32::MAX), Some(authentication)),
+        ] {
             let client = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1);
             let key = envelope::ClusterKey::new(&[7; 32]);
             let builder = envelope::Builder::new(envelope, DATAGRAM_BYTES_DEFAULT);

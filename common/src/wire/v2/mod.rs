@@ -20,6 +20,8 @@ mod error;
 mod golden;
 #[cfg(test)]
 mod golden_attributes;
+#[cfg(test)]
+mod golden_messages;
 mod head;
 pub mod keys;
 mod kind;

@@ -4,14 +4,15 @@ use bytes::Bytes;
 
 use super::coding::{
     AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type,
-    read_key, read_key_position, read_tag, write_content_type, write_key, write_key_position,
-    write_tag,
+    read_epoch, read_key, read_key_position, read_tag, write_content_type, write_epoch, write_key,
+    write_key_position, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REPLY_HEAD_BYTES, operation};
+use crate::epoch::Epoch;
 use crate::model::{
-    Durability, EntryKind, LeafEntry, LeafScope, LeafSum, PageEntry, PageRest, Refusal,
-    ReplicaResponse,
+    Description, Durability, EntryKind, LeafEntry, LeafScope, LeafSum, PageEntry, PageRest,
+    Refusal, ReplicaResponse,
 };
 use crate::record::{Attributes, Digest, RecordVersion};
 use crate::tag::Tag;
@@ -45,6 +46,8 @@ pub const LEAF_ENTRY_BYTES: usize = 2 + 16 + 4 + 4;
 pub enum Reply {
     /// To a greeting.
     Greeting(Greeting),
+    /// To a question for a description.
+    Description(Description),
     /// To a command.
     Response(ReplicaResponse),
 }
@@ -80,6 +83,9 @@ pub struct Greeting {
     pub durability: Durability,
 }
 
+/// The body of a question for a description is as long as that of its answer.
+pub(super) const DESCRIPTION_BODY_BYTES: usize = 8 + Epoch::BYTES;
+
 /// The body of a greeting is as long as that of its answer.
 pub(super) const GREETING_BODY_BYTES: usize = 8 + 8 + 2 + 4 + 1;
 
@@ -100,13 +106,16 @@ mod status {
     pub(super) const OK_WITH_ATTRIBUTES: u8 = 11;
     /// As [`ABSENT`], of a tombstone that has attributes: they come first.
     pub(super) const ABSENT_WITH_ATTRIBUTES: u8 = 12;
+    pub(super) const STALE: u8 = 13;
+    pub(super) const BEHIND: u8 = 14;
+    pub(super) const OTHER_CONFIGURATION: u8 = 15;
 }
 
 impl Reply {
     /// Its status' byte.
     pub fn status(&self) -> u8 {
         let response = match self {
-            Self::Greeting(_) => return status::OK,
+            Self::Greeting(_) | Self::Description(_) => return status::OK,
             Self::Response(response) => response,
         };
         let has_attributes = attributes(response).is_some_and(|attributes| !attributes.is_none());
@@ -141,12 +150,16 @@ impl Reply {
         if let (operation::GREET, status::OK) = (operation, status) {
             return Greeting::decode(body).map(Self::Greeting);
         }
+        if let (operation::DESCRIBE, status::OK) = (operation, status) {
+            return decode_description(body).map(Self::Description);
+        }
         decode_response(operation, status, body).map(Self::Response)
     }
 
     pub(super) fn encode_body(&self, body: &mut Vec<u8>) {
         match self {
             Self::Greeting(greeting) => greeting.encode(body),
+            Self::Description(description) => encode_description(*description, body),
             Self::Response(response) => encode_response(response, body),
         }
     }
@@ -170,6 +183,9 @@ fn refusal_status(refusal: Refusal) -> u8 {
         Refusal::Full => status::FULL,
         Refusal::ReadOnly => status::READ_ONLY,
         Refusal::WrongEpoch { .. } => status::WRONG_EPOCH,
+        Refusal::Stale { .. } => status::STALE,
+        Refusal::Behind { .. } => status::BEHIND,
+        Refusal::OtherConfiguration { .. } => status::OTHER_CONFIGURATION,
         Refusal::Unsupported => status::UNSUPPORTED,
         Refusal::Busy => status::BUSY,
         Refusal::Corrupt => status::CORRUPT,
@@ -212,6 +228,14 @@ fn decode_response(
         status::FULL => ReplicaResponse::Refused(Refusal::Full),
         status::READ_ONLY => ReplicaResponse::Refused(Refusal::ReadOnly),
         status::WRONG_EPOCH => ReplicaResponse::Refused(Refusal::WrongEpoch { epoch: body.u32()? }),
+        status::STALE | status::BEHIND | status::OTHER_CONFIGURATION => {
+            let served = read_epoch(body)?;
+            ReplicaResponse::Refused(match status {
+                status::STALE => Refusal::Stale { served },
+                status::BEHIND => Refusal::Behind { served },
+                _ => Refusal::OtherConfiguration { served },
+            })
+        }
         status::UNSUPPORTED => ReplicaResponse::Refused(Refusal::Unsupported),
         status::BUSY => ReplicaResponse::Refused(Refusal::Busy),
         status::CORRUPT => ReplicaResponse::Refused(Refusal::Corrupt),
@@ -461,8 +485,29 @@ fn encode_response(response: &ReplicaResponse, body: &mut Vec<u8>) {
             }
             | Refusal::WrongEpoch { epoch: number },
         ) => body.put_u32(*number),
+        ReplicaResponse::Refused(
+            Refusal::Stale { served }
+            | Refusal::Behind { served }
+            | Refusal::OtherConfiguration { served },
+        ) => write_epoch(body, *served),
         ReplicaResponse::Done | ReplicaResponse::Untagged { .. } | ReplicaResponse::Refused(_) => {}
     }
+}
+
+fn decode_description(body: &mut Reader<'_>) -> Result<Description, MessageError> {
+    let (store_id, epoch) = (body.u64()?, read_epoch(body)?);
+    let epoch = match epoch {
+        Epoch { number: 0, hash: 0 } => None,
+        Epoch { number: 0, .. } => return Err(MessageError::Field),
+        epoch => Some(epoch),
+    };
+    Ok(Description { store_id, epoch })
+}
+
+fn encode_description(description: Description, body: &mut Vec<u8>) {
+    body.put_u64(description.store_id);
+    let none = Epoch { number: 0, hash: 0 };
+    write_epoch(body, description.epoch.unwrap_or(none));
 }
 
 impl Greeting {

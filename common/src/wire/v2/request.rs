@@ -7,7 +7,7 @@ use super::coding::{
 };
 use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
-use super::reply::GREETING_BODY_BYTES;
+use super::reply::{DESCRIPTION_BODY_BYTES, GREETING_BODY_BYTES};
 use crate::kv::{Key, Value};
 use crate::model::{Direction, LeafSum, Nudge, ReplicaCommand};
 use crate::record::{Attributes, CONTENT_TYPE_BYTES_MAX, Content, Record};
@@ -22,6 +22,9 @@ pub enum Request {
         /// The longest datagram that the client takes.
         datagram_bytes_max: u16,
     },
+    /// Of which configuration are you, and what do you keep records on? It goes with a greeting, and is
+    /// padded like one. Servers that do not know it answer the greeting alone.
+    Describe,
     /// A command, which is answered.
     Command(ReplicaCommand),
     /// Which trace another request of the same datagram belongs to, for the server's log. It is not
@@ -54,6 +57,7 @@ impl Request {
     pub fn operation(&self) -> u8 {
         let command = match self {
             Self::Greet { .. } => return operation::GREET,
+            Self::Describe => return operation::DESCRIBE,
             Self::Trace { .. } => return operation::TRACE,
             Self::Command(command) => command,
         };
@@ -82,6 +86,7 @@ impl Request {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Greet { .. } => "greet",
+            Self::Describe => "describe",
             Self::Command(command) => command.name(),
             Self::Trace { .. } => "trace",
         }
@@ -125,6 +130,13 @@ impl Request {
     pub(super) fn decode(operation: u8, body: &mut Reader<'_>) -> Result<Self, MessageError> {
         Ok(match operation {
             operation::GREET => Self::decode_greet(body)?,
+            operation::DESCRIBE => {
+                let padding: [u8; DESCRIPTION_BODY_BYTES - 2] = body.array()?;
+                match padding.iter().all(|byte| *byte == 0) {
+                    true => Self::Describe,
+                    false => return Err(MessageError::Field),
+                }
+            }
             operation::TRACE => Self::Trace {
                 of: RequestId(body.u64()?),
                 trace: Trace {
@@ -152,6 +164,7 @@ impl Request {
                 // With the two bytes that only a request has, as long as the answer.
                 body.put(&[0; GREETING_BODY_BYTES - 4]);
             }
+            Self::Describe => body.put(&[0; DESCRIPTION_BODY_BYTES - 2]),
             Self::Command(command) => encode_command(command, body),
             Self::Trace { of, trace } => {
                 body.put_u64(of.0);

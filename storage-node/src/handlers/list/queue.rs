@@ -165,7 +165,7 @@ mod tests {
                 peer: Peer::at(host, port),
                 key_id: 0,
                 request,
-                epoch: 0,
+                epoch: dkvs_common::epoch::StatedEpoch::None,
                 now,
                 wait: Duration::from_secs(1),
                 room: query().room,

@@ -134,7 +134,7 @@ fn requests_in(mut builder: Builder, requests: &[Request]) -> Builder {
 fn builder(sender: Sender, authentication: Option<Authentication>) -> Builder {
     let envelope = Envelope {
         sender,
-        epoch: 0,
+        epoch: dkvs_common::epoch::StatedEpoch::None,
         authentication,
     };
     Builder::new(envelope, 60_000)

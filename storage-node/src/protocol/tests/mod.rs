@@ -2,5 +2,6 @@
 
 mod access;
 mod attributes;
+mod epochs;
 pub(super) mod v1;
 mod v2;

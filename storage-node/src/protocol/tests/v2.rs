@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dkvs_common::epoch::{Epoch, StatedEpoch};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{
     Direction, EntryKind, KeyPosition, PageEntry, PageRest, Refusal, ReplicaCommand,
@@ -15,11 +16,17 @@ use dkvs_common::wire::v2::envelope::{self, Builder, Envelope, PLAIN_BYTES, Proo
 use dkvs_common::wire::v2::message::{RequestId, RequestMessage, next_reply};
 use dkvs_common::wire::v2::reply::{PAGE_ENTRY_BYTES, PAGE_HEAD_BYTES, Reply};
 
-use crate::config::ServiceConfig;
+use crate::config::{Served, ServiceConfig};
 use crate::maintenance::Maintenance;
 use crate::protocol::{Access, Backlog, Received};
 use crate::service::Service;
 use crate::store::{Lookup, MemoryStore, Part, RecordStore as _, RecordView, Store};
+
+pub(super) const SERVED: Served = Served {
+    epoch: Epoch { number: 5, hash: 7 },
+    ring: 7,
+    takes_rings: false,
+};
 
 pub(super) fn service(bytes_max: usize) -> Arc<Service> {
     let config = ServiceConfig {
@@ -29,7 +36,7 @@ pub(super) fn service(bytes_max: usize) -> Arc<Service> {
     service_of(bytes_max, config)
 }
 
-fn service_of(bytes_max: usize, config: ServiceConfig) -> Arc<Service> {
+pub(super) fn service_of(bytes_max: usize, config: ServiceConfig) -> Arc<Service> {
     let store = Store::Memory(MemoryStore::new(bytes_max));
     Arc::new(Service::new(store, config))
 }
@@ -56,9 +63,9 @@ fn received(datagram: Vec<u8>, waited: Duration) -> Received {
 }
 
 /// Sends requests in one datagram; the replies, and in how many datagrams they came.
-fn ask(
+pub(super) fn ask(
     service: &Arc<Service>,
-    epoch: u32,
+    epoch: StatedEpoch,
     requests: Vec<ReplicaCommand>,
 ) -> (Vec<ReplicaResponse>, usize) {
     let envelope = Envelope {
@@ -95,7 +102,7 @@ fn ask(
             assert_eq!(message.id, RequestId(replies.len() as u64));
             match message.reply {
                 Reply::Response(response) => replies.push(response),
-                Reply::Greeting(_) => panic!("nobody greeted"),
+                Reply::Greeting(_) | Reply::Description(_) => panic!("nobody greeted"),
             }
         }
     }
@@ -103,7 +110,7 @@ fn ask(
 }
 
 pub(super) fn one(service: &Arc<Service>, request: ReplicaCommand) -> ReplicaResponse {
-    ask(service, 0, vec![request]).0.remove(0)
+    ask(service, StatedEpoch::None, vec![request]).0.remove(0)
 }
 
 fn store(service: &Service, key: &Key, record: &Record) {
@@ -111,7 +118,7 @@ fn store(service: &Service, key: &Key, record: &Record) {
     put.unwrap().unwrap();
 }
 
-fn put(time: u64, value: &str) -> ReplicaCommand {
+pub(super) fn put(time: u64, value: &str) -> ReplicaCommand {
     ReplicaCommand::Put {
         key: key(),
         record: record(time, value.into()),
@@ -188,7 +195,7 @@ fn requests_of_one_datagram_are_answered_in_one_where_they_fit() {
     let service = service(usize::MAX);
     let (replies, datagrams) = ask(
         &service,
-        0,
+        StatedEpoch::None,
         vec![
             put(1, "v"),
             ReplicaCommand::Get { key: key() },
@@ -201,7 +208,7 @@ fn requests_of_one_datagram_are_answered_in_one_where_they_fit() {
         record: record(2, vec![b'v'; 700]),
     };
     let gets = vec![ReplicaCommand::Get { key: key() }; 3];
-    let (replies, datagrams) = ask(&service, 0, [vec![long], gets].concat());
+    let (replies, datagrams) = ask(&service, StatedEpoch::None, [vec![long], gets].concat());
     assert_eq!((replies.len(), datagrams), (4, 3));
 }
 
@@ -277,18 +284,26 @@ fn what_cannot_be_stored_is_refused_with_its_reason() {
     );
     let config = ServiceConfig {
         value_bytes_max: 10,
-        epoch: Some(7),
+        served: Some(SERVED),
         ..ServiceConfig::new(1)
     };
     let service = service_of(usize::MAX, config);
-    let (replies, _) = ask(&service, 7, vec![put(1, "12345678901")]);
+    let (replies, _) = ask(
+        &service,
+        StatedEpoch::Numbered(SERVED.epoch),
+        vec![put(1, "12345678901")],
+    );
     assert_eq!(
         replies,
         [ReplicaResponse::Refused(Refusal::TooLarge {
             value_bytes_max: 10
         })]
     );
-    let (replies, _) = ask(&service, 8, vec![put(1, "v"), ReplicaCommand::Ping]);
+    let (replies, _) = ask(
+        &service,
+        StatedEpoch::Ring(8),
+        vec![put(1, "v"), ReplicaCommand::Ping],
+    );
     assert_eq!(
         replies,
         [
@@ -329,14 +344,14 @@ fn it_attests_in_its_own_incarnation_what_it_holds_and_nothing_newer() {
 #[test]
 fn a_server_of_another_ring_attests_nothing() {
     let config = ServiceConfig {
-        epoch: Some(7),
+        served: Some(SERVED),
         ..ServiceConfig::new(77)
     };
     let service = service_of(usize::MAX, config);
     let (boot_id, key, tag) = (77, key(), Tag::ZERO);
     let (replies, _) = ask(
         &service,
-        8,
+        StatedEpoch::Ring(8),
         vec![ReplicaCommand::Attest { boot_id, key, tag }],
     );
     assert_eq!(
@@ -443,7 +458,11 @@ fn statistics_count_datagrams_messages_and_uploads() {
         block_bytes: 4,
         block: Bytes::from_static(b"valu"),
     };
-    ask(&service, 0, vec![put(1, "v"), stage, ReplicaCommand::Ping]);
+    ask(
+        &service,
+        StatedEpoch::None,
+        vec![put(1, "v"), stage, ReplicaCommand::Ping],
+    );
     let ReplicaResponse::Statistics(numbers) = one(&service, ReplicaCommand::GetStatistics) else {
         panic!("no statistics");
     };
@@ -474,7 +493,7 @@ fn servers_and_damaged_datagrams_get_no_answer() {
     };
     let envelope = Envelope {
         sender: Sender::Server,
-        epoch: 0,
+        epoch: dkvs_common::epoch::StatedEpoch::None,
         authentication: None,
     };
     silent(Builder::new(envelope, 1_200).finish());
@@ -488,7 +507,7 @@ fn a_request_that_nobody_waits_for_is_dropped_and_counted() {
     let service = service(usize::MAX);
     let envelope = Envelope {
         sender: Sender::Client,
-        epoch: 0,
+        epoch: dkvs_common::epoch::StatedEpoch::None,
         authentication: None,
     };
     let answered = |waited| {

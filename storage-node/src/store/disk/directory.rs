@@ -41,6 +41,9 @@ const FAILED: &str = "failed";
 pub struct DataDirectory {
     path: PathBuf,
     owner: Owner,
+    /// What its identity says of them.
+    store_id: u64,
+    is_numbered: bool,
     /// Whether a backup is being made.
     is_backing_up: AtomicBool,
     /// Locked for as long as it is open.
@@ -62,6 +65,8 @@ impl DataDirectory {
         let mut directory = Self {
             path: path.to_owned(),
             owner,
+            store_id: 0,
+            is_numbered: false,
             is_backing_up: AtomicBool::new(false),
             lock: None,
         };
@@ -80,6 +85,7 @@ impl DataDirectory {
         }
         let mut opened = directory.open_store(history, options)?;
         directory.write_identity(known.as_ref(), history)?;
+        directory.store_id = store_id(history);
         let failed = path.join(FAILED);
         if failed.exists() {
             fs::remove_file(&failed).map_err(io_error(&failed))?;
@@ -265,6 +271,16 @@ impl DataDirectory {
                     });
                 }
                 is_uncertain = true;
+            } else if let (Some(theirs), Some(ours)) = (&identity.epoch, self.owner.epoch())
+                && *theirs != ours.to_string()
+            {
+                if !is_declared {
+                    return Err(DirectoryError::OtherReplication {
+                        path: path(),
+                        replication: self.owner.replication,
+                    });
+                }
+                is_uncertain = true;
             }
         } else {
             // A log without an identity is opened with a declaration alone.
@@ -312,17 +328,25 @@ impl DataDirectory {
 
     /// Writes whose it is, if that is not what it says. A ring that was known stays known.
     fn write_identity(
-        &self,
+        &mut self,
         known: Option<&Identity>,
         history: History,
     ) -> Result<(), DirectoryError> {
         let mut identity = Identity::of(&self.owner, history);
+        if let Some(known) = known
+            && known.epoch.is_none()
+            && !self.owner.is_numbered
+        {
+            identity.epoch = None;
+        }
         if identity.ring.is_none()
             && let Some(known) = known
         {
             identity.ring.clone_from(&known.ring);
             identity.servers.clone_from(&known.servers);
+            identity.epoch.clone_from(&known.epoch);
         }
+        self.is_numbered = identity.epoch.is_some();
         if known == Some(&identity) {
             return Ok(());
         }
@@ -344,10 +368,26 @@ impl DataDirectory {
         self.is_backing_up.store(false, Ordering::Release);
     }
 
+    /// Random, and another one for each directory whose records are not those of another one.
+    pub fn store_id(&self) -> u64 {
+        self.store_id
+    }
+
+    /// Whether only members of its configuration are to be served.
+    pub fn is_numbered(&self) -> bool {
+        self.is_numbered
+    }
+
     /// Whose records it holds.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
+}
+
+/// A log that is begun anew has another history.
+fn store_id(History(history): History) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = history;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Whether something is declared of a store that is there.

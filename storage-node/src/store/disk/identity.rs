@@ -7,6 +7,7 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 
 use dkvs_common::cluster::{Cluster, Server};
+use dkvs_common::epoch::Epoch;
 use dkvs_common::ring::Ring;
 use dkvs_log::History;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,11 @@ pub struct Owner {
     pub server: SocketAddrV4,
     /// The servers of its ring, if the server knows.
     pub cluster: Option<Cluster>,
+    /// How many replicas each key has.
+    pub replication: u8,
+    /// Whether only members of its configuration are to be served from now on. A directory that is new is so
+    /// anyhow; one that a version made which knew no configurations is not, until it is said once.
+    pub is_numbered: bool,
 }
 
 /// What `identity.json` says.
@@ -37,6 +43,9 @@ pub(super) struct Identity {
     /// The lines of the servers file; older versions wrote none.
     #[serde(default)]
     pub(super) servers: Option<Vec<String>>,
+    /// The configuration; none if older clients are served, which know none, or if its cluster is not known.
+    #[serde(default)]
+    pub(super) epoch: Option<String>,
     /// The history of the log, in hexadecimal digits; none before format 2.
     #[serde(default)]
     pub(super) log: Option<String>,
@@ -68,6 +77,7 @@ impl Identity {
             server: owner.server.to_string(),
             ring: owner.ring(),
             servers: cluster.map(lines),
+            epoch: owner.epoch().map(|epoch| epoch.to_string()),
             log: Some(history.to_string()),
             is_backup: false,
         }
@@ -138,17 +148,24 @@ impl Identity {
         };
         format!(
             "{{\n  \"format\": {},\n  \"server\": \"{}\",\n  \"ring\": {},\n  \"log\": {},\n  \
-             \"is_backup\": {},\n  \"servers\": {servers}\n}}\n",
+             \"is_backup\": {},\n  \"epoch\": {},\n  \"servers\": {servers}\n}}\n",
             self.format,
             self.server,
             quoted(&self.ring),
             quoted(&self.log),
             self.is_backup,
+            quoted(&self.epoch),
         )
     }
 }
 
 impl Owner {
+    /// Its configuration, if it knows its cluster.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        let cluster = self.cluster.as_ref()?;
+        Some(Epoch::of_file(cluster, self.replication))
+    }
+
     /// The ring of its cluster.
     pub(super) fn ring(&self) -> Option<String> {
         let cluster = self.cluster.as_ref()?;
@@ -193,6 +210,8 @@ mod tests {
         let mut owner = Owner {
             server: "127.0.0.1:4000".parse().unwrap(),
             cluster: Some(cluster),
+            replication: 3,
+            is_numbered: false,
         };
         for is_backup in [true, false] {
             let identity = Identity {

@@ -82,6 +82,19 @@ pub enum DirectoryError {
         /// What differs; none if it is not known which servers were in the ring before.
         change: Option<Box<RingChange>>,
     },
+    /// The replication is not that of the last start.
+    #[error(
+        "{path} was made with another --replication than {replication}. Start the server with the one that it \
+         had; each key has as many replicas as that, and majorities of another number need not meet those. To \
+         change it, begin a new cluster and copy the keys. If all servers are stopped, and what they hold is \
+         to count as it is, start each once with --declare complete"
+    )]
+    OtherReplication {
+        /// The directory.
+        path: String,
+        /// The one that is asked for.
+        replication: u8,
+    },
     /// The disk failed when it was in use last.
     #[error(
         "{path} was given up because its disk failed: {reason}. Replace the disk, and start the \

@@ -137,7 +137,7 @@ fn empty_disk(options: &Options) -> anyhow::Result<Curve> {
         }
     }
     for (node, numbers) in members.nodes.iter().zip(&numbers) {
-        let client = Client::with(node.addr, COPIED)?.of_ring(replicas.epoch());
+        let client = Client::with(node.addr, COPIED)?.of_epoch(replicas.epoch());
         client.fill_with(numbers.iter().copied(), 1)?;
     }
     members.nodes[AWAY].process.kill();

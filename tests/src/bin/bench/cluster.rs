@@ -223,11 +223,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// The number of their ring.
-    pub fn epoch(&self) -> anyhow::Result<u32> {
+    /// Their configuration.
+    pub fn epoch(&self) -> anyhow::Result<dkvs_common::epoch::Epoch> {
         let text = std::fs::read(&self.servers)?;
         let cluster = dkvs_common::cluster::Cluster::parse("servers", &text)?;
-        Ok(dkvs_common::ring::Ring::new(&cluster).epoch())
+        Ok(dkvs_common::epoch::Epoch::of_file(&cluster, 3))
     }
 
     fn of(nodes: Vec<Node>, options: &Options, more: &[&str]) -> anyhow::Result<Self> {

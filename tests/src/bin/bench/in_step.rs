@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use dkvs_common::epoch::Epoch;
 use dkvs_common::model::Statistic;
 use dkvs_tests::process::Node;
 use dkvs_tests::proxy::Proxy;
@@ -102,8 +103,8 @@ fn idle(options: &Options) -> anyhow::Result<Curve> {
 }
 
 /// Stores the keys at all servers.
-fn fill(addrs: &[SocketAddr], epoch: u32, keys: usize) -> anyhow::Result<()> {
-    let client = |addr: &SocketAddr| anyhow::Ok(Client::new(*addr)?.of_ring(epoch));
+fn fill(addrs: &[SocketAddr], epoch: Epoch, keys: usize) -> anyhow::Result<()> {
+    let client = |addr: &SocketAddr| anyhow::Ok(Client::new(*addr)?.of_epoch(epoch));
     let clients = addrs
         .iter()
         .map(client)

@@ -87,7 +87,7 @@ fn beside(options: &Options) -> anyhow::Result<Curve> {
     };
     let epoch = members.epoch()?;
     for node in &members.nodes {
-        let client = Client::with(node.addr, values)?.of_ring(epoch);
+        let client = Client::with(node.addr, values)?.of_epoch(epoch);
         client.fill_with(0..keys, 1)?;
     }
     // Alone, to see how long it takes.
@@ -176,7 +176,7 @@ impl Beside {
 /// How many keys the server holds that has lost all.
 fn held(members: &Cluster) -> anyhow::Result<u64> {
     let client = Client::new(members.nodes[EMPTIED].addr)?;
-    client.of_ring(members.epoch()?).statistic(Statistic::Keys)
+    client.of_epoch(members.epoch()?).statistic(Statistic::Keys)
 }
 
 fn is_patient(begun: Instant) -> anyhow::Result<()> {

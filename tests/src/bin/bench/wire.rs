@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
+use dkvs_common::epoch::{Epoch, StatedEpoch};
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
@@ -47,7 +48,7 @@ pub fn gets_v2() -> anyhow::Result<(Vec<Vec<u8>>, usize)> {
         }))
     });
     let gets = gets.collect::<anyhow::Result<Vec<_>>>()?;
-    let mut datagrams = pack(&gets, DATAGRAM_BYTES_DEFAULT, 0);
+    let mut datagrams = pack(&gets, DATAGRAM_BYTES_DEFAULT, StatedEpoch::None);
     let each = datagrams.first().context("there are keys")?.1;
     datagrams.retain(|(_, messages)| *messages == each);
     Ok((
@@ -82,7 +83,7 @@ fn shuffled_keys() -> impl Iterator<Item = String> {
 }
 
 /// Packs requests into datagrams, each with the number of its messages.
-fn pack(requests: &[Request], datagram_bytes: usize, epoch: u32) -> Vec<(Vec<u8>, usize)> {
+fn pack(requests: &[Request], datagram_bytes: usize, epoch: StatedEpoch) -> Vec<(Vec<u8>, usize)> {
     let builder = || {
         let envelope = Envelope {
             sender: Sender::Client,
@@ -138,8 +139,8 @@ impl Values {
 pub struct Client {
     socket: UdpSocket,
     values: Values,
-    /// The ring that it says it is of.
-    epoch: u32,
+    /// What it says it belongs to.
+    epoch: StatedEpoch,
 }
 
 impl Client {
@@ -156,13 +157,16 @@ impl Client {
         Ok(Self {
             socket,
             values,
-            epoch: 0,
+            epoch: StatedEpoch::None,
         })
     }
 
-    /// The same client, of a ring: servers that know theirs answer no other.
-    pub fn of_ring(self, epoch: u32) -> Self {
-        Self { epoch, ..self }
+    /// The same client, of a configuration: servers that know theirs answer no other.
+    pub fn of_epoch(self, epoch: Epoch) -> Self {
+        Self {
+            epoch: StatedEpoch::Numbered(epoch),
+            ..self
+        }
     }
 
     /// The replies to some requests, in no order; each datagram is asked again if none come.
@@ -306,7 +310,7 @@ mod tests {
     fn datagram(replies: &[Reply]) -> Vec<u8> {
         let envelope = Envelope {
             sender: Sender::Server,
-            epoch: 0,
+            epoch: StatedEpoch::None,
             authentication: None,
         };
         let mut builder = Builder::new(envelope, DATAGRAM_BYTES_DEFAULT);

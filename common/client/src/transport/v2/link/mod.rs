@@ -44,6 +44,7 @@ use transfers::{Transfer, TransferKind, TransferProgress, Transfers};
 use upload::{TooLong, Upload};
 
 use dkvs_common::kv::Key;
+use dkvs_common::model::Description;
 use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::quorum::FetchFailure;
 use dkvs_common::record::Record;
@@ -97,6 +98,11 @@ impl<T: Copy> Link<T> {
     /// [`Peer::is_downgraded`].
     pub fn is_downgraded(&self) -> bool {
         self.peer.is_downgraded()
+    }
+
+    /// What the server has said of itself, if it is one that does.
+    pub fn description(&self) -> Option<Description> {
+        self.peer.description()
     }
 
     /// The server's last start, as far as is known.

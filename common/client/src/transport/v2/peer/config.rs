@@ -3,6 +3,7 @@
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
+use dkvs_common::epoch::Epoch;
 use dkvs_common::wire::v2::keys::Keys;
 
 /// The shortest datagram limit, in bytes, that a server may announce. This is used in place of a
@@ -16,8 +17,11 @@ pub struct PeerConfig {
     pub datagram_bytes_max: usize,
     /// The most bytes in flight: what the system buffers until the client receives it.
     pub window_bytes_max: usize,
-    /// The ring that this client belongs to.
-    pub epoch: u32,
+    /// The hash of the ring that this client belongs to, which is stated to servers that know no
+    /// configurations.
+    pub ring: u32,
+    /// The configuration that it belongs to.
+    pub epoch: Epoch,
     /// Whether the caller falls back to DKVS/1 for a server that speaks nothing else. Every request
     /// fits DKVS/1 in length, so one that is too long for DKVS/2 is refused only once the server is
     /// known to speak DKVS/2.

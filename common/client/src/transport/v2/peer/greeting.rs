@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use super::encoding::EncodedRequest;
 use super::requests::RequestIds;
 use super::retransmission::RetransmissionTimer;
+use dkvs_common::model::Description;
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::wire::v2::message::RequestId;
 use dkvs_common::wire::v2::reply::{Greeting, Reply};
@@ -67,12 +68,16 @@ pub struct Incarnation {
 pub(super) struct Greeter {
     version: PeerVersion,
     under_way: Option<Attempt>,
+    /// The question for a description whose answer may still come: in the datagram that answers the greeting.
+    describe: Option<RequestId>,
     /// When a server in use has to be greeted again.
     next_at: Instant,
     /// How many greetings in a row were answered by DKVS/1 and not by DKVS/2.
     v1_greetings: u32,
     /// The last of these. A late answer by DKVS/2 to any of them counts.
     v1_answered: VecDeque<RequestId>,
+    /// What the process that answered last has said of itself; none of one that does not.
+    description: Option<Description>,
     /// The last one seen.
     incarnation: Option<Incarnation>,
     unreachable_until: Option<Instant>,
@@ -82,6 +87,8 @@ pub(super) struct Greeter {
 #[derive(Debug)]
 struct Attempt {
     id: RequestId,
+    /// That of the question for a description, in the same datagram.
+    describe: RequestId,
     transmissions: u32,
     first_sent: Option<Instant>,
     /// Whether DKVS/1 answered it. The answer by DKVS/2 may still follow.
@@ -109,6 +116,8 @@ impl Greeter {
             next_at: now,
             v1_greetings: 0,
             v1_answered: VecDeque::new(),
+            describe: None,
+            description: None,
             incarnation: None,
             unreachable_until: None,
         }
@@ -158,6 +167,7 @@ impl Greeter {
         let ends = at + GREETING_INTERVAL;
         self.under_way = Some(Attempt {
             id: ids.next(),
+            describe: ids.next(),
             transmissions: 0,
             first_sent: None,
             is_answered_by_v1: false,
@@ -167,24 +177,43 @@ impl Greeter {
         self.next_at = ends;
     }
 
-    /// The greeting's message, if it has to be sent now.
-    pub(super) fn poll_message(
+    /// What the server has said of itself, if it is one that does.
+    pub(super) fn description(&self) -> Option<Description> {
+        self.description
+    }
+
+    /// The greeting's messages, if it has to be sent now.
+    pub(super) fn poll_messages(
         &mut self,
         datagram_bytes_max: usize,
         timer: &mut RetransmissionTimer,
         now: Instant,
-    ) -> Option<EncodedRequest> {
+    ) -> Option<[EncodedRequest; 2]> {
         let attempt = self.under_way.as_mut()?;
         attempt.send_at.filter(|at| *at <= now)?;
         let datagram_bytes_max = u16::try_from(datagram_bytes_max).unwrap_or(u16::MAX);
-        let mut message = EncodedRequest::new(attempt.id, Request::Greet { datagram_bytes_max });
-        message.write_wait(attempt.ends, now);
+        let greet = EncodedRequest::new(attempt.id, Request::Greet { datagram_bytes_max });
+        let describe = EncodedRequest::new(attempt.describe, Request::Describe);
+        let mut messages = [greet, describe];
+        for message in &mut messages {
+            message.write_wait(attempt.ends, now);
+        }
+        self.describe = Some(attempt.describe);
 
         attempt.transmissions += 1;
         attempt.first_sent.get_or_insert(now);
         let wait = timer.wait_after(attempt.transmissions);
         attempt.send_at = Some(now + wait).filter(|at| *at < attempt.ends);
-        Some(message)
+        Some(messages)
+    }
+
+    /// Takes a reply to the question for a description; whether it is one.
+    pub(super) fn handle_description(&mut self, id: RequestId, reply: &Reply) -> bool {
+        let is_asked = self.describe == Some(id);
+        if is_asked && let Reply::Description(description) = reply {
+            self.description = Some(*description);
+        }
+        is_asked
     }
 
     /// Whether a reply with this id answers a greeting.
@@ -214,6 +243,7 @@ impl Greeter {
         let before = self.incarnation;
         let is_new = before.is_none_or(|before| before.boot_id != greeting.boot_id);
         if is_new {
+            self.description = None;
             self.incarnation = Some(Incarnation {
                 boot_id: greeting.boot_id,
                 known_since: now,
@@ -310,8 +340,8 @@ mod tests {
         }
 
         fn send(&mut self) -> bool {
-            let message = self.greeter.poll_message(1_200, &mut self.timer, self.now);
-            message.is_some()
+            let messages = self.greeter.poll_messages(1_200, &mut self.timer, self.now);
+            messages.is_some()
         }
 
         fn id(&self) -> RequestId {

@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use dkvs_common::model::Description;
 use dkvs_common::model::ReplicaCommand;
 use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::envelope::{Builder, Sender};
@@ -85,7 +86,7 @@ impl<T: Copy> Peer<T> {
             falls_back_to_v1: config.falls_back_to_v1,
             greeter: Greeter::new(now),
             requests: OpenRequests::new(window),
-            session: Session::new(config.epoch, config.keys),
+            session: Session::new((config.ring, config.epoch), config.keys),
             ids: RequestIds::starting_at(random),
             timer: RetransmissionTimer::new(random),
             counters: PeerCounters::default(),
@@ -101,6 +102,11 @@ impl<T: Copy> Peer<T> {
     /// by DKVS/1. No request falls back to DKVS/1 for that: an operator has to look at it.
     pub fn is_downgraded(&self) -> bool {
         self.greeter.is_downgraded()
+    }
+
+    /// What the server has said of itself, if it is one that does.
+    pub fn description(&self) -> Option<Description> {
+        self.greeter.description()
     }
 
     /// The server's last start, as far as is known.
@@ -267,11 +273,13 @@ impl<T: Copy> Peer<T> {
     }
 
     fn poll_greeting(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let message = self
+        let messages = self
             .greeter
-            .poll_message(self.datagram_bytes_max, &mut self.timer, now)?;
+            .poll_messages(self.datagram_bytes_max, &mut self.timer, now)?;
         let mut datagram = self.session.begin_greeting(self.datagram_bytes_max());
-        datagram.push(|datagram| message.append_to(datagram));
+        for message in &messages {
+            datagram.push(|datagram| message.append_to(datagram));
+        }
         self.counters.datagrams_sent += 1;
         Some(self.session.finish(datagram))
     }
@@ -311,6 +319,9 @@ impl<T: Copy> Peer<T> {
     }
 
     fn handle_reply(&mut self, id: RequestId, reply: Reply, now: Instant) {
+        if self.greeter.handle_description(id, &reply) {
+            return self.session.set_description(self.greeter.description());
+        }
         if !self.greeter.awaits(id) {
             return self.requests.handle_reply(id, reply, &mut self.timer, now);
         }
@@ -323,6 +334,7 @@ impl<T: Copy> Peer<T> {
         if answer.has_restarted {
             self.requests.handle_restart();
         }
+        self.session.set_description(self.greeter.description());
         self.session.set_id(answer.session);
     }
 

@@ -240,7 +240,9 @@ impl<T: Copy> OpenRequests<T> {
         let response = match reply {
             Reply::Response(response) => response,
             // This id is not that of a greeting.
-            Reply::Greeting(_) => ReplicaResponse::Refused(Refusal::Internal),
+            Reply::Greeting(_) | Reply::Description(_) => {
+                ReplicaResponse::Refused(Refusal::Internal)
+            }
         };
         #[cfg(feature = "mutants")]
         if let Some(token) = self.answered.get(&id).copied() {

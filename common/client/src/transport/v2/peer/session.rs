@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use dkvs_common::epoch::{Epoch, StatedEpoch};
+use dkvs_common::model::Description;
 use dkvs_common::wire::v2::envelope::{
     self, AUTHENTICATED_BYTES, Authentication, Builder, Envelope, EnvelopeError, PLAIN_BYTES,
     Proof, Sender,
@@ -17,7 +19,11 @@ use dkvs_common::wire::v2::keys::Keys;
 /// The client's end of a session with one server.
 #[derive(Debug)]
 pub(super) struct Session {
-    epoch: u32,
+    /// What this client belongs to, as servers are told that know no configurations, and as others are.
+    ring: u32,
+    epoch: Epoch,
+    /// Whether the server knows configurations, and its own.
+    is_numbered: bool,
     /// The cluster's keys, and this client's address as the server sees it.
     keys: Option<(Arc<Keys>, SocketAddrV4)>,
     id: u64,
@@ -27,9 +33,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(epoch: u32, keys: Option<(Arc<Keys>, SocketAddrV4)>) -> Self {
+    pub(super) fn new(
+        (ring, epoch): (u32, Epoch),
+        keys: Option<(Arc<Keys>, SocketAddrV4)>,
+    ) -> Self {
         Self {
+            ring,
             epoch,
+            is_numbered: false,
             keys,
             id: 0,
             sequence: 0,
@@ -43,6 +54,12 @@ impl Session {
         }
     }
 
+    /// States what a server with this description understands.
+    pub(super) fn set_description(&mut self, description: Option<Description>) {
+        let epoch = description.and_then(|description| description.epoch);
+        self.is_numbered = epoch.is_some();
+    }
+
     /// Uses the session that a greeting announced.
     pub(super) fn set_id(&mut self, id: u64) {
         self.id = id;
@@ -52,7 +69,7 @@ impl Session {
         self.keys.is_some()
     }
 
-    /// What an envelope takes of each datagram, in bytes.
+    /// The most that an envelope takes of a datagram, in bytes.
     pub(super) fn envelope_bytes(&self) -> usize {
         match self.keys {
             None => PLAIN_BYTES,
@@ -63,12 +80,20 @@ impl Session {
     /// Begins a datagram of requests.
     pub(super) fn begin(&mut self, datagram_bytes_max: usize) -> Builder {
         self.sequence += 1;
-        Builder::new(self.envelope(self.id, self.sequence), datagram_bytes_max)
+        let epoch = match self.is_numbered {
+            true => StatedEpoch::Numbered(self.epoch),
+            false => self.stated_ring(),
+        };
+        let envelope = self.envelope(epoch, self.id, self.sequence);
+        // What fits is the same whatever is stated.
+        let (before, after) = envelope.around();
+        let spared = self.envelope_bytes() - (before + after);
+        Builder::new(envelope, datagram_bytes_max - spared)
     }
 
-    /// Begins the datagram of a greeting, which belongs to no session.
+    /// Begins the datagram of a greeting, which belongs to no session, and which any server understands.
     pub(super) fn begin_greeting(&self, datagram_bytes_max: usize) -> Builder {
-        Builder::new(self.envelope(0, 0), datagram_bytes_max)
+        Builder::new(self.envelope(self.stated_ring(), 0, 0), datagram_bytes_max)
     }
 
     /// Ends a datagram with its checksum or its authentication code.
@@ -92,7 +117,14 @@ impl Session {
         envelope::open(datagram, Proof::Key { key, client })
     }
 
-    fn envelope(&self, session: u64, sequence: u64) -> Envelope {
+    fn stated_ring(&self) -> StatedEpoch {
+        match self.ring {
+            0 => StatedEpoch::None,
+            ring => StatedEpoch::Ring(ring),
+        }
+    }
+
+    fn envelope(&self, epoch: StatedEpoch, session: u64, sequence: u64) -> Envelope {
         let authentication = self.keys.as_ref().map(|(keys, _)| Authentication {
             key_id: keys.sending().0,
             session,
@@ -100,7 +132,7 @@ impl Session {
         });
         Envelope {
             sender: Sender::Client,
-            epoch: self.epoch,
+            epoch,
             authentication,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::link::Party;
 use super::super::peer::PeerConfig;
+use dkvs_common::epoch::Epoch;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::record::{Content, ContentType, Record};
 use dkvs_common::tag::Tag;
@@ -17,7 +18,8 @@ pub(super) fn config() -> PeerConfig {
     PeerConfig {
         datagram_bytes_max: 1_200,
         window_bytes_max: 4 << 20,
-        epoch: 7,
+        ring: 7,
+        epoch: Epoch { number: 1, hash: 7 },
         falls_back_to_v1: false,
         keys: None,
     }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use dkvs_common::epoch::StatedEpoch;
+use dkvs_common::model::Description;
 use proptest::prelude::*;
 
 use super::super::link::LinkEvent;
 use super::super::peer::{GREETING_INTERVAL, Incarnation, PeerVersion, V1_GREETINGS, V1_PAUSE};
-use super::fixtures::SECOND;
+use super::fixtures::{SECOND, config};
 use super::server::Server;
 use super::world::{Faults, World};
 
@@ -271,4 +273,37 @@ fn an_incarnation_is_known_since_its_first_answer_arrived() {
     world.put(2, again + SECOND);
     world.run(again + SECOND);
     assert_eq!(world.link.incarnation(), of(2, again + round_trip));
+}
+
+#[test]
+fn a_server_that_knows_configurations_is_told_the_client_s_and_another_its_ring() {
+    let numbered = Some(StatedEpoch::Numbered(config().epoch));
+    let ring = Some(StatedEpoch::Ring(config().ring));
+    let described = Server::new(1).description;
+    let unknown = described.map(|it| Description { epoch: None, ..it });
+    let mut world = World::met(5);
+    let mut number = 0;
+    for (description, stated) in [
+        (described, numbered),
+        // It was started again: as an older version, which does not know the question; as it was; as one that
+        // does not know its cluster; and as an older version once more.
+        (None, ring),
+        (described, numbered),
+        (unknown, ring),
+        (described, numbered),
+        (None, ring),
+    ] {
+        world.server.boot_id += 1;
+        world.server.description = description;
+        world.run(world.now + SECOND);
+        number += 1;
+        world.put(number, world.now + SECOND);
+        world.run(world.now + Duration::from_millis(5));
+        // The first request after a restart may still state what the process before understood.
+        number += 1;
+        world.put(number, world.now + SECOND);
+        world.run(world.now + Duration::from_millis(5));
+        assert_eq!(world.server.stated, stated);
+        assert_eq!(world.link.description(), description);
+    }
 }

@@ -194,7 +194,7 @@ fn limits_on_requests_and_on_their_length_hold() {
         refused,
         RequestError::TooLong {
             message_bytes: 1_216,
-            message_bytes_max: 1_184
+            message_bytes_max: 1_176
         }
     ));
     let mut opened = 0;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::fixtures::CLIENT;
+use super::fixtures::{CLIENT, config};
+use dkvs_common::epoch::StatedEpoch;
 use dkvs_common::kv::{Key, Value};
+use dkvs_common::model::Description;
 use dkvs_common::model::{Durability, Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::record::{Content, Record};
 use dkvs_common::tag::Tag;
@@ -22,6 +24,10 @@ pub(super) struct Server {
     pub(super) speaks_v1_only: bool,
     pub(super) datagram_bytes_max: u16,
     pub(super) keys: Option<Arc<Keys>>,
+    /// What it says of itself; nothing, if it is of a version that does not know the question.
+    pub(super) description: Option<Description>,
+    /// What its client stated last that it belongs to.
+    pub(super) stated: Option<StatedEpoch>,
     pub(super) pairs: BTreeMap<Key, Record>,
     /// The blocks of uploads, by offset.
     pub(super) uploads: BTreeMap<u64, BTreeMap<u32, Bytes>>,
@@ -40,6 +46,11 @@ impl Server {
             speaks_v1_only: false,
             datagram_bytes_max: 1_200,
             keys: None,
+            description: Some(Description {
+                store_id: 1,
+                epoch: Some(config().epoch),
+            }),
+            stated: None,
             pairs: BTreeMap::new(),
             uploads: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -69,11 +80,12 @@ impl Server {
         let Ok((asked, mut messages)) = opened else {
             return Vec::new();
         };
+        self.stated = Some(asked.epoch);
         let mut replies = Vec::new();
         let mut builder = Self::builder(asked);
         while let Some(message) = next_request(&mut messages).unwrap() {
             let message = message.unwrap();
-            let is_greeting = matches!(message.request, Request::Greet { .. });
+            let is_greeting = matches!(message.request, Request::Greet { .. } | Request::Describe);
             if let Some(authentication) = asked.authentication {
                 let session = if is_greeting { 0 } else { self.boot_id };
                 if authentication.session != session {
@@ -126,6 +138,10 @@ impl Server {
                 value_bytes_max: 1 << 20,
                 durability: Durability::Memory,
             }),
+            Request::Describe => match self.description {
+                Some(description) => Reply::Description(description),
+                None => Reply::Response(ReplicaResponse::Refused(Refusal::Unsupported)),
+            },
             Request::Command(ReplicaCommand::Ping) => Reply::Response(ReplicaResponse::Done),
             Request::Command(ReplicaCommand::Put { key, record }) => {
                 assert!(record.is_sound(&key));

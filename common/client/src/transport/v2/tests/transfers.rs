@@ -60,7 +60,7 @@ fn a_long_value_is_uploaded_in_blocks_and_answered_once() {
     assert_eq!(world.events.len(), 1);
     assert_eq!(world.server.pairs[&key(1)], record(1, long(100_000)));
     let counters = world.link.counters();
-    assert_eq!(counters.sent, 100_000u64.div_ceil(1_184 - 32) + 1);
+    assert_eq!(counters.sent, 100_000u64.div_ceil(1_176 - 32) + 1);
     assert_eq!(counters.retransmitted, 0);
 }
 
