@@ -88,6 +88,8 @@ pub enum Mutant {
     CompletedByIncomplete,
     /// Servers compare what they hold with servers of other configurations.
     ComparedWithoutEpoch,
+    /// A server that is started with an older copy of its disk answers for it.
+    SetBackUnnoticed,
     /// A write counts a replica that it cannot reach, since another one was told of that.
     NudgeCounts,
     /// A damaged record is replaced by whatever another replica gives, be it older.
@@ -135,6 +137,7 @@ impl Mutant {
         Self::CompletedByFewer,
         Self::CompletedByIncomplete,
         Self::ComparedWithoutEpoch,
+        Self::SetBackUnnoticed,
         Self::NudgeCounts,
         Self::MendedByOlder,
     ];
@@ -180,6 +183,7 @@ impl Mutant {
             Self::CompletedByFewer => "completed-by-fewer",
             Self::CompletedByIncomplete => "completed-by-incomplete",
             Self::ComparedWithoutEpoch => "compared-without-epoch",
+            Self::SetBackUnnoticed => "set-back-unnoticed",
             Self::NudgeCounts => "nudge-counts",
             Self::MendedByOlder => "mended-by-older",
         }

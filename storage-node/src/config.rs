@@ -64,6 +64,8 @@ pub struct ServiceConfig {
     pub upload_bytes_max: usize,
     /// Whether DKVS/1 is answered. If not, only DKVS/2 is.
     pub is_v1_on: bool,
+    /// Whether nothing is answered until the peers were asked whether this server is set back.
+    pub asks_peers_first: bool,
     /// How deep leaves are at least, by which the server compares itself with others.
     pub leaf_depth_min: u8,
 }
@@ -85,6 +87,7 @@ impl ServiceConfig {
             store_id: boot_id,
             upload_bytes_max: UPLOAD_BYTES_DEFAULT,
             is_v1_on: true,
+            asks_peers_first: false,
             leaf_depth_min: LEAF_DEPTH_MIN_DEFAULT,
         }
     }

@@ -10,7 +10,7 @@
 //! * [`protocol`]: datagrams to commands, responses to datagrams; [`service`]: both together
 //! * [`maintenance`]: background work of each worker
 //! * [`leaves`], [`anti_entropy`]: what is held, as sums; and pulling what peers have that is newer; `nudges`: what
-//!   others say of who lacks what
+//!   others say of who lacks what; [`high_water`]: how far they have come
 //! * [`scrub`]: reading again what lies on the disk, before anybody asks for it
 //! * [`udp`]: sockets, and the workers that drive the rest
 //! * [`statistics`], [`metrics`]: the numbers that a server reports of itself, for Prometheus, too
@@ -29,6 +29,7 @@ pub mod anti_entropy;
 pub mod cli;
 mod config;
 mod handlers;
+pub mod high_water;
 pub mod leaves;
 pub mod maintenance;
 pub mod metrics;
@@ -45,6 +46,7 @@ pub mod udp;
 /// The modules of this package that log something.
 pub const LOG_MODULES: &[&str] = &[
     "dkvs_storage_node::anti_entropy::machine",
+    "dkvs_storage_node::anti_entropy::marking",
     "dkvs_storage_node::anti_entropy::task",
     "dkvs_storage_node::cli::disk",
     "dkvs_storage_node::cli::run",
@@ -52,6 +54,7 @@ pub const LOG_MODULES: &[&str] = &[
     "dkvs_storage_node::handlers::list::page",
     "dkvs_storage_node::handlers::outcome",
     "dkvs_storage_node::handlers::stage",
+    "dkvs_storage_node::high_water::file",
     "dkvs_storage_node::protocol::dump",
     "dkvs_storage_node::protocol::v1",
     "dkvs_storage_node::protocol::v2",

@@ -42,6 +42,14 @@ impl Nudges {
         self.note(|told| told.ahead.insert(server))
     }
 
+    /// Has whoever looks look.
+    pub(crate) fn wake(&self) {
+        let wake = self.state().wake.clone();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
     fn note(&self, note: impl FnOnce(&mut Told) -> bool) -> bool {
         let mut state = self.state();
         let Some(wake) = state.wake.clone() else {

@@ -4,9 +4,11 @@
 //! commands; [`maintenance`](crate::maintenance) does what no datagram asks for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::handlers::Replica;
+use crate::high_water::PeerMarks;
 use crate::leaves::{LeafSums, Membership};
 use crate::nudges::Nudges;
 use crate::statistics::Counters;
@@ -65,6 +67,21 @@ impl Service {
     /// What the store holds of each part of the ring, if the server knows its cluster.
     pub fn leaf_sums(&self) -> Option<&Arc<LeafSums>> {
         self.replica.leaf_sums.as_ref()
+    }
+
+    /// How far its peers have come, as they have told.
+    pub fn peer_marks(&self) -> &PeerMarks {
+        &self.replica.peer_marks
+    }
+
+    /// Whether it answers nothing yet, but its peers: it asks them whether it is set back.
+    pub fn is_starting(&self) -> bool {
+        self.replica.is_starting.load(Ordering::Acquire)
+    }
+
+    /// Answers from now on.
+    pub(crate) fn end_start(&self) {
+        self.replica.is_starting.store(false, Ordering::Release);
     }
 
     pub(crate) fn nudges(&self) -> &Nudges {

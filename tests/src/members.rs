@@ -98,6 +98,38 @@ impl Members {
         self.start_with(number, &["--declare", "incomplete"]);
     }
 
+    /// What one that is away has on its disk.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be read.
+    pub fn copy_of_disk(&self, number: usize) -> DataDir {
+        let copy = DataDir::new();
+        copy_directory(Path::new(self.disks[number].path()), Path::new(copy.path()));
+        copy
+    }
+
+    /// Starts one that is away with what it had when that copy was made.
+    ///
+    /// # Panics
+    ///
+    /// If the copy cannot be put in place.
+    pub fn start_set_back(&mut self, number: usize, copy: &DataDir) {
+        fs::remove_dir_all(self.disks[number].path()).expect("the directory is there");
+        copy_directory(Path::new(copy.path()), Path::new(self.disks[number].path()));
+        self.start_with(number, &[]);
+    }
+
+    /// How far one has noted that another is: the number of its last record; 0 if it has noted nothing.
+    pub fn noted(&self, number: usize, peer: usize) -> u64 {
+        let file = Path::new(self.disks[number].path()).join("peers.json");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let marks: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        marks[self.addrs[peer].to_string()]["sequence"]
+            .as_u64()
+            .unwrap_or(0)
+    }
+
     /// Flips a bit of what one has on its disk, wherever it lies there, while it runs.
     ///
     /// # Panics
@@ -136,4 +168,16 @@ impl Members {
 pub fn own_addr() -> SocketAddr {
     let socket = UdpSocket::bind((own_loopback(), 0)).expect("a port of our own address");
     socket.local_addr().expect("a bound socket has an address")
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory can be made");
+    for entry in fs::read_dir(from).expect("the directory is there") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        match entry.file_type().expect("it has a type").is_dir() {
+            true => copy_directory(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).expect("a file can be copied")),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Direction, KeyPosition, LeafScope, Nudge};
+use super::{Direction, HighWater, KeyPosition, LeafScope, Nudge};
 use crate::kv::Key;
 use crate::record::{Attributes, ContentType, Record};
 use crate::tag::Tag;
@@ -111,6 +111,9 @@ pub enum ReplicaCommand {
         /// Only those after this key of the leaf are returned; all, if there is none.
         after: Option<Key>,
     },
+    /// Note how far a peer has come, unless it was further before: then it has been set back, and the
+    /// response says so.
+    NoteHighWater(HighWater),
     /// One server may lack what another has confirmed. The one that is ahead has the other told, as soon as
     /// that can be reached; the one that is behind compares itself with it. It is a hint: who is told so
     /// confirms nothing.
@@ -143,6 +146,7 @@ impl ReplicaCommand {
             Self::GetStatistics => "statistics",
             Self::GetLeafSums { .. } => "leaf sums",
             Self::GetLeafEntries { .. } => "leaf entries",
+            Self::NoteHighWater(_) => "high-water mark",
             Self::Nudge(_) => "nudge",
             Self::Attest { .. } => "vouch",
         }
@@ -164,6 +168,7 @@ impl ReplicaCommand {
             | Self::GetStatistics
             | Self::GetLeafSums { .. }
             | Self::GetLeafEntries { .. }
+            | Self::NoteHighWater(_)
             | Self::Nudge(_) => None,
         }
     }

@@ -51,6 +51,8 @@ pub enum Refusal {
         /// That configuration.
         served: Epoch,
     },
+    /// The sender has been set back: it has told of more records than it holds now.
+    SetBack,
     /// It does not know the operation.
     Unsupported,
     /// It has too much under way.

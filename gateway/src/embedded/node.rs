@@ -12,6 +12,7 @@ use dkvs_common::wire::v2::DATAGRAM_BYTES_MAX;
 use dkvs_common::wire::v2::keys::Keys;
 use dkvs_storage_node::StorageNode;
 use dkvs_storage_node::anti_entropy::{PullOptions, PullThread};
+use dkvs_storage_node::high_water::file as marks;
 use dkvs_storage_node::leaves::Membership;
 use dkvs_storage_node::scrub::{SCRUB_RATE_DEFAULT, ScrubThread};
 use dkvs_storage_node::service::{Served, ServiceConfig};
@@ -61,12 +62,17 @@ pub(super) struct OpenStore {
     store: Store,
     /// Of the data directory; none in memory.
     store_id: Option<u64>,
+    /// Where it is kept how far its peers have come.
+    marks_file: Option<PathBuf>,
+    boot_id: u64,
     disk: Option<CommitThread>,
 }
 
 impl StorageLocation {
     /// Opens the store there; in memory it is empty.
     pub(super) fn open(&self, declaration: Option<Declaration>) -> anyhow::Result<OpenStore> {
+        // A new one each time tells gateways that the server has restarted.
+        let boot_id = getrandom::u64()?;
         let Self::Directory {
             path,
             owner,
@@ -78,12 +84,15 @@ impl StorageLocation {
             return Ok(OpenStore {
                 store,
                 store_id: None,
+                marks_file: None,
+                boot_id,
                 disk: None,
             });
         };
         let options = OpenOptions {
             declaration,
             cache_bytes_max: CACHE_BYTES_MAX,
+            lineage: boot_id,
             ..OpenOptions::new(STORE_BYTES_MAX, *durability, directory::machine_run())
         };
         let (directory, opened) = DataDirectory::open(path, owner.clone(), options)?;
@@ -92,6 +101,8 @@ impl StorageLocation {
         Ok(OpenStore {
             store: Store::Disk(opened.store),
             store_id,
+            marks_file: Some(marks::file_of(path)),
+            boot_id,
             disk: Some(disk),
         })
     }
@@ -212,16 +223,17 @@ fn run(
     let OpenStore {
         store,
         store_id,
+        marks_file,
+        boot_id,
         disk,
     } = opened;
-    // A new boot id each time tells gateways that the server has restarted.
-    let boot_id = getrandom::u64()?;
     let Membership {
         view, replication, ..
     } = &peers.membership;
     let config = ServiceConfig {
         served: Some(Served::of(view.cluster(), *replication, false)),
         store_id: store_id.unwrap_or(boot_id),
+        asks_peers_first: disk.is_some() && peers.repair_rate > 0,
         // Loopback carries the longest datagrams.
         datagram_bytes_max: DATAGRAM_BYTES_MAX,
         is_v1_on: authentication.is_v1_on,
@@ -230,6 +242,9 @@ fn run(
     let membership = Some(peers.membership.clone());
     let mut node = StorageNode::new(sockets, store, config, membership)?;
     let service = Arc::clone(node.service());
+    if let Some(file) = &marks_file {
+        marks::load(&service, file);
+    }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
     node.set_keys(&authentication.keys, &secret);
@@ -253,6 +268,7 @@ fn run(
                 keys: Some(authentication.keys.clone()),
                 datagram_bytes_max: DATAGRAM_BYTES_MAX,
                 offload: true,
+                marks_file,
             },
         )
         .context("cannot start a thread that pulls from replicas")?,

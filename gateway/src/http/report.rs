@@ -367,6 +367,7 @@ pub(super) fn reason_of(refusal: Refusal) -> &'static str {
         Refusal::OtherConfiguration { .. } => {
             "the server is of another configuration: its servers file or its replication differs"
         }
+        Refusal::SetBack => "the server has seen more of the sender than that holds",
         Refusal::Unsupported => "the server does not know this operation",
         Refusal::Busy => "too much is under way towards the server or in it",
         Refusal::Corrupt => {

@@ -14,7 +14,7 @@ use super::completing::Completing;
 use super::mending::Mending;
 use super::pulling::{is_held, is_newer};
 use super::session::{LeafLook, Session, Waits};
-use super::state::{AntiEntropy, Ask, Asked, Timing};
+use super::state::{AntiEntropy, Ask, Asked, Marking, Timing};
 use crate::allowance::Allowance;
 use crate::service::Service;
 use crate::store::RecordStore as _;
@@ -47,7 +47,7 @@ impl AntiEntropy {
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
         service.nudges().wake_by(Arc::clone(&wake));
         let mending = Mending::new(Arc::clone(&service), timing.interval, &wake);
-        Some(Self {
+        let mut machine = Self {
             service,
             leaf_sums,
             addr,
@@ -68,7 +68,10 @@ impl AntiEntropy {
             mending,
             stored: Arc::default(),
             wake,
-        })
+            marking: Marking::default(),
+        };
+        machine.begin_start(now);
+        Some(machine)
     }
 
     /// The next thing to ask a peer.
@@ -78,28 +81,40 @@ impl AntiEntropy {
 
     /// When [`Self::handle_timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_starting() {
+            return self.next_mark();
+        }
         let has_place = self.sessions.len() < SESSIONS_MAX;
         let idle = self.peers.iter().filter(|_| has_place);
         let idle = idle.filter(|(peer, _)| !self.sessions.contains_key(peer));
         let sessions = self.sessions.values();
         let waiting = sessions.filter_map(|session| match session.waits {
             Waits::Until(at) => Some(at),
-            Waits::Not | Waits::Answer | Waits::Pulls => None,
+            Waits::Not | Waits::Mark | Waits::Answer | Waits::Pulls => None,
         });
         let mending = self.mending.poll_timeout();
         let nudges = self.behind.values().copied();
         let idle = idle.map(|(_, at)| *at);
-        waiting.chain(idle).chain(mending).chain(nudges).min()
+        let others = mending.into_iter().chain(nudges);
+        waiting.chain(idle).chain(others).min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.go_on_with_start(now);
+        if self.is_starting() {
+            return;
+        }
         let due = self.peers.iter().filter(|(_, at)| **at <= now);
         let due = due.map(|(peer, _)| *peer);
         let idle: Vec<ServerId> = due.filter(|it| !self.sessions.contains_key(it)).collect();
         for peer in idle {
             if self.sessions.len() < SESSIONS_MAX {
                 self.begin(peer, self.leaf_sums.depth(), now);
+                let is_told = self.tell_mark(peer);
+                if let Some(session) = self.sessions.get_mut(&peer).filter(|_| is_told) {
+                    session.waits = Waits::Mark;
+                }
             }
         }
         self.pass_nudges_on(now);
@@ -118,6 +133,7 @@ impl AntiEntropy {
             Asked::Mend(mend) => self
                 .mending
                 .handle_answer(mend, answer, &mut self.allowance),
+            Asked::HighWater => self.handle_mark_answer(peer, answer.as_ref(), now),
             Asked::Nudge { again } => self.handle_nudge_answer(peer, again, answer.as_ref()),
         }
         self.advance_all(now);
@@ -178,7 +194,7 @@ impl AntiEntropy {
                 return;
             };
             match session.waits {
-                Waits::Answer => return,
+                Waits::Mark | Waits::Answer => return,
                 Waits::Not | Waits::Until(_) | Waits::Pulls => {}
             }
             let scope_depth = session.shared.depth();
@@ -378,7 +394,7 @@ impl AntiEntropy {
     }
 
     /// A peer did not answer; or it is one that does not compare itself, by its version or its settings.
-    fn put_off(&mut self, peer: ServerId, is_other: bool, now: Instant) {
+    pub(super) fn put_off(&mut self, peer: ServerId, is_other: bool, now: Instant) {
         self.sessions.remove(&peer);
         self.note_in_step(peer, false);
         let after = match is_other {

@@ -12,6 +12,7 @@
 //! * `session`: what is under way with one peer; `pulling`: what is pulled from it
 //! * `comparison`: finding the leaves in which a peer differs
 //! * `completing`: when a server that lost records answers for its keys again
+//! * `marking`: finding out whether this server is set back to an older copy of its data directory
 //! * `nudging`: servers that are told to compare themselves now
 //! * `mending`: which peer is asked for a record that is damaged here
 //! * `given`: what a peer gives
@@ -25,6 +26,7 @@ mod comparison;
 mod completing;
 mod given;
 mod machine;
+mod marking;
 mod mending;
 mod nudging;
 mod pulling;

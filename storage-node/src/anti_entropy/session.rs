@@ -53,6 +53,8 @@ pub(super) struct LeafLook {
 pub(super) enum Waits {
     /// Nothing.
     Not,
+    /// That the peer knows how far this server is.
+    Mark,
     /// Sums or entries.
     Answer,
     /// This time.

@@ -30,6 +30,8 @@ pub struct Timing {
     pub interval: Duration,
     /// What differs is looked at again after so long, before it counts.
     pub pause: Duration,
+    /// For how long a server asks its peers at its start whether it is set back, before it answers anybody.
+    pub start: Duration,
     /// A nudge is passed on after so long, and followed after so long.
     pub nudge: Duration,
     /// One that did not answer is asked again after so long.
@@ -46,6 +48,7 @@ impl Default for Timing {
         Self {
             interval: Duration::from_secs(60),
             pause: Duration::from_secs(2),
+            start: Duration::from_millis(500),
             nudge: PASS_ON,
             retry: Duration::from_secs(5),
             answer: Duration::from_secs(5),
@@ -84,6 +87,8 @@ pub struct AntiEntropy {
     /// Those that held the same when they were compared with last.
     pub(super) in_step: BTreeSet<ServerId>,
     pub(super) sessions: BTreeMap<ServerId, Session>,
+    /// How it finds out whether it is set back.
+    pub(super) marking: Marking,
     /// Those that may lack what this server holds, and when each is to be told so next.
     pub(super) behind: BTreeMap<ServerId, Instant>,
     /// Those that said so of this server while they were compared with it: they are once more.
@@ -101,6 +106,17 @@ pub struct AntiEntropy {
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
 }
 
+/// What is under way while a server finds out whether it is set back.
+#[derive(Debug, Default)]
+pub(super) struct Marking {
+    /// Those that are being told. A peer is told one thing at a time, so that nothing overtakes it.
+    pub(super) told: BTreeSet<ServerId>,
+    /// At a start: until when peers are waited for, and when each is to be told that has not answered.
+    pub(super) start: Option<(Instant, BTreeMap<ServerId, Instant>)>,
+    /// Whether this process was set back. It has another lineage since.
+    pub(super) is_set_back: bool,
+}
+
 #[derive(Debug)]
 pub(super) enum Asked {
     Sums,
@@ -109,6 +125,8 @@ pub(super) enum Asked {
     },
     Record(Pull),
     Mend(Mend),
+    /// How far this server is.
+    HighWater,
     /// By when it would be said again.
     Nudge {
         again: Instant,

@@ -1,6 +1,7 @@
 //! Drives the machine of anti-entropy, by a client of the server's cluster, on a thread of its own.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::state::{AntiEntropy, Timing};
+use crate::high_water::file;
 use crate::leaves::Membership;
 use crate::service::Service;
 
@@ -32,6 +34,8 @@ pub struct PullOptions {
     pub datagram_bytes_max: usize,
     /// Whether the system sends and receives many datagrams at once.
     pub offload: bool,
+    /// Where it is kept how far the peers have come, if anywhere.
+    pub marks_file: Option<PathBuf>,
 }
 
 /// The thread of a server's anti-entropy. It ends when this is dropped.
@@ -77,12 +81,13 @@ impl PullThread {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let (service, rate) = (Arc::clone(service), options.bytes_per_second);
+        let marks_file = options.marks_file;
         let thread = thread::Builder::new().name("anti-entropy".into());
         let thread = thread.spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
                     () = stopped => {}
-                    () = run(service, timing, rate, client) => {}
+                    () = run(service, timing, rate, client, marks_file) => {}
                 }
             });
         })?;
@@ -105,7 +110,14 @@ impl Drop for PullThread {
 }
 
 /// Returns if the server does not know its cluster, and else never.
-async fn run(service: Arc<Service>, timing: Timing, rate: u64, client: Client) {
+async fn run(
+    service: Arc<Service>,
+    timing: Timing,
+    rate: u64,
+    client: Client,
+    marks_file: Option<PathBuf>,
+) {
+    let marked = Arc::clone(&service);
     let stored = Arc::new(Notify::new());
     let wake = Arc::clone(&stored);
     let wake = move || wake.notify_one();
@@ -116,6 +128,9 @@ async fn run(service: Arc<Service>, timing: Timing, rate: u64, client: Client) {
     let (answered, mut answers) = mpsc::unbounded_channel::<(u64, Option<ReplicaResponse>)>();
     machine.handle_timeout(Instant::now());
     loop {
+        if let Some(path) = &marks_file {
+            file::keep(marked.peer_marks(), path);
+        }
         while let Some(ask) = machine.poll_ask() {
             let asked = client.ask(ask.to, ask.command, ask.timeout);
             let answered = answered.clone();

@@ -1,6 +1,7 @@
 //! Runs a server until a signal ends it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -19,9 +20,10 @@ use super::settings::{NO_RANDOM, check_exposure, cluster, config, membership, wi
 use super::store::store;
 use crate::StorageNode;
 use crate::anti_entropy::{PullOptions, PullThread};
+use crate::high_water::file as marks;
 use crate::metrics;
 use crate::scrub::ScrubThread;
-use crate::service::Service;
+use crate::service::{Service, ServiceConfig};
 use crate::store::RecordStore as _;
 use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 
@@ -51,14 +53,21 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // meanwhile, since a port that is silent is waited for.
     drop(bind()?);
     let membership = membership(arguments, cluster.as_ref());
-    let (store, disk) = store(arguments, cluster)?;
+    let (store, disk) = store(arguments, cluster, config.boot_id)?;
     let config = match &disk {
-        Some(disk) => with_directory(arguments, config, &disk.directory),
+        Some(disk) => ServiceConfig {
+            asks_peers_first: membership.is_some() && arguments.repair_rate.0 > 0,
+            ..with_directory(arguments, config, &disk.directory)
+        },
         None => config,
     };
     let sockets = bind()?;
     let mut node = StorageNode::new(sockets, store, config, membership)?;
     node.set_offload(arguments.udp_offload == Switch::On);
+    let marks_file = arguments.data_dir.as_deref().map(marks::file_of);
+    if let Some(file) = &marks_file {
+        marks::load(node.service(), file);
+    }
     if let Some(key_file) = &key_file {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).context(NO_RANDOM)?;
@@ -106,7 +115,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let disk = disk.map(Disk::start).transpose()?;
     let threads = spawn_workers(node, &shutdown)?;
-    let pulling = pull(arguments, &service, key_file.as_ref())?;
+    let pulling = pull(arguments, &service, key_file.as_ref(), marks_file)?;
     let scrubbing = ScrubThread::start(&service, arguments.scrub_rate.0 as u64)
         .context("cannot start a thread that reads records again")?;
     runtime.block_on(async {
@@ -138,6 +147,7 @@ fn pull(
     arguments: &Arguments,
     service: &Arc<Service>,
     key_file: Option<&KeyFile>,
+    marks_file: Option<PathBuf>,
 ) -> anyhow::Result<Option<PullThread>> {
     let bytes_per_second = arguments.repair_rate.0 as u64;
     if bytes_per_second == 0 {
@@ -148,6 +158,7 @@ fn pull(
         keys: key_file.map(KeyFile::subscribe),
         datagram_bytes_max: arguments.max_datagram.into(),
         offload: arguments.udp_offload == Switch::On,
+        marks_file,
     };
     PullThread::start(service, options).context("cannot start a thread that pulls from replicas")
 }

@@ -16,10 +16,11 @@ use crate::store::disk::directory::{self, DataDirectory, Owner};
 use crate::store::disk::{Declaration, OpenOptions};
 use crate::store::{MemoryStore, RecordStore as _, Store};
 
-/// A store with the pairs of the command line.
+/// A store with the pairs of the command line, for the start that has this boot id.
 pub(super) fn store(
     arguments: &Arguments,
     cluster: Option<Cluster>,
+    boot_id: u64,
 ) -> anyhow::Result<(Store, Option<Opened>)> {
     let addr = arguments.addr();
     let has_data_dir = arguments.data_dir.is_some();
@@ -40,6 +41,7 @@ pub(super) fn store(
             let options = OpenOptions {
                 declaration: arguments.declare.map(Declaration::from),
                 cache_bytes_max: arguments.cache.0,
+                lineage: boot_id,
                 ..OpenOptions::new(arguments.max_memory.0, durability, machine_run)
             };
             let owner = Owner {

@@ -1,6 +1,8 @@
 //! Which handler a command goes to.
 
-use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use std::sync::atomic::Ordering;
+
+use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::mutants::{self, Mutant};
 
 use super::caller::{Caller, Responder};
@@ -23,7 +25,16 @@ impl Replica {
         let refusal = served.and_then(|served| served.refuse(caller.epoch));
         match (&command, refusal) {
             // Asked by whoever finds out what is wrong.
-            (ReplicaCommand::Ping | ReplicaCommand::GetStatistics, _) | (_, None) => {}
+            (ReplicaCommand::Ping | ReplicaCommand::GetStatistics, _) => {}
+            (ReplicaCommand::NoteHighWater(_), None) => {}
+            (ReplicaCommand::GetLeafSums { .. } | ReplicaCommand::GetLeafEntries { .. }, None)
+                if self.is_starting.load(Ordering::Acquire) =>
+            {
+                return Some(ReplicaResponse::Refused(Refusal::Busy));
+            }
+            // Nobody else is answered before it is known whether the store holds what it did: it is asked again.
+            (_, None) if self.is_starting.load(Ordering::Acquire) => return None,
+            (_, None) => {}
             (ReplicaCommand::GetLeafSums { .. } | ReplicaCommand::GetLeafEntries { .. }, _)
                 if mutants::is_on(Mutant::ComparedWithoutEpoch) => {}
             (_, Some(refusal)) => return Some(ReplicaResponse::Refused(refusal)),
@@ -123,6 +134,7 @@ impl Replica {
             ReplicaCommand::GetLeafEntries { scope, leaf, after } => {
                 self.leaf_entries(&scope, leaf, after.as_ref(), room.leaf)
             }
+            ReplicaCommand::NoteHighWater(told) => self.note_high_water(told),
             ReplicaCommand::Nudge(nudge) => self.nudge(nudge),
             ReplicaCommand::Attest { boot_id, key, tag } => {
                 return self.attest(boot_id, &key, tag, responder);

@@ -6,7 +6,7 @@
 //! for its turn, are answered later, through the [`Responder`] of their command.
 //!
 //! * `dispatch`: which handler a command goes to
-//! * `get`, `tag`, `put`, `stage`, `list`, `leaves`, `nudge`, `attest`, `report`: the handlers, by command
+//! * `get`, `tag`, `put`, `stage`, `list`, `leaves`, `nudge`, `high_water`, `attest`, `report`: the handlers, by command
 //! * `untagged`: the commands of DKVS/1, which has no tags
 //! * `replica`: what they all act on; `uploads`: values that arrive in blocks
 //! * `caller`: what comes with a command; `outcome`: what comes of the store, as responses
@@ -15,6 +15,7 @@ mod attest;
 mod caller;
 mod dispatch;
 mod get;
+mod high_water;
 mod leaves;
 mod list;
 mod nudge;

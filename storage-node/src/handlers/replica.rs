@@ -1,6 +1,7 @@
 //! What the handlers act on: the store, and what they share beside it.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use dkvs_common::{kv::Key, record::Record};
 
 use super::uploads::{UploadId, Uploads};
 use crate::config::ServiceConfig;
+use crate::high_water::PeerMarks;
 use crate::leaves::LeafSums;
 use crate::nudges::Nudges;
 use crate::statistics::Counters;
@@ -23,6 +25,10 @@ pub(crate) struct Replica {
     pub(crate) counters: Arc<Counters>,
     /// What the store holds of each part of the ring; none if the server does not know its cluster.
     pub(crate) leaf_sums: Option<Arc<LeafSums>>,
+    /// How far its peers have come.
+    pub(crate) peer_marks: PeerMarks,
+    /// Whether it answers nothing yet, but its peers.
+    pub(crate) is_starting: AtomicBool,
     /// What it was told of servers that may lack something.
     pub(crate) nudges: Nudges,
     /// Mints the tags of what comes without one.
@@ -49,6 +55,8 @@ impl Replica {
             config,
             counters: Arc::default(),
             leaf_sums: None,
+            peer_marks: PeerMarks::default(),
+            is_starting: AtomicBool::new(config.asks_peers_first),
             nudges: Nudges::default(),
             // The boot id is as random as the clock's operations have to be.
             clock: Arc::new(Mutex::new(TagClock::for_v1(config.boot_id as u32))),

@@ -239,6 +239,15 @@ impl LeafSums {
         }
     }
 
+    /// It may lack what it confirmed, wherever that lies.
+    pub(crate) fn lose_all(&self) {
+        for leaf in &self.leaves {
+            if leaf.is_complete.swap(false, Ordering::AcqRel) {
+                self.incomplete.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+
     /// Whether it does.
     pub(crate) fn is_complete(&self, leaf: usize) -> bool {
         let leaf = self.leaves.get(leaf);

@@ -20,7 +20,7 @@ pub enum V1Response {
     Datagram(Bytes),
     /// As many datagrams as the dump makes, step by step ([`Service::step`]).
     Dump(Dump),
-    /// Nothing, or nothing yet: DKVS/1 is off, the get or put waits for the disk, another dump is under
+    /// Nothing, or nothing yet: DKVS/1 is off, the server starts, the get or put waits for the disk, another dump is under
     /// way, or DKVS/1 cannot say that a record is damaged.
     Silence,
 }
@@ -47,6 +47,9 @@ impl Service {
     ) -> V1Response {
         if !self.config().is_v1_on {
             self.counters.v1_refused.add(1);
+            return V1Response::Silence;
+        }
+        if self.is_starting() {
             return V1Response::Silence;
         }
         match Request::decode(datagram) {

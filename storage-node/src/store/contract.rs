@@ -137,6 +137,18 @@ pub trait RecordStore {
     /// If too much waits for the disk, or it has failed.
     fn remember_attested(&self) -> Result<(), StoreError>;
 
+    /// How far it has come; none of a store in memory.
+    fn progress(&self) -> Option<Progress>;
+
+    /// It lacks records that its server has confirmed: from now on it answers for no key, until it is attested,
+    /// and has this lineage. A store on a disk remembers that.
+    ///
+    /// # Errors
+    ///
+    /// If that is not remembered, since too much waits for the disk or it has failed. It answers for no key all
+    /// the same.
+    fn set_back(&self, lineage: u64) -> Result<(), StoreError>;
+
     /// Whether it answers for all keys of a part of the ring: it is complete, or was told so by
     /// [`Self::attest_range`].
     fn answers_for(&self, range: Interval) -> bool;
@@ -166,6 +178,17 @@ pub trait RecordStore {
 
     /// Whether it answers for every record that it ever confirmed; in memory, since it was started.
     fn is_complete(&self) -> bool;
+}
+
+/// How far a store on a disk has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Random, and another one after whatever was lost or declared.
+    pub lineage: u64,
+    /// The number of the last record when it was opened.
+    pub start: u64,
+    /// The number of the last record that is on the disk for certain.
+    pub sequence: u64,
 }
 
 /// What a read of a key finds.

@@ -9,7 +9,7 @@ use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 
 use super::contract::{
-    AttestError, ChangeHook, Completion, GetResult, GivenBy, Lookup, MintTag, PutOutcome,
+    AttestError, ChangeHook, Completion, GetResult, GivenBy, Lookup, MintTag, Progress, PutOutcome,
     PutResult, ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use super::head::{HeldRecord, RecordHead, TableEntry};
@@ -159,6 +159,14 @@ impl RecordStore for MemoryStore {
     fn attest_range(&self, _range: Interval) {}
 
     fn remember_attested(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+
+    fn set_back(&self, _lineage: u64) -> Result<(), StoreError> {
         Ok(())
     }
 

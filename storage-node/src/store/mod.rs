@@ -48,8 +48,8 @@ use disk::DiskStore;
 
 pub use contract::{
     Asker, AttestError, ChangeHook, Completion, Full, GetResult, GivenBy, Lookup, MintTag,
-    PutOutcome, PutResult, ReadRequest, RecordChange, RecordStore, RemoveOutcome, RemoveResult,
-    StoreError,
+    Progress, PutOutcome, PutResult, ReadRequest, RecordChange, RecordStore, RemoveOutcome,
+    RemoveResult, StoreError,
 };
 pub use dump::{CountedScan, ScannedValue};
 pub use head::{HeldRecord, RecordHead};
@@ -177,6 +177,14 @@ impl RecordStore for Store {
 
     fn remember_attested(&self) -> Result<(), StoreError> {
         of_each!(self, store => store.remember_attested())
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        of_each!(self, store => store.progress())
+    }
+
+    fn set_back(&self, lineage: u64) -> Result<(), StoreError> {
+        of_each!(self, store => store.set_back(lineage))
     }
 
     fn answers_for(&self, range: Interval) -> bool {

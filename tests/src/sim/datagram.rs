@@ -116,6 +116,10 @@ fn request_words(request: &Request) -> String {
             let (behind, ahead) = (behind.port(), ahead.port());
             format!("nudge {behind} to compare itself with {ahead}")
         }
+        Request::Command(ReplicaCommand::NoteHighWater(mark)) => {
+            let (server, sequence) = (mark.server.port(), mark.sequence);
+            format!("{server} is at record {sequence}")
+        }
         Request::Describe => "describe".into(),
         Request::Trace { .. } => "trace".into(),
         Request::Command(ReplicaCommand::GetStatistics) => "statistics".into(),

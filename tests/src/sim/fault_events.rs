@@ -51,7 +51,8 @@ impl World {
             FaultKind::ServerCrash
             | FaultKind::ForeignServer
             | FaultKind::DiskLoss
-            | FaultKind::DiskDamage => self.crash_server(server, kind),
+            | FaultKind::DiskDamage
+            | FaultKind::SetBack => self.crash_server(server, kind),
             FaultKind::ServerPause => self.pause_server(server),
             FaultKind::GatewayCrash => self.crash_gateway(gateway),
             FaultKind::GatewayPause => self.pause_gateway(gateway),
@@ -201,6 +202,11 @@ impl World {
             {
                 return None;
             }
+            FaultKind::SetBack => match self.may_set_back(server) {
+                Some(true) => Harm::SetBack,
+                Some(false) => Harm::Copied,
+                None => return None,
+            },
             FaultKind::DiskLoss => Harm::Loss,
             FaultKind::DiskDamage => Harm::Damage,
             _ if self.forgets => Harm::Amnesia,
@@ -220,6 +226,26 @@ impl World {
             self.servers[server].replace_by_foreign_server();
         }
         Some(Fault::ServerDown(server))
+    }
+
+    /// Whether a server's disk may be set back to the copy that there is; none if it may not even be copied.
+    /// It may if a peer has noted that the server was further, whose disk is neither lost nor set back.
+    fn may_set_back(&self, server: usize) -> Option<bool> {
+        let servers = self.servers.len();
+        let disks = self.plan.disks.filter(|_| !self.forgets)?;
+        if !disks.may_hit(server, servers) || !self.servers[server].compares_itself() {
+            return None;
+        }
+        let Some(copy) = self.servers[server].copied_at() else {
+            return Some(false);
+        };
+        let addr = self.servers[server].addr()?;
+        let is_known = |number: usize| {
+            let peer = &self.servers[number];
+            let is_steady = number != server && !disks.may_hit(number, servers);
+            is_steady && peer.is_behind(addr, copy)
+        };
+        Some((0..servers).any(is_known))
     }
 
     fn pause_server(&mut self, server: usize) -> Option<Fault> {

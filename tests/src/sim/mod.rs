@@ -1,7 +1,8 @@
 //! The simulator: a whole cluster with its gateways, clients and network in one thread, on a time
 //! of its own, under every fault that the promise covers; and again, to the last bit, from its seed.
 //!
-//! * [`plan`], `disk_plan`: what a seed decides before anything happens; [`chance`]: what is left to chance
+//! * [`plan`], [`fault_plan`], `disk_plan`: what a seed decides before anything happens; [`chance`]:
+//!   what is left to chance
 //! * `world`: the event loop; `transport`: the way of a datagram; `workload`, `c_workload`: what
 //!   clients do; `faults`, `fault_events`: what goes wrong; `aftermath`: the checks at the end
 //! * [`gateway`], [`server`]: the code that production runs, unchanged, with a process around it;
@@ -32,6 +33,7 @@ pub mod datagram;
 mod disk_plan;
 mod execution;
 mod fault_events;
+pub mod fault_plan;
 mod faults;
 pub mod gateway;
 pub mod invariants;

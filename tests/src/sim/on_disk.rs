@@ -10,11 +10,12 @@ use dkvs_common::model::Durability;
 use dkvs_common::ring::Position;
 use dkvs_log::simulated::{Fault, Kept, SimulatedDisk};
 use dkvs_log::{Location, SEGMENT_BYTES_MIN};
+use dkvs_storage_node::high_water::PeerMarks;
 use dkvs_storage_node::scrub::Scrub;
-use dkvs_storage_node::store::RecordStore as _;
 use dkvs_storage_node::store::disk::{
     Batch, ColdRead, Committer, Declaration, DiskStore, OpenOptions, Opened,
 };
+use dkvs_storage_node::store::{Progress, RecordStore as _};
 
 use super::chance::Chance;
 use super::disk_plan::DiskPlan;
@@ -33,6 +34,10 @@ pub enum Harm {
     Loss,
     /// Bits of the disk flip.
     Damage,
+    /// A copy is made of the disk.
+    Copied,
+    /// The last copy takes the place of what is on the disk.
+    SetBack,
 }
 
 /// How often the log has something done after a commit that it would have done when nobody asks: a hint,
@@ -59,7 +64,16 @@ pub struct OnDisk {
     has_lost: bool,
     /// How often it was started.
     starts: u64,
+    /// How far the peers are, as the server has noted beside its log.
+    marks: String,
+    /// A copy, and how far the store was when it was made.
+    copy: Option<(Files, Progress)>,
+    /// Whether the disk is set back, and the server has not been started since.
+    is_set_back: bool,
 }
+
+/// Files, by name.
+type Files = Vec<(String, Vec<u8>)>;
 
 /// What a process is doing on its disk.
 pub struct AtWork {
@@ -79,12 +93,34 @@ impl OnDisk {
             declaration: Some(Declaration::New),
             has_lost: false,
             starts: 0,
+            marks: String::new(),
+            copy: None,
+            is_set_back: false,
         }
     }
 
     /// Whether the server started without what it had confirmed, and knows.
     pub fn has_lost(&self) -> bool {
         self.has_lost
+    }
+
+    /// How far the store was when the copy was made that there is.
+    pub fn copied_at(&self) -> Option<Progress> {
+        self.copy.as_ref().map(|(_, progress)| *progress)
+    }
+
+    /// The server has noted how far its peers are.
+    pub fn keep_marks(&mut self, marks: &PeerMarks) {
+        if let Some(text) = marks.take_changed() {
+            self.marks = text;
+        }
+    }
+
+    /// A server starts that has noted that before.
+    pub fn load_marks(&self, marks: &PeerMarks) {
+        if !self.marks.is_empty() {
+            marks.load(&self.marks).expect("it was kept so");
+        }
     }
 
     /// Whether the server was started so often.
@@ -125,6 +161,9 @@ impl OnDisk {
 
     /// The process ends while the disk is at work, or the whole machine does.
     pub fn crash(&mut self, mut at_work: Option<AtWork>, harm: Harm) {
+        let progress = at_work
+            .as_ref()
+            .and_then(|it| it.committer.store().progress());
         if let Some(at_work) = &mut at_work
             && at_work.committing.is_some()
             && CRASHES_IN_COMMIT.happens(&mut self.random)
@@ -146,6 +185,21 @@ impl OnDisk {
         }
         match harm {
             Harm::None => {}
+            Harm::Copied => {
+                let files = self.disk.names().into_iter();
+                let files =
+                    files.filter_map(|name| Some((name.clone(), self.disk.contents(&name)?)));
+                self.copy = progress.map(|progress| (files.collect(), progress));
+            }
+            Harm::SetBack => {
+                if let Some((files, _)) = self.copy.take() {
+                    self.wipe();
+                    for (name, bytes) in files {
+                        self.disk.put(&name, bytes);
+                    }
+                    self.is_set_back = true;
+                }
+            }
             Harm::Amnesia => {
                 self.wipe();
                 self.declaration = Some(Declaration::New);
@@ -163,7 +217,8 @@ impl OnDisk {
         }
     }
 
-    fn wipe(&self) {
+    fn wipe(&mut self) {
+        self.marks.clear();
         self.disk
             .names()
             .iter()
@@ -213,12 +268,15 @@ impl OnDisk {
             declaration: self.declaration.take(),
             cache_bytes_max: self.plan.cache_bytes_max,
             segment_bytes: SEGMENT_BYTES_MIN,
+            // No other start has it.
+            lineage: self.starts,
             ..OpenOptions::new(usize::MAX, Durability::Fsync, 1)
         };
         let opened = DiskStore::open(Arc::new(self.disk.clone()), HISTORY, options);
         let opened = opened.unwrap_or_else(|error| panic!("a server does not start: {error}"));
         self.has_lost = options.declaration == Some(Declaration::Incomplete)
-            || !opened.recovery.lost.is_empty();
+            || !opened.recovery.lost.is_empty()
+            || std::mem::take(&mut self.is_set_back);
         opened
     }
 }

@@ -12,6 +12,7 @@ use dkvs_storage_node::anti_entropy::Timing;
 
 use super::chance::{Chance, Delay, Span};
 use super::disk_plan::{self, DiskPlan};
+pub use super::fault_plan::{FaultKind, FaultPlan};
 use super::v1_plan::{Dialect, V1Plan};
 use crate::random::Random;
 
@@ -82,6 +83,8 @@ pub struct ServerPlan {
     pub buffer_datagrams: usize,
     /// How deep the leaves are by which it compares itself with others.
     pub leaf_depth: u8,
+    /// Whether it compares itself with others, if it knows them.
+    pub compares: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,78 +139,6 @@ pub struct LinkConditions {
     /// Of replies: a copy arrives as if another server had sent it.
     pub misdelivery: Chance,
     pub delay: Delay,
-}
-
-/// Something that goes wrong again and again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FaultPlan {
-    pub kind: FaultKind,
-    /// From the beginning of one to the beginning of the next.
-    pub every: Span,
-    pub lasts: Span,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FaultKind {
-    /// Between a gateway and a server, one way or both, nothing arrives.
-    LinkCut,
-    /// The same between a server and all gateways.
-    ServerCut,
-    /// The same between a gateway and all servers.
-    GatewayCut,
-    /// The same between some gateways with some servers and the others.
-    Split,
-    /// A server's process ends, and is started again.
-    ServerCrash,
-    /// A server's process stands still.
-    ServerPause,
-    /// A server of another ring has a server's address.
-    ForeignServer,
-    /// A gateway's process ends with all it has under way, and is started again.
-    GatewayCrash,
-    /// A gateway's process stands still.
-    GatewayPause,
-    /// A gateway's wall clock is set.
-    ClockJump,
-    /// A server crashes, and its disk is lost.
-    DiskLoss,
-    /// A server crashes, and bits of its disk flip.
-    DiskDamage,
-}
-
-impl FaultKind {
-    pub const ALL: [Self; 12] = [
-        Self::LinkCut,
-        Self::ServerCut,
-        Self::GatewayCut,
-        Self::Split,
-        Self::ServerCrash,
-        Self::ServerPause,
-        Self::ForeignServer,
-        Self::GatewayCrash,
-        Self::GatewayPause,
-        Self::ClockJump,
-        Self::DiskLoss,
-        Self::DiskDamage,
-    ];
-
-    /// In words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::LinkCut => "links cut",
-            Self::ServerCut => "servers cut off",
-            Self::GatewayCut => "gateways cut off",
-            Self::Split => "splits",
-            Self::ServerCrash => "server crashes",
-            Self::ServerPause => "server pauses",
-            Self::ForeignServer => "foreign servers",
-            Self::GatewayCrash => "gateway crashes",
-            Self::GatewayPause => "gateway pauses",
-            Self::ClockJump => "clock jumps",
-            Self::DiskLoss => "disks lost",
-            Self::DiskDamage => "disks damaged",
-        }
-    }
 }
 
 impl LinkConditions {
@@ -298,7 +229,12 @@ impl Plan {
         plan.pulls = draw_pulls(&mut Random::of(seed, "pulls"));
         if plan.disks.is_some() && severity != calm {
             harm_disks(&mut plan, &mut Random::of(seed, "lost disks"));
+            replace_servers(&mut plan, &mut Random::of(seed, "replaced servers"));
         }
+        for server in &mut plan.servers {
+            server.compares = plan.pulls.is_some();
+        }
+        set_disks_back(&mut plan, &mut Random::of(seed, "set back"));
         if let Some(pulls) = &mut plan.pulls {
             // By then no request is under way any more that counts what a server said before its start.
             let [shorter, longer] = plan.workload.timeouts;
@@ -355,6 +291,38 @@ fn harm_disks(plan: &mut Plan, random: &mut Random) {
     plan.workload.timeouts = [shorter, shorter * 2];
 }
 
+/// In some worlds where disks are lost, servers of other clusters take the places of those that are down, for as
+/// long as it takes to be asked what they hold.
+fn replace_servers(plan: &mut Plan, random: &mut Random) {
+    let are_lost = |fault: &FaultPlan| fault.kind == FaultKind::DiskLoss;
+    if plan.faults.iter().any(are_lost) && Chance::percent(30).happens(random) {
+        plan.faults.push(FaultPlan {
+            kind: FaultKind::ForeignServer,
+            every: Span::ms(80, 400),
+            lasts: Span::ms(100, 1_000),
+        });
+    }
+}
+
+/// In some worlds disks are set back again and again. What no peer has noted is not found, nor what none of
+/// those who noted it can be asked about: so servers wait for their peers, and these lose nothing.
+fn set_disks_back(plan: &mut Plan, random: &mut Random) {
+    let Some(pulls) = plan.pulls.as_mut().filter(|_| plan.disks.is_some()) else {
+        return;
+    };
+    if plan.is_forgetful || plan.severity == Severity::Calm || !Chance::percent(25).happens(random)
+    {
+        return;
+    }
+    pulls.interval = Span::ms(20, 100).draw(random);
+    pulls.start = Duration::from_secs(3_600);
+    plan.faults.push(FaultPlan {
+        kind: FaultKind::SetBack,
+        every: Span::ms(50, 300),
+        lasts: Span::ms(1, 40),
+    });
+}
+
 fn draw_server(knows_ring: bool, random: &mut Random, leaves: &mut Random) -> ServerPlan {
     let slowest = random.one_of(&[5, 20, 20, 100, 500]);
     ServerPlan {
@@ -363,6 +331,7 @@ fn draw_server(knows_ring: bool, random: &mut Random, leaves: &mut Random) -> Se
         service: Span::us(2, slowest),
         buffer_datagrams: random.one_of(&[8, 64, 256]),
         leaf_depth: 1 + leaves.below(10) as u8,
+        compares: false,
     }
 }
 
@@ -387,6 +356,7 @@ fn draw_pulls(random: &mut Random) -> Option<Timing> {
         interval: ms(random, 20, 1_000),
         pause: ms(random, 0, 200),
         nudge: Duration::from_millis(100),
+        start: Duration::from_millis(200),
         retry: ms(random, 10, 500),
         answer: ms(random, 50, 1_000),
         settling: Duration::MAX,
@@ -530,6 +500,8 @@ fn draw_faults(severity: Severity, random: &mut Random) -> Vec<FaultPlan> {
         let likely = match kind {
             FaultKind::ForeignServer => Chance::percent(10),
             FaultKind::DiskLoss | FaultKind::DiskDamage => Chance::percent(15),
+            // In worlds of their own.
+            FaultKind::SetBack => continue,
             _ => Chance::percent(40),
         };
         let lasts = match kind {

@@ -22,7 +22,7 @@ use dkvs_storage_node::leaves::Membership;
 use dkvs_storage_node::maintenance::{Arrival, Maintenance};
 use dkvs_storage_node::protocol::{Access, Issuer, Received, V1Response};
 use dkvs_storage_node::service::{Served, Service, ServiceConfig};
-use dkvs_storage_node::store::{Lookup, MemoryStore, Part, RecordStore as _, Store};
+use dkvs_storage_node::store::{Lookup, MemoryStore, Part, Progress, RecordStore as _, Store};
 
 use super::chance::Chance;
 use super::clock::WallClock;
@@ -201,10 +201,36 @@ impl Server {
         match &self.state {
             State::Up { process, .. } => {
                 let store = process.service.store();
-                !matches!(store.read_now(key, Part::Whole, |_| ()), Lookup::Corrupt)
+                let is_starting = process.service.is_starting();
+                !is_starting && !matches!(store.read_now(key, Part::Whole, |_| ()), Lookup::Corrupt)
             }
             State::Down { .. } => false,
         }
+    }
+
+    /// Where its peers know it to be, if it compares itself with them.
+    pub fn addr(&self) -> Option<SocketAddrV4> {
+        let membership = self.membership.as_ref()?;
+        membership.view.cluster().addr(membership.own)
+    }
+
+    /// Whether it compares itself with peers, and asks them whether it is set back.
+    pub fn compares_itself(&self) -> bool {
+        self.membership.is_some() && self.plan.compares && self.disk.is_some()
+    }
+
+    /// How far its store was when the copy of its disk was made that there is.
+    pub fn copied_at(&self) -> Option<Progress> {
+        self.disk.as_ref()?.copied_at()
+    }
+
+    /// Whether it has noted that a peer was further than this.
+    pub fn is_behind(&self, peer: SocketAddrV4, progress: Progress) -> bool {
+        let State::Up { process, .. } = &self.state else {
+            return false;
+        };
+        let marks = process.service.peer_marks();
+        marks.is_behind(peer, progress.lineage, progress.sequence)
     }
 
     /// The process ends. What is in the buffer is lost; of what it holds, what `harm` says.
@@ -215,7 +241,10 @@ impl Server {
         };
         match std::mem::replace(&mut self.state, nobody) {
             State::Up { process, .. } => match &mut self.disk {
-                Some(disk) => disk.crash(process.at_work, harm),
+                Some(disk) => {
+                    disk.keep_marks(process.service.peer_marks());
+                    disk.crash(process.at_work, harm);
+                }
                 None if harm == Harm::Amnesia => {}
                 None => {
                     let kept = process.into_store();
@@ -256,6 +285,9 @@ impl Server {
                 let disk = self.disk.as_ref();
                 let scrub = disk.and_then(|disk| disk.begin_scrub(&opened.store, now));
                 let mut process = self.process(Store::Disk(opened.store), served, membership);
+                if let Some(disk) = &self.disk {
+                    disk.load_marks(process.service.peer_marks());
+                }
                 process.at_work = Some(AtWork::new(opened.committer, scrub));
                 process
             }
@@ -449,6 +481,9 @@ impl Server {
             served,
             datagram_bytes_max: self.ring.datagram_bytes_max,
             leaf_depth_min: self.plan.leaf_depth,
+            asks_peers_first: membership.is_some()
+                && self.plan.compares
+                && matches!(store, Store::Disk(_)),
             ..ServiceConfig::new(self.random.number())
         };
         let access = match &self.keys {

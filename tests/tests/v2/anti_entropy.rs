@@ -223,3 +223,56 @@ async fn a_server_that_stood_still_is_told_what_it_missed() {
     let equal = members.replicas().until_equal(all, &members.living()).await;
     equal.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_with_an_older_copy_of_its_directory_answers_for_nothing_until_it_is_complete() {
+    let mut members = members();
+    let gateway = PROGRAMS.gateway_over(members.servers(), &[]);
+    let names = names(100);
+    let of = |value: &str| {
+        let value = |name: &String| (name.clone(), Some(value.to_owned()));
+        names.iter().map(value).collect::<Vec<_>>()
+    };
+    write(&gateway, of("before")).await;
+    let [set_back, witness, ..] = members.replicas().of_key(&names[0])[..] else {
+        panic!("a key has three replicas");
+    };
+    members.kill(set_back);
+    let copy = members.copy_of_disk(set_back);
+    members.start_again(set_back);
+    write(&gateway, of("since then")).await;
+    // What it holds now is told at its start.
+    let before = members.noted(witness, set_back);
+    members.kill(set_back);
+    members.start_again(set_back);
+    until("it is noted", async || {
+        members.noted(witness, set_back) > before
+    })
+    .await;
+    members.kill(set_back);
+    members.start_set_back(set_back, &copy);
+    let tag_of = |members: &Members, name: &str| {
+        let request = Request::Command(ReplicaCommand::GetTag { key: key(name) });
+        members.replicas().client(set_back).ask(&request)
+    };
+    let refused = Reply::Response(ReplicaResponse::Refused(Refusal::Corrupt));
+    assert_eq!(tag_of(&members, &names[0]), refused);
+    assert_eq!(tag_of(&members, "nowhere"), refused);
+    members.replicas().until_complete(set_back).await;
+    let all = names.iter().map(String::as_str);
+    let equal = members.replicas().until_equal(all, &members.living()).await;
+    equal.unwrap();
+    // It goes on from there.
+    members.kill(set_back);
+    members.start_again(set_back);
+    let incomplete = Statistic::IsIncomplete;
+    assert_eq!(members.replicas().statistic(set_back, incomplete), 0);
+    assert!(matches!(
+        tag_of(&members, &names[0]),
+        Reply::Response(ReplicaResponse::Tag { .. })
+    ));
+    // The very copy once more is one of a past that it has left behind.
+    members.kill(set_back);
+    members.start_set_back(set_back, &copy);
+    assert_eq!(tag_of(&members, &names[0]), refused);
+}

@@ -2,8 +2,8 @@
 
 use crate::epoch::Epoch;
 use crate::model::{
-    Description, Direction, Durability, EntryKind, KeyPosition, LeafEntry, LeafScope, LeafSum,
-    Nudge, PageEntry, PageRest, Refusal, ReplicaCommand, ReplicaResponse,
+    Description, Direction, Durability, EntryKind, HighWater, KeyPosition, LeafEntry, LeafScope,
+    LeafSum, Nudge, PageEntry, PageRest, Refusal, ReplicaCommand, ReplicaResponse,
 };
 use bytes::Bytes;
 
@@ -143,6 +143,13 @@ pub(super) fn requests() -> Vec<Request> {
             leaf: 259,
             after: Some(key()),
         }),
+        Request::Command(ReplicaCommand::NoteHighWater(HighWater {
+            server: SCOPE.asker,
+            lineage: 0x11e,
+            boot_id: 0xb007,
+            start: 9,
+            sequence: 10,
+        })),
         Request::Command(ReplicaCommand::Nudge(Nudge {
             behind: SCOPE.asker,
             ahead: std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 0, 0, 2), 4_002),
@@ -361,6 +368,10 @@ pub(super) fn replies() -> Vec<(u8, Reply)> {
             Reply::Response(ReplicaResponse::Refused(Refusal::OtherConfiguration {
                 served: EPOCH,
             })),
+        ),
+        (
+            34,
+            Reply::Response(ReplicaResponse::Refused(Refusal::SetBack)),
         ),
     ]
 }

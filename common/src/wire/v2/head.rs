@@ -45,6 +45,7 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const PUT_STAGED_WITH_ATTRIBUTES: u8 = 15;
     pub(in crate::wire::v2) const LEAF_SUMS: u8 = 32;
     pub(in crate::wire::v2) const LEAF_ENTRIES: u8 = 33;
+    pub(in crate::wire::v2) const HIGH_WATER: u8 = 34;
     pub(in crate::wire::v2) const NUDGE: u8 = 48;
     pub(in crate::wire::v2) const DESCRIBE: u8 = 64;
 }

@@ -109,6 +109,7 @@ mod status {
     pub(super) const STALE: u8 = 13;
     pub(super) const BEHIND: u8 = 14;
     pub(super) const OTHER_CONFIGURATION: u8 = 15;
+    pub(super) const SET_BACK: u8 = 16;
 }
 
 impl Reply {
@@ -186,6 +187,7 @@ fn refusal_status(refusal: Refusal) -> u8 {
         Refusal::Stale { .. } => status::STALE,
         Refusal::Behind { .. } => status::BEHIND,
         Refusal::OtherConfiguration { .. } => status::OTHER_CONFIGURATION,
+        Refusal::SetBack => status::SET_BACK,
         Refusal::Unsupported => status::UNSUPPORTED,
         Refusal::Busy => status::BUSY,
         Refusal::Corrupt => status::CORRUPT,
@@ -236,6 +238,7 @@ fn decode_response(
                 _ => Refusal::OtherConfiguration { served },
             })
         }
+        status::SET_BACK => ReplicaResponse::Refused(Refusal::SetBack),
         status::UNSUPPORTED => ReplicaResponse::Refused(Refusal::Unsupported),
         status::BUSY => ReplicaResponse::Refused(Refusal::Busy),
         status::CORRUPT => ReplicaResponse::Refused(Refusal::Corrupt),
@@ -259,6 +262,7 @@ fn decode_ok(
         | operation::PUT
         | operation::PUT_STAGED
         | operation::PUT_STAGED_WITH_ATTRIBUTES
+        | operation::HIGH_WATER
         | operation::NUDGE
         | operation::ATTEST => ReplicaResponse::Done,
         operation::GET => ReplicaResponse::Record {

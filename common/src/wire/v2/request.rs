@@ -9,7 +9,7 @@ use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
 use super::reply::{DESCRIPTION_BODY_BYTES, GREETING_BODY_BYTES};
 use crate::kv::{Key, Value};
-use crate::model::{Direction, LeafSum, Nudge, ReplicaCommand};
+use crate::model::{Direction, HighWater, LeafSum, Nudge, ReplicaCommand};
 use crate::record::{Attributes, CONTENT_TYPE_BYTES_MAX, Content, Record};
 use crate::trace::{SpanId, Trace, TraceId};
 
@@ -77,6 +77,7 @@ impl Request {
             ReplicaCommand::GetStatistics => operation::STATS,
             ReplicaCommand::GetLeafSums { .. } => operation::LEAF_SUMS,
             ReplicaCommand::GetLeafEntries { .. } => operation::LEAF_ENTRIES,
+            ReplicaCommand::NoteHighWater(_) => operation::HIGH_WATER,
             ReplicaCommand::Nudge(_) => operation::NUDGE,
             ReplicaCommand::Attest { .. } => operation::ATTEST,
         }
@@ -245,6 +246,13 @@ fn decode_command(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaCommand
                 _ => return Err(MessageError::Field),
             },
         },
+        operation::HIGH_WATER => ReplicaCommand::NoteHighWater(HighWater {
+            server: read_server(body)?,
+            lineage: body.u64()?,
+            boot_id: body.u64()?,
+            start: body.u64()?,
+            sequence: body.u64()?,
+        }),
         operation::NUDGE => ReplicaCommand::Nudge(Nudge {
             behind: read_server(body)?,
             ahead: read_server(body)?,
@@ -356,6 +364,12 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
             body.put_u8(after.is_some().into());
             if let Some(after) = after {
                 write_key(body, after);
+            }
+        }
+        ReplicaCommand::NoteHighWater(mark) => {
+            write_server(body, mark.server);
+            for number in [mark.lineage, mark.boot_id, mark.start, mark.sequence] {
+                body.put_u64(number);
             }
         }
         ReplicaCommand::Nudge(Nudge { behind, ahead }) => {

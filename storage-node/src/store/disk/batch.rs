@@ -33,6 +33,8 @@ pub struct Batch {
     results: Vec<Pending>,
     /// Whether it is to be noted which parts of the ring are attested.
     pub(super) remembers_attested: bool,
+    /// The lineage of a store that is to be set back.
+    pub(super) sets_back: Option<u64>,
 }
 
 /// A record of the log that is to be written.
@@ -101,6 +103,10 @@ impl Batch {
             }
             Work::RememberAttested => {
                 self.remembers_attested = true;
+                return;
+            }
+            Work::SetBack { lineage } => {
+                self.sets_back = Some(lineage);
                 return;
             }
         };

@@ -169,6 +169,9 @@ impl Committer {
             self.store.status.committed(begun.elapsed());
             self.note_records();
         }
+        if let Some(lineage) = batch.sets_back {
+            self.set_back(lineage);
+        }
         if batch.remembers_attested {
             self.remember_attested();
         }
@@ -248,6 +251,9 @@ impl Committer {
             self.show(&change.record, at.location);
         }
         self.appended += bytes;
+        self.store
+            .position
+            .note_synced(self.log.next_sequence() - 1);
         self.compaction_due += self.log.compaction_due(bytes);
         let status = &self.store.status;
         status.written_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -324,6 +330,24 @@ impl Committer {
                 self.attested = before;
                 self.refuse(&error);
             }
+        }
+    }
+
+    /// Notes that confirmed records are missing. What this batch has shown is not answered for, either.
+    fn set_back(&mut self, lineage: u64) {
+        self.store.lose_all();
+        self.unquarantined_to = None;
+        self.attested = IntervalSet::default();
+        self.manifest.is_complete = false;
+        self.manifest.floor = self.log.next_sequence() - 1;
+        self.manifest.lineage = lineage;
+        match self.write_manifest() {
+            Ok(()) => self.store.position.note_lineage(lineage),
+            // Its peers tell it again after a restart.
+            Err(AppendError::Full) => {
+                tracing::warn!("the disk has no room to note that records are missing");
+            }
+            Err(error) => drop(self.refuse(&error)),
         }
     }
 

@@ -113,6 +113,7 @@ pub(super) fn new_manifest(old: &OldStore) -> Manifest {
         // The quarantined ones say so themselves.
         floor: 0,
         unsynced_run: old.manifest.unsynced_run,
+        lineage: 0,
     }
 }
 

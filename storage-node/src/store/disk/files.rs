@@ -31,7 +31,7 @@ pub(super) fn private() -> OpenOptions {
 }
 
 /// Writes a file so that a crash leaves the old one or the new one.
-pub(super) fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(crate) fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -4,7 +4,7 @@
 //!   head of a record     version 1 | flags 1 | tag time 8 | tag op 8 | checksum 4 | value bytes 4 | born 4
 //!   value of a record    [expiry 8] [operation 16] [slot: bytes 4 | slot] | type bytes 1 | type | value
 //!
-//!   head of the manifest version 1 | flags 1 | is complete 1 | floor 8 | unsynced run 8
+//!   head of the manifest version 1 | flags 1 | is complete 1 | floor 8 | unsynced run 8 | lineage 8
 //!   value of it          for each part of the ring that is attested: first position 20 | last position 20
 //!
 //!   flags   0-1  0: a value, 1: a tombstone, 2: a removal, 3: the manifest of the store
@@ -37,7 +37,10 @@ const VERSION: u8 = 1;
 /// Bytes of a record's head.
 pub(super) const HEAD_BYTES: usize = 30;
 
-const MANIFEST_BYTES: usize = 19;
+const MANIFEST_BYTES: usize = 27;
+
+/// The same before there were lineages.
+const MANIFEST_BYTES_WITHOUT_LINEAGE: usize = 19;
 
 /// Bytes of a part of the ring.
 const INTERVAL_BYTES: usize = 40;
@@ -98,6 +101,8 @@ pub(super) struct Manifest {
     pub(super) floor: u64,
     /// The run of the machine in which records were confirmed without a sync; 0 if in none.
     pub(super) unsynced_run: u64,
+    /// Another one after whatever was lost or declared; 0 if there was none yet.
+    pub(super) lineage: u64,
 }
 
 /// The head of a record of the log, whichever it is.
@@ -163,6 +168,7 @@ impl Manifest {
         out[2] = self.is_complete.into();
         out[3..11].copy_from_slice(&self.floor.to_le_bytes());
         out[11..19].copy_from_slice(&self.unsynced_run.to_le_bytes());
+        out[19..].copy_from_slice(&self.lineage.to_le_bytes());
         out
     }
 }
@@ -211,7 +217,7 @@ pub(super) fn decode(
     };
     if kind == Kind::Manifest {
         let is_known = version == VERSION
-            && head.len() == MANIFEST_BYTES
+            && matches!(head.len(), MANIFEST_BYTES | MANIFEST_BYTES_WITHOUT_LINEAGE)
             && flag_bits == Kind::Manifest as u8
             && head[2] <= 1
             && key_bytes == 0
@@ -221,6 +227,10 @@ pub(super) fn decode(
                 is_complete: head[2] == 1,
                 floor: number(3)?,
                 unsynced_run: number(11)?,
+                lineage: match head.len() {
+                    MANIFEST_BYTES => number(19)?,
+                    _ => 0,
+                },
             })),
             false => Err(UnknownHead::Form),
         };
@@ -457,6 +467,7 @@ mod tests {
             is_complete: true,
             floor: 5,
             unsynced_run: 6,
+            lineage: 7,
         };
         let decoded = decode(&manifest.encode(), 0, 0);
         assert_eq!(decoded, Ok(Decoded::Manifest(manifest)));

@@ -35,6 +35,7 @@
 //! * `store`: what reads see; `queue`: what waits to be written; `reads`: what waits to be read;
 //!   `reading`: how it is
 //! * `scrub`, `damage`: reading again what nobody asks for, and what is known to be damaged
+//! * `position`: how far the store has come; `set_back`: what becomes of it if that is less than it was
 //! * `values`, `cache`, `verify`: the values; `status`: the state, for statistics
 //! * `batch`, `committer`, `writing`: what is made durable together, and how; `index`: what is live, for the log
 //! * `format_1`, `convert`: data directories of format 1, and how they become such of format 2
@@ -57,12 +58,14 @@ mod index;
 mod load;
 mod open;
 mod options;
+mod position;
 mod queue;
 mod reading;
 mod reads;
 mod refusals;
 pub mod ring_change;
 mod scrub;
+mod set_back;
 mod status;
 mod store;
 mod thread;
@@ -74,6 +77,7 @@ pub use batch::Batch;
 pub use committer::{CommitError, Committer};
 pub use damage::DamageHook;
 pub use entry::Place;
+pub(crate) use files::write_synced;
 pub use open::{OpenError, Opened};
 pub use options::{CACHE_BYTES_DEFAULT, Declaration, OpenOptions, SEGMENT_BYTES_DEFAULT};
 pub use reads::{ColdRead, Scrubbed};

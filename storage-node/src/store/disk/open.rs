@@ -124,6 +124,9 @@ impl DiskStore {
         let is_complete = manifest.is_complete;
         let store = Self::new(table, log.reader(), options, is_complete, attested.clone());
         store
+            .position
+            .begin(manifest.lineage, log.next_sequence() - 1);
+        store
             .status
             .opened(quarantined, damaged, recovery.lost.len());
         if damaged > 0 {
@@ -190,6 +193,7 @@ impl Found {
     /// The store's manifest from now on, if it may be opened.
     fn manifest(&self, options: OpenOptions) -> Result<Manifest, OpenError> {
         let declared = self.declared(options)?;
+        let is_declared = options.declaration.is_some();
         let is_lossy = self.lost_up_to > 0;
         Ok(Manifest {
             is_complete: declared.is_complete && !is_lossy,
@@ -197,6 +201,10 @@ impl Found {
             unsynced_run: match options.durability {
                 Durability::Buffered => options.machine_run,
                 Durability::Memory | Durability::Fsync => 0,
+            },
+            lineage: match declared.lineage {
+                lineage if lineage != 0 && !is_declared && !is_lossy => lineage,
+                _ => options.lineage.max(1),
             },
         })
     }

@@ -29,6 +29,8 @@ pub struct OpenOptions {
     pub is_uncertain: bool,
     /// Another number after each start of the machine, never 0.
     pub machine_run: u64,
+    /// Random: the lineage of the store, if it has none, or gets another one by what is declared.
+    pub lineage: u64,
 }
 
 impl OpenOptions {
@@ -42,6 +44,7 @@ impl OpenOptions {
             declaration: None,
             is_uncertain: false,
             machine_run,
+            lineage: machine_run,
         }
     }
 

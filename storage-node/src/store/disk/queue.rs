@@ -48,6 +48,11 @@ pub(super) enum Work {
     },
     /// To note which parts of the ring are attested.
     RememberAttested,
+    /// To note that confirmed records are missing.
+    SetBack {
+        /// The lineage of the store from then on.
+        lineage: u64,
+    },
 }
 
 /// What is to be stored.

@@ -18,13 +18,15 @@ use super::damage::DamagedKeys;
 use super::entry::{IndexEntry, Located};
 use super::format;
 use super::options::OpenOptions;
+use super::position::LogPosition;
 use super::queue::{Item, NewRecord, Queue, QueuedPut, Work};
 use super::reads::{ColdRead, ReadQueue, Wanted};
 use super::status::{DiskStatus, Status};
 use super::values::Values;
 use crate::store::contract::{
-    Asker, AttestError, ChangeHook, Completion, GetResult, GivenBy, Lookup, MintTag, PutOutcome,
-    PutResult, ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError, resolve,
+    Asker, AttestError, ChangeHook, Completion, GetResult, GivenBy, Lookup, MintTag, Progress,
+    PutOutcome, PutResult, ReadRequest, RecordStore, RemoveOutcome, RemoveResult, StoreError,
+    resolve,
 };
 use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
 use crate::store::ranges::{Interval, IntervalSet};
@@ -46,6 +48,8 @@ pub struct DiskStore {
     pub(super) status: Arc<Status>,
     /// Where it answers for every key, though it is not complete.
     attested: RwLock<IntervalSet>,
+    /// How far it has come.
+    pub(super) position: LogPosition,
 }
 
 impl DiskStore {
@@ -67,6 +71,7 @@ impl DiskStore {
             damaged: DamagedKeys::default(),
             status: Arc::default(),
             attested: RwLock::new(attested),
+            position: LogPosition::default(),
         };
         store
             .status
@@ -103,6 +108,10 @@ impl DiskStore {
     /// The parts of the ring for which it answers, though it is not complete.
     pub(super) fn attested(&self) -> RwLockReadGuard<'_, IntervalSet> {
         self.attested.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn attested_lock(&self) -> &RwLock<IntervalSet> {
+        &self.attested
     }
 
     /// Whether a record with this flag is quarantined: not where the store answers for every key.
@@ -472,6 +481,16 @@ impl RecordStore for DiskStore {
 
     fn remember_attested(&self) -> Result<(), StoreError> {
         self.enqueue(0, || Work::RememberAttested)
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        Some(self.position.progress())
+    }
+
+    fn set_back(&self, lineage: u64) -> Result<(), StoreError> {
+        self.lose_all();
+        // What is with the committer at this moment is seen to by it.
+        self.enqueue(0, || Work::SetBack { lineage })
     }
 
     fn answers_for(&self, range: Interval) -> bool {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
+use dkvs_common::kv::Key;
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_storage_node::store::RecordStore as _;
@@ -32,14 +33,19 @@ impl V1Records {
     /// Nothing is written from now on.
     pub fn begin(&mut self, servers: &[Server]) {
         for (number, server) in servers.iter().enumerate() {
+            let mut records = Vec::new();
             server.store().scan(Position([0; 20]), None, |held| {
-                if is_by_v1(held.tag()) {
-                    self.held.insert((number, held.key().into()), held.tag());
-                } else {
-                    self.otherwise.insert(held.key().into());
-                }
+                records.push((held.key().to_vec(), held.tag()));
                 ControlFlow::Continue(())
             });
+            for (key, tag) in records {
+                if !is_by_v1(tag) {
+                    self.otherwise.insert(key.into());
+                } else if Key::new(key.clone()).is_ok_and(|key| server.answers_for(&key)) {
+                    self.held.insert((number, key.into()), tag);
+                }
+                // What is quarantined may be older than what was confirmed: reads replace it.
+            }
         }
     }
 
