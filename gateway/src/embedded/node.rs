@@ -18,7 +18,7 @@ use dkvs_storage_node::scrub::{SCRUB_RATE_DEFAULT, ScrubThread};
 use dkvs_storage_node::service::{Served, ServiceConfig};
 use dkvs_storage_node::store::disk::directory::{self, DataDirectory, Owner};
 use dkvs_storage_node::store::disk::{CommitThread, Declaration, OpenOptions};
-use dkvs_storage_node::store::{MemoryStore, Store};
+use dkvs_storage_node::store::{MemoryStore, Store, may_be_set_back};
 use dkvs_storage_node::udp::Sockets;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -233,7 +233,7 @@ fn run(
     let config = ServiceConfig {
         served: Some(Served::of(view.cluster(), *replication, false)),
         store_id: store_id.unwrap_or(boot_id),
-        asks_peers_first: disk.is_some() && peers.repair_rate > 0,
+        asks_peers_first: peers.repair_rate > 0 && may_be_set_back(&store, boot_id),
         // Loopback carries the longest datagrams.
         datagram_bytes_max: DATAGRAM_BYTES_MAX,
         is_v1_on: authentication.is_v1_on,

@@ -25,6 +25,7 @@ use crate::metrics;
 use crate::scrub::ScrubThread;
 use crate::service::{Service, ServiceConfig};
 use crate::store::RecordStore as _;
+use crate::store::may_be_set_back;
 use crate::udp::{SOCKET_BUFFER_BYTES, Sockets, workers_default};
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -56,7 +57,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (store, disk) = store(arguments, cluster, config.boot_id)?;
     let config = match &disk {
         Some(disk) => ServiceConfig {
-            asks_peers_first: membership.is_some() && arguments.repair_rate.0 > 0,
+            asks_peers_first: membership.is_some()
+                && arguments.repair_rate.0 > 0
+                && may_be_set_back(&store, config.boot_id),
             ..with_directory(arguments, config, &disk.directory)
         },
         None => config,

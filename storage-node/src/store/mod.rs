@@ -92,6 +92,13 @@ macro_rules! of_each {
     };
 }
 
+/// Whether a store that the start with this boot id has opened may be an older copy of one that peers know: not
+/// one in memory, and not one whose lineage that start has begun.
+pub fn may_be_set_back(store: &Store, boot_id: u64) -> bool {
+    let progress = store.progress();
+    progress.is_some_and(|progress| progress.lineage != boot_id.max(1))
+}
+
 impl RecordStore for Store {
     fn head(&self, key: &Key) -> Lookup<RecordHead> {
         of_each!(self, store => store.head(key))
