@@ -46,6 +46,14 @@ pub struct Server {
     pub ring_points: u32,
 }
 
+/// As its line in a servers file.
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { addr, ring_points } = self;
+        write!(f, "{} {} {ring_points}", addr.ip(), addr.port())
+    }
+}
+
 /// A validated list of distinct servers, never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
@@ -178,6 +186,12 @@ impl Cluster {
     /// Every server with its id, in the file's order.
     pub fn iter(&self) -> impl Iterator<Item = (ServerId, Server)> + '_ {
         self.ids.iter().copied().zip(self.servers.iter().copied())
+    }
+
+    /// The server with this address; none if it is not in this cluster.
+    pub fn find(&self, addr: SocketAddrV4) -> Option<ServerId> {
+        let found = self.iter().find(|(_, server)| server.addr == addr);
+        found.map(|(id, _)| id)
     }
 
     /// A server's address; none if it is not in this cluster.

@@ -29,6 +29,16 @@ pub enum StatedEpoch {
     Numbered(Epoch),
 }
 
+impl StatedEpoch {
+    /// A ring by its hash; 0 is none.
+    pub fn of_ring(hash: u32) -> Self {
+        match hash {
+            0 => Self::None,
+            hash => Self::Ring(hash),
+        }
+    }
+}
+
 impl Epoch {
     /// The bytes that it takes in a datagram.
     pub const BYTES: usize = 4 + 8;
@@ -38,10 +48,7 @@ impl Epoch {
     pub fn of_file(cluster: &Cluster, replication: u8) -> Self {
         let servers = cluster.servers();
         let replication = usize::from(replication).min(servers.len());
-        let lines = servers.iter();
-        let mut lines: Vec<String> = lines
-            .map(|it| format!("{} {} {}\n", it.addr.ip(), it.addr.port(), it.ring_points))
-            .collect();
+        let mut lines: Vec<String> = servers.iter().map(|it| format!("{it}\n")).collect();
         lines.sort();
         let mut hash = Sha1::new();
         hash.update(format!("dkvs configuration\nreplication {replication}\n"));

@@ -21,7 +21,7 @@ use dkvs_common::mutants::{self, Mutant};
 use super::completing::Completing;
 use super::session::Waits;
 use super::state::{AntiEntropy, Asked};
-use crate::store::{Progress, RecordStore as _, may_be_set_back};
+use crate::store::{Progress, RecordStore as _};
 
 /// At a start, a peer that did not answer is told once more after so long.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -32,8 +32,7 @@ impl AntiEntropy {
         if !self.service.is_starting() {
             return;
         }
-        let boot_id = self.service.config().boot_id;
-        if self.peers.is_empty() || !may_be_set_back(self.service.store(), boot_id) {
+        if self.peers.is_empty() {
             return self.service.end_start();
         }
         let peers = self.peers.keys().map(|peer| (*peer, now)).collect();

@@ -126,7 +126,7 @@ pub(super) fn cluster(arguments: &Arguments) -> anyhow::Result<Option<Cluster>> 
     let text = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
     let cluster = Cluster::parse(&name, &text)?;
     ensure!(
-        cluster.servers().iter().any(|server| server.addr == addr),
+        cluster.find(addr).is_some(),
         "{name} does not list {addr}: no client would ask this server; add a line, or start it at \
          an address that is listed"
     );
@@ -136,10 +136,7 @@ pub(super) fn cluster(arguments: &Arguments) -> anyhow::Result<Option<Cluster>> 
 /// What the server is in its cluster; none if no servers file names it.
 pub(super) fn membership(arguments: &Arguments, cluster: Option<&Cluster>) -> Option<Membership> {
     let cluster = cluster?;
-    let own = cluster
-        .iter()
-        .find(|(_, server)| server.addr == arguments.addr());
-    let Some((own, _)) = own else {
+    let Some(own) = cluster.find(arguments.addr()) else {
         tracing::warn!(
             addr = %arguments.addr(),
             "the servers file does not have this server, which compares itself with no other"

@@ -12,8 +12,9 @@ use super::stage::StagedRecord;
 use super::uploads::{Block, Shape, UploadId};
 
 impl Replica {
-    /// Carries out a command, if the sender belongs to the configuration that is served. Returns the response, or none if it waits for the disk, or in `lists`
-    /// for its turn: what `responder` makes gets it then.
+    /// Carries out a command, if the sender belongs to the configuration that is served. Returns the
+    /// response, or none if it waits for the disk, or in `lists` for its turn: what `responder` makes gets
+    /// it then. A server that is starting returns none as well, and is asked again.
     pub(crate) fn handle(
         &self,
         command: ReplicaCommand,
@@ -27,16 +28,14 @@ impl Replica {
             // Asked by whoever finds out what is wrong.
             (ReplicaCommand::Ping | ReplicaCommand::GetStatistics, _) => {}
             (ReplicaCommand::NoteHighWater(_), None) => {}
-            (ReplicaCommand::GetLeafSums { .. } | ReplicaCommand::GetLeafEntries { .. }, None)
-                if self.is_starting.load(Ordering::Acquire) =>
-            {
-                return Some(ReplicaResponse::Refused(Refusal::Busy));
+            // Nobody else is answered before it is known whether the store holds what it did.
+            (command, None) if self.is_starting.load(Ordering::Acquire) => {
+                let busy = ReplicaResponse::Refused(Refusal::Busy);
+                return is_comparison(command).then_some(busy);
             }
-            // Nobody else is answered before it is known whether the store holds what it did: it is asked again.
-            (_, None) if self.is_starting.load(Ordering::Acquire) => return None,
             (_, None) => {}
-            (ReplicaCommand::GetLeafSums { .. } | ReplicaCommand::GetLeafEntries { .. }, _)
-                if mutants::is_on(Mutant::ComparedWithoutEpoch) => {}
+            (command, _)
+                if is_comparison(command) && mutants::is_on(Mutant::ComparedWithoutEpoch) => {}
             (_, Some(refusal)) => return Some(ReplicaResponse::Refused(refusal)),
         }
         self.handle_served(command, caller, lists, responder)
@@ -141,4 +140,12 @@ impl Replica {
             }
         })
     }
+}
+
+/// Whether a peer asks it that compares itself.
+fn is_comparison(command: &ReplicaCommand) -> bool {
+    matches!(
+        command,
+        ReplicaCommand::GetLeafSums { .. } | ReplicaCommand::GetLeafEntries { .. }
+    )
 }

@@ -8,8 +8,8 @@ impl Replica {
     /// Notes it, or says that the peer is set back.
     pub(super) fn note_high_water(&self, told: HighWater) -> ReplicaResponse {
         let is_peer = self.leaf_sums.as_ref().is_some_and(|leaf_sums| {
-            let mut servers = leaf_sums.membership().view.cluster().iter();
-            servers.any(|(_, server)| server.addr == told.server)
+            let cluster = leaf_sums.membership().view.cluster();
+            cluster.find(told.server).is_some()
         });
         match is_peer {
             false => ReplicaResponse::Refused(Refusal::Unsupported),

@@ -1,6 +1,5 @@
 //! That a server may lack what another holds: the response to `Nudge`.
 
-use dkvs_common::cluster::{Cluster, ServerId};
 use dkvs_common::model::{Nudge, Refusal, ReplicaResponse};
 
 use super::replica::Replica;
@@ -11,7 +10,9 @@ impl Replica {
         let is_noted = self.leaf_sums.as_ref().is_some_and(|leaf_sums| {
             let membership = leaf_sums.membership();
             let cluster = membership.view.cluster();
-            let Some((behind, ahead)) = servers_of(nudge, cluster) else {
+            let (Some(behind), Some(ahead)) =
+                (cluster.find(nudge.behind), cluster.find(nudge.ahead))
+            else {
                 return false;
             };
             match membership.own {
@@ -25,11 +26,4 @@ impl Replica {
             false => ReplicaResponse::Refused(Refusal::Unsupported),
         }
     }
-}
-
-/// The server that is behind and the one that is ahead, if both are in the cluster.
-fn servers_of(nudge: Nudge, cluster: &Cluster) -> Option<(ServerId, ServerId)> {
-    let named = |addr| cluster.iter().find(|(_, server)| server.addr == addr);
-    let ((behind, _), (ahead, _)) = (named(nudge.behind)?, named(nudge.ahead)?);
-    Some((behind, ahead))
 }

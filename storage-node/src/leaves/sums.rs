@@ -157,8 +157,7 @@ impl LeafSums {
         if scope.replication != self.membership.replication {
             return None;
         }
-        let mut servers = self.membership.view.cluster().iter();
-        let (asker, _) = servers.find(|(_, server)| server.addr == scope.asker)?;
+        let asker = self.membership.view.cluster().find(scope.asker)?;
         Some(self.shared_with(asker, scope.depth))
     }
 

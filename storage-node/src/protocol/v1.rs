@@ -20,8 +20,8 @@ pub enum V1Response {
     Datagram(Bytes),
     /// As many datagrams as the dump makes, step by step ([`Service::step`]).
     Dump(Dump),
-    /// Nothing, or nothing yet: DKVS/1 is off, the server starts, the get or put waits for the disk, another dump is under
-    /// way, or DKVS/1 cannot say that a record is damaged.
+    /// Nothing, or nothing yet: DKVS/1 is off, the server starts, the get or put waits for the disk, another
+    /// dump is under way, or DKVS/1 cannot say that a record is damaged.
     Silence,
 }
 

@@ -220,8 +220,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Envelope, EnvelopeError> {
         return Err(EnvelopeError::Flags);
     }
     let epoch = match (flags & NUMBERED, reader.u32()?) {
-        (0, 0) => StatedEpoch::None,
-        (0, ring) => StatedEpoch::Ring(ring),
+        (0, ring) => StatedEpoch::of_ring(ring),
         (_, number) => StatedEpoch::Numbered(Epoch {
             number,
             hash: reader.u64()?,

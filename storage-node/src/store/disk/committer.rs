@@ -437,12 +437,7 @@ impl Committer {
             ControlFlow::Continue(())
         });
         for key in flagged {
-            let was = store.table().adjust(&key, |held| {
-                let was = held.is_quarantined();
-                held.set_quarantined(false);
-                was
-            });
-            store.status.quarantine(-i64::from(was == Some(true)));
+            store.flag_quarantined(&key, false);
         }
         self.unquarantined_to.is_some()
     }

@@ -68,9 +68,7 @@ impl Identity {
         let cluster = owner.cluster.as_ref();
         let lines = |cluster: &Cluster| {
             let servers = cluster.servers().iter();
-            let line =
-                |it: &Server| format!("{} {} {}", it.addr.ip(), it.addr.port(), it.ring_points);
-            servers.map(line).collect()
+            servers.map(Server::to_string).collect()
         };
         Self {
             format: FORMAT,

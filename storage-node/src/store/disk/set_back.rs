@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, RwLockWriteGuard};
 
 use dkvs_common::ring::Position;
 
@@ -33,19 +32,8 @@ impl DiskStore {
                 ControlFlow::Continue(())
             });
             for key in keys {
-                let was = self.table().adjust(&key, |held| {
-                    let was = held.is_quarantined();
-                    held.set_quarantined(true);
-                    was
-                });
-                self.status.quarantine(i64::from(was == Some(false)));
+                self.flag_quarantined(&key, true);
             }
         }
-    }
-
-    fn attested_mut(&self) -> RwLockWriteGuard<'_, IntervalSet> {
-        self.attested_lock()
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

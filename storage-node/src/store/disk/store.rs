@@ -3,7 +3,9 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 use bytes::Bytes;
 use dkvs_common::kv::{Key, Value};
@@ -110,8 +112,22 @@ impl DiskStore {
         self.attested.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn attested_lock(&self) -> &RwLock<IntervalSet> {
-        &self.attested
+    pub(super) fn attested_mut(&self) -> RwLockWriteGuard<'_, IntervalSet> {
+        let attested = self.attested.write();
+        attested.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets or takes the flag of quarantine of the record of a key, if there is one.
+    pub(super) fn flag_quarantined(&self, key: &[u8], is_flagged: bool) {
+        let was = self.table.adjust(key, |held| {
+            let was = held.is_quarantined();
+            held.set_quarantined(is_flagged);
+            was
+        });
+        if let Some(was) = was {
+            let change = i64::from(is_flagged) - i64::from(was);
+            self.status.quarantine(change);
+        }
     }
 
     /// Whether a record with this flag is quarantined: not where the store answers for every key.
@@ -474,9 +490,7 @@ impl RecordStore for DiskStore {
     }
 
     fn attest_range(&self, range: Interval) {
-        let attested = self.attested.write();
-        let mut attested = attested.unwrap_or_else(PoisonError::into_inner);
-        attested.insert(range);
+        self.attested_mut().insert(range);
     }
 
     fn remember_attested(&self) -> Result<(), StoreError> {

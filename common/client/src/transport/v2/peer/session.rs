@@ -82,7 +82,7 @@ impl Session {
         self.sequence += 1;
         let epoch = match self.is_numbered {
             true => StatedEpoch::Numbered(self.epoch),
-            false => self.stated_ring(),
+            false => StatedEpoch::of_ring(self.ring),
         };
         let envelope = self.envelope(epoch, self.id, self.sequence);
         // What fits is the same whatever is stated.
@@ -93,7 +93,8 @@ impl Session {
 
     /// Begins the datagram of a greeting, which belongs to no session, and which any server understands.
     pub(super) fn begin_greeting(&self, datagram_bytes_max: usize) -> Builder {
-        Builder::new(self.envelope(self.stated_ring(), 0, 0), datagram_bytes_max)
+        let ring = StatedEpoch::of_ring(self.ring);
+        Builder::new(self.envelope(ring, 0, 0), datagram_bytes_max)
     }
 
     /// Ends a datagram with its checksum or its authentication code.
@@ -115,13 +116,6 @@ impl Session {
         let key = key.ok_or(EnvelopeError::NotAuthentic)?;
         let client = *client;
         envelope::open(datagram, Proof::Key { key, client })
-    }
-
-    fn stated_ring(&self) -> StatedEpoch {
-        match self.ring {
-            0 => StatedEpoch::None,
-            ring => StatedEpoch::Ring(ring),
-        }
     }
 
     fn envelope(&self, epoch: StatedEpoch, session: u64, sequence: u64) -> Envelope {
