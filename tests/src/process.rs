@@ -56,6 +56,24 @@ impl Programs {
     }
 
     /// The storage server's command.
+    /// The same with its records in this directory.
+    pub fn durable_node(&self, addr: SocketAddr, data_dir: &str, more: &[&str]) -> Node {
+        self.node_at(addr, &[&["--data-dir", data_dir], more].concat())
+    }
+
+    /// What a server with its records in this directory says, which does not start.
+    ///
+    /// # Panics
+    ///
+    /// If it does start.
+    pub fn durable_refusal(&self, addr: SocketAddr, data_dir: &str, more: &[&str]) -> String {
+        let mut command = self.node_command(addr);
+        command.args(["--data-dir", data_dir]).args(more);
+        let (status, _, err) = self.run_to_end(command);
+        assert!(!status.success(), "{err}");
+        err
+    }
+
     pub fn node_command(&self, addr: SocketAddr) -> Command {
         let mut command = Command::new(self.storage_node);
         command.args([addr.ip().to_string(), addr.port().to_string()]);
@@ -132,6 +150,16 @@ impl Programs {
 pub struct Node {
     pub addr: SocketAddr,
     pub process: Process,
+}
+
+/// Ends a server in good order.
+///
+/// # Panics
+///
+/// If it does not end so.
+pub fn end_in_order(mut node: Node) {
+    let (status, _) = node.process.end_with(Signal::TERM);
+    assert!(status.success(), "{:?}", node.process.rest_of_stderr());
 }
 
 /// A gateway.

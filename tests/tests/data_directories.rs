@@ -5,7 +5,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use dkvs_tests::process::{Cluster, Gateway, Node, Process, Programs, ServersFile, own_loopback};
+use dkvs_tests::members::own_addr;
+use dkvs_tests::process::{
+    Cluster, Gateway, Node, Process, Programs, ServersFile, end_in_order, own_loopback,
+};
 use dkvs_tests::tmpfs::Tmpfs;
 use dkvs_tests::{patiently, programs, until};
 use reqwest::{Client, StatusCode};
@@ -35,67 +38,71 @@ impl Drop for Directory {
     }
 }
 
-/// A port of an address that is ours alone, so that it stays free.
-fn addr() -> SocketAddr {
-    let socket = UdpSocket::bind((own_loopback(), 0)).unwrap();
-    socket.local_addr().unwrap()
-}
-
-fn node(addr: SocketAddr, data_dir: &str, more: &[&str]) -> Node {
-    PROGRAMS.node_at(addr, &[&["--data-dir", data_dir], more].concat())
-}
-
-/// What a server says that does not start.
-fn refusal(addr: SocketAddr, data_dir: &str, more: &[&str]) -> String {
-    let mut command = PROGRAMS.node_command(addr);
-    command.args(["--data-dir", data_dir]).args(more);
-    let (status, _, err) = PROGRAMS.run_to_end(command);
-    assert!(!status.success(), "{err}");
-    err
-}
-
-fn end(mut node: Node) {
-    let (status, _) = node.process.end_with(Signal::TERM);
-    assert!(status.success(), "{:?}", node.process.rest_of_stderr());
-}
-
 #[test]
 fn a_directory_is_opened_by_its_own_server_alone_and_by_one_process_at_a_time() {
     let directory = Directory::new("owner");
     let data = directory.path("s1");
-    let (ours, other) = (addr(), addr());
-    assert!(refusal(ours, &data, &[]).contains("--declare new"));
-    let running = node(ours, &data, &["--declare", "new"]);
-    assert!(refusal(other, &data, &[]).contains("in use by another process"));
-    end(running);
-    assert!(refusal(other, &data, &[]).contains(&format!("belongs to server {ours}")));
-    assert!(refusal(ours, &data, &["--declare", "new"]).contains("it holds records"));
-    assert!(refusal(ours, &data, &["--durability", "memory"]).contains("leave out one of them"));
+    let (ours, other) = (own_addr(), own_addr());
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &data, &[])
+            .contains("--declare new")
+    );
+    let running = PROGRAMS.durable_node(ours, &data, &["--declare", "new"]);
+    assert!(
+        PROGRAMS
+            .durable_refusal(other, &data, &[])
+            .contains("in use by another process")
+    );
+    end_in_order(running);
+    assert!(
+        PROGRAMS
+            .durable_refusal(other, &data, &[])
+            .contains(&format!("belongs to server {ours}"))
+    );
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &data, &["--declare", "new"])
+            .contains("it holds records")
+    );
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &data, &["--durability", "memory"])
+            .contains("leave out one of them")
+    );
     let port_0 = SocketAddr::from(([127, 0, 0, 1], 0));
-    assert!(refusal(port_0, &data, &[]).contains("a port that stays the same"));
+    assert!(
+        PROGRAMS
+            .durable_refusal(port_0, &data, &[])
+            .contains("a port that stays the same")
+    );
     // Its operator may say that it has moved: then it answers for no key.
-    end(node(other, &data, &["--declare", "incomplete"]));
-    assert!(refusal(ours, &data, &[]).contains(&format!("belongs to server {other}")));
-    end(node(other, &data, &[]));
+    end_in_order(PROGRAMS.durable_node(other, &data, &["--declare", "incomplete"]));
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &data, &[])
+            .contains(&format!("belongs to server {other}"))
+    );
+    end_in_order(PROGRAMS.durable_node(other, &data, &[]));
 }
 
 #[test]
 fn a_directory_of_another_ring_or_a_newer_format_is_refused() {
     let directory = Directory::new("ring");
     let data = directory.path("s1");
-    let ours = addr();
-    let mut addrs = vec![ours, addr(), addr()];
+    let ours = own_addr();
+    let mut addrs = vec![ours, own_addr(), own_addr()];
     let ring = ServersFile::new(&addrs);
-    addrs.push(addr());
+    addrs.push(own_addr());
     let larger = ServersFile::new(&addrs);
-    end(node(
+    end_in_order(PROGRAMS.durable_node(
         ours,
         &data,
         &["--declare", "new", "--servers", ring.path()],
     ));
-    end(node(ours, &data, &["--servers", ring.path()]));
-    end(node(ours, &data, &[]));
-    let refused = refusal(ours, &data, &["--servers", larger.path()]);
+    end_in_order(PROGRAMS.durable_node(ours, &data, &["--servers", ring.path()]));
+    end_in_order(PROGRAMS.durable_node(ours, &data, &[]));
+    let refused = PROGRAMS.durable_refusal(ours, &data, &["--servers", larger.path()]);
     let joined = format!("{} joined", addrs[3]);
     assert!(
         refused.contains("of ring") && refused.contains(&joined),
@@ -104,65 +111,77 @@ fn a_directory_of_another_ring_or_a_newer_format_is_refused() {
     let identity = Path::new(&data).join("identity.json");
     let text = fs::read_to_string(&identity).unwrap();
     fs::write(&identity, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
-    assert!(refusal(ours, &data, &[]).contains("is in format 3"));
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &data, &[])
+            .contains("is in format 3")
+    );
     fs::write(&identity, "{").unwrap();
-    assert!(refusal(ours, &data, &[]).contains("does not say whose records these are"));
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &data, &[])
+            .contains("does not say whose records these are")
+    );
     fs::write(&identity, text).unwrap();
     fs::write(Path::new(&data).join("failed"), "no such device").unwrap();
-    assert!(refusal(ours, &data, &[]).contains("no such device"));
-    end(node(ours, &data, &["--declare", "incomplete"]));
-    end(node(ours, &data, &[]));
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &data, &[])
+            .contains("no such device")
+    );
+    end_in_order(PROGRAMS.durable_node(ours, &data, &["--declare", "incomplete"]));
+    end_in_order(PROGRAMS.durable_node(ours, &data, &[]));
     // It is incomplete by now, and that changes nothing of what else may be declared.
     fs::write(Path::new(&data).join("failed"), "no such device").unwrap();
-    end(node(ours, &data, &["--declare", "incomplete"]));
+    end_in_order(PROGRAMS.durable_node(ours, &data, &["--declare", "incomplete"]));
     let grown = &["--servers", larger.path()];
-    assert!(refusal(ours, &data, grown).contains("--declare complete"));
-    end(node(
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &data, grown)
+            .contains("--declare complete")
+    );
+    end_in_order(PROGRAMS.durable_node(
         ours,
         &data,
         &[&grown[..], &["--declare", "complete"]].concat(),
     ));
-    end(node(ours, &data, grown));
+    end_in_order(PROGRAMS.durable_node(ours, &data, grown));
 }
 
 #[test]
 fn a_directory_that_does_not_know_the_servers_of_its_ring_learns_them_first() {
     let directory = Directory::new("older");
     let data = directory.path("s1");
-    let ours = addr();
-    let (other, third) = (addr(), addr());
+    let ours = own_addr();
+    let (other, third) = (own_addr(), own_addr());
     let ring = ServersFile::new(&[ours, other]);
     let larger = ServersFile::new(&[ours, other, third]);
     let ring = ["--servers", ring.path()];
-    end(node(
-        ours,
-        &data,
-        &[&["--declare", "new"], &ring[..]].concat(),
-    ));
+    end_in_order(PROGRAMS.durable_node(ours, &data, &[&["--declare", "new"], &ring[..]].concat()));
     // As older versions wrote it.
     let identity = Path::new(&data).join("identity.json");
     let text = fs::read_to_string(&identity).unwrap();
     let (before, _) = text.split_once(",\n  \"is_backup\"").unwrap();
     fs::write(&identity, format!("{before}\n}}\n")).unwrap();
     let grown = ["--servers", larger.path()];
-    let refused = refusal(ours, &data, &grown);
+    let refused = PROGRAMS.durable_refusal(ours, &data, &grown);
     assert!(
         refused.contains("with the servers file that it had"),
         "{refused}"
     );
     let declared = [&grown[..], &["--declare", "complete"]].concat();
     assert_eq!(
-        refusal(ours, &data, &declared),
+        PROGRAMS.durable_refusal(ours, &data, &declared),
         refused,
         "not known, whatever is declared"
     );
-    end(node(ours, &data, &ring));
+    end_in_order(PROGRAMS.durable_node(ours, &data, &ring));
     // All but the configuration, which it adopts when it is told to.
     let (learned, rest) = text.split_once("  \"epoch\": ").unwrap();
     let (_, servers) = rest.split_once(",\n").unwrap();
     let learned = format!("{learned}  \"epoch\": null,\n{servers}");
     assert_eq!(fs::read_to_string(&identity).unwrap(), learned);
-    let refused = refusal(ours, &data, &grown);
+    let refused = PROGRAMS.durable_refusal(ours, &data, &grown);
     assert!(refused.contains(&format!("{third} joined")), "{refused}");
 }
 
@@ -187,7 +206,7 @@ impl Growing {
             } else {
                 &flags
             };
-            node(self.addrs[number], &self.data(number), flags)
+            PROGRAMS.durable_node(self.addrs[number], &self.data(number), flags)
         };
         declared.iter().enumerate().map(start).collect()
     }
@@ -198,7 +217,7 @@ async fn a_cluster_grows_by_one_server_and_every_key_is_read_and_by_two_it_does_
     const KEYS: usize = 100;
     let mut growing = Growing {
         directory: Directory::new("growing"),
-        addrs: (0..7).map(|_| addr()).collect(),
+        addrs: (0..7).map(|_| own_addr()).collect(),
     };
     growing.addrs.sort_unstable();
     let file = |count: usize| {
@@ -218,7 +237,7 @@ async fn a_cluster_grows_by_one_server_and_every_key_is_read_and_by_two_it_does_
             assert!(put.is_success(), "{put}");
         }
     }
-    nodes.into_iter().for_each(end);
+    nodes.into_iter().for_each(end_in_order);
 
     // By two at once: nobody starts, whatever is declared, and nothing has changed.
     for number in 0..5 {
@@ -229,7 +248,11 @@ async fn a_cluster_grows_by_one_server_and_every_key_is_read_and_by_two_it_does_
             &["--declare", "complete"],
             &["--declare", "incomplete"],
         ] {
-            let refused = refusal(growing.addrs[number], &data, &[&servers, declared].concat());
+            let refused = PROGRAMS.durable_refusal(
+                growing.addrs[number],
+                &data,
+                &[&servers, declared].concat(),
+            );
             for joined in &growing.addrs[5..] {
                 assert!(refused.contains(&format!("{joined} joined")), "{refused}");
             }
@@ -238,10 +261,10 @@ async fn a_cluster_grows_by_one_server_and_every_key_is_read_and_by_two_it_does_
         }
     }
     let nodes = growing.start(&five, &[""; 5]);
-    nodes.into_iter().for_each(end);
+    nodes.into_iter().for_each(end_in_order);
 
     // By one: the others refuse until that is said to be meant.
-    let refused = refusal(
+    let refused = PROGRAMS.durable_refusal(
         growing.addrs[0],
         &growing.data(0),
         &["--servers", six.path()],
@@ -283,9 +306,9 @@ async fn a_cluster_grows_by_one_server_and_every_key_is_read_and_by_two_it_does_
 fn a_damaged_log_costs_what_was_damaged_and_the_server_starts_by_itself() {
     let directory = Directory::new("damaged");
     let data = directory.path("s1");
-    let ours = addr();
+    let ours = own_addr();
     let pairs = ["--declare", "new", "key", "value", "other", "sound"];
-    end(node(ours, &data, &pairs));
+    end_in_order(PROGRAMS.durable_node(ours, &data, &pairs));
     let log = Path::new(&data).join("log");
     let segment = log.join("0000000001.log");
     let mut bytes = fs::read(&segment).unwrap();
@@ -330,12 +353,12 @@ fn a_server_whose_port_is_taken_makes_and_declares_nothing() {
     let taken = UdpSocket::bind((own_loopback(), 0)).unwrap();
     let ours = taken.local_addr().unwrap();
     for declared in ["new", "incomplete"] {
-        let refused = refusal(ours, &data, &["--declare", declared]);
+        let refused = PROGRAMS.durable_refusal(ours, &data, &["--declare", declared]);
         assert!(refused.contains("cannot take datagrams on"), "{refused}");
         assert!(!Path::new(&data).exists());
     }
     drop(taken);
-    end(node(ours, &data, &["--declare", "new"]));
+    end_in_order(PROGRAMS.durable_node(ours, &data, &["--declare", "new"]));
 }
 
 #[tokio::test]
@@ -369,7 +392,7 @@ async fn the_key_of_a_damaged_record_is_logged_at_debug_alone() {
 
 /// One durable server and a gateway.
 fn cluster(data: &str, more: &[&str]) -> Cluster {
-    let node = node(addr(), data, more);
+    let node = PROGRAMS.durable_node(own_addr(), data, more);
     let servers = ServersFile::new(&[node.addr]);
     let gateway = PROGRAMS.gateway_over(&servers, &[]);
     Cluster {
@@ -408,8 +431,12 @@ async fn a_backup_made_while_the_server_runs_is_a_directory_of_its_own() {
     let backup = path.unwrap().to_owned();
     let ours = cluster.nodes[0].addr;
     cluster.nodes[0].process.kill();
-    assert!(refusal(ours, &backup, &[]).contains("are a backup"));
-    let _restored = node(ours, &backup, &["--declare", "complete"]);
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, &backup, &[])
+            .contains("are a backup")
+    );
+    let _restored = PROGRAMS.durable_node(ours, &backup, &["--declare", "complete"]);
     let body = patiently(client.get(&url).send()).await.unwrap();
     let body: serde_json::Value = patiently(body.json()).await.unwrap();
     assert_eq!(body["value"], "before", "{body}");
@@ -454,7 +481,7 @@ async fn a_disk_of_8_mib_is_filled_freed_and_filled_again() {
     .await;
     cluster.nodes[0].process.kill();
     let ours = cluster.nodes[0].addr;
-    let restarted: Process = node(ours, &data, &[]).process;
+    let restarted: Process = PROGRAMS.durable_node(ours, &data, &[]).process;
     assert_eq!(status(&client, "GET", &again, "").await, StatusCode::OK);
     let first = url(&cluster.gateway, 0);
     assert_eq!(

@@ -79,6 +79,7 @@ mod tests {
 
     use crate::anti_entropy::Timing;
     use crate::leaves::Membership;
+    use crate::nudges::Nudges;
     use crate::service::{Service, ServiceConfig};
     use crate::store::{MemoryStore, Store};
 
@@ -110,6 +111,17 @@ mod tests {
             machine.handle_answer(ask.id, None, now);
         }
         asked
+    }
+
+    /// A machine whose peers were asked already, and when it is to follow what it was told since then.
+    fn told(start: Instant, note: impl FnOnce(&Nudges) -> bool) -> (AntiEntropy, Instant) {
+        let mut machine = machine(start);
+        asked(&mut machine, start);
+        assert!(note(machine.service.nudges()));
+        machine.handle_wake(start);
+        let due = start + machine.timing.nudge;
+        assert_eq!(machine.poll_timeout(), Some(due));
+        (machine, due)
     }
 
     fn addr(server: u16) -> SocketAddrV4 {
@@ -150,11 +162,7 @@ mod tests {
     #[test]
     fn what_is_missed_while_a_server_is_told_is_told_once_more() {
         let start = Instant::now();
-        let mut machine = machine(start);
-        asked(&mut machine, start);
-        machine.service.nudges().note_behind(ServerId(1));
-        machine.handle_wake(start);
-        let due = start + machine.timing.nudge;
+        let (mut machine, due) = told(start, |nudges| nudges.note_behind(ServerId(1)));
         machine.handle_timeout(due);
         let ask = machine.poll_ask().unwrap();
         machine.service.nudges().note_behind(ServerId(1));
@@ -168,12 +176,7 @@ mod tests {
     #[test]
     fn a_server_that_is_told_compares_itself_before_it_is_time() {
         let start = Instant::now();
-        let mut machine = machine(start);
-        asked(&mut machine, start);
-        machine.service.nudges().note_ahead(ServerId(2));
-        machine.handle_wake(start);
-        let due = start + machine.timing.nudge;
-        assert_eq!(machine.poll_timeout(), Some(due));
+        let (mut machine, due) = told(start, |nudges| nudges.note_ahead(ServerId(2)));
         let asked = asked(&mut machine, due);
         assert!(matches!(
             asked[..],

@@ -2,7 +2,6 @@
 //! replication.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 
 use dkvs_common::cluster::Cluster;
@@ -12,36 +11,13 @@ use dkvs_common::ring::Ring;
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::reply::Reply;
 use dkvs_common::wire::v2::request::Request;
-use dkvs_tests::process::{DataDir, Gateway, Node, ServersFile, own_loopback};
+use dkvs_tests::members::own_addr;
+use dkvs_tests::process::{DataDir, Gateway, Node, ServersFile, end_in_order};
 use dkvs_tests::v2::key;
 use reqwest::{Client, StatusCode};
 use rustix::process::Signal;
 
 use super::PROGRAMS;
-
-/// A port of an address that is ours alone, so that it stays free.
-fn addr() -> SocketAddr {
-    let socket = UdpSocket::bind((own_loopback(), 0)).unwrap();
-    socket.local_addr().unwrap()
-}
-
-fn node(addr: SocketAddr, data_dir: &str, more: &[&str]) -> Node {
-    PROGRAMS.node_at(addr, &[&["--data-dir", data_dir], more].concat())
-}
-
-/// What a server says that does not start.
-fn refusal(addr: SocketAddr, data_dir: &str, more: &[&str]) -> String {
-    let mut command = PROGRAMS.node_command(addr);
-    command.args(["--data-dir", data_dir]).args(more);
-    let (status, _, err) = PROGRAMS.run_to_end(command);
-    assert!(!status.success(), "{err}");
-    err
-}
-
-fn end(mut node: Node) {
-    let (status, _) = node.process.end_with(Signal::TERM);
-    assert!(status.success(), "{:?}", node.process.rest_of_stderr());
-}
 
 /// Whether a server serves a client that states no more than its ring, as those of 0.1.0 do.
 fn takes_rings(node: &Node, servers: &ServersFile) -> bool {
@@ -63,14 +39,14 @@ fn takes_rings(node: &Node, servers: &ServersFile) -> bool {
 fn a_directory_of_0_1_0_serves_clients_that_know_no_configurations_until_it_is_told_not_to() {
     let directory = DataDir::new();
     let data = directory.path();
-    let ours = addr();
+    let ours = own_addr();
     let file = ServersFile::new(&[ours]);
     let servers = ["--servers", file.path()];
-    let started = |more: &[&str]| node(ours, data, &[&servers, more].concat());
+    let started = |more: &[&str]| PROGRAMS.durable_node(ours, data, &[&servers, more].concat());
     let serves = |more: &[&str]| {
         let node = started(more);
         let takes_rings = takes_rings(&node, &file);
-        end(node);
+        end_in_order(node);
         takes_rings
     };
     assert!(!serves(&["--declare", "new"]), "it is new");
@@ -99,27 +75,31 @@ fn a_directory_of_0_1_0_serves_clients_that_know_no_configurations_until_it_is_t
 fn a_directory_of_another_replication_is_refused() {
     let directory = DataDir::new();
     let data = directory.path();
-    let ours = addr();
-    let file = ServersFile::new(&[ours, addr(), addr()]);
+    let ours = own_addr();
+    let file = ServersFile::new(&[ours, own_addr(), own_addr()]);
     let servers = ["--servers", file.path()];
-    end(node(
+    end_in_order(PROGRAMS.durable_node(
         ours,
         data,
         &[&servers[..], &["--declare", "new"]].concat(),
     ));
     let other = [&servers[..], &["--replication", "2"]].concat();
-    let said = refusal(ours, data, &other);
+    let said = PROGRAMS.durable_refusal(ours, data, &other);
     assert!(said.contains("another --replication than 2"), "{said}");
-    end(node(ours, data, &servers));
+    end_in_order(PROGRAMS.durable_node(ours, data, &servers));
     let declared = [&other[..], &["--declare", "complete"]].concat();
-    end(node(ours, data, &declared));
-    end(node(ours, data, &other));
-    assert!(refusal(ours, data, &servers).contains("--declare complete"));
+    end_in_order(PROGRAMS.durable_node(ours, data, &declared));
+    end_in_order(PROGRAMS.durable_node(ours, data, &other));
+    assert!(
+        PROGRAMS
+            .durable_refusal(ours, data, &servers)
+            .contains("--declare complete")
+    );
 }
 
 #[tokio::test]
 async fn a_gateway_with_another_replication_or_servers_file_is_refused_and_says_why() {
-    let addrs = [addr(), addr(), addr()];
+    let addrs = [own_addr(), own_addr(), own_addr()];
     let file = ServersFile::new(&addrs);
     let servers = ["--servers", file.path()];
     let _nodes = addrs.map(|addr| PROGRAMS.node_at(addr, &servers));
@@ -133,17 +113,16 @@ async fn a_gateway_with_another_replication_or_servers_file_is_refused_and_says_
         let reply = client.get(gateway.url(path)).send().await.unwrap();
         (reply.status(), reply.text().await.unwrap())
     };
+    let put = async |gateway: &Gateway| {
+        let put = client.put(gateway.url("/kv/k")).body("v");
+        let reply = put.send().await.unwrap();
+        (reply.status(), reply.text().await.unwrap())
+    };
     let other_replication: (&ServersFile, &[&str]) = (&file, &["--replication", "2"]);
     for (file, more) in [other_replication, (&heavier, &[])] {
         let gateway = PROGRAMS.gateway_over(file, more);
-        let stored = client
-            .put(gateway.url("/kv/k"))
-            .body("v")
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(stored.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let text = stored.text().await.unwrap();
+        let (status, text) = put(&gateway).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(
             text.contains("the server is of another configuration"),
             "{text}"
@@ -158,13 +137,7 @@ async fn a_gateway_with_another_replication_or_servers_file_is_refused_and_says_
         assert!(ready.contains("--replication differs"), "{ready}");
     }
     let gateway = PROGRAMS.gateway_over(&file, &["--replication", "3"]);
-    let stored = client
-        .put(gateway.url("/kv/k"))
-        .body("v")
-        .send()
-        .await
-        .unwrap();
-    assert!(stored.status().is_success());
+    assert!(put(&gateway).await.0.is_success());
     let member = |text: &str, name: &str| {
         let json: serde_json::Value = serde_json::from_str(text).unwrap();
         json.pointer(name)
