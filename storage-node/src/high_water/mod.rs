@@ -8,6 +8,7 @@
 pub mod file;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddrV4;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -38,6 +39,39 @@ struct Mark {
     before: Vec<u64>,
 }
 
+impl Mark {
+    /// That of a peer that was not known.
+    fn first(told: HighWater) -> Self {
+        Self {
+            lineage: told.lineage,
+            boot_id: told.boot_id,
+            sequence: told.sequence,
+            before: Vec::new(),
+        }
+    }
+
+    /// Whether a store that is so far in this lineage is set back.
+    fn is_beyond(&self, lineage: u64, sequence: u64) -> bool {
+        let is_less = self.lineage == lineage && sequence < self.sequence;
+        is_less || self.before.contains(&lineage)
+    }
+
+    /// The peer is where it was, or further. Returns whether that is new.
+    fn advance(&mut self, told: HighWater) -> bool {
+        let next = Self::first(told);
+        if self.lineage != next.lineage {
+            self.before.push(self.lineage);
+            let more = self.before.len().saturating_sub(LINEAGES_MAX);
+            self.before.drain(..more);
+        }
+        let is_new = (self.lineage, self.boot_id, self.sequence)
+            != (next.lineage, next.boot_id, next.sequence);
+        let before = std::mem::take(&mut self.before);
+        *self = Self { before, ..next };
+        is_new
+    }
+}
+
 impl PeerMarks {
     /// Takes what was kept.
     ///
@@ -63,55 +97,23 @@ impl PeerMarks {
     /// Notes how far a peer is. Returns whether it is as far as it was; if not, nothing is noted.
     pub(crate) fn note(&self, told: HighWater) -> bool {
         let mut state = self.state();
-        let HighWater {
-            lineage,
-            boot_id,
-            start,
-            sequence,
-            ..
-        } = told;
-        let known = state.peers.get(&told.server).cloned();
-        let mark = match known {
-            None => Mark {
-                lineage,
-                boot_id,
-                sequence,
-                before: Vec::new(),
-            },
-            Some(mark) if mark.lineage == lineage => {
-                let came = match mark.boot_id == boot_id {
-                    true => sequence,
-                    false => start,
+        let State { peers, has_changed } = &mut *state;
+        match peers.entry(told.server) {
+            Entry::Vacant(entry) => {
+                entry.insert(Mark::first(told));
+                *has_changed = true;
+            }
+            Entry::Occupied(mut entry) => {
+                let mark = entry.get_mut();
+                let came = match mark.boot_id == told.boot_id {
+                    true => told.sequence,
+                    false => told.start,
                 };
-                if came < mark.sequence {
+                if mark.is_beyond(told.lineage, came) {
                     return false;
                 }
-                Mark {
-                    boot_id,
-                    sequence,
-                    ..mark
-                }
+                *has_changed |= mark.advance(told);
             }
-            Some(mark) if mark.before.contains(&lineage) => return false,
-            Some(Mark {
-                lineage: last,
-                mut before,
-                ..
-            }) => {
-                before.push(last);
-                let more = before.len().saturating_sub(LINEAGES_MAX);
-                before.drain(..more);
-                Mark {
-                    lineage,
-                    boot_id,
-                    sequence,
-                    before,
-                }
-            }
-        };
-        if state.peers.get(&told.server) != Some(&mark) {
-            state.peers.insert(told.server, mark);
-            state.has_changed = true;
         }
         true
     }
@@ -120,10 +122,8 @@ impl PeerMarks {
     /// before.
     pub fn is_behind(&self, server: SocketAddrV4, lineage: u64, sequence: u64) -> bool {
         let state = self.state();
-        state.peers.get(&server).is_some_and(|mark| {
-            let is_behind = mark.lineage == lineage && sequence < mark.sequence;
-            is_behind || mark.before.contains(&lineage)
-        })
+        let mark = state.peers.get(&server);
+        mark.is_some_and(|mark| mark.is_beyond(lineage, sequence))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
