@@ -94,6 +94,18 @@ pub enum Mutant {
     NudgeCounts,
     /// A damaged record is replaced by whatever another replica gives, be it older.
     MendedByOlder,
+    /// A conditional write ends when the replicas have agreed on its record, and none has stored it.
+    CommitSkipped,
+    /// A server takes part in what follows a version in whose place it holds another one.
+    SlotNotSuperseded,
+    /// A server shows reads what it has merely accepted.
+    AcceptVisible,
+    /// A conditional write proposes its own record though another one may have been agreed on.
+    AcceptedIgnored,
+    /// A conditional write that may have taken effect, and was overtaken, says that it has not.
+    OvertakenIsFailed,
+    /// A conditional write that is sent again is made anew, whatever version is there now.
+    RepeatMovesSlot,
 }
 
 impl Mutant {
@@ -140,6 +152,12 @@ impl Mutant {
         Self::SetBackUnnoticed,
         Self::NudgeCounts,
         Self::MendedByOlder,
+        Self::CommitSkipped,
+        Self::SlotNotSuperseded,
+        Self::AcceptVisible,
+        Self::AcceptedIgnored,
+        Self::OvertakenIsFailed,
+        Self::RepeatMovesSlot,
     ];
 
     /// Its name on a command line.
@@ -186,6 +204,12 @@ impl Mutant {
             Self::SetBackUnnoticed => "set-back-unnoticed",
             Self::NudgeCounts => "nudge-counts",
             Self::MendedByOlder => "mended-by-older",
+            Self::CommitSkipped => "commit-skipped",
+            Self::SlotNotSuperseded => "slot-not-superseded",
+            Self::AcceptVisible => "accept-visible",
+            Self::AcceptedIgnored => "accepted-ignored",
+            Self::OvertakenIsFailed => "overtaken-is-failed",
+            Self::RepeatMovesSlot => "repeat-moves-slot",
         }
     }
 }

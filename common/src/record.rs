@@ -59,6 +59,24 @@ pub enum Content {
     Tombstone,
 }
 
+impl Content {
+    /// The same in memory of its own, so that no datagram is kept for it.
+    #[must_use]
+    pub fn owned(self) -> Self {
+        let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+        match self {
+            Self::Tombstone => Self::Tombstone,
+            Self::Value {
+                content_type,
+                value,
+            } => Self::Value {
+                content_type: ContentType(copy(&content_type.0)),
+                value: Value::new(copy(value.as_bytes())).unwrap_or(value),
+            },
+        }
+    }
+}
+
 /// A version of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -96,6 +114,13 @@ impl Record {
             checksum: self.checksum,
             born: self.attributes.born,
         }
+    }
+
+    /// The same in memory of its own, so that no datagram is kept for it.
+    #[must_use]
+    pub fn owned(self) -> Self {
+        let content = self.content.owned();
+        Self { content, ..self }
     }
 
     /// Whether the record is what once entered the cluster under this key, whatever its age.

@@ -129,6 +129,11 @@ impl Slot {
         self.accepted.as_ref()
     }
 
+    /// The same, if anything was accepted.
+    pub fn into_accepted(self) -> Option<Accepted> {
+        self.accepted
+    }
+
     /// How many bytes it takes, written.
     pub fn encoded_bytes(&self) -> usize {
         2 + BALLOT_BYTES + self.accepted.as_ref().map_or(0, Accepted::encoded_bytes)
@@ -176,7 +181,14 @@ impl Slot {
 }
 
 impl Accepted {
-    fn encoded_bytes(&self) -> usize {
+    /// The same in memory of its own, so that no datagram is kept for it.
+    pub fn owned(self) -> Self {
+        let record = self.record.owned();
+        Self { record, ..self }
+    }
+
+    /// How many bytes it takes, written.
+    pub fn encoded_bytes(&self) -> usize {
         let content_bytes = match &self.record.content {
             Content::Value {
                 content_type,

@@ -1,6 +1,10 @@
 //! Tags: the versions of a value, totally ordered, unique per operation; and the clock that
 //! mints them.
 //!
+//! Right behind a tag there is room for those of conditional writes: its [`Tag::successor`], and that
+//! one's. No clock mints any of these, so that no other write comes between a version and the one that
+//! takes its place.
+//!
 //! A tag's time is a hybrid logical clock (Kulkarni et al. 2014): wall-clock milliseconds where
 //! they advance, one more than whatever was seen where they do not. Two operations that mint the
 //! same time differ in `op`, which is unique per operation and not merely per gateway: a gateway
@@ -19,8 +23,9 @@ use crate::mutants::{self, Mutant};
 pub struct Tag {
     /// 48 bits of milliseconds since 1970 and 16 bits of a counter, as a hybrid logical clock.
     pub time: u64,
-    /// Unique per operation: 32 random bits per clock, and a counter. If the upper 16 bits are all
-    /// 1, a server minted it for a put by DKVS/1.
+    /// Unique per operation: 32 random bits per clock, and 32 bits that count the conditional writes which
+    /// took effect one after the other since a tag was minted. If the upper 16 bits are all 1, a server
+    /// minted it for a put by DKVS/1.
     pub op: u64,
 }
 
@@ -32,6 +37,42 @@ impl Tag {
     /// put mints its own, so they do not show which of two records was written last.
     pub fn is_by_v1(self) -> bool {
         self.op >> (64 - V1_BITS) == V1_MARK && !mutants::is_on(Mutant::V1Unmarked)
+    }
+
+    /// The tag of the record that takes the place of this version by a conditional write: the next there
+    /// is. None if there is no room left before the tags of others, or it [is by DKVS/1](Self::is_by_v1)
+    /// and so says nothing of what is newer.
+    pub fn successor(self) -> Option<Self> {
+        let has_room = self.op as u32 != u32::MAX && !self.is_by_v1() && self != Self::ZERO;
+        has_room.then_some(Self {
+            op: self.op + 1,
+            ..self
+        })
+    }
+
+    /// The tag of a record that a conditional write creates where there never was one: less than any that a
+    /// clock mints. `random` keeps the versions of one cluster apart from those of another, or of the same
+    /// when it has lost all that it held.
+    pub fn first(random: u32) -> Self {
+        let TagClock { op, .. } = TagClock::new(random);
+        Self {
+            time: 0,
+            op: op | 1,
+        }
+    }
+
+    /// Whether it can be that of a record that took the place of `base` by a conditional write.
+    pub fn succeeds(self, base: Self) -> bool {
+        match base {
+            Self::ZERO => self.time == 0 && self.op as u32 == 1,
+            base => base.successor() == Some(self),
+        }
+    }
+
+    /// Whether a conditional write has made it: no clock mints it, so that only a record which the replicas
+    /// have agreed on may have it.
+    pub fn is_by_agreement(self) -> bool {
+        self.op as u32 != 0 && !self.is_by_v1()
     }
 
     /// The milliseconds since 1970 in its time.
@@ -71,6 +112,10 @@ const COUNTER_BITS: u32 = 16;
 /// The upper bits of an operation that distinguish tags of puts by DKVS/1 from all others.
 const V1_BITS: u32 = 16;
 const V1_MARK: u64 = (1 << V1_BITS) - 1;
+
+/// So many of the lowest bits of an operation count conditional writes, and are 0 in every tag that is
+/// minted.
+const SUCCESSORS_BITS: u32 = u32::BITS;
 
 impl fmt::Display for Tag {
     /// Two groups of 16 hexadecimal digits.
@@ -123,8 +168,10 @@ pub const CLOCK_MS_MAX: u64 = (1 << 47) - 1;
 pub struct TagClock {
     time: u64,
     op: u64,
-    /// The bits of `op` that count.
-    counter: u64,
+    /// How many tags were minted that exceed one far ahead.
+    far: u16,
+    /// Of `op`, the lowest of the bits that tell these apart.
+    far_shift: u32,
 }
 
 /// A tag was seen whose time is the greatest there is, so that none greater can be minted.
@@ -146,7 +193,8 @@ impl TagClock {
         Self {
             time: 0,
             op,
-            counter: u32::MAX.into(),
+            far: 0,
+            far_shift: SUCCESSORS_BITS,
         }
     }
 
@@ -155,7 +203,8 @@ impl TagClock {
         Self {
             time: 0,
             op: V1_MARK << (64 - V1_BITS) | u64::from(random) << 16,
-            counter: u16::MAX.into(),
+            far: 0,
+            far_shift: 0,
         }
     }
 
@@ -172,12 +221,13 @@ impl TagClock {
         if !is_far_ahead {
             self.time = time;
         }
-        // The counter may wrap: but for tags that exceed one far ahead, no time comes twice.
-        if !mutants::is_on(Mutant::OperationPerGateway) {
-            let count = self.op.wrapping_add(1) & self.counter;
-            self.op = (self.op & !self.counter) | count;
+        let mut op = self.op;
+        // No time comes twice but above one that is far ahead.
+        if is_far_ahead && !mutants::is_on(Mutant::OperationPerGateway) {
+            self.far = self.far.checked_add(1).unwrap_or(1);
+            op ^= u64::from(self.far) << self.far_shift;
         }
-        Ok(Tag { time, op: self.op })
+        Ok(Tag { time, op })
     }
 }
 
@@ -240,7 +290,6 @@ mod tests {
         assert!(one > absurd);
         let next = clock.mint(1_000, Tag::ZERO).unwrap();
         assert_eq!(next.time, 1_000 << COUNTER_BITS);
-        assert_ne!(next.op, one.op);
         assert!(
             clock
                 .mint(
@@ -288,7 +337,39 @@ mod tests {
         let tag = TagClock::new(0x9f3c_21d4)
             .mint(0x0192_f0c4_a1b2, Tag::ZERO)
             .unwrap();
-        assert_eq!(tag.to_string(), "0192f0c4a1b20000-9f3c21d400000001");
+        assert_eq!(tag.to_string(), "0192f0c4a1b20000-9f3c21d400000000");
+    }
+
+    #[test]
+    fn nothing_is_minted_between_a_tag_and_its_successors() {
+        let mut clock = TagClock::new(0x9f3c_21d4);
+        let tag = clock.mint(1_000, Tag::ZERO).unwrap();
+        let next = tag.successor().unwrap();
+        assert!(next > tag && next.succeeds(tag) && !tag.succeeds(next));
+        assert!(!tag.is_by_agreement() && next.is_by_agreement());
+        assert_eq!((next.time, next.op), (tag.time, tag.op + 1));
+        // As far ahead as no clock follows.
+        let far = Tag {
+            time: u64::MAX / 2,
+            op: 7 << 32,
+        };
+        for seen in [Tag::ZERO, tag, next, far, far] {
+            let minted = clock.mint(1_000, seen).unwrap();
+            assert!(minted > seen && !minted.is_by_agreement(), "{minted}");
+        }
+        let first = Tag::first(0x9f3c_21d4);
+        assert!(first.succeeds(Tag::ZERO) && first < TagClock::new(1).mint(0, Tag::ZERO).unwrap());
+        assert!(!next.succeeds(Tag::ZERO) && !first.successor().unwrap().succeeds(Tag::ZERO));
+        let last = Tag {
+            op: tag.op | 0xffff_ffff,
+            ..tag
+        };
+        assert_eq!((last.successor(), Tag::ZERO.successor()), (None, None));
+        let by_v1 = TagClock::for_v1(7).mint(1_000, Tag::ZERO).unwrap();
+        assert!(by_v1.successor().is_none() && !by_v1.is_by_agreement());
+        for random in [0xffff_0000, u32::MAX] {
+            assert!(!Tag::first(random).is_by_v1());
+        }
     }
 
     proptest! {

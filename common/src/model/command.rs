@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::{Direction, HighWater, KeyPosition, LeafScope, Nudge};
 use crate::kv::Key;
-use crate::record::{Attributes, ContentType, Record};
+use crate::record::{Attributes, ContentType, OperationId, Record};
+use crate::slot::Ballot;
 use crate::tag::Tag;
 
 /// What one replica is asked to do. Every command may be repeated: to carry it out twice changes no
@@ -90,6 +91,41 @@ pub enum ReplicaCommand {
     },
     /// Return counts and sizes.
     GetStatistics,
+    /// Promise to accept, as the successor of a version, what is proposed under this ballot, and nothing
+    /// under a lesser one; and return what was accepted so far. Only a server that holds exactly that
+    /// version does.
+    Prepare {
+        /// Which key.
+        key: Key,
+        /// The version; [`Tag::ZERO`] where there never was one.
+        base: Tag,
+        /// Greater than those of the attempts before.
+        ballot: Ballot,
+    },
+    /// Accept a record as the successor of a version, if the promise still holds that was given for it.
+    Accept {
+        /// Which key.
+        key: Key,
+        /// The version; [`Tag::ZERO`] where there never was one.
+        base: Tag,
+        /// The one that the server promised to.
+        ballot: Ballot,
+        /// What it named its promise.
+        grant: u64,
+        /// The record: its tag [succeeds](Tag::succeeds) that of the version.
+        record: Record,
+    },
+    /// Store the record that was accepted, since the replicas have agreed on it.
+    Commit {
+        /// Which key.
+        key: Key,
+        /// The record's tag.
+        tag: Tag,
+        /// Its checksum.
+        checksum: u32,
+        /// Which operation wrote it.
+        operation: Option<OperationId>,
+    },
     /// Return what is held in leaves that the asker and the server have in common: so many sums, each
     /// of so many leaves, but for the last, which may be of fewer.
     GetLeafSums {
@@ -144,6 +180,9 @@ impl ReplicaCommand {
             Self::GetBlock { .. } => "get block",
             Self::List { .. } => "list",
             Self::GetStatistics => "statistics",
+            Self::Prepare { .. } => "prepare",
+            Self::Accept { .. } => "accept",
+            Self::Commit { .. } => "commit",
             Self::GetLeafSums { .. } => "leaf sums",
             Self::GetLeafEntries { .. } => "leaf entries",
             Self::NoteHighWater(_) => "high-water mark",
@@ -161,6 +200,9 @@ impl ReplicaCommand {
             | Self::Put { key, .. }
             | Self::PutStaged { key, .. }
             | Self::GetBlock { key, .. }
+            | Self::Prepare { key, .. }
+            | Self::Accept { key, .. }
+            | Self::Commit { key, .. }
             | Self::Attest { key, .. } => Some(key),
             Self::Ping
             | Self::Stage { .. }

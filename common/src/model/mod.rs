@@ -9,6 +9,7 @@
 //! * [`ReplicaResponse`]: what it answers; [`Refusal`]: why it does not do it
 //! * [`Direction`], [`KeyPosition`]: in which order keys are listed, and where a list begins
 //! * [`LeafScope`], [`LeafSum`], [`LeafEntry`]: how replicas find where they differ
+//! * [`Ballot`], [`Accepted`]: how replicas agree on what takes the place of a version
 //! * [`Statistic`], [`Durability`]: what a server reports of itself
 //! * [`Unrepresentable`]: what DKVS/1 cannot carry
 //!
@@ -28,6 +29,7 @@ mod response;
 mod statistic;
 mod unrepresentable;
 
+pub use crate::slot::{Accepted, Ballot};
 pub use command::ReplicaCommand;
 pub use description::Description;
 pub use direction::Direction;

@@ -5,12 +5,13 @@ use bytes::Bytes;
 use super::{KeyPosition, LeafEntry, LeafSum, Refusal};
 use crate::kv::{Key, Value};
 use crate::record::{Attributes, Digest, Parts, checksum_of};
+use crate::slot::{Accepted, Ballot};
 use crate::tag::Tag;
 
 /// What one replica answers. Cheap to clone, but for pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplicaResponse {
-    /// To a ping, to a put that is stored, to an attestation that is accepted.
+    /// To a ping, to a put or a commit that is stored, to a record or an attestation that is accepted.
     Done,
     /// To a get: the record. Where the block is shorter than the digest says, it is the beginning of
     /// a value that is too long for one datagram.
@@ -67,6 +68,21 @@ pub enum ReplicaResponse {
         /// The keys.
         entries: Vec<PageEntry>,
     },
+    /// To a request for a promise: it is given.
+    Promised {
+        /// What the server names it: an accept has to name the same. Another number for each promise that
+        /// was ever given, also before a restart.
+        grant: u64,
+        /// Whether the version is a tombstone.
+        is_tombstone: bool,
+        /// What was accepted before.
+        accepted: Option<Accepted>,
+    },
+    /// To a request for a promise, or to accept: another ballot has been promised to since, or none is.
+    Preempted {
+        /// The ballot that is promised to; [`Ballot::ZERO`] if none is.
+        promised: Ballot,
+    },
     /// To a request for sums: so many as were asked for, or as there are leaves. None, if the server's
     /// leaves are coarser than what was asked for.
     LeafSums {
@@ -88,7 +104,8 @@ pub enum ReplicaResponse {
     Statistics(Vec<(u8, u64)>),
     /// There is no value; there may be a tombstone, whose tag this is, else [`Tag::ZERO`]. To a put of
     /// an upload: not all of it is there, or nothing. To an attestation: it is not accepted, for
-    /// the server was started anew, or holds something older, whose tag this is, or nothing.
+    /// the server was started anew, or holds something older, whose tag this is, or nothing. So too to a
+    /// prepare, an accept or a commit: what they name is not there.
     Absent {
         /// The tombstone's, or of what is held.
         tag: Tag,

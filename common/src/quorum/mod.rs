@@ -19,6 +19,7 @@
 //! * [`level`]: what a request promises, and when it can
 //! * [`mod@read`]: [`read::agreement`], the original system's rule, and [`read::linearizable`]
 //! * [`mod@write`]: both levels; the linearizable one queries tags before it stores
+//! * [`conditional`]: a write of what meets a condition, by agreement on what follows a version
 //! * [`list`]: the keys of all servers, page by page
 //! * [`inspect`]: what each replica of a key holds; nothing is decided by that
 //!
@@ -28,6 +29,7 @@
 //! replica. Nothing here knows HTTP or a wire format. The division of labour follows riak_kv's get
 //! and put cores.
 
+pub mod conditional;
 pub mod inspect;
 pub mod level;
 pub mod list;

@@ -88,6 +88,13 @@ impl Quorum {
         Err(errors)
     }
 
+    /// The same n with the smallest majority of it.
+    #[must_use]
+    pub fn of_majority(self) -> Self {
+        let required = majority(self.n);
+        Self { required, ..self }
+    }
+
     /// How many replicas are asked.
     pub fn n(self) -> u8 {
         self.n

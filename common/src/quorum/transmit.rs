@@ -4,8 +4,8 @@ use crate::cluster::ServerId;
 use crate::model::ReplicaCommand;
 use crate::tag::Tag;
 
-/// What a command is for, so that its response finds its way back. The last six are of operations
-/// that need no quorum.
+/// What a command is for, so that its response finds its way back. Those from [`Self::Page`] to [`Self::GetDigest`]
+/// are of operations that need no quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// A read's get.
@@ -30,6 +30,12 @@ pub enum Purpose {
     Ask,
     /// What a replica holds of a key, without the value.
     GetDigest,
+    /// A conditional write's request for a promise.
+    Prepare,
+    /// A conditional write's request to accept its record.
+    Accept,
+    /// That the record is agreed on, and to be stored.
+    Commit,
     /// That a replica may lack what a write has stored at others.
     Nudge,
 }

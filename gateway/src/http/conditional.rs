@@ -52,7 +52,8 @@ pub(super) fn judge_version(headers: &HeaderMap, tag: Option<Tag>, form: Form) -
         return Verdict::Proceed;
     }
     let etag = tag.map(|tag| entity_tag(tag, form));
-    let dated = tag.filter(|tag| !tag.is_by_v1());
+    // Whoever follows a version on a condition has the time of that one.
+    let dated = tag.filter(|tag| !tag.is_by_v1() && !tag.is_by_agreement());
     let date = dated.map(|tag| UNIX_EPOCH + Duration::from_millis(tag.unix_ms()));
     judge(headers, etag.as_ref(), date)
 }
@@ -230,7 +231,7 @@ mod tests {
 
     const TAG: Tag = Tag {
         time: 1_000_000_000_500 << 16,
-        op: 0xabc,
+        op: 0xabc << 32,
     };
 
     fn headers(given: &[(HeaderName, &str)]) -> HeaderMap {

@@ -11,6 +11,7 @@ use dkvs_common::ring::Position;
 
 use super::comparison::{Comparison, Next};
 use super::completing::Completing;
+use super::finishing::{Finish, Finishing};
 use super::mending::Mending;
 use super::pulling::{is_held, is_newer};
 use super::session::{LeafLook, Session, Waits};
@@ -47,6 +48,7 @@ impl AntiEntropy {
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
         service.nudges().wake_by(Arc::clone(&wake));
         let mending = Mending::new(Arc::clone(&service), timing.interval, &wake);
+        let finishing = Finishing::new(Arc::clone(&service), timing.finish, timing.answer, now);
         let mut machine = Self {
             service,
             leaf_sums,
@@ -66,6 +68,7 @@ impl AntiEntropy {
             numbers: 0,
             pulling: BTreeSet::new(),
             mending,
+            finishing,
             stored: Arc::default(),
             wake,
             marking: Marking::default(),
@@ -77,6 +80,11 @@ impl AntiEntropy {
     /// The next thing to ask a peer.
     pub fn poll_ask(&mut self) -> Option<Ask> {
         self.asks.pop_front()
+    }
+
+    /// The next conditional write to be made once more. What comes of it shows in the store.
+    pub fn poll_finish(&mut self) -> Option<Finish> {
+        self.finishing.poll()
     }
 
     /// When [`Self::handle_timeout`] is to be called next.
@@ -96,6 +104,7 @@ impl AntiEntropy {
         let nudges = self.behind.values().copied();
         let idle = idle.map(|(_, at)| *at);
         let others = mending.into_iter().chain(nudges);
+        let others = others.chain([self.finishing.due()]);
         waiting.chain(idle).chain(others).min()
     }
 
@@ -118,6 +127,7 @@ impl AntiEntropy {
             }
         }
         self.pass_nudges_on(now);
+        self.finishing.handle_timeout(now);
         self.advance_all(now);
     }
 

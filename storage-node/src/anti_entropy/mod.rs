@@ -15,6 +15,7 @@
 //! * `marking`: finding out whether this server is set back to an older copy of its data directory
 //! * `nudging`: servers that are told to compare themselves now
 //! * `mending`: which peer is asked for a record that is damaged here
+//! * `finishing`: what was accepted, and not agreed on by whoever proposed it
 //! * `given`: what a peer gives
 //! * `task`: drives the machine by the client of a cluster
 //!
@@ -24,6 +25,7 @@
 
 mod comparison;
 mod completing;
+mod finishing;
 mod given;
 mod machine;
 mod marking;
@@ -34,5 +36,6 @@ mod session;
 mod state;
 mod task;
 
+pub use finishing::Finish;
 pub use state::{AntiEntropy, Ask, Timing};
 pub use task::{PullOptions, PullThread};

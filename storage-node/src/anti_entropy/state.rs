@@ -12,6 +12,7 @@ use dkvs_common::quorum::params::REQUEST_TIMEOUT_MAX;
 use dkvs_common::tag::Tag;
 
 use super::completing::Completing;
+use super::finishing::Finishing;
 use super::mending::{Mend, Mending};
 use super::session::Session;
 use crate::allowance::Allowance;
@@ -36,6 +37,8 @@ pub struct Timing {
     pub nudge: Duration,
     /// One that did not answer is asked again after so long.
     pub retry: Duration,
+    /// What was accepted, and of which nothing has come for so long, is finished.
+    pub finish: Duration,
     /// How long a peer has to answer.
     pub answer: Duration,
     /// After so long nothing is under way any more that counts what the server said before it was started:
@@ -51,6 +54,7 @@ impl Default for Timing {
             start: Duration::from_millis(500),
             nudge: PASS_ON,
             retry: Duration::from_secs(5),
+            finish: Duration::from_secs(5),
             answer: Duration::from_secs(5),
             settling: REQUEST_TIMEOUT_MAX * 5 / 4,
         }
@@ -102,6 +106,7 @@ pub struct AntiEntropy {
     /// The keys of what is being pulled.
     pub(super) pulling: BTreeSet<Vec<u8>>,
     pub(super) mending: Mending,
+    pub(super) finishing: Finishing,
     pub(super) stored: Arc<Mutex<Vec<(Pull, PutResult)>>>,
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
 }

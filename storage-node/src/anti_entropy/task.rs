@@ -140,6 +140,15 @@ async fn run(
                 let _ = answered.send((ask.id, answer));
             });
         }
+        while let Some(finish) = machine.poll_finish() {
+            let (key, condition) = (finish.key, (finish.condition, Some(finish.attempt)));
+            let record = (finish.content, finish.attributes);
+            let written = client.finish(&key, record, condition, finish.timeout);
+            tokio::spawn(async move {
+                let ended = written.await.map(|result| result.outcome);
+                tracing::debug!(?ended, "a conditional write that was left is finished");
+            });
+        }
         let due = machine.poll_timeout();
         // Nothing is due where there are no peers.
         let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));

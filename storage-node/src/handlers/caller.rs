@@ -50,6 +50,8 @@ impl Caller {
 pub(crate) struct ResponseRoom {
     /// The bytes of a value and its content type.
     pub(crate) value_bytes: usize,
+    /// The bytes of what is accepted, as a promise tells it.
+    pub(crate) accepted_bytes: usize,
     /// The bytes of the entries of a page.
     pub(crate) page_bytes: usize,
     /// The bytes of an entry of a page beside its key.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use dkvs_common::model::{Refusal, ReplicaCommand, ReplicaResponse};
+use dkvs_common::model::{Accepted, Refusal, ReplicaCommand, ReplicaResponse};
 use dkvs_common::mutants::{self, Mutant};
 
 use super::caller::{Caller, Responder};
@@ -109,6 +109,25 @@ impl Replica {
                 let id = UploadId { peer, number };
                 return self.put_staged(&key, record, id, now, responder);
             }
+            ReplicaCommand::Prepare { key, base, ballot } => {
+                self.prepare(&key, base, ballot, room.accepted_bytes)
+            }
+            ReplicaCommand::Accept {
+                key,
+                base,
+                ballot,
+                grant,
+                record,
+            } => {
+                let accepted = Accepted { ballot, record };
+                return self.accept(&key, base, grant, accepted, responder);
+            }
+            ReplicaCommand::Commit {
+                key,
+                tag,
+                checksum,
+                operation,
+            } => return self.commit(&key, (tag, checksum, operation), responder),
             ReplicaCommand::List {
                 prefix,
                 start,

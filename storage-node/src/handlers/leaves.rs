@@ -9,10 +9,13 @@ use dkvs_common::ring::Position;
 
 use super::replica::Replica;
 use crate::leaves::is_compared;
-use crate::store::{Interval, RecordStore as _};
+use crate::store::{Interval, RecordStore as _, SlotStore as _};
 
 /// Most leaves that are added up for one request.
 pub(crate) const LEAVES_ADDED_MAX: u32 = 1 << 16;
+
+/// Most keys of which something is accepted that are looked at one by one.
+const OPEN_LOOKED_AT_MAX: usize = 1_024;
 
 /// Most entries of a response, so that a part of the store is not locked for long.
 const ENTRIES_MAX: usize = 256;
@@ -41,6 +44,19 @@ impl Replica {
             let firsts = (first..shared.count()).step_by(leaves_per_sum as usize);
             let firsts = firsts.take(sums_max.min(room.sums_max));
             sums.extend(firsts.map(|first| leaf_sums.sum(&shared, first, leaves_per_sum)));
+            // Read after the sums: what was agreed on before is in them.
+            match self.open_positions() {
+                Some(open) => {
+                    for leaf in open.into_iter().filter_map(|it| shared.leaf_at(it)) {
+                        let number = leaf.checked_sub(first).map(|it| it / leaves_per_sum);
+                        let sum = number.and_then(|number| sums.get_mut(number as usize));
+                        if let Some(sum) = sum {
+                            sum.has_unanswered = true;
+                        }
+                    }
+                }
+                None => sums.iter_mut().for_each(|sum| sum.has_unanswered = true),
+            }
         }
         ReplicaResponse::LeafSums { depth, sums }
     }
@@ -94,9 +110,22 @@ impl Replica {
         ReplicaResponse::LeafEntries {
             has_more,
             // What came by DKVS/1 meanwhile may have replaced something that is not among them.
-            is_answered: !is_left_out && leaf_sums.sum(&shared, leaf, 1).is_answered(),
+            is_answered: !is_left_out
+                && leaf_sums.sum(&shared, leaf, 1).is_answered()
+                && self
+                    .open_positions()
+                    .is_some_and(|open| !open.iter().any(|it| (first..=last).contains(it))),
             entries,
         }
+    }
+
+    /// Where keys lie of which something is accepted and perhaps not agreed on yet. Of those, this server
+    /// vouches to no other one that may have accepted as well, and lost, what they need to be agreed on.
+    /// None if there are very many.
+    fn open_positions(&self) -> Option<Vec<Position>> {
+        let open = self.store.open_slots(&[], OPEN_LOOKED_AT_MAX + 1);
+        let positions = open.iter().map(|(key, ..)| Position::of_key_bytes(key));
+        (open.len() <= OPEN_LOOKED_AT_MAX).then(|| positions.collect())
     }
 }
 

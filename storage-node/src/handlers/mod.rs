@@ -23,6 +23,7 @@ mod outcome;
 mod put;
 mod replica;
 mod report;
+mod slots;
 mod stage;
 mod tag;
 mod untagged;

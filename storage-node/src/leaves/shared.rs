@@ -1,5 +1,7 @@
 //! The leaves that two servers have in common, numbered as both number them.
 
+use dkvs_common::ring::Position;
+
 use super::arcs::bucket;
 use crate::store::Interval;
 
@@ -69,6 +71,14 @@ impl SharedLeaves {
     pub fn positions(&self, leaf: u32) -> Option<Interval> {
         let (_, interval, first) = self.arc_of(leaf)?;
         Some(interval.leaf(self.depth, leaf - first))
+    }
+
+    /// The leaf in which a position lies, if it is in one.
+    pub fn leaf_at(&self, position: Position) -> Option<u32> {
+        let mut arcs = self.arcs.iter();
+        let (_, interval, first) = arcs.find(|(_, interval, _)| interval.contains(position))?;
+        let within = bucket(position, self.depth) - bucket(interval.first, self.depth);
+        Some(first + within)
     }
 
     /// The arc in which a leaf is.

@@ -10,7 +10,7 @@ use dkvs_common::trace::Trace;
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestId, RequestMessage, next_request};
 use dkvs_common::wire::v2::reply::{
     self, Greeting, LEAF_ENTRY_BYTES, LEAF_HEAD_BYTES, LEAF_SUM_BYTES, PAGE_ENTRY_BYTES,
-    PAGE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply,
+    PAGE_HEAD_BYTES, PROMISE_HEAD_BYTES, RECORD_HEAD_BYTES, Reply,
 };
 use dkvs_common::wire::v2::request::Request;
 
@@ -57,6 +57,7 @@ fn room(replies: &Replies<'_>) -> ResponseRoom {
     let value_bytes = replies.value_bytes_max();
     ResponseRoom {
         value_bytes,
+        accepted_bytes: value_bytes + RECORD_HEAD_BYTES - PROMISE_HEAD_BYTES,
         page_bytes: value_bytes + RECORD_HEAD_BYTES - PAGE_HEAD_BYTES,
         page_entry_bytes: PAGE_ENTRY_BYTES,
         leaf: LeafRoom {

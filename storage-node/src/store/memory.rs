@@ -1,11 +1,14 @@
 //! The memory store: a table of records that ends with the process.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{Direction, Durability};
 use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
+use dkvs_common::slot::{Accepted, Ballot};
 use dkvs_common::tag::Tag;
 
 use super::contract::{
@@ -15,12 +18,16 @@ use super::contract::{
 use super::head::{HeldRecord, RecordHead, TableEntry};
 use super::packed::PackedRecord;
 use super::ranges::Interval;
+use super::slots::{
+    AcceptRefusal, AcceptResult, HeldVersion, Promise, SlotRefusal, SlotStore, Slots,
+};
 use super::table::{KeyRange, RecordTable};
 use super::view::{Part, RecordView};
 
 /// Records in memory, lost with the process. Whatever is asked of it is answered at once.
 pub struct MemoryStore {
     table: RecordTable<PackedRecord>,
+    slots: Arc<Slots>,
 }
 
 impl MemoryStore {
@@ -29,6 +36,7 @@ impl MemoryStore {
     pub fn new(bytes_max: usize) -> Self {
         Self {
             table: RecordTable::new(bytes_max),
+            slots: Arc::default(),
         }
     }
 
@@ -54,6 +62,16 @@ impl MemoryStore {
             Some(None) => Lookup::Corrupt,
             None => Lookup::Absent,
         }
+    }
+
+    /// What is held of a key has changed, perhaps.
+    fn note_change(&self, key: &Key) {
+        self.slots
+            .note_change(key.as_bytes(), || self.table.read(key, TableEntry::tag));
+    }
+
+    fn held_version(&self, key: &Key) -> HeldVersion {
+        HeldVersion::of(self.peek(key).as_ref())
     }
 
     pub(super) fn table(&self) -> &RecordTable<PackedRecord> {
@@ -113,6 +131,7 @@ impl RecordStore for MemoryStore {
         _completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
         let put = self.table.apply_given(key, record, given_by);
+        self.note_change(key);
         Some(put.map_err(StoreError::Full))
     }
 
@@ -123,7 +142,9 @@ impl RecordStore for MemoryStore {
         mint: MintTag,
         _completion: impl FnOnce() -> Completion<PutResult>,
     ) -> Option<PutResult> {
-        Some(match self.table.apply_next(key, content, mint) {
+        let put = self.table.apply_next(key, content, mint);
+        self.note_change(key);
+        Some(match put {
             Ok(Ok(())) => Ok(PutOutcome::Stored),
             Ok(Err(_)) => Err(StoreError::NoTag),
             Err(full) => Err(StoreError::Full(full)),
@@ -136,7 +157,9 @@ impl RecordStore for MemoryStore {
         tag: Tag,
         _completion: impl FnOnce() -> Completion<RemoveResult>,
     ) -> Option<RemoveResult> {
-        Some(Ok(match self.table.remove(key.as_bytes(), tag) {
+        let removed = self.table.remove(key.as_bytes(), tag);
+        self.note_change(key);
+        Some(Ok(match removed {
             Ok(_) => RemoveOutcome::Removed,
             Err(held) => RemoveOutcome::Kept(held),
         }))
@@ -196,5 +219,56 @@ impl RecordStore for MemoryStore {
 
     fn is_complete(&self) -> bool {
         true
+    }
+}
+
+impl SlotStore for MemoryStore {
+    fn prepare(
+        &self,
+        key: &Key,
+        base: Tag,
+        ballot: Ballot,
+    ) -> Lookup<Result<Promise, SlotRefusal>> {
+        let held = || self.held_version(key);
+        Lookup::Found(self.slots.prepare(key, base, ballot, held))
+    }
+
+    fn accept(
+        &self,
+        key: &Key,
+        base: Tag,
+        number: u64,
+        accepted: Accepted,
+        _completion: impl FnOnce() -> Completion<AcceptResult>,
+    ) -> Option<Lookup<AcceptResult>> {
+        let held = || self.held_version(key);
+        let accepted = accepted.owned();
+        Some(Lookup::Found(
+            match self.slots.begin_accept(key, base, number, &accepted, held) {
+                Ok(true) => Ok(Ok(())),
+                Ok(false) => {
+                    let key_bytes = key.as_bytes();
+                    self.slots.set_accepted(key_bytes, base, Arc::new(accepted));
+                    self.slots.settle(key_bytes);
+                    // Another version may have come meanwhile.
+                    self.note_change(key);
+                    Ok(Ok(()))
+                }
+                Err(AcceptRefusal::Slot(refusal)) => Ok(Err(refusal)),
+                Err(AcceptRefusal::Full(full)) => Err(StoreError::Full(full)),
+            },
+        ))
+    }
+
+    fn accepted(&self, key: &Key) -> Option<(Tag, Arc<Accepted>)> {
+        self.slots.open(key.as_bytes())
+    }
+
+    fn open_slots(&self, after: &[u8], limit: usize) -> Vec<(Bytes, Tag, Ballot)> {
+        self.slots.open_after(after, limit)
+    }
+
+    fn slot_size(&self) -> (usize, usize) {
+        self.slots.size()
     }
 }

@@ -21,6 +21,7 @@
 //!
 //! * `contract`: the contract as a trait; `head`, `view`: what is known of a record, and what a read is
 //!   shown
+//! * `slots`: what is to take the place of versions, as far as the replicas have agreed on it
 //! * `table`: records in memory, or what is known of them, in ring order; `packed`: a whole one
 //! * `ranges`: parts of the ring
 //! * `memory`, [`disk`]: the two stores; `dump`: a count of either's records, and those very records
@@ -32,16 +33,19 @@ mod head;
 mod memory;
 mod packed;
 mod ranges;
+mod slots;
 mod table;
 mod view;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{Direction, Durability};
 use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
+use dkvs_common::slot::{Accepted, Ballot};
 use dkvs_common::tag::Tag;
 
 use disk::DiskStore;
@@ -55,6 +59,7 @@ pub use dump::{CountedScan, ScannedValue};
 pub use head::{HeldRecord, RecordHead};
 pub use memory::MemoryStore;
 pub use ranges::Interval;
+pub use slots::{ACCEPTED_BYTES_MAX, AcceptResult, PROMISES_MAX, Promise, SlotRefusal, SlotStore};
 pub use table::{KeyRange, NOTED_BYTES_MAX, PageEnd, PageLimits, overhead_bytes};
 pub use view::{Part, RecordView};
 
@@ -220,5 +225,39 @@ impl RecordStore for Store {
 
     fn is_complete(&self) -> bool {
         of_each!(self, store => store.is_complete())
+    }
+}
+
+impl SlotStore for Store {
+    fn prepare(
+        &self,
+        key: &Key,
+        base: Tag,
+        ballot: Ballot,
+    ) -> Lookup<Result<Promise, SlotRefusal>> {
+        of_each!(self, store => store.prepare(key, base, ballot))
+    }
+
+    fn accept(
+        &self,
+        key: &Key,
+        base: Tag,
+        number: u64,
+        accepted: Accepted,
+        completion: impl FnOnce() -> Completion<AcceptResult>,
+    ) -> Option<Lookup<AcceptResult>> {
+        of_each!(self, store => store.accept(key, base, number, accepted, completion))
+    }
+
+    fn accepted(&self, key: &Key) -> Option<(Tag, Arc<Accepted>)> {
+        of_each!(self, store => store.accepted(key))
+    }
+
+    fn open_slots(&self, after: &[u8], limit: usize) -> Vec<(Bytes, Tag, Ballot)> {
+        of_each!(self, store => store.open_slots(after, limit))
+    }
+
+    fn slot_size(&self) -> (usize, usize) {
+        of_each!(self, store => store.slot_size())
     }
 }

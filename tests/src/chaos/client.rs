@@ -207,7 +207,7 @@ impl Client {
         match action {
             Action::Write(value) => self.http.put(url).body(reply::text_of(value)),
             Action::Delete => self.http.request(Method::DELETE, url),
-            Action::Read => unreachable!("a read is no write"),
+            Action::Read | Action::Conditional { .. } => unreachable!("it is no plain write"),
         }
     }
 

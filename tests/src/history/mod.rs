@@ -30,11 +30,21 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// What a read returned; none for a read without a result, and for a write or a delete.
+    /// What a read returned, or a conditional write that failed; none for a read without a result, and for
+    /// a write or a delete.
     pub fn seen(&self) -> Option<Option<u64>> {
-        match (self.action, self.returned, self.reply) {
-            (Action::Read, Some(_), Reply::Holds(value)) => Some(value),
+        match (self.returned, self.reply) {
+            (Some(_), Reply::Holds(value) | Reply::Failed(value)) => Some(value),
             _ => None,
+        }
+    }
+
+    /// The value that it writes, if it writes one.
+    pub fn written(&self) -> Option<u64> {
+        match self.action {
+            Action::Write(value) => Some(value),
+            Action::Conditional { then, .. } => then,
+            Action::Read | Action::Delete => None,
         }
     }
 
@@ -45,7 +55,8 @@ impl Operation {
 
     /// Whether this is a write or a delete that never takes effect.
     pub fn is_never_done(&self) -> bool {
-        self.is_a_change() && self.returned.is_some() && self.reply == Reply::NotDone
+        let is_refused = matches!(self.reply, Reply::NotDone | Reply::Failed(_));
+        self.is_a_change() && self.returned.is_some() && is_refused
     }
 
     /// Whether it ended after it began, with a reply that is one to such an action. Anything else
@@ -54,6 +65,7 @@ impl Operation {
         let in_time = self.returned.is_none_or(|at| at >= self.invoked);
         let to_the_point = match self.reply {
             Reply::Holds(_) => !self.is_a_change(),
+            Reply::Failed(_) => matches!(self.action, Action::Conditional { .. }),
             Reply::Done => self.is_a_change(),
             Reply::NotDone | Reply::Unknown => true,
         };
@@ -74,6 +86,35 @@ pub enum Action {
     Write(u64),
     /// To hold none.
     Delete,
+    /// To hold this value, which no other operation writes, or none, if it holds what is expected.
+    Conditional {
+        /// What is expected.
+        expects: Expectation,
+        /// The value; none if it deletes.
+        then: Option<u64>,
+    },
+}
+
+/// What a conditional write expects a register to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Expectation {
+    /// Exactly this value.
+    Value(u64),
+    /// A value, whichever.
+    AnyValue,
+    /// None.
+    NoValue,
+}
+
+impl Expectation {
+    /// Whether a register that holds this meets it.
+    pub fn is_met_by(self, held: Option<u64>) -> bool {
+        match self {
+            Self::Value(value) => held == Some(value),
+            Self::AnyValue => held.is_some(),
+            Self::NoValue => held.is_none(),
+        }
+    }
 }
 
 /// What a reply can say.
@@ -85,6 +126,9 @@ pub enum Reply {
     Done,
     /// To a write or a delete: it is certainly not done, and never will be.
     NotDone,
-    /// To a write or a delete: it may be done, now or later or never. To a read: nothing.
+    /// To a conditional write: what it expects is not there, but this, and it never takes effect.
+    Failed(Option<u64>),
+    /// To a write or a delete: it may be done, now or later or never; a conditional one only while what it
+    /// expects is there. To a read: nothing.
     Unknown,
 }

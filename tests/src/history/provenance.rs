@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
+use super::Operation;
 use super::words::{At, Name};
-use super::{Action, Operation};
 
 /// The writes of a history, by their values.
 pub struct Writes<'h>(BTreeMap<u64, &'h Operation>);
@@ -17,7 +17,7 @@ impl<'h> Writes<'h> {
     pub fn among(history: impl IntoIterator<Item = &'h Operation>) -> Self {
         let mut writes = BTreeMap::new();
         for operation in history {
-            if let Action::Write(value) = operation.action {
+            if let Some(value) = operation.written() {
                 let other = writes.insert(value, operation);
                 assert!(other.is_none(), "{value} is written twice");
             }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Action, Operation};
+use super::{Action, Expectation, Operation};
 
 impl Display for Operation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -16,17 +16,41 @@ impl Display for Operation {
             (Action::Write(value), _) => write!(f, "wrote {value}")?,
             (Action::Delete, _) if tried => f.write_str("tried to delete")?,
             (Action::Delete, _) => f.write_str("deleted")?,
+            (Action::Conditional { expects, then }, _) => {
+                match (then, tried) {
+                    (Some(value), true) => write!(f, "tried to write {value}")?,
+                    (Some(value), false) => write!(f, "wrote {value}")?,
+                    (None, true) => f.write_str("tried to delete")?,
+                    (None, false) => f.write_str("deleted")?,
+                }
+                write!(f, " in the place of {expects}")?;
+                match self.seen() {
+                    Some(Some(value)) => write!(f, " and found {value}")?,
+                    Some(None) => f.write_str(" and found none")?,
+                    None => {}
+                }
+            }
         }
         let Some(returned) = self.returned else {
             return write!(f, " from {} on and was never answered", At(self.invoked));
         };
         write!(f, " from {} to {}", At(self.invoked), At(returned))?;
-        if self.is_never_done() {
+        if self.is_never_done() && self.seen().is_none() {
             f.write_str(", which certainly was not done")
         } else if self.seen().is_none() && tried {
             f.write_str(", with unknown outcome")
         } else {
             Ok(())
+        }
+    }
+}
+
+impl Display for Expectation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(value) => write!(f, "{value}"),
+            Self::AnyValue => f.write_str("any value"),
+            Self::NoValue => f.write_str("none"),
         }
     }
 }
@@ -86,6 +110,10 @@ impl Display for Name<'_> {
             (Action::Read, None) => f.write_str("read"),
             (Action::Write(value), _) => write!(f, "write of {value}"),
             (Action::Delete, _) => f.write_str("delete"),
+            (Action::Conditional { expects, then }, _) => match then {
+                Some(value) => write!(f, "write of {value} in the place of {expects}"),
+                None => write!(f, "delete in the place of {expects}"),
+            },
         }
     }
 }

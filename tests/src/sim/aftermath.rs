@@ -236,7 +236,7 @@ impl World {
                 (Action::Read, Reply::Holds(_)) => Count::ReadsAnswered,
                 (Action::Read, _) => continue,
                 (_, Reply::Done) => Count::WritesDone,
-                (_, Reply::NotDone) => Count::WritesNotDone,
+                (_, Reply::NotDone | Reply::Failed(_)) => Count::WritesNotDone,
                 _ => Count::WritesUnknown,
             };
             self.statistics.count(count);

@@ -3,10 +3,13 @@
 //! It asks any gateway that is up, or stays at one. A write of unknown outcome it may send again
 //! under the tag of the answer, at any gateway: that is the same operation still.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dkvs_client::core::CallerId;
+use dkvs_common::quorum::conditional::Condition;
 use dkvs_common::record::{Attributes, Content};
+use dkvs_common::tag::Tag;
 
 use super::chance::Chance;
 use super::ledger::{Entry, Ledger};
@@ -14,7 +17,7 @@ use super::moment::Moment;
 use super::plan::{KeyPlan, WorkloadPlan};
 use super::request::{Request, RequestKind};
 use super::values;
-use crate::history::Action;
+use crate::history::{Action, Expectation};
 use crate::random::Random;
 
 /// One client.
@@ -29,6 +32,12 @@ pub struct Client {
     random: Random,
     /// How likely a request may do with the level agreement.
     falls_back: Chance,
+    /// How likely a write is conditional.
+    conditional: Chance,
+    /// For that, so that a world without conditional writes is what it would be if there were none.
+    random_of_conditional: Random,
+    /// By key: the newest version that it has seen, and its value.
+    pub seen: BTreeMap<usize, (Tag, u64)>,
     /// For that, so that a world without DKVS/1 is what it would be if there were none.
     random_of_v1: Random,
     gateway: Option<usize>,
@@ -62,11 +71,14 @@ impl Client {
         seed: u64,
         number: usize,
         plan: WorkloadPlan,
-        falls_back: Chance,
+        (falls_back, conditional): (Chance, Chance),
         callers: usize,
     ) -> Self {
         Self {
             falls_back,
+            conditional,
+            random_of_conditional: Random::of(seed, &format!("client {number} and conditions")),
+            seen: BTreeMap::new(),
             random_of_v1: Random::of(seed, &format!("client {number} and DKVS/1")),
             number,
             name: number as u32,
@@ -110,8 +122,30 @@ impl Client {
             (false, false) => Action::Write(number),
         };
         let level = keys[key].level;
+        let (action, expected) = self.condition(key, &keys[key], action);
         let operation = ledger.enter(self.name, key, action, level, value_bytes, now);
+        ledger.entry_mut(operation).expected = expected;
         self.request(operation, keys, ledger, now)
+    }
+
+    /// The same, or a write of it on a condition; and the tag of what that expects.
+    fn condition(&mut self, key: usize, plan: &KeyPlan, action: Action) -> (Action, Option<Tag>) {
+        let then = match action {
+            Action::Write(number) => Some(number),
+            Action::Delete => None,
+            Action::Read | Action::Conditional { .. } => return (action, None),
+        };
+        let random = &mut self.random_of_conditional;
+        if !plan.may_be_conditional || !self.conditional.happens(random) {
+            return (action, None);
+        }
+        let kind = random.below(8);
+        let (expects, expected) = match (kind, self.seen.get(&key)) {
+            (0..5, Some((tag, value))) => (Expectation::Value(*value), Some(*tag)),
+            (0..6, _) if then.is_some() => (Expectation::NoValue, None),
+            _ => (Expectation::AnyValue, None),
+        };
+        (Action::Conditional { expects, then }, expected)
     }
 
     /// The same operation once more.
@@ -163,7 +197,7 @@ impl Client {
             key: key.key.clone(),
             quorum: match kind {
                 RequestKind::Read => key.read,
-                RequestKind::Write { .. } => key.write,
+                RequestKind::Write { .. } | RequestKind::WriteIf { .. } => key.write,
             },
             kind,
             level: entry.level,
@@ -179,6 +213,22 @@ fn kind(entry: &Entry, attributes: Attributes) -> RequestKind {
         Action::Read => return RequestKind::Read,
         Action::Write(number) => values::content(number, entry.value_bytes),
         Action::Delete => Content::Tombstone,
+        Action::Conditional { expects, then } => {
+            return RequestKind::WriteIf {
+                content: then.map_or(Content::Tombstone, |number| {
+                    values::content(number, entry.value_bytes)
+                }),
+                attributes,
+                condition: match expects {
+                    Expectation::Value(_) => {
+                        Condition::Matches(entry.expected.into_iter().collect())
+                    }
+                    Expectation::AnyValue => Condition::Exists,
+                    Expectation::NoValue => Condition::Absent,
+                },
+                attempt: entry.attempt,
+            };
+        }
     };
     RequestKind::Write {
         content,

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, Record};
+use dkvs_common::slot::{Accepted, Ballot};
 use dkvs_common::tag::Tag;
 use dkvs_common::wire::v2::envelope::{Sender, peek};
 use dkvs_common::wire::v2::message::{ReplyMessage, RequestMessage, next_reply, next_request};
@@ -17,8 +18,8 @@ use dkvs_common::wire::v2::request::Request;
 
 use super::values::number_at_start;
 
-/// The operations put, put staged, the latter without attributes and with them, and attest.
-const STORING: [u8; 4] = [6, 7, 15, 12];
+/// The operations put, put staged, the latter without attributes and with them, attest, and commit.
+const STORING: [u8; 5] = [6, 7, 15, 12, 18];
 
 /// The wall clocks' true time at the beginning of a world, in milliseconds since 1970.
 pub const TRUE_START_MS: u64 = 1_750_000_000_000;
@@ -120,6 +121,24 @@ fn request_words(request: &Request) -> String {
             let (server, sequence) = (mark.server.port(), mark.sequence);
             format!("{server} is at record {sequence}")
         }
+        Request::Command(ReplicaCommand::Prepare { key, base, ballot }) => {
+            let (key, base, ballot) = (key_words(key), tag_words(*base), ballot_words(*ballot));
+            format!("prepare {key} after {base}, ballot {ballot}")
+        }
+        Request::Command(ReplicaCommand::Accept {
+            key,
+            base,
+            ballot,
+            record,
+            ..
+        }) => {
+            let (key, base, ballot) = (key_words(key), tag_words(*base), ballot_words(*ballot));
+            let record = record_words(record);
+            format!("accept {key} = {record} after {base}, ballot {ballot}")
+        }
+        Request::Command(ReplicaCommand::Commit { key, tag, .. }) => {
+            format!("commit {} at {}", key_words(key), tag_words(*tag))
+        }
         Request::Describe => "describe".into(),
         Request::Trace { .. } => "trace".into(),
         Request::Command(ReplicaCommand::GetStatistics) => "statistics".into(),
@@ -153,12 +172,27 @@ fn reply_words(reply: &Reply) -> String {
         Reply::Response(ReplicaResponse::Staged { base, .. }) => {
             format!("has all before block {base}")
         }
+        Reply::Response(ReplicaResponse::Promised { accepted: None, .. }) => "promised".into(),
+        Reply::Response(ReplicaResponse::Promised {
+            accepted: Some(Accepted { ballot, record }),
+            ..
+        }) => {
+            let (ballot, record) = (ballot_words(*ballot), record_words(record));
+            format!("promised, and accepted {record}, ballot {ballot}")
+        }
+        Reply::Response(ReplicaResponse::Preempted { promised }) => {
+            format!("promised to ballot {}", ballot_words(*promised))
+        }
         other => {
             let mut words = format!("{other:?}").to_lowercase();
             words.truncate(40);
             words
         }
     }
+}
+
+fn ballot_words(ballot: Ballot) -> String {
+    format!("{}.{:04x}", ballot.number, ballot.proposer as u16)
 }
 
 fn key_words(key: &Key) -> String {

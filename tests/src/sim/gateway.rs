@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkvs_client::core::{
-    CallerId, Core, CoreConfig, Endpoint, ListResult, MemoryBudget, Now, Protocol, ReadRequest,
-    RequestId, RequestOptions, RoundTrips, Token, Wait, WriteRequest,
+    CallerId, ConditionalRequest, Core, CoreConfig, Endpoint, ListResult, MemoryBudget, Now,
+    Protocol, ReadRequest, RequestId, RequestOptions, RoundTrips, Token, Wait, WriteRequest,
 };
 use dkvs_client::transport::v1::{self, Expects};
 use dkvs_common::cluster::ServerId;
@@ -345,6 +345,23 @@ impl Gateway {
                         core.write(request, now, move |result| {
                             end(Response::Write(result.write, result.tag));
                         })
+                    }
+                    RequestKind::WriteIf {
+                        content,
+                        attributes,
+                        condition,
+                        attempt,
+                    } => {
+                        let request = ConditionalRequest {
+                            key,
+                            content,
+                            attributes,
+                            condition,
+                            attempt,
+                            list,
+                            options,
+                        };
+                        core.write_if(request, now, move |result| end(Response::WriteIf(result)))
                     }
                 };
                 match begun {

@@ -4,6 +4,7 @@
 //! Invariant: an operation is entered when it is first asked, has one end at most, and an end that
 //! states its outcome only if a gateway answered so.
 
+use dkvs_common::quorum::conditional::{Attempt, ConditionalOutcome};
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::write::{Applied, Write};
@@ -28,6 +29,10 @@ pub struct Entry {
     pub value_bytes: usize,
     /// Of a write: its tag, once one is known.
     pub tag: Option<Tag>,
+    /// Of a conditional write that expects a value: the tag of that.
+    pub expected: Option<Tag>,
+    /// Of a conditional write: the attempt of which it is not known what became of it.
+    pub attempt: Option<Attempt>,
     /// How often it was asked.
     pub attempts: u32,
     /// When the attempt under way has to end at the latest.
@@ -70,6 +75,8 @@ impl Ledger {
             level,
             value_bytes,
             tag: None,
+            expected: None,
+            attempt: None,
             attempts: 1,
             deadline: now,
             requester: None,
@@ -141,7 +148,8 @@ impl Entry {
     /// Whether the outcome may still be learned by asking again under the same tag.
     pub fn may_be_retried(&self) -> bool {
         let is_read = self.operation.action == Action::Read;
-        !is_read && self.operation.reply == Reply::Unknown && self.tag.is_some()
+        let is_known = self.tag.is_some() || self.attempt.is_some();
+        !is_read && self.operation.reply == Reply::Unknown && is_known
     }
 
     /// What a write's outcome says, after so many attempts: of an earlier one only its own
@@ -154,10 +162,44 @@ impl Entry {
         }
     }
 
+    /// What a conditional write's outcome says. `value` returns what a version of its key holds, if that is
+    /// known.
+    pub fn reply_of_conditional(
+        &self,
+        outcome: ConditionalOutcome,
+        value: impl Fn(Tag) -> Option<Option<u64>>,
+    ) -> Reply {
+        match outcome {
+            ConditionalOutcome::Committed(_) => Reply::Done,
+            ConditionalOutcome::Failed(current) => {
+                let found = match current.is_value {
+                    false => Some(None),
+                    true => value(current.tag),
+                };
+                let is_met = |found| match self.operation.action {
+                    Action::Conditional { expects, .. } => expects.is_met_by(found),
+                    _ => true,
+                };
+                match found {
+                    // One that is sent again follows no other version, though that may meet the condition.
+                    Some(found) if self.attempts > 1 && is_met(found) => Reply::NotDone,
+                    found => found.map_or(Reply::NotDone, Reply::Failed),
+                }
+            }
+            ConditionalOutcome::Unsuitable(_) => Reply::NotDone,
+            ConditionalOutcome::NotApplied if self.attempts == 1 => Reply::NotDone,
+            ConditionalOutcome::NotApplied | ConditionalOutcome::Unknown => Reply::Unknown,
+        }
+    }
+
     /// It was not even begun.
     pub fn reply_of_none(&self) -> Reply {
         match self.operation.action {
-            Action::Write(_) | Action::Delete if self.attempts == 1 => Reply::NotDone,
+            Action::Write(_) | Action::Delete | Action::Conditional { .. }
+                if self.attempts == 1 =>
+            {
+                Reply::NotDone
+            }
             _ => Reply::Unknown,
         }
     }

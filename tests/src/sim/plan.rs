@@ -106,6 +106,8 @@ pub struct KeyPlan {
     pub level: Level,
     pub write: Quorum,
     pub read: Quorum,
+    /// Whether it may be written on conditions.
+    pub may_be_conditional: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +119,8 @@ pub struct WorkloadPlan {
     pub deletes: Chance,
     /// How likely a client asks again under the same tag when the outcome is unknown, each time.
     pub resubmits: Chance,
+    /// How likely a write is made on a condition.
+    pub conditional: Chance,
     /// How likely a value does not fit a datagram.
     pub long_values: Chance,
     /// How likely a request waits for every replica.
@@ -165,6 +169,7 @@ impl Plan {
             let random = &mut Random::of(seed, "DKVS/1");
             plan.v1 = V1Plan::draw(random, plan.servers.len(), plan.keys.len());
         }
+        allow_conditions(&mut plan, &mut Random::of(seed, "conditions"));
         plan
     }
 
@@ -244,6 +249,22 @@ impl Plan {
             disks.scrub = disk_plan::draw_scrub(&mut Random::of(seed, "scrub"));
         }
         plan
+    }
+}
+
+/// In some worlds keys are written on conditions, if nobody uses them by DKVS/1 and no server forgets.
+fn allow_conditions(plan: &mut Plan, random: &mut Random) {
+    if plan.v1.is_some() || plan.is_forgetful || !Chance::percent(50).happens(random) {
+        return;
+    }
+    plan.workload.conditional = random.one_of(&[20, 60, 90].map(Chance::percent));
+    // The fewer keys, the more often writes meet.
+    if Chance::percent(50).happens(random) {
+        plan.keys.truncate(1);
+    }
+    for key in &mut plan.keys {
+        let is_of_replicas = key.write.n() == plan.replication;
+        key.may_be_conditional = key.level == Level::Linearizable && is_of_replicas;
     }
 }
 
@@ -358,6 +379,7 @@ fn draw_pulls(random: &mut Random) -> Option<Timing> {
         nudge: Duration::from_millis(100),
         start: Duration::from_millis(200),
         retry: ms(random, 10, 500),
+        finish: Duration::from_millis(200),
         answer: ms(random, 50, 1_000),
         settling: Duration::MAX,
     };
@@ -425,6 +447,7 @@ fn draw_key(number: usize, servers: usize, replication: u8, random: &mut Random)
         },
         write,
         read,
+        may_be_conditional: false,
     }
 }
 
@@ -441,6 +464,7 @@ fn draw_workload(random: &mut Random) -> WorkloadPlan {
         reads: percent(25, 70, random),
         deletes: random.one_of(&[Chance::NEVER, Chance::percent(5), Chance::percent(25)]),
         resubmits: random.one_of(&[Chance::NEVER, Chance::percent(40), Chance::percent(90)]),
+        conditional: Chance::NEVER,
         long_values: random.one_of(&[Chance::NEVER, Chance::percent(3), Chance::percent(15)]),
         waits_for_all: random.one_of(&[Chance::NEVER, Chance::percent(10)]),
         leaves: random.one_of(&[Chance::NEVER, Chance::NEVER, Chance::percent(2)]),

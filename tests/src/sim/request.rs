@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use dkvs_client::core::{AdmissionError, CallerId};
+use dkvs_client::core::{AdmissionError, CallerId, ConditionalResult};
 use dkvs_common::kv::Key;
+use dkvs_common::quorum::conditional::{Attempt, Condition};
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::params::Quorum;
 use dkvs_common::quorum::read::Read;
@@ -30,15 +31,24 @@ pub struct Request {
     pub waits_for_all: bool,
 }
 
-/// A read, or a write of this content.
+/// A read, or a write of some content.
 #[derive(Debug, Clone)]
 pub enum RequestKind {
     Read,
+    /// A write of this content, whatever is there.
     Write {
         content: Content,
         attributes: Attributes,
         /// That of an earlier attempt, to be used again.
         tag: Option<Tag>,
+    },
+    /// A write of this content where something is there that meets a condition.
+    WriteIf {
+        content: Content,
+        attributes: Attributes,
+        condition: Condition,
+        /// An earlier attempt, of which it is not known what became of it.
+        attempt: Option<Attempt>,
     },
 }
 
@@ -69,6 +79,7 @@ pub struct Refused {
 pub enum Response {
     Read(Read),
     Write(Write, Option<Tag>),
+    WriteIf(ConditionalResult),
     /// The request was not even begun.
     NotBegun,
 }

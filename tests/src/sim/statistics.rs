@@ -54,10 +54,12 @@ pub enum Count {
     Completions,
     Scrubbed,
     Mended,
+    ConditionalWrites,
+    ConditionsFailed,
 }
 
 impl Count {
-    const NAMES: [&'static str; 37] = [
+    const NAMES: [&'static str; 39] = [
         "reads",
         "writes",
         "deletes",
@@ -95,6 +97,8 @@ impl Count {
         "times that a server found out what it has to hold of a part of the ring",
         "records read again though nobody asked for them",
         "damaged records that are so no more",
+        "writes on conditions",
+        "writes whose condition did not hold",
     ];
 }
 

@@ -9,8 +9,11 @@ use crate::history::Action;
 /// How long the value is that an action writes, if it is to be about so long.
 pub fn bytes(action: Action, about: usize) -> Option<usize> {
     match action {
-        Action::Write(number) => Some(about.max(name(number).len())),
-        Action::Read | Action::Delete => None,
+        Action::Write(number)
+        | Action::Conditional {
+            then: Some(number), ..
+        } => Some(about.max(name(number).len())),
+        Action::Read | Action::Delete | Action::Conditional { then: None, .. } => None,
     }
 }
 

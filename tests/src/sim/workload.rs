@@ -1,6 +1,7 @@
 //! How clients send operations, and what they do with an answer and without one.
 
 use dkvs_client::core::AdmissionError;
+use dkvs_common::quorum::conditional::ConditionalOutcome;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::read::{Read, ReplicaStanding};
 use dkvs_common::quorum::tally::ReplicaState;
@@ -102,6 +103,7 @@ impl World {
             Action::Read => Count::Reads,
             Action::Write(_) => Count::Writes,
             Action::Delete => Count::Deletes,
+            Action::Conditional { .. } => Count::ConditionalWrites,
         });
         let numbers = [operation as u64, gateway as u64, entry.deadline.0];
         self.log.enter(self.now, Line::Requested, &numbers, || {
@@ -179,8 +181,35 @@ impl World {
                 }
                 entry.reply_of_write(write)
             }
+            Response::WriteIf(result) => {
+                if !self.promises_less {
+                    let completion = &mut self.invariants.completion;
+                    let key = &self.plan.keys[key].key;
+                    let counted = completion.look_at_conditional(key, result, &self.servers);
+                    checked = checked.and(counted);
+                }
+                let value = |tag| self.versions.get(&(key, tag)).copied();
+                entry.reply_of_conditional(result.outcome, value)
+            }
             Response::NotBegun => entry.reply_of_none(),
         };
+        let version = match (&response, reply) {
+            (Response::Read(read), Reply::Holds(value)) => {
+                read.current().map(|(tag, ..)| (tag, value))
+            }
+            (Response::Write(_, Some(tag)), _) => Some((*tag, entry.operation.written())),
+            (Response::WriteIf(result), Reply::Done) => match result.outcome {
+                ConditionalOutcome::Committed(tag) => Some((tag, entry.operation.written())),
+                _ => None,
+            },
+            _ => None,
+        };
+        if matches!(reply, Reply::Failed(_)) {
+            self.statistics.count(Count::ConditionsFailed);
+        }
+        if let Some((tag, value)) = version {
+            self.versions.insert((key, tag), value);
+        }
         if is_open && entry.waits_for_all {
             self.statistics.count(Count::EndedEarly);
         }
@@ -211,8 +240,13 @@ impl World {
         self.measure(&response, reply);
         let now = self.now;
         let entry = self.ledger.entry_mut(operation);
-        if let Response::Write(_, Some(tag)) = &response {
-            entry.tag = Some(*tag);
+        match (&response, version) {
+            (Response::Write(_, Some(tag)), _) => entry.tag = Some(*tag),
+            (Response::WriteIf(_), Some((tag, _))) => entry.tag = Some(tag),
+            _ => {}
+        }
+        if let Response::WriteIf(result) = &response {
+            entry.attempt = result.attempt.or(entry.attempt);
         }
         entry.replicas = registers::replica_answers(&response);
         if let Some(level) = registers::level(&response)
@@ -235,6 +269,9 @@ impl World {
             let may_retry = entry.may_be_retried();
             let attempts = entry.attempts;
             let requester = &mut self.clients[client];
+            if let (Some((tag, Some(value))), Reply::Holds(_) | Reply::Done) = (version, reply) {
+                requester.seen.insert(key, (tag, value));
+            }
             requester.state = match may_retry && requester.retries(attempts) {
                 true => State::Retries { operation },
                 false => State::Thinks,
@@ -333,6 +370,10 @@ impl Entry {
             Action::Read => format!("c{client}: read of k{key}"),
             Action::Write(number) => format!("c{client}: write of k{key} = v{number}"),
             Action::Delete => format!("c{client}: delete of k{key}"),
+            Action::Conditional { expects, then } => {
+                let then = then.map_or("nothing".into(), |number| format!("v{number}"));
+                format!("c{client}: write of k{key} = {then} in the place of {expects}")
+            }
         }
     }
 }
@@ -345,6 +386,7 @@ fn reply_number(reply: Reply) -> u64 {
         Reply::Done => 1,
         Reply::NotDone => 2,
         Reply::Unknown => 3,
+        Reply::Failed(value) => u64::MAX / 2 + value.map_or(0, |number| number + 1),
     }
 }
 
@@ -390,6 +432,12 @@ fn standings(response: &Response) -> String {
                 word => format!("s{} {word:?}", replica.server.0),
             });
             words.collect()
+        }
+        Response::WriteIf(result) => {
+            let words = result.states.iter();
+            let words = words.map(|(server, state)| format!("s{} {state:?}", server.0));
+            let states: Vec<String> = words.collect();
+            return format!(": {:?} ({})", result.outcome, states.join(", "));
         }
         Response::NotBegun => return ": not begun".into(),
     };

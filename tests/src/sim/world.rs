@@ -9,12 +9,14 @@
 //! A world is one thread's, and everything in it follows from its seed: what happens next is the
 //! earliest in the queue, and nothing looks at any other clock or draws any other numbers.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dkvs_client::Protocol;
 use dkvs_common::cluster::{Cluster, Server as Listed, ServerId};
+use dkvs_common::tag::Tag;
 use dkvs_common::view::ClusterView;
 use dkvs_common::wire::v2::keys::Keys;
 
@@ -64,6 +66,8 @@ pub(super) struct World {
     pub(super) lister: Option<Lister>,
     pub(super) names: u32,
     pub(super) ledger: Ledger,
+    /// By key and tag: the values of versions, as far as clients were told.
+    pub(super) versions: BTreeMap<(usize, Tag), Option<u64>>,
     pub(super) faults: Faults,
     /// Whether servers that crash forget.
     pub(super) forgets: bool,
@@ -241,8 +245,9 @@ impl World {
         let plans = plans.take(plan.gateways.len() + servers);
         let gateways = plan.gateways.len() + servers;
         let falls_back = plan.v1.as_ref().map_or(Chance::NEVER, |v1| v1.falls_back);
+        let chances = (falls_back, plan.workload.conditional);
         let callers = plan.places.callers;
-        let client = |number| Client::new(seed, number, plan.workload, falls_back, callers);
+        let client = |number| Client::new(seed, number, plan.workload, chances, callers);
         let c_clients = plan.v1.as_ref().map_or(0, |v1| v1.clients);
         let c_client = |number| CClient::new(seed, number, plan.gateways.len());
         let mut world = Self {
@@ -259,6 +264,7 @@ impl World {
             lister: Lister::of(seed),
             names: plan.workload.clients as u32,
             ledger: Ledger::default(),
+            versions: BTreeMap::new(),
             faults: Faults::new(seed, plan.faults.clone()),
             forgets: plan.is_forgetful || options.sabotage == Some(Sabotage::Forgetting),
             promises_less: plan.is_forgetful,

@@ -180,7 +180,7 @@ impl Stage {
     fn count(&self, gateway: usize, reply: Reply) {
         let counts = match reply {
             Reply::Done | Reply::Holds(_) => &self.served,
-            Reply::NotDone | Reply::Unknown => &self.failed,
+            Reply::NotDone | Reply::Failed(_) | Reply::Unknown => &self.failed,
         };
         counts[gateway].fetch_add(1, Ordering::Relaxed);
     }

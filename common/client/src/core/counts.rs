@@ -19,6 +19,8 @@ pub enum RequestKind {
     Read,
     /// Written, a deletion included.
     Write,
+    /// Written on a condition.
+    ConditionalWrite,
 }
 
 /// How a read or a write ended.
@@ -29,6 +31,8 @@ pub enum RequestOutcome {
     Absent,
     Disagree,
     Committed,
+    /// Something else was there than what a conditional write expected.
+    ConditionFailed,
     Superseded,
     Refused,
     Unreachable,
@@ -57,14 +61,15 @@ pub enum Limit {
 }
 
 impl RequestKind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Read, Self::Write];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::ConditionalWrite];
 
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::ConditionalWrite => "conditional_write",
         }
     }
 
@@ -87,6 +92,13 @@ impl RequestKind {
                 RequestOutcome::Unreachable,
                 RequestOutcome::TimedOut,
             ],
+            Self::ConditionalWrite => &[
+                RequestOutcome::Committed,
+                RequestOutcome::ConditionFailed,
+                RequestOutcome::Refused,
+                RequestOutcome::Unreachable,
+                RequestOutcome::TimedOut,
+            ],
         }
     }
 }
@@ -101,6 +113,7 @@ impl RequestOutcome {
             Self::Absent => "absent",
             Self::Disagree => "disagree",
             Self::Committed => "committed",
+            Self::ConditionFailed => "condition_failed",
             Self::Superseded => "superseded",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
@@ -139,7 +152,7 @@ impl Limit {
 /// How reads and writes ended, and which limits were hit.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
-    ended: [[[u64; RequestOutcome::COUNT]; 2]; 2],
+    ended: [[[u64; RequestOutcome::COUNT]; RequestKind::ALL.len()]; 2],
     limits: [u64; Limit::ALL.len()],
 }
 

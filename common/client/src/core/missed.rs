@@ -21,7 +21,9 @@ impl Core {
             return;
         };
         for (server, is_pending) in behind {
-            let is_put = |sent: &Sent| sent.to == server && sent.id.purpose == Purpose::Put;
+            let is_put = |sent: &Sent| {
+                sent.to == server && matches!(sent.id.purpose, Purpose::Put | Purpose::Commit)
+            };
             if !is_pending {
                 self.nudge(id, server, ahead, now);
             } else if request.sent.iter().any(is_put) {
@@ -34,7 +36,7 @@ impl Core {
     pub(super) fn handle_late_failure(&mut self, token: Token, server: ServerId, now: Now) {
         match token.command.purpose {
             Purpose::WriteBack => drop(self.attestations.remove(token.request, server)),
-            Purpose::Put => {
+            Purpose::Put | Purpose::Commit => {
                 if let Some(ahead) = self.nudges.forget(token.request, server) {
                     self.nudge(token.request, server, ahead, now);
                 }

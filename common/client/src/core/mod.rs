@@ -15,6 +15,7 @@
 //!   that need none; `request`: one in flight
 //! * `caller`: on whose behalf a request is made; `by_caller`: what each of them holds; `places`: how many
 //!   requests of whom are in flight; `budget`: the memory that each caller may take
+//! * `random`: names of operations and attempts
 //! * `attestations`: what follows a read that has ended; `missed`, `nudges`: who is told what a write has not
 //!   reached
 //! * `state`: all that a core holds; `events`: what reaches it, and what it wants sent
@@ -39,6 +40,7 @@ mod missed;
 mod nudges;
 pub mod operation;
 mod places;
+mod random;
 mod request;
 mod routing;
 mod servers;
@@ -59,9 +61,11 @@ pub use config::{
     Wait,
 };
 pub use counts::{Limit, RequestKind, RequestOutcome, RoundTrips, ServerCounts, Totals};
-pub use driving::{ReadRequest, WriteRequest};
+pub use driving::{ConditionalRequest, ReadRequest, WriteRequest};
 pub use events::OTHER_CONFIGURATION;
-pub use operation::{InspectResult, ListResult, ReadResult, Statistics, WriteResult};
+pub use operation::{
+    ConditionalResult, InspectResult, ListResult, ReadResult, Statistics, WriteResult,
+};
 pub use request::{RequestId, Token};
 pub use servers::LinkStatus;
 pub use state::Core;

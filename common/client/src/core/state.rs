@@ -9,7 +9,8 @@ use dkvs_common::histogram::Histogram;
 use dkvs_common::kv::Key;
 use dkvs_common::model::Description;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::quorum::params::Quorum;
+use dkvs_common::quorum::Level;
+use dkvs_common::quorum::params::{Quorum, majority};
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::server_map::ServerMap;
 use dkvs_common::tag::TagClock;
@@ -18,11 +19,13 @@ use dkvs_common::wire::v2::keys::Keys;
 
 use super::attestations::Attestations;
 use super::budget::MemoryBudget;
-use super::config::{CoreConfig, Endpoint, Now, Protocol};
+use super::caller::CallerId;
+use super::config::{CoreConfig, Endpoint, Now, Protocol, RequestOptions, Wait};
 use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
 use super::deadlines::Deadlines;
 use super::nudges::Nudges;
 use super::places::Places;
+use super::random::Random;
 use super::request::{RequestId, Requests, Token};
 use super::servers::{LinkStatus, Servers};
 use super::v1_only::V1Only;
@@ -49,6 +52,8 @@ pub struct Core {
     pub(super) full: ServerMap<FullServer>,
     /// Mints tags greater than those that a server was found to hold.
     pub(super) clock: TagClock,
+    /// Names operations and attempts.
+    pub(super) random: Random,
     pub(super) memory: MemoryBudget,
     pub(super) counts: Counts,
     /// Of the first link, which [`Mutant::StrangersCounted`] gives to all.
@@ -88,6 +93,7 @@ impl Core {
             by_v1: Exchanges::default(),
             full: ServerMap::default(),
             clock: TagClock::new(random as u32),
+            random: Random::new(random),
             memory,
             counts: Counts::new(round_trips),
             first_random: None,
@@ -122,6 +128,21 @@ impl Core {
         if view.number() > self.view.number() {
             self.epoch = Epoch::of_file(view.cluster(), self.config.replication);
             self.view = view;
+        }
+    }
+
+    /// How a server makes a request of its own: of all replicas of a key, with a majority of them.
+    pub fn options_of_server(&self) -> RequestOptions {
+        let n = self.config.replication.max(1);
+        let n = n.min(u8::try_from(self.view.servers().count()).unwrap_or(u8::MAX));
+        RequestOptions {
+            quorum: Quorum::new(n, majority(n)).expect("a majority of at least one is a quorum"),
+            level: Level::Linearizable,
+            may_fall_back: false,
+            timeout: self.config.timeout_max,
+            wait: Wait::Quorum,
+            caller: CallerId::Internal,
+            trace: None,
         }
     }
 

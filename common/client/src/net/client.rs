@@ -7,6 +7,7 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::epoch::Epoch;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
+use dkvs_common::quorum::conditional::{Attempt, Condition};
 use dkvs_common::quorum::list::Listing;
 use dkvs_common::record::{Attributes, Content};
 use dkvs_common::tag::Tag;
@@ -20,8 +21,9 @@ use super::shared::Shared;
 use super::status::{ServerSnapshot, ServerStatus, Snapshot, Traffic};
 use super::worker::{State, Worker, now};
 use crate::core::{
-    AdmissionError, CallerId, InspectResult, Limits, ListResult, MemoryAccount, Now, Protocol,
-    ReadRequest, ReadResult, RequestId, RequestOptions, WriteRequest, WriteResult,
+    AdmissionError, CallerId, ConditionalRequest, ConditionalResult, InspectResult, Limits,
+    ListResult, MemoryAccount, Now, Protocol, ReadRequest, ReadResult, RequestId, RequestOptions,
+    WriteRequest, WriteResult,
 };
 
 /// One worker's client of the cluster. Clones are handles to the same. Its futures run on that
@@ -121,6 +123,48 @@ impl Client {
             state.core.write(request, now, send_to(ended))
         });
         async { Ok(pending?.ended().await) }
+    }
+
+    /// Writes `content` if what is there meets a condition; otherwise as [`Self::write`]. With an attempt, it
+    /// is the write that this names once more.
+    pub fn write_if(
+        &self,
+        key: &Key,
+        (content, attributes): (Content, Attributes),
+        (condition, attempt): (Condition, Option<Attempt>),
+        options: RequestOptions,
+    ) -> impl Future<Output = Result<ConditionalResult, AdmissionError>> + use<> {
+        let pending = self.begin(|state, now, ended| {
+            let list = state.core.preference_list(key, options.quorum);
+            self.worker.open_for(state, &list, now);
+            let request = ConditionalRequest {
+                key: key.clone(),
+                content,
+                attributes,
+                condition,
+                attempt,
+                list,
+                options,
+            };
+            state.core.write_if(request, now, send_to(ended))
+        });
+        async { Ok(pending?.ended().await) }
+    }
+
+    /// The same by a server, for whoever has left it: by the replicas of the cluster, a majority of which has
+    /// to store it.
+    pub fn finish(
+        &self,
+        key: &Key,
+        record: (Content, Attributes),
+        condition: (Condition, Option<Attempt>),
+        timeout: Duration,
+    ) -> impl Future<Output = Result<ConditionalResult, AdmissionError>> + use<> {
+        let options = RequestOptions {
+            timeout,
+            ..self.worker.state().core.options_of_server()
+        };
+        self.write_if(key, record, condition, options)
     }
 
     /// Asks the `options.quorum.n()` replicas of `key` what they hold, for up to `options.timeout`. Reads

@@ -123,6 +123,8 @@ impl List {
             | ReplicaResponse::Tag { .. }
             | ReplicaResponse::Digest { .. }
             | ReplicaResponse::Staged { .. }
+            | ReplicaResponse::Promised { .. }
+            | ReplicaResponse::Preempted { .. }
             | ReplicaResponse::Statistics(_)
             | ReplicaResponse::LeafSums { .. }
             | ReplicaResponse::LeafEntries { .. }

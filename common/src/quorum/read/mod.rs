@@ -17,7 +17,7 @@ use super::transmit::{CommandId, Transmit};
 use crate::cluster::ServerId;
 use crate::kv::{Key, Value};
 use crate::model::ReplicaResponse;
-use crate::record::Digest;
+use crate::record::{Attributes, Digest};
 use crate::ring::PreferenceList;
 use crate::tag::Tag;
 
@@ -88,6 +88,17 @@ impl Read {
         match self {
             Self::Agreement(_) => false,
             Self::Linearizable(read) => read.has_met_v1(),
+        }
+    }
+
+    /// At the linearizable level, what is there: its tag, [`Tag::ZERO`] if there never was anything; whether
+    /// it is a value; and what the record says beside its content. None without an outcome that says so.
+    pub fn current(&self) -> Option<(Tag, bool, Attributes)> {
+        match (self, self.outcome()?) {
+            (Self::Linearizable(read), ReadOutcome::Found(..) | ReadOutcome::Absent) => {
+                read.newest()
+            }
+            _ => None,
         }
     }
 

@@ -42,6 +42,8 @@ impl From<ReplicaResponse> for GetResponse {
             | ReplicaResponse::Tag { .. }
             | ReplicaResponse::Digest { .. }
             | ReplicaResponse::Staged { .. }
+            | ReplicaResponse::Promised { .. }
+            | ReplicaResponse::Preempted { .. }
             | ReplicaResponse::Page { .. }
             | ReplicaResponse::Statistics(_)
             | ReplicaResponse::LeafSums { .. }

@@ -30,6 +30,8 @@ impl WriteResponse {
             | ReplicaResponse::Block { .. }
             | ReplicaResponse::Digest { .. }
             | ReplicaResponse::Staged { .. }
+            | ReplicaResponse::Promised { .. }
+            | ReplicaResponse::Preempted { .. }
             | ReplicaResponse::Page { .. }
             | ReplicaResponse::Statistics(_)
             | ReplicaResponse::LeafSums { .. }
@@ -51,6 +53,8 @@ impl WriteResponse {
             | ReplicaResponse::Tag { .. }
             | ReplicaResponse::Digest { .. }
             | ReplicaResponse::Staged { .. }
+            | ReplicaResponse::Promised { .. }
+            | ReplicaResponse::Preempted { .. }
             | ReplicaResponse::Page { .. }
             | ReplicaResponse::Statistics(_)
             | ReplicaResponse::LeafSums { .. }

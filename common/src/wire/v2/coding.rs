@@ -9,6 +9,7 @@ use crate::epoch::Epoch;
 use crate::kv::{KEY_BYTES_MAX, Key};
 use crate::model::{KeyPosition, LeafScope};
 use crate::record::{Attributes, AttributesError, ContentType};
+use crate::slot::Ballot;
 use crate::tag::Tag;
 
 /// Takes fields off the front; what it returns shares the datagram's memory.
@@ -127,6 +128,18 @@ pub(super) fn write_key(body: &mut Vec<u8>, key: &Key) {
     // Keys are shorter than 2^16 bytes.
     body.put_u16(key.as_bytes().len() as u16);
     body.put(key.as_bytes());
+}
+
+pub(super) fn read_ballot(body: &mut Reader<'_>) -> Result<Ballot, WrongLength> {
+    Ok(Ballot {
+        number: body.u64()?,
+        proposer: body.u64()?,
+    })
+}
+
+pub(super) fn write_ballot(body: &mut Vec<u8>, ballot: Ballot) {
+    body.put_u64(ballot.number);
+    body.put_u64(ballot.proposer);
 }
 
 pub(super) fn read_tag(body: &mut Reader<'_>) -> Result<Tag, WrongLength> {

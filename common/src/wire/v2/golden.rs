@@ -200,7 +200,7 @@ fn every_shortened_and_every_lengthened_message_is_refused() {
         }
         .encode(&mut message);
         let takes_the_rest = matches!(request, Request::Command(ReplicaCommand::Stage { .. }))
-            || matches!(&request, Request::Command(ReplicaCommand::Put { record, .. }) if record.content != Content::Tombstone);
+            || matches!(&request, Request::Command(ReplicaCommand::Put { record, .. } | ReplicaCommand::Accept { record, .. }) if record.content != Content::Tombstone);
         for length in 12..=message.len() + 1 {
             let mut changed = message.clone();
             changed.resize(length, 0);

@@ -2,8 +2,9 @@
 
 use crate::epoch::Epoch;
 use crate::model::{
-    Description, Direction, Durability, EntryKind, HighWater, KeyPosition, LeafEntry, LeafScope,
-    LeafSum, Nudge, PageEntry, PageRest, Refusal, ReplicaCommand, ReplicaResponse,
+    Accepted, Ballot, Description, Direction, Durability, EntryKind, HighWater, KeyPosition,
+    LeafEntry, LeafScope, LeafSum, Nudge, PageEntry, PageRest, Refusal, ReplicaCommand,
+    ReplicaResponse,
 };
 use bytes::Bytes;
 
@@ -11,7 +12,7 @@ use super::message::RequestId;
 use super::reply::{Greeting, Reply};
 use super::request::Request;
 use crate::kv::{Key, Value};
-use crate::record::{Attributes, Content, ContentType, Record, RecordVersion};
+use crate::record::{Attributes, Content, ContentType, OperationId, Record, RecordVersion};
 use crate::tag::Tag;
 use crate::trace::{SpanId, Trace, TraceId};
 
@@ -20,6 +21,20 @@ pub(super) const TAG: Tag = Tag {
     time: 0x0192_f0c4_a1b2_0001,
     op: 0x9f3c_21d4_0000_0007,
 };
+
+const BALLOT: Ballot = Ballot {
+    number: 5,
+    proposer: 0x0a0b_0c0d_0e0f_1011,
+};
+const OPERATION: OperationId = OperationId([0x55; 16]);
+
+fn successor(content: Content) -> Record {
+    let attributes = Attributes {
+        operation: Some(OPERATION),
+        ..Attributes::NONE
+    };
+    Record::with_attributes(&key(), TAG, attributes, content)
+}
 
 pub(super) fn key() -> Key {
     Key::new("key").unwrap()
@@ -122,6 +137,37 @@ pub(super) fn requests() -> Vec<Request> {
             limit: 100,
         }),
         Request::Command(ReplicaCommand::GetStatistics),
+        Request::Command(ReplicaCommand::Prepare {
+            key: key(),
+            base: TAG,
+            ballot: BALLOT,
+        }),
+        Request::Command(ReplicaCommand::Accept {
+            key: key(),
+            base: TAG,
+            ballot: BALLOT,
+            grant: 0x77,
+            record: successor(content("text/plain", "value")),
+        }),
+        Request::Command(ReplicaCommand::Accept {
+            key: key(),
+            base: Tag::ZERO,
+            ballot: BALLOT,
+            grant: 0x77,
+            record: successor(Content::Tombstone),
+        }),
+        Request::Command(ReplicaCommand::Commit {
+            key: key(),
+            tag: TAG,
+            checksum: 0xdead_beef,
+            operation: Some(OPERATION),
+        }),
+        Request::Command(ReplicaCommand::Commit {
+            key: key(),
+            tag: TAG,
+            checksum: 0xdead_beef,
+            operation: None,
+        }),
         Request::Command(ReplicaCommand::Attest {
             boot_id: 0xb007,
             key: key(),
@@ -210,6 +256,29 @@ pub(super) fn replies() -> Vec<(u8, Reply)> {
                 base: 3,
                 bitmap: Bytes::from_static(&[0b110]),
             }),
+        ),
+        (
+            16,
+            Reply::Response(ReplicaResponse::Promised {
+                grant: 0x77,
+                is_tombstone: true,
+                accepted: None,
+            }),
+        ),
+        (
+            16,
+            Reply::Response(ReplicaResponse::Promised {
+                grant: 0x77,
+                is_tombstone: false,
+                accepted: Some(Accepted {
+                    ballot: BALLOT,
+                    record: successor(content("text/plain", "value")),
+                }),
+            }),
+        ),
+        (
+            17,
+            Reply::Response(ReplicaResponse::Preempted { promised: BALLOT }),
         ),
         (
             9,

@@ -25,7 +25,7 @@ pub const REQUEST_HEAD_BYTES: usize = 14;
 /// Bytes before the body of a reply.
 pub const REPLY_HEAD_BYTES: usize = 12;
 
-/// The operations' bytes. 10 was a list in ring order, which gateways before 0.2 ask for. 16 to 31 are kept
+/// The operations' bytes. 10 was a list in ring order, which gateways before 0.2 ask for. 16 to 31 are
 /// for conditional writes, 32 to 47 are for anti-entropy, 48 to 63 for hints, 64 to 79 for
 /// membership.
 pub(super) mod operation {
@@ -43,6 +43,9 @@ pub(super) mod operation {
     pub(in crate::wire::v2) const TRACE: u8 = 13;
     pub(in crate::wire::v2) const LIST: u8 = 14;
     pub(in crate::wire::v2) const PUT_STAGED_WITH_ATTRIBUTES: u8 = 15;
+    pub(in crate::wire::v2) const PREPARE: u8 = 16;
+    pub(in crate::wire::v2) const ACCEPT: u8 = 17;
+    pub(in crate::wire::v2) const COMMIT: u8 = 18;
     pub(in crate::wire::v2) const LEAF_SUMS: u8 = 32;
     pub(in crate::wire::v2) const LEAF_ENTRIES: u8 = 33;
     pub(in crate::wire::v2) const HIGH_WATER: u8 = 34;

@@ -26,6 +26,7 @@ mod head;
 pub mod keys;
 mod kind;
 pub mod message;
+mod record;
 pub mod reply;
 pub mod request;
 pub mod session;

@@ -3,18 +3,20 @@
 use bytes::Bytes;
 
 use super::coding::{
-    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type,
-    read_epoch, read_key, read_key_position, read_tag, write_content_type, write_epoch, write_key,
-    write_key_position, write_tag,
+    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_ballot,
+    read_content_type, read_epoch, read_key, read_key_position, read_tag, write_ballot,
+    write_content_type, write_epoch, write_key, write_key_position, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REPLY_HEAD_BYTES, operation};
+use super::record::{read_record, write_record};
 use crate::epoch::Epoch;
 use crate::model::{
     Description, Durability, EntryKind, LeafEntry, LeafScope, LeafSum, PageEntry, PageRest,
     Refusal, ReplicaResponse,
 };
 use crate::record::{Attributes, Digest, RecordVersion};
+use crate::slot::Accepted;
 use crate::tag::Tag;
 
 /// Most bytes of a [`ReplicaResponse::Staged`] bitmap: 256 blocks.
@@ -22,6 +24,9 @@ pub const BITMAP_BYTES_MAX: usize = 32;
 
 /// Bytes of a GET's reply beside the attributes, the content type and the value.
 pub const RECORD_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 16 + 4 + 4 + 1;
+
+/// Bytes of a promise beside what it says is accepted.
+pub const PROMISE_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 1 + 8;
 
 /// Bytes of a page beside its entries, if it does not say where its rest begins.
 pub const PAGE_HEAD_BYTES: usize = REPLY_HEAD_BYTES + 1;
@@ -68,6 +73,10 @@ const UNANSWERED: u8 = 4;
 /// Where the rest begins is said.
 const FROM: u8 = 8;
 
+/// In a promise: something was accepted before, and the version is a tombstone.
+const ACCEPTED: u8 = 1;
+const TOMBSTONE: u8 = 2;
+
 /// What a server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Greeting {
@@ -110,6 +119,7 @@ mod status {
     pub(super) const BEHIND: u8 = 14;
     pub(super) const OTHER_CONFIGURATION: u8 = 15;
     pub(super) const SET_BACK: u8 = 16;
+    pub(super) const PREEMPTED: u8 = 17;
 }
 
 impl Reply {
@@ -131,12 +141,14 @@ impl Reply {
             | ReplicaResponse::Tag { .. }
             | ReplicaResponse::Digest { .. }
             | ReplicaResponse::Staged { .. }
+            | ReplicaResponse::Promised { .. }
             | ReplicaResponse::Page { .. }
             | ReplicaResponse::LeafSums { .. }
             | ReplicaResponse::LeafEntries { .. }
             | ReplicaResponse::Statistics(_) => status::OK,
             ReplicaResponse::Absent { .. } => status::ABSENT,
             ReplicaResponse::Superseded { .. } => status::SUPERSEDED,
+            ReplicaResponse::Preempted { .. } => status::PREEMPTED,
             // DKVS/2 has tags: no server of ours answers so.
             ReplicaResponse::Untagged { .. } => status::INTERNAL,
             ReplicaResponse::Refused(refusal) => refusal_status(*refusal),
@@ -224,6 +236,9 @@ fn decode_response(
         status::SUPERSEDED => ReplicaResponse::Superseded {
             tag: read_tag(body)?,
         },
+        status::PREEMPTED => ReplicaResponse::Preempted {
+            promised: read_ballot(body)?,
+        },
         status::TOO_LARGE => ReplicaResponse::Refused(Refusal::TooLarge {
             value_bytes_max: body.u32()?,
         }),
@@ -262,6 +277,8 @@ fn decode_ok(
         | operation::PUT
         | operation::PUT_STAGED
         | operation::PUT_STAGED_WITH_ATTRIBUTES
+        | operation::ACCEPT
+        | operation::COMMIT
         | operation::HIGH_WATER
         | operation::NUDGE
         | operation::ATTEST => ReplicaResponse::Done,
@@ -289,6 +306,7 @@ fn decode_ok(
             offset: body.u32()?,
             block: body.rest(),
         },
+        operation::PREPARE => decode_promised(body)?,
         operation::LIST => decode_page(body)?,
         operation::STATS => decode_stats(body)?,
         operation::LEAF_SUMS => decode_leaf_sums(body)?,
@@ -304,6 +322,24 @@ fn decode_staged(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError>
         return Err(MessageError::Field);
     }
     Ok(ReplicaResponse::Staged { base, bitmap })
+}
+
+fn decode_promised(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
+    let flags = body.u8()?;
+    if flags & !(ACCEPTED | TOMBSTONE) != 0 {
+        return Err(MessageError::Field);
+    }
+    Ok(ReplicaResponse::Promised {
+        grant: body.u64()?,
+        is_tombstone: flags & TOMBSTONE != 0,
+        accepted: match flags & ACCEPTED {
+            0 => None,
+            _ => Some(Accepted {
+                ballot: read_ballot(body)?,
+                record: read_record(body)?,
+            }),
+        },
+    })
 }
 
 fn decode_page(body: &mut Reader<'_>) -> Result<ReplicaResponse, MessageError> {
@@ -426,6 +462,21 @@ fn encode_response(response: &ReplicaResponse, body: &mut Vec<u8>) {
             body.put_u32(*value_bytes);
             body.put_u32(*checksum);
         }
+        ReplicaResponse::Promised {
+            grant,
+            is_tombstone,
+            accepted,
+        } => {
+            let tombstone = if *is_tombstone { TOMBSTONE } else { 0 };
+            let has_accepted = if accepted.is_some() { ACCEPTED } else { 0 };
+            body.put_u8(tombstone | has_accepted);
+            body.put_u64(*grant);
+            if let Some(Accepted { ballot, record }) = accepted {
+                write_ballot(body, *ballot);
+                write_record(body, record);
+            }
+        }
+        ReplicaResponse::Preempted { promised } => write_ballot(body, *promised),
         ReplicaResponse::Staged { base, bitmap } => {
             body.put_u32(*base);
             body.put(bitmap);

@@ -1,16 +1,18 @@
 //! What a client asks, and how it is written.
 
 use super::coding::{
-    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_content_type,
-    read_key, read_key_position, read_leaf_scope, read_server, read_tag, write_content_type,
-    write_key, write_key_position, write_leaf_scope, write_server, write_tag,
+    AppendFields as _, KEY_POSITION_HEAD_BYTES, Reader, read_attributes, read_ballot,
+    read_content_type, read_key, read_key_position, read_leaf_scope, read_server, read_tag,
+    write_ballot, write_content_type, write_key, write_key_position, write_leaf_scope,
+    write_server, write_tag,
 };
 use super::error::MessageError;
 use super::head::{REQUEST_HEAD_BYTES, RequestId, operation};
+use super::record::{read_record, write_record};
 use super::reply::{DESCRIPTION_BODY_BYTES, GREETING_BODY_BYTES};
-use crate::kv::{Key, Value};
+use crate::kv::Key;
 use crate::model::{Direction, HighWater, LeafSum, Nudge, ReplicaCommand};
-use crate::record::{Attributes, CONTENT_TYPE_BYTES_MAX, Content, Record};
+use crate::record::{Attributes, CONTENT_TYPE_BYTES_MAX, Content, OperationId, Record};
 use crate::trace::{SpanId, Trace, TraceId};
 
 /// What a client asks.
@@ -43,12 +45,6 @@ impl From<ReplicaCommand> for Request {
     }
 }
 
-const KIND_VALUE: u8 = 0;
-const KIND_TOMBSTONE: u8 = 1;
-
-/// The bit beside the kind of a record that has attributes.
-const HAS_ATTRIBUTES: u8 = 2;
-
 /// In a list: the keys descend.
 const DESCENDING: u8 = 1;
 
@@ -75,6 +71,9 @@ impl Request {
             ReplicaCommand::GetBlock { .. } => operation::GET_BLOCK,
             ReplicaCommand::List { .. } => operation::LIST,
             ReplicaCommand::GetStatistics => operation::STATS,
+            ReplicaCommand::Prepare { .. } => operation::PREPARE,
+            ReplicaCommand::Accept { .. } => operation::ACCEPT,
+            ReplicaCommand::Commit { .. } => operation::COMMIT,
             ReplicaCommand::GetLeafSums { .. } => operation::LEAF_SUMS,
             ReplicaCommand::GetLeafEntries { .. } => operation::LEAF_ENTRIES,
             ReplicaCommand::NoteHighWater(_) => operation::HIGH_WATER,
@@ -236,6 +235,28 @@ fn decode_command(operation: u8, body: &mut Reader<'_>) -> Result<ReplicaCommand
             }
         }
         operation::STATS => ReplicaCommand::GetStatistics,
+        operation::PREPARE => ReplicaCommand::Prepare {
+            key: read_key(body)?,
+            base: read_tag(body)?,
+            ballot: read_ballot(body)?,
+        },
+        operation::ACCEPT => ReplicaCommand::Accept {
+            key: read_key(body)?,
+            base: read_tag(body)?,
+            ballot: read_ballot(body)?,
+            grant: body.u64()?,
+            record: read_record(body)?,
+        },
+        operation::COMMIT => ReplicaCommand::Commit {
+            key: read_key(body)?,
+            tag: read_tag(body)?,
+            checksum: body.u32()?,
+            operation: match body.u8()? {
+                0 => None,
+                1 => Some(OperationId(body.array()?)),
+                _ => return Err(MessageError::Field),
+            },
+        },
         operation::LEAF_SUMS => decode_leaf_sums(body)?,
         operation::LEAF_ENTRIES => ReplicaCommand::GetLeafEntries {
             scope: read_leaf_scope(body)?,
@@ -347,6 +368,38 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
             body.put(prefix);
             write_key_position(body, start, prefix);
         }
+        ReplicaCommand::Prepare { key, base, ballot } => {
+            write_key(body, key);
+            write_tag(body, *base);
+            write_ballot(body, *ballot);
+        }
+        ReplicaCommand::Accept {
+            key,
+            base,
+            ballot,
+            grant,
+            record,
+        } => {
+            write_key(body, key);
+            write_tag(body, *base);
+            write_ballot(body, *ballot);
+            body.put_u64(*grant);
+            write_record(body, record);
+        }
+        ReplicaCommand::Commit {
+            key,
+            tag,
+            checksum,
+            operation,
+        } => {
+            write_key(body, key);
+            write_tag(body, *tag);
+            body.put_u32(*checksum);
+            body.put_u8(operation.is_some().into());
+            if let Some(OperationId(operation)) = operation {
+                body.put(operation);
+            }
+        }
         ReplicaCommand::GetLeafSums {
             scope,
             first,
@@ -381,52 +434,5 @@ fn encode_command(command: &ReplicaCommand, body: &mut Vec<u8>) {
             write_key(body, key);
             write_tag(body, *tag);
         }
-    }
-}
-
-fn read_record(body: &mut Reader<'_>) -> Result<Record, MessageError> {
-    let tag = read_tag(body)?;
-    let checksum = body.u32()?;
-    let kind = body.u8()?;
-    let attributes = match kind & HAS_ATTRIBUTES {
-        0 => Attributes::NONE,
-        _ => read_attributes(body)?,
-    };
-    let content = match kind & !HAS_ATTRIBUTES {
-        KIND_VALUE => Content::Value {
-            content_type: read_content_type(body)?,
-            value: Value::new(body.rest()).map_err(|_| MessageError::Field)?,
-        },
-        KIND_TOMBSTONE => Content::Tombstone,
-        _ => return Err(MessageError::Field),
-    };
-    Ok(Record {
-        tag,
-        attributes,
-        content,
-        checksum,
-    })
-}
-
-fn write_record(body: &mut Vec<u8>, record: &Record) {
-    write_tag(body, record.tag);
-    body.put_u32(record.checksum);
-    let kind = match &record.content {
-        Content::Value { .. } => KIND_VALUE,
-        Content::Tombstone => KIND_TOMBSTONE,
-    };
-    let has_attributes = match record.attributes.is_none() {
-        true => 0,
-        false => HAS_ATTRIBUTES,
-    };
-    body.put_u8(kind | has_attributes);
-    record.attributes.encode_block(body);
-    if let Content::Value {
-        content_type,
-        value,
-    } = &record.content
-    {
-        write_content_type(body, content_type);
-        body.put(value.as_bytes());
     }
 }

@@ -233,6 +233,7 @@ mod tests {
             keys_max,
             room: ResponseRoom {
                 value_bytes: 0,
+                accepted_bytes: 0,
                 page_bytes,
                 page_entry_bytes: PAGE_ENTRY_BYTES,
                 leaf: crate::handlers::LeafRoom::default(),

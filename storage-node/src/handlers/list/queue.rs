@@ -145,6 +145,7 @@ mod tests {
             keys_max: usize::MAX,
             room: ResponseRoom {
                 value_bytes: 0,
+                accepted_bytes: 0,
                 page_bytes: usize::MAX,
                 page_entry_bytes: 19,
                 leaf: crate::handlers::LeafRoom::default(),

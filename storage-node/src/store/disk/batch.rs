@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use dkvs_common::record::{Record, RecordVersion};
+use dkvs_common::record::{Content, Record, RecordVersion};
 use dkvs_common::tag::Tag;
 use dkvs_log::{Location, ReadError};
 
+use super::accepting::accepted_of;
 use super::entry::{IndexEntry, Located};
 use super::format::{Kind, flags};
 use super::queue::{NewRecord, QueuedPut, Work};
@@ -16,6 +17,7 @@ use crate::store::contract::{
     Completion, GivenBy, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::TableEntry as _;
+use crate::store::slots::{AcceptResult, HeldVersion, SlotRefusal};
 use crate::store::table::overhead_bytes;
 use crate::store::view::Part;
 
@@ -26,6 +28,8 @@ pub struct Batch {
     pub(super) changes: Vec<Change>,
     /// The newest change of each key.
     by_key: HashMap<Bytes, usize>,
+    /// The newest slot of each key.
+    slots_by_key: HashMap<Bytes, usize>,
     /// What the entries take in memory, beyond what they replace.
     growth: usize,
     pub(super) items: usize,
@@ -40,11 +44,12 @@ pub struct Batch {
 /// A record of the log that is to be written.
 pub(super) struct Change {
     pub(super) record: NewRecord,
-    /// Whether no later change of the batch is of the same key.
+    /// Whether no later change of the batch takes its place.
     pub(super) is_newest: bool,
     /// Whether it frees more room than it takes, once it is stored.
     pub(super) makes_room: bool,
-    /// The change of the same batch whose record it attests: if that is not stored, this is not.
+    /// The change of the same batch whose record it attests, or has a slot for: if that is not stored, this
+    /// is not.
     pub(super) relies_on: Option<usize>,
 }
 
@@ -58,6 +63,7 @@ struct Pending {
 enum PendingResult {
     Put(Completion<PutResult>, PutResult),
     Remove(Completion<RemoveResult>, RemoveResult),
+    Accept(Completion<AcceptResult>, AcceptResult),
 }
 
 /// What a key will have after the changes before.
@@ -100,6 +106,10 @@ impl Batch {
             } => {
                 let (result, relies_on) = self.remove(key.as_bytes(), tag, store);
                 (PendingResult::Remove(completion, result), relies_on)
+            }
+            Work::Accept(record, completion) => {
+                let result = self.accept(record, store);
+                (PendingResult::Accept(completion, Ok(result)), None)
             }
             Work::RememberAttested => {
                 self.remembers_attested = true;
@@ -171,6 +181,23 @@ impl Batch {
         let record = quarantined(record, is_quarantined);
         let taken = self.take(record, held.is_none(), store);
         (taken.map(|()| PutOutcome::Stored), None)
+    }
+
+    /// Takes a slot into the batch, if the version is still held that it follows.
+    fn accept(&mut self, record: NewRecord, store: &DiskStore) -> Result<(), SlotRefusal> {
+        let held = self.held(store, &record.key);
+        let held = held.map_or(Tag::ZERO, |held| held.version.tag);
+        HeldVersion {
+            tag: held,
+            is_tombstone: false,
+        }
+        .check(record.head.tag)?;
+        let relies_on = self.by_key.get(&record.key).copied();
+        self.push(record, store);
+        if let Some(change) = self.changes.last_mut() {
+            change.relies_on = relies_on;
+        }
+        Ok(())
     }
 
     /// The record that is held for a key, as one that is not quarantined.
@@ -266,9 +293,24 @@ impl Batch {
             // One of a key that is not there frees nothing.
             Kind::Tombstone => held_bytes.is_some(),
             Kind::Value => held_bytes.is_some_and(|held_bytes| bytes <= held_bytes),
+            Kind::Slot => held_bytes.is_some() && is_of_tombstone(&record),
         };
         let number = self.changes.len();
-        if let Some(older) = self.by_key.insert(record.key.clone(), number) {
+        let (tag, key) = (record.head.tag, record.key.clone());
+        let older = match record.head.kind {
+            Kind::Slot => self.slots_by_key.insert(key, number),
+            _ => {
+                // A slot ends with the version that it follows.
+                if let Some(&slot) = self.slots_by_key.get(&key)
+                    && self.changes[slot].record.head.tag != tag
+                {
+                    self.changes[slot].is_newest = false;
+                    self.slots_by_key.remove(&key);
+                }
+                self.by_key.insert(key, number)
+            }
+        };
+        if let Some(older) = older {
             self.changes[older].is_newest = false;
         }
         self.changes.push(Change {
@@ -307,6 +349,9 @@ impl Batch {
                 PendingResult::Remove(completion, result) => {
                     completion(result.and_then(|removed| stored.map(|()| removed)));
                 }
+                PendingResult::Accept(completion, result) => {
+                    completion(result.and_then(|accepted| stored.map(|()| accepted)));
+                }
             }
         }
     }
@@ -333,9 +378,16 @@ impl Change {
     pub(super) fn still_applies(&self, held: Option<Tag>) -> bool {
         match self.record.head.kind {
             Kind::Removal => held == Some(self.record.head.tag),
+            Kind::Slot => held.unwrap_or(Tag::ZERO) == self.record.head.tag,
             _ => held <= Some(self.record.head.tag),
         }
     }
+}
+
+/// Whether what a slot says is accepted deletes the key.
+fn is_of_tombstone(slot: &NewRecord) -> bool {
+    let accepted = accepted_of(&slot.log_value);
+    accepted.is_some_and(|accepted| accepted.record.content == Content::Tombstone)
 }
 
 /// The record as it is to be stored, quarantined or not.

@@ -8,13 +8,15 @@ use std::time::Instant;
 
 use dkvs_common::mutants::{self, Mutant};
 use dkvs_common::ring::Position;
+use dkvs_common::tag::Tag;
 use dkvs_log::{AppendError, HintDone, HintJob, Location, Log, Room};
 use thiserror::Error;
 
+use super::accepting::accepted_of;
 use super::batch::{Batch, Change};
 use super::entry::IndexEntry;
 use super::format::{Kind, Manifest};
-use super::index::LogIndex;
+use super::index::{LogIndex, SlotLocations};
 use super::queue::NewRecord;
 use super::store::DiskStore;
 use super::writing;
@@ -54,6 +56,8 @@ pub struct Committer {
     unquarantined_to: Option<Position>,
     /// Where the manifest lies.
     manifest_location: Option<Location>,
+    /// Where what is accepted lies, and which version it is to follow.
+    slots: SlotLocations,
     /// What removals take in the log, in bytes.
     removal_bytes: u64,
     /// How many bytes compaction owes.
@@ -107,6 +111,7 @@ impl Committer {
         log: Log,
         (manifest, attested): (Manifest, IntervalSet),
         manifest_location: Option<Location>,
+        slots: SlotLocations,
         removal_bytes: u64,
     ) -> Self {
         let mut committer = Self {
@@ -116,6 +121,7 @@ impl Committer {
             attested,
             unquarantined_to: None,
             manifest_location,
+            slots,
             removal_bytes,
             compaction_due: 0,
             appended: 0,
@@ -270,6 +276,7 @@ impl Committer {
     fn show(&mut self, record: &NewRecord, location: Location) {
         let store = &self.store;
         let old = match record.head.kind {
+            Kind::Slot => return self.show_slot(record, location),
             Kind::Removal => {
                 self.removal_bytes += u64::from(location.bytes);
                 let is_it = |held: &IndexEntry| held.tag() == record.head.tag;
@@ -290,6 +297,26 @@ impl Committer {
             store.values.cache.forget(old.location());
             self.log.release(old.location());
         }
+        let held = || store.table().read_bytes(&record.key, IndexEntry::tag);
+        store.slots.note_change(&record.key, held);
+        if let Some((base, _)) = self.slots.get(&record.key)
+            && *base != held().unwrap_or(Tag::ZERO)
+            && let Some((_, location)) = self.slots.remove(&record.key)
+        {
+            self.log.release(location);
+        }
+    }
+
+    /// Shows what is accepted, which is synced.
+    fn show_slot(&mut self, slot: &NewRecord, location: Location) {
+        let (key, base) = (&slot.key, slot.head.tag);
+        if let Some(accepted) = accepted_of(&slot.log_value) {
+            let accepted = Arc::new(accepted);
+            self.store.slots.set_accepted(key, base, accepted);
+        }
+        if let Some((_, old)) = self.slots.insert(key.clone(), (base, location)) {
+            self.log.release(old);
+        }
     }
 
     /// For a mutant: shows records where they are going to lie, before they do.
@@ -301,7 +328,7 @@ impl Committer {
                 bytes: change.record.record_bytes(),
             };
             let record = &change.record;
-            if record.head.kind != Kind::Removal {
+            if !matches!(record.head.kind, Kind::Removal | Kind::Slot) {
                 self.store.values.keep(location, &record.log_value);
                 let entry = IndexEntry::new(&record.key, &record.head, location);
                 self.store.table().insert(entry);
@@ -451,6 +478,7 @@ impl Committer {
         let mut index = LogIndex {
             store: &self.store,
             manifest: &mut self.manifest_location,
+            slots: &mut self.slots,
             removal_bytes: &mut self.removal_bytes,
         };
         match self.log.compact_step(budget, &mut index) {

@@ -4,6 +4,9 @@
 //!   head of a record     version 1 | flags 1 | tag time 8 | tag op 8 | checksum 4 | value bytes 4 | born 4
 //!   value of a record    [expiry 8] [operation 16] [slot: bytes 4 | slot] | type bytes 1 | type | value
 //!
+//!   head of a slot       version 2, and otherwise like a record's: tag of the version that it follows
+//!   value of a slot      as in [`dkvs_common::slot`]
+//!
 //!   head of the manifest version 1 | flags 1 | is complete 1 | floor 8 | unsynced run 8 | lineage 8
 //!   value of it          for each part of the ring that is attested: first position 20 | last position 20
 //!
@@ -31,8 +34,11 @@ use thiserror::Error;
 
 use crate::store::ranges::{Interval, IntervalSet};
 
-/// The version that is written, and the newest that is read.
+/// The version that is written of all but slots.
 const VERSION: u8 = 1;
+
+/// That of slots, and the newest that is read.
+const VERSION_OF_SLOTS: u8 = 2;
 
 /// Bytes of a record's head.
 pub(super) const HEAD_BYTES: usize = 30;
@@ -66,6 +72,8 @@ pub(super) enum Kind {
     /// Older records of the key are dead, and there is none.
     Removal = 2,
     Manifest = 3,
+    /// What is accepted as what follows a version. It stands beside the record of its key.
+    Slot = 4,
 }
 
 impl Kind {
@@ -115,7 +123,7 @@ pub(super) enum Decoded {
 /// The head of a record is not one that this version writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(super) enum UnknownHead {
-    #[error("it has the version {0}; this one knows those up to {VERSION}")]
+    #[error("it has the version {0}; this one knows those up to {VERSION_OF_SLOTS}")]
     Newer(u8),
     #[error("it has a form that this version does not know")]
     Form,
@@ -133,10 +141,21 @@ impl StoredHead {
         }
     }
 
+    /// Of what is accepted as what follows `base`.
+    pub(super) fn of_slot(base: Tag, value_bytes: u32) -> Self {
+        Self {
+            kind: Kind::Slot,
+            value_bytes,
+            ..Self::of_removal(base)
+        }
+    }
+
     pub(super) fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut out = [0; HEAD_BYTES];
-        out[0] = VERSION;
-        out[1] = self.kind as u8 | self.flags;
+        (out[0], out[1]) = match self.kind {
+            Kind::Slot => (VERSION_OF_SLOTS, 0),
+            kind => (VERSION, kind as u8 | self.flags),
+        };
         out[2..10].copy_from_slice(&self.tag.time.to_le_bytes());
         out[10..18].copy_from_slice(&self.tag.op.to_le_bytes());
         out[18..22].copy_from_slice(&self.checksum.to_le_bytes());
@@ -206,10 +225,14 @@ pub(super) fn decode(
         [version, flag_bits, ..] => (*version, *flag_bits),
         _ => return Err(UnknownHead::Form),
     };
-    if version > VERSION {
+    if version > VERSION_OF_SLOTS {
         return Err(UnknownHead::Newer(version));
     }
-    let kind = Kind::of(flag_bits);
+    let kind = match version {
+        VERSION_OF_SLOTS if flag_bits != 0 => return Err(UnknownHead::Form),
+        VERSION_OF_SLOTS => Kind::Slot,
+        _ => Kind::of(flag_bits),
+    };
     let number = |at: usize| {
         let bytes = head.get(at..at + 8).ok_or(UnknownHead::Form)?;
         let bytes = bytes.try_into().map_err(|_| UnknownHead::Form)?;
@@ -251,10 +274,10 @@ pub(super) fn decode(
         value_bytes: short(22)?,
         born: short(26)?,
     };
-    let is_known = version == VERSION
+    let is_known = matches!(version, VERSION | VERSION_OF_SLOTS)
         && head.len() == HEAD_BYTES
         && decoded.flags & flags::RESERVED == 0
-        && (kind == Kind::Value || decoded.value_bytes == 0)
+        && (matches!(kind, Kind::Value | Kind::Slot) || decoded.value_bytes == 0)
         && decoded.value_bytes as usize <= log_value_bytes
         && key_bytes > 0;
     match is_known {
@@ -448,7 +471,8 @@ mod tests {
             head[at] = byte;
             decode(&head, 3, value.len())
         };
-        assert_eq!(with(0, 2), Err(UnknownHead::Newer(2)));
+        assert_eq!(with(0, 3), Err(UnknownHead::Newer(3)));
+        assert!(matches!(with(0, 2), Ok(Decoded::Record(it)) if it.kind == Kind::Slot));
         assert_eq!(with(0, 0), Err(UnknownHead::Form));
         assert_eq!(with(1, flags::RESERVED), Err(UnknownHead::Form));
         assert_eq!(

@@ -1,18 +1,27 @@
 //! The store as the log knows it: which of its records are live, and where they have moved to.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 #[cfg(feature = "mutants")]
 use dkvs_common::mutants::{self, Mutant};
+use dkvs_common::tag::Tag;
 use dkvs_log::{Index, Liveness, Location, Visited};
 
 use super::entry::IndexEntry;
 use super::format::{self, Decoded, Kind};
 use super::store::DiskStore;
 
+/// By key: which version something accepted is to follow, and where it lies.
+pub(super) type SlotLocations = BTreeMap<Bytes, (Tag, Location)>;
+
 /// What the log is told of its records while it is compacted.
 pub(super) struct LogIndex<'a> {
     pub(super) store: &'a DiskStore,
     /// Where the manifest of the store lies.
     pub(super) manifest: &'a mut Option<Location>,
+    /// Where what is accepted lies.
+    pub(super) slots: &'a mut SlotLocations,
     /// What removals take in the log, in bytes.
     pub(super) removal_bytes: &'a mut u64,
 }
@@ -21,6 +30,10 @@ impl LogIndex<'_> {
     fn decode(record: &Visited<'_>) -> Option<Decoded> {
         let value_bytes = record.value_bytes as usize;
         format::decode(record.head, record.key.len(), value_bytes).ok()
+    }
+
+    fn is_slot_at(&self, key: &[u8], location: Location) -> bool {
+        self.slots.get(key).is_some_and(|(_, at)| *at == location)
     }
 
     fn is_at(&self, key: &[u8], location: Location) -> bool {
@@ -37,6 +50,9 @@ impl Index for LogIndex<'_> {
         };
         match Self::decode(record) {
             Some(Decoded::Manifest(_)) => live_if(*self.manifest == Some(record.location)),
+            Some(Decoded::Record(head)) if head.kind == Kind::Slot => {
+                live_if(self.is_slot_at(record.key, record.location))
+            }
             Some(Decoded::Record(head)) if head.kind == Kind::Removal => {
                 // A newer record of the key says the same of the older ones.
                 let is_superseded = || {
@@ -71,6 +87,12 @@ impl Index for LogIndex<'_> {
     fn moved(&mut self, key: &[u8], from: Location, to: Location, _: u64) {
         if key.is_empty() && *self.manifest == Some(from) {
             *self.manifest = Some(to);
+            return;
+        }
+        if let Some((_, at)) = self.slots.get_mut(key)
+            && *at == from
+        {
+            *at = to;
             return;
         }
         self.store.values.moved(from, to);

@@ -5,11 +5,14 @@
 //! of their places, too. So which of them are quarantined because of their number is known by their
 //! place, once the number is.
 
+use bytes::Bytes;
 use dkvs_common::ring::Position;
+use dkvs_common::tag::Tag;
 use dkvs_log::{Location, LostRange, Visited};
 
 use super::entry::IndexEntry;
 use super::format::{self, Decoded, Kind, Manifest, StoredHead, UnknownHead, flags};
+use super::index::SlotLocations;
 use crate::store::head::TableEntry as _;
 use crate::store::ranges::{Interval, IntervalSet};
 use crate::store::table::TableBuilder;
@@ -23,6 +26,10 @@ pub(super) struct Loading {
     pub(super) is_attested: bool,
     /// The last number.
     pub(super) last: u64,
+    /// What is accepted, and where it lies.
+    slots: SlotLocations,
+    /// Where what was accepted lies that is of no use any more.
+    dead_slots: Vec<Location>,
     /// What removals take in the log, in bytes.
     pub(super) removal_bytes: u64,
     /// The first record after each gap between numbers, and each manifest: whatever number records
@@ -41,6 +48,8 @@ impl Loading {
             manifest: None,
             is_attested: false,
             last: 0,
+            slots: SlotLocations::new(),
+            dead_slots: Vec::new(),
             removal_bytes: 0,
             boundaries: Vec::new(),
             quarantined: 0,
@@ -80,6 +89,22 @@ impl Loading {
     }
 
     fn take_record(&mut self, record: &Visited<'_>, head: &StoredHead) -> Option<Location> {
+        let tag = match head.kind {
+            Kind::Slot => {
+                let slot = (head.tag, record.location);
+                let key = Bytes::copy_from_slice(record.key);
+                return self.slots.insert(key, slot).map(|(_, old)| old);
+            }
+            Kind::Removal => Tag::ZERO,
+            _ => head.tag,
+        };
+        // A slot ends with the version that it follows.
+        if let Some((base, _)) = self.slots.get(record.key)
+            && *base != tag
+            && let Some((_, dead)) = self.slots.remove(record.key)
+        {
+            self.dead_slots.push(dead);
+        }
         let old = match head.kind {
             Kind::Removal => {
                 self.removal_bytes += u64::from(record.location.bytes);
@@ -98,6 +123,24 @@ impl Loading {
             self.quarantined -= usize::from(held.is_quarantined());
             held.location()
         })
+    }
+
+    /// What is accepted of what there is now, and what lies in the log to no use any more.
+    pub(super) fn take_slots(&mut self) -> (SlotLocations, Vec<Location>) {
+        let (slots, mut dead) = (
+            std::mem::take(&mut self.slots),
+            std::mem::take(&mut self.dead_slots),
+        );
+        let table = &self.table;
+        let is_live = |key: &Bytes, base: Tag| table.tag(key).unwrap_or(Tag::ZERO) == base;
+        let mut live = SlotLocations::new();
+        for (key, (base, location)) in slots {
+            match is_live(&key, base) {
+                true => drop(live.insert(key, (base, location))),
+                false => dead.push(location),
+            }
+        }
+        (live, dead)
     }
 
     /// Quarantines nothing of what was shown so far.
@@ -153,7 +196,6 @@ pub(super) fn floor_of(lost: &[LostRange]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkvs_common::tag::Tag;
 
     fn visit(loading: &mut Loading, number: u64, key: &[u8], head: &[u8]) -> Option<u32> {
         let visited = Visited {
@@ -259,9 +301,9 @@ mod tests {
     fn what_is_not_understood_is_reported() {
         let mut loading = Loading::new(usize::MAX);
         let mut newer = head(1).encode();
-        newer[0] = 2;
+        newer[0] = 3;
         assert_eq!(visit(&mut loading, 1, b"a", &newer), Some(1));
-        assert_eq!(loading.unknown, Some((1, UnknownHead::Newer(2))));
+        assert_eq!(loading.unknown, Some((1, UnknownHead::Newer(3))));
         assert_eq!(loading.table.build().len(), 0);
     }
 }

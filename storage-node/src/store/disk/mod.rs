@@ -42,6 +42,7 @@
 //! * `thread`: committer and readers at work; [`directory`], `refusals`, `identity`,
 //!   [`ring_change`]: the data directory, whose it is, and what may change; [`backup`]: copies of it
 
+mod accepting;
 pub mod backup;
 mod batch;
 mod cache;

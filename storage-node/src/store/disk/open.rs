@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dkvs_common::model::Durability;
+use dkvs_common::slot::Accepted;
+use dkvs_common::tag::Tag;
 use dkvs_log::{AppendError, History, Location, Log, Medium, ReadError, Reader, Recovery};
 use thiserror::Error;
 
+use super::accepting::accepted_of;
 use super::committer::{CommitError, Committer};
 use super::format::{self, Manifest};
+use super::index::SlotLocations;
 use super::load::{Loading, floor_of};
 use super::options::{Declaration, OpenOptions};
 use super::store::DiskStore;
@@ -86,12 +91,21 @@ impl DiskStore {
             let reason = unknown.to_string();
             return Err(OpenError::Unknown { number, reason });
         }
+        let (slots, dead) = loading.take_slots();
+        for location in dead {
+            log.release(location);
+        }
+        let (accepted, is_slot_lost) = read_accepted(&log.reader(), &slots)?;
         let found = Found {
             manifest: loading.manifest.map(|(manifest, _)| manifest),
             is_attested: loading.is_attested,
             is_empty: loading.last == 0 && recovery.lost.is_empty(),
             last: log.next_sequence() - 1,
-            lost_up_to: floor_of(&recovery.lost),
+            // Whoever does not know what it accepted may not vote on it again.
+            lost_up_to: match is_slot_lost {
+                true => log.next_sequence() - 1,
+                false => floor_of(&recovery.lost),
+            },
         };
         let manifest = found.manifest(options)?;
         match manifest.is_complete {
@@ -132,15 +146,48 @@ impl DiskStore {
         if damaged > 0 {
             store.find_damaged();
         }
+        for (key, base, accepted) in accepted {
+            store.slots.set_accepted(&key, base, Arc::new(accepted));
+        }
         let store = Arc::new(store);
         let (known, removal_bytes) = ((manifest, attested), removal_bytes);
-        let committer = Committer::new(Arc::clone(&store), log, known, location, removal_bytes);
+        let committer = Committer::new(
+            Arc::clone(&store),
+            log,
+            known,
+            location,
+            slots,
+            removal_bytes,
+        );
         Ok(Opened {
             store,
             committer,
             recovery,
         })
     }
+}
+
+/// What was accepted: of which key, to follow which version, and what.
+type AcceptedOf = (Bytes, Tag, Accepted);
+
+/// What lies at these places, and whether any of it cannot be read.
+fn read_accepted(
+    reader: &Reader,
+    slots: &SlotLocations,
+) -> Result<(Vec<AcceptedOf>, bool), OpenError> {
+    let (mut accepted, mut is_lost) = (Vec::new(), false);
+    for (key, (base, location)) in slots {
+        let read = match reader.read(*location) {
+            Ok(record) => accepted_of(&Bytes::copy_from_slice(record.value())),
+            Err(ReadError::OutOfFiles(error)) => return Err(CommitError::from(error).into()),
+            Err(_) => None,
+        };
+        match read {
+            Some(read) => accepted.push((key.clone(), *base, read)),
+            None => is_lost = true,
+        }
+    }
+    Ok((accepted, is_lost))
 }
 
 /// The parts of the ring that the manifest at a place says are attested. One that is damaged says nothing: the

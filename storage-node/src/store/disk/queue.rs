@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::record::{Content, Record};
+use dkvs_common::slot::{Accepted, Slot};
 use dkvs_common::tag::Tag;
 use dkvs_log::{Entry, Location};
 
 use super::format::{self, HEAD_BYTES, StoredHead};
 use crate::store::contract::{Completion, GivenBy, MintTag, PutResult, RemoveResult, StoreError};
+use crate::store::slots::AcceptResult;
 
 /// Most bytes of records that wait for the disk. Four of the longest values fit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -46,6 +48,8 @@ pub(super) enum Work {
         tag: Tag,
         completion: Completion<RemoveResult>,
     },
+    /// To accept what is to follow a version.
+    Accept(NewRecord, Completion<AcceptResult>),
     /// To note which parts of the ring are attested.
     RememberAttested,
     /// To note that confirmed records are missing.
@@ -99,6 +103,20 @@ impl NewRecord {
             key: Bytes::copy_from_slice(key),
             head: StoredHead::of_removal(tag),
             log_value: Bytes::new(),
+        }
+    }
+
+    /// One that says what is accepted as what follows `base`.
+    pub(super) fn of_slot(key: &[u8], base: Tag, accepted: Accepted) -> Self {
+        let mut log_value = Vec::new();
+        Slot::promised_to(accepted.ballot)
+            .accepting(accepted)
+            .encode(&mut log_value);
+        Self {
+            key: Bytes::copy_from_slice(key),
+            // Slots are far shorter than 4 GiB.
+            head: StoredHead::of_slot(base, log_value.len() as u32),
+            log_value: log_value.into(),
         }
     }
 

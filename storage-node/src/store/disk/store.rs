@@ -8,10 +8,10 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use dkvs_common::kv::{Key, Value};
+use dkvs_common::kv::Key;
 use dkvs_common::model::{Direction, Durability};
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::{Attributes, Content, ContentType, Record, RecordVersion};
+use dkvs_common::record::{Attributes, Content, Record, RecordVersion};
 use dkvs_common::ring::Position;
 use dkvs_common::tag::Tag;
 use dkvs_log::{Location, Reader};
@@ -32,6 +32,7 @@ use crate::store::contract::{
 };
 use crate::store::head::{HeldRecord, RecordHead, TableEntry as _};
 use crate::store::ranges::{Interval, IntervalSet};
+use crate::store::slots::Slots;
 use crate::store::table::{KeyRange, RecordTable};
 use crate::store::view::{Part, RecordView};
 
@@ -52,6 +53,8 @@ pub struct DiskStore {
     attested: RwLock<IntervalSet>,
     /// How far it has come.
     pub(super) position: LogPosition,
+    /// What is to take the place of what it holds.
+    pub(super) slots: Arc<Slots>,
 }
 
 impl DiskStore {
@@ -74,6 +77,7 @@ impl DiskStore {
             status: Arc::default(),
             attested: RwLock::new(attested),
             position: LogPosition::default(),
+            slots: Arc::default(),
         };
         store
             .status
@@ -203,7 +207,11 @@ impl DiskStore {
     }
 
     /// Puts into the queue what `work` makes, unless that has no room for so many bytes.
-    fn enqueue(&self, bytes: usize, work: impl FnOnce() -> Work) -> Result<(), StoreError> {
+    pub(super) fn enqueue(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> Work,
+    ) -> Result<(), StoreError> {
         let mut queue = self.queue();
         self.check_room_in(&queue, bytes)?;
         let work = work();
@@ -445,7 +453,7 @@ impl RecordStore for DiskStore {
         if let Err(refused) = self.check_room_for(bytes) {
             return Some(Err(refused));
         }
-        let (key, content) = (owned_key(key), owned(content));
+        let (key, content) = (owned_key(key), content.clone().owned());
         self.enqueue_put(bytes, QueuedPut::Next { key, content, mint }, completion)
     }
 
@@ -537,21 +545,6 @@ impl RecordStore for DiskStore {
 }
 
 /// A key in memory of its own, so that no datagram is kept for it.
-fn owned_key(key: &Key) -> Key {
+pub(super) fn owned_key(key: &Key) -> Key {
     Key::new(Bytes::copy_from_slice(key.as_bytes())).unwrap_or_else(|_| key.clone())
-}
-
-/// The same of a content.
-fn owned(content: &Content) -> Content {
-    let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
-    match content {
-        Content::Tombstone => Content::Tombstone,
-        Content::Value {
-            content_type,
-            value,
-        } => Content::Value {
-            content_type: ContentType::new(copy(content_type.as_bytes())).unwrap_or_default(),
-            value: Value::new(copy(value.as_bytes())).unwrap_or_else(|_| value.clone()),
-        },
-    }
 }

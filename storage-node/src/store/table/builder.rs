@@ -3,6 +3,8 @@
 //! The order of keys is made at the end, of all of them at once: in ascending order each is added to the
 //! end of a block, where one by one each would be looked for in a block that it changes.
 
+use dkvs_common::tag::Tag;
+
 use super::key_order::KeyOrder;
 use super::records::RecordTable;
 use crate::store::head::TableEntry;
@@ -27,6 +29,11 @@ impl<E: TableEntry> TableBuilder<E> {
     /// Takes out the entry of a key, if there is one.
     pub(in crate::store) fn remove(&self, key: &[u8]) -> Option<E> {
         self.table.remove_with(key, |_| true, |_| {})
+    }
+
+    /// The tag of a key, if it has an entry.
+    pub(in crate::store) fn tag(&self, key: &[u8]) -> Option<Tag> {
+        self.table.read_bytes(key, E::tag)
     }
 
     /// See [`RecordTable::adjust_all`].

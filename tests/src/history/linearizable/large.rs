@@ -66,6 +66,9 @@ fn history_of_registers(random: &mut Random) -> Vec<Operation> {
             Action::Read => *reply = Reply::Holds(held[*key as usize]),
             Action::Write(value) => held[*key as usize] = Some(*value),
             Action::Delete => held[*key as usize] = None,
+            Action::Conditional { .. } => {
+                unreachable!("these histories have no conditional writes")
+            }
         }
     }
     history

@@ -12,12 +12,17 @@
 //! alike, and a read of no value does not say which one it saw; `sweep` says why they need no
 //! search either.
 //!
+//! Where a key has conditional writes, which depend on what they find, there is no such way, and an order is
+//! searched for.
+//!
 //! | module | what it owns |
 //! |---|---|
+//! | `search` | the same by trying, of keys with conditional writes |
 //! | `spans` | what the operations of a key require of the time line |
 //! | `sweep` | whether all of that can be had |
 //! | `violation` | the explanation, if not |
 
+mod search;
 mod spans;
 mod sweep;
 mod violation;
@@ -43,7 +48,8 @@ pub struct Checked {
     pub keys: usize,
     /// How many of them were reads that had a result.
     pub reads: usize,
-    /// How many moments had to be decided about; never more than operations.
+    /// How many moments had to be decided about, or states of a register to be tried; of the former never
+    /// more than operations.
     pub moments: usize,
 }
 
@@ -63,9 +69,16 @@ pub fn check(history: &[Operation]) -> Result<Checked, Violation> {
         checked.keys += 1;
         let has_result = |operation: &&Operation| operation.seen().is_some();
         checked.reads += operations.iter().filter(has_result).count();
-        match sweep::moments(operations) {
-            Ok(moments) => checked.moments += moments,
-            Err(_) => violations.push(first_violation(operations, history)),
+        let is_conditional = |it: &Operation| matches!(it.action, Action::Conditional { .. });
+        match operations.iter().any(is_conditional) {
+            true => match search::states(operations) {
+                Some(states) => checked.moments += states,
+                None => violations.push(first_without_order(operations)),
+            },
+            false => match sweep::moments(operations) {
+                Ok(moments) => checked.moments += moments,
+                Err(_) => violations.push(first_violation(operations, history)),
+            },
         }
     }
     let earliest = violations
@@ -107,6 +120,27 @@ fn first_violation(operations: &[Operation], history: &[Operation]) -> Violation
     )
 }
 
+/// The same of a key with conditional writes.
+fn first_without_order(operations: &[Operation]) -> Violation {
+    let is_told = |place: &usize| {
+        let operation: &Operation = &operations[*place];
+        operation.is_done() || operation.seen().is_some()
+    };
+    let mut replies: Vec<usize> = (0..operations.len()).filter(is_told).collect();
+    replies.sort_by_key(|place| operations[*place].returned);
+    let is_sound =
+        |count: usize| search::states(&until_reply(operations, &replies[..count])).is_some();
+    let (mut sound, mut unsound) = (0, replies.len());
+    while unsound - sound > 1 {
+        let middle = usize::midpoint(sound, unsound);
+        match is_sound(middle) {
+            true => sound = middle,
+            false => unsound = middle,
+        }
+    }
+    violation::without_order(operations, replies[unsound - 1])
+}
+
 /// The operations, each at its place, as they stood at the last of these replies. Whatever had no
 /// reply by then may still happen or not, and what was not requested by then proves nothing. What
 /// was said at any time not to be done never was.
@@ -124,7 +158,9 @@ fn until_reply(operations: &[Operation], replies: &[usize]) -> Vec<Operation> {
         if not_asked {
             stood.action = Action::Read;
         }
-        if not_asked || !had_reply && !operation.is_never_done() {
+        if matches!(stood.reply, Reply::Failed(_)) && !had_reply {
+            stood.reply = Reply::NotDone;
+        } else if not_asked || !had_reply && !operation.is_never_done() {
             (stood.returned, stood.reply) = (None, Reply::Unknown);
         }
         stood

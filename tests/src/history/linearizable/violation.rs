@@ -35,6 +35,8 @@ pub struct Violation {
 pub enum Reason {
     /// No write can have written what the read returned.
     Unwritten(Unwritten),
+    /// No order of all operations is one in which each found what it says.
+    NoOrder,
     /// The value was gone before the read began.
     Gone {
         /// This had to do with the same value, and had its reply
@@ -55,6 +57,16 @@ pub enum Reason {
         /// The deletes that could have removed it, each with the read that needs it elsewhere.
         needed: Vec<(Operation, Operation)>,
     },
+}
+
+/// The violation of a key with conditional writes, at the reply of the operation at this place.
+pub(super) fn without_order(operations: &[Operation], reply: usize) -> Violation {
+    let reason = Reason::NoOrder;
+    Violation {
+        around: around(operations, reply, &reason),
+        reason: Box::new(reason),
+        read: operations[reply].clone(),
+    }
 }
 
 /// How a read of a value restricts an earlier one.
@@ -202,7 +214,7 @@ fn around(operations: &[Operation], read: usize, reason: &Reason) -> Vec<Operati
 impl Reason {
     fn names(&self) -> Vec<&Operation> {
         match self {
-            Self::Unwritten(_) => Vec::new(),
+            Self::Unwritten(_) | Self::NoOrder => Vec::new(),
             Self::Gone {
                 before,
                 began,
@@ -252,6 +264,7 @@ impl Display for Violation {
         write!(f, "key {} is no register: {read}, ", read.key)?;
         match &**reason {
             Reason::Unwritten(unwritten) => write!(f, "although {unwritten}")?,
+            Reason::NoOrder => f.write_str("and no order explains all that was seen by then")?,
             Reason::Gone {
                 before,
                 began,

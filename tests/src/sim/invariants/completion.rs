@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use dkvs_client::core::ConditionalResult;
 use dkvs_common::kv::Key;
+use dkvs_common::quorum::conditional::ConditionalOutcome;
+use dkvs_common::quorum::conditional::proposal::MemberState;
 use dkvs_common::quorum::level::Level;
 use dkvs_common::quorum::tally::ReplicaState;
 use dkvs_common::quorum::write::{Applied, Write, WriteResponse};
@@ -47,13 +50,41 @@ impl Completion {
                 _ => false,
             };
             if is_counted {
-                let server = usize::from(replica.server.0);
-                let counted = self.counted.entry((server, key.clone())).or_insert(tag);
-                *counted = tag.max(*counted);
-                self.check(server, &servers[server])?;
+                self.count(usize::from(replica.server.0), key, tag, servers)?;
             }
         }
         Ok(())
+    }
+
+    /// A gateway has answered a conditional write.
+    pub fn look_at_conditional(
+        &mut self,
+        key: &Key,
+        result: &ConditionalResult,
+        servers: &[Server],
+    ) -> Result<(), Violation> {
+        let ConditionalOutcome::Committed(tag) = result.outcome else {
+            return Ok(());
+        };
+        for (server, state) in &result.states {
+            if *state == MemberState::Stored {
+                self.count(usize::from(server.0), key, tag, servers)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A write at this tag is done, and counted a server.
+    fn count(
+        &mut self,
+        server: usize,
+        key: &Key,
+        tag: Tag,
+        servers: &[Server],
+    ) -> Result<(), Violation> {
+        let counted = self.counted.entry((server, key.clone())).or_insert(tag);
+        *counted = tag.max(*counted);
+        self.check(server, &servers[server])
     }
 
     /// A server has forgotten what it held, and does not know.

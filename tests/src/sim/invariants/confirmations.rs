@@ -72,6 +72,7 @@ impl Confirmations {
                 attributes,
                 ..
             }) => Some((key, (tag, attributes.born))),
+            Request::Command(ReplicaCommand::Commit { key, tag, .. }) => Some((key, (tag, 0))),
             _ => None,
         };
         let requests = datagram::requests(asked).into_iter();

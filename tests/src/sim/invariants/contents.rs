@@ -98,6 +98,19 @@ fn is_written(held: &RecordView<'_>, ledger: &Ledger) -> bool {
     if is_by_v1(held.head().tag) {
         return attributes.is_none();
     }
+    let is_conditional = held.head().tag.is_by_agreement();
+    let without_operation = |attributes: Attributes| match is_conditional {
+        // It has the operation of the gateway.
+        true => Attributes {
+            operation: None,
+            ..attributes
+        },
+        false => attributes,
+    };
+    if is_conditional && attributes.operation.is_none() {
+        return false;
+    }
+    let attributes = without_operation(attributes);
     let number = values::number_at_start(held.value());
     let Some(number) = number.or_else(|| values::number_in(&attributes)) else {
         return true;
@@ -105,7 +118,7 @@ fn is_written(held: &RecordView<'_>, ledger: &Ledger) -> bool {
     let entry = ledger.entries().get(number as usize);
     entry.is_some_and(|entry| {
         let mut attempts = 1..=entry.attempts;
-        attempts.any(|attempt| values::attributes(number, attempt) == attributes)
+        attempts.any(|attempt| without_operation(values::attributes(number, attempt)) == attributes)
     })
 }
 

@@ -130,7 +130,7 @@ fn expected(
             return None;
         }
         match entry.operation.reply {
-            Reply::NotDone => {}
+            Reply::NotDone | Reply::Failed(_) => {}
             Reply::Done => {
                 let tag = entry.tag?;
                 if newest.is_none_or(|newest| Some(tag) > newest.tag) {
@@ -140,6 +140,5 @@ fn expected(
             _ => return None,
         }
     }
-    let newest = newest.map(|entry| entry.operation.action);
-    Some(matches!(newest, Some(Action::Write(_))))
+    Some(newest.is_some_and(|entry| entry.operation.written().is_some()))
 }

@@ -20,6 +20,7 @@ pub fn level(response: &Response) -> Option<Level> {
     match response {
         Response::Read(read) => Some(read.level()),
         Response::Write(write, _) => Some(write.level()),
+        Response::WriteIf(_) => Some(Level::Linearizable),
         Response::NotBegun => None,
     }
 }
@@ -45,7 +46,7 @@ pub fn replica_answers(response: &Response) -> Vec<Replica> {
     match response {
         Response::Read(read) => answers_to_read(read),
         Response::Write(write, _) => answers_to_write(write),
-        Response::NotBegun => Vec::new(),
+        Response::WriteIf(_) | Response::NotBegun => Vec::new(),
     }
 }
 
@@ -101,7 +102,7 @@ pub fn check(
         let quorum = match (entry.c_quorum, entry.operation.action) {
             (Some(quorum), _) => quorum,
             (None, Action::Read) => key.read,
-            (None, Action::Write(_) | Action::Delete) => key.write,
+            (None, Action::Write(_) | Action::Delete | Action::Conditional { .. }) => key.write,
         };
         AgreementOperation {
             operation: entry.operation.clone(),

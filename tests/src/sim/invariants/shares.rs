@@ -16,7 +16,7 @@ pub fn check(answer: &Answer, now: Moment) -> Result<bool, Violation> {
     let (is_decided, [is_open, has_timed_out]) = match &answer.response {
         Response::Read(read) => (read.outcome().is_some(), silent(read.replicas())),
         Response::Write(write, _) => (write.outcome().is_some(), silent(write.replicas())),
-        Response::NotBegun => return Ok(false),
+        Response::WriteIf(_) | Response::NotBegun => return Ok(false),
     };
     if now >= answer.deadline || (is_decided && !has_timed_out) {
         return Ok(is_open);

@@ -55,6 +55,11 @@ pub enum Step {
         /// What it has to exceed.
         above: Tag,
     },
+    /// Call [`Operation::handle_soft_deadline`] then.
+    Wake {
+        /// When.
+        at: Instant,
+    },
 }
 
 impl From<Transmit> for Step {

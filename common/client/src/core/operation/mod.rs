@@ -5,6 +5,7 @@
 //!   poll_step -+--> Fetch ----- a long value from one server --> fetched, failed ----+
 //!       ^      +--> Reserve --- memory for it --> reserved --------------------------+
 //!       |      +--> MintTag --- a tag above another --> minted ----------------------+
+//!       |      +--> Wake ------ at some time --> that time has come ----------------------+
 //!       |      +--> Attest ---- that a server may answer for a key again ------------+
 //!       |                                                                            |
 //!       +------------- until it waits for something, is decided, or complete <-------+
@@ -16,6 +17,7 @@
 
 mod ask;
 mod candidate;
+mod conditional;
 mod contract;
 mod inspect;
 mod list;
@@ -27,6 +29,7 @@ mod write;
 pub use ask::AskOperation;
 pub(super) use candidate::pair_bytes;
 pub use candidate::{Admission, Candidate, Met};
+pub use conditional::{ConditionalOperation, ConditionalResult, Subject};
 pub use contract::{CommandId, FollowUp, Missed, Operation, Purpose, Step};
 pub use inspect::{InspectOperation, InspectResult};
 pub use list::{ListOperation, ListResult};

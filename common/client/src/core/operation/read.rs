@@ -109,6 +109,16 @@ impl<F> ReadOperation<F> {
         }
     }
 
+    /// What it decides.
+    pub(super) fn read(&self) -> &Read {
+        &self.read
+    }
+
+    /// From which servers values are being fetched.
+    pub(super) fn fetching_from(&self) -> impl Iterator<Item = ServerId> {
+        self.fetches.under_way.iter().map(|(server, _)| *server)
+    }
+
     /// Takes memory for a value, unless there is some from an earlier fetch of the same.
     fn reserve(&mut self, digest: &Digest) -> Result<(), MemoryError> {
         let memory = &mut self.fetches.memory;

@@ -18,7 +18,7 @@
 //! wait for that. If a replica that responds after the outcome holds something newer still, that is
 //! what the others are given: so replicas that have all responded end up with the same.
 //!
-//! * `choosing`: which record is the newest
+//! * `choosing`: which record is the newest; `current`: what that is, for whoever writes in its place
 //! * `fetching`: the long values that are fetched from their holders; `tombstones`: those that were seen
 //! * `repairing`: the write-backs and attestations
 //!
@@ -62,6 +62,7 @@
 //! was found anywhere, there is nothing to give, and no server is asked to attest.
 
 mod choosing;
+mod current;
 mod fetching;
 mod repairing;
 mod standing;

@@ -1,5 +1,7 @@
 //! What a store has to do, whichever it is: the contract of `dkvs_storage_node::store`.
 
+mod slots;
+
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::ControlFlow;
