@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_count_has_its_name_and_worlds_add_up() {
-        assert_eq!(Count::Mended as usize + 1, Count::NAMES.len());
+        assert_eq!(Count::ConditionsFailed as usize + 1, Count::NAMES.len());
         let mut one = Statistics::default();
         one.count(Count::Lost);
         one.count_fault(FaultKind::ClockJump);

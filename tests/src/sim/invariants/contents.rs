@@ -140,7 +140,10 @@ mod tests {
         let store = MemoryStore::new(usize::MAX);
         let key = Key::new("k").unwrap();
         let content = number.map_or(Content::Tombstone, |number| values::content(number, 20));
-        let tag = Tag { time: 1, op: 1 };
+        let tag = Tag {
+            time: 1,
+            op: 1 << 32,
+        };
         let record = Record::with_attributes(&key, tag, attributes, content);
         let put = store.apply(&key, &record, || Box::new(drop));
         put.unwrap().unwrap();
