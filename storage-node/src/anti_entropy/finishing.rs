@@ -16,7 +16,7 @@ use dkvs_common::slot::Ballot;
 use dkvs_common::tag::Tag;
 
 use crate::service::Service;
-use crate::store::{RecordStore as _, SlotStore as _};
+use crate::store::RecordStore as _;
 
 /// Most keys that are looked at in an interval, and of which something is finished at a time.
 const LOOKED_AT_MAX: usize = 256;

@@ -141,9 +141,9 @@ async fn run(
             });
         }
         while let Some(finish) = machine.poll_finish() {
-            let (key, condition) = (finish.key, (finish.condition, Some(finish.attempt)));
+            let condition = (finish.condition, finish.attempt);
             let record = (finish.content, finish.attributes);
-            let written = client.finish(&key, record, condition, finish.timeout);
+            let written = client.finish(finish.key, record, condition, finish.timeout);
             tokio::spawn(async move {
                 let ended = written.await.map(|result| result.outcome);
                 tracing::debug!(?ended, "a conditional write that was left is finished");

@@ -9,7 +9,7 @@ use dkvs_common::ring::Position;
 
 use super::replica::Replica;
 use crate::leaves::is_compared;
-use crate::store::{Interval, RecordStore as _, SlotStore as _};
+use crate::store::{Interval, RecordStore as _};
 
 /// Most leaves that are added up for one request.
 pub(crate) const LEAVES_ADDED_MAX: u32 = 1 << 16;

@@ -23,16 +23,8 @@ impl Replica {
         responder: impl FnOnce() -> Responder,
         before_response: impl FnOnce() + Send + 'static,
     ) -> Option<ReplicaResponse> {
-        let value_bytes = match &record.content {
-            Content::Value { value, .. } => value.len(),
-            Content::Tombstone => 0,
-        };
-        if value_bytes > self.config.value_bytes_max {
-            return Some(self.too_large());
-        }
-        if !record.is_sound(key) {
-            self.counters.damaged.add(1);
-            return Some(ReplicaResponse::Refused(Refusal::Corrupt));
+        if let Some(refusal) = self.check_record(key, record) {
+            return Some(refusal);
         }
         #[cfg(feature = "mutants")]
         if mutants::is_on(Mutant::AcknowledgedBeforeStored) {
@@ -47,5 +39,20 @@ impl Replica {
             })
         });
         result.map(|result| put_response(&self.counters, result))
+    }
+    /// Why a record that came whole is not taken: it is too long, or was damaged.
+    pub(super) fn check_record(&self, key: &Key, record: &Record) -> Option<ReplicaResponse> {
+        let value_bytes = match &record.content {
+            Content::Value { value, .. } => value.len(),
+            Content::Tombstone => 0,
+        };
+        if value_bytes > self.config.value_bytes_max {
+            return Some(self.too_large());
+        }
+        if !record.is_sound(key) {
+            self.counters.damaged.add(1);
+            return Some(ReplicaResponse::Refused(Refusal::Corrupt));
+        }
+        None
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{Accepted, Ballot, Refusal, ReplicaResponse};
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::{Content, OperationId, Record, RecordVersion};
+use dkvs_common::record::{OperationId, Record, RecordVersion};
 use dkvs_common::tag::Tag;
 
 use super::caller::Responder;
@@ -13,7 +13,6 @@ use super::outcome::{put_response, refusal};
 use super::replica::Replica;
 use crate::store::{
     AcceptResult, GivenBy, Lookup, Promise, PutOutcome, RecordStore as _, SlotRefusal,
-    SlotStore as _,
 };
 
 impl Replica {
@@ -59,14 +58,8 @@ impl Replica {
         responder: impl FnOnce() -> Responder,
     ) -> Option<ReplicaResponse> {
         let record = &accepted.record;
-        if let Content::Value { value, .. } = &record.content
-            && value.len() > self.config.value_bytes_max
-        {
-            return Some(self.too_large());
-        }
-        if !record.is_sound(key) {
-            self.counters.damaged.add(1);
-            return Some(ReplicaResponse::Refused(Refusal::Corrupt));
+        if let Some(refusal) = self.check_record(key, record) {
+            return Some(refusal);
         }
         if !record.tag.succeeds(base) {
             return Some(ReplicaResponse::Refused(Refusal::Unsupported));

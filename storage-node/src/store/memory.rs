@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::model::{Direction, Durability};
 use dkvs_common::record::{Content, Record, RecordVersion};
@@ -18,9 +17,7 @@ use super::contract::{
 use super::head::{HeldRecord, RecordHead, TableEntry};
 use super::packed::PackedRecord;
 use super::ranges::Interval;
-use super::slots::{
-    AcceptRefusal, AcceptResult, HeldVersion, Promise, SlotRefusal, SlotStore, Slots,
-};
+use super::slots::{AcceptResult, Promise, SlotRefusal, Slots};
 use super::table::{KeyRange, RecordTable};
 use super::view::{Part, RecordView};
 
@@ -70,8 +67,40 @@ impl MemoryStore {
             .note_change(key.as_bytes(), || self.table.read(key, TableEntry::tag));
     }
 
-    fn held_version(&self, key: &Key) -> HeldVersion {
-        HeldVersion::of(self.peek(key).as_ref())
+    /// See [`Store::prepare`](super::Store::prepare).
+    pub(super) fn prepare(
+        &self,
+        key: &Key,
+        base: Tag,
+        ballot: Ballot,
+    ) -> Lookup<Result<Promise, SlotRefusal>> {
+        Lookup::Found(self.slots.prepare(key, base, ballot, || self.peek(key)))
+    }
+
+    /// See [`Store::accept`](super::Store::accept).
+    pub(super) fn accept(
+        &self,
+        key: &Key,
+        base: Tag,
+        number: u64,
+        accepted: Accepted,
+        _completion: impl FnOnce() -> Completion<AcceptResult>,
+    ) -> Option<Lookup<AcceptResult>> {
+        let accepted = accepted.owned();
+        let held = || self.peek(key);
+        let known = self.slots.begin_accept(key, base, number, &accepted, held);
+        Some(Lookup::Found(known.unwrap_or_else(|| {
+            let key_bytes = key.as_bytes();
+            self.slots.set_accepted(key_bytes, base, Arc::new(accepted));
+            self.slots.settle(key_bytes);
+            // Another version may have come meanwhile.
+            self.note_change(key);
+            Ok(Ok(()))
+        })))
+    }
+
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     pub(super) fn table(&self) -> &RecordTable<PackedRecord> {
@@ -219,56 +248,5 @@ impl RecordStore for MemoryStore {
 
     fn is_complete(&self) -> bool {
         true
-    }
-}
-
-impl SlotStore for MemoryStore {
-    fn prepare(
-        &self,
-        key: &Key,
-        base: Tag,
-        ballot: Ballot,
-    ) -> Lookup<Result<Promise, SlotRefusal>> {
-        let held = || self.held_version(key);
-        Lookup::Found(self.slots.prepare(key, base, ballot, held))
-    }
-
-    fn accept(
-        &self,
-        key: &Key,
-        base: Tag,
-        number: u64,
-        accepted: Accepted,
-        _completion: impl FnOnce() -> Completion<AcceptResult>,
-    ) -> Option<Lookup<AcceptResult>> {
-        let held = || self.held_version(key);
-        let accepted = accepted.owned();
-        Some(Lookup::Found(
-            match self.slots.begin_accept(key, base, number, &accepted, held) {
-                Ok(true) => Ok(Ok(())),
-                Ok(false) => {
-                    let key_bytes = key.as_bytes();
-                    self.slots.set_accepted(key_bytes, base, Arc::new(accepted));
-                    self.slots.settle(key_bytes);
-                    // Another version may have come meanwhile.
-                    self.note_change(key);
-                    Ok(Ok(()))
-                }
-                Err(AcceptRefusal::Slot(refusal)) => Ok(Err(refusal)),
-                Err(AcceptRefusal::Full(full)) => Err(StoreError::Full(full)),
-            },
-        ))
-    }
-
-    fn accepted(&self, key: &Key) -> Option<(Tag, Arc<Accepted>)> {
-        self.slots.open(key.as_bytes())
-    }
-
-    fn open_slots(&self, after: &[u8], limit: usize) -> Vec<(Bytes, Tag, Ballot)> {
-        self.slots.open_after(after, limit)
-    }
-
-    fn slot_size(&self) -> (usize, usize) {
-        self.slots.size()
     }
 }

@@ -49,6 +49,7 @@ use dkvs_common::slot::{Accepted, Ballot};
 use dkvs_common::tag::Tag;
 
 use disk::DiskStore;
+use slots::Slots;
 
 pub use contract::{
     Asker, AttestError, ChangeHook, Completion, Full, GetResult, GivenBy, Lookup, MintTag,
@@ -59,7 +60,7 @@ pub use dump::{CountedScan, ScannedValue};
 pub use head::{HeldRecord, RecordHead};
 pub use memory::MemoryStore;
 pub use ranges::Interval;
-pub use slots::{ACCEPTED_BYTES_MAX, AcceptResult, PROMISES_MAX, Promise, SlotRefusal, SlotStore};
+pub use slots::{ACCEPTED_BYTES_MAX, AcceptResult, PROMISES_MAX, Promise, SlotRefusal};
 pub use table::{KeyRange, NOTED_BYTES_MAX, PageEnd, PageLimits, overhead_bytes};
 pub use view::{Part, RecordView};
 
@@ -95,6 +96,53 @@ macro_rules! of_each {
             Self::Disk($store) => $call,
         }
     };
+}
+
+/// The slots beside the records: what is to take the place of the versions that are held.
+impl Store {
+    /// Promises to accept nothing for what follows `base` under a lesser ballot. Corrupt, if the store may
+    /// have lost what it accepted.
+    pub fn prepare(
+        &self,
+        key: &Key,
+        base: Tag,
+        ballot: Ballot,
+    ) -> Lookup<Result<Promise, SlotRefusal>> {
+        of_each!(self, store => store.prepare(key, base, ballot))
+    }
+
+    /// Accepts a record as what follows `base`, if the promise with this number still stands. Corrupt, as
+    /// above.
+    pub fn accept(
+        &self,
+        key: &Key,
+        base: Tag,
+        number: u64,
+        accepted: Accepted,
+        completion: impl FnOnce() -> Completion<AcceptResult>,
+    ) -> Option<Lookup<AcceptResult>> {
+        of_each!(self, store => store.accept(key, base, number, accepted, completion))
+    }
+
+    /// What was accepted for a key, and what it is to follow.
+    pub fn accepted(&self, key: &Key) -> Option<(Tag, Arc<Accepted>)> {
+        self.slots().open(key.as_bytes())
+    }
+
+    /// Of which keys behind `after` something is accepted, what it is to follow, and under which ballot: at
+    /// most `limit`, in the order of their bytes.
+    pub fn open_slots(&self, after: &[u8], limit: usize) -> Vec<(Bytes, Tag, Ballot)> {
+        self.slots().open_after(after, limit)
+    }
+
+    /// How many records are accepted, and what they take in memory, in bytes.
+    pub fn slot_size(&self) -> (usize, usize) {
+        self.slots().size()
+    }
+
+    fn slots(&self) -> &Slots {
+        of_each!(self, store => store.slots())
+    }
 }
 
 /// Whether a store that the start with this boot id has opened may be an older copy of one that peers know: not
@@ -225,39 +273,5 @@ impl RecordStore for Store {
 
     fn is_complete(&self) -> bool {
         of_each!(self, store => store.is_complete())
-    }
-}
-
-impl SlotStore for Store {
-    fn prepare(
-        &self,
-        key: &Key,
-        base: Tag,
-        ballot: Ballot,
-    ) -> Lookup<Result<Promise, SlotRefusal>> {
-        of_each!(self, store => store.prepare(key, base, ballot))
-    }
-
-    fn accept(
-        &self,
-        key: &Key,
-        base: Tag,
-        number: u64,
-        accepted: Accepted,
-        completion: impl FnOnce() -> Completion<AcceptResult>,
-    ) -> Option<Lookup<AcceptResult>> {
-        of_each!(self, store => store.accept(key, base, number, accepted, completion))
-    }
-
-    fn accepted(&self, key: &Key) -> Option<(Tag, Arc<Accepted>)> {
-        of_each!(self, store => store.accepted(key))
-    }
-
-    fn open_slots(&self, after: &[u8], limit: usize) -> Vec<(Bytes, Tag, Ballot)> {
-        of_each!(self, store => store.open_slots(after, limit))
-    }
-
-    fn slot_size(&self) -> (usize, usize) {
-        of_each!(self, store => store.slot_size())
     }
 }

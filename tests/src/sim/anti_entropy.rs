@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use dkvs_client::core::{ConditionalRequest, Core, Now, RequestOptions};
+use dkvs_client::core::{Core, Now};
 use dkvs_common::model::ReplicaResponse;
 use dkvs_storage_node::anti_entropy::{AntiEntropy, Timing};
 use dkvs_storage_node::service::Service;
@@ -50,19 +50,11 @@ impl Pulling {
                 }
             }
             while let Some(finish) = self.machine.poll_finish() {
-                let options = RequestOptions {
-                    timeout: finish.timeout,
-                    ..core.options_of_server()
-                };
-                let request = ConditionalRequest {
-                    list: core.preference_list(&finish.key, options.quorum),
-                    key: finish.key,
-                    content: finish.content,
-                    attributes: finish.attributes,
-                    condition: finish.condition,
-                    attempt: Some(finish.attempt),
-                    options,
-                };
+                let (record, condition) = (
+                    (finish.content, finish.attributes),
+                    (finish.condition, finish.attempt),
+                );
+                let request = core.request_of_server(finish.key, record, condition, finish.timeout);
                 // One that is refused is found again.
                 let _ = core.write_if(request, now, |_| {});
             }

@@ -7,9 +7,7 @@ use dkvs_common::slot::{Accepted, Ballot};
 use dkvs_common::tag::Tag;
 use dkvs_log::simulated::SimulatedDisk;
 use dkvs_storage_node::store::disk::Declaration;
-use dkvs_storage_node::store::{
-    AcceptResult, Lookup, PROMISES_MAX, Promise, SlotRefusal, SlotStore as _,
-};
+use dkvs_storage_node::store::{AcceptResult, Lookup, PROMISES_MAX, Promise, SlotRefusal};
 use dkvs_tests::stores::{Kept, STORED, content, key, later, of_each_kind, open, options, shown};
 
 const FIRST: Ballot = Ballot {

@@ -12,11 +12,10 @@ use dkvs_common::cluster::ServerId;
 use dkvs_common::kv::{Key, Value};
 use dkvs_common::model::{ReplicaCommand, ReplicaResponse};
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::quorum::conditional::{Attempt, Condition, ConditionalWrite};
+use dkvs_common::quorum::FetchFailure;
 use dkvs_common::quorum::read::Read;
 use dkvs_common::quorum::write::{Write, WriteResponse};
-use dkvs_common::quorum::{FetchFailure, Level};
-use dkvs_common::record::{Attributes, Content, OperationId};
+use dkvs_common::record::{Attributes, Content};
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::tag::Tag;
 
@@ -25,11 +24,10 @@ use super::caller::CallerId;
 use super::config::{AdmissionError, Now, RequestOptions, Wait};
 use super::counts::Limit;
 use super::operation::{
-    CommandId, ConditionalOperation, ConditionalResult, FollowUp, Operation, Outgoing, Purpose,
-    ReadOperation, ReadResult, Step, Subject, WriteOperation, WriteResult,
+    CommandId, FollowUp, Operation, Outgoing, Purpose, ReadOperation, ReadResult, Step,
+    WriteOperation, WriteResult,
 };
 use super::places::NoPlace;
-use super::random::Random;
 use super::request::{InFlight, Progress, RequestId, Sent, Token};
 use super::state::Core;
 use crate::transport::assembly::Assembly;
@@ -62,25 +60,6 @@ pub struct WriteRequest {
     /// Its replicas, one for each of the quorum's n.
     pub list: PreferenceList,
     /// Quorum, level, time and trace.
-    pub options: RequestOptions,
-}
-
-/// A write of a key on a condition.
-#[derive(Debug, Clone)]
-pub struct ConditionalRequest {
-    /// The key.
-    pub key: Key,
-    /// What is stored; a tombstone deletes the key.
-    pub content: Content,
-    /// What the record says beside its content and its operation.
-    pub attributes: Attributes,
-    /// What has to be there.
-    pub condition: Condition,
-    /// An earlier write of the same, of which it is not known what became of it; none for a new one.
-    pub attempt: Option<Attempt>,
-    /// Its replicas, one for each of the quorum's n.
-    pub list: PreferenceList,
-    /// Quorum, time and trace. Its level is linearizable.
     pub options: RequestOptions,
 }
 
@@ -131,56 +110,6 @@ impl Core {
         let write = write.with_attributes(attributes);
         let view = Arc::clone(&self.view);
         let operation = WriteOperation::new(view, write, deadline, options.may_fall_back, on_end);
-        self.begin(operation, options, now)
-    }
-
-    /// Begins to write a key if what is there meets a condition; otherwise as [`Self::read`]. The level is
-    /// linearizable: servers without tags refuse it.
-    pub fn write_if(
-        &mut self,
-        request: ConditionalRequest,
-        now: Now,
-        on_end: impl FnOnce(ConditionalResult) + Send + 'static,
-    ) -> Result<RequestId, AdmissionError> {
-        let ConditionalRequest {
-            key,
-            content,
-            attributes,
-            condition,
-            attempt,
-            list,
-            options,
-        } = request;
-        let options = RequestOptions {
-            level: Level::Linearizable,
-            may_fall_back: false,
-            ..options
-        };
-        self.check(&key, Some(&content))?;
-        let _ = self.level(&list, options, now)?;
-        let proposer = self.random.number();
-        let write = match attempt {
-            Some(attempt) => ConditionalWrite::repeat(condition, attempt, proposer),
-            None => {
-                let operation = OperationId(self.random.bytes());
-                ConditionalWrite::new(condition, operation, proposer)
-            }
-        };
-        let subject = Subject {
-            key,
-            content,
-            attributes,
-            list,
-            quorum: options.quorum,
-            first: Tag::first(self.random.number() as u32),
-        };
-        let view = Arc::clone(&self.view);
-        let memory = self.memory.account(options.caller);
-        let random = Random::new(self.random.number());
-        let deadline = now.at + options.timeout;
-        let at = now.at;
-        let operation =
-            ConditionalOperation::new(view, write, subject, (random, memory), at, deadline, on_end);
         self.begin(operation, options, now)
     }
 

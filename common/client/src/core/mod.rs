@@ -12,7 +12,7 @@
 //! * `admission`: whether a write can succeed, before it is begun
 //! * `routing`: by which protocol a command goes, and what follows where a server speaks DKVS/1 only
 //! * `driving`: a request from its begin to its end, and its follow-ups; `without_quorum`: how those begin
-//!   that need none; `request`: one in flight
+//!   that need none; `conditional`: how conditional writes do; `request`: one in flight
 //! * `caller`: on whose behalf a request is made; `by_caller`: what each of them holds; `places`: how many
 //!   requests of whom are in flight; `budget`: the memory that each caller may take
 //! * `random`: names of operations and attempts
@@ -31,6 +31,7 @@ mod attestations;
 mod budget;
 mod by_caller;
 mod caller;
+mod conditional;
 mod config;
 mod counts;
 mod deadlines;
@@ -56,12 +57,13 @@ pub use budget::{
 };
 pub use by_caller::{ByCaller, Holding};
 pub use caller::CallerId;
+pub use conditional::ConditionalRequest;
 pub use config::{
     AdmissionError, CoreConfig, DECIDED_PER_PLACE, Endpoint, Limits, Now, Protocol, RequestOptions,
     Wait,
 };
 pub use counts::{Limit, RequestKind, RequestOutcome, RoundTrips, ServerCounts, Totals};
-pub use driving::{ConditionalRequest, ReadRequest, WriteRequest};
+pub use driving::{ReadRequest, WriteRequest};
 pub use events::OTHER_CONFIGURATION;
 pub use operation::{
     ConditionalResult, InspectResult, ListResult, ReadResult, Statistics, WriteResult,

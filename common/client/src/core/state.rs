@@ -9,8 +9,7 @@ use dkvs_common::histogram::Histogram;
 use dkvs_common::kv::Key;
 use dkvs_common::model::Description;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::quorum::Level;
-use dkvs_common::quorum::params::{Quorum, majority};
+use dkvs_common::quorum::params::Quorum;
 use dkvs_common::ring::PreferenceList;
 use dkvs_common::server_map::ServerMap;
 use dkvs_common::tag::TagClock;
@@ -19,8 +18,7 @@ use dkvs_common::wire::v2::keys::Keys;
 
 use super::attestations::Attestations;
 use super::budget::MemoryBudget;
-use super::caller::CallerId;
-use super::config::{CoreConfig, Endpoint, Now, Protocol, RequestOptions, Wait};
+use super::config::{CoreConfig, Endpoint, Now, Protocol};
 use super::counts::{Counts, Limit, RoundTrips, ServerCounts, Totals};
 use super::deadlines::Deadlines;
 use super::nudges::Nudges;
@@ -128,21 +126,6 @@ impl Core {
         if view.number() > self.view.number() {
             self.epoch = Epoch::of_file(view.cluster(), self.config.replication);
             self.view = view;
-        }
-    }
-
-    /// How a server makes a request of its own: of all replicas of a key, with a majority of them.
-    pub fn options_of_server(&self) -> RequestOptions {
-        let n = self.config.replication.max(1);
-        let n = n.min(u8::try_from(self.view.servers().count()).unwrap_or(u8::MAX));
-        RequestOptions {
-            quorum: Quorum::new(n, majority(n)).expect("a majority of at least one is a quorum"),
-            level: Level::Linearizable,
-            may_fall_back: false,
-            timeout: self.config.timeout_max,
-            wait: Wait::Quorum,
-            caller: CallerId::Internal,
-            trace: None,
         }
     }
 

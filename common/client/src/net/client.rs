@@ -21,9 +21,8 @@ use super::shared::Shared;
 use super::status::{ServerSnapshot, ServerStatus, Snapshot, Traffic};
 use super::worker::{State, Worker, now};
 use crate::core::{
-    AdmissionError, CallerId, ConditionalRequest, ConditionalResult, InspectResult, Limits,
-    ListResult, MemoryAccount, Now, Protocol, ReadRequest, ReadResult, RequestId, RequestOptions,
-    WriteRequest, WriteResult,
+    AdmissionError, CallerId, ConditionalResult, InspectResult, Limits, ListResult, MemoryAccount,
+    Now, Protocol, ReadRequest, ReadResult, RequestId, RequestOptions, WriteRequest, WriteResult,
 };
 
 /// One worker's client of the cluster. Clones are handles to the same. Its futures run on that
@@ -125,46 +124,22 @@ impl Client {
         async { Ok(pending?.ended().await) }
     }
 
-    /// Writes `content` if what is there meets a condition; otherwise as [`Self::write`]. With an attempt, it
-    /// is the write that this names once more.
-    pub fn write_if(
+    /// Makes a conditional write of this server's own: see [`Core::request_of_server`](crate::core::Core::request_of_server).
+    pub fn finish(
         &self,
-        key: &Key,
-        (content, attributes): (Content, Attributes),
-        (condition, attempt): (Condition, Option<Attempt>),
-        options: RequestOptions,
+        key: Key,
+        record: (Content, Attributes),
+        condition: (Condition, Attempt),
+        timeout: Duration,
     ) -> impl Future<Output = Result<ConditionalResult, AdmissionError>> + use<> {
         let pending = self.begin(|state, now, ended| {
-            let list = state.core.preference_list(key, options.quorum);
-            self.worker.open_for(state, &list, now);
-            let request = ConditionalRequest {
-                key: key.clone(),
-                content,
-                attributes,
-                condition,
-                attempt,
-                list,
-                options,
-            };
+            let request = state
+                .core
+                .request_of_server(key, record, condition, timeout);
+            self.worker.open_for(state, &request.list, now);
             state.core.write_if(request, now, send_to(ended))
         });
         async { Ok(pending?.ended().await) }
-    }
-
-    /// The same by a server, for whoever has left it: by the replicas of the cluster, a majority of which has
-    /// to store it.
-    pub fn finish(
-        &self,
-        key: &Key,
-        record: (Content, Attributes),
-        condition: (Condition, Option<Attempt>),
-        timeout: Duration,
-    ) -> impl Future<Output = Result<ConditionalResult, AdmissionError>> + use<> {
-        let options = RequestOptions {
-            timeout,
-            ..self.worker.state().core.options_of_server()
-        };
-        self.write_if(key, record, condition, options)
     }
 
     /// Asks the `options.quorum.n()` replicas of `key` what they hold, for up to `options.timeout`. Reads

@@ -440,11 +440,6 @@ impl Proposal {
         }
     }
 
-    /// Its ballot.
-    pub fn ballot(&self) -> Ballot {
-        self.ballot
-    }
-
     /// What it proposes.
     pub fn own(&self) -> &Record {
         &self.own

@@ -10,18 +10,11 @@ use dkvs_common::tag::Tag;
 use super::queue::{NewRecord, Work};
 use super::store::{DiskStore, owned_key};
 use crate::store::contract::{Completion, Lookup, RecordStore as _, StoreError};
-use crate::store::slots::{
-    AcceptRefusal, AcceptResult, HeldVersion, Promise, SlotRefusal, SlotStore,
-};
+use crate::store::slots::{AcceptResult, Promise, SlotRefusal, Slots};
 
 impl DiskStore {
-    fn held_version(&self, key: &Key) -> HeldVersion {
-        HeldVersion::of(self.peek(key).as_ref())
-    }
-}
-
-impl SlotStore for DiskStore {
-    fn prepare(
+    /// See [`Store::prepare`](crate::store::Store::prepare).
+    pub(in crate::store) fn prepare(
         &self,
         key: &Key,
         base: Tag,
@@ -30,11 +23,11 @@ impl SlotStore for DiskStore {
         if !self.answers_for_key(key.as_bytes()) {
             return Lookup::Corrupt;
         }
-        let held = || self.held_version(key);
-        Lookup::Found(self.slots.prepare(key, base, ballot, held))
+        Lookup::Found(self.slots.prepare(key, base, ballot, || self.peek(key)))
     }
 
-    fn accept(
+    /// See [`Store::accept`](crate::store::Store::accept).
+    pub(in crate::store) fn accept(
         &self,
         key: &Key,
         base: Tag,
@@ -45,48 +38,31 @@ impl SlotStore for DiskStore {
         if !self.answers_for_key(key.as_bytes()) {
             return Some(Lookup::Corrupt);
         }
-        let held = || self.held_version(key);
-        let begun = self.slots.begin_accept(key, base, number, &accepted, held);
-        let refused = match begun {
-            Ok(false) => {
-                let record = NewRecord::of_slot(key.as_bytes(), base, accepted);
-                let (bytes, own_key) = (record.bytes(), owned_key(key));
-                let enqueued = self.enqueue(bytes, || {
-                    let (slots, complete) = (Arc::clone(&self.slots), completion());
-                    let completion = move |result: AcceptResult| {
-                        // Whether it is accepted after the next start is not known, if the disk failed.
-                        if result != Err(StoreError::Failed) {
-                            slots.settle(own_key.as_bytes());
-                        }
-                        complete(result);
-                    };
-                    Work::Accept(record, Box::new(completion))
-                });
-                match enqueued {
-                    Ok(()) => return None,
-                    Err(error) => {
-                        self.slots.settle(key.as_bytes());
-                        Err(error)
-                    }
+        let held = || self.peek(key);
+        let known = self.slots.begin_accept(key, base, number, &accepted, held);
+        if let Some(result) = known {
+            return Some(Lookup::Found(result));
+        }
+        let record = NewRecord::of_slot(key.as_bytes(), base, accepted);
+        let (bytes, own_key) = (record.bytes(), owned_key(key));
+        let enqueued = self.enqueue(bytes, || {
+            let (slots, complete) = (Arc::clone(&self.slots), completion());
+            let completion = move |result: AcceptResult| {
+                // Whether it is accepted after the next start is not known, if the disk failed.
+                if result != Err(StoreError::Failed) {
+                    slots.settle(own_key.as_bytes());
                 }
-            }
-            Ok(true) => Ok(Ok(())),
-            Err(AcceptRefusal::Slot(refusal)) => Ok(Err(refusal)),
-            Err(AcceptRefusal::Full(full)) => Err(StoreError::Full(full)),
-        };
-        Some(Lookup::Found(refused))
+                complete(result);
+            };
+            Work::Accept(record, Box::new(completion))
+        });
+        let refused = enqueued.err()?;
+        self.slots.settle(key.as_bytes());
+        Some(Lookup::Found(Err(refused)))
     }
 
-    fn accepted(&self, key: &Key) -> Option<(Tag, Arc<Accepted>)> {
-        self.slots.open(key.as_bytes())
-    }
-
-    fn open_slots(&self, after: &[u8], limit: usize) -> Vec<(Bytes, Tag, Ballot)> {
-        self.slots.open_after(after, limit)
-    }
-
-    fn slot_size(&self) -> (usize, usize) {
-        self.slots.size()
+    pub(in crate::store) fn slots(&self) -> &Slots {
+        &self.slots
     }
 }
 

@@ -17,7 +17,7 @@ use crate::store::contract::{
     Completion, GivenBy, PutOutcome, PutResult, RemoveOutcome, RemoveResult, StoreError, resolve,
 };
 use crate::store::head::TableEntry as _;
-use crate::store::slots::{AcceptResult, HeldVersion, SlotRefusal};
+use crate::store::slots::{self, AcceptResult, SlotRefusal};
 use crate::store::table::overhead_bytes;
 use crate::store::view::Part;
 
@@ -187,11 +187,7 @@ impl Batch {
     fn accept(&mut self, record: NewRecord, store: &DiskStore) -> Result<(), SlotRefusal> {
         let held = self.held(store, &record.key);
         let held = held.map_or(Tag::ZERO, |held| held.version.tag);
-        HeldVersion {
-            tag: held,
-            is_tombstone: false,
-        }
-        .check(record.head.tag)?;
+        slots::check(held, record.head.tag)?;
         let relies_on = self.by_key.get(&record.key).copied();
         self.push(record, store);
         if let Some(change) = self.changes.last_mut() {

@@ -1,4 +1,4 @@
-//! What a store knows of what comes after the versions that it holds: [`SlotStore`].
+//! What a store knows of what comes after the versions that it holds.
 //!
 //! The replicas of a key agree by Paxos on the record that takes the place of a version: each version has a
 //! slot at each replica, with the ballot that the replica has promised to and the record that it has
@@ -12,44 +12,13 @@ mod table;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use dkvs_common::kv::Key;
 use dkvs_common::slot::{Accepted, Ballot};
 use dkvs_common::tag::Tag;
 
-use super::contract::{Completion, Lookup, StoreError};
+use super::contract::StoreError;
 
 pub use table::{ACCEPTED_BYTES_MAX, PROMISES_MAX};
-pub(super) use table::{AcceptRefusal, HeldVersion, Slots};
-
-/// The slots beside the records of a store.
-pub trait SlotStore {
-    /// Promises to accept nothing for what follows `base` under a lesser ballot. Corrupt, if the store may
-    /// have lost what it accepted.
-    fn prepare(&self, key: &Key, base: Tag, ballot: Ballot)
-    -> Lookup<Result<Promise, SlotRefusal>>;
-
-    /// Accepts a record as what follows `base`, if the promise with this number still stands. Corrupt, as
-    /// above.
-    fn accept(
-        &self,
-        key: &Key,
-        base: Tag,
-        number: u64,
-        accepted: Accepted,
-        completion: impl FnOnce() -> Completion<AcceptResult>,
-    ) -> Option<Lookup<AcceptResult>>;
-
-    /// What was accepted for a key, and what it is to follow.
-    fn accepted(&self, key: &Key) -> Option<(Tag, Arc<Accepted>)>;
-
-    /// Of which keys behind `after` something is accepted, what it is to follow, and under which ballot: at
-    /// most `limit`, in the order of their bytes.
-    fn open_slots(&self, after: &[u8], limit: usize) -> Vec<(Bytes, Tag, Ballot)>;
-
-    /// How many records are accepted, and what they take in memory, in bytes.
-    fn slot_size(&self) -> (usize, usize);
-}
+pub(super) use table::{Slots, check};
 
 /// What a store promises.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,5 +42,5 @@ pub enum SlotRefusal {
     Preempted(Ballot),
 }
 
-/// The outcome of an accept.
+/// The outcome of an accept; an error if the store cannot keep what is to be accepted.
 pub type AcceptResult = Result<Result<(), SlotRefusal>, StoreError>;

@@ -20,12 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use dkvs_common::kv::Key;
 use dkvs_common::mutants::{self, Mutant};
-use dkvs_common::record::Content;
+use dkvs_common::record::Parts;
 use dkvs_common::slot::{Accepted, Ballot};
 use dkvs_common::tag::Tag;
 
-use super::{Promise, SlotRefusal};
-use crate::store::contract::Full;
+use super::{AcceptResult, Promise, SlotRefusal};
+use crate::store::contract::{Full, StoreError};
 use crate::store::head::RecordHead;
 
 /// Most promises that are kept, in two halves: when the younger half is full, the older one is forgotten.
@@ -72,46 +72,28 @@ struct Given {
     number: u64,
 }
 
-/// The version of a key that is held.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::store) struct HeldVersion {
-    /// Its tag; [`Tag::ZERO`] if there is no record.
-    pub(in crate::store) tag: Tag,
-    pub(in crate::store) is_tombstone: bool,
-}
-
-impl HeldVersion {
-    /// That of what is held; none if there is no record.
-    pub(in crate::store) fn of(head: Option<&RecordHead>) -> Self {
-        Self {
-            tag: head.map_or(Tag::ZERO, |head| head.tag),
-            is_tombstone: head.is_some_and(|head| head.is_tombstone),
-        }
-    }
-
-    /// Why a replica that holds this takes no part in what follows `base`.
-    pub(in crate::store) fn check(self, base: Tag) -> Result<(), SlotRefusal> {
-        match self.tag {
-            held if held > base && mutants::is_on(Mutant::SlotNotSuperseded) => Ok(()),
-            held if held > base => Err(SlotRefusal::Superseded(held)),
-            held if held < base => Err(SlotRefusal::Behind(held)),
-            _ => Ok(()),
-        }
+/// Why a store that holds a version with this tag takes no part in what follows `base`.
+pub(in crate::store) fn check(held: Tag, base: Tag) -> Result<(), SlotRefusal> {
+    match held {
+        _ if held > base && mutants::is_on(Mutant::SlotNotSuperseded) => Ok(()),
+        _ if held > base => Err(SlotRefusal::Superseded(held)),
+        _ if held < base => Err(SlotRefusal::Behind(held)),
+        _ => Ok(()),
     }
 }
 
 impl Slots {
-    /// Promises to accept nothing below `ballot`. `held` looks up what is held.
+    /// Promises to accept nothing below `ballot`. `held` looks up the record that is held, if there is one.
     pub(in crate::store) fn prepare(
         &self,
         key: &Key,
         base: Tag,
         ballot: Ballot,
-        held: impl FnOnce() -> HeldVersion,
+        held: impl FnOnce() -> Option<RecordHead>,
     ) -> Result<Promise, SlotRefusal> {
         let mut state = self.state();
         let held = held();
-        held.check(base)?;
+        check(tag_of(held), base)?;
         let promised = state.promised(key.as_bytes(), base);
         let is_held = promised.is_some_and(|given| given.ballot == ballot);
         // What is on its way to the disk would be missing from the answer.
@@ -129,45 +111,47 @@ impl Slots {
         self.count(&state);
         Ok(Promise {
             number,
-            is_tombstone: held.is_tombstone,
+            is_tombstone: held.is_some_and(|head| head.is_tombstone),
             accepted,
         })
     }
 
-    /// Whether a record may be accepted: true if it is accepted already. Otherwise it is noted as pending,
-    /// until [`Self::settle`].
+    /// The result of an accept that is known at once: the record is accepted already, or refused. Otherwise
+    /// it may be accepted, and is noted as pending until [`Self::settle`].
     pub(in crate::store) fn begin_accept(
         &self,
         key: &Key,
         base: Tag,
         number: u64,
         accepted: &Accepted,
-        held: impl FnOnce() -> HeldVersion,
-    ) -> Result<bool, AcceptRefusal> {
+        held: impl FnOnce() -> Option<RecordHead>,
+    ) -> Option<AcceptResult> {
         let mut state = self.state();
-        held().check(base)?;
+        if let Err(refusal) = check(tag_of(held()), base) {
+            return Some(Ok(Err(refusal)));
+        }
         let before = state.accepted(key.as_bytes(), base);
         if before.is_some_and(|before| **before == *accepted) {
-            return Ok(true);
+            return Some(Ok(Ok(())));
         }
         let given = state.promised(key.as_bytes(), base);
         let is_it = |given: &Given| given.ballot == accepted.ballot && given.number == number;
         if !given.as_ref().is_some_and(is_it) {
             let before = before.map_or(Ballot::ZERO, |it| it.ballot);
             let promised = given.map_or(before, |given| given.ballot.max(before));
-            return Err(SlotRefusal::Preempted(promised).into());
+            return Some(Ok(Err(SlotRefusal::Preempted(promised))));
         }
         let more = accepted_bytes(key.as_bytes(), accepted);
         if state.accepted_bytes + more > ACCEPTED_BYTES_MAX {
-            return Err(AcceptRefusal::Full(Full {
+            return Some(Err(StoreError::Full(Full {
                 record_bytes: more,
                 bytes_max: ACCEPTED_BYTES_MAX,
-            }));
+            })));
         }
         let key = Bytes::copy_from_slice(key.as_bytes());
         *state.pending.entry(key).or_default() += 1;
         self.count(&state);
-        Ok(false)
+        None
     }
 
     /// An accept is pending no more: it is accepted, or was refused.
@@ -206,11 +190,8 @@ impl Slots {
             state.accepted_bytes -= accepted_bytes(key, &open.accepted);
             state.accepted.remove(key);
         }
-        for half in [true, false] {
-            let half = match half {
-                true => &mut state.young,
-                false => &mut state.old,
-            };
+        let State { young, old, .. } = &mut *state;
+        for half in [young, old] {
             if half.get(key).is_some_and(|given| given.base != tag) {
                 half.remove(key);
             }
@@ -300,25 +281,12 @@ impl State {
     }
 }
 
-/// Why a record is not accepted.
-pub(in crate::store) enum AcceptRefusal {
-    Slot(SlotRefusal),
-    Full(Full),
-}
-
-impl From<SlotRefusal> for AcceptRefusal {
-    fn from(refusal: SlotRefusal) -> Self {
-        Self::Slot(refusal)
-    }
+fn tag_of(held: Option<RecordHead>) -> Tag {
+    held.map_or(Tag::ZERO, |head| head.tag)
 }
 
 fn accepted_bytes(key: &[u8], accepted: &Accepted) -> usize {
-    let content_bytes = match &accepted.record.content {
-        Content::Value {
-            content_type,
-            value,
-        } => content_type.as_bytes().len() + value.len(),
-        Content::Tombstone => 0,
-    };
+    let parts = Parts::of(&accepted.record.content);
+    let content_bytes = parts.content_type.len() + parts.value.len();
     key.len() + content_bytes + OVERHEAD_BYTES
 }

@@ -37,7 +37,6 @@ mod small;
 pub use violation::{Reason, Violation};
 
 use super::{Action, Operation, Reply};
-use sweep::Conflict;
 
 /// What was looked at to find a history in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,58 +86,44 @@ pub fn check(history: &[Operation]) -> Result<Checked, Violation> {
     earliest.map_or(Ok(checked), Err)
 }
 
-/// The violation at the end of the shortest beginning of a key's history that has one. Nothing
-/// that is done later makes up for it, so the number of replies to look at can be halved.
+/// The violation at the end of the shortest beginning of a key's history that has one.
 fn first_violation(operations: &[Operation], history: &[Operation]) -> Violation {
-    let is_told = |place: &usize| {
-        let operation: &Operation = &operations[*place];
-        operation.is_done() || operation.seen().is_some()
-    };
-    let mut replies: Vec<usize> = (0..operations.len()).filter(is_told).collect();
-    replies.sort_by_key(|place| operations[*place].returned);
-    let conflict = |count: usize| -> Option<(Vec<Operation>, Conflict)> {
-        let beginning = until_reply(operations, &replies[..count]);
-        let conflict = sweep::moments(&beginning).err()?;
-        Some((beginning, conflict))
-    };
-    let (mut sound, mut unsound) = (0, replies.len());
-    while unsound - sound > 1 {
-        let middle = usize::midpoint(sound, unsound);
-        if conflict(middle).is_some() {
-            unsound = middle;
-        } else {
-            sound = middle;
-        }
-    }
-    let (beginning, conflict) = conflict(unsound).expect("the whole history has a conflict");
-    violation::explain(
-        operations,
-        &beginning,
-        history,
-        replies[unsound - 1],
-        conflict,
-    )
+    let is_sound = |beginning: &[Operation]| sweep::moments(beginning).is_ok();
+    let (beginning, reply) = first_unsound(operations, is_sound);
+    let conflict = sweep::moments(&beginning).expect_err("the beginning has a conflict");
+    violation::explain(operations, &beginning, history, reply, conflict)
 }
 
 /// The same of a key with conditional writes.
 fn first_without_order(operations: &[Operation]) -> Violation {
+    let is_sound = |beginning: &[Operation]| search::states(beginning).is_some();
+    let (_, reply) = first_unsound(operations, is_sound);
+    violation::without_order(operations, reply)
+}
+
+/// The shortest beginning of a key's history that is not sound, as the whole is not, and the place of the reply
+/// with which it ends. Nothing that is done later makes up for it, so the number of replies to look at can be
+/// halved.
+fn first_unsound(
+    operations: &[Operation],
+    is_sound: impl Fn(&[Operation]) -> bool,
+) -> (Vec<Operation>, usize) {
     let is_told = |place: &usize| {
         let operation: &Operation = &operations[*place];
         operation.is_done() || operation.seen().is_some()
     };
     let mut replies: Vec<usize> = (0..operations.len()).filter(is_told).collect();
     replies.sort_by_key(|place| operations[*place].returned);
-    let is_sound =
-        |count: usize| search::states(&until_reply(operations, &replies[..count])).is_some();
+    let beginning = |count: usize| until_reply(operations, &replies[..count]);
     let (mut sound, mut unsound) = (0, replies.len());
     while unsound - sound > 1 {
         let middle = usize::midpoint(sound, unsound);
-        match is_sound(middle) {
+        match is_sound(&beginning(middle)) {
             true => sound = middle,
             false => unsound = middle,
         }
     }
-    violation::without_order(operations, replies[unsound - 1])
+    (beginning(unsound), replies[unsound - 1])
 }
 
 /// The operations, each at its place, as they stood at the last of these replies. Whatever had no
